@@ -1,0 +1,57 @@
+"""The root command: registers the others and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sagescale import __version__
+from sagescale.cli.profile import profile_app
+from sagescale.cli.trace import trace_app
+from sagescale.errors import SagescaleError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="sagescale",
+    help="Decide how many prefill and decode instances to run, and try the decision out offline first.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(trace_app, name="trace")
+app.add_typer(profile_app, name="profile")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sagescale {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr, never a traceback."""
+    try:
+        app()
+    except SagescaleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) went away; that is not an error of ours.
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,40 @@
+"""Every error sagescale raises on purpose.
+
+    SagescaleError            the run failed                          exit code 1
+    └── InputError            the user's file, key or value is wrong  exit code 2
+
+A message is one line, written for the person who reads it at 3 a.m.: where (file, line, column or
+key), what was found, what was expected, and what to do. Anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["InputError", "SagescaleError", "did_you_mean"]
+
+
+class SagescaleError(Exception):
+    """The run failed for a reason that is worth one line to its user."""
+
+    exit_code = 1
+
+
+class InputError(SagescaleError):
+    """The user's input is wrong: file, line, value and what was expected are in the message."""
+
+    exit_code = 2
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Suggest the known word nearest to a misspelt one.
+
+    Returns:
+        ``"; did you mean 'x'?"`` ready to append to a message, or ``""`` when nothing is near.
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
