@@ -1,0 +1,112 @@
+"""The simulator's own keys: what the modelled cluster does, beside what the autoscaler is told to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sagescale.planner.settings import check, setting
+from sagescale.sim.spans import TimeSpans
+from sagescale.sim.startup import StartupDelay
+
+__all__ = ["SimulatorConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorConfig:
+    """The modelled world; flat keys in the same YAML file as the autoscaler's.
+
+    ``None`` takes the profile's own value.
+
+    Raises:
+        InputError: a value is refused; the message names the key, the value and what is accepted.
+    """
+
+    startup_delay_s: StartupDelay = setting(
+        StartupDelay("constant", (60.0,)),
+        doc="Launch to ready: seconds, uniform:low=A,high=B or lognormal:median=A,p90=B.",
+        unit="s",
+        parse=StartupDelay.parse,
+        expected="seconds, uniform:low=A,high=B or lognormal:median=A,p90=B",
+        schema={"type": ["number", "string"]},
+    )
+    initial_prefill: int | None = setting(
+        None,
+        doc="Prefill instances ready at the start; null sizes for the first window's true load.",
+        unit="instances",
+        at_least=0,
+    )
+    initial_decode: int | None = setting(
+        None,
+        doc="Decode instances ready at the start; null sizes for the first window's true load.",
+        unit="instances",
+        at_least=0,
+    )
+    max_batch_tokens: int = setting(
+        8192,
+        doc="Prompt tokens of one prefill batch; a longer prompt makes a batch of its own.",
+        unit="tokens",
+        at_least=1,
+        at_most=10_000_000,
+    )
+    max_num_seqs: int | None = setting(
+        None,
+        doc="Slots of a decode instance; null is the profile's.",
+        unit="requests",
+        at_least=1,
+        at_most=16384,
+    )
+    max_kv_tokens: int | None = setting(
+        None, doc="KV memory of a decode instance; null is the profile's.", unit="tokens", at_least=1
+    )
+    kv_transfer_latency_ms: float | None = setting(
+        None, doc="Fixed part of a KV hand-off; null is the profile's.", unit="ms", at_least=0
+    )
+    kv_transfer_ms_per_1k_tokens: float | None = setting(
+        None, doc="KV hand-off for every 1000 prompt tokens; null is the profile's.", unit="ms", at_least=0
+    )
+    kv_transfer_decode_steps: float | None = setting(
+        None,
+        doc="Part of a KV hand-off that waits for the receiver's step; null is the profile's.",
+        unit="steps",
+        at_least=0,
+    )
+    kv_transfer_blocks_prefill: bool | None = setting(
+        None, doc="Whether hand-offs hold the prefill instance, one after the other; null is the profile's."
+    )
+    join_ms_per_1k_tokens: float | None = setting(
+        None,
+        doc="How much longer a decode step takes for every 1000 prompt tokens joining; null is the profile's.",
+        unit="ms",
+        at_least=0,
+    )
+    first_token: Literal["prefill", "decode"] = setting(
+        "prefill", doc="Which pool streams the first token; decode is how several proxies work."
+    )
+    prefix_hit_rate: float = setting(
+        0.0,
+        doc="Share of each prompt found in the prefix cache, for traces that do not say.",
+        at_least=0,
+        below=1,
+    )
+    request_timeout_s: float | None = setting(
+        None, doc="A request without its first token by then gives up; null is never.", unit="s", above=0
+    )
+    until_s: float = setting(
+        0.0, doc="Simulate at least this long, traffic or not.", unit="s", at_least=0, at_most=1e9
+    )
+    scrape_delay_s: float = setting(
+        0.0, doc="Age of the metrics the planner sees at its tick.", unit="s", at_least=0
+    )
+    metric_outage_s: TimeSpans = setting(
+        TimeSpans(()),
+        doc="When no metric is known, as start:end,start:end.",
+        unit="s",
+        parse=TimeSpans.parse,
+        expected="start:end,start:end in seconds",
+        schema={"type": "string"},
+    )
+    simulation_seed: int = setting(0, doc="Seed of whatever is drawn: startup delays.", at_least=0)
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -1,0 +1,338 @@
+"""A cluster in simulated time: the kernel with room made for it, steered from outside.
+
+``Cluster`` owns the arrays, grows them before the kernel needs more, and answers in the nouns of the
+field. It knows nothing of planners: the caller advances it, looks, and sets targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from sagescale.errors import SagescaleError
+from sagescale.sim import kernel
+from sagescale.sim.state import (
+    DECODE_INSTANCE,
+    DRAINING,
+    HANDOFF_ENTRY,
+    LIFE,
+    NOT_READY,
+    PREFILL_INSTANCE,
+    PROGRESS,
+    READY,
+    REQUEST,
+    REQUEST_BITS,
+    STARTING,
+    STEP_SEGMENT,
+    WORLD,
+    State,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+__all__ = ["Cluster", "Counters", "PoolView", "World"]
+
+_UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the modelled engines can do, in seconds and tokens.
+
+    Attributes:
+        prefill_s: time of a lone prompt at every token count 0..len-1; beyond it, linear at prefill_slope_s.
+        quadratic_s: attention coefficient b of DESIGN 4 (seconds per token²).
+        prefill_floor_s: no batch is faster.
+        breaks, base_s, slope_s: for n running requests holding K tokens a decode step lasts
+            ``base_s[n, i] + slope_s[n, i] * K`` where ``breaks[n, i] <= K < breaks[n, i + 1]``.
+        max_kv_tokens: KV memory of a decode instance; None is unlimited.
+        max_gpus: the budget, never exceeded, draining and starting included.
+        request_timeout_s: a request without its first token by then gives up; None is never.
+    """
+
+    prefill_s: NDArray[np.float64]
+    prefill_slope_s: float
+    quadratic_s: float
+    prefill_floor_s: float
+    breaks: NDArray[np.float64]
+    base_s: NDArray[np.float64]
+    slope_s: NDArray[np.float64]
+    max_batch_tokens: int
+    max_num_seqs: int
+    max_kv_tokens: int | None
+    kv_latency_s: float
+    kv_s_per_token: float
+    kv_decode_steps: float
+    kv_blocks_prefill: bool
+    join_s_per_token: float
+    first_token: Literal["prefill", "decode"]
+    request_timeout_s: float | None
+    prefill_gpus: int
+    decode_gpus: int
+    max_gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool at one instant: instances by state, and launches that wait for GPUs."""
+
+    ready: int
+    starting: int
+    draining: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Totals since the start of the run; the difference of two is a window."""
+
+    time_s: float
+    arrived: int
+    isl_sum: int
+    cached_sum: int
+    first_tokens: int
+    ttft_sum_s: float
+    completed: int
+    osl_sum: int
+    duration_sum_s: float
+    itl_count: int
+    itl_sum_s: float
+    rejected: int
+    timed_out: int
+
+
+def _empty_pool(dtype: np.dtype[np.void], size: int) -> NDArray[np.void]:
+    """Slots with nothing in them; the stack of free slots hands out slot 0 first."""
+    pool = np.zeros(size, dtype)
+    pool["event_s"] = np.inf
+    pool["key"] = NOT_READY
+    for name in ("head", "tail", "batch", "cursor", "joined"):
+        if name in (dtype.names or ()):
+            pool[name] = -1
+    pool["free_slot"] = np.arange(size - 1, -1, -1)
+    return pool
+
+
+class Cluster:
+    """The two pools serving one trace, paused between calls.
+
+    Args:
+        world: the engines' abilities.
+        arrival_s: sorted arrival times, float64[n].
+        isl: prompt lengths, int32[n].
+        prompt: tokens that prefill computes (isl less the cached ones), int32[n].
+        osl: output lengths, int32[n], at least 1.
+        prefill: instances READY at time 0.
+        decode: instances READY at time 0.
+        startup_s: draws the startup delays of the next ``count`` launches, in launch order.
+
+    Raises:
+        SagescaleError: more requests than the kernel can address.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        arrival_s: NDArray[np.float64],
+        isl: NDArray[np.int32],
+        prompt: NDArray[np.int32],
+        osl: NDArray[np.int32],
+        *,
+        prefill: int,
+        decode: int,
+        startup_s: Callable[[int], NDArray[np.float64]],
+    ) -> None:
+        requests = len(arrival_s)
+        if requests >= 1 << REQUEST_BITS:
+            raise SagescaleError(f"{requests} requests: the simulator addresses at most {1 << REQUEST_BITS}")
+        self.world = world
+        self._draw_startup_s = startup_s
+        constants = np.zeros(1, WORLD)
+        for name in (
+            "quadratic_s", "prefill_floor_s", "prefill_slope_s", "max_batch_tokens", "max_num_seqs", "kv_latency_s",
+            "kv_s_per_token", "kv_decode_steps", "join_s_per_token", "prefill_gpus", "decode_gpus", "max_gpus",
+        ):  # fmt: skip
+            constants[name] = getattr(world, name)
+        constants["max_kv_tokens"] = _UNLIMITED if world.max_kv_tokens is None else world.max_kv_tokens
+        constants["request_timeout_s"] = np.inf if world.request_timeout_s is None else world.request_timeout_s
+        constants["blocks_prefill"] = world.kv_blocks_prefill
+        constants["decode_first"] = world.first_token == "decode"
+        progress = np.zeros(1, PROGRESS)
+        for name in ("prefill_queue_head", "prefill_queue_tail", "decode_queue_head", "decode_queue_tail"):
+            progress[name] = -1
+        records = np.zeros(requests, REQUEST)
+        records["arrival_s"], records["isl"], records["prompt"], records["osl"] = arrival_s, isl, prompt, osl
+        records["first_token_s"] = records["done_s"] = np.nan
+        records["bound"] = -1
+        steps = np.zeros(world.base_s.shape, STEP_SEGMENT)
+        steps["edge"], steps["base_s"], steps["slope_s"] = world.breaks[:, 1:], world.base_s, world.slope_s
+        self.state = State(
+            world=constants,
+            progress=progress,
+            requests=records,
+            completed=np.empty(requests, np.int32),
+            prefill_s=np.ascontiguousarray(world.prefill_s, np.float64),
+            steps=steps,
+            prefill=_empty_pool(PREFILL_INSTANCE, 2),
+            decode=_empty_pool(DECODE_INSTANCE, 2),
+            finish=np.zeros(2 * world.max_num_seqs, np.int64),
+            handoff=np.zeros(1024, HANDOFF_ENTRY),
+            startup_s=np.zeros(0),
+            life=np.zeros(0, LIFE),
+        )
+        for pool in (self.state.prefill, self.state.decode):
+            kernel.tree_build(pool)
+        progress["prefill_free"] = progress["decode_free"] = 2
+        # The initial instances are READY before the first arrival and take no startup delay.
+        self._draw_startup_s = np.zeros
+        self._make_room(prefill, decode)
+        kernel.scale(self.state, prefill, decode, 0.0)
+        kernel.make_ready(self.state, 0.0)
+        progress["startups"] = 0
+        self._draw_startup_s = startup_s
+        self.state = self.state._replace(startup_s=np.zeros(0))
+
+    def advance(self, until_s: float) -> None:
+        """Process every instant up to and including ``until_s``."""
+        while kernel.advance(self.state, until_s) == kernel.MORE_HANDOFFS:
+            grown = np.zeros(2 * len(self.state.handoff) + self._in_flight(), HANDOFF_ENTRY)
+            grown[: len(self.state.handoff)] = self.state.handoff
+            self.state = self.state._replace(handoff=grown)
+
+    def scale(self, prefill: int, decode: int) -> None:
+        """Set both targets now; DESIGN 5.6 says which instances start, wait, are cancelled or drain."""
+        self._make_room(prefill, decode)
+        kernel.scale(self.state, prefill, decode, self.now_s)
+
+    @property
+    def now_s(self) -> float:
+        """The instant up to which everything has happened."""
+        return float(self.state.progress["now_s"][0])
+
+    @property
+    def next_event_s(self) -> float:
+        """When something happens next if nobody interferes; inf when nothing can."""
+        return float(kernel.next_event_s(self.state))
+
+    @property
+    def settled(self) -> bool:
+        """Whether every request has arrived and been completed, rejected or given up."""
+        g = self.state.progress[0]
+        return bool(g["completed"] + g["rejected"] + g["timed_out"] == len(self.state.requests))
+
+    @property
+    def last_completion_s(self) -> float:
+        """Time of the latest completion so far, 0 before the first."""
+        return float(self.state.progress["last_done_s"][0])
+
+    @property
+    def max_gpus_used(self) -> int:
+        """The most GPUs in use at any instant so far, starting and draining included."""
+        return int(self.state.progress["max_gpus_used"][0])
+
+    def counters(self) -> Counters:
+        """Return the totals as of now."""
+        g = self.state.progress[0].item()
+        at = dict(zip(PROGRESS.names or (), g, strict=True))
+        return Counters(
+            time_s=at["now_s"],
+            arrived=at["next_arrival"],
+            isl_sum=at["isl_sum"],
+            cached_sum=at["cached_sum"],
+            first_tokens=at["first_tokens"],
+            ttft_sum_s=at["ttft_sum_s"],
+            completed=at["completed"],
+            osl_sum=at["osl_sum"],
+            duration_sum_s=at["duration_sum_s"],
+            itl_count=at["itl_count"],
+            itl_sum_s=at["itl_sum_s"],
+            rejected=at["rejected"],
+            timed_out=at["timed_out"],
+        )
+
+    def pools(self) -> tuple[PoolView, PoolView]:
+        """Return the prefill and the decode pool as they are now."""
+        g = self.state.progress[0]
+        views = []
+        for instances, waiting in (
+            (self.state.prefill, g["prefill_waiting"]),
+            (self.state.decode, g["decode_waiting"]),
+        ):
+            by_status = np.bincount(instances["status"], minlength=4).tolist()
+            views.append(PoolView(by_status[READY], by_status[STARTING], by_status[DRAINING], int(waiting)))
+        return views[0], views[1]
+
+    def queued(self) -> tuple[int, int]:
+        """Requests waiting for prefill and for decode, in instances' queues and the pools' own."""
+        g = self.state.progress[0]
+        return (
+            int(self.state.prefill["queued"].sum() + g["prefill_queue_len"]),
+            int(self.state.decode["queued"].sum() + g["decode_queue_len"]),
+        )
+
+    def running(self) -> tuple[int, int]:
+        """Requests inside prefill batches, and inside decode batches."""
+        return int(self.state.progress["in_service"][0]), int(self.state.decode["running"].sum())
+
+    def kv_tokens(self) -> int:
+        """KV tokens that the running requests of all decode instances hold now."""
+        busy = np.flatnonzero(self.state.decode["running"])
+        return sum(kernel.kv_tokens_now(self.state, int(slot), self.now_s) for slot in busy)
+
+    def lifetimes(self, horizon_s: float) -> NDArray[np.void]:
+        """Every instance ever launched, a LIFE record each, times cut off at the horizon.
+
+        GPU-hours end at the horizon: what is still up stops there, and what came later has not happened.
+        """
+        life = self.state.life[: self.state.progress["lives"][0]].copy()
+        for column in ("launch_s", "stop_s"):
+            life[column] = np.fmin(life[column], horizon_s)
+        for column in ("ready_s", "drain_s"):
+            life[column][life[column] > horizon_s] = np.nan
+        return life
+
+    def _in_flight(self) -> int:
+        """How many hand-offs one instant could add."""
+        g = self.state.progress[0]
+        return int(g["in_service"] + g["decode_queue_len"]) + len(self.state.prefill)
+
+    def _make_room(self, prefill: int, decode: int) -> None:
+        """Grow whatever the launches of these targets could need: slots, delays, lifetimes."""
+        g = self.state.progress[0]
+        if g["prefill_free"] < prefill:
+            self._grow_pool("prefill", len(self.state.prefill) + prefill)
+        if g["decode_free"] < decode:
+            self._grow_pool("decode", len(self.state.decode) + decode)
+        launches = prefill + decode
+        if len(self.state.life) < g["lives"] + launches:
+            life = np.zeros(2 * len(self.state.life) + launches, LIFE)
+            for column in ("ready_s", "drain_s", "stop_s"):
+                life[column] = np.nan
+            life[: len(self.state.life)] = self.state.life
+            self.state = self.state._replace(life=life)
+        short = int(g["startups"]) + launches - len(self.state.startup_s)
+        if short > 0:
+            drawn = self._draw_startup_s(short + 64)
+            self.state = self.state._replace(startup_s=np.concatenate([self.state.startup_s, drawn]))
+
+    def _grow_pool(self, pool: str, need: int) -> None:
+        old = getattr(self.state, pool)
+        grown = _empty_pool(old.dtype, 1 << (need - 1).bit_length())
+        free = int(self.state.progress[f"{pool}_free"][0])
+        added = len(grown) - len(old)
+        stack = np.concatenate([grown["free_slot"][:added], old["free_slot"][:free]])
+        grown[: len(old)] = old
+        # New slots lie under the old free ones on the stack, so that low slots are taken first.
+        grown["free_slot"][: len(stack)] = stack
+        self.state.progress[f"{pool}_free"] = len(stack)
+        self.state = self.state._replace(**{pool: grown})
+        if pool == "decode":
+            finish = np.zeros(len(grown) * self.world.max_num_seqs, np.int64)
+            finish[: len(self.state.finish)] = self.state.finish
+            self.state = self.state._replace(finish=finish)
+        kernel.tree_build(grown)

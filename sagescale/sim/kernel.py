@@ -1,0 +1,1076 @@
+"""The compiled event loop: DESIGN section 5, an instant at a time.
+
+**Why no step is simulated.** Between a join and the next completion a decode instance takes k steps with
+the same n running requests, each adding n tokens to the K held. While step time is linear in K,
+``a + c*K``, those k steps last
+
+    R(k) = k*(a + c*K) + c*n*k*(k-1)/2
+
+(piecewise: one such term a segment of the profile). So an instance needs an event only where something
+changes: at the next completion, or, when a request arrives that may join, at the first step boundary at
+or after the arrival, found by inverting R. A request costs a handful of events however long it talks.
+
+**What keeps it logarithmic in instances.** Routers and event queues are winner trees (Knuth, TAOCP 3,
+5.4.1) over instance slots: reading the best is one load, changing one entry climbs log2(slots) levels.
+
+``tests/sim/reference.py`` states the same rules one token at a time; the two agree bit for bit on times
+that are exact in binary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from sagescale.sim.state import (
+    DONE,
+    DRAINING,
+    FREE,
+    IN_HANDOFF,
+    IN_POOL_DECODE,
+    IN_POOL_PREFILL,
+    IN_PREFILL,
+    NOT_READY,
+    READY,
+    REJECTED,
+    REQUEST_BITS,
+    RUNNING,
+    STARTING,
+    TIMED_OUT,
+    WAITING_DECODE,
+    WAITING_PREFILL,
+    State,
+)
+
+__all__ = ["MORE_HANDOFFS", "REACHED", "advance", "kv_tokens_now", "make_ready", "next_event_s", "scale", "tree_build"]
+
+REACHED, MORE_HANDOFFS = 0, 1
+_REQUEST_MASK = (1 << REQUEST_BITS) - 1
+_REBASE_STEPS = 1 << 31
+
+_compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+_inlined: Any = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+
+
+# --- winner trees -------------------------------------------------------------------------------------
+
+
+@_compiled
+def event_update(instances: Any, slot: int) -> None:
+    """Restore the tree of next events after ``instances[slot].event_s`` changed; ties to the lowest id.
+
+    Node i > 0 of the tree is kept in ``instances[i].event_node``; the leaves are the slots themselves.
+    """
+    node = (instances.size + slot) >> 1
+    left = slot & ~1
+    right = slot | 1
+    while True:
+        a = instances[left].event_s
+        b = instances[right].event_s
+        first = a < b or (a == b and instances[left].id <= instances[right].id)
+        instances[node].event_node = left if first else right
+        node >>= 1
+        if node == 0:
+            break
+        left = instances[2 * node].event_node
+        right = instances[2 * node + 1].event_node
+
+
+@_compiled
+def router_update(instances: Any, slot: int) -> None:
+    """Restore the router's tree after ``instances[slot].key`` changed; ties to the lowest id."""
+    node = (instances.size + slot) >> 1
+    left = slot & ~1
+    right = slot | 1
+    while True:
+        a = instances[left].key
+        b = instances[right].key
+        first = a < b or (a == b and instances[left].id <= instances[right].id)
+        instances[node].router_node = left if first else right
+        node >>= 1
+        if node == 0:
+            break
+        left = instances[2 * node].router_node
+        right = instances[2 * node + 1].router_node
+
+
+@_compiled
+def tree_build(instances: Any) -> None:
+    """Fill both trees of a pool; the number of slots is a power of two, at least 2."""
+    for slot in range(instances.size):
+        instances[slot].event_node = 0
+        instances[slot].router_node = 0
+    for slot in range(instances.size):
+        event_update(instances, slot)
+        router_update(instances, slot)
+
+
+# --- heaps --------------------------------------------------------------------------------------------
+
+
+@_compiled
+def _finish_push(heap: Any, start: int, size: int, item: int) -> None:
+    at = size
+    while at > 0:
+        up = (at - 1) >> 1
+        if heap[start + up] <= item:
+            break
+        heap[start + at] = heap[start + up]
+        at = up
+    heap[start + at] = item
+
+
+@_compiled
+def _finish_pop(heap: Any, start: int, size: int) -> None:
+    """Remove the smallest of ``size`` entries; the caller has read it."""
+    last = size - 1
+    item = heap[start + last]
+    at = 0
+    while True:
+        down = 2 * at + 1
+        if down >= last:
+            break
+        if down + 1 < last and heap[start + down + 1] < heap[start + down]:
+            down += 1
+        if heap[start + down] >= item:
+            break
+        heap[start + at] = heap[start + down]
+        at = down
+    heap[start + at] = item
+
+
+@_compiled
+def _handoff_push(heap: Any, size: int, time_s: float, seq: int, request: int, source: int) -> None:
+    at = size
+    while at > 0:
+        up = (at - 1) >> 1
+        if heap[up].time_s < time_s or (heap[up].time_s == time_s and heap[up].seq < seq):
+            break
+        heap[at] = heap[up]
+        at = up
+    entry = heap[at]
+    entry.time_s = time_s
+    entry.seq = seq
+    entry.request = request
+    entry.source = source
+
+
+@_compiled
+def _handoff_pop(heap: Any, size: int) -> None:
+    last = size - 1
+    time_s = heap[last].time_s
+    seq = heap[last].seq
+    request = heap[last].request
+    source = heap[last].source
+    at = 0
+    while True:
+        down = 2 * at + 1
+        if down >= last:
+            break
+        if down + 1 < last and (
+            heap[down + 1].time_s < heap[down].time_s
+            or (heap[down + 1].time_s == heap[down].time_s and heap[down + 1].seq < heap[down].seq)
+        ):
+            down += 1
+        if time_s < heap[down].time_s or (time_s == heap[down].time_s and seq < heap[down].seq):
+            break
+        heap[at] = heap[down]
+        at = down
+    entry = heap[at]
+    entry.time_s = time_s
+    entry.seq = seq
+    entry.request = request
+    entry.source = source
+
+
+# --- the closed form of decode steps ------------------------------------------------------------------
+
+
+@_compiled
+def steps_s(table: Any, n: int, kv: int, k: int) -> float:
+    """R(k): seconds that k steps of n running requests last when they hold ``kv`` tokens at the start."""
+    seconds = 0.0
+    segment = 0
+    held = float(kv)
+    while True:
+        while held >= table[n, segment].edge:
+            segment += 1
+        edge = table[n, segment].edge
+        a = table[n, segment].base_s
+        c = table[n, segment].slope_s
+        if held + float(n) * (k - 1) < edge:
+            return seconds + (k * (a + c * held) + c * n * (0.5 * k * (k - 1)))
+        inside = int(math.ceil((edge - held) / n))
+        seconds += inside * (a + c * held) + c * n * (0.5 * inside * (inside - 1))
+        held += float(n) * inside
+        k -= inside
+
+
+@_compiled
+def _step_s(table: Any, n: int, kv: int) -> float:
+    """Seconds of one step."""
+    segment = 0
+    while kv >= table[n, segment].edge:
+        segment += 1
+    return float(table[n, segment].base_s + table[n, segment].slope_s * kv)
+
+
+@_compiled
+def _boundary(
+    table: Any, n: int, kv: int, start_s: float, join_s: float, limit: int, t: float
+) -> int:
+    """The smallest k in 1..limit whose step ends at or after t: R inverted, then settled by comparison."""
+    rest = t - start_s - join_s
+    segment = 0
+    held = float(kv)
+    done = 0
+    k = 1
+    while rest > 0.0:
+        while held >= table[n, segment].edge:
+            segment += 1
+        a = table[n, segment].base_s + table[n, segment].slope_s * held
+        cn = table[n, segment].slope_s * n
+        b = a - 0.5 * cn
+        guess = rest / a if cn == 0.0 else 2.0 * rest / (b + math.sqrt(max(b * b + 2.0 * cn * rest, 0.0)))
+        inside = math.ceil((table[n, segment].edge - held) / n)
+        if guess <= inside:
+            k = done + int(math.ceil(guess))
+            break
+        if done + inside >= limit:
+            k = limit
+            break
+        count = int(inside)
+        rest -= count * a + cn * (0.5 * count * (count - 1))
+        held += float(n) * count
+        done += count
+        k = done
+    k = min(max(k, 1), limit)
+    while k > 1 and start_s + (join_s + steps_s(table, n, kv, k - 1)) >= t:
+        k -= 1
+    while k < limit and start_s + (join_s + steps_s(table, n, kv, k)) < t:
+        k += 1
+    return k
+
+
+# --- small moves (inlined into the event loop) --------------------------------------------------------
+
+
+@_inlined
+def _touch_prefill(s: State, slot: int) -> None:
+    g = s.progress[0]
+    if not s.prefill[slot].dirty:
+        s.prefill[slot].dirty = True
+        s.prefill[g.dirty_prefill].dirty_slot = slot
+        g.dirty_prefill += 1
+
+
+@_inlined
+def _touch_decode(s: State, slot: int) -> None:
+    g = s.progress[0]
+    if not s.decode[slot].dirty:
+        s.decode[slot].dirty = True
+        s.decode[g.dirty_decode].dirty_slot = slot
+        g.dirty_decode += 1
+
+
+@_inlined
+def _add_prefill_load(s: State, slot: int, tokens: int) -> None:
+    p = s.prefill[slot]
+    p.load += tokens
+    if p.status == READY:
+        p.key = p.load
+        router_update(s.prefill, slot)
+
+
+@_inlined
+def _add_decode_load(s: State, slot: int, tokens: int) -> None:
+    d = s.decode[slot]
+    d.load += tokens
+    if d.status == READY:
+        d.key = d.load
+        router_update(s.decode, slot)
+
+
+@_inlined
+def _route_prefill(s: State, request: int) -> None:
+    """Rule 2: to the READY prefill instance with the fewest outstanding prompt tokens."""
+    g = s.progress[0]
+    slot = s.prefill[1].router_node
+    s.requests[request].link = -1
+    if s.prefill[slot].key == NOT_READY:
+        s.requests[request].state = IN_POOL_PREFILL
+        if g.prefill_queue_tail < 0:
+            g.prefill_queue_head = request
+        else:
+            s.requests[g.prefill_queue_tail].link = request
+        g.prefill_queue_tail = request
+        g.prefill_queue_len += 1
+    else:
+        p = s.prefill[slot]
+        s.requests[request].state = WAITING_PREFILL
+        s.requests[request].bound = slot
+        if p.tail < 0:
+            p.head = request
+        else:
+            s.requests[p.tail].link = request
+        p.tail = request
+        p.queued += 1
+        _add_prefill_load(s, slot, s.requests[request].prompt)
+        if not p.busy:
+            _touch_prefill(s, slot)
+
+
+@_inlined
+def _start_handoff(s: State, request: int, source: int, t: float) -> None:
+    """Rule 4: latency + isl * rate + decode_steps * the receiver's step in progress."""
+    g = s.progress[0]
+    w = s.world[0]
+    duration = w.kv_latency_s + s.requests[request].isl * w.kv_s_per_token
+    if w.kv_decode_steps > 0.0:
+        d = s.decode[s.requests[request].bound]
+        current = 0.0
+        if d.last_step_end_s == t:
+            current = d.last_step_s
+        elif d.status != FREE and d.running > 0 and d.event_s < np.inf and d.run_start_s < t:
+            k = _boundary(
+                s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
+            )
+            current = _step_s(s.steps, d.running, d.kv + d.running * (k - 1))
+            if k == 1:
+                current += d.run_join_s
+        duration += w.kv_decode_steps * current
+    s.requests[request].state = IN_HANDOFF
+    _handoff_push(s.handoff, g.handoffs, t + duration, g.handoff_seq, request, source)
+    g.handoffs += 1
+    g.handoff_seq += 1
+
+
+@_compiled
+def _resume_chain(s: State, slot: int, t: float) -> None:
+    """Blocking hand-off: start the next one of the batch; with none left the instance is free."""
+    p = s.prefill[slot]
+    while p.cursor >= 0 and not p.handing:
+        request = p.cursor
+        if s.requests[request].state == TIMED_OUT:
+            p.cursor = s.requests[request].chain
+        elif s.requests[request].state == IN_POOL_DECODE:
+            break
+        else:
+            p.handing = True
+            _start_handoff(s, request, slot, t)
+    if p.cursor < 0 and not p.handing:
+        p.busy = False
+        _touch_prefill(s, slot)
+
+
+@_compiled
+def _resume_chains(s: State, t: float) -> None:
+    if s.world[0].blocks_prefill:
+        for slot in range(s.prefill.size):
+            if s.prefill[slot].busy and s.prefill[slot].cursor >= 0 and not s.prefill[slot].handing:
+                _resume_chain(s, slot, t)
+
+
+@_compiled
+def _leave(s: State, request: int) -> None:
+    """Rule 11: the request has waited too long; whoever held it has let it go."""
+    s.requests[request].state = TIMED_OUT
+    s.progress[0].timed_out += 1
+
+
+@_inlined
+def _expired(s: State, request: int, t: float) -> bool:
+    w = s.world[0]
+    # NaN compares unequal to itself: no first token yet.
+    return (
+        s.requests[request].arrival_s + w.request_timeout_s <= t and s.requests[request].first_token_s != s.requests[request].first_token_s
+    )
+
+
+@_inlined
+def _bind_decode(s: State, request: int, t: float) -> None:
+    """Rule 2: to the READY decode instance with the fewest reserved KV tokens, else the pool's queue."""
+    g = s.progress[0]
+    w = s.world[0]
+    slot = s.decode[1].router_node
+    if s.decode[slot].key == NOT_READY:
+        if _expired(s, request, t):
+            _leave(s, request)
+        else:
+            s.requests[request].state = IN_POOL_DECODE
+            s.requests[request].link = -1
+            if g.decode_queue_tail < 0:
+                g.decode_queue_head = request
+            else:
+                s.requests[g.decode_queue_tail].link = request
+            g.decode_queue_tail = request
+            g.decode_queue_len += 1
+    else:
+        s.requests[request].bound = slot
+        s.requests[request].state = IN_HANDOFF
+        _add_decode_load(s, slot, np.int64(s.requests[request].isl) + s.requests[request].osl)
+        if not w.blocks_prefill:
+            _start_handoff(s, request, -1, t)
+
+
+@_inlined
+def _first_token(s: State, request: int, t: float) -> None:
+    g = s.progress[0]
+    s.requests[request].first_token_s = t
+    g.first_tokens += 1
+    g.ttft_sum_s += t - s.requests[request].arrival_s
+
+
+@_inlined
+def _complete(s: State, request: int, t: float) -> None:
+    g = s.progress[0]
+    s.requests[request].done_s = t
+    s.requests[request].state = DONE
+    s.completed[g.completed] = request
+    g.completed += 1
+    g.osl_sum += s.requests[request].osl
+    g.duration_sum_s += t - s.requests[request].arrival_s
+    g.last_done_s = t
+    if s.requests[request].osl > 1:
+        g.itl_sum_s += (t - s.requests[request].first_token_s) / (s.requests[request].osl - 1)
+        g.itl_count += 1
+
+
+@_inlined
+def _head_fits(s: State, slot: int) -> bool:
+    """Rule 5: may the queue's head join at the next boundary? Dead heads are dropped on the way."""
+    w = s.world[0]
+    d = s.decode[slot]
+    while d.head >= 0 and s.requests[d.head].state == TIMED_OUT:
+        d.head = s.requests[d.head].link
+        if d.head < 0:
+            d.tail = -1
+    fits = False
+    if d.head >= 0 and d.running < w.max_num_seqs:
+        need = np.int64(s.requests[d.head].isl) + s.requests[d.head].osl
+        fits = d.reserved + need <= w.max_kv_tokens
+    return fits
+
+
+@_inlined
+def _queue_changed(s: State, slot: int, t: float) -> None:
+    """A decode queue has a new head: if it fits, the run in progress ends at the next step boundary."""
+    d = s.decode[slot]
+    if d.running == 0 or d.event_s == np.inf:
+        _touch_decode(s, slot)
+    elif d.run_steps > 1 and _head_fits(s, slot):
+        k = _boundary(
+            s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
+        )
+        if k < d.run_steps:
+            d.run_steps = k
+            d.event_s = d.run_start_s + (
+                d.run_join_s + steps_s(s.steps, d.running, d.kv, k)
+            )
+            event_update(s.decode, slot)
+
+
+@_inlined
+def _finish_run(s: State, slot: int, t: float) -> None:
+    """Decode steps end: account for the run's tokens and complete what is complete."""
+    w = s.world[0]
+    d = s.decode[slot]
+    k = d.run_steps
+    if w.kv_decode_steps > 0.0:
+        d.last_step_s = _step_s(s.steps, d.running, d.kv + d.running * (k - 1))
+        if k == 1:
+            d.last_step_s += d.run_join_s
+        d.last_step_end_s = t
+    d.steps += k
+    d.kv += d.running * k
+    d.run_steps = 0
+    d.event_s = np.inf
+    event_update(s.decode, slot)
+    request = d.joined
+    while request >= 0:
+        _first_token(s, request, t)
+        request = s.requests[request].link
+    d.joined = -1
+    start = slot * w.max_num_seqs
+    freed = np.int64(0)
+    while d.running > 0 and (s.finish[start] >> REQUEST_BITS) == d.steps:
+        request = s.finish[start] & _REQUEST_MASK
+        _finish_pop(s.finish, start, d.running)
+        d.running -= 1
+        need = np.int64(s.requests[request].isl) + s.requests[request].osl
+        freed += need
+        d.kv -= need - 1
+        _complete(s, request, t)
+    if freed > 0:
+        d.reserved -= freed
+        _add_decode_load(s, slot, -freed)
+    if d.running == 0:
+        d.steps = 0
+    _touch_decode(s, slot)
+
+
+@_inlined
+def _finish_batch(s: State, slot: int, t: float) -> None:
+    """Prefill batches end: first tokens, then each request is bound and its hand-off starts."""
+    g = s.progress[0]
+    w = s.world[0]
+    p = s.prefill[slot]
+    p.event_s = np.inf
+    event_update(s.prefill, slot)
+    _add_prefill_load(s, slot, -p.batch_tokens)
+    request = p.batch
+    last = np.int64(-1)
+    p.batch = -1
+    p.cursor = -1
+    while request >= 0:
+        following = s.requests[request].link
+        g.in_service -= 1
+        if not w.decode_first:
+            _first_token(s, request, t)
+        if s.requests[request].osl == 1 and not w.decode_first:
+            _complete(s, request, t)
+        else:
+            _bind_decode(s, request, t)
+            if w.blocks_prefill and s.requests[request].state != TIMED_OUT:
+                s.requests[request].chain = -1
+                if last < 0:
+                    p.cursor = request
+                else:
+                    s.requests[last].chain = request
+                last = request
+        request = following
+    if w.blocks_prefill:
+        _resume_chain(s, slot, t)
+    else:
+        p.busy = False
+        _touch_prefill(s, slot)
+
+
+@_inlined
+def _deliver(s: State, t: float) -> None:
+    """Hand-offs end: the request waits at its decode instance for the next step boundary."""
+    g = s.progress[0]
+    w = s.world[0]
+    request = s.handoff[0].request
+    source = s.handoff[0].source
+    _handoff_pop(s.handoff, g.handoffs)
+    g.handoffs -= 1
+    slot = s.requests[request].bound
+    d = s.decode[slot]
+    if w.decode_first and _expired(s, request, t):
+        _leave(s, request)
+        _add_decode_load(s, slot, -(np.int64(s.requests[request].isl) + s.requests[request].osl))
+        _touch_decode(s, slot)
+    else:
+        s.requests[request].state = WAITING_DECODE
+        s.requests[request].link = -1
+        if d.tail < 0:
+            d.head = request
+        else:
+            s.requests[d.tail].link = request
+        d.tail = request
+        d.queued += 1
+        _queue_changed(s, slot, t)
+    if source >= 0:
+        p = s.prefill[source]
+        p.handing = False
+        p.cursor = s.requests[request].chain
+        _resume_chain(s, source, t)
+
+
+@_compiled
+def _become_ready(s: State, t: float) -> None:
+    """Instances become READY, then the pools' own queues are handed out."""
+    g = s.progress[0]
+    for i in range(g.becoming_prefill):
+        slot = s.prefill[i].becoming_slot
+        p = s.prefill[slot]
+        p.status = READY
+        p.key = p.load
+        s.life[p.life].ready_s = t
+        router_update(s.prefill, slot)
+    g.becoming_prefill = 0
+    for i in range(g.becoming_decode):
+        slot = s.decode[i].becoming_slot
+        d = s.decode[slot]
+        d.status = READY
+        d.key = d.load
+        s.life[d.life].ready_s = t
+        router_update(s.decode, slot)
+    g.becoming_decode = 0
+    if g.prefill_queue_head >= 0 and s.prefill[s.prefill[1].router_node].key != NOT_READY:
+        request = g.prefill_queue_head
+        g.prefill_queue_head = -1
+        g.prefill_queue_tail = -1
+        g.prefill_queue_len = 0
+        while request >= 0:
+            following = s.requests[request].link
+            if s.requests[request].state == IN_POOL_PREFILL:
+                _route_prefill(s, request)
+            request = following
+    if g.decode_queue_head >= 0 and s.decode[s.decode[1].router_node].key != NOT_READY:
+        request = g.decode_queue_head
+        g.decode_queue_head = -1
+        g.decode_queue_tail = -1
+        g.decode_queue_len = 0
+        while request >= 0:
+            following = s.requests[request].link
+            if s.requests[request].state == IN_POOL_DECODE:
+                _bind_decode(s, request, t)
+            request = following
+        _resume_chains(s, t)
+
+
+@_inlined
+def _arrive(s: State, request: int) -> None:
+    g = s.progress[0]
+    g.next_arrival += 1
+    g.isl_sum += s.requests[request].isl
+    g.cached_sum += s.requests[request].isl - s.requests[request].prompt
+    if np.int64(s.requests[request].isl) + s.requests[request].osl > s.world[0].max_kv_tokens:
+        s.requests[request].state = REJECTED
+        g.rejected += 1
+    else:
+        _route_prefill(s, request)
+
+
+@_compiled
+def _deadline_passes(s: State, request: int, t: float) -> None:
+    """Rule 11: a request without its first token leaves the queue it waits in."""
+    g = s.progress[0]
+    g.next_deadline += 1
+    state = s.requests[request].state
+    slot = s.requests[request].bound
+    if s.requests[request].first_token_s != s.requests[request].first_token_s:
+        if state == IN_POOL_PREFILL:
+            g.prefill_queue_len -= 1
+            _leave(s, request)
+        elif state == WAITING_PREFILL:
+            s.prefill[slot].queued -= 1
+            _leave(s, request)
+            _add_prefill_load(s, slot, -np.int64(s.requests[request].prompt))
+            _touch_prefill(s, slot)
+        elif state == IN_POOL_DECODE:
+            g.decode_queue_len -= 1
+            _leave(s, request)
+            _resume_chains(s, t)
+        elif state == WAITING_DECODE:
+            s.decode[slot].queued -= 1
+            _leave(s, request)
+            _add_decode_load(s, slot, -(np.int64(s.requests[request].isl) + s.requests[request].osl))
+            _queue_changed(s, slot, t)
+            _touch_decode(s, slot)
+
+
+@_inlined
+def _form_batch(s: State, slot: int, t: float) -> None:
+    """Rule 3: FCFS while the prompts' tokens sum to at most max_batch_tokens, always at least one."""
+    g = s.progress[0]
+    w = s.world[0]
+    p = s.prefill[slot]
+    tokens = np.int64(0)
+    squares = 0.0
+    last = np.int64(-1)
+    while p.head >= 0:
+        request = p.head
+        if s.requests[request].state == WAITING_PREFILL:
+            size = np.int64(s.requests[request].prompt)
+            if last >= 0 and tokens + size > w.max_batch_tokens:
+                break
+            tokens += size
+            squares += float(size) * float(size)
+            s.requests[request].state = IN_PREFILL
+            if last < 0:
+                p.batch = request
+            else:
+                s.requests[last].link = request
+            last = request
+            p.queued -= 1
+            g.in_service += 1
+        p.head = s.requests[request].link
+        if p.head < 0:
+            p.tail = -1
+    if last >= 0:
+        s.requests[last].link = -1
+        top = s.prefill_s.size - 1
+        if tokens <= top:
+            alone = s.prefill_s[tokens]
+        else:
+            alone = s.prefill_s[top] + w.prefill_slope_s * (tokens - top)
+        seconds = alone - w.quadratic_s * (float(tokens) * float(tokens) - squares)
+        p.batch_tokens = tokens
+        p.busy = True
+        p.event_s = t + max(seconds, w.prefill_floor_s)
+        event_update(s.prefill, slot)
+
+
+@_inlined
+def _form_step(s: State, slot: int, t: float) -> None:
+    """Rule 5: admit FCFS at the boundary, then run to the next completion."""
+    w = s.world[0]
+    d = s.decode[slot]
+    start = slot * w.max_num_seqs
+    joined_isl = np.int64(0)
+    if d.steps >= _REBASE_STEPS:  # keep (step << 30 | request) inside 64 bits on an instance never idle
+        for i in range(d.running):
+            s.finish[start + i] -= d.steps << REQUEST_BITS
+        d.steps = 0
+    while _head_fits(s, slot):
+        request = d.head
+        d.head = s.requests[request].link
+        if d.head < 0:
+            d.tail = -1
+        d.queued -= 1
+        s.requests[request].state = RUNNING
+        joined_isl += s.requests[request].isl
+        d.reserved += np.int64(s.requests[request].isl) + s.requests[request].osl
+        # A request that has produced j tokens holds isl + j - 1 (j is 1 after prefill, else 0).
+        if w.decode_first:
+            last_step = d.steps + s.requests[request].osl
+            d.kv += s.requests[request].isl - 1
+            s.requests[request].link = d.joined
+            d.joined = request
+        else:
+            last_step = d.steps + s.requests[request].osl - 1
+            d.kv += s.requests[request].isl
+        _finish_push(s.finish, start, d.running, (last_step << REQUEST_BITS) | request)
+        d.running += 1
+    if d.running > 0:
+        d.run_start_s = t
+        d.run_join_s = w.join_s_per_token * joined_isl
+        d.run_steps = 1 if d.joined >= 0 else (s.finish[start] >> REQUEST_BITS) - d.steps
+        d.event_s = t + (
+            d.run_join_s + steps_s(s.steps, d.running, d.kv, d.run_steps)
+        )
+        event_update(s.decode, slot)
+
+
+# --- lifecycle ----------------------------------------------------------------------------------------
+
+
+@_compiled
+def _stop_prefill(s: State, slot: int, t: float) -> None:
+    g = s.progress[0]
+    p = s.prefill[slot]
+    s.life[p.life].stop_s = t
+    p.status = FREE
+    p.event_s = np.inf
+    p.key = NOT_READY
+    event_update(s.prefill, slot)
+    router_update(s.prefill, slot)
+    s.prefill[g.prefill_free].free_slot = slot
+    g.prefill_free += 1
+    g.gpus_used -= s.world[0].prefill_gpus
+
+
+@_compiled
+def _stop_decode(s: State, slot: int, t: float) -> None:
+    g = s.progress[0]
+    d = s.decode[slot]
+    s.life[d.life].stop_s = t
+    d.status = FREE
+    d.event_s = np.inf
+    d.key = NOT_READY
+    event_update(s.decode, slot)
+    router_update(s.decode, slot)
+    s.decode[g.decode_free].free_slot = slot
+    g.decode_free += 1
+    g.gpus_used -= s.world[0].decode_gpus
+
+
+@_compiled
+def _launch_waiting(s: State, t: float) -> None:
+    """Rule 6: a launch that does not fit the budget waits, and starts the instant GPUs are free."""
+    g = s.progress[0]
+    w = s.world[0]
+    while g.prefill_waiting > 0 and g.gpus_used + w.prefill_gpus <= w.max_gpus:
+        g.prefill_waiting -= 1
+        g.prefill_free -= 1
+        slot = s.prefill[g.prefill_free].free_slot
+        p = s.prefill[slot]
+        p.status = STARTING
+        p.id = g.prefill_ids
+        p.load = 0
+        p.head = -1
+        p.tail = -1
+        p.queued = 0
+        p.batch = -1
+        p.cursor = -1
+        p.busy = False
+        p.handing = False
+        p.event_s = t + s.startup_s[g.startups]
+        g.startups += 1
+        g.prefill_ids += 1
+        g.gpus_used += w.prefill_gpus
+        p.life = g.lives
+        g.lives += 1
+        s.life[p.life].prefill = True
+        s.life[p.life].id = p.id
+        s.life[p.life].launch_s = t
+        event_update(s.prefill, slot)
+        router_update(s.prefill, slot)
+    while g.decode_waiting > 0 and g.gpus_used + w.decode_gpus <= w.max_gpus:
+        g.decode_waiting -= 1
+        g.decode_free -= 1
+        slot = s.decode[g.decode_free].free_slot
+        d = s.decode[slot]
+        d.status = STARTING
+        d.id = g.decode_ids
+        d.load = 0
+        d.head = -1
+        d.tail = -1
+        d.queued = 0
+        d.running = 0
+        d.kv = 0
+        d.reserved = 0
+        d.steps = 0
+        d.run_steps = 0
+        d.joined = -1
+        d.last_step_end_s = -1.0
+        d.event_s = t + s.startup_s[g.startups]
+        g.startups += 1
+        g.decode_ids += 1
+        g.gpus_used += w.decode_gpus
+        d.life = g.lives
+        g.lives += 1
+        s.life[d.life].prefill = False
+        s.life[d.life].id = d.id
+        s.life[d.life].launch_s = t
+        event_update(s.decode, slot)
+        router_update(s.decode, slot)
+    g.max_gpus_used = max(g.max_gpus_used, g.gpus_used)
+
+
+@_compiled
+def _shrink_prefill(s: State, surplus: int, t: float) -> None:
+    g = s.progress[0]
+    withdrawn = min(surplus, g.prefill_waiting)
+    g.prefill_waiting -= withdrawn
+    surplus -= withdrawn
+    while surplus > 0:
+        newest = -1
+        for slot in range(s.prefill.size):
+            if s.prefill[slot].status == STARTING and (newest < 0 or s.prefill[slot].id > s.prefill[newest].id):
+                newest = slot
+        if newest < 0:
+            break
+        _stop_prefill(s, newest, t)
+        surplus -= 1
+    while surplus > 0:
+        least = -1
+        for slot in range(s.prefill.size):
+            if s.prefill[slot].status == READY and (
+                least < 0
+                or s.prefill[slot].load < s.prefill[least].load
+                or (s.prefill[slot].load == s.prefill[least].load and s.prefill[slot].id > s.prefill[least].id)
+            ):
+                least = slot
+        if least < 0:
+            break
+        p = s.prefill[least]
+        p.status = DRAINING
+        p.key = NOT_READY
+        router_update(s.prefill, least)
+        s.life[p.life].drain_s = t
+        if not p.busy and p.queued == 0:
+            _stop_prefill(s, least, t)
+        surplus -= 1
+
+
+@_compiled
+def _shrink_decode(s: State, surplus: int, t: float) -> None:
+    g = s.progress[0]
+    withdrawn = min(surplus, g.decode_waiting)
+    g.decode_waiting -= withdrawn
+    surplus -= withdrawn
+    while surplus > 0:
+        newest = -1
+        for slot in range(s.decode.size):
+            if s.decode[slot].status == STARTING and (newest < 0 or s.decode[slot].id > s.decode[newest].id):
+                newest = slot
+        if newest < 0:
+            break
+        _stop_decode(s, newest, t)
+        surplus -= 1
+    while surplus > 0:
+        least = -1
+        for slot in range(s.decode.size):
+            if s.decode[slot].status == READY and (
+                least < 0
+                or s.decode[slot].load < s.decode[least].load
+                or (s.decode[slot].load == s.decode[least].load and s.decode[slot].id > s.decode[least].id)
+            ):
+                least = slot
+        if least < 0:
+            break
+        d = s.decode[least]
+        d.status = DRAINING
+        d.key = NOT_READY
+        router_update(s.decode, least)
+        s.life[d.life].drain_s = t
+        if d.load == 0:
+            _stop_decode(s, least, t)
+        surplus -= 1
+
+
+@_compiled
+def scale(s: State, prefill_target: int, decode_target: int, t: float) -> None:
+    """Apply a decision at t. Targets count STARTING + READY + launches that wait; shrink before grow.
+
+    The caller has made room: free slots, startup delays and lifetimes for every launch this can cause.
+    """
+    g = s.progress[0]
+    prefill = g.prefill_waiting
+    for slot in range(s.prefill.size):
+        if s.prefill[slot].status == STARTING or s.prefill[slot].status == READY:
+            prefill += 1
+    decode = g.decode_waiting
+    for slot in range(s.decode.size):
+        if s.decode[slot].status == STARTING or s.decode[slot].status == READY:
+            decode += 1
+    if prefill > prefill_target:
+        _shrink_prefill(s, prefill - prefill_target, t)
+    if decode > decode_target:
+        _shrink_decode(s, decode - decode_target, t)
+    g.prefill_waiting += max(0, prefill_target - prefill)
+    g.decode_waiting += max(0, decode_target - decode)
+    _launch_waiting(s, t)
+
+
+@_compiled
+def make_ready(s: State, t: float) -> None:
+    """Make every STARTING instance READY now: how the initial ones begin."""
+    for slot in range(s.prefill.size):
+        p = s.prefill[slot]
+        if p.status == STARTING:
+            p.status = READY
+            p.event_s = np.inf
+            p.key = p.load
+            s.life[p.life].ready_s = t
+            event_update(s.prefill, slot)
+            router_update(s.prefill, slot)
+    for slot in range(s.decode.size):
+        d = s.decode[slot]
+        if d.status == STARTING:
+            d.status = READY
+            d.event_s = np.inf
+            d.key = d.load
+            s.life[d.life].ready_s = t
+            event_update(s.decode, slot)
+            router_update(s.decode, slot)
+
+
+# --- the event loop -----------------------------------------------------------------------------------
+
+
+@_compiled
+def next_event_s(s: State) -> float:
+    """When something happens next, apart from ticks; inf when nothing can."""
+    g = s.progress[0]
+    w = s.world[0]
+    t = min(s.decode[s.decode[1].event_node].event_s, s.prefill[s.prefill[1].event_node].event_s)
+    if g.handoffs > 0:
+        t = min(t, s.handoff[0].time_s)
+    if g.next_arrival < s.requests.size:
+        t = min(t, s.requests[g.next_arrival].arrival_s)
+    if w.request_timeout_s < np.inf:
+        while g.next_deadline < g.next_arrival and (
+            s.requests[g.next_deadline].first_token_s == s.requests[g.next_deadline].first_token_s
+            or s.requests[g.next_deadline].state >= DONE
+        ):
+            g.next_deadline += 1
+        if g.next_deadline < g.next_arrival:
+            # Never earlier than now: the deadline of a request in service may have passed unheeded.
+            t = min(t, max(s.requests[g.next_deadline].arrival_s + w.request_timeout_s, g.now_s))
+    return t
+
+
+@_compiled
+def advance(s: State, until_s: float) -> int:
+    """Process every instant up to and including ``until_s``, in the order of DESIGN 5.9.
+
+    Returns:
+        REACHED, or MORE_HANDOFFS when the hand-off heap must grow first: nothing is half done, call again.
+    """
+    g = s.progress[0]
+    w = s.world[0]
+    total = s.requests.size
+    while True:
+        t = next_event_s(s)
+        if t > until_s or t == np.inf:
+            g.now_s = max(g.now_s, min(until_s, t))
+            return REACHED
+        if g.handoffs + g.in_service + g.decode_queue_len + s.prefill.size > s.handoff.size:
+            return MORE_HANDOFFS
+        g.now_s = t
+
+        slot = s.decode[1].event_node
+        while s.decode[slot].event_s == t:
+            if s.decode[slot].status == STARTING:
+                s.decode[slot].event_s = np.inf
+                event_update(s.decode, slot)
+                s.decode[g.becoming_decode].becoming_slot = slot
+                g.becoming_decode += 1
+            else:
+                _finish_run(s, slot, t)
+            slot = s.decode[1].event_node
+
+        slot = s.prefill[1].event_node
+        while s.prefill[slot].event_s == t:
+            if s.prefill[slot].status == STARTING:
+                s.prefill[slot].event_s = np.inf
+                event_update(s.prefill, slot)
+                s.prefill[g.becoming_prefill].becoming_slot = slot
+                g.becoming_prefill += 1
+            else:
+                _finish_batch(s, slot, t)
+            slot = s.prefill[1].event_node
+
+        while g.handoffs > 0 and s.handoff[0].time_s == t:
+            _deliver(s, t)
+
+        if g.becoming_prefill + g.becoming_decode > 0:
+            _become_ready(s, t)
+
+        while g.next_arrival < total and s.requests[g.next_arrival].arrival_s == t:
+            _arrive(s, g.next_arrival)
+
+        if w.request_timeout_s < np.inf:
+            while g.next_deadline < g.next_arrival and s.requests[g.next_deadline].arrival_s + w.request_timeout_s <= t:
+                _deadline_passes(s, g.next_deadline, t)
+
+        stopped = False
+        for i in range(g.dirty_prefill):
+            slot = s.prefill[i].dirty_slot
+            s.prefill[slot].dirty = False
+            if not s.prefill[slot].busy and s.prefill[slot].status != FREE:
+                _form_batch(s, slot, t)
+                if s.prefill[slot].status == DRAINING and not s.prefill[slot].busy:
+                    _stop_prefill(s, slot, t)
+                    stopped = True
+        g.dirty_prefill = 0
+        for i in range(g.dirty_decode):
+            slot = s.decode[i].dirty_slot
+            s.decode[slot].dirty = False
+            if s.decode[slot].event_s == np.inf and s.decode[slot].status != FREE:
+                _form_step(s, slot, t)
+                if s.decode[slot].status == DRAINING and s.decode[slot].load == 0:
+                    _stop_decode(s, slot, t)
+                    stopped = True
+        g.dirty_decode = 0
+        if stopped:
+            _launch_waiting(s, t)
+
+
+@_compiled
+def kv_tokens_now(s: State, slot: int, t: float) -> int:
+    """KV tokens that a decode instance's running requests hold at t, mid-run included."""
+    d = s.decode[slot]
+    if d.running == 0 or d.event_s == np.inf:
+        return int(d.kv)
+    k = _boundary(s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
+    end = d.run_start_s + (d.run_join_s + steps_s(s.steps, d.running, d.kv, k))
+    return int(d.kv + d.running * (k if end <= t else k - 1))

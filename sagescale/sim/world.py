@@ -1,0 +1,78 @@
+"""The modelled engines: a profile, with whatever the configuration overrides, in the kernel's terms."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.sim.engine import World
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.perf import Profile, ProfileModel
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.trace import Trace
+
+__all__ = ["build_world", "computed_tokens", "with_overrides"]
+
+
+def with_overrides(profile: Profile, config: SimulatorConfig) -> Profile:
+    """Return the profile with the configuration's limits and hand-off costs in place of its own."""
+    changed = profile.with_limits(max_num_seqs=config.max_num_seqs, max_kv_tokens=config.max_kv_tokens)
+    given = {
+        "latency_ms": config.kv_transfer_latency_ms,
+        "ms_per_1k_tokens": config.kv_transfer_ms_per_1k_tokens,
+        "decode_steps": config.kv_transfer_decode_steps,
+        "blocks_prefill": config.kv_transfer_blocks_prefill,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if given:
+        transfer = dataclasses.replace(profile.kv_transfer, **given, assumed=False)
+        changed = dataclasses.replace(changed, kv_transfer=transfer)
+    if config.join_ms_per_1k_tokens is not None:
+        changed = dataclasses.replace(changed, join_ms_per_1k_tokens=config.join_ms_per_1k_tokens)
+    return changed
+
+
+def computed_tokens(trace: Trace, config: SimulatorConfig) -> NDArray[np.int32]:
+    """Prompt tokens that prefill computes, int32[n]: ISL less what the prefix cache holds, at least 1."""
+    if trace.cached_tokens is not None:
+        return trace.isl - trace.cached_tokens
+    if config.prefix_hit_rate == 0.0:
+        return trace.isl
+    cached = np.floor(trace.isl * config.prefix_hit_rate).astype(np.int32)
+    return trace.isl - np.minimum(cached, trace.isl - 1)
+
+
+def build_world(model: ProfileModel, config: SimulatorConfig, max_gpus: int) -> World:
+    """Compile a performance model (ms) into the kernel's tables (s), under a budget of ``max_gpus``."""
+    # Past its last knot a prefill curve is a straight line: two more entries give its slope.
+    last_knot = int(np.ceil(model.profile.prefill.isl_tokens[-1]))
+    prefill_s = model.prefill_table_ms(max(config.max_batch_tokens, last_knot + 2)) / 1000.0
+    table = model.decode_table()
+    transfer = model.kv_transfer
+    return World(
+        prefill_s=prefill_s,
+        prefill_slope_s=float(prefill_s[-1] - prefill_s[-2]),
+        quadratic_s=model.quadratic_ms / 1000.0,
+        prefill_floor_s=model.prefill_floor_ms / 1000.0,
+        breaks=table.breaks,
+        base_s=table.base_ms / 1000.0,
+        slope_s=table.slope_ms / 1000.0,
+        max_batch_tokens=config.max_batch_tokens,
+        max_num_seqs=model.max_num_seqs,
+        max_kv_tokens=model.max_kv_tokens,
+        kv_latency_s=transfer.latency_ms / 1000.0,
+        kv_s_per_token=transfer.ms_per_1k_tokens / 1e6,
+        kv_decode_steps=transfer.decode_steps,
+        kv_blocks_prefill=transfer.blocks_prefill,
+        join_s_per_token=model.join_ms_per_1k_tokens / 1e6,
+        first_token=config.first_token,
+        request_timeout_s=config.request_timeout_s,
+        prefill_gpus=model.prefill_gpus,
+        decode_gpus=model.decode_gpus,
+        max_gpus=max_gpus,
+    )

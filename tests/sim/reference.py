@@ -1,0 +1,411 @@
+"""The reference simulator: DESIGN section 5, one token at a time, in plain Python.
+
+It is written to be read, not to be fast: every quantity is recomputed from the requests themselves, every
+decode step is taken, and each rule is found by its number ("rule 5" is DESIGN 5.5; "rule 9 (3)" is the third
+thing of an instant). The compiled kernel is held to it, request by request. Times are seconds, sizes tokens.
+What goes in and comes out is in ``reference_records``, what a cluster is made of in ``reference_cluster``.
+
+An instant is (1) decode steps end, (2) prefill batches end, (3) hand-offs end, (4) instances become READY and
+the pool queues are handed out, (5) arrivals, (6) timeouts, (7) idle instances form batches and steps,
+(8) drained instances stop and waiting launches start; round again while anything more falls due at that very
+instant; then (9) the tick: observations, scaling actions, (8) once more; round again for what that made due.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from reference_cluster import DecodeInstance, HandOff, Job, Phase, Pool, PrefillInstance, Step
+from reference_records import (
+    Lifetime,
+    Outcome,
+    PoolCounts,
+    Request,
+    RequestOutcome,
+    Snapshot,
+    World,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Lifetime", "Outcome", "PoolCounts", "Request", "RequestOutcome", "Snapshot", "World", "simulate"]
+
+
+class Simulation:
+    """The state of one run and the rules that move it on."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        world: World,
+        initial: tuple[int, int],
+        script: Sequence[tuple[float, int, int]],
+        until_s: float | None,
+        snapshots: Sequence[float],
+    ) -> None:
+        assert all(a.arrival_s <= b.arrival_s for a, b in pairwise(requests))
+        self.world = world
+        self.jobs = [Job(request) for request in requests]
+        self.arrived = 0  # how many of them
+        self.hand_offs: list[HandOff] = []  # under way, in order of start
+        self.prefill = Pool("prefill", PrefillInstance, world.prefill_gpus)
+        self.decode = Pool("decode", DecodeInstance, world.decode_gpus)
+        self.script = sorted(script, key=lambda action: action[0])  # what is left of it
+        self.snapshot_times = sorted(snapshots)  # what is left of them
+        self.snapshots: list[Snapshot] = []
+        self.launches = 0  # the initial instances are not counted
+        self.floor_s = max([until_s or 0.0] + [request.arrival_s for request in requests])
+        for pool, size in ((self.prefill, initial[0]), (self.decode, initial[1])):  # rule 8: READY at 0
+            for _ in range(size):
+                instance = pool.launch(0.0, 0.0)
+                instance.phase, instance.ready_s = Phase.READY, 0.0
+        self.gpu_history = [(0.0, self.gpus_in_use)]
+
+    @property
+    def gpus_in_use(self) -> int:
+        return self.prefill.gpus_in_use + self.decode.gpus_in_use
+
+    @property
+    def work_remains(self) -> bool:
+        """Some request, arrived or yet to come, may still be served."""
+        return any(job.state == "unfinished" for job in self.jobs)
+
+    @property
+    def horizon_s(self) -> float:
+        """Rule 10, as far as is known now."""
+        return max([self.floor_s] + [job.done_s for job in self.jobs if job.done_s is not None])
+
+    # Time
+
+    def run(self) -> Outcome:
+        """From instant to instant until nothing more can happen, or nothing more that matters (rule 10)."""
+        while True:
+            own = self.next_event_s()
+            scripted = self.script[0][0] if self.script else math.inf
+            observed = self.snapshot_times[0] if self.snapshot_times else math.inf
+            now = min(own, scripted, observed)
+            may_proceed = self.work_remains and min(own, scripted) < math.inf
+            if now == math.inf or (now > self.horizon_s and not may_proceed):
+                return self.outcome()
+            self.instant(now)
+
+    def next_event_s(self) -> float:
+        """The next thing due of itself: everything but observations and scaling actions."""
+        times = [math.inf]
+        times += [instance.step_end_s for instance in self.decode.instances]
+        times += [instance.batch_end_s for instance in self.prefill.instances]
+        times += [hand_off.end_s for hand_off in self.hand_offs]
+        starting = self.prefill.in_phase(Phase.STARTING) + self.decode.in_phase(Phase.STARTING)
+        times += [instance.ready_due_s for instance in starting]
+        times += [job.request.arrival_s for job in self.jobs[self.arrived : self.arrived + 1]]
+        waiting = [job for queue in self.queues() for job in queue if job.first_token_s is None]
+        times += [self.deadline_s(job) for job in waiting]
+        return min(times)
+
+    def instant(self, now: float) -> None:
+        """Everything that happens at one time, in rule 9's order."""
+        self.settle(now)
+        # (9) The tick, unless the run was over before it: rule 10 leaves nothing to observe or act on.
+        due = self.work_remains or now <= self.horizon_s
+        while self.snapshot_times and self.snapshot_times[0] <= now:
+            self.snapshot_times.pop(0)
+            if due:
+                self.snapshots.append(self.observe(now))
+        while self.script and self.script[0][0] <= now:
+            _, prefill_target, decode_target = self.script.pop(0)
+            if due:
+                self.prefill.retarget(prefill_target, now)
+                self.decode.retarget(decode_target, now)
+                self.start_launches(now)
+                self.stop_drained(now)
+                self.start_launches(now)
+        self.settle(now)
+
+    def settle(self, now: float) -> None:
+        """Rule 9 (1)-(8), round and round until nothing more is due at this instant (zero-length things)."""
+        while self.next_event_s() <= now:
+            self.end_steps(now)
+            self.end_batches(now)
+            self.end_hand_offs(now)
+            self.become_ready(now)
+            self.arrive(now)
+            self.time_out(now)
+            self.form_batches(now)
+            self.form_steps(now)
+            self.stop_drained(now)
+            self.start_launches(now)
+
+    # (1)-(3): what ends
+
+    def end_steps(self, now: float) -> None:
+        """Rule 9 (1): every running request gets one token; the finished leave and give their room back."""
+        for instance in self.decode.instances:
+            if instance.step_end_s <= now:
+                instance.step_end_s = math.inf
+                for job in instance.running:
+                    job.take_token(now)
+                    if job.state == "done":
+                        instance.bound.remove(job)
+                instance.running = [job for job in instance.running if job.state != "done"]
+
+    def end_batches(self, now: float) -> None:
+        """Rule 9 (2): first tokens (rule 3), then each request is done or goes on to decode (rules 2, 4)."""
+        for instance in self.prefill.instances:
+            if instance.batch_end_s <= now:
+                batch, instance.batch, instance.batch_end_s = instance.batch, [], math.inf
+                for job in batch:
+                    if self.world.first_token == "prefill":
+                        job.take_token(now)
+                    if job.state != "done":
+                        self.leave_prefill(job, instance, now)
+
+    def leave_prefill(self, job: Job, instance: PrefillInstance, now: float) -> None:
+        """Bind it to a decode instance, or let it wait for one in the pool's queue (rule 2)."""
+        decode = self.decode.least_loaded()
+        if decode is None and self.is_late(job, now):
+            job.state = "timed_out"  # rule 11: (4) may not hand it out before (6) could take it out
+            return
+        if self.world.kv_blocks_prefill:
+            instance.handing_off.append(job)
+        if decode is None:
+            self.decode.queue.append(job)
+        else:
+            self.bind(job, decode, now)
+
+    def bind(self, job: Job, decode: DecodeInstance, now: float) -> None:
+        """Reserve room; the hand-off starts at once, or in blocking mode when its turn comes (rule 4)."""
+        job.decode = decode
+        decode.bound.append(job)
+        if self.world.kv_blocks_prefill:
+            assert job.prefill is not None
+            self.next_hand_off(job.prefill, now)
+        else:
+            self.start_hand_off(job, now)
+
+    def next_hand_off(self, instance: PrefillInstance, now: float) -> None:
+        """Blocking mode: start the first one's hand-off, if it knows where to and has not begun (rule 4)."""
+        if instance.handing_off:
+            job = instance.handing_off[0]
+            if job.decode is not None and all(under_way.job is not job for under_way in self.hand_offs):
+                self.start_hand_off(job, now)
+
+    def start_hand_off(self, job: Job, now: float) -> None:
+        """Section 4's cost; the step in progress at the receiver is looked at once, now."""
+        assert job.decode is not None
+        world = self.world
+        duration = world.kv_latency_s + job.request.isl * world.kv_s_per_token
+        duration += world.kv_decode_steps * job.decode.current_step_s(now)
+        self.hand_offs.append(HandOff(job, now + duration))
+
+    def end_hand_offs(self, now: float) -> None:
+        """Rule 9 (3): in order of their start, those that start meanwhile and take no time included."""
+        while ended := next((hand_off for hand_off in self.hand_offs if hand_off.end_s <= now), None):
+            self.hand_offs.remove(ended)
+            job = ended.job
+            assert job.prefill is not None
+            assert job.decode is not None
+            job.decode.queue.append(job)  # if its deadline passed on the way, (6) takes it out again
+            if self.world.kv_blocks_prefill:
+                job.prefill.handing_off.remove(job)
+                self.next_hand_off(job.prefill, now)
+
+    # (4)-(6): what comes and what gives up
+
+    def become_ready(self, now: float) -> None:
+        """Rule 9 (4): and whatever waited for a READY instance is handed out, FCFS (rule 2)."""
+        for pool in (self.prefill, self.decode):
+            for instance in pool.in_phase(Phase.STARTING):
+                if instance.ready_due_s <= now:
+                    instance.phase, instance.ready_s = Phase.READY, now
+        while self.prefill.queue and self.prefill.least_loaded():
+            self.route(self.prefill.queue.pop(0))
+        while self.decode.queue and (decode := self.decode.least_loaded()):
+            self.bind(self.decode.queue.pop(0), decode, now)
+
+    def arrive(self, now: float) -> None:
+        """Rule 9 (5): what can never fit is rejected at once (rule 1), the rest routed."""
+        limit = self.world.max_kv_tokens
+        while self.arrived < len(self.jobs) and self.jobs[self.arrived].request.arrival_s <= now:
+            job = self.jobs[self.arrived]
+            self.arrived += 1
+            if limit is not None and job.reserved_tokens > limit:
+                job.state = "rejected"
+            else:
+                self.route(job)
+
+    def route(self, job: Job) -> None:
+        """Rule 2: to a prefill instance, or to the pool's queue if none is READY."""
+        job.prefill = self.prefill.least_loaded()
+        (self.prefill.queue if job.prefill is None else job.prefill.queue).append(job)
+
+    def time_out(self, now: float) -> None:
+        """Rule 9 (6): a request without its first token leaves the queue it waits in (rule 11)."""
+        for queue in self.queues():
+            for job in list(queue):
+                if self.is_late(job, now):
+                    job.state = "timed_out"
+                    queue.remove(job)
+                    if job.decode is not None:
+                        job.decode.bound.remove(job)
+                    if job.prefill is not None and job in job.prefill.handing_off:  # it waited unbound
+                        job.prefill.handing_off.remove(job)
+                        self.next_hand_off(job.prefill, now)
+
+    def queues(self) -> Iterator[list[Job]]:
+        """Every queue there is."""
+        for pool in (self.prefill, self.decode):
+            yield pool.queue
+            for instance in pool.instances:
+                yield instance.queue
+
+    def deadline_s(self, job: Job) -> float:
+        timeout = self.world.request_timeout_s
+        return math.inf if timeout is None else job.request.arrival_s + timeout
+
+    def is_late(self, job: Job, now: float) -> bool:
+        return job.first_token_s is None and self.deadline_s(job) <= now
+
+    # (7)-(8): what starts and what stops
+
+    def form_batches(self, now: float) -> None:
+        """Rule 9 (7), prefill: queued prompts in order up to the token limit, one at least (rule 3)."""
+        for instance in self.prefill.instances:
+            if instance.is_free and instance.queue:
+                tokens = [instance.queue[0].computed_tokens]
+                for job in instance.queue[1:]:
+                    if sum(tokens) + job.computed_tokens > self.world.max_batch_tokens:
+                        break
+                    tokens.append(job.computed_tokens)
+                instance.batch, instance.queue = instance.queue[: len(tokens)], instance.queue[len(tokens) :]
+                instance.batch_end_s = now + self.world.prefill_batch_s(tokens)
+
+    def form_steps(self, now: float) -> None:
+        """Rule 9 (7), decode: join in order while there are slots and room, then step (rule 5)."""
+        for instance in self.decode.instances:
+            if instance.step_end_s < math.inf:
+                continue
+            joined_tokens = 0
+            while instance.queue and self.fits(instance.queue[0], instance):
+                job = instance.queue.pop(0)
+                instance.running.append(job)
+                joined_tokens += job.request.isl
+            if instance.running:
+                held = sum(job.held_tokens for job in instance.running)
+                duration = self.world.step_s(len(instance.running), held)
+                step = Step(now, duration + self.world.join_s_per_token * joined_tokens)
+                instance.steps.append(step)
+                instance.step_end_s = step.end_s
+
+    def fits(self, job: Job, instance: DecodeInstance) -> bool:
+        """Rule 5: a slot is free, and the room promised to the running ones and to it is there."""
+        world = self.world
+        promised = sum(other.reserved_tokens for other in [*instance.running, job])
+        has_slot = len(instance.running) < world.max_num_seqs
+        return has_slot and (world.max_kv_tokens is None or promised <= world.max_kv_tokens)
+
+    def stop_drained(self, now: float) -> None:
+        """Rule 9 (8): DRAINING instances with nothing left stop and free their GPUs (rule 6)."""
+        for pool in (self.prefill, self.decode):
+            for instance in pool.in_phase(Phase.DRAINING):
+                if instance.is_empty:
+                    instance.phase, instance.stop_s = Phase.STOPPED, now
+
+    def start_launches(self, now: float) -> None:
+        """Rule 9 (8): waiting launches start where GPUs are free, prefill before decode (rule 6)."""
+        delays = self.world.startup_delays_s
+        for pool in (self.prefill, self.decode):
+            while pool.waiting and self.gpus_in_use + pool.gpus_per_instance <= self.world.max_gpus:
+                pool.waiting -= 1
+                pool.launch(now, delays[self.launches % len(delays)])
+                self.launches += 1
+                self.gpu_history.append((now, self.gpus_in_use))
+
+    # What is seen
+
+    def observe(self, now: float) -> Snapshot:
+        """Rule 7: everything is counted anew from the requests and the pools."""
+        arrived = [job.request for job in self.jobs[: self.arrived]]
+        times = [(job.request, job.first_token_s, job.done_s) for job in self.jobs]
+        ttfts = [first - r.arrival_s for r, first, _ in times if first is not None]
+        completed = [(r, first, last) for r, first, last in times if first is not None and last is not None]
+        itls = [(last - first) / (r.osl - 1) for r, first, last in completed if r.osl > 1]
+        running = [job for instance in self.decode.instances for job in instance.running]
+        queued_prefill = len(self.prefill.queue) + sum(len(i.queue) for i in self.prefill.instances)
+        queued_at_instances = sum(len(i.queue) for i in self.decode.instances)
+        bound = sum(len(i.bound) for i in self.decode.instances)
+        return Snapshot(
+            time_s=now,
+            arrived=len(arrived),
+            isl_sum=sum(request.isl for request in arrived),
+            first_tokens=len(ttfts),
+            ttft_sum=math.fsum(ttfts),
+            completed=len(completed),
+            osl_sum=sum(r.osl for r, _, _ in completed),
+            duration_sum=math.fsum(last - r.arrival_s for r, _, last in completed),
+            itl_count=len(itls),
+            itl_sum=math.fsum(itls),
+            queued_prefill=queued_prefill,
+            in_prefill=sum(len(i.batch) for i in self.prefill.instances),
+            in_hand_off=bound - queued_at_instances - len(running),
+            queued_decode=len(self.decode.queue) + queued_at_instances,
+            running_decode=len(running),
+            kv_tokens=sum(job.held_tokens for job in running),
+            prefill=self.prefill.counts,
+            decode=self.decode.counts,
+        )
+
+    def outcome(self) -> Outcome:
+        """Rule 10: lifetimes end at the horizon; what happened after it is no part of them."""
+        horizon = self.horizon_s
+
+        def by_horizon(time_s: float | None) -> float | None:
+            return None if time_s is None or time_s > horizon else time_s
+
+        return Outcome(
+            requests=[
+                RequestOutcome(
+                    state=job.state,
+                    first_token_s=job.first_token_s,
+                    done_s=job.done_s,
+                    prefill_id=None if job.prefill is None else job.prefill.id,
+                    decode_id=None if job.decode is None else job.decode.id,
+                )
+                for job in self.jobs
+            ],
+            lifetimes=[
+                Lifetime(
+                    pool=pool.name,
+                    id=i.id,
+                    launch_s=i.launch_s,
+                    ready_s=by_horizon(i.ready_s),
+                    drain_s=by_horizon(i.drain_s),
+                    stop_s=by_horizon(i.stop_s),
+                    end_s=horizon if i.stop_s is None else min(i.stop_s, horizon),
+                )
+                for pool in (self.prefill, self.decode)
+                for i in pool.instances
+                if i.launch_s <= horizon
+            ],
+            horizon_s=horizon,
+            max_gpus_used=max(gpus for time_s, gpus in self.gpu_history if time_s <= horizon),
+            snapshots=self.snapshots,
+        )
+
+
+def simulate(
+    requests: Sequence[Request],
+    world: World,
+    initial: tuple[int, int],
+    script: Sequence[tuple[float, int, int]] = (),
+    until_s: float | None = None,
+    snapshots: Sequence[float] = (),
+) -> Outcome:
+    """Serve the requests, sorted by arrival, from initial (prefill, decode) instances that are READY at 0.
+
+    ``script`` is (time_s, prefill target, decode target), each applied as that instant's tick; ``snapshots``
+    are times to observe at, before a scaling action of the same time; the horizon is at least ``until_s``.
+    """
+    return Simulation(requests, world, initial, script, until_s, snapshots).run()

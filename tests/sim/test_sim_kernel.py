@@ -1,0 +1,206 @@
+"""The compiled kernel is held to the token-by-token reference, per request and exactly.
+
+Every time in these inputs is a multiple of a power of two, so no sum rounds and equality means equality.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import reference
+from reference_records import Outcome, Request, Snapshot
+from reference_records import World as ReferenceWorld
+from sagescale.sim.engine import Cluster, World
+from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
+
+TICK = 2.0**-6  # grain of arrivals and durations, s
+FINE = 2.0**-14  # grain of what a token adds, s
+
+_STATES = {DONE: "done", REJECTED: "rejected", TIMED_OUT: "timed_out"}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    requests: list[Request]
+    world: World
+    startup_s: list[float]
+    initial: tuple[int, int]
+    script: list[tuple[float, int, int]]
+    until_s: float
+    snapshots: list[float]
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    slots = draw(st.integers(1, 5))
+    segments = draw(st.integers(1, 3))
+    contexts = sorted(draw(st.sets(st.integers(2, 60), min_size=segments - 1, max_size=segments - 1)))
+    breaks = np.zeros((slots + 1, segments + 1))
+    base = np.zeros((slots + 1, segments))
+    slope = np.zeros((slots + 1, segments))
+    for n in range(1, slots + 1):
+        breaks[n] = [0, *(n * context for context in contexts), np.inf]
+        for i in range(segments):
+            base[n, i] = TICK * draw(st.integers(1, 4))
+            slope[n, i] = FINE * draw(st.integers(0, 8))
+    longest = draw(st.sampled_from([8, 64]))
+    prefill_s = np.concatenate([[0.0], TICK * np.cumsum([1] + draw(st.lists(st.integers(0, 2), min_size=longest, max_size=longest)))])
+    return World(
+        prefill_s=prefill_s,
+        prefill_slope_s=FINE * draw(st.integers(0, 64)),
+        quadratic_s=draw(st.sampled_from([0.0, 2.0**-20, 2.0**-12])),
+        prefill_floor_s=TICK * draw(st.integers(1, 3)),
+        breaks=breaks,
+        base_s=base,
+        slope_s=slope,
+        max_batch_tokens=draw(st.sampled_from([1, 16, 40, 200])),
+        max_num_seqs=slots,
+        max_kv_tokens=draw(st.sampled_from([None, 30, 60, 150])),
+        kv_latency_s=TICK * draw(st.integers(0, 2)),
+        kv_s_per_token=FINE * draw(st.sampled_from([0, 0, 16, 100])),
+        kv_decode_steps=draw(st.sampled_from([0.0, 0.0, 0.5, 1.0])),
+        kv_blocks_prefill=draw(st.booleans()),
+        join_s_per_token=FINE * draw(st.sampled_from([0, 0, 4])),
+        first_token=draw(st.sampled_from(["prefill", "decode"])),
+        request_timeout_s=draw(st.sampled_from([None, None, 8 * TICK, 64 * TICK])),
+        prefill_gpus=draw(st.integers(1, 2)),
+        decode_gpus=draw(st.integers(1, 2)),
+        max_gpus=draw(st.integers(2, 10)),
+    )
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> Scenario:
+    world = draw(worlds())
+    gaps = draw(st.lists(st.sampled_from([0, 0, 1, 2, 5, 40]), min_size=1, max_size=25))
+    arrivals = TICK * (np.cumsum(gaps) - gaps[0])
+    requests = []
+    for arrival in arrivals:
+        isl = draw(st.sampled_from([1, 2, 3, 7, 12, 20, 33, 100]))
+        cached = draw(st.sampled_from([0, 0, isl - 1, isl // 2]))
+        requests.append(Request(float(arrival), isl, draw(st.integers(1, 12)), cached))
+    times = sorted(draw(st.lists(st.integers(1, 200), max_size=5, unique=True)))
+    script = [(TICK * t, draw(st.integers(0, 4)), draw(st.integers(0, 4))) for t in times]
+    most = world.max_gpus
+    prefill = draw(st.integers(0, min(3, most // world.prefill_gpus)))
+    decode = draw(st.integers(0, min(3, (most - prefill * world.prefill_gpus) // world.decode_gpus)))
+    startup = [TICK * t for t in draw(st.lists(st.integers(0, 30), min_size=1, max_size=4))]
+    snapshots = sorted({TICK * t for t in draw(st.lists(st.integers(0, 200), max_size=4))})
+    until = draw(st.sampled_from([0.0, 0.0, TICK * 300]))
+    return Scenario(requests, world, startup, (prefill, decode), script, until, snapshots)
+
+
+def reference_world(world: World, startup_s: list[float]) -> ReferenceWorld:
+    def prefill_batch_s(tokens: list[int]) -> float:
+        total = sum(tokens)
+        top = len(world.prefill_s) - 1
+        alone = world.prefill_s[min(total, top)] + world.prefill_slope_s * max(0, total - top)
+        across = total * total - sum(n * n for n in tokens)
+        return float(max(alone - world.quadratic_s * across, world.prefill_floor_s))
+
+    def step_s(n: int, kv: int) -> float:
+        i = 0
+        while kv >= world.breaks[n, i + 1]:
+            i += 1
+        return float(world.base_s[n, i] + world.slope_s[n, i] * kv)
+
+    same = ("max_batch_tokens", "max_num_seqs", "max_kv_tokens", "kv_latency_s", "kv_s_per_token", "kv_decode_steps",
+            "kv_blocks_prefill", "join_s_per_token", "first_token", "request_timeout_s", "prefill_gpus",
+            "decode_gpus", "max_gpus")  # fmt: skip
+    return ReferenceWorld(
+        prefill_batch_s=prefill_batch_s,
+        step_s=step_s,
+        startup_delays_s=startup_s,
+        **{name: getattr(world, name) for name in same},
+    )
+
+
+def make_cluster(scenario: Scenario) -> Cluster:
+    requests = scenario.requests
+    taken = iter(range(10**9))
+    return Cluster(
+        scenario.world,
+        np.array([r.arrival_s for r in requests]),
+        np.array([r.isl for r in requests], np.int32),
+        np.array([r.isl - r.cached_tokens for r in requests], np.int32),
+        np.array([r.osl for r in requests], np.int32),
+        prefill=scenario.initial[0],
+        decode=scenario.initial[1],
+        startup_s=lambda count: np.array(
+            [scenario.startup_s[next(taken) % len(scenario.startup_s)] for _ in range(count)], float
+        ),
+    )
+
+
+def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:
+    seen = cluster.counters()
+    for name in ("arrived", "isl_sum", "first_tokens", "completed", "osl_sum", "itl_count"):
+        assert getattr(seen, name) == getattr(expected, name), name
+    assert seen.ttft_sum_s == expected.ttft_sum
+    assert seen.duration_sum_s == expected.duration_sum
+    assert seen.itl_sum_s == pytest.approx(expected.itl_sum)
+    assert cluster.queued() == (expected.queued_prefill, expected.queued_decode)
+    assert cluster.running() == (expected.in_prefill, expected.running_decode)
+    assert cluster.kv_tokens() == expected.kv_tokens
+    for pool, counts in zip(cluster.pools(), (expected.prefill, expected.decode), strict=True):
+        assert (pool.ready, pool.starting, pool.draining, pool.waiting) == (
+            counts.ready, counts.starting, counts.draining, counts.waiting
+        )  # fmt: skip
+
+
+def drive(scenario: Scenario, expected: Outcome) -> Cluster:
+    """Run the kernel through the script, comparing what can be seen on the way."""
+    cluster = make_cluster(scenario)
+    last_arrival = scenario.requests[-1].arrival_s
+    seen = {snapshot.time_s: snapshot for snapshot in expected.snapshots}
+    actions = {time: (prefill, decode) for time, prefill, decode in scenario.script}
+    for time in sorted({*seen, *actions}):
+        cluster.advance(time)
+        if cluster.settled and time > max(last_arrival, scenario.until_s, cluster.last_completion_s):
+            break
+        if time in seen:
+            assert_same_view(cluster, seen[time])
+        if time in actions:
+            cluster.scale(*actions[time])
+    cluster.advance(1e6)
+    return cluster
+
+
+def optional(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(scenarios())
+def test_the_kernel_equals_the_reference_exactly(scenario: Scenario):
+    expected = reference.simulate(
+        scenario.requests,
+        reference_world(scenario.world, scenario.startup_s),
+        scenario.initial,
+        scenario.script,
+        until_s=scenario.until_s,
+        snapshots=scenario.snapshots,
+    )
+    cluster = drive(scenario, expected)
+    records = cluster.state.requests
+    got = [
+        (_STATES.get(int(r["state"]), "unfinished"), optional(r["first_token_s"]), optional(r["done_s"])) for r in records
+    ]
+    assert got == [(r.state, r.first_token_s, r.done_s) for r in expected.requests]
+    horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
+    assert horizon == expected.horizon_s
+    assert cluster.max_gpus_used == expected.max_gpus_used
+    lives = [
+        ("prefill" if life["prefill"] else "decode", int(life["id"]), float(life["launch_s"]),
+         optional(life["ready_s"]), optional(life["drain_s"]), float(life["stop_s"]))
+        for life in cluster.lifetimes(horizon)
+    ]  # fmt: skip
+    assert sorted(lives) == sorted(
+        (life.pool, life.id, life.launch_s, life.ready_s, life.drain_s, life.end_s) for life in expected.lifetimes
+    )
+    assert cluster.max_gpus_used <= scenario.world.max_gpus
