@@ -1,0 +1,286 @@
+"""``sagescale trace``: look at request traces, convert, transform and make them."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sagescale.cli.transform_options import (
+    JitterOption,
+    RateScaleOption,
+    SeedOption,
+    SliceOption,
+    SpeedupOption,
+    TileOption,
+    transform_spec,
+)
+
+if TYPE_CHECKING:
+    from sagescale.trace import Trace
+    from sagescale.trace.synth import Pattern
+
+__all__ = ["trace_app"]
+
+trace_app = typer.Typer(
+    help="Look at request traces, convert, transform and make them.", no_args_is_help=True
+)
+
+TraceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRACE",
+        help="A trace file of any known format, or the name of one that comes with sagescale.",
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", metavar="F", help="The trace's format, where its content does not decide."),
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="FILE", help="Where to write: .csv, .csv.gz or .parquet.")
+]
+
+
+class PatternName(StrEnum):
+    """The arrival patterns ``trace synth`` knows."""
+
+    STEADY = "steady"
+    RAMP = "ramp"
+    STEP = "step"
+    DIURNAL = "diurnal"
+    BURSTY = "bursty"
+    SPIKES = "spikes"
+
+
+@trace_app.command()
+def info(
+    trace: TraceArgument,
+    trace_format: FormatOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of a table.")
+    ] = False,
+) -> None:
+    """Describe a trace: rates, lengths, burstiness, and what was odd about the file."""
+    from sagescale.cli.trace_info import print_json, print_table
+    from sagescale.trace import describe, read_trace
+
+    loaded = read_trace(trace, format=trace_format)
+    _warn(loaded)
+    (print_json if as_json else print_table)(loaded, describe(loaded))
+
+
+@trace_app.command()
+def convert(trace: TraceArgument, out: OutOption, trace_format: FormatOption = None) -> None:
+    """Rewrite a trace of any known format as sagescale's own CSV or Parquet."""
+    from sagescale.trace import check_destination, read_trace
+
+    check_destination(out)
+    _save(read_trace(trace, format=trace_format), out)
+
+
+@trace_app.command()
+def transform(
+    trace: TraceArgument,
+    out: OutOption,
+    trace_format: FormatOption = None,
+    slice_text: SliceOption = None,
+    rate_scale: RateScaleOption = 1.0,
+    speedup: SpeedupOption = 1.0,
+    tile: TileOption = 1,
+    jitter_s: JitterOption = 30.0,
+    seed: SeedOption = 0,
+) -> None:
+    """Cut, thin, multiply, speed up or repeat a trace and write the result."""
+    from sagescale.errors import InputError
+    from sagescale.trace import apply_transforms, check_destination, read_trace
+
+    check_destination(out)
+    spec = transform_spec(
+        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
+    )
+    changed = apply_transforms(read_trace(trace, format=trace_format), spec)
+    if not changed.transforms:
+        raise InputError(
+            "nothing to do: give --slice, --rate-scale, --speedup or --tile, or use trace convert"
+        )
+    _save(changed, out)
+
+
+@trace_app.command()
+def synth(
+    pattern: Annotated[PatternName, typer.Option("--pattern", help="How requests arrive.")],
+    duration_s: Annotated[float, typer.Option("--duration-s", metavar="S", help="For how long.")],
+    rps: Annotated[
+        float,
+        typer.Option(
+            "--rps", metavar="R", help="Requests/s: the mean; at the start of a ramp or step; between spikes."
+        ),
+    ],
+    isl: Annotated[
+        str,
+        typer.Option(
+            "--isl",
+            metavar="DIST",
+            help="Prompt tokens: lognormal:mean=1024,p99=8000 (or any two of mean, median, sigma, p99; "
+            "also min, max), constant:512, or empirical:TRACE.",
+        ),
+    ],
+    osl: Annotated[str, typer.Option("--osl", metavar="DIST", help="Generated tokens, likewise.")],
+    out: OutOption,
+    correlation: Annotated[
+        str,
+        typer.Option(
+            "--correlation",
+            metavar="R|pairs",
+            help="Of ISL and OSL: a number from -1 to 1, or pairs to draw whole rows of one empirical trace.",
+        ),
+    ] = "0",
+    seed: SeedOption = 0,
+    end_rps: Annotated[
+        float | None, typer.Option("--end-rps", metavar="R", help="ramp, step: requests/s at the end.")
+    ] = None,
+    at_s: Annotated[
+        float | None, typer.Option("--at-s", metavar="S", help="step: when; half way by default.")
+    ] = None,
+    amplitude: Annotated[
+        float | None,
+        typer.Option("--amplitude", metavar="A", help="diurnal: swing about the mean, 0 to 1 (0.5)."),
+    ] = None,
+    peak_hour: Annotated[
+        float | None, typer.Option("--peak-hour", metavar="H", help="diurnal: hour of the peak (14).")
+    ] = None,
+    weekend_factor: Annotated[
+        float | None,
+        typer.Option(
+            "--weekend-factor", metavar="F", help="diurnal: days 6 and 7 of each week times this (1)."
+        ),
+    ] = None,
+    cv: Annotated[
+        float | None,
+        typer.Option("--cv", metavar="C", help="bursty: coefficient of variation of the gaps (2)."),
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", metavar="gamma|weibull", help="bursty: of the gaps (gamma).")
+    ] = None,
+    spike_rps: Annotated[
+        float | None, typer.Option("--spike-rps", metavar="R", help="spikes: requests/s in a spike.")
+    ] = None,
+    every_s: Annotated[
+        float | None, typer.Option("--every-s", metavar="S", help="spikes: from one to the next (600).")
+    ] = None,
+    spike_s: Annotated[
+        float | None, typer.Option("--spike-s", metavar="S", help="spikes: how long each lasts (60).")
+    ] = None,
+) -> None:
+    """Make a trace from an arrival pattern and two length distributions; same options, same bytes."""
+    from sagescale.trace import check_destination
+    from sagescale.trace.synth import parse_correlation, parse_lengths, synthesise
+
+    check_destination(out)
+    chosen = _pattern(
+        pattern,
+        duration_s,
+        rps,
+        {
+            "--end-rps": end_rps,
+            "--at-s": at_s,
+            "--amplitude": amplitude,
+            "--peak-hour": peak_hour,
+            "--weekend-factor": weekend_factor,
+            "--cv": cv,
+            "--spike-rps": spike_rps,
+            "--every-s": every_s,
+            "--spike-s": spike_s,
+        },
+        family,
+    )
+    made = synthesise(
+        chosen,
+        duration_s,
+        parse_lengths("--isl", isl),
+        parse_lengths("--osl", osl),
+        correlation=parse_correlation(correlation),
+        seed=seed,
+    )
+    _save(made, out)
+
+
+# Options of each pattern with their defaults; None has none and must be given.
+_PATTERN_OPTIONS: dict[PatternName, dict[str, float | None]] = {
+    PatternName.STEADY: {},
+    PatternName.RAMP: {"--end-rps": None},
+    PatternName.STEP: {"--end-rps": None, "--at-s": None},
+    PatternName.DIURNAL: {"--amplitude": 0.5, "--peak-hour": 14.0, "--weekend-factor": 1.0},
+    PatternName.BURSTY: {"--cv": 2.0},
+    PatternName.SPIKES: {"--spike-rps": None, "--every-s": 600.0, "--spike-s": 60.0},
+}
+
+
+def _pattern(
+    name: PatternName, duration_s: float, rps: float, given: dict[str, float | None], family: str | None
+) -> Pattern:
+    """Build the pattern; refuse options that it does not have, and the lack of those that it needs."""
+    from sagescale.errors import InputError
+    from sagescale.trace.synth import Bursty, Diurnal, Ramp, Spikes, Steady, Step
+
+    known = dict(_PATTERN_OPTIONS[name])
+    if name is PatternName.STEP:
+        known["--at-s"] = duration_s / 2
+    values: dict[str, float] = {}
+    for option, value in given.items():
+        if option not in known and value is not None:
+            fitting = ", ".join(known) or "none"
+            raise InputError(
+                f"{option} {value:g}: has no effect on --pattern {name}; its options are: {fitting}"
+            )
+        if option in known:
+            chosen = known[option] if value is None else value
+            if chosen is None:
+                raise InputError(f"{option}: --pattern {name} needs it")
+            values[option] = chosen
+    if family is not None and name is not PatternName.BURSTY:
+        raise InputError(f"--family {family}: has no effect on --pattern {name}; it goes with bursty")
+    match name:
+        case PatternName.STEADY:
+            return Steady(rps)
+        case PatternName.RAMP:
+            return Ramp(rps, values["--end-rps"])
+        case PatternName.STEP:
+            return Step(rps, values["--end-rps"], values["--at-s"])
+        case PatternName.DIURNAL:
+            return Diurnal(rps, values["--amplitude"], values["--peak-hour"], values["--weekend-factor"])
+        case PatternName.SPIKES:
+            return Spikes(rps, values["--spike-rps"], values["--every-s"], values["--spike-s"])
+        case PatternName.BURSTY:
+            return Bursty(rps, values["--cv"], _family(family))
+
+
+def _family(text: str | None) -> Literal["gamma", "weibull"]:
+    from sagescale.errors import InputError
+
+    match text:
+        case None | "gamma":
+            return "gamma"
+        case "weibull":
+            return "weibull"
+        case _:
+            raise InputError(f"--family {text}: expected gamma or weibull")
+
+
+def _warn(trace: Trace) -> None:
+    for line in trace.warnings:
+        print(f"warning: {trace.path}: {line}", file=sys.stderr)
+
+
+def _save(trace: Trace, out: Path) -> None:
+    """Write the trace, pass on its warnings, and say what was done."""
+    from sagescale.trace import write_trace
+
+    _warn(trace)
+    write_trace(trace, out)
+    done = f" after {', '.join(trace.transforms)}" if trace.transforms else ""
+    print(f"{out}: {len(trace):,} requests over {trace.duration_s:,.1f} s{done}")

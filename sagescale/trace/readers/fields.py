@@ -1,0 +1,122 @@
+"""What a column of a trace file may hold: how it is parsed, what is accepted, in which unit."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "BATCH_OF_ONE",
+    "COUNT",
+    "MAX_TOKENS",
+    "MS",
+    "NS",
+    "SECONDS",
+    "TOKENS",
+    "WALL_CLOCK",
+    "Clock",
+    "Field",
+    "Kind",
+]
+
+MAX_TOKENS = 2**31 - 1
+
+_WALL_CLOCK = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of number: a token count, a time.
+
+    Attributes:
+        expected: how to say it to the person whose file holds something else.
+        arrow_types: Arrow types to parse it with, the first that takes every row.
+        high: the largest value accepted; the smallest is ``low``.
+        whole: fractions are refused.
+    """
+
+    expected: str
+    arrow_types: tuple[str, ...]
+    low: float = 0.0
+    high: float = np.finfo(np.float64).max
+    whole: bool = False
+
+    def accepts(self, value: float) -> bool:
+        """Tell whether one value is of this kind."""
+        return (
+            math.isfinite(value)
+            and self.low <= value <= self.high
+            and not (self.whole and value != math.floor(value))
+        )
+
+    def accepts_all(self, values: NDArray[Any]) -> bool:
+        """Tell whether every value is of this kind (``accepts``, for a column)."""
+        if not len(values):
+            return True
+        # A NaN makes both comparisons false.
+        inside = bool(values.min() >= self.low and values.max() <= self.high)
+        return inside and not (self.whole and values.dtype.kind == "f" and (values != np.floor(values)).any())
+
+    def number(self, text: str) -> float | None:
+        """Parse one CSV cell; None when it is not a number in Arrow's notation (Python also takes +1_0)."""
+        if "_" in text or text.startswith("+"):
+            return None
+        try:
+            return int(text) if self.whole and text.lstrip("-").isdigit() else float(text)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Clock(Kind):
+    """A kind of time: what is read from the file, divided by ``ticks_per_s``, is seconds."""
+
+    ticks_per_s: float = 1.0
+    unit: str = "s"
+
+
+@dataclass(frozen=True, slots=True)
+class _WallClock(Clock):
+    """A date and time of day, read into integer nanoseconds, so that differences are exact."""
+
+    def accepts_all(self, values: NDArray[Any]) -> bool:  # noqa: ARG002 - as in Kind
+        return True  # whatever Arrow parsed is a time; there is no wrong year
+
+    def number(self, text: str) -> float | None:
+        match = _WALL_CLOCK.fullmatch(text)
+        try:
+            return None if match is None else abs(datetime.fromisoformat(match[1]).toordinal())
+        except ValueError:
+            return None
+
+
+TOKENS = Kind(
+    f"a whole number of tokens from 0 to {MAX_TOKENS}", ("int64", "float64"), high=MAX_TOKENS, whole=True
+)
+COUNT = Kind(f"a whole number from 0 to {MAX_TOKENS}", ("int64", "float64"), high=MAX_TOKENS, whole=True)
+BATCH_OF_ONE = Kind("1 (one request a row)", ("int64",), low=1, high=1, whole=True)
+SECONDS = Clock("a finite number of seconds, 0 or more", ("float64",))
+MS = Clock("a finite number of milliseconds, 0 or more", ("float64",), ticks_per_s=1e3, unit="ms")
+NS = Clock("a finite number of nanoseconds, 0 or more", ("float64",), ticks_per_s=1e9, unit="ns")
+WALL_CLOCK = _WallClock(
+    "a time like '2023-11-16 18:17:03.9799600' (all rows with, or all without a zone)",
+    ("timestamp_ns", "timestamp_ns_utc"),
+    ticks_per_s=1e9,
+    unit="wall clock",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of a format: its name in the file and the kind of number in it."""
+
+    column: str
+    kind: Kind

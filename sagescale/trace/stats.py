@@ -1,0 +1,116 @@
+"""What a trace looks like in a few numbers: rates, lengths and burstiness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.trace.trace import Trace
+
+__all__ = ["LengthStats", "TraceStats", "describe"]
+
+_MINUTE_S = 60.0
+_SPARK_BINS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class LengthStats:
+    """A distribution of token counts; percentiles interpolate linearly."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStats:
+    """A trace in numbers. A figure that the trace is too short for is None.
+
+    Attributes:
+        requests: how many.
+        duration_s: first arrival to last.
+        mean_rps: requests over the duration.
+        peak_minute_rps: rate of the busiest minute, minutes counted from the first arrival.
+        prompt_tokens_per_s: total ISL over the duration; ``output_tokens_per_s`` the same of OSL.
+        isl: prompt lengths; ``osl`` generated ones.
+        cached_share: cached prompt tokens over all prompt tokens, where the trace has them.
+        isl_osl_correlation: Spearman's rank correlation.
+        gap_cv: coefficient of variation of the gaps between arrivals; 1 for a Poisson process.
+        dispersion: variance over mean of the requests in each full minute; 1 for a Poisson process.
+        rate_profile_rps: mean rate in equal bins over the duration.
+    """
+
+    requests: int
+    duration_s: float
+    mean_rps: float | None
+    peak_minute_rps: float | None
+    prompt_tokens_per_s: float | None
+    output_tokens_per_s: float | None
+    isl: LengthStats
+    osl: LengthStats
+    cached_share: float | None
+    isl_osl_correlation: float | None
+    gap_cv: float | None
+    dispersion: float | None
+    rate_profile_rps: tuple[float, ...]
+
+
+def describe(trace: Trace) -> TraceStats:
+    """Compute all the figures; a million requests take a fraction of a second."""
+    n, duration_s = len(trace), trace.duration_s
+    gaps_s = np.diff(trace.arrival_s)
+    full_minutes = int(duration_s // _MINUTE_S)
+    minutes = np.bincount((trace.arrival_s // _MINUTE_S).astype(np.int64)) if full_minutes else np.array([n])
+    full = minutes[:full_minutes]
+    bins = min(_SPARK_BINS, n)
+    counts = (
+        np.histogram(trace.arrival_s, bins=bins, range=(0.0, duration_s))[0] if duration_s else np.zeros(0)
+    )
+    isl_total, osl_total = int(trace.isl.sum(dtype=np.int64)), int(trace.osl.sum(dtype=np.int64))
+    cached = trace.cached_tokens
+    return TraceStats(
+        requests=n,
+        duration_s=duration_s,
+        mean_rps=_per(n, duration_s),
+        peak_minute_rps=float(minutes.max() / _MINUTE_S) if full_minutes else None,
+        prompt_tokens_per_s=_per(isl_total, duration_s),
+        output_tokens_per_s=_per(osl_total, duration_s),
+        isl=_lengths(trace.isl),
+        osl=_lengths(trace.osl),
+        cached_share=None if cached is None else float(cached.sum(dtype=np.int64) / isl_total),
+        isl_osl_correlation=_rank_correlation(trace.isl, trace.osl),
+        gap_cv=float(gaps_s.std() / gaps_s.mean()) if n > 2 and duration_s else None,
+        dispersion=float(full.var() / full.mean()) if full_minutes >= 10 else None,
+        rate_profile_rps=tuple((counts * (bins / duration_s)).tolist()) if duration_s else (),
+    )
+
+
+def _per(total: int, duration_s: float) -> float | None:
+    return total / duration_s if duration_s else None
+
+
+def _lengths(tokens: NDArray[np.int32]) -> LengthStats:
+    p50, p90, p99 = np.percentile(tokens, (50, 90, 99)).tolist()
+    return LengthStats(float(tokens.mean()), p50, p90, p99, int(tokens.max()))
+
+
+def _rank_correlation(a: NDArray[np.int32], b: NDArray[np.int32]) -> float | None:
+    """Return Spearman's rho, ties by mean rank; None when either column is constant."""
+    ranks = [_mean_ranks(column) for column in (a, b)]
+    if any(rank.min() == rank.max() for rank in ranks):
+        return None
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _mean_ranks(values: NDArray[np.int32]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean_rank: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
+    return mean_rank

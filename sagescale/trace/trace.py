@@ -1,0 +1,125 @@
+"""The request trace: one columnar type that every reader makes and every other layer takes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Trace"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """When requests arrive and how many tokens each one brings and asks for.
+
+    The columns are read-only, of one length ``n >= 1``, and sorted by arrival; the first arrival is 0.
+
+    Attributes:
+        arrival_s: float64[n], seconds since the first arrival.
+        isl: int32[n] >= 1, prompt tokens.
+        osl: int32[n] >= 1, generated tokens.
+        cached_tokens: int32[n] in ``[0, isl)``, prompt tokens found in a prefix cache; None when unknown.
+        path: the file it came from, ``<memory>`` or ``<synth>``.
+        sha256: of the file's bytes as they lie on disk; of the columns where there is no file.
+        format: the reader's name, e.g. ``azure``.
+        transforms: what was done to it since it was read, in order, for the result document.
+        warnings: what its user should know, one line each.
+
+    Raises:
+        ValueError: a column breaks what is said above. Readers refuse bad files before this, by line.
+    """
+
+    arrival_s: NDArray[np.float64]
+    isl: NDArray[np.int32]
+    osl: NDArray[np.int32]
+    cached_tokens: NDArray[np.int32] | None = None
+    path: str = "<memory>"
+    sha256: str = ""
+    format: str = "memory"
+    transforms: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("arrival_s", np.float64), ("isl", np.int32), ("osl", np.int32)):
+            self._freeze(name, dtype)
+        if self.cached_tokens is not None:
+            self._freeze("cached_tokens", np.int32)
+            if self.cached_tokens.min() < 0 or (self.cached_tokens >= self.isl).any():
+                raise ValueError("cached_tokens must be at least 0 and less than isl")
+        if self.arrival_s[0] != 0 or not np.isfinite(self.arrival_s[-1]):
+            raise ValueError("arrival_s must be finite and start at 0")
+        # A NaN anywhere compares false, so it is caught here as well.
+        if not (self.arrival_s[1:] >= self.arrival_s[:-1]).all():
+            raise ValueError("arrival_s must be sorted and finite")
+        if self.isl.min() < 1 or self.osl.min() < 1:
+            raise ValueError("isl and osl must be at least 1")
+
+    def _freeze(self, name: str, dtype: type[np.generic]) -> None:
+        """Check one column's type and length, and keep a read-only view of it."""
+        column = getattr(self, name)
+        if column.dtype != dtype or column.ndim != 1 or not len(column) or len(column) != len(self.arrival_s):
+            raise ValueError(
+                f"{name} must be {np.dtype(dtype)}, one-dimensional, as long as arrival_s, not empty"
+            )
+        view = column.view()
+        view.setflags(write=False)
+        object.__setattr__(self, name, view)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrival_s: ArrayLike,
+        isl: ArrayLike,
+        osl: ArrayLike,
+        cached_tokens: ArrayLike | None = None,
+        path: str = "<memory>",
+    ) -> Self:
+        """Build a trace from anything array-like; sorts by arrival (stable) and rebases the first to 0.
+
+        Raises:
+            ValueError: empty, unequal lengths, a token count that is no int32, or an invariant broken.
+        """
+        arrival = np.array(arrival_s, dtype=np.float64)
+        prompt, output = _int32("isl", isl), _int32("osl", osl)
+        cached = None if cached_tokens is None else _int32("cached_tokens", cached_tokens)
+        columns = (arrival, prompt, output, *(() if cached is None else (cached,)))
+        if arrival.ndim != 1 or not len(arrival) or len({column.shape for column in columns}) > 1:
+            raise ValueError("a trace needs at least one request and columns of one length")
+        if (arrival[1:] < arrival[:-1]).any():
+            order = np.argsort(arrival, kind="stable")
+            arrival, prompt, output = arrival[order], prompt[order], output[order]
+            cached = None if cached is None else cached[order]
+        arrival -= arrival[0]
+        return cls(arrival, prompt, output, cached, path).with_own_hash()
+
+    def with_own_hash(self) -> Self:
+        """Return the same trace identified by the sha256 of its columns: for traces that have no file."""
+        digest = hashlib.sha256()
+        for column in (self.arrival_s, self.isl, self.osl, self.cached_tokens):
+            if column is not None:
+                digest.update(np.ascontiguousarray(column).data)
+        return replace(self, sha256=digest.hexdigest())
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def duration_s(self) -> float:
+        """Time from the first arrival to the last, in seconds."""
+        return float(self.arrival_s[-1])
+
+
+def _int32(name: str, values: ArrayLike) -> NDArray[np.int32]:
+    exact = np.array(values)
+    narrow = exact.astype(np.int32)
+    if not np.array_equal(narrow, exact):
+        raise ValueError(f"{name} must hold whole numbers that fit int32")
+    return narrow

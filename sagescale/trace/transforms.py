@@ -1,0 +1,241 @@
+"""What a user may do to a trace before replaying it; each says in ``Trace.transforms`` what it did.
+
+The order is fixed: slice, rate-scale, speedup, tile. So ``--jitter-s`` is in seconds of the recorded
+trace, and a tile repeats what all the others made. A factor of 1 changes nothing and is not recorded.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.trace.trace import Trace
+
+__all__ = [
+    "MAX_REQUESTS",
+    "TransformSpec",
+    "apply_transforms",
+    "parse_slice",
+    "rate_scale",
+    "slice_trace",
+    "speed_up",
+    "tile",
+]
+
+MAX_REQUESTS = 1_000_000_000
+"""More than this is a slip of the keyboard; 16 GB of columns would follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransformSpec:
+    """Which transforms to apply; the defaults change nothing.
+
+    Attributes:
+        slice: keep arrivals in ``[start_s, end_s)`` of the recorded trace; the end may be infinite.
+        rate_scale: multiply the requests, keeping the duration.
+        speedup: divide the arrival times.
+        tile: repeat the whole so many times.
+        seed: of what rate-scale draws.
+        jitter_s: how far rate-scale moves a copy, at most.
+    """
+
+    slice: tuple[float, float] | None = None
+    rate_scale: float = 1.0
+    speedup: float = 1.0
+    tile: int = 1
+    seed: int = 0
+    jitter_s: float = 30.0
+
+
+def apply_transforms(trace: Trace, spec: TransformSpec) -> Trace:
+    """Apply all that the spec asks for, in the fixed order.
+
+    Raises:
+        InputError: a value out of range, or no request left; names the option.
+    """
+    if spec.slice is not None:
+        trace = slice_trace(trace, *spec.slice)
+    trace = rate_scale(trace, spec.rate_scale, spec.seed, spec.jitter_s)
+    return tile(speed_up(trace, spec.speedup), spec.tile)
+
+
+def parse_slice(text: str) -> tuple[float, float]:
+    """Parse ``A:B`` in seconds; an end left out is the start or the end of the trace.
+
+    Raises:
+        InputError: it is no such thing, or not ``0 <= A < B``.
+    """
+    start_text, colon, end_text = text.partition(":")
+    try:
+        start_s = float(start_text) if start_text.strip() else 0.0
+        end_s = float(end_text) if end_text.strip() else math.inf
+    except ValueError:
+        colon = ""
+    if not colon:
+        raise InputError(f"--slice {text}: expected A:B in seconds, for example 600:1800, 600: or :1800")
+    _check_slice(start_s, end_s)
+    return start_s, end_s
+
+
+def slice_trace(trace: Trace, start_s: float, end_s: float) -> Trace:
+    """Keep arrivals with ``start_s <= t < end_s``, in seconds since the trace's first arrival.
+
+    Times are then counted from the first arrival kept, so the first is 0 again.
+
+    Raises:
+        InputError: not ``0 <= start_s < end_s``, or no request arrives in between.
+    """
+    _check_slice(start_s, end_s)
+    first, last = np.searchsorted(trace.arrival_s, [start_s, end_s], side="left")
+    note = f"slice {start_s:.12g}:{'' if math.isinf(end_s) else f'{end_s:.12g}'}"
+    if first == last:
+        raise InputError(f"--{note}: no request arrives then; the trace lasts {trace.duration_s:.12g} s")
+    kept = slice(first, last)
+    return replace(
+        trace,
+        arrival_s=trace.arrival_s[kept] - trace.arrival_s[first],
+        isl=trace.isl[kept].copy(),
+        osl=trace.osl[kept].copy(),
+        cached_tokens=None if trace.cached_tokens is None else trace.cached_tokens[kept].copy(),
+        transforms=(*trace.transforms, note),
+    )
+
+
+def rate_scale(trace: Trace, factor: float, seed: int = 0, jitter_s: float = 30.0) -> Trace:
+    """Multiply the number of requests by a factor and keep the duration.
+
+    Below 1: a random subset of ``round(factor * n)`` requests in which the first and the last always are.
+    Above 1: the original requests stay as they are; ``floor(factor) - 1`` full copies and a random subset of
+    ``round((factor - floor(factor)) * n)`` requests join them, each copy moved by a uniform draw from
+    ``[-jitter_s, jitter_s]`` and reflected at the trace's edges, so that none leaves it or piles up there.
+
+    Raises:
+        InputError: the factor is not a finite number above 0, the jitter not one of at least 0, the seed is
+            negative, or the result would have fewer than two or more than ``MAX_REQUESTS`` requests.
+    """
+    _check_positive("--rate-scale", factor)
+    if not (math.isfinite(jitter_s) and jitter_s >= 0):
+        raise InputError(f"--jitter-s {jitter_s:g}: expected a finite number of seconds, 0 or more")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected a whole number, 0 or more")
+    if factor == 1:
+        return trace
+    rng = np.random.default_rng(seed)
+    if factor < 1:
+        return _thin(trace, factor, rng, f"rate-scale {factor:.12g} (thinned, seed {seed})")
+    note = f"rate-scale {factor:.12g} (copies jittered ±{jitter_s:.12g} s, seed {seed})"
+    return _multiply(trace, factor, jitter_s, rng, note)
+
+
+def speed_up(trace: Trace, factor: float) -> Trace:
+    """Divide arrival times by a factor: the same requests, closer together.
+
+    Raises:
+        InputError: the factor is not a finite number above 0.
+    """
+    _check_positive("--speedup", factor)
+    if factor == 1:
+        return trace
+    if not math.isfinite(trace.duration_s / factor):
+        raise InputError(
+            f"--speedup {factor:g}: arrivals would lie beyond any number; expected a larger factor"
+        )
+    note = f"speedup {factor:.12g}"
+    return replace(trace, arrival_s=trace.arrival_s / factor, transforms=(*trace.transforms, note))
+
+
+def tile(trace: Trace, times: int) -> Trace:
+    """Repeat the trace end to end; the period is its span plus one mean gap.
+
+    Raises:
+        InputError: the count is below 1, the trace has no span, or too many requests would result.
+    """
+    if times < 1:
+        raise InputError(f"--tile {times}: expected a whole number, 1 or more")
+    if times == 1:
+        return trace
+    n = len(trace)
+    if not trace.duration_s:
+        raise InputError(f"--tile {times}: all requests arrive at one instant; expected a trace with a span")
+    _check_count(f"--tile {times}", n * times)
+    period_s = trace.duration_s + trace.duration_s / (n - 1)
+    arrival_s = (np.arange(times)[:, np.newaxis] * period_s + trace.arrival_s).ravel()
+    return replace(
+        trace,
+        arrival_s=arrival_s,
+        isl=np.tile(trace.isl, times),
+        osl=np.tile(trace.osl, times),
+        cached_tokens=None if trace.cached_tokens is None else np.tile(trace.cached_tokens, times),
+        transforms=(*trace.transforms, f"tile {times} (period {period_s:.12g} s)"),
+    )
+
+
+def _thin(trace: Trace, factor: float, rng: np.random.Generator, note: str) -> Trace:
+    n, kept = len(trace), round(factor * len(trace))
+    if kept < 2:
+        raise InputError(
+            f"--rate-scale {factor:g}: leaves {kept} of {n} requests; at least 2 keep the duration"
+        )
+    inner = rng.choice(n - 2, size=kept - 2, replace=False, shuffle=False)
+    rows = np.concatenate(([0], np.sort(inner) + 1, [n - 1]))
+    return _take(trace, rows, trace.arrival_s[rows], note)
+
+
+def _multiply(trace: Trace, factor: float, jitter_s: float, rng: np.random.Generator, note: str) -> Trace:
+    n, whole = len(trace), math.floor(factor)
+    part = round((factor - whole) * n)
+    _check_count(f"--rate-scale {factor:g}", n * whole + part)
+    subset = np.sort(rng.choice(n, size=part, replace=False, shuffle=False))
+    copied = np.concatenate((np.tile(np.arange(n), whole - 1), subset))
+    moved = trace.arrival_s[copied]
+    moved += rng.uniform(-jitter_s, jitter_s, len(moved))
+    _reflect(moved, trace.duration_s)
+    arrival_s = np.concatenate((trace.arrival_s, moved))
+    # Stable, and the originals come first: a copy never overtakes the first request at 0.
+    order = np.argsort(arrival_s, kind="stable")
+    rows = np.concatenate((np.arange(n), copied))[order]
+    return _take(trace, rows, arrival_s[order], note)
+
+
+def _reflect(times_s: NDArray[np.float64], duration_s: float) -> None:
+    """Fold times at 0 and at the duration, as often as it takes, in place."""
+    if not duration_s:
+        times_s[:] = 0.0
+        return
+    np.mod(times_s, 2 * duration_s, out=times_s)
+    beyond = times_s > duration_s
+    times_s[beyond] = 2 * duration_s - times_s[beyond]
+
+
+def _take(trace: Trace, rows: NDArray[np.intp], arrival_s: NDArray[np.float64], note: str) -> Trace:
+    return replace(
+        trace,
+        arrival_s=arrival_s,
+        isl=trace.isl[rows],
+        osl=trace.osl[rows],
+        cached_tokens=None if trace.cached_tokens is None else trace.cached_tokens[rows],
+        transforms=(*trace.transforms, note),
+    )
+
+
+def _check_slice(start_s: float, end_s: float) -> None:
+    if not (math.isfinite(start_s) and 0 <= start_s < end_s):
+        raise InputError(f"--slice {start_s:g}:{end_s:g}: expected A:B in seconds with 0 <= A < B")
+
+
+def _check_positive(option: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{option} {value:g}: expected a finite number above 0")
+
+
+def _check_count(option: str, requests: int) -> None:
+    if requests > MAX_REQUESTS:
+        raise InputError(f"{option}: would make {requests} requests; expected at most {MAX_REQUESTS}")

@@ -1,0 +1,97 @@
+"""Writing a trace in sagescale's own format: the same trace gives the same bytes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from sagescale.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.trace.trace import Trace
+
+__all__ = ["SUFFIXES", "check_destination", "write_trace"]
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet")
+_ROWS_AT_ONCE = 1_000_000
+
+
+def check_destination(path: str | os.PathLike[str]) -> Path:
+    """Refuse, before any work is done, a file that could not be written at its end.
+
+    Raises:
+        InputError: an unknown suffix, a directory, or a folder that is missing or cannot be written to.
+    """
+    file = Path(path)
+    if not file.name.endswith(SUFFIXES):
+        raise InputError(
+            f"--out {file}: unknown kind of file; expected a name ending in {', '.join(SUFFIXES)}"
+        )
+    if file.is_dir():
+        raise InputError(f"--out {file}: is a directory; expected a file")
+    if not file.parent.is_dir():
+        raise InputError(f"--out {file}: the folder {file.parent} does not exist; create it first")
+    if not os.access(file.parent, os.W_OK):
+        raise InputError(f"--out {file}: the folder {file.parent} is not writable")
+    return file
+
+
+def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
+    """Write ``arrival_s,isl,osl`` (and ``cached_tokens`` where known) as CSV, gzip'ed CSV or Parquet.
+
+    Times are written with as many digits as it takes to read back the same number. The file appears whole
+    or not at all.
+
+    Raises:
+        InputError: the destination cannot be written.
+    """
+    file = check_destination(path)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            if file.suffix == ".parquet":
+                _write_parquet(trace, stream)
+            elif file.suffix == ".gz":
+                # No name and no time in the header: equal traces make equal files.
+                with gzip.GzipFile(
+                    filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0
+                ) as packed:
+                    _write_csv(trace, cast("IO[bytes]", packed))
+            else:
+                _write_csv(trace, stream)
+        part.replace(file)
+    except OSError as error:
+        raise InputError(f"--out {file}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return file
+
+
+def _write_csv(trace: Trace, stream: IO[bytes]) -> None:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    columns = _columns(trace)
+    stream.write(",".join(columns).encode() + b"\n")
+    options = arrow_csv.WriteOptions(include_header=False)
+    for start in range(0, len(trace), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        text = pa.BufferOutputStream()
+        arrow_csv.write_csv(pa.table({name: column[rows] for name, column in columns.items()}), text, options)
+        stream.write(text.getvalue())
+
+
+def _write_parquet(trace: Trace, stream: IO[bytes]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table(_columns(trace)), stream, compression="zstd")
+
+
+def _columns(trace: Trace) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = {"arrival_s": trace.arrival_s, "isl": trace.isl, "osl": trace.osl}
+    return columns if trace.cached_tokens is None else {**columns, "cached_tokens": trace.cached_tokens}

@@ -1,0 +1,240 @@
+"""Every format is recognised by its content and read in its own unit."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from sagescale.errors import InputError
+from sagescale.trace import format_names, read_trace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAMPLES = {
+    "azure": (
+        "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
+        "2023-11-16 18:17:03.9799600,4808,10\r\n"
+        "2023-11-16 18:17:04.4799601,3180,8"
+    ),
+    "azure-lmm": (
+        "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n"
+        "2025-01-01 23:59:59.5,0,4808,10\n"
+        "2025-01-02 00:00:00.0000001,0,3180,8\n"
+    ),
+    "burstgpt": (
+        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "5,1,2.5,ChatGPT,4808,10,4818,Conversation log\n"
+        "5.5000001,,,GPT-4,3180,8,3188,API log\n"
+    ),
+    "mooncake": (
+        '{"timestamp": 27000, "input_length": 4808, "output_length": 10, "hash_ids": [1, 2]}\n'
+        '{"timestamp": 27500.0001, "input_length": 3180, "output_length": 8, "hash_ids": [1]}\n'
+    ),
+    "qwen": (
+        '{"chat_id": 1, "parent_chat_id": -1, "timestamp": 61.0, "input_length": 4808, "output_length": 10, '
+        '"type": "text", "turn": 1, "hash_ids": [9]}\n'
+        '{"chat_id": 2, "parent_chat_id": 1, "timestamp": 61.5000001, "input_length": 3180, '
+        '"output_length": 8, "type": "text", "turn": 2, "hash_ids": []}\n'
+    ),
+    "vidur": "arrived_at,num_prefill_tokens,num_decode_tokens\n0.25,4808,10\n0.7500001,3180,8\n",
+    "splitwise-sim": (
+        "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size\n"
+        "0,2,0,0.25,1,4808,10\n1,2,0,0.7500001,1,3180,8\n"
+    ),
+    "apex": (
+        '{"StartTimeOffset": 1000000000, "ContextTokens": 4808, "GeneratedTokens": 10}\n'
+        '{"StartTimeOffset": 1500000100, "ContextTokens": 3180, "GeneratedTokens": 8}\n'
+    ),
+    "sagescale": "arrival_s,isl,osl\n0,4808,10\n0.5000001,3180,8\n",
+}
+
+
+def written(folder: Path, text: str, name: str = "trace") -> Path:
+    file = folder / name
+    file.write_bytes(text.encode())
+    return file
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+def test_each_format_is_told_by_content_and_read_in_its_unit(tmp_path: Path, name: str, packed: bool) -> None:
+    data = SAMPLES[name].encode()
+    file = tmp_path / "misleading.parquet"
+    file.write_bytes(gzip.compress(data) if packed else data)
+    trace = read_trace(file)
+    assert trace.format == name
+    expected_s = 0.5000001
+    assert trace.arrival_s[0] == 0
+    assert trace.arrival_s[1] == pytest.approx(expected_s, abs=2e-12)
+    assert trace.isl.tolist() == [4808, 3180]
+    assert trace.osl.tolist() == [10, 8]
+    assert trace.cached_tokens is None
+    assert trace.warnings == ()
+
+
+def test_every_format_has_a_sample() -> None:
+    assert set(SAMPLES) == set(format_names())
+
+
+def test_ticks_of_100_ns_are_subtracted_exactly(tmp_path: Path) -> None:
+    # 1.7e9 s since 1970 in a double is 2.4e-7 s off; the difference of whole ticks is not.
+    trace = read_trace(written(tmp_path, SAMPLES["azure"]))
+    assert trace.arrival_s[1] == 0.5000001
+
+
+def test_azure_2024_carries_a_zone_and_leaves_out_zero_fractions(tmp_path: Path) -> None:
+    text = (
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        "2024-05-10 00:00:00.009930+00:00,2162,5\n"
+        "2024-05-10 00:00:05+00:00,2399,6\n"
+    )
+    assert read_trace(written(tmp_path, text)).arrival_s.tolist() == [0, 4.99007]
+
+
+def test_first_release_of_burstgpt_has_fewer_columns(tmp_path: Path) -> None:
+    text = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,1,2,3,API log\n"
+    assert read_trace(written(tmp_path, text)).format == "burstgpt"
+
+
+def test_failed_burstgpt_requests_are_dropped_and_counted(tmp_path: Path) -> None:
+    text = (
+        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "1,,,GPT-4,7,0,7,API log\n2,,,GPT-4,7,5,12,API log\n"
+        "3,,,GPT-4,7,0,7,API log\n4,,,GPT-4,8,6,14,API log\n"
+    )
+    trace = read_trace(written(tmp_path, text))
+    assert trace.arrival_s.tolist() == [0, 2]
+    assert trace.warnings == ("dropped 2 failed requests (0 response tokens) of 4 rows",)
+
+
+def test_requests_without_prompt_or_output_are_dropped_and_counted(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, "arrival_s,isl,osl\n0,0,5\n1,5,0\n2,0,0\n3,5,5\n"))
+    assert len(trace) == 1
+    assert trace.warnings == (
+        "dropped 2 requests that generated nothing of 4 rows",
+        "dropped 1 requests with an empty prompt of 4 rows",
+    )
+
+
+def test_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    text = SAMPLES["azure-lmm"].replace(".5,0,", ".5,3,")
+    assert read_trace(written(tmp_path, text)).warnings == (
+        "1 requests carry 3 images: encoding them is not modelled",
+    )
+
+
+def test_arrivals_out_of_order_are_sorted_stably_with_a_warning(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, "arrival_s,isl,osl\n9,1,1\n5,2,2\n9,3,3\n"))
+    assert trace.arrival_s.tolist() == [0, 4, 4]
+    assert trace.isl.tolist() == [2, 1, 3]
+    assert trace.warnings == ("arrivals out of order: 1 rows earlier than the row before; sorted",)
+
+
+def test_cached_tokens_are_read_from_sagescale_files(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, "isl,cached_tokens,arrival_s,osl\n10,9,0,1\n10,0,1,1\n"))
+    assert trace.cached_tokens is not None
+    assert trace.cached_tokens.tolist() == [9, 0]
+
+
+def test_columns_not_used_are_named(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, "arrival_s,isl,osl,cached_token\n0,10,1,5\n"))
+    assert trace.warnings == ("column 'cached_token' is not used",)
+
+
+def test_byte_order_mark_blank_lines_quotes_and_blanks_do_no_harm(tmp_path: Path) -> None:
+    text = '\ufeff\n"arrival_s", isl ,osl\n\n 0 ,"10", 5\n\n1.5,20.0,6\n\n'
+    trace = read_trace(written(tmp_path, text))
+    assert trace.arrival_s.tolist() == [0, 1.5]
+    assert trace.isl.tolist() == [10, 20]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["", ', "chat_id": 1', ', "hash_ids": [1], "turn": 1'],
+    ids=["no hashes", "one chat key", "hashes and a chat key"],
+)
+def test_ms_or_s_is_never_guessed(tmp_path: Path, keys: str) -> None:
+    file = written(tmp_path, '{"timestamp": 1, "input_length": 2, "output_length": 3' + keys + "}\n")
+    with pytest.raises(InputError, match=r"ambiguous, could be mooncake .*ms.* or qwen .*s.*--format"):
+        read_trace(file)
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("mooncake", 0.5), ("qwen", 500.0)])
+def test_naming_the_format_settles_an_ambiguity(tmp_path: Path, name: str, seconds: float) -> None:
+    rows = (f'{{"timestamp": {t}, "input_length": 2, "output_length": 3}}\n' for t in (100, 600))
+    assert read_trace(written(tmp_path, "".join(rows)), format=name).duration_s == seconds
+
+
+def test_a_file_with_the_columns_of_two_formats_is_ambiguous(tmp_path: Path) -> None:
+    file = written(
+        tmp_path, "arrival_s,isl,osl,arrived_at,num_prefill_tokens,num_decode_tokens\n0,1,1,0,1,1\n"
+    )
+    with pytest.raises(InputError, match=r"ambiguous, could be sagescale .* or vidur"):
+        read_trace(file)
+
+
+@pytest.mark.parametrize("token_type", [pa.int16(), pa.int64(), pa.float64()], ids=str)
+@pytest.mark.parametrize("time_type", [pa.int32(), pa.float32(), pa.float64()], ids=str)
+def test_parquet_of_any_numeric_type(tmp_path: Path, token_type: pa.DataType, time_type: pa.DataType) -> None:
+    tokens = pa.array([5, 6]).cast(token_type)
+    table = pa.table({"osl": tokens, "isl": tokens, "arrival_s": pa.array([1, 3]).cast(time_type)})
+    parquet.write_table(table, tmp_path / "x")
+    trace = read_trace(tmp_path / "x")
+    assert trace.arrival_s.tolist() == [0, 2]
+    assert trace.isl.tolist() == [5, 6]
+
+
+def test_long_lines_of_prefix_hashes(tmp_path: Path) -> None:
+    hashes = list(range(1_100_000))
+    line = f'{{"timestamp": 1, "input_length": 32000000, "output_length": 3, "hash_ids": {hashes}}}\n'
+    assert len(read_trace(written(tmp_path, line))) == 1
+
+
+def test_a_shipped_trace_is_read_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(read_trace("steady")) > 1000
+
+
+def test_sha256_is_of_the_file_as_it_lies_on_disk(tmp_path: Path) -> None:
+    import hashlib
+
+    packed = gzip.compress(SAMPLES["vidur"].encode())
+    (tmp_path / "x").write_bytes(packed)
+    assert read_trace(tmp_path / "x").sha256 == hashlib.sha256(packed).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("file", "form", "requests", "duration_s"),
+    [
+        ("azure_llm_2023_conv.csv", "azure", 19_366, 3501.721937),
+        ("azure_llm_2023_code.csv", "azure", 8_819, 3435.948056),
+        ("mooncake_synthetic.jsonl", "mooncake", 3_993, 1022.025),
+        ("servegen_m-large_2d.parquet", "sagescale", 1_714_377, 172_799.484),
+    ],
+)
+def test_real_traces(shared: Path, file: str, form: str, requests: int, duration_s: float) -> None:
+    trace = read_trace(shared / "traces" / file)
+    assert (trace.format, len(trace), trace.warnings) == (form, requests, ())
+    assert trace.duration_s == pytest.approx(duration_s, abs=1e-3)
+
+
+def test_a_million_azure_rows_load_in_two_seconds(tmp_path: Path) -> None:
+    n = 1_000_000
+    ticks = np.sort(np.random.default_rng(0).integers(0, 36_000_000_000, n)) + 17_001_000_000_000_000
+    stamps = pa.array(ticks * 100).cast(pa.timestamp("ns")).cast(pa.string()).to_pylist()
+    # 100 ns ticks: seven decimals, as Azure writes them.
+    rows = "\r\n".join(f"{stamp[:27]},1024,128" for stamp in stamps)
+    file = written(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\r\n" + rows)
+    took_s = []
+    for _ in range(2):  # the better of two: another process on the machine is no fault of the reader
+        began_s = time.perf_counter()
+        trace = read_trace(file)
+        took_s.append(time.perf_counter() - began_s)
+    assert np.array_equal(trace.arrival_s, (ticks - ticks[0]) / 1e7)
+    assert min(took_s) < 2.0

@@ -1,0 +1,31 @@
+"""Hypothesis strategies for traces."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+from sagescale.trace import Trace
+
+
+@st.composite
+def traces(draw, min_size: int = 1, max_size: int = 40, cached: bool | None = None) -> Trace:
+    """Traces with ties, idle gaps and, when drawn so, cached tokens."""
+    n = draw(st.integers(min_size, max_size))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    span_s = draw(st.sampled_from([0.0, 0.001, 1.0, 100.0, 86_400.0]))
+    arrival_s = np.round(rng.uniform(0, span_s, n), draw(st.sampled_from([0, 3, 9])))
+    isl = rng.integers(1, 5000, n)
+    osl = rng.integers(1, 1000, n)
+    with_cache = draw(st.booleans()) if cached is None else cached
+    return Trace.from_arrays(arrival_s, isl, osl, rng.integers(0, isl) if with_cache else None)
+
+
+def same_columns(a: Trace, b: Trace) -> bool:
+    """Tell whether two traces hold the same requests at the same times, to the last bit."""
+    columns = ("arrival_s", "isl", "osl")
+    cached = a.cached_tokens is b.cached_tokens is None or (
+        a.cached_tokens is not None
+        and b.cached_tokens is not None
+        and np.array_equal(a.cached_tokens, b.cached_tokens)
+    )
+    return cached and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in columns)
