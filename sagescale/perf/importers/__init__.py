@@ -1,0 +1,44 @@
+"""The formats that profiles are imported from, one a file; recognised by content."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError, did_you_mean
+from sagescale.perf.importers.base import Importer
+from sagescale.perf.importers.dynamo import DynamoImporter
+from sagescale.perf.importers.dynamo_pre_swept import DynamoPreSweptImporter
+from sagescale.perf.importers.measurement_json import MeasurementImporter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["IMPORTERS", "Importer", "importer_for"]
+
+IMPORTERS: dict[str, Importer] = {
+    importer.name: importer
+    for importer in (DynamoImporter(), DynamoPreSweptImporter(), MeasurementImporter())
+}
+
+
+def importer_for(path: Path, format_name: str | None) -> Importer:
+    """Return the importer named, or the one that recognises the content.
+
+    Raises InputError for an unknown name, a path that does not exist, content nobody or more than one
+    importer recognises.
+    """
+    names = ", ".join(IMPORTERS)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if format_name is not None:
+        if format_name not in IMPORTERS:
+            hint = did_you_mean(format_name, IMPORTERS)
+            raise InputError(f"format '{format_name}': unknown (expected one of: {names}){hint}")
+        return IMPORTERS[format_name]
+    found = [importer for importer in IMPORTERS.values() if importer.recognise(path)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        candidates = ", ".join(importer.name for importer in found)
+        raise InputError(f"{path}: could be any of: {candidates} (choose one with --format)")
+    raise InputError(f"{path}: not a profile source of a known format (expected one of: {names})")

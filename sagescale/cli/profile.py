@@ -1,0 +1,191 @@
+"""``sagescale profile``: import measurements, list and show profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
+from typing import Annotated, Optional
+
+import typer
+
+__all__ = ["profile_app"]
+
+profile_app = typer.Typer(
+    name="profile",
+    help="Performance profiles: what one prefill and one decode instance can do.",
+    no_args_is_help=True,
+)
+
+
+@profile_app.command("import")
+def import_profile(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SRC...", help="File or folder to import; several are joined.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="Where to write the profile.")],
+    format_name: Annotated[
+        Optional[str],
+        typer.Option("--format", help="dynamo, dynamo_pre_swept or measurement; by content when not given."),
+    ] = None,
+    name: Annotated[
+        Optional[str], typer.Option(help="The profile's name; the output's stem by default.")
+    ] = None,
+    role: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Keep only prefill or decode; once, or once for each SRC in order."),
+    ] = None,
+    tp: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Tensor parallelism; chooses among a source's configurations."),
+    ] = None,
+    max_num_seqs: Annotated[Optional[int], typer.Option(min=1, help="Slots of a decode instance.")] = None,
+    max_kv_tokens: Annotated[
+        Optional[int], typer.Option(min=1, help="KV tokens a decode instance holds.")
+    ] = None,
+    prefill_gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs of a prefill instance.")] = None,
+    decode_gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs of a decode instance.")] = None,
+    kv_decode_steps: Annotated[
+        float, typer.Option(min=0.0, help="Decode steps a KV hand-off waits at the receiver.")
+    ] = 0.0,
+    kv_blocks_prefill: Annotated[
+        bool, typer.Option("--kv-blocks-prefill", help="The prefill instance waits for KV copies.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="Model name.")] = "",
+    gpu: Annotated[str, typer.Option(help="GPU type.")] = "",
+    engine: Annotated[str, typer.Option(help="Serving engine.")] = "",
+    engine_version: Annotated[str, typer.Option(help="Its version.")] = "",
+    precision: Annotated[str, typer.Option(help="Weights' precision, e.g. fp8.")] = "",
+    title: Annotated[str, typer.Option(help="Title of the source.")] = "",
+    description: Annotated[str, typer.Option(help="What the source is, in a sentence.")] = "",
+    licence: Annotated[str, typer.Option(help="The source's licence, e.g. Apache-2.0.")] = "",
+    tool: Annotated[str, typer.Option(help="What measured it.")] = "",
+    tool_version: Annotated[str, typer.Option(help="Its version.")] = "",
+) -> None:
+    """Build a profile from measurements and report how far the fit is from them.
+
+    The profile records the sources' sha256 and this command.
+    """
+    import shlex
+
+    from sagescale.errors import InputError
+    from sagescale.perf.build import ImportOptions, build_profile, read_sources
+    from sagescale.perf.document import write_profile
+
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: no such folder '{out.parent}' (create it first)")
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder (expected a file name)")
+    roles = tuple(role or ())
+    name = name or out.name.removesuffix(".yaml").removesuffix(".yml")
+    given: list[tuple[str, object]] = [
+        ("--format", format_name),
+        ("--name", name),
+        *(("--role", one) for one in roles),
+        ("--tp", tp),
+        ("--max-num-seqs", max_num_seqs),
+        ("--max-kv-tokens", max_kv_tokens),
+        ("--prefill-gpus", prefill_gpus),
+        ("--decode-gpus", decode_gpus),
+        ("--kv-decode-steps", kv_decode_steps or None),
+        ("--model", model),
+        ("--gpu", gpu),
+        ("--engine", engine),
+        ("--engine-version", engine_version),
+        ("--precision", precision),
+        ("--title", title),
+        ("--description", description),
+        ("--licence", licence),
+        ("--tool", tool),
+        ("--tool-version", tool_version),
+        ("--out", out.name),
+    ]
+    words = ["sagescale", "profile", "import", *(path.resolve().name for path in sources)]
+    words += [word for option, value in given if value not in {None, ""} for word in (option, str(value))]
+    words += ["--kv-blocks-prefill"] if kv_blocks_prefill else []
+
+    measurements = read_sources(sources, format_name=format_name, roles=roles, tensor_parallel=tp)
+    profile = build_profile(
+        measurements,
+        ImportOptions(
+            name=name,
+            model=model,
+            gpu=gpu,
+            engine=engine,
+            engine_version=engine_version,
+            precision=precision,
+            tensor_parallel=tp,
+            prefill_gpus=prefill_gpus,
+            decode_gpus=decode_gpus,
+            max_num_seqs=max_num_seqs,
+            max_kv_tokens=max_kv_tokens,
+            kv_decode_steps=kv_decode_steps,
+            blocks_prefill=kv_blocks_prefill,
+            title=title,
+            description=description,
+            licence=licence,
+            tool=tool,
+            tool_version=tool_version,
+            command=shlex.join(words),
+        ),
+    )
+    write_profile(profile, out)
+    print(f"{out}: {profile.name}")
+    for pool, error in (
+        ("prefill", profile.prefill.fit_error),
+        ("prefill batches", profile.prefill.batch_error),
+        ("decode", profile.decode.fit_error),
+    ):
+        if error is not None:
+            print(
+                f"{pool} fit error over {error.n} points: "
+                f"median {error.median:.2%}, p90 {error.p90:.2%}, max {error.max:.2%}"
+            )
+    for words_assumed in profile.assumed:
+        print(f"assumed: {words_assumed}")
+    for note in profile.notes:
+        print(f"note: {note}")
+
+
+@profile_app.command("list")
+def list_command() -> None:
+    """List the shipped profiles."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile
+
+    table = Table(
+        title="Shipped profiles",
+        caption=f"P/D: GPUs of a prefill and a decode instance. Default: {DEFAULT_PROFILE}",
+    )
+    table.add_column("name", no_wrap=True)
+    table.add_column("GPU", no_wrap=True)
+    table.add_column("engine", overflow="fold")
+    for heading in ("P/D", "slots", "KV tokens"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name in list_profiles():
+        profile = load_profile(name)
+        decode = profile.decode
+        table.add_row(
+            name,
+            profile.gpu,
+            f"{profile.engine} {profile.engine_version}".strip(),
+            f"{profile.prefill.gpus_per_instance}/{decode.gpus_per_instance}",
+            str(decode.max_num_seqs),
+            "unlimited" if decode.max_kv_tokens is None else str(decode.max_kv_tokens),
+        )
+    Console().print(table)
+
+
+@profile_app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped profile's name, or a YAML file.")],
+) -> None:
+    """Show a profile: where it comes from, limits, surfaces and how far they are from the measurements."""
+    from rich.console import Console
+
+    from sagescale.cli.profile_tables import profile_tables
+    from sagescale.perf.library import load_profile
+
+    console = Console()
+    for table in profile_tables(load_profile(name)):
+        console.print(table)

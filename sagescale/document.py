@@ -1,0 +1,206 @@
+"""The result document: what ``--json`` writes and everything else is rendered from (DESIGN 8).
+
+Plain JSON types throughout; ``None`` is "not defined", never zero. Keys may be added within a schema
+version, never renamed. Times are seconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ForecastScore",
+    "ForecastScores",
+    "GpuHours",
+    "Latency",
+    "ProfileInfo",
+    "RequestCounts",
+    "ResultDocument",
+    "RunDocument",
+    "ScalingCounts",
+    "SlaResult",
+    "Timeline",
+    "TimingInfo",
+    "TraceInfo",
+]
+
+SCHEMA_VERSION = 1
+
+
+class TraceInfo(TypedDict):
+    """The requests served: ``transform`` lists in order what was done to the file's."""
+
+    path: str
+    sha256: str
+    format: str
+    requests: int
+    duration_s: float
+    transform: list[str]
+
+
+class ProfileInfo(TypedDict):
+    """The engines modelled: limits as used, and whatever had to be assumed."""
+
+    name: str
+    model: str
+    gpu: str
+    engine: str
+    source: str
+    licence: str
+    prefill_gpus_per_instance: int
+    decode_gpus_per_instance: int
+    max_num_seqs: int
+    max_kv_tokens: int | None
+    assumed: list[str]
+
+
+class RequestCounts(TypedDict):
+    """``arrived = completed + unfinished``; rejected and timed out ones are among the unfinished."""
+
+    arrived: int
+    completed: int
+    unfinished: int
+    restarted: int
+    rejected: int
+    timed_out: int
+
+
+class SlaResult(TypedDict):
+    """Shares of all arrived requests; an unfinished request meets nothing."""
+
+    target_ttft_ms: float
+    target_itl_ms: float
+    attainment: float
+    ttft_attainment: float
+    itl_attainment: float
+    goodput_rps: float
+
+
+class Latency(TypedDict):
+    """A distribution over requests in ms, percentiles by linear interpolation; None where it is empty."""
+
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+
+
+class GpuHours(TypedDict):
+    """GPU time from launch to stop, starting and draining included."""
+
+    total: float
+    prefill: float
+    decode: float
+
+
+class ScalingCounts(TypedDict):
+    """``changes`` counts ticks at which either target moved; launches leave out the initial instances."""
+
+    ticks: int
+    changes: int
+    prefill_launched: int
+    decode_launched: int
+    max_gpus: int
+
+
+class ForecastScore(TypedDict):
+    """One series one interval ahead: MAPE as a fraction, bias and pinball loss in the series' unit."""
+
+    mape: float | None
+    bias: float | None
+    pinball_p90: float | None
+
+
+class ForecastScores(TypedDict):
+    """The three series a planner forecasts."""
+
+    requests: ForecastScore
+    isl: ForecastScore
+    osl: ForecastScore
+
+
+class TimingInfo(TypedDict):
+    """Wall time of the run; the only part of a document that differs between equal runs."""
+
+    simulate_s: float
+    planner_s: float
+    forecast_s: float
+    requests_per_s: float
+
+
+class Timeline(TypedDict):
+    """The run tick by tick: one list a quantity, all of one length.
+
+    Counts of instances are those found at the tick, before its decision; ``*_target`` is the decision.
+    Windowed values cover the interval that ends at the tick; ``attainment`` is by arrival in it, and the
+    ``*_p99_ms`` are over the first tokens and completions in it.
+    """
+
+    time_s: list[float]
+    requests: list[float | None]
+    requests_forecast: list[float | None]
+    isl: list[float | None]
+    osl: list[float | None]
+    ttft_mean_ms: list[float | None]
+    ttft_p99_ms: list[float | None]
+    itl_mean_ms: list[float | None]
+    itl_p99_ms: list[float | None]
+    attainment: list[float | None]
+    queued_prefill: list[float | None]
+    queued_decode: list[float | None]
+    running_decode: list[float | None]
+    kv_usage: list[float | None]
+    prefill_ready: list[int]
+    prefill_starting: list[int]
+    prefill_draining: list[int]
+    prefill_waiting: list[int]
+    prefill_target: list[int]
+    decode_ready: list[int]
+    decode_starting: list[int]
+    decode_draining: list[int]
+    decode_waiting: list[int]
+    decode_target: list[int]
+    gpus: list[int]
+    prefill_correction: list[float]
+    decode_correction: list[float]
+    reasons: list[list[str]]
+
+
+class RunDocument(TypedDict):
+    """One run of one configuration."""
+
+    name: str
+    policy: str
+    predictor: str
+    config: dict[str, Any]
+    initial: dict[str, int]
+    horizon_s: float
+    requests: RequestCounts
+    sla: SlaResult
+    ttft_ms: Latency
+    itl_ms: Latency
+    e2e_ms: Latency
+    gpu_hours: GpuHours
+    lower_bound_gpu_hours: float
+    ratio_to_lower_bound: float | None
+    scaling: ScalingCounts
+    forecast: ForecastScores
+    reasons: dict[str, int]
+    timeline: Timeline
+    timing: TimingInfo
+
+
+class ResultDocument(TypedDict):
+    """One command's results."""
+
+    schema_version: int
+    sagescale: str
+    trace: TraceInfo
+    profile: ProfileInfo
+    config: dict[str, Any]
+    warnings: list[str]
+    lower_bound_gpu_hours: float
+    runs: list[RunDocument]

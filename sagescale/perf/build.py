@@ -1,0 +1,258 @@
+"""From measurement sources to a profile: read, choose, join, fit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError
+from sagescale.perf.document import read_profile
+from sagescale.perf.fit.decode_surface import fit_decode
+from sagescale.perf.fit.kv_line import fit_kv_transfer
+from sagescale.perf.fit.prefill_curve import fit_prefill
+from sagescale.perf.importers import importer_for
+from sagescale.perf.measurement import Measurement, joined
+from sagescale.perf.profile import (
+    DEFAULT_MAX_NUM_SEQS,
+    DecodeMeasured,
+    DecodeProfile,
+    KvTransfer,
+    PrefillMeasured,
+    PrefillProfile,
+    Profile,
+    Source,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+__all__ = ["ROLES", "ImportOptions", "build_profile", "profile_from_source", "read_sources"]
+
+ROLES = ("prefill", "decode")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """What the user says about a source; None and ``""`` leave the source's own word.
+
+    ``blocks_prefill`` and ``kv_decode_steps`` describe the engine's hand-off, which no source measures.
+    """
+
+    name: str = ""
+    model: str = ""
+    gpu: str = ""
+    engine: str = ""
+    engine_version: str = ""
+    precision: str = ""
+    tensor_parallel: int | None = None
+    prefill_gpus: int | None = None
+    decode_gpus: int | None = None
+    max_num_seqs: int | None = None
+    max_kv_tokens: int | None = None
+    kv_decode_steps: float = 0.0
+    blocks_prefill: bool = False
+    title: str = ""
+    description: str = ""
+    licence: str = ""
+    tool: str = ""
+    tool_version: str = ""
+    command: str = ""
+
+
+def profile_from_source(path: str | os.PathLike[str]) -> Profile:
+    """Build a profile from anything ``profile import`` accepts, or read a profile document.
+
+    Raises InputError when the source is of no known format, lacks a pool, holds several
+    configurations, or has too few points.
+    """
+    source = Path(path)
+    if source.is_file() and source.suffix in {".yaml", ".yml"}:
+        return read_profile(source)
+    return build_profile(
+        read_sources([source]), ImportOptions(command=f"sagescale profile import {source.name}")
+    )
+
+
+def read_sources(
+    paths: Sequence[Path],
+    *,
+    format_name: str | None = None,
+    roles: Sequence[str] = (),
+    tensor_parallel: int | None = None,
+) -> tuple[Measurement, ...]:
+    """Read each source, keep the roles asked for, and choose its configuration.
+
+    ``roles``: none keeps both pools, one applies to every source, else one for each source. Raises
+    InputError when a source holds several configurations and none is chosen.
+    """
+    if len(roles) not in {0, 1, len(paths)}:
+        raise InputError(
+            f"--role given {len(roles)} times (expected once, or once for each of {len(paths)} sources)"
+        )
+    measurements = []
+    for index, path in enumerate(paths):
+        found = importer_for(path, format_name).read(path)
+        chosen = _chosen(path, found, tensor_parallel)
+        role = roles[index] if len(roles) > 1 else roles[0] if roles else None
+        measurements.append(_only(chosen, role))
+    return tuple(measurements)
+
+
+def build_profile(measurements: Sequence[Measurement], options: ImportOptions) -> Profile:
+    """Join measurements of one configuration and fit the surfaces.
+
+    Raises InputError when sources contradict each other or the user, or hold fewer than three prefill
+    lengths or less than two by two decode points.
+    """
+    source = joined(measurements)
+    try:
+        return _build(source, options, options.name or _slug(Path(measurements[0].origin)))
+    except ValueError as error:
+        raise InputError(f"{source.origin}: {error}") from error
+
+
+def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
+    _enough(source)
+    slots = options.max_num_seqs or source.max_num_seqs
+    kv_tokens = options.max_kv_tokens or source.max_kv_tokens
+    assumed = [
+        name for name, value in (("max_num_seqs", slots), ("max_kv_tokens", kv_tokens)) if value is None
+    ]
+    slots = slots or DEFAULT_MAX_NUM_SEQS
+    tensor_parallel = options.tensor_parallel or source.tensor_parallel
+    prefill = fit_prefill(source.prefill)
+    decode = fit_decode(source.decode, slots)
+    notes = [*source.notes, *prefill.notes, *decode.notes]
+    for said in (source.prefill_gpus, source.decode_gpus):
+        if said and tensor_parallel and tensor_parallel > said:
+            raise InputError(
+                f"{source.origin}: instances have {said} GPUs by the source's own figures "
+                f"(expected at most --tp {said}, not {tensor_parallel})"
+            )
+    gpus = {}
+    for role, given, said in (
+        ("prefill", options.prefill_gpus, source.prefill_gpus),
+        ("decode", options.decode_gpus, source.decode_gpus),
+    ):
+        if given and said and given != said:
+            raise InputError(
+                f"{source.origin}: {role} instances have {said} GPUs by the source's own figures, not {given}"
+            )
+        gpus[role] = given or said or tensor_parallel or 1
+        if not (given or said or tensor_parallel):
+            notes.append(f"GPUs of a {role} instance: not in the source, 1 assumed")
+    return Profile(
+        name=name,
+        model=options.model or source.model,
+        gpu=options.gpu or source.gpu,
+        engine=options.engine or source.engine,
+        engine_version=options.engine_version or source.engine_version,
+        precision=options.precision,
+        tensor_parallel=tensor_parallel or 1,
+        source=Source(
+            title=options.title,
+            description=options.description,
+            licence=options.licence,
+            tool=options.tool,
+            tool_version=options.tool_version,
+            format=source.format,
+            command=options.command,
+            files=source.files,
+        ),
+        prefill=PrefillProfile(
+            gpus_per_instance=gpus["prefill"],
+            isl_tokens=prefill.isl_tokens,
+            ttft_ms=prefill.ttft_ms,
+            quadratic_ms=prefill.quadratic_ms,
+            floor_ms=prefill.floor_ms,
+            measured=PrefillMeasured(
+                isl_tokens=tuple(point.isl_tokens for point in source.prefill),
+                batch=tuple(point.batch for point in source.prefill),
+                ttft_ms=tuple(point.ttft_ms for point in source.prefill),
+            ),
+            fit_error=prefill.fit_error,
+            batch_error=prefill.batch_error,
+        ),
+        decode=DecodeProfile(
+            gpus_per_instance=gpus["decode"],
+            concurrency=decode.concurrency,
+            context_tokens=decode.context_tokens,
+            itl_ms=decode.itl_ms,
+            max_num_seqs=slots,
+            max_kv_tokens=kv_tokens,
+            assumed=tuple(assumed),
+            measured=DecodeMeasured(
+                concurrency=tuple(point.concurrency for point in source.decode),
+                context_tokens=tuple(point.context_tokens for point in source.decode),
+                itl_ms=tuple(point.itl_ms for point in source.decode),
+            ),
+            fit_error=decode.fit_error,
+        ),
+        kv_transfer=_kv_transfer(source, options),
+        notes=tuple(notes),
+    )
+
+
+def _chosen(path: Path, found: tuple[Measurement, ...], tensor_parallel: int | None) -> Measurement:
+    if len(found) == 1 and found[0].tensor_parallel is None:
+        return found[0]
+    matching = [one for one in found if tensor_parallel in {None, one.tensor_parallel}]
+    if len(matching) == 1:
+        return matching[0]
+    known = ", ".join(f"--tp {one.tensor_parallel}" for one in found)
+    if matching:
+        raise InputError(f"{path}: {len(found)} configurations (choose one of: {known})")
+    raise InputError(f"{path}: no configuration with --tp {tensor_parallel} (expected one of: {known})")
+
+
+def _only(measurement: Measurement, role: str | None) -> Measurement:
+    if role is None:
+        return measurement
+    if role not in ROLES:
+        raise InputError(f"--role '{role}': unknown (expected prefill or decode)")
+    if not (measurement.prefill if role == "prefill" else measurement.decode):
+        raise InputError(f"{measurement.origin}: no {role} points (asked for with --role {role})")
+    if role == "prefill":
+        return replace(
+            measurement, decode=(), decode_gpus=None, max_num_seqs=None, max_kv_tokens=None, notes=()
+        )
+    return replace(measurement, prefill=(), prefill_gpus=None)
+
+
+def _enough(source: Measurement) -> None:
+    for role, points in (("prefill", source.prefill), ("decode", source.decode)):
+        if not points:
+            raise InputError(f"{source.origin}: no {role} points (give a second source that has them)")
+    lengths = {point.isl_tokens for point in source.prefill if point.batch == 1}
+    if len(lengths) < 3:
+        raise InputError(
+            f"{source.origin}: {len(lengths)} prompt lengths measured alone (expected at least 3 for prefill)"
+        )
+    contexts = {point.context_tokens for point in source.decode}
+    loads = {point.concurrency for point in source.decode}
+    if len(contexts) < 2 or len(loads) < 2:
+        raise InputError(
+            f"{source.origin}: {len(loads)} concurrencies at {len(contexts)} contexts "
+            "(expected at least 2 by 2 for decode)"
+        )
+
+
+def _kv_transfer(source: Measurement, options: ImportOptions) -> KvTransfer:
+    latency, rate = fit_kv_transfer(source.kv_transfer) if source.kv_transfer else (0.0, 0.0)
+    return KvTransfer(
+        latency_ms=latency,
+        ms_per_1k_tokens=rate,
+        decode_steps=options.kv_decode_steps,
+        blocks_prefill=options.blocks_prefill,
+        assumed=not source.kv_transfer,
+    )
+
+
+def _slug(path: Path) -> str:
+    return (
+        re.sub(r"[^a-z0-9.]+", "-", path.stem.lower() if path.is_file() else path.name.lower()).strip("-")
+        or "profile"
+    )

@@ -1,0 +1,145 @@
+"""The prefill curve, its attention coefficient, and how far both are from the measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.perf.fit.least_squares import fit_error, relative_nnls, round_digits
+from sagescale.perf.fit.monotone import project_line
+from sagescale.perf.prefill import PrefillCurve
+from sagescale.perf.profile import FitError, PrefillProfile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sagescale.perf.measurement import PrefillPoint
+
+__all__ = ["PrefillFit", "fit_prefill"]
+
+_OUT_OF_ORDER = 0.10
+"""A point is suspect when a longer prompt took this much less, or a shorter one this much more."""
+
+_OUTLIER = 0.25
+"""A suspect point this far from the robust quadratic is left out of the knots."""
+
+_FOOT = 1.5
+"""Prompts that take less than this many times the shortest time are on the flat foot of the curve."""
+
+_INSIGNIFICANT = 1e-9
+"""An attention term below this share of the longest prompt's time is rounding: b is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillFit:
+    """Knots, attention coefficient b (ms per token squared), floor and errors.
+
+    ``batch_error`` is the error of the batch formula on measured batches of several prompts, None without.
+    """
+
+    isl_tokens: tuple[float, ...]
+    ttft_ms: tuple[float, ...]
+    quadratic_ms: float
+    floor_ms: float
+    fit_error: FitError
+    batch_error: FitError | None
+    notes: tuple[str, ...]
+
+
+def fit_prefill(points: Sequence[PrefillPoint]) -> PrefillFit:
+    """Fit lone-prompt points; measured batches of several prompts only validate.
+
+    ``points`` must hold at least two distinct lone ISLs.
+    """
+    lone = [point for point in points if point.batch == 1]
+    isl = np.array(sorted({point.isl_tokens for point in lone}), dtype=np.float64)
+    ttft = np.array([np.median([p.ttft_ms for p in lone if p.isl_tokens == tokens]) for tokens in isl])
+
+    kept = ~_outliers(isl, ttft)
+    notes = [
+        f"prefill at {tokens:.0f} tokens left out of the curve: {value:.4g} ms breaks the order and is "
+        f"{value / expected - 1:+.0%} from a robust fit of the others"
+        for tokens, value, expected in zip(
+            isl[~kept], ttft[~kept], _robust_quadratic(isl, ttft)[~kept], strict=True
+        )
+    ]
+    knots = isl[kept]
+    fitted = project_line(ttft[kept], ttft[kept] ** -2.0)
+    pooled = int(np.count_nonzero(np.abs(fitted / ttft[kept] - 1.0) > 1e-9))
+    if pooled:
+        notes.append(
+            f"prefill times fall with longer prompts in places: {pooled} of {len(knots)} knots pooled"
+        )
+
+    quadratic = _attention(knots, ttft[kept])
+    isl_tokens = tuple(knots.tolist())
+    ttft_ms = tuple(round_digits(value) for value in fitted.tolist())
+    quadratic_ms = round_digits(quadratic)
+    curve = PrefillCurve(
+        PrefillProfile(gpus_per_instance=1, isl_tokens=isl_tokens, ttft_ms=ttft_ms, quadratic_ms=quadratic_ms)
+    )
+    return PrefillFit(
+        isl_tokens=isl_tokens,
+        ttft_ms=ttft_ms,
+        quadratic_ms=quadratic_ms,
+        floor_ms=round_digits(curve.floor_ms),
+        fit_error=_error(curve, lone),
+        batch_error=_error(curve, batches) if (batches := [p for p in points if p.batch > 1]) else None,
+        notes=tuple(notes),
+    )
+
+
+def _attention(isl: NDArray[np.float64], ttft: NDArray[np.float64]) -> float:
+    """Return b of ``ttft = a + b1*S + b*S^2`` (all >= 0, least squares in relative error).
+
+    Prompts too short to fill the GPU all take about the same time. That flat foot is no part of the
+    parabola and, in relative error, would bend it twice as much as the measured batches show; so only
+    prompts of at least 1.5 times the shortest time count, while four are left.
+    """
+    beyond_foot = ttft >= _FOOT * ttft.min()
+    if int(beyond_foot.sum()) >= 4:
+        isl, ttft = isl[beyond_foot], ttft[beyond_foot]
+    quadratic = float(relative_nnls((np.ones_like(isl), isl, isl**2), ttft)[2])
+    return quadratic if quadratic * isl[-1] ** 2 >= _INSIGNIFICANT * ttft[-1] else 0.0
+
+
+def _error(curve: PrefillCurve, points: Sequence[PrefillPoint]) -> FitError:
+    fitted = np.array([curve.batch_ms([p.isl_tokens] * p.batch) for p in points])
+    return fit_error(fitted, np.array([p.ttft_ms for p in points]))
+
+
+def _outliers(isl: NDArray[np.float64], ttft: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mark points that break the order badly and that a robust fit of all points singles out.
+
+    Either test alone would be wrong: a flat foot is far from any quadratic, and of two points out of order
+    only one is the culprit. At least three knots stay.
+    """
+    lowest_after = np.minimum.accumulate(ttft[::-1])[::-1]
+    highest_before = np.maximum.accumulate(ttft)
+    suspect = (ttft > (1.0 + _OUT_OF_ORDER) * lowest_after) | (ttft < (1.0 - _OUT_OF_ORDER) * highest_before)
+    if not suspect.any() or len(isl) < 5:
+        return np.zeros(len(isl), dtype=bool)
+    expected = _robust_quadratic(isl, ttft)
+    outlier = suspect & (np.abs(ttft / expected - 1.0) > _OUTLIER)
+    return outlier if len(isl) - int(outlier.sum()) >= 3 else np.zeros(len(isl), dtype=bool)
+
+
+def _robust_quadratic(isl: NDArray[np.float64], ttft: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the quadratic fitted with Cauchy weights, at ``isl``.
+
+    Reweighted least squares: a residual of ten times the typical one counts a hundredth.
+    """
+    columns = (np.ones_like(isl), isl, isl**2)
+    weight = np.ones_like(isl)
+    expected = ttft
+    for _ in range(30):
+        coefficients = relative_nnls(columns, ttft, weight)
+        expected = sum(c * column for c, column in zip(coefficients, columns, strict=True))
+        residual = np.abs(expected / ttft - 1.0)
+        scale = max(1.4826 * float(np.median(residual)), 1e-6)
+        weight = 1.0 / (1.0 + (residual / scale) ** 2)
+    return expected

@@ -1,0 +1,143 @@
+"""Named numeric arrays from NPZ or JSON, without trusting the file.
+
+Nothing is unpickled; every array's declared size is bounded before a byte of it is read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.errors import InputError
+from sagescale.perf.importers.base import MAX_FILE_BYTES, read_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import IO
+
+    from numpy.typing import NDArray
+
+__all__ = ["Arrays", "array_names", "read_arrays"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """The arrays of one file by name; every access checks, and errors name file and array."""
+
+    path: Path
+    by_name: dict[str, NDArray[np.generic]]
+
+    def numbers(self, name: str, *, ndim: int, above: float | None = None) -> NDArray[np.float64]:
+        """Return a finite, non-negative array with ``ndim`` axes; all above ``above`` if that is given."""
+        found = self._get(name)
+        if found.dtype.kind not in "iuf":
+            raise InputError(f"{self.path}: {name}: type {found.dtype} (expected numbers)")
+        if found.ndim != ndim or found.size == 0:
+            raise InputError(f"{self.path}: {name}: shape {found.shape} (expected {ndim} axes, not empty)")
+        values = found.astype(np.float64)
+        bad = ~np.isfinite(values) | (values < 0 if above is None else values <= above)
+        if bad.any():
+            place = tuple(int(i) for i in np.argwhere(bad)[0])
+            expected = "a number >= 0" if above is None else f"a number > {above:g}"
+            raise InputError(f"{self.path}: {name}{list(place)}: {values[place]} (expected {expected})")
+        return values
+
+    def same_shape(self, *names: str) -> None:
+        """Refuse arrays of different shapes."""
+        shapes = {name: self._get(name).shape for name in names}
+        if len(set(shapes.values())) > 1:
+            shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise InputError(f"{self.path}: {shown} (expected equal shapes)")
+
+    def text(self, name: str, index: int) -> str:
+        """Return an optional text of a configuration, ``""`` when missing."""
+        if name not in self.by_name:
+            return ""
+        column = self.by_name[name].ravel()
+        return str(column[index]) if index < len(column) else ""
+
+    def whole(self, name: str, index: int = 0) -> int:
+        """Return one whole number >= 1."""
+        column = self._get(name).ravel()
+        value = column[index] if index < len(column) else None
+        if value is None or column.dtype.kind not in "iuf" or not 1 <= value < 2**53 or value != int(value):
+            raise InputError(f"{self.path}: {name}[{index}]: {value} (expected a whole number >= 1)")
+        return int(value)
+
+    def _get(self, name: str) -> NDArray[np.generic]:
+        if name not in self.by_name:
+            known = ", ".join(sorted(self.by_name))
+            raise InputError(f"{self.path}: {name}: missing (found: {known})")
+        return self.by_name[name]
+
+
+def array_names(path: Path) -> frozenset[str]:
+    """Return the names of a file's arrays without reading any; empty when it holds none. Never raises."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+        if path.suffix == ".json" and path.stat().st_size <= MAX_FILE_BYTES:
+            document = json.loads(path.read_bytes())
+            return frozenset(document) if isinstance(document, dict) else frozenset()
+    except (OSError, ValueError, zipfile.BadZipFile, RecursionError):
+        pass
+    return frozenset()
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read a file's arrays. Raises InputError for one that is too large, pickled or broken."""
+    data = read_bytes(path)
+    if data[:2] == b"PK":
+        return Arrays(path, _from_npz(path, data))
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {error} (expected an NPZ archive or a JSON object of arrays)") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: a JSON {type(document).__name__} (expected an object of arrays)")
+    return Arrays(path, {str(name): _from_json(path, name, value) for name, value in document.items()})
+
+
+def _from_json(path: Path, name: str, value: object) -> NDArray[np.generic]:
+    try:
+        return np.atleast_1d(np.asarray(value))
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: {name}: ragged or not numbers (expected an array)") from error
+
+
+def _from_npz(path: Path, data: bytes) -> dict[str, NDArray[np.generic]]:
+    arrays: dict[str, NDArray[np.generic]] = {}
+    budget = MAX_FILE_BYTES
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                with archive.open(member) as stream:
+                    declared = _declared_bytes(path, name, stream)
+                budget -= max(declared, member.file_size)
+                if budget < 0:
+                    raise InputError(f"{path}: {name}: {declared} bytes (at most {MAX_FILE_BYTES} in all)")
+                with archive.open(member) as stream:
+                    arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{path}: {error} (expected an NPZ archive of numbers)") from error
+    return arrays
+
+
+def _declared_bytes(path: Path, name: str, stream: IO[bytes]) -> int:
+    """Return the size the array's header claims, before anything is allocated for it."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise InputError(f"{path}: {name}: pickled objects (expected numbers or text)")
+    count = 1
+    for length in shape:
+        count *= int(length)
+    return count * dtype.itemsize

@@ -1,0 +1,166 @@
+"""The performance model built from a profile: what planner and simulator ask it."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.perf.decode import DecodeTable, compile_decode
+from sagescale.perf.prefill import PrefillCurve
+from sagescale.perf.protocol import DecodeCapacity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sagescale.perf.profile import KvTransfer, Profile
+
+__all__ = ["ProfileModel"]
+
+
+class ProfileModel:
+    """A profile's surfaces, ready to be asked; implements ``PerfModel``.
+
+    Every surface is positive and never falls with more tokens, requests or context.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.prefill_gpus = profile.prefill.gpus_per_instance
+        self.decode_gpus = profile.decode.gpus_per_instance
+        self.max_num_seqs = profile.decode.max_num_seqs
+        self.max_kv_tokens = profile.decode.max_kv_tokens
+        self._prefill = PrefillCurve(profile.prefill)
+        self._table = compile_decode(profile.decode)
+        # The same pieces turned: one contiguous row of all n for each piece, and breaks per request.
+        self._n = np.arange(1, self.max_num_seqs + 1, dtype=np.float64)
+        self._base = np.ascontiguousarray(self._table.base_ms[1:].T)
+        self._slope = np.ascontiguousarray(self._table.slope_ms[1:].T)
+        self._context_breaks: list[float] = self._table.breaks[1, 1:-1].tolist()
+
+    @property
+    def quadratic_ms(self) -> float:
+        """The attention coefficient b of prefill, ms per token squared."""
+        return self._prefill.quadratic_ms
+
+    @property
+    def prefill_floor_ms(self) -> float:
+        """No prefill batch takes less."""
+        return self._prefill.floor_ms
+
+    @property
+    def kv_transfer(self) -> KvTransfer:
+        """What handing a request's KV cache to a decode instance costs."""
+        return self.profile.kv_transfer
+
+    @property
+    def join_ms_per_1k_tokens(self) -> float:
+        """How much longer a decode step takes for each 1000 prompt tokens that join with it."""
+        return self.profile.join_ms_per_1k_tokens
+
+    def ttft_ms(self, isl: float) -> float:
+        """Prefill time in ms of one prompt of ``isl`` tokens, alone. Raises ValueError unless isl > 0."""
+        return self._prefill.ttft_ms(_positive("isl", isl))
+
+    def prefill_throughput_per_gpu(self, isl: float) -> float:
+        """Prompt tokens a second and GPU, ``isl / ttft(isl) / gpus``. Raises ValueError unless isl > 0."""
+        return isl / self.ttft_ms(isl) * 1000.0 / self.prefill_gpus
+
+    def prefill_batch_ms(self, tokens: Sequence[int]) -> float:
+        """Time in ms of one batch of prompts, ``max(floor, ttft(S) - b*(S^2 - sum(n_i^2)))``."""
+        return self._prefill.batch_ms(tokens)
+
+    def prefill_table_ms(self, max_tokens: int) -> NDArray[np.float64]:
+        """Return ``ttft_ms`` at every whole number of tokens 0..max_tokens; entry 0 is 0."""
+        return self._prefill.table_ms(max_tokens)
+
+    def itl_ms(self, concurrency: float, context_tokens: float) -> float:
+        """Time in ms of one decode step with ``concurrency`` requests of ``context_tokens`` each.
+
+        Concurrency is clamped to [1, max_num_seqs]; between whole numbers of requests it is linear.
+        Raises ValueError for a NaN or negative concurrency and unless context_tokens > 0.
+        """
+        context = _positive("context_tokens", context_tokens)
+        if not concurrency >= 0:
+            raise ValueError(f"concurrency must be a number >= 0, not {concurrency}")
+        clamped = min(max(concurrency, 1.0), float(self.max_num_seqs))
+        n = int(clamped)
+        s = bisect_right(self._context_breaks, context)
+        low = self._row(s, n, context)
+        if n == clamped:
+            return low
+        high = self._row(s, n + 1, context)
+        return low + (high - low) * (clamped - n)
+
+    def decode_throughput_per_gpu(self, itl_ms: float, context_tokens: float) -> DecodeCapacity:
+        """Return the largest throughput among whole batches whose ITL is at most ``itl_ms``.
+
+        A batch counts while it fits the slots and the KV memory (one request always does). When none is
+        fast enough, the fastest point is returned, ``feasible=False``. Raises ValueError unless both
+        arguments are > 0.
+        """
+        if not itl_ms > 0:
+            raise ValueError(f"itl_ms must be a number above 0, not {itl_ms}")
+        context = _positive("context_tokens", context_tokens)
+        fits = self.max_num_seqs
+        if self.max_kv_tokens is not None:
+            fits = max(1, min(fits, int(self.max_kv_tokens / context)))
+        s = bisect_right(self._context_breaks, context)
+        n = self._n[:fits]
+        itl = self._base[s, :fits] + self._slope[s, :fits] * (n * context)
+        # Rounding may leave a neighbour a last bit lower; the order is what the search relies on.
+        np.maximum.accumulate(itl, out=itl)
+        count = int(itl.searchsorted(itl_ms * (1.0 + 1e-12), side="right"))
+        feasible = count > 0
+        if not feasible:
+            # The fastest point; where several are equally fast, the one that serves most.
+            count = int(itl.searchsorted(itl[0], side="right"))
+        best = int((n[:count] / itl[:count]).argmax())
+        step = float(itl[best])
+        return DecodeCapacity(
+            tokens_per_s_per_gpu=(best + 1) / step * 1000.0 / self.decode_gpus,
+            concurrency=best + 1,
+            itl_ms=step,
+            feasible=feasible,
+        )
+
+    def prefill_is_extrapolated(self, isl: float) -> bool:
+        """Whether ``ttft_ms(isl)`` lies outside the profile's prompt lengths."""
+        knots = self.profile.prefill.isl_tokens
+        return not knots[0] <= isl <= knots[-1]
+
+    def decode_is_extrapolated(self, concurrency: float, context_tokens: float) -> bool:
+        """Whether ``itl_ms`` lies outside what was measured, or outside the grid where points are not kept.
+
+        Between two measured contexts both must have been measured at that concurrency or above.
+        """
+        grid, rows = self.profile.decode, self.profile.decode.measured
+        contexts = grid.context_tokens
+        if not contexts[0] <= context_tokens <= contexts[-1]:
+            return True
+        highest = (
+            dict.fromkeys(contexts, 0.0) if rows.itl_ms else dict.fromkeys(contexts, grid.concurrency[-1])
+        )
+        for n, context in zip(rows.concurrency, rows.context_tokens, strict=True):
+            highest[context] = max(highest.get(context, 0.0), n)
+        at = bisect_right(contexts, context_tokens)
+        bracket = {contexts[at - 1], contexts[at if contexts[at - 1] < context_tokens else at - 1]}
+        clamped = min(max(concurrency, 1.0), float(self.max_num_seqs))
+        return not grid.concurrency[0] <= clamped <= min(highest[context] for context in bracket)
+
+    def decode_table(self) -> DecodeTable:
+        """Return the compiled step times, one row for each number of running requests."""
+        return self._table
+
+    def _row(self, s: int, n: int, context: float) -> float:
+        return float(self._base[s, n - 1] + self._slope[s, n - 1] * (n * context))
+
+
+def _positive(name: str, value: float) -> float:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be a number above 0, not {value}")
+    return float(value)
