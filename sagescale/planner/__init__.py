@@ -1,0 +1,38 @@
+"""The planner core: observation in, decision out. No clock, no I/O, no asyncio."""
+
+from sagescale.planner.config import AutoscalerConfig
+from sagescale.planner.decision import (
+    Adjustment,
+    Constraint,
+    Corrections,
+    Decision,
+    LoadForecast,
+    Reason,
+    ReasonCode,
+    Sizes,
+)
+from sagescale.planner.initial import initial_targets
+from sagescale.planner.load import LoadPredictors, make_load_predictors
+from sagescale.planner.observation import Observation, PoolCounts
+from sagescale.planner.planner import Planner
+from sagescale.planner.policy import make_policy, policy_names
+
+__all__ = [
+    "Adjustment",
+    "AutoscalerConfig",
+    "Constraint",
+    "Corrections",
+    "Decision",
+    "LoadForecast",
+    "LoadPredictors",
+    "Observation",
+    "Planner",
+    "PoolCounts",
+    "Reason",
+    "ReasonCode",
+    "Sizes",
+    "initial_targets",
+    "make_load_predictors",
+    "make_policy",
+    "policy_names",
+]

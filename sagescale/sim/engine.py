@@ -289,9 +289,9 @@ class Cluster:
 
         GPU-hours end at the horizon: what is still up stops there, and what came later has not happened.
         """
-        life = self.state.life[: self.state.progress["lives"][0]].copy()
-        for column in ("launch_s", "stop_s"):
-            life[column] = np.fmin(life[column], horizon_s)
+        life = self.state.life[: self.state.progress["lives"][0]]
+        life = life[life["launch_s"] <= horizon_s]  # a copy
+        life["stop_s"] = np.fmin(life["stop_s"], horizon_s)
         for column in ("ready_s", "drain_s"):
             life[column][life[column] > horizon_s] = np.nan
         return life

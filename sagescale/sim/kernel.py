@@ -235,7 +235,7 @@ def _boundary(
         cn = table[n, segment].slope_s * n
         b = a - 0.5 * cn
         guess = rest / a if cn == 0.0 else 2.0 * rest / (b + math.sqrt(max(b * b + 2.0 * cn * rest, 0.0)))
-        inside = math.ceil((table[n, segment].edge - held) / n)
+        inside = np.ceil((table[n, segment].edge - held) / n)  # math.ceil would make an integer of inf
         if guess <= inside:
             k = done + int(math.ceil(guess))
             break
@@ -367,10 +367,12 @@ def _resume_chain(s: State, slot: int, t: float) -> None:
 
 
 @_compiled
-def _resume_chains(s: State, t: float) -> None:
+def _resume_chain_at(s: State, request: int, t: float) -> None:
+    """Blocking hand-off: this request no longer waits for a decode instance; was it its turn?"""
     if s.world[0].blocks_prefill:
         for slot in range(s.prefill.size):
-            if s.prefill[slot].busy and s.prefill[slot].cursor >= 0 and not s.prefill[slot].handing:
+            p = s.prefill[slot]
+            if p.busy and p.cursor == request and not p.handing:
                 _resume_chain(s, slot, t)
 
 
@@ -620,8 +622,8 @@ def _become_ready(s: State, t: float) -> None:
             following = s.requests[request].link
             if s.requests[request].state == IN_POOL_DECODE:
                 _bind_decode(s, request, t)
+                _resume_chain_at(s, request, t)
             request = following
-        _resume_chains(s, t)
 
 
 @_inlined
@@ -656,7 +658,7 @@ def _deadline_passes(s: State, request: int, t: float) -> None:
         elif state == IN_POOL_DECODE:
             g.decode_queue_len -= 1
             _leave(s, request)
-            _resume_chains(s, t)
+            _resume_chain_at(s, request, t)
         elif state == WAITING_DECODE:
             s.decode[slot].queued -= 1
             _leave(s, request)

@@ -1,0 +1,133 @@
+"""`sagescale config`: write, check and explain configuration files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.loading import Settings
+
+__all__ = ["config_app"]
+
+config_app = typer.Typer(help="Write, check and explain configuration files.", no_args_is_help=True)
+
+_Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="The profile (name or file) whose GPUs an instance apply; by default the one `simulate` uses."
+    ),
+]
+_Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key.")]
+
+
+@config_app.command()
+def init(
+    out: Annotated[Path | None, typer.Option(help="The file to write; standard output by default.")] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+) -> None:
+    """Write a configuration file with every key, its default and its meaning."""
+    from sagescale.planner.describe import commented_yaml
+
+    text = commented_yaml(_configuration_classes())
+    if out is None:
+        print(text, end="")
+    else:
+        _write(out, text, force=force)
+        print(f"wrote {out}")
+
+
+@config_app.command()
+def show(
+    config: Annotated[
+        list[Path] | None, typer.Option("--config", help="A configuration file; later ones win.")
+    ] = None,
+    overrides: _Overrides = None,
+    profile: _Profile = None,
+) -> None:
+    """Print the values in force and where each comes from; the output is itself a configuration file."""
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.describe import resolved_yaml
+    from sagescale.planner.settings import declared
+
+    settings, resolved = _resolve(config or [], overrides or [], profile)
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for cls in _configuration_classes():
+        built = resolved if cls is AutoscalerConfig else settings.build(cls)
+        for name in declared(cls):
+            values[name] = getattr(built, name)
+            origins[name] = settings.where(name) or "default"
+    for name in ("prefill_gpus_per_instance", "decode_gpus_per_instance"):
+        origins[name] = settings.where(name) or "the profile"
+    if values["history_points"] is not None and origins["history_points"] == "default":
+        origins["history_points"] = "prediction_window_size"
+    print(resolved_yaml(values, origins), end="")
+
+
+@config_app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Configuration files, read together; later ones win.")],
+    profile: _Profile = None,
+) -> None:
+    """Check configuration files; a mistake is one line and exit code 2."""
+    from sagescale.planner.config import AutoscalerConfig
+
+    settings, _ = _resolve(files, [], profile)
+    for cls in _configuration_classes():
+        if cls is not AutoscalerConfig:
+            settings.build(cls)
+    given = len(settings.explicit)
+    print(f"ok: {given} {'key' if given == 1 else 'keys'} set, the others at their defaults")
+
+
+@config_app.command()
+def schema() -> None:
+    """Print the JSON schema of a configuration file, for editors and other tools."""
+    import json
+
+    from sagescale.planner.describe import json_schema
+
+    print(json.dumps(json_schema(_configuration_classes()), indent=2))
+
+
+def _configuration_classes() -> tuple[type[Any], ...]:
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.sim.config import SimulatorConfig
+
+    return AutoscalerConfig, SimulatorConfig
+
+
+def _resolve(
+    files: Sequence[Path], overrides: Sequence[str], profile: str | None
+) -> tuple[Settings, AutoscalerConfig]:
+    from sagescale.perf import DEFAULT_PROFILE, ProfileModel, load_profile
+    from sagescale.planner.loading import autoscaler_config, load_settings
+
+    settings = load_settings(_configuration_classes(), files, overrides)
+    model = ProfileModel(load_profile(profile or DEFAULT_PROFILE))
+    return settings, autoscaler_config(settings, model)
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    import os
+    import tempfile
+
+    from sagescale.errors import InputError
+
+    if path.exists() and not force:
+        raise InputError(f"{path}: already there; give another name, or --force to overwrite it")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,150 @@
+"""The autoscaler's configuration: the guide's keys with the guide's defaults, then ours."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from sagescale.errors import InputError
+from sagescale.planner.settings import check, setting
+
+__all__ = ["AutoscalerConfig"]
+
+
+@functools.cache  # lists installed packages' entry points: once is enough
+def _predictor_names() -> tuple[str, ...]:
+    from sagescale.planner.forecast import predictor_names
+
+    return predictor_names()
+
+
+def _policy_names() -> tuple[str, ...]:
+    from sagescale.planner.policy import policy_names
+
+    return policy_names()
+
+
+@dataclass(frozen=True, slots=True)
+class AutoscalerConfig:
+    """What the operator owes, may spend and prefers; the fields are the flat keys of the YAML file.
+
+    Raises:
+        InputError: a value is refused; the message names the key, the value and what is accepted.
+    """
+
+    target_ttft_ms: float = setting(200.0, doc="Target TTFT (time to first token).", unit="ms", above=0)
+    target_itl_ms: float = setting(
+        50.0, doc="Target ITL (inter-token latency, mean over a request).", unit="ms", above=0
+    )
+    adjustment_interval_sec: int = setting(60, doc="Interval between decisions.", unit="s", at_least=1)
+    min_prefill_instances: int = setting(1, doc="Smallest prefill pool.", unit="instances", at_least=0)
+    max_prefill_instances: int = setting(10, doc="Largest prefill pool.", unit="instances", at_least=1)
+    min_decode_instances: int = setting(1, doc="Smallest decode pool.", unit="instances", at_least=0)
+    max_decode_instances: int = setting(20, doc="Largest decode pool.", unit="instances", at_least=1)
+    max_gpu_budget: int = setting(
+        32,
+        doc="GPUs both pools together may hold at any moment, starting and draining instances included.",
+        unit="GPUs",
+        at_least=1,
+    )
+    prefill_gpus_per_instance: int = setting(
+        4,
+        doc="GPUs of a prefill instance; on the command line unset means the profile's, and another value "
+        "than the profile's is refused.",
+        unit="GPUs",
+        at_least=1,
+    )
+    decode_gpus_per_instance: int = setting(
+        1,
+        doc="GPUs of a decode instance; on the command line unset means the profile's, and another value "
+        "than the profile's is refused.",
+        unit="GPUs",
+        at_least=1,
+    )
+    load_predictor_type: str = setting(
+        "constant", doc="The predictor of requests, ISL and OSL.", choices=_predictor_names
+    )
+    prediction_window_size: int = setting(
+        10,
+        doc="History of moving_average and exponential_smoothing; of the fitted predictors only where it is "
+        "given and history_points is not.",
+        unit="windows",
+        at_least=1,
+    )
+    profile_data_dir: str | None = setting(
+        None, doc="Profile data to size with: anything `sagescale profile import` accepts."
+    )
+    enable_online_learning: bool = setting(
+        True,
+        doc="Learn the pools' performance from what is observed. Without effect as yet, which the log says.",
+    )
+    enable_correction: bool = setting(
+        True, doc="Correct the profile by measured over expected latency; false leaves both factors at 1."
+    )
+    no_operation: bool = setting(False, doc="Dry run: decide and explain, never act.")
+
+    policy: str = setting("classic", doc="The sizing policy.", choices=_policy_names)
+    correction_bounds: tuple[float, float] = setting(
+        (0.5, 2.0), doc="Bounds of both correction factors; they must include 1.", above=0
+    )
+    load_headroom: float = setting(
+        1.0, doc="Multiplies the demand sized for: 1.2 keeps a fifth in hand.", above=0
+    )
+    history_points: int | None = setting(
+        None,
+        doc="History of the fitted predictors; null is each one's own default.",
+        unit="windows",
+        at_least=1,
+    )
+    season_sec: float | None = setting(
+        None,
+        doc="Period of the load, e.g. 86400, for predictors with a season; null leaves it to be found.",
+        unit="s",
+        above=0,
+    )
+    scale_up_stabilization_window_sec: int = setting(
+        0, doc="Scale up to the lowest size recommended in this window; 0 at once.", unit="s", at_least=0
+    )
+    scale_down_stabilization_window_sec: int = setting(
+        0, doc="Scale down to the highest size recommended in this window; 0 at once.", unit="s", at_least=0
+    )
+    tolerance: float = setting(
+        0.0,
+        doc="A pool stays as it is while demand over its size is within 1 plus or minus this share.",
+        at_least=0,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        for pool in ("prefill", "decode"):
+            low, high = f"min_{pool}_instances", f"max_{pool}_instances"
+            if getattr(self, low) > getattr(self, high):
+                raise InputError(
+                    f"{low} is {getattr(self, low)} but {high} is {getattr(self, high)}; "
+                    f"expected {low} <= {high}"
+                )
+        if self.minimum_gpus > self.max_gpu_budget:
+            raise InputError(
+                f"max_gpu_budget is {self.max_gpu_budget} but the minima need {self.minimum_gpus} GPUs "
+                f"(min_prefill_instances {self.min_prefill_instances} x prefill_gpus_per_instance "
+                f"{self.prefill_gpus_per_instance} + min_decode_instances {self.min_decode_instances} x "
+                f"decode_gpus_per_instance {self.decode_gpus_per_instance}); expected at least that many"
+            )
+        if self.season_sec is not None and self.season_sec < 2 * self.adjustment_interval_sec:
+            raise InputError(
+                f"season_sec is {self.season_sec:g} but adjustment_interval_sec is "
+                f"{self.adjustment_interval_sec}; expected a period of at least two intervals"
+            )
+        low_bound, high_bound = self.correction_bounds
+        if not low_bound <= 1.0 <= high_bound:
+            raise InputError(
+                f"correction_bounds is [{low_bound:g}, {high_bound:g}]; expected low <= 1 <= high"
+            )
+
+    @property
+    def minimum_gpus(self) -> int:
+        """GPUs that the minima hold."""
+        return (
+            self.min_prefill_instances * self.prefill_gpus_per_instance
+            + self.min_decode_instances * self.decode_gpus_per_instance
+        )

@@ -1,0 +1,110 @@
+"""Writes configuration classes out: a commented file, resolved values, a JSON schema."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from sagescale.planner.key_file import parse_scalar
+from sagescale.planner.settings import Setting, declared
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["commented_yaml", "json_schema", "resolved_yaml", "yaml_text"]
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./=,()+ -]*(:[A-Za-z0-9_./=,()+-]+)*")
+_JSON_TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
+
+
+def yaml_text(value: object) -> str:
+    """Write a value so that a key file reads it back; what is no YAML type writes itself (``str``)."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(yaml_text(item) for item in value) + "]"
+    text = str(value)
+    is_text = text == text.strip() and isinstance(parse_scalar(text), str)
+    if is_text and _PLAIN.fullmatch(text):
+        return text
+    import yaml
+
+    return yaml.safe_dump(text, default_style='"', width=sys.maxsize, allow_unicode=True).rstrip("\n")
+
+
+def commented_yaml(types: Sequence[type[Any]]) -> str:
+    """Write every key with its default, unit and meaning.
+
+    The keys are commented out, so that what is in force is what the operator chose: a key that is set
+    may mean more than its default value (``prediction_window_size``, ``*_gpus_per_instance``).
+    """
+    lines = ["# sagescale configuration. Every key is shown with its default; remove '# ' to set it."]
+    for cls in types:
+        lines += ["", f"# --- {_title(cls)}"]
+        for key in declared(cls).values():
+            lines += ["", *_comment(key), f"# {key.name}: {yaml_text(key.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def resolved_yaml(values: Mapping[str, object], origins: Mapping[str, str]) -> str:
+    """Write the values in force as a key file, with where each came from."""
+    entries = [(f"{name}: {yaml_text(value)}", origins[name]) for name, value in values.items()]
+    width = max((len(entry) for entry, _ in entries), default=0)
+    return "".join(f"{entry:<{width}}  # {origin}\n" for entry, origin in entries)
+
+
+def json_schema(types: Sequence[type[Any]]) -> dict[str, object]:
+    """Return the JSON schema (2020-12) of a key file that may hold the keys of all these classes."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "sagescale configuration",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key.name: _property(key) for cls in types for key in declared(cls).values()},
+    }
+
+
+def _title(cls: type[Any]) -> str:
+    return (cls.__doc__ or cls.__name__).partition("\n")[0].partition(";")[0].rstrip(".")
+
+
+def _comment(key: Setting) -> list[str]:
+    unit = f" [{key.unit}]" if key.unit else ""
+    about = textwrap.wrap(f"{key.doc}{unit}", 100, initial_indent="# ", subsequent_indent="# ")
+    return [*about, f"# accepts {key.accepts()}"]
+
+
+def _property(key: Setting) -> dict[str, object]:
+    unit = f" [{key.unit}]" if key.unit else ""
+    about = {"description": f"{key.doc}{unit}", "default": _json(key.default)}
+    if key.kind == "custom":
+        return {**(key.schema or {}), **about}
+    number = {
+        name: bound
+        for name, bound, finite in (
+            ("exclusiveMinimum" if key.range.low_open else "minimum", key.range.low, key.range.low > -_INF),
+            ("exclusiveMaximum" if key.range.high_open else "maximum", key.range.high, key.range.high < _INF),
+        )
+        if finite
+    }
+    if key.kind == "pair":
+        item = {"type": "number", **number}
+        return {"type": "array", "prefixItems": [item, item], "minItems": 2, "maxItems": 2, **about}
+    kind: object = _JSON_TYPES[key.kind]
+    shape: dict[str, object] = {"type": [kind, "null"] if key.optional else kind, **number}
+    if names := key.choice_names():
+        shape["enum"] = [*names, None] if key.optional else list(names)
+    return {**shape, **about}
+
+
+_INF = float("inf")
+
+
+def _json(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return [_json(item) for item in value] if isinstance(value, list | tuple) else str(value)

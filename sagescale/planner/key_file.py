@@ -1,0 +1,159 @@
+"""Reads flat YAML that remembers on which line each key stands.
+
+Plain scalars follow YAML 1.2's core schema: `1e-3` is a number, `yes` and `12:30` are text. Tags,
+anchors and aliases are refused; so are duplicate keys.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from sagescale.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import yaml
+
+__all__ = ["Located", "parse_scalar", "parse_value", "read_key_file"]
+
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)")
+_NAN = re.compile(r"\.(nan|NaN|NAN)")
+_WORDS: dict[str, bool | None] = {
+    "": None,
+    "~": None,
+    **dict.fromkeys(("null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_DEPTH = 20  # no key's value nests deeper, and YAML readers take quadratic time over what does
+_INTEGER_DIGITS = 400  # more than any key accepts; int() of very long text is slow, then an error
+
+
+class Located(NamedTuple):
+    """A value, the text it was written as, and where."""
+
+    value: object
+    text: str
+    where: str
+
+
+def read_key_file(path: Path) -> dict[str, Located]:
+    """Return the top-level keys of a YAML mapping; an empty file has none.
+
+    Raises:
+        InputError: the file cannot be read, is not YAML, or is no mapping of keys to values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); expected a YAML file") from None
+    root = _compose(text, str(path))
+    if root is None:
+        return {}
+    import yaml
+
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError(f"{_where(path, root)}: expected `key: value` lines")
+    found: dict[str, Located] = {}
+    for name, value in _items(root, str(path)):
+        written = value.value if isinstance(value, yaml.ScalarNode) else ""
+        found[name] = Located(_construct(value, str(path)), written, _where(path, value))
+    return found
+
+
+def parse_value(text: str, where: str) -> object:
+    """Read one value written on a command line as YAML.
+
+    Raises:
+        InputError: it is not YAML; ``where`` says in the message where it was written.
+    """
+    try:
+        root = _compose(text, where)
+    except InputError as error:
+        # It is one line: which one is no help.
+        raise InputError(str(error).replace(f"{where}:1:", f"{where}:")) from None
+    return None if root is None else _construct(root, where)
+
+
+def parse_scalar(text: str) -> object:
+    """Resolve a plain scalar: null, true or false, an integer, a number, or text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text) and len(text) <= _INTEGER_DIGITS:
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _INFINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    if _NAN.fullmatch(text):
+        return float("nan")
+    return text
+
+
+def _compose(text: str, where: str) -> yaml.Node | None:
+    import yaml
+
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            place = _at(where, event.start_mark)
+            if depth > _DEPTH:
+                raise InputError(f"{place}: nested too deeply; expected `key: value` lines")
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise InputError(f"{place}: anchors and aliases are not accepted")
+            if tag := getattr(event, "tag", None):
+                raise InputError(f"{place}: the tag {tag} is not accepted")
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise InputError(f"{_at(where, mark)}: not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
+
+
+class _Mark(Protocol):
+    """A place in YAML text, whichever of the library's two parsers made it."""
+
+    @property
+    def line(self) -> int: ...
+
+
+def _at(where: str, mark: _Mark | None) -> str:
+    return where if mark is None else f"{where}:{mark.line + 1}"
+
+
+def _where(path: Path | str, node: yaml.Node) -> str:
+    return f"{path}:{node.start_mark.line + 1}"
+
+
+def _items(node: yaml.MappingNode, path: str) -> list[tuple[str, yaml.Node]]:
+    import yaml
+
+    items: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise InputError(f"{_where(path, key)}: a key must be a plain name")
+        if key.value in items:
+            first = items[key.value].start_mark.line + 1
+            raise InputError(f"{_where(path, key)}: {key.value} is given twice, first on line {first}")
+        items[key.value] = value
+    return list(items.items())
+
+
+def _construct(node: yaml.Node, path: str) -> object:
+    import yaml
+
+    if isinstance(node, yaml.ScalarNode):
+        # A quoted scalar is text whatever it looks like.
+        return parse_scalar(node.value) if node.style is None else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, path) for item in node.value]
+    assert isinstance(node, yaml.MappingNode)
+    return {name: _construct(value, path) for name, value in _items(node, path)}

@@ -1,0 +1,96 @@
+"""The load: three predictors, of requests, ISL and OSL, fed together and asked together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sagescale.planner.config import AutoscalerConfig
+from sagescale.planner.decision import LoadForecast
+from sagescale.planner.settings import declared
+
+if TYPE_CHECKING:
+    from sagescale.planner.forecast import Forecast, Predictor
+    from sagescale.planner.window import Window
+
+__all__ = ["LoadPredictors", "make_load_predictors"]
+
+_AVERAGES = frozenset({"moving_average", "exponential_smoothing"})
+"""The predictors that ``prediction_window_size`` bounds whether or not it was given."""
+
+
+@dataclass(slots=True)
+class LoadPredictors:
+    """Forecasts requests an interval, mean ISL and mean OSL.
+
+    An unknown ISL or OSL repeats the last known one; unknown requests reach their predictor as unknown.
+    What has never been known is not forecast at all. Policies that look further ahead than one
+    interval ask the predictors themselves.
+    """
+
+    requests: Predictor
+    isl: Predictor
+    osl: Predictor
+    last_isl: float | None = None
+    last_osl: float | None = None
+
+    def observe(self, window: Window) -> None:
+        """Take in the next window."""
+        if window.isl is not None:
+            self.last_isl = window.isl
+        if window.osl is not None:
+            self.last_osl = window.osl
+        self.requests.observe(window.requests)
+        self.isl.observe(self.last_isl)
+        self.osl.observe(self.last_osl)
+
+    def forecast(self, horizon: int = 1) -> LoadForecast:
+        """Return the means expected ``horizon`` intervals ahead; it changes nothing."""
+        notes: list[str] = []
+        requests = _mean("requests", self.requests.forecast(horizon), notes)
+        isl = _mean("isl", self.isl.forecast(horizon), notes)
+        osl = _mean("osl", self.osl.forecast(horizon), notes)
+        return LoadForecast(
+            requests=requests,
+            # A request has a token each way at least; a trend that ends below is no forecast.
+            isl=self.last_isl if isl is None or isl < 1 else isl,
+            osl=self.last_osl if osl is None or osl < 1 else osl,
+            notes=tuple(notes),
+        )
+
+
+def make_load_predictors(config: AutoscalerConfig) -> LoadPredictors:
+    """Build the three predictors that a configuration names.
+
+    ``prediction_window_size`` bounds the averages. Fitted predictors keep ``history_points`` windows if
+    given, else ``prediction_window_size`` where it is not the default (a bound that nobody set is none),
+    else what each needs.
+
+    Raises:
+        InputError: the predictor is unknown or cannot be made.
+    """
+    from sagescale.planner.forecast import make_predictor
+
+    name = config.load_predictor_type
+    window: int | None = config.prediction_window_size
+    if name not in _AVERAGES:
+        bounded = window != declared(AutoscalerConfig)["prediction_window_size"].default
+        window = config.history_points or (window if bounded else None)
+    requests, isl, osl = (
+        make_predictor(
+            name,
+            interval_s=float(config.adjustment_interval_sec),
+            window_size=window,
+            season_s=config.season_sec,
+        )
+        for _ in range(3)
+    )
+    return LoadPredictors(requests, isl, osl)
+
+
+def _mean(name: str, forecast: Forecast | None, notes: list[str]) -> float | None:
+    if forecast is None:
+        return None
+    if forecast.note:
+        notes.append(f"{name}: {forecast.note}")
+    return forecast.mean[-1]

@@ -1,0 +1,156 @@
+"""Fills configuration classes from files and `key=value` overrides; all share one flat set of keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from sagescale.errors import InputError, did_you_mean
+from sagescale.planner.config import AutoscalerConfig
+from sagescale.planner.key_file import Located, parse_scalar, parse_value, read_key_file
+from sagescale.planner.settings import Setting, coerce, declared
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from sagescale.perf import PerfModel
+
+__all__ = ["Given", "Settings", "autoscaler_config", "load_settings"]
+
+T = TypeVar("T")
+
+
+class Given(NamedTuple):
+    """A value somebody gave, checked and coerced, and where: ``auto.yaml:12`` or ``--set``."""
+
+    value: object
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was given, for each configuration class; what was not is left to the defaults."""
+
+    given: Mapping[type[Any], Mapping[str, Given]]
+
+    @property
+    def explicit(self) -> frozenset[str]:
+        """The keys that were given, even if with their default value."""
+        return frozenset(name for keys in self.given.values() for name in keys)
+
+    def where(self, name: str) -> str | None:
+        """Say where a key was given; ``None`` if it was not."""
+        return next((keys[name].where for keys in self.given.values() if name in keys), None)
+
+    def build(self, cls: type[T], **defaults: object) -> T:
+        """Build one of the classes; ``defaults`` stand in for keys that were not given.
+
+        Raises:
+            InputError: keys contradict one another.
+        """
+        given = self.given[cls]
+        try:
+            return cls(**(defaults | {name: item.value for name, item in given.items()}))
+        except InputError as error:
+            # The class knows which keys clash but not where they stand.
+            places = [item.where for name, item in given.items() if name in str(error).split()]
+            raise InputError(
+                f"{', '.join(dict.fromkeys(places))}: {error}" if places else str(error)
+            ) from None
+
+
+def load_settings(
+    types: Sequence[type[Any]], files: Sequence[Path] = (), overrides: Sequence[str] = ()
+) -> Settings:
+    """Read files, then ``key=value`` overrides; what comes later wins.
+
+    Args:
+        types: Configuration classes made of :func:`~sagescale.planner.settings.setting`; their keys
+            share one namespace.
+        files: Flat YAML files.
+        overrides: Texts as after ``--set``.
+
+    Raises:
+        InputError: a file is unreadable, a key unknown or a value refused; says where.
+    """
+    owners = _owners(types)
+    given: dict[type[Any], dict[str, Given]] = {cls: {} for cls in types}
+    for path in files:
+        for name, item in read_key_file(path).items():
+            _take(owners, given, name, item)
+    for override in overrides:
+        name, item = _split(override, owners)
+        _take(owners, given, name, item)
+    return Settings(given)
+
+
+def autoscaler_config(settings: Settings, perf_model: PerfModel) -> AutoscalerConfig:
+    """Build the autoscaler's configuration for instances that are replicas of the profile.
+
+    GPUs an instance that were not given are the profile's. A ``prediction_window_size`` that was given
+    bounds the fitted predictors too, unless ``history_points`` says otherwise.
+
+    Raises:
+        InputError: GPUs an instance were given and are not the profile's, or keys contradict one another.
+    """
+    given = settings.given[AutoscalerConfig]
+    profile = {
+        "prefill_gpus_per_instance": perf_model.prefill_gpus,
+        "decode_gpus_per_instance": perf_model.decode_gpus,
+    }
+    for name, gpus in profile.items():
+        if name in given and given[name].value != gpus:
+            raise InputError(
+                f"{given[name].where}: {name} is {given[name].value} but the profile's instances have {gpus} "
+                f"GPUs; expected {gpus}, or the key left out"
+            )
+    history: dict[str, object] = {}
+    if "prediction_window_size" in given:
+        history["history_points"] = given["prediction_window_size"].value
+    return settings.build(AutoscalerConfig, **profile, **history)
+
+
+def _owners(types: Sequence[type[Any]]) -> dict[str, tuple[type[Any], Setting]]:
+    owners: dict[str, tuple[type[Any], Setting]] = {}
+    for cls in types:
+        for name, key in declared(cls).items():
+            if name in owners:
+                raise TypeError(f"{name} is declared by {owners[name][0].__name__} and {cls.__name__}")
+            owners[name] = (cls, key)
+    return owners
+
+
+def _take(
+    owners: Mapping[str, tuple[type[Any], Setting]],
+    given: Mapping[type[Any], dict[str, Given]],
+    name: str,
+    item: Located,
+) -> None:
+    if name not in owners:
+        hint = did_you_mean(name, owners) or "; `sagescale config schema` lists the keys"
+        raise InputError(f"{item.where}: unknown key '{name}'{hint}")
+    cls, key = owners[name]
+    try:
+        given[cls][name] = Given(coerce(key, item.value), item.where)
+    except InputError as error:
+        raise InputError(f"{item.where}: {error}") from None
+
+
+def _split(override: str, owners: Mapping[str, tuple[type[Any], Setting]]) -> tuple[str, Located]:
+    name, equals, text = override.partition("=")
+    name = name.strip()
+    if not equals or not name:
+        raise InputError(f"--set {override}: expected key=value")
+    where = "--set"
+    key = owners[name][1] if name in owners else None
+    value: object
+    if key is None:
+        value = text
+    elif key.kind == "pair" and not text.lstrip().startswith("["):
+        value = parse_value(f"[{text}]", where)
+    elif key.kind == "str" and not (key.optional and parse_scalar(text) is None):
+        value = text  # a folder named 2024 is still a name
+    else:
+        value = parse_value(text, where)
+    return name, Located(value, text, where)

@@ -1,0 +1,68 @@
+"""What the planner is told: one window of metrics and the instances there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Observation", "PoolCounts"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """The instances of one pool at the end of the window, by state.
+
+    ``waiting`` are launches already asked for that have not begun (no GPUs free yet, or a crashed
+    instance not yet replaced): they hold no GPU, but belong to what the pool is meant to be.
+    """
+
+    ready: int
+    starting: int = 0
+    draining: int = 0
+    waiting: int = 0
+
+    @property
+    def asked(self) -> int:
+        """The size the pool is meant to have: everything asked for and not on its way out."""
+        return self.ready + self.starting + self.waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The window ``(time_s - window_s, time_s]``; ``None`` is unknown, which is never zero.
+
+    Arrivals and ISL are counted at arrival; OSL, duration and ITL over the requests completed in the
+    window; TTFT over its first tokens. "No traffic" is ``requests == 0``, observed.
+
+    Attributes:
+        requests: Requests that arrived.
+        completed: Requests that finished.
+        isl_mean: Mean prompt tokens of the arrivals.
+        osl_mean: Mean output tokens of the completions.
+        duration_s_mean: Mean time from arrival to completion.
+        queued_prefill: Requests waiting for prefill now.
+        queued_decode: Requests waiting for a place in a decode instance now, hand-off included.
+        running_prefill: Requests in a prefill batch now.
+        running_decode: Requests being decoded now.
+        kv_usage: Share of the decode pool's KV memory in use now, 0 to 1.
+        prefix_hit_rate: Share of prompt tokens that came from the prefix cache, 0 to 1.
+    """
+
+    time_s: float
+    window_s: float
+    prefill: PoolCounts
+    decode: PoolCounts
+    requests: float | None = None
+    completed: float | None = None
+    isl_mean: float | None = None
+    osl_mean: float | None = None
+    ttft_ms_mean: float | None = None
+    ttft_ms_p99: float | None = None
+    itl_ms_mean: float | None = None
+    itl_ms_p99: float | None = None
+    duration_s_mean: float | None = None
+    queued_prefill: float | None = None
+    queued_decode: float | None = None
+    running_prefill: float | None = None
+    running_decode: float | None = None
+    kv_usage: float | None = None
+    prefix_hit_rate: float | None = None

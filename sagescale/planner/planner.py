@@ -1,0 +1,291 @@
+"""The cycle: collect, update predictors, correct, forecast, size, constrain; the caller applies."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from sagescale.planner.constraints import fit_gpu_budget, within_limits
+from sagescale.planner.corrections import CorrectionTracker
+from sagescale.planner.decision import (
+    Adjustment,
+    Constraint,
+    Corrections,
+    Decision,
+    LoadForecast,
+    Reason,
+    ReasonCode,
+    Sizes,
+)
+from sagescale.planner.load import LoadPredictors, make_load_predictors
+from sagescale.planner.policy import PoolSize, Situation, make_policy
+from sagescale.planner.stabilisation import PoolStabiliser, within_tolerance
+from sagescale.planner.window import Window, read_window
+
+if TYPE_CHECKING:
+    from sagescale.perf import PerfModel
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.observation import Observation
+    from sagescale.planner.policy import Policy
+    from sagescale.planner.status import AutoscalerStatus
+
+__all__ = ["Planner"]
+
+logger = logging.getLogger(__name__)
+
+
+class Planner:
+    """Turns observations, in time order, into decisions.
+
+    A deterministic function of its own state: it has no clock, does no I/O but logging (in the
+    guide's formats) and never acts. Equal planners fed equal observations decide equally.
+
+    Args:
+        config: What is owed and what may be spent.
+        perf_model: How fast instances are. It is sized with ``*_gpus_per_instance`` of the
+            configuration, which the caller has made agree with the model.
+        predictors: Used in place of those the configuration names, e.g. to feed the true load.
+        policy: Used in place of the one the configuration names.
+
+    Raises:
+        InputError: the configuration names a predictor or policy there is none of.
+    """
+
+    def __init__(
+        self,
+        config: AutoscalerConfig,
+        perf_model: PerfModel,
+        *,
+        predictors: LoadPredictors | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.config = config
+        self._predictors = make_load_predictors(config) if predictors is None else predictors
+        self._policy = make_policy(config, perf_model) if policy is None else policy
+        self._tracker = CorrectionTracker(perf_model, config.correction_bounds)
+        up_s, down_s = config.scale_up_stabilization_window_sec, config.scale_down_stabilization_window_sec
+        self._prefill_stabiliser = PoolStabiliser(up_s, down_s)
+        self._decode_stabiliser = PoolStabiliser(up_s, down_s)
+        self._last: Decision | None = None
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(
+                "Autoscaler initialized: TTFT target=%.1fms, ITL target=%.1fms",
+                config.target_ttft_ms,
+                config.target_itl_ms,
+            )
+            if config.enable_online_learning:
+                logger.info(
+                    "enable_online_learning has no effect yet: the profile and the corrections size the pools"
+                )
+
+    def step(self, observation: Observation) -> Decision:
+        """Decide on the window just ended."""
+        config = self.config
+        informing = logger.isEnabledFor(logging.INFO)
+        causes: list[Reason] = []
+        if informing:
+            logger.info("Starting autoscaling adjustment cycle")
+        window = read_window(observation, config.adjustment_interval_sec, causes)
+        if informing:
+            _log_observed(window)
+        current = Sizes(observation.prefill.asked, observation.decode.asked)
+        self._notice_changed_replicas(current, causes)
+
+        self._predictors.observe(window)
+        corrections = Corrections()
+        if config.enable_correction:
+            corrections = self._tracker.update(window, observation.decode.ready, causes)
+        load = self._predictors.forecast()
+        causes.extend(Reason(ReasonCode.FORECAST_NOTE, note) for note in load.notes)
+        if informing:
+            _log_forecast(load, corrections)
+
+        sizing = self._policy.size(
+            Situation(observation, window, self._predictors, load, corrections, current)
+        )
+        causes.extend(sizing.reasons)
+        raw = Sizes(
+            current.prefill if sizing.prefill is None else sizing.prefill.instances,
+            current.decode if sizing.decode is None else sizing.decode.instances,
+        )
+        targets, adjustments = self._constrain(
+            observation.time_s, current, raw, sizing.prefill, sizing.decode, causes
+        )
+        if informing:
+            logger.info("Scaling decision: prefill=%d, decode=%d", *targets)
+            _log_decision(current, targets, no_operation=config.no_operation)
+        decision = Decision(
+            time_s=observation.time_s,
+            targets=targets,
+            current=current,
+            forecast=load,
+            corrections=corrections,
+            raw=raw,
+            adjustments=adjustments,
+            reasons=(*_moves(current, targets), *causes, *((_DRY_RUN,) if config.no_operation else ())),
+            no_operation=config.no_operation,
+        )
+        self._last = decision
+        return decision
+
+    def get_status(self, *, running: bool = True) -> AutoscalerStatus:
+        """Return the guide's status; whether anything steps the planner is for its caller to say."""
+        prefill, decode = self._tracker.factors
+        return {
+            "enabled": True,
+            "running": running,
+            "config": {
+                "target_ttft_ms": self.config.target_ttft_ms,
+                "target_itl_ms": self.config.target_itl_ms,
+                "adjustment_interval_sec": self.config.adjustment_interval_sec,
+            },
+            "correction_factors": {"prefill": prefill, "decode": decode},
+            "last_adjustment_time": None if self._last is None else self._last.time_s,
+        }
+
+    def _notice_changed_replicas(self, current: Sizes, causes: list[Reason]) -> None:
+        last = self._last
+        if last is None or last.no_operation or current == last.targets:
+            return
+        causes.append(
+            Reason(
+                ReasonCode.REPLICAS_CHANGED,
+                f"the last decision set {_pair(last.targets)}, found are {_pair(current)}: taken as they are",
+            )
+        )
+
+    def _constrain(
+        self,
+        time_s: float,
+        current: Sizes,
+        raw: Sizes,
+        prefill: PoolSize | None,
+        decode: PoolSize | None,
+        causes: list[Reason],
+    ) -> tuple[Sizes, tuple[Adjustment, ...]]:
+        """Apply each constraint to what the one before it left; a held pool is only limited."""
+        config = self.config
+        adjustments: list[Adjustment] = []
+
+        def changed(constraint: Constraint, before: Sizes, after: Sizes) -> bool:
+            if before == after:
+                return False
+            adjustments.append(Adjustment(constraint, before, after))
+            return True
+
+        tolerated = Sizes(
+            _tolerate(raw.prefill, prefill, current.prefill, config.tolerance),
+            _tolerate(raw.decode, decode, current.decode, config.tolerance),
+        )
+        if changed(Constraint.TOLERANCE, raw, tolerated):
+            causes.append(
+                Reason(
+                    ReasonCode.WITHIN_TOLERANCE,
+                    f"demand is within tolerance {config.tolerance:g} of the size",
+                )
+            )
+
+        stable = Sizes(
+            tolerated.prefill
+            if prefill is None
+            else self._prefill_stabiliser.stabilise(time_s, current.prefill, tolerated.prefill),
+            tolerated.decode
+            if decode is None
+            else self._decode_stabiliser.stabilise(time_s, current.decode, tolerated.decode),
+        )
+        if changed(Constraint.STABILISATION, tolerated, stable):
+            causes.append(
+                Reason(
+                    ReasonCode.STABILISED,
+                    f"asked for {_pair(tolerated)}; the stabilisation windows allow {_pair(stable)}",
+                )
+            )
+
+        limited = within_limits(stable, config)
+        if changed(Constraint.INSTANCE_LIMITS, stable, limited):
+            causes.extend(_limit_reasons(stable, limited))
+
+        fitted = fit_gpu_budget(limited, config)
+        if changed(Constraint.GPU_BUDGET, limited, fitted):
+            causes.append(
+                Reason(
+                    ReasonCode.GPU_BUDGET,
+                    f"{_pair(limited)} do not fit max_gpu_budget {config.max_gpu_budget}: {_pair(fitted)}",
+                )
+            )
+        return fitted, tuple(adjustments)
+
+
+def _tolerate(asked: int, size: PoolSize | None, current: int, tolerance: float) -> int:
+    return current if size is not None and within_tolerance(size.demand, current, tolerance) else asked
+
+
+def _pair(sizes: Sizes) -> str:
+    return f"prefill {sizes.prefill} and decode {sizes.decode}"
+
+
+def _limit_reasons(before: Sizes, after: Sizes) -> list[Reason]:
+    reasons = []
+    for pool, asked, got in zip(Sizes._fields, before, after, strict=True):
+        if asked != got:
+            end = "max" if got < asked else "min"
+            code = ReasonCode(f"at_{end}_{pool}")
+            reasons.append(Reason(code, f"{pool} asked for {asked}, {end}_{pool}_instances is {got}"))
+    return reasons
+
+
+def _moves(current: Sizes, targets: Sizes) -> tuple[Reason, ...]:
+    if current == targets:
+        return (_STEADY,)
+    moves = []
+    for code, sign in ((ReasonCode.SCALE_UP, 1), (ReasonCode.SCALE_DOWN, -1)):
+        parts = [
+            f"{pool} {old} -> {new}"
+            for pool, old, new in zip(Sizes._fields, current, targets, strict=True)
+            if sign * (new - old) > 0
+        ]
+        if parts:
+            moves.append(Reason(code, ", ".join(parts)))
+    return tuple(moves)
+
+
+_STEADY = Reason(ReasonCode.STEADY, "both pools stay as they are")
+_DRY_RUN = Reason(ReasonCode.DRY_RUN, "no_operation: decided, not acted on")
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "unknown" if value is None else f"{value:.1f}{unit}"
+
+
+def _log_observed(window: Window) -> None:
+    logger.info(
+        "Observed metrics: requests=%s, isl=%s, osl=%s, ttft=%s, itl=%s",
+        _number(window.requests),
+        _number(window.isl),
+        _number(window.osl),
+        _number(window.ttft_ms, "ms"),
+        _number(window.itl_ms, "ms"),
+    )
+
+
+def _log_forecast(load: LoadForecast, corrections: Corrections) -> None:
+    logger.info(
+        "Predicted load: requests=%s, isl=%s, osl=%s",
+        _number(load.requests),
+        _number(load.isl),
+        _number(load.osl),
+    )
+    logger.debug("Correction factors: prefill=%.3f, decode=%.3f", *corrections)
+
+
+def _log_decision(current: Sizes, targets: Sizes, *, no_operation: bool) -> None:
+    logger.info(
+        "Autoscaling decision: prefill %d -> %d (delta=%d), decode %d -> %d (delta=%d)%s",
+        current.prefill,
+        targets.prefill,
+        targets.prefill - current.prefill,
+        current.decode,
+        targets.decode,
+        targets.decode - current.decode,
+        " [no_operation]" if no_operation else "",
+    )

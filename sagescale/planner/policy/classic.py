@@ -1,0 +1,128 @@
+"""The guide's policy: demand over capacity, each pool by itself."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from sagescale.planner.decision import Corrections, Reason, ReasonCode
+from sagescale.planner.policy.protocol import PoolSize, Sizing
+
+if TYPE_CHECKING:
+    from sagescale.perf import PerfModel
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.policy.protocol import Situation
+
+__all__ = ["ClassicPolicy", "whole_instances"]
+
+logger = logging.getLogger(__name__)
+
+_UNCORRECTED = Corrections()
+
+
+def whole_instances(demand: float) -> int:
+    """Round demand up to instances; float noise (3.0000000001) buys none, and absurd demand is finite."""
+    return math.ceil(min(demand, 1e12) - 1e-9)
+
+
+class ClassicPolicy:
+    """The formulas of the user's guide, "Replica calculation"."""
+
+    name = "classic"
+
+    def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
+        self._config = config
+        self._perf = perf_model
+
+    def size(self, situation: Situation) -> Sizing:
+        """Size for the load forecast; hold both pools where this window's traffic is unknown."""
+        if situation.window.requests is None or situation.load.requests is None:
+            return Sizing(None, None, (_UNKNOWN_TRAFFIC,))
+        load = situation.load
+        return self.size_for(load.requests, load.isl, load.osl, situation.corrections)
+
+    def size_for(
+        self,
+        requests: float | None,
+        isl: float | None,
+        osl: float | None,
+        corrections: Corrections = _UNCORRECTED,
+    ) -> Sizing:
+        """Size for a load: requests an interval and their mean lengths in tokens.
+
+        No requests ask for no instances, whatever the lengths; a pool whose lengths are unknown holds.
+        """
+        if requests is None:
+            return Sizing(None, None, (_UNKNOWN_TRAFFIC,))
+        if requests <= 0:
+            return Sizing(PoolSize(0, 0.0), PoolSize(0, 0.0), (_NO_TRAFFIC,))
+        reasons: list[Reason] = []
+        rate = requests * self._config.load_headroom / self._config.adjustment_interval_sec
+        prefill = None if isl is None else self._prefill(rate, isl, corrections.prefill, reasons)
+        decode = (
+            None if isl is None or osl is None else self._decode(rate, isl, osl, corrections.decode, reasons)
+        )
+        if isl is None or osl is None:
+            held = "both pools hold" if isl is None else "decode holds"
+            missing = "isl" if isl is None else "osl"
+            reasons.append(
+                Reason(ReasonCode.HOLD_UNKNOWN_LENGTHS, f"no {missing} has been observed yet: {held}")
+            )
+        return Sizing(prefill, decode, tuple(reasons))
+
+    def _prefill(self, rate: float, isl: float, correction: float, reasons: list[Reason]) -> PoolSize | None:
+        config = self._config
+        alone_ms = self._perf.ttft_ms(isl)
+        if alone_ms > config.target_ttft_ms:
+            reasons.append(
+                Reason(
+                    ReasonCode.TARGET_TTFT_UNREACHABLE,
+                    f"prefill of {isl:.0f} tokens takes {alone_ms:.1f} ms with nothing else to do, over "
+                    f"target_ttft_ms {config.target_ttft_ms:g}: no number of instances meets it",
+                )
+            )
+        throughput = rate * isl * min(1.0, correction)
+        capacity = self._perf.prefill_throughput_per_gpu(isl) * config.prefill_gpus_per_instance
+        return _pool_size("Prefill", throughput, capacity, reasons)
+
+    def _decode(
+        self, rate: float, isl: float, osl: float, correction: float, reasons: list[Reason]
+    ) -> PoolSize | None:
+        config = self._config
+        target_ms = config.target_itl_ms / correction
+        point = self._perf.decode_throughput_per_gpu(target_ms, isl + osl / 2)
+        if not point.feasible:
+            reasons.append(
+                Reason(
+                    ReasonCode.SLA_INFEASIBLE,
+                    f"no decode point meets an ITL of {target_ms:.2f} ms (target_itl_ms "
+                    f"{config.target_itl_ms:g} / correction {correction:.3f}) at context {isl + osl / 2:.0f} "
+                    f"tokens: sized for the fastest, {point.itl_ms:.2f} ms",
+                )
+            )
+        throughput = rate * osl
+        capacity = point.tokens_per_s_per_gpu * config.decode_gpus_per_instance
+        return _pool_size("Decode", throughput, capacity, reasons)
+
+
+def _pool_size(pool: str, throughput: float, capacity: float, reasons: list[Reason]) -> PoolSize | None:
+    if not 0 < capacity < math.inf:
+        reasons.append(
+            Reason(
+                ReasonCode.HOLD_NO_CAPACITY,
+                f"{pool.lower()} capacity is {capacity} tokens/s in the performance model: the pool holds",
+            )
+        )
+        return None
+    demand = throughput / capacity
+    instances = whole_instances(demand)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "%s calculation: throughput=%.1f / capacity=%.1f = %d", pool, throughput, capacity, instances
+        )
+    return PoolSize(instances, demand)
+
+
+_UNKNOWN_TRAFFIC = Reason(ReasonCode.HOLD_UNKNOWN_TRAFFIC, "requests are unknown: both pools hold")
+_NO_TRAFFIC = Reason(ReasonCode.NO_TRAFFIC, "no requests are expected: down to the minimum")

@@ -1,0 +1,61 @@
+"""What a sizing policy is given and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from sagescale.planner.decision import Corrections, LoadForecast, Reason, Sizes
+    from sagescale.planner.load import LoadPredictors
+    from sagescale.planner.observation import Observation
+    from sagescale.planner.window import Window
+
+__all__ = ["Policy", "PoolSize", "Situation", "Sizing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything known at a decision.
+
+    Attributes:
+        observation: As it was given, gauges and counts included.
+        window: The observation's metrics, checked; unknown where they were no possible value.
+        predictors: For a policy that looks further than one interval ahead.
+        load: The forecast one interval ahead.
+        corrections: Factors in use.
+        current: Sizes the pools are meant to have now.
+    """
+
+    observation: Observation
+    window: Window
+    predictors: LoadPredictors
+    load: LoadForecast
+    corrections: Corrections
+    current: Sizes
+
+
+class PoolSize(NamedTuple):
+    """The size a policy asks for, and the demand behind it in instances, not rounded."""
+
+    instances: int
+    demand: float
+
+
+class Sizing(NamedTuple):
+    """What a policy asks for before any constraint; ``None`` holds a pool as it is."""
+
+    prefill: PoolSize | None
+    decode: PoolSize | None
+    reasons: tuple[Reason, ...] = ()
+
+
+class Policy(Protocol):
+    """Sizes both pools. It may keep state of its own, but knows no clock and does no I/O."""
+
+    @property
+    def name(self) -> str:
+        """The name it is configured by."""
+
+    def size(self, situation: Situation) -> Sizing:
+        """Ask for sizes, constraints aside."""

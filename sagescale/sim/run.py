@@ -1,0 +1,68 @@
+"""What one simulated run leaves behind, before anything is computed from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sagescale.perf import ProfileModel
+    from sagescale.planner import AutoscalerConfig, Decision, Observation
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.engine import PoolView, World
+    from sagescale.trace import Trace
+
+__all__ = ["Run", "Tick", "Timing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One planner tick: what it saw, what it decided, and the pools just before it acted."""
+
+    observation: Observation
+    decision: Decision
+    prefill: PoolView
+    decode: PoolView
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Wall time in seconds: the whole call, the planner's part, and the forecasts' part of that."""
+
+    simulate_s: float
+    planner_s: float
+    forecast_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A finished run.
+
+    Attributes:
+        requests: REQUEST records by arrival (``state.REQUEST``): first token, completion, state.
+        completed: indices of the completed requests in order of completion, int32.
+        lifetimes: LIFE records by launch, cut off at the horizon.
+        initial: instances of each pool at time 0.
+        ticks: by time.
+        horizon_s: where GPU-hours end.
+        max_gpus_used: the most GPUs in use at any instant.
+    """
+
+    trace: Trace
+    config: AutoscalerConfig
+    simulator: SimulatorConfig
+    model: ProfileModel
+    world: World
+    requests: NDArray[np.void]
+    completed: NDArray[np.int32]
+    lifetimes: NDArray[np.void]
+    initial: tuple[int, int]
+    ticks: tuple[Tick, ...]
+    horizon_s: float
+    max_gpus_used: int
+    rejected: int
+    timed_out: int
+    timing: Timing
