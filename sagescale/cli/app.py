@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from sagescale import __version__
+from sagescale.cli.config import config_app
 from sagescale.cli.profile import profile_app
+from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
 from sagescale.errors import SagescaleError
 
@@ -21,8 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(simulate)
 app.add_typer(trace_app, name="trace")
 app.add_typer(profile_app, name="profile")
+app.add_typer(config_app, name="config")
 
 
 def _print_version(wanted: bool) -> None:

@@ -95,6 +95,9 @@ class LoadForecast:
     isl: float | None
     osl: float | None
     notes: tuple[str, ...] = ()
+    requests_p90: float | None = None
+    isl_p90: float | None = None
+    osl_p90: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sagescale.planner.decision import LoadForecast
 from sagescale.planner.settings import declared
 
 if TYPE_CHECKING:
-    from sagescale.planner.forecast import Forecast, Predictor
+    from sagescale.planner.forecast import Predictor
     from sagescale.planner.window import Window
 
 __all__ = ["LoadPredictors", "make_load_predictors"]
@@ -45,17 +45,20 @@ class LoadPredictors:
         self.osl.observe(self.last_osl)
 
     def forecast(self, horizon: int = 1) -> LoadForecast:
-        """Return the means expected ``horizon`` intervals ahead; it changes nothing."""
+        """Return what is expected ``horizon`` intervals ahead; it changes nothing."""
         notes: list[str] = []
-        requests = _mean("requests", self.requests.forecast(horizon), notes)
-        isl = _mean("isl", self.isl.forecast(horizon), notes)
-        osl = _mean("osl", self.osl.forecast(horizon), notes)
+        requests = _expected("requests", self.requests, horizon, notes)
+        isl = _expected("isl", self.isl, horizon, notes)
+        osl = _expected("osl", self.osl, horizon, notes)
         return LoadForecast(
-            requests=requests,
+            requests=requests[0],
             # A request has a token each way at least; a trend that ends below is no forecast.
-            isl=self.last_isl if isl is None or isl < 1 else isl,
-            osl=self.last_osl if osl is None or osl < 1 else osl,
+            isl=self.last_isl if isl[0] is None or isl[0] < 1 else isl[0],
+            osl=self.last_osl if osl[0] is None or osl[0] < 1 else osl[0],
             notes=tuple(notes),
+            requests_p90=requests[1],
+            isl_p90=isl[1],
+            osl_p90=osl[1],
         )
 
 
@@ -88,9 +91,16 @@ def make_load_predictors(config: AutoscalerConfig) -> LoadPredictors:
     return LoadPredictors(requests, isl, osl)
 
 
-def _mean(name: str, forecast: Forecast | None, notes: list[str]) -> float | None:
+_UNKNOWN: tuple[float | None, float | None] = (None, None)
+
+
+def _expected(
+    name: str, predictor: Predictor, horizon: int, notes: list[str]
+) -> tuple[float | None, float | None]:
+    """Mean and 90th percentile of one series."""
+    forecast = predictor.forecast(horizon)
     if forecast is None:
-        return None
+        return _UNKNOWN
     if forecast.note:
         notes.append(f"{name}: {forecast.note}")
-    return forecast.mean[-1]
+    return forecast.mean[-1], forecast.quantile(0.9)

@@ -1,0 +1,83 @@
+"""What a simulation is made of, from the command line's words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from sagescale.perf import Profile
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.run import Run
+    from sagescale.trace import Trace, TransformSpec
+
+__all__ = ["Setup", "choose_profile", "load_setup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A trace, transformed; the engines, overridden; and both configurations, resolved."""
+
+    trace: Trace
+    profile: Profile
+    config: AutoscalerConfig
+    simulator: SimulatorConfig
+
+    def warnings(self, run: Run) -> list[str]:
+        """What the reader of a run's result should know, one line each (the trace's own come first)."""
+        found = []
+        if run.rejected:
+            found.append(
+                f"{run.rejected} requests are larger than the KV memory of {run.world.max_kv_tokens} tokens "
+                "(isl + osl): rejected at arrival and counted unfinished"
+            )
+        if self.simulator.first_token == "decode":
+            found.append("first tokens come from decode (first_token: decode): TTFT includes hand-off and a step")
+        if self.config.no_operation:
+            found.append("no_operation: decisions were made but not acted on; the pools stayed as they began")
+        unfinished = len(run.requests) - len(run.completed) - run.rejected - run.timed_out
+        if unfinished:
+            found.append(f"{unfinished} requests could never be served: work was left when nothing could proceed")
+        return found
+
+
+def choose_profile(name: str | None, profile_data_dir: str | None) -> Profile:
+    """Load the engines: ``--profile``, else ``profile_data_dir``, else the default profile.
+
+    Raises:
+        InputError: there is no such profile, or its data cannot be read.
+    """
+    from sagescale.perf import DEFAULT_PROFILE, load_profile, profile_from_source
+
+    if name is None and profile_data_dir is not None:
+        return profile_from_source(profile_data_dir)
+    return load_profile(DEFAULT_PROFILE if name is None else name)
+
+
+def load_setup(
+    trace: str, profile: str | None, files: Sequence[Path], overrides: Sequence[str], transforms: TransformSpec
+) -> Setup:
+    """Read and check everything a simulation needs.
+
+    Raises:
+        InputError: something is wrong with it; the message says what and where.
+    """
+    from sagescale.perf import ProfileModel
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.loading import autoscaler_config, load_settings
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.world import with_overrides
+    from sagescale.trace import apply_transforms, read_trace
+
+    settings = load_settings((AutoscalerConfig, SimulatorConfig), files, overrides)
+    simulator = settings.build(SimulatorConfig)
+    data = settings.given[AutoscalerConfig].get("profile_data_dir")
+    engines = choose_profile(profile, None if data is None or data.value is None else str(data.value))
+    engines = with_overrides(engines, simulator)
+    config = autoscaler_config(settings, ProfileModel(engines))
+    requests = apply_transforms(read_trace(trace), transforms)
+    return Setup(requests, engines, config, simulator)

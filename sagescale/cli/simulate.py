@@ -1,0 +1,115 @@
+"""``sagescale simulate``: replay a trace through modelled pools under the planner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagescale.cli.transform_options import (
+    JitterOption,
+    RateScaleOption,
+    SeedOption,
+    SliceOption,
+    SpeedupOption,
+    TileOption,
+    transform_spec,
+)
+
+__all__ = ["simulate"]
+
+_OUTPUTS = "Output files"
+
+
+def simulate(
+    trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME|FILE", help="Engines to model; see `sagescale profile list`."),
+    ] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML configuration; repeatable.")
+    ] = None,
+    predictor: Annotated[
+        str | None, typer.Option("--predictor", metavar="P", help="Short for --set load_predictor_type=P.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", metavar="Q", help="Short for --set policy=Q.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of `sagescale config show`; repeatable."),
+    ] = None,
+    until_s: Annotated[
+        float | None, typer.Option("--until-s", metavar="S", help="Short for --set until_s=S.")
+    ] = None,
+    slice_text: SliceOption = None,
+    rate_scale: RateScaleOption = 1.0,
+    speedup: SpeedupOption = 1.0,
+    tile: TileOption = 1,
+    jitter_s: JitterOption = 30.0,
+    seed: SeedOption = 0,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Result document.", rich_help_panel=_OUTPUTS)
+    ] = None,
+    timeline_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--timeline", metavar="OUT.csv", help="The run tick by tick.", rich_help_panel=_OUTPUTS
+        ),
+    ] = None,
+    requests_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--requests", metavar="OUT.parquet", help="Every request's latencies.", rich_help_panel=_OUTPUTS
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log every decision, in the guide's words.")
+    ] = False,
+) -> None:
+    """Replay a trace through modelled prefill and decode pools under the planner, and report.
+
+    Shows attainment against the SLA, latencies, GPU-hours and how the pools moved.
+    """
+    from rich.console import Console
+
+    from sagescale.cli.logs import log_to_stderr
+    from sagescale.cli.outputs import write_json
+    from sagescale.cli.progress import simulation_progress
+    from sagescale.cli.setup import load_setup
+    from sagescale.files import check_writable
+    from sagescale.report.terminal import print_run
+    from sagescale.sim.export import write_requests, write_timeline
+    from sagescale.sim.result import configuration, result_document, run_document
+    from sagescale.sim.simulate import simulate as run_simulation
+
+    # Everything that can be refused is refused before the work begins.
+    for path in (json_out, timeline_out, requests_out):
+        if path is not None:
+            check_writable(path)
+    spec = transform_spec(
+        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
+    )
+    shorts = {"load_predictor_type": predictor, "policy": policy, "until_s": until_s}
+    given = [*(overrides or []), *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
+    setup = load_setup(trace, profile, config or [], given, spec)
+    if verbose:
+        log_to_stderr()
+    with simulation_progress(setup.trace.duration_s) as progress:
+        run = run_simulation(setup.trace, setup.profile, setup.config, setup.simulator, progress=progress)
+    document = result_document(
+        setup.trace,
+        setup.profile,
+        configuration(setup.config, setup.simulator),
+        [run_document(run, f"{setup.config.policy}/{setup.config.load_predictor_type}")],
+        setup.warnings(run),
+    )
+    if json_out is not None:
+        write_json(json_out, document)
+    if timeline_out is not None:
+        write_timeline(timeline_out, document["runs"][0]["timeline"])
+    if requests_out is not None:
+        write_requests(requests_out, run)
+    print_run(document, Console())

@@ -1,0 +1,61 @@
+"""The planner's reason codes in words, and which of them are limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagescale.report.formats import known, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["causes", "limits", "times"]
+
+_MOVES = ("scale_up", "scale_down", "steady")
+"""What was done; every other code says why."""
+
+_WORDS = {
+    "no_traffic": "no traffic",
+    "hold_unknown_traffic": "held, traffic unknown",
+    "hold_unknown_lengths": "held, lengths unknown",
+    "hold_no_capacity": "held, no capacity in the profile",
+    "invalid_metric": "metric refused as invalid",
+    "replicas_changed": "instances changed by others",
+    "no_decode_ready": "no decode instance ready",
+    "correction_bounded": "correction at its bound",
+    "target_ttft_unreachable": "a lone prompt exceeds the TTFT target",
+    "sla_infeasible": "no decode point meets the ITL target",
+    "forecast_note": "predictor fell back or made a note",
+    "within_tolerance": "within tolerance",
+    "stabilised": "held back by stabilisation",
+    "at_min_prefill": "raised to min_prefill_instances",
+    "at_min_decode": "raised to min_decode_instances",
+    "at_max_prefill": "cut to max_prefill_instances",
+    "at_max_decode": "cut to max_decode_instances",
+    "gpu_budget": "cut to max_gpu_budget",
+    "dry_run": "dry run, not acted on",
+}
+
+_LIMITS = {
+    "gpu_budget": "max_gpu_budget",
+    "at_max_prefill": "max_prefill_instances",
+    "at_max_decode": "max_decode_instances",
+}
+
+
+def times(reasons: Mapping[str, int], code: str) -> int:
+    """Return how often a code was given; 0 where that is unknown."""
+    return int(known(reasons.get(code)) or 0)
+
+
+def causes(reasons: Mapping[str, int], most: int) -> list[tuple[int, str]]:
+    """Return the ``most`` frequent causes as (times, words), most frequent first, ties by code."""
+    counted = [(times(reasons, code), code) for code in reasons if code not in _MOVES]
+    ranked = sorted((pair for pair in counted if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
+    return [(number, _WORDS.get(code, plain(code).replace("_", " "))) for number, code in ranked[:most]]
+
+
+def limits(reasons: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Return the limits that cut a size as (times, configuration key), most frequent first."""
+    counted = [(times(reasons, code), key) for code, key in _LIMITS.items()]
+    return sorted((pair for pair in counted if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))

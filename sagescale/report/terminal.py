@@ -1,0 +1,311 @@
+"""What ``simulate`` prints: one run on one screen, the answer first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from sagescale.report.formats import (
+    NOTHING,
+    count,
+    duration,
+    figure,
+    given,
+    known,
+    plain,
+    plural,
+    share,
+    signed,
+)
+from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
+from sagescale.report.over_time import print_over_time
+from sagescale.report.reasons import causes, limits, times
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sagescale.document import Latency, ProfileInfo, ResultDocument, RunDocument, TraceInfo
+
+__all__ = ["print_run"]
+
+_PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "max")
+_HELD = 0.99
+"""From this attainment on the headline is blue: at most one request in a hundred misses, as p99 puts it."""
+
+_MOST_CAUSES = 5
+
+
+def print_run(document: ResultDocument, console: Console) -> None:
+    """Print the first run of a document.
+
+    Fits a terminal of 80 columns or more, and a pipe: without colour nothing but colour is lost. What is
+    not defined prints as "–"; no document, however odd its values, raises.
+
+    Args:
+        document: the results; only its first run is printed.
+        console: where to; its width and encoding are kept to.
+    """
+    page = Page(console)
+    _print_trace(page, document["trace"])
+    _print_profile(page, document["profile"])
+    if not document["runs"]:
+        page.field("runs", "none")
+        _print_warnings(page, document["warnings"])
+        return
+    run = document["runs"][0]
+    interval_s = _interval_s(document, run)
+    _print_planner(page, document, run, interval_s)
+    page.blank()
+    _print_attainment(page, document, run)
+    page.blank()
+    _print_latency(page, run)
+    page.blank()
+    _print_requests(page, run)
+    _print_gpus(page, document, run)
+    _print_scaling(page, run)
+    page.blank()
+    print_over_time(page, run, interval_s)
+    page.blank()
+    _print_forecast(page, run, interval_s)
+    _print_timing(page, run)
+    _print_warnings(page, document["warnings"])
+
+
+def _setting(document: ResultDocument, run: RunDocument, key: str) -> object:
+    """Return a configuration value of the run: its own, else the document's."""
+    return (run["config"] or {}).get(key, (document["config"] or {}).get(key))
+
+
+def _number(document: ResultDocument, run: RunDocument, key: str) -> float | None:
+    value = _setting(document, run, key)
+    return known(value) if isinstance(value, int | float) else None
+
+
+def _interval_s(document: ResultDocument, run: RunDocument) -> float | None:
+    """Return seconds between ticks: as configured, else as found (the first tick ends the first window)."""
+    configured = _number(document, run, "adjustment_interval_sec")
+    time_s = run["timeline"]["time_s"]
+    first = known(time_s[0]) if time_s else None
+    return next((each for each in (configured, first) if each is not None and each > 0), None)
+
+
+def _print_trace(page: Page, trace: TraceInfo) -> None:
+    requests, duration_s = known(trace["requests"]), known(trace["duration_s"])
+    rate = requests / duration_s if requests is not None and duration_s else None
+    page.field(
+        "trace",
+        Text(plain(trace["path"] or NOTHING), style=STRONG),
+        plural(requests, "request"),
+        duration(duration_s),
+        f"{figure(rate)} requests/s",
+        *(plain(step) for step in trace["transform"] or ()),
+    )
+
+
+def _print_profile(page: Page, profile: ProfileInfo) -> None:
+    page.field(
+        "profile",
+        Text(plain(profile["name"] or NOTHING), style=STRONG),
+        " ".join(plain(word) for word in (profile["engine"], profile["gpu"]) if word),
+        f"GPUs an instance: prefill {count(profile['prefill_gpus_per_instance'])}, "
+        f"decode {count(profile['decode_gpus_per_instance'])}",
+    )
+    if profile["assumed"]:
+        assumed = ", ".join(_assumed(profile, name) for name in profile["assumed"])
+        page.field("", Text(f"assumed, not measured: {assumed}", style=DIM))
+
+
+def _assumed(profile: ProfileInfo, name: str) -> str:
+    if name == "max_num_seqs":
+        return f"{name} {count(profile['max_num_seqs'])}"
+    if name == "max_kv_tokens":
+        tokens = profile["max_kv_tokens"]
+        return f"{name} {'unlimited' if tokens is None else count(tokens)}"
+    return plain(name)
+
+
+def _print_planner(page: Page, document: ResultDocument, run: RunDocument, interval_s: float | None) -> None:
+    startup = _setting(document, run, "startup_delay_s")
+    startup_s = _number(document, run, "startup_delay_s")
+    first_token = _setting(document, run, "first_token")
+    initial = run["initial"] or {}
+    page.field(
+        "planner",
+        Text(plain(run["policy"] or NOTHING), style=STRONG).append(" policy", style="not bold"),
+        Text(plain(run["predictor"] or NOTHING), style=STRONG).append(" predictor", style="not bold"),
+        f"decides every {duration(interval_s)}",
+        "" if startup is None else f"startup {plain(startup) if startup_s is None else duration(startup_s)}",
+        f"starts at {count(initial.get('prefill'))} prefill, {count(initial.get('decode'))} decode",
+        "" if first_token is None else f"first token from {plain(first_token)}",
+        *(f"{plain(key)}={plain(value)}" for key, value in (run["config"] or {}).items()),
+    )
+
+
+def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) -> None:
+    sla = run["sla"]
+    attainment = known(sla["attainment"])
+    held = attainment is None or attainment >= _HELD
+    headline = Text(
+        f"{'' if held else MARK + ' '}{share(attainment)}", style=f"bold {GOOD}" if held else POOR
+    )
+    targets = f"TTFT {given(sla['target_ttft_ms'])} ms, ITL {given(sla['target_itl_ms'])} ms"
+    page.field("attainment", headline.append(f"  (target {targets})", style="not bold default"))
+    page.field(
+        "",
+        f"TTFT met {share(sla['ttft_attainment'])}",
+        f"ITL met {share(sla['itl_attainment'])}",
+        f"goodput {figure(sla['goodput_rps'])} requests/s",
+    )
+    if attainment is not None and attainment < 1:
+        page.field("", Text(f"{_blame(run)}; {_limited(document, run)}."))
+
+
+def _blame(run: RunDocument) -> str:
+    """Say which side of the SLA fails most."""
+    sla = run["sla"]
+    ttft, itl = known(sla["ttft_attainment"]), known(sla["itl_attainment"])
+    if ttft is None or itl is None:
+        return "Not every request was within its targets"
+    missed = {"TTFT": 1.0 - ttft, "ITL": 1.0 - itl}
+    if ttft == itl:
+        return f"TTFT and ITL fail alike: each misses {share(missed['ITL'])} of requests"
+    worse, better = ("TTFT", "ITL") if ttft < itl else ("ITL", "TTFT")
+    return f"{worse} fails most: {share(missed[worse])} of requests miss it, {share(missed[better])} miss {better}"
+
+
+def _limited(document: ResultDocument, run: RunDocument) -> str:
+    """Say what kept the pools from growing, as far as the planner's reasons tell."""
+    reasons = run["reasons"] or {}
+    of = f"of {plural(run['scaling']['ticks'], 'decision')}"
+    said = [
+        f"{words} in {count(number)} {of}"
+        for code, words in (
+            ("target_ttft_unreachable", "a lone prompt of mean length exceeds the TTFT target"),
+            ("sla_infeasible", "no decode point meets the ITL target"),
+        )
+        if (number := times(reasons, code))
+    ]
+    said += [
+        f"{key} {count(_number(document, run, key))} cut the sizes in {count(number)} {of}"
+        for number, key in limits(reasons)
+    ]
+    return ", ".join(said) or "no budget or instance limit was in the way"
+
+
+def _print_latency(page: Page, run: RunDocument) -> None:
+    sla = run["sla"]
+    rows = [
+        _latency_row("TTFT", run["ttft_ms"], sla["target_ttft_ms"]),
+        _latency_row("ITL", run["itl_ms"], sla["target_itl_ms"]),
+        _latency_row("E2E", run["e2e_ms"], None),
+    ]
+    page.table("latency", (*_PERCENTILES, f"target ({MARK} above)"), rows)
+
+
+def _latency_row(name: str, latency: Latency, target_ms: float | None) -> tuple[str, list[Text]]:
+    """Write one distribution in the unit that suits its largest value."""
+    values = [
+        known(latency["mean"]),
+        known(latency["p50"]),
+        known(latency["p90"]),
+        known(latency["p95"]),
+        known(latency["p99"]),
+        known(latency["max"]),
+    ]
+    target = known(target_ms)
+    largest = max((value for value in values if value is not None), default=0.0)
+    unit, unit_ms = ("ms", 1.0) if largest < 1e5 else ("s", 1e3) if largest < 1e8 else ("h", 3.6e6)
+    cells = []
+    for value in values:
+        over = value is not None and target is not None and value > target
+        shown = figure(None if value is None else value / unit_ms)
+        cells.append(Text(f"{MARK} {shown}", style=POOR) if over else Text(shown))
+    cells.append(Text(given(None if target is None else target / unit_ms), style=DIM))
+    return f"{name}, {unit}", cells
+
+
+def _print_requests(page: Page, run: RunDocument) -> None:
+    requests = run["requests"]
+    unfinished = f"{count(requests['unfinished'])} unfinished"
+    page.field(
+        "requests",
+        f"{count(requests['arrived'])} arrived",
+        f"{count(requests['completed'])} completed",
+        Text(f"{MARK} {unfinished}, each a miss", style=POOR)
+        if known(requests["unfinished"])
+        else unfinished,
+        *(
+            Text(f"{count(number)} {words}", style=POOR)
+            for number, words in (
+                (known(requests["rejected"]), "rejected as too large"),
+                (known(requests["timed_out"]), "timed out"),
+                (known(requests["restarted"]), "restarted"),
+            )
+            if number
+        ),
+    )
+
+
+def _print_gpus(page: Page, document: ResultDocument, run: RunDocument) -> None:
+    hours = run["gpu_hours"]
+    budget = _number(document, run, "max_gpu_budget")
+    peak = f"peak {plural(run['scaling']['max_gpus'], 'GPU')}"
+    page.field(
+        "GPU-hours",
+        Text(figure(hours["total"]), style=STRONG),
+        f"prefill {figure(hours['prefill'])}, decode {figure(hours['decode'])}",
+        f"{figure(run['ratio_to_lower_bound'])} × the lower bound {figure(run['lower_bound_gpu_hours'])}",
+        peak if budget is None else f"{peak} of a budget of {count(budget)}",
+    )
+
+
+def _print_scaling(page: Page, run: RunDocument) -> None:
+    scaling, reasons = run["scaling"], run["reasons"] or {}
+    page.field(
+        "scaling",
+        plural(scaling["ticks"], "tick"),
+        f"{plural(scaling['changes'], 'change')} "
+        f"({count(times(reasons, 'scale_up'))} up, {count(times(reasons, 'scale_down'))} down)",
+        f"launched {count(scaling['prefill_launched'])} prefill, {count(scaling['decode_launched'])} decode",
+    )
+    given = [f"{count(number)}× {words}" for number, words in causes(reasons, _MOST_CAUSES)]
+    if given:
+        page.field("why", *given)
+    elif known(scaling["ticks"]):
+        page.field("why", "sizes as forecast: no limit or exception changed one")
+
+
+def _print_forecast(page: Page, run: RunDocument, interval_s: float | None) -> None:
+    scores = run["forecast"]
+    named = (
+        (
+            "requests",
+            scores["requests"],
+            " a window" if interval_s is None else f" per {duration(interval_s)}",
+        ),
+        ("ISL", scores["isl"], " tokens"),
+        ("OSL", scores["osl"], " tokens"),
+    )
+    parts = [
+        f"{name} {share(score['mape'], 1)} (bias {signed(score['bias'])}{unit})"
+        for name, score, unit in named
+        if known(score["mape"]) is not None or known(score["bias"]) is not None
+    ]
+    page.field("forecast", *((f"MAPE {parts[0]}", *parts[1:]) if parts else (f"{NOTHING}, nothing scored",)))
+
+
+def _print_timing(page: Page, run: RunDocument) -> None:
+    timing = run["timing"]
+    planner, forecasts = duration(timing["planner_s"]), duration(timing["forecast_s"])
+    page.field(
+        "simulated",
+        Text(f"{duration(run['horizon_s'])} in {duration(timing['simulate_s'])}", style=DIM),
+        Text(f"planner {planner}, of it forecasts {forecasts}", style=DIM),
+        Text(f"{count(timing['requests_per_s'])} requests/s", style=DIM),
+    )
+
+
+def _print_warnings(page: Page, warnings: list[str]) -> None:
+    for warning in warnings or ():
+        page.field("warning", Text(f"{MARK} {plain(warning)}", style=POOR))

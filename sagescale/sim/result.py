@@ -1,0 +1,163 @@
+"""The result document of simulated runs (DESIGN 8)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import sagescale
+from sagescale.document import (
+    SCHEMA_VERSION,
+    ProfileInfo,
+    RequestCounts,
+    ResultDocument,
+    RunDocument,
+    ScalingCounts,
+    TimingInfo,
+    TraceInfo,
+)
+from sagescale.sim.bound import lower_bound
+from sagescale.sim.measures import Served, forecast_scores, gpu_hours, latency
+from sagescale.sim.timeline import timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sagescale.perf import Profile
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.run import Run
+    from sagescale.trace import Trace
+
+__all__ = ["configuration", "result_document", "run_document"]
+
+
+def run_document(run: Run, name: str, differs: Mapping[str, object] | None = None) -> RunDocument:
+    """Measure one run.
+
+    Args:
+        run: the run.
+        name: what tells it from its siblings.
+        differs: the configuration keys in which it differs from its siblings.
+    """
+    began = time.perf_counter()
+    served = Served(run)
+    arrived, completed = len(run.requests), len(run.completed)
+    hours = gpu_hours(run)
+    bound = lower_bound(run).gpu_hours
+    launched = run.lifetimes["prefill"]
+    moved = [tick for tick in run.ticks if tick.decision.targets != tick.decision.current]
+    document = RunDocument(
+        name=name,
+        policy=run.config.policy,
+        predictor=run.config.load_predictor_type,
+        config={key: _plain(value) for key, value in (differs or {}).items()},
+        initial={"prefill": run.initial[0], "decode": run.initial[1]},
+        horizon_s=run.horizon_s,
+        requests=RequestCounts(
+            arrived=arrived,
+            completed=completed,
+            unfinished=arrived - completed,
+            restarted=0,
+            rejected=run.rejected,
+            timed_out=run.timed_out,
+        ),
+        sla=served.sla(),
+        ttft_ms=latency(served.ttft_ms()),
+        itl_ms=latency(served.itl_ms()),
+        e2e_ms=latency(served.e2e_ms()),
+        gpu_hours=hours,
+        lower_bound_gpu_hours=bound,
+        ratio_to_lower_bound=hours["total"] / bound if bound > 0 else None,
+        scaling=ScalingCounts(
+            ticks=len(run.ticks),
+            changes=len(moved),
+            prefill_launched=int(launched.sum()) - run.initial[0],
+            decode_launched=int((~launched).sum()) - run.initial[1],
+            max_gpus=run.max_gpus_used,
+        ),
+        forecast=forecast_scores(run.ticks),
+        reasons=dict(
+            Counter(str(reason.code) for tick in run.ticks for reason in tick.decision.reasons).most_common()
+        ),
+        timeline=timeline(run),
+        timing=TimingInfo(simulate_s=0.0, planner_s=0.0, forecast_s=0.0, requests_per_s=0.0),
+    )
+    simulate_s = run.timing.simulate_s + time.perf_counter() - began
+    document["timing"] = TimingInfo(
+        simulate_s=simulate_s,
+        planner_s=run.timing.planner_s,
+        forecast_s=run.timing.forecast_s,
+        requests_per_s=arrived / simulate_s,
+    )
+    return document
+
+
+def result_document(
+    trace: Trace,
+    profile: Profile,
+    config: Mapping[str, object],
+    runs: Sequence[RunDocument],
+    warnings: Sequence[str] = (),
+) -> ResultDocument:
+    """Put runs of one trace on one profile together.
+
+    Args:
+        trace: the requests served.
+        profile: the engines modelled, overrides applied.
+        config: the resolved configuration (see :func:`configuration`).
+        runs: their documents.
+        warnings: what their reader should know, one line each.
+    """
+    decode = profile.decode
+    return ResultDocument(
+        schema_version=SCHEMA_VERSION,
+        sagescale=sagescale.__version__,
+        trace=TraceInfo(
+            path=trace.path,
+            sha256=trace.sha256,
+            format=trace.format,
+            requests=len(trace),
+            duration_s=trace.duration_s,
+            transform=list(trace.transforms),
+        ),
+        profile=ProfileInfo(
+            name=profile.name,
+            model=profile.model,
+            gpu=profile.gpu,
+            engine=f"{profile.engine} {profile.engine_version}".strip(),
+            source=profile.source.title,
+            licence=profile.source.licence,
+            prefill_gpus_per_instance=profile.prefill.gpus_per_instance,
+            decode_gpus_per_instance=decode.gpus_per_instance,
+            max_num_seqs=decode.max_num_seqs,
+            max_kv_tokens=decode.max_kv_tokens,
+            assumed=list(profile.assumed),
+        ),
+        config=dict(config),
+        warnings=[*trace.warnings, *warnings],
+        lower_bound_gpu_hours=min((run["lower_bound_gpu_hours"] for run in runs), default=0.0),
+        runs=list(runs),
+    )
+
+
+def configuration(config: AutoscalerConfig, simulator: SimulatorConfig) -> dict[str, object]:
+    """Return every key of both configurations with its resolved value, in plain JSON types."""
+    keys: dict[str, object] = {}
+    for part in (config, simulator):
+        for field in dataclasses.fields(part):
+            keys[field.name] = _plain(getattr(part, field.name))
+    return keys
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value)
