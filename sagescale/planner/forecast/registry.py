@@ -1,0 +1,112 @@
+"""Predictors by name: the built-in ones, and those other packages offer as entry points.
+
+A package adds a predictor with
+
+    [project.entry-points."sagescale.predictors"]
+    my_predictor = "my_package.module:MyPredictor"
+
+where the object is called with one `PredictorOptions` and returns a `Predictor`. Entry points are read
+when a name is not built in or when names are listed, never at import. A built-in name cannot be replaced.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from math import inf
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError, did_you_mean
+from sagescale.planner.forecast.protocol import Predictor, PredictorOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from importlib.metadata import EntryPoint
+
+__all__ = ["DEFAULT_WINDOW", "ENTRY_POINT_GROUP", "make_predictor", "predictor_names"]
+
+DEFAULT_WINDOW = 10
+"""`prediction_window_size` of the guide: what bounds moving_average and exponential_smoothing, in windows."""
+
+ENTRY_POINT_GROUP = "sagescale.predictors"
+
+# name -> (module, class); imported when asked for, so that `constant` never pays for statsmodels
+_BUILT_IN = {
+    "constant": ("constant", "ConstantPredictor"),
+    "moving_average": ("moving_average", "MovingAveragePredictor"),
+    "exponential_smoothing": ("exponential_smoothing", "ExponentialSmoothingPredictor"),
+    "arima": ("arima", "ArimaPredictor"),
+    "prophet": ("prophet", "ProphetPredictor"),
+    "kalman": ("kalman", "KalmanPredictor"),
+    "seasonal_naive": ("seasonal_naive", "SeasonalNaivePredictor"),
+}
+
+
+def predictor_names() -> tuple[str, ...]:
+    """Return every name `make_predictor` knows: built-in ones first, then others' in sorted order."""
+    return (*_BUILT_IN, *sorted(set(_entry_points()) - set(_BUILT_IN)))
+
+
+def make_predictor(
+    name: str,
+    *,
+    interval_s: float,
+    window_size: int | None = None,
+    season_s: float | None = None,
+    seed: int = 0,
+) -> Predictor:
+    """Make the predictor called `name`; one serves one series.
+
+    Args:
+        name: One of `predictor_names()`.
+        interval_s: Length of a window, s.
+        window_size: History in windows, only where the user gave one. `None` is 10 for moving_average and
+            exponential_smoothing and each fitted predictor's own default.
+        season_s: Period of the load, s, where the user knows it; at least two windows.
+        seed: For predictors that draw random numbers (none of the built-in ones does).
+
+    Raises:
+        InputError: The name is unknown, an option is out of range, or another package's predictor does not
+            load.
+    """
+    if not 0.0 < interval_s < inf:
+        raise InputError(f"predictor {name}: interval_s is {interval_s}, expected a number > 0")
+    if window_size is not None and window_size < 1:
+        raise InputError(f"predictor {name}: window_size is {window_size}, expected at least 1 window")
+    if season_s is not None and not 2 * interval_s <= season_s < inf:
+        raise InputError(
+            f"predictor {name}: season_s is {season_s}, expected at least two windows ({2 * interval_s:g} s)"
+        )
+    options = PredictorOptions(interval_s, window_size, season_s, seed)
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        factory: Callable[[PredictorOptions], Predictor] = getattr(
+            import_module(f"{__package__}.{module}"), attribute
+        )
+        return factory(options)
+    others = _entry_points()
+    if name not in others:
+        known = predictor_names()
+        raise InputError(
+            f"predictor '{name}' is unknown, expected one of {', '.join(known)}{did_you_mean(name, known)}"
+        )
+    return _from_entry_point(others[name], options)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # reads every installed package's metadata: not at import
+
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _from_entry_point(point: EntryPoint, options: PredictorOptions) -> Predictor:
+    where = f"predictor '{point.name}' (entry point {point.value})"
+    try:
+        made = point.load()(options)
+    except Exception as error:
+        raise InputError(f"{where} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(made, Predictor):
+        raise InputError(
+            f"{where} gives a {type(made).__name__}, expected an object with name, refits, cadence, "
+            "observe(value) and forecast(horizon)"
+        )
+    return made
