@@ -36,12 +36,16 @@ class Setup:
                 "(isl + osl): rejected at arrival and counted unfinished"
             )
         if self.simulator.first_token == "decode":
-            found.append("first tokens come from decode (first_token: decode): TTFT includes hand-off and a step")
+            found.append(
+                "first tokens come from decode (first_token: decode): TTFT includes hand-off and a step"
+            )
         if self.config.no_operation:
             found.append("no_operation: decisions were made but not acted on; the pools stayed as they began")
         unfinished = len(run.requests) - len(run.completed) - run.rejected - run.timed_out
         if unfinished:
-            found.append(f"{unfinished} requests could never be served: work was left when nothing could proceed")
+            found.append(
+                f"{unfinished} requests could never be served: work was left when nothing could proceed"
+            )
         return found
 
 
@@ -59,7 +63,11 @@ def choose_profile(name: str | None, profile_data_dir: str | None) -> Profile:
 
 
 def load_setup(
-    trace: str, profile: str | None, files: Sequence[Path], overrides: Sequence[str], transforms: TransformSpec
+    trace: str,
+    profile: str | None,
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    transforms: TransformSpec,
 ) -> Setup:
     """Read and check everything a simulation needs.
 

@@ -26,7 +26,9 @@ def simulate(
     trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
     profile: Annotated[
         str | None,
-        typer.Option("--profile", metavar="NAME|FILE", help="Engines to model; see `sagescale profile list`."),
+        typer.Option(
+            "--profile", metavar="NAME|FILE", help="Engines to model; see `sagescale profile list`."
+        ),
     ] = None,
     config: Annotated[
         list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML configuration; repeatable.")
@@ -55,9 +57,7 @@ def simulate(
     ] = None,
     timeline_out: Annotated[
         Path | None,
-        typer.Option(
-            "--timeline", metavar="OUT.csv", help="The run tick by tick.", rich_help_panel=_OUTPUTS
-        ),
+        typer.Option("--timeline", metavar="OUT.csv", help="The run tick by tick.", rich_help_panel=_OUTPUTS),
     ] = None,
     requests_out: Annotated[
         Path | None,

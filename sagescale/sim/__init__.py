@@ -1,0 +1,1 @@
+"""The discrete-event simulator: a trace through modelled pools under the planner."""

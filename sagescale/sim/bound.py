@@ -130,11 +130,18 @@ def step_minorant(world: World, least_held: float, weights: NDArray[np.float64])
     breaks = world.breaks[1:, 1:-1]
     ends = [low, np.maximum(breaks, low)]
     if world.max_kv_tokens is not None:
-        ends = [np.minimum(np.concatenate([*ends, np.full_like(n, world.max_kv_tokens)], axis=1), world.max_kv_tokens)]
+        ends = [
+            np.minimum(
+                np.concatenate([*ends, np.full_like(n, world.max_kv_tokens)], axis=1), world.max_kv_tokens
+            )
+        ]
         ends[0] = np.maximum(ends[0], np.minimum(low, world.max_kv_tokens))
     kv = np.concatenate(ends, axis=1)
     segment = (kv[:, :, None] >= world.breaks[1:, None, 1:-1]).sum(axis=2)
-    time_s = np.take_along_axis(world.base_s[1:], segment, 1) + np.take_along_axis(world.slope_s[1:], segment, 1) * kv
+    time_s = (
+        np.take_along_axis(world.base_s[1:], segment, 1)
+        + np.take_along_axis(world.slope_s[1:], segment, 1) * kv
+    )
     rows = np.column_stack([np.ones(kv.size), np.broadcast_to(n, kv.shape).ravel(), kv.ravel()])
     bounds = time_s.ravel()
     if world.max_kv_tokens is None:
@@ -159,7 +166,7 @@ def _largest_minorant(
     objective = -(weights / scale)
     norm = np.abs(objective).max()
     chosen = np.unique(np.concatenate([np.linspace(0, len(rows) - 1, 400).astype(np.int64), [len(rows) - 1]]))
-    best = np.zeros(rows.shape[1])
+    best: NDArray[np.float64] = np.zeros(rows.shape[1])
     for _ in range(30):
         solved = linprog(
             objective / norm,
@@ -168,7 +175,7 @@ def _largest_minorant(
             bounds=[(0, None), (None, None), (None, None)],
             method="highs",
         )
-        if not solved.success:
+        if solved.x is None:
             break
         best = solved.x
         excess = unit @ best - bounds
@@ -181,4 +188,5 @@ def _largest_minorant(
     if above.any():
         positive = bounds[above] > 0.0
         best = best * (float((bounds[above] / reached[above]).min()) if positive.all() else 0.0)
-    return best / scale
+    coefficients: NDArray[np.float64] = best / scale
+    return coefficients

@@ -28,7 +28,7 @@ class TimeSpans:
         if value is None:
             return cls(())
         if not isinstance(value, str):
-            raise ValueError(_EXPECTED)
+            raise ValueError(_EXPECTED)  # noqa: TRY004  # the protocol of settings.setting(parse=...)
         spans = []
         for part in filter(None, value.split(",")):
             start, _, end = part.partition(":")

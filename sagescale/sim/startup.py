@@ -45,7 +45,7 @@ class StartupDelay:
         elif isinstance(value, str):
             text = value if ":" in value else f"constant:s={value}"
         else:
-            raise ValueError(_EXPECTED)
+            raise ValueError(_EXPECTED)  # noqa: TRY004  # the protocol of settings.setting(parse=...)
         kind, _, rest = text.partition(":")
         given = dict(part.partition("=")[::2] for part in rest.split(","))
         if kind not in _FORMS or set(given) != set(_FORMS[kind]):
@@ -56,7 +56,9 @@ class StartupDelay:
             raise ValueError(_EXPECTED) from None
         if not all(math.isfinite(number) and number >= 0 for number in parameters):
             raise ValueError(f"{_EXPECTED}, each finite and at least 0")
-        if len(parameters) == 2 and (parameters[0] > parameters[1] or (kind == "lognormal" and not parameters[0])):
+        if len(parameters) == 2 and (
+            parameters[0] > parameters[1] or (kind == "lognormal" and not parameters[0])
+        ):
             names = _FORMS[kind]
             raise ValueError(f"expected {names[0]} <= {names[1]}, and a median above 0")
         return cls(kind, parameters)

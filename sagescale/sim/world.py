@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from sagescale.perf import KvTransfer
 from sagescale.sim.engine import World
 
 if TYPE_CHECKING:
@@ -16,25 +17,30 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.trace import Trace
 
+T = TypeVar("T")
+
 __all__ = ["build_world", "computed_tokens", "with_overrides"]
 
 
 def with_overrides(profile: Profile, config: SimulatorConfig) -> Profile:
     """Return the profile with the configuration's limits and hand-off costs in place of its own."""
     changed = profile.with_limits(max_num_seqs=config.max_num_seqs, max_kv_tokens=config.max_kv_tokens)
-    given = {
-        "latency_ms": config.kv_transfer_latency_ms,
-        "ms_per_1k_tokens": config.kv_transfer_ms_per_1k_tokens,
-        "decode_steps": config.kv_transfer_decode_steps,
-        "blocks_prefill": config.kv_transfer_blocks_prefill,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if given:
-        transfer = dataclasses.replace(profile.kv_transfer, **given, assumed=False)
-        changed = dataclasses.replace(changed, kv_transfer=transfer)
+    own = profile.kv_transfer
+    transfer = KvTransfer(
+        latency_ms=_given(config.kv_transfer_latency_ms, own.latency_ms),
+        ms_per_1k_tokens=_given(config.kv_transfer_ms_per_1k_tokens, own.ms_per_1k_tokens),
+        decode_steps=_given(config.kv_transfer_decode_steps, own.decode_steps),
+        blocks_prefill=_given(config.kv_transfer_blocks_prefill, own.blocks_prefill),
+        assumed=own.assumed and config.kv_transfer_latency_ms is config.kv_transfer_ms_per_1k_tokens is None,
+    )
+    changed = dataclasses.replace(changed, kv_transfer=transfer)
     if config.join_ms_per_1k_tokens is not None:
         changed = dataclasses.replace(changed, join_ms_per_1k_tokens=config.join_ms_per_1k_tokens)
     return changed
+
+
+def _given(value: T | None, otherwise: T) -> T:
+    return otherwise if value is None else value
 
 
 def computed_tokens(trace: Trace, config: SimulatorConfig) -> NDArray[np.int32]:
@@ -44,7 +50,8 @@ def computed_tokens(trace: Trace, config: SimulatorConfig) -> NDArray[np.int32]:
     if config.prefix_hit_rate == 0.0:
         return trace.isl
     cached = np.floor(trace.isl * config.prefix_hit_rate).astype(np.int32)
-    return trace.isl - np.minimum(cached, trace.isl - 1)
+    computed: NDArray[np.int32] = trace.isl - np.minimum(cached, trace.isl - 1)
+    return computed
 
 
 def build_world(model: ProfileModel, config: SimulatorConfig, max_gpus: int) -> World:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import reference
 from reference_records import Outcome, Request, Snapshot
 from reference_records import World as ReferenceWorld
 from sagescale.sim.engine import Cluster, World
@@ -49,7 +48,8 @@ def worlds(draw: st.DrawFn) -> World:
             base[n, i] = TICK * draw(st.integers(1, 4))
             slope[n, i] = FINE * draw(st.integers(0, 8))
     longest = draw(st.sampled_from([8, 64]))
-    prefill_s = np.concatenate([[0.0], TICK * np.cumsum([1] + draw(st.lists(st.integers(0, 2), min_size=longest, max_size=longest)))])
+    rises = draw(st.lists(st.integers(0, 2), min_size=longest, max_size=longest))
+    prefill_s = np.concatenate([[0.0], TICK * np.cumsum([1, *rises])])
     return World(
         prefill_s=prefill_s,
         prefill_slope_s=FINE * draw(st.integers(0, 64)),
@@ -109,8 +109,8 @@ def reference_world(world: World, startup_s: list[float]) -> ReferenceWorld:
             i += 1
         return float(world.base_s[n, i] + world.slope_s[n, i] * kv)
 
-    same = ("max_batch_tokens", "max_num_seqs", "max_kv_tokens", "kv_latency_s", "kv_s_per_token", "kv_decode_steps",
-            "kv_blocks_prefill", "join_s_per_token", "first_token", "request_timeout_s", "prefill_gpus",
+    same = ("max_batch_tokens", "max_num_seqs", "max_kv_tokens", "kv_latency_s", "kv_s_per_token",
+            "kv_decode_steps", "kv_blocks_prefill", "join_s_per_token", "first_token", "request_timeout_s", "prefill_gpus",
             "decode_gpus", "max_gpus")  # fmt: skip
     return ReferenceWorld(
         prefill_batch_s=prefill_batch_s,
@@ -175,7 +175,9 @@ def optional(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(scenarios())
 def test_the_kernel_equals_the_reference_exactly(scenario: Scenario):
     expected = reference.simulate(
@@ -189,7 +191,8 @@ def test_the_kernel_equals_the_reference_exactly(scenario: Scenario):
     cluster = drive(scenario, expected)
     records = cluster.state.requests
     got = [
-        (_STATES.get(int(r["state"]), "unfinished"), optional(r["first_token_s"]), optional(r["done_s"])) for r in records
+        (_STATES.get(int(r["state"]), "unfinished"), optional(r["first_token_s"]), optional(r["done_s"]))
+        for r in records
     ]
     assert got == [(r.state, r.first_token_s, r.done_s) for r in expected.requests]
     horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
@@ -200,6 +203,7 @@ def test_the_kernel_equals_the_reference_exactly(scenario: Scenario):
         for life in cluster.lifetimes(horizon)
     ]  # fmt: skip
     assert sorted(lives) == sorted(
-        (life.pool, life.id, life.launch_s, life.ready_s, life.drain_s, life.end_s) for life in expected.lifetimes
+        (life.pool, life.id, life.launch_s, life.ready_s, life.drain_s, life.end_s)
+        for life in expected.lifetimes
     )
     assert cluster.max_gpus_used <= scenario.world.max_gpus
