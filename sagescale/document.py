@@ -135,8 +135,8 @@ class Timeline(TypedDict):
     """The run tick by tick: one list a quantity, all of one length.
 
     Counts of instances are those found at the tick, before its decision; ``*_target`` is the decision.
-    Windowed values cover the interval that ends at the tick; ``attainment`` is by arrival in it, and the
-    ``*_p99_ms`` are over the first tokens and completions in it.
+    Windowed values cover the interval that ends at the tick: what the planner saw, but ``attainment`` and
+    ``ttft_p99_ms`` are over the requests that arrived in it, ``itl_p99_ms`` over those completed in it.
     """
 
     time_s: list[float]

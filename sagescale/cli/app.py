@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -47,6 +48,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr, never a traceback."""
+    # Small matrices only: BLAS threads would spin against each other, and results would depend on them.
+    for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
         app()
     except SagescaleError as error:

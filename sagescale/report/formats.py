@@ -95,7 +95,7 @@ def duration(seconds: float | None) -> str:
     if 0 < number < 0.9995:
         return f"{figure(number * 1000.0)} ms"
     if number < 2 * _MINUTE_S - 0.5:
-        return f"{figure(number)} s"
+        return f"{number:.3g} s"
     for limit, unit_s, unit, part_s, part in (
         (_HOUR_S, _MINUTE_S, "min", 1.0, "s"),
         (_DAY_S, _HOUR_S, "h", _MINUTE_S, "min"),

@@ -56,7 +56,8 @@ class Page:
             if lines and lines[-1].cell_len + len(separator) + text.cell_len <= self.body_width:
                 lines[-1].append(separator, style=DIM).append_text(text)
             else:
-                lines.extend(_broken(text, self.body_width))
+                # Each on a text of no style of its own, which would be that of what is appended to it.
+                lines.extend(Text().append_text(line) for line in _broken(text, self.body_width))
         for number, line in enumerate(lines):
             self._line(label if number == 0 else "", line)
 

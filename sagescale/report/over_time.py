@@ -64,7 +64,12 @@ def print_over_time(page: Page, run: RunDocument, interval_s: float | None) -> N
     notes = [_note(one) for one in series]
     size = windows_per_bar(ticks, page.body_width - 2 - max(note.cell_len for note in notes))
     drawn = -(-ticks // size)
-    page.field("over time", Text(_heading(timeline["time_s"], interval_s, size), style=DIM))
+    marked = any(MARK in note.plain for note in notes)
+    page.field(
+        "over time",
+        Text(_heading(timeline["time_s"], interval_s, size), style=DIM),
+        Text(f"{MARK} windows above target" if marked else "", style=DIM),
+    )
     for one, note in zip(series, notes, strict=True):
         line = _draw(one, size)
         line.append(" " * (drawn - line.cell_len + 2)).append_text(note)
@@ -85,7 +90,7 @@ def _percent(value: float | None) -> str:
 def _heading(time_s: Sequence[float], interval_s: float | None, size: int) -> str:
     end_s = known(time_s[-1]) if time_s else None
     each = duration(None if interval_s is None else interval_s * size)
-    of = each if size == 1 else f"the busiest, largest or worst of {count(size)} windows ({each})"
+    of = each if size == 1 else f"the worst or busiest of {count(size)} windows ({each})"
     return f"0 to {duration(end_s)}, a bar is {of}"
 
 
@@ -103,7 +108,7 @@ def _note(series: _Series) -> Text:
     if series.target is not None:
         over = sum(value > series.target for value in values)
         if over:
-            note.append(f"  {MARK} {count(over)} of {count(len(values))}", style=POOR)
+            note.append(f"  {MARK} {count(over)}/{count(len(values))}", style=POOR)
     return note
 
 
@@ -112,7 +117,7 @@ def _draw(series: _Series, size: int) -> Text:
     values = _known(shown)
     low = min([series.low, *values])
     high = series.high if series.high is not None else max(values, default=0.0)
-    line = Text(bars(shown, low, high), style=GOOD)
+    line = Text().append(bars(shown, low, high), style=GOOD)
     if series.target is not None:
         for place, value in enumerate(shown):
             if value is not None and value > series.target:

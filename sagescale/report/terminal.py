@@ -127,30 +127,35 @@ def _assumed(profile: ProfileInfo, name: str) -> str:
 
 def _print_planner(page: Page, document: ResultDocument, run: RunDocument, interval_s: float | None) -> None:
     startup = _setting(document, run, "startup_delay_s")
-    startup_s = _number(document, run, "startup_delay_s")
     first_token = _setting(document, run, "first_token")
     initial = run["initial"] or {}
     page.field(
         "planner",
-        Text(plain(run["policy"] or NOTHING), style=STRONG).append(" policy", style="not bold"),
-        Text(plain(run["predictor"] or NOTHING), style=STRONG).append(" predictor", style="not bold"),
+        Text.assemble((plain(run["policy"] or NOTHING), STRONG), " policy"),
+        Text.assemble((plain(run["predictor"] or NOTHING), STRONG), " predictor"),
         f"decides every {duration(interval_s)}",
-        "" if startup is None else f"startup {plain(startup) if startup_s is None else duration(startup_s)}",
+        "" if startup is None else f"startup {_delay(startup)}",
         f"starts at {count(initial.get('prefill'))} prefill, {count(initial.get('decode'))} decode",
         "" if first_token is None else f"first token from {plain(first_token)}",
         *(f"{plain(key)}={plain(value)}" for key, value in (run["config"] or {}).items()),
     )
 
 
+def _delay(value: object) -> str:
+    """Write a startup delay: seconds, as a number or in a string, or the name of a distribution."""
+    try:
+        return duration(float(str(value)))
+    except ValueError:
+        return plain(value)
+
+
 def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) -> None:
     sla = run["sla"]
     attainment = known(sla["attainment"])
     held = attainment is None or attainment >= _HELD
-    headline = Text(
-        f"{'' if held else MARK + ' '}{share(attainment)}", style=f"bold {GOOD}" if held else POOR
-    )
+    headline = (f"{'' if held else MARK + ' '}{share(attainment)}", f"bold {GOOD}" if held else POOR)
     targets = f"TTFT {given(sla['target_ttft_ms'])} ms, ITL {given(sla['target_itl_ms'])} ms"
-    page.field("attainment", headline.append(f"  (target {targets})", style="not bold default"))
+    page.field("attainment", Text.assemble(headline, f"  (target {targets})"))
     page.field(
         "",
         f"TTFT met {share(sla['ttft_attainment'])}",
@@ -167,11 +172,11 @@ def _blame(run: RunDocument) -> str:
     ttft, itl = known(sla["ttft_attainment"]), known(sla["itl_attainment"])
     if ttft is None or itl is None:
         return "Not every request was within its targets"
-    missed = {"TTFT": 1.0 - ttft, "ITL": 1.0 - itl}
+    missed = {"TTFT": share(1.0 - ttft), "ITL": share(1.0 - itl)}
     if ttft == itl:
-        return f"TTFT and ITL fail alike: each misses {share(missed['ITL'])} of requests"
+        return f"TTFT and ITL fail alike: each is missed by {missed['ITL']} of requests"
     worse, better = ("TTFT", "ITL") if ttft < itl else ("ITL", "TTFT")
-    return f"{worse} fails most: {share(missed[worse])} of requests miss it, {share(missed[better])} miss {better}"
+    return f"{worse} fails most: {missed[worse]} of requests miss it, {missed[better]} miss {better}"
 
 
 def _limited(document: ResultDocument, run: RunDocument) -> str:
@@ -266,7 +271,7 @@ def _print_scaling(page: Page, run: RunDocument) -> None:
         "scaling",
         plural(scaling["ticks"], "tick"),
         f"{plural(scaling['changes'], 'change')} "
-        f"({count(times(reasons, 'scale_up'))} up, {count(times(reasons, 'scale_down'))} down)",
+        f"(up in {count(times(reasons, 'scale_up'))}, down in {count(times(reasons, 'scale_down'))})",
         f"launched {count(scaling['prefill_launched'])} prefill, {count(scaling['decode_launched'])} decode",
     )
     given = [f"{count(number)}× {words}" for number, words in causes(reasons, _MOST_CAUSES)]

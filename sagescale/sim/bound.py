@@ -28,6 +28,9 @@ __all__ = ["LowerBound", "lower_bound", "prefill_minorant", "step_minorant"]
 _SAFETY = 1.0 - 1e-9
 """The bound is shrunk by this against rounding."""
 
+_TOLERANCE = 1e-7
+"""Violation at which the cutting plane stops; the coefficients are then scaled below every row."""
+
 
 @dataclass(frozen=True, slots=True)
 class LowerBound:
@@ -179,7 +182,7 @@ def _largest_minorant(
             break
         best = solved.x
         excess = unit @ best - bounds
-        if excess.max() <= 1e-12 * bounds.max():
+        if (excess <= _TOLERANCE * bounds).all():
             break
         worst = np.argsort(excess)[-50:]
         chosen = np.union1d(chosen, worst[excess[worst] > 0.0])

@@ -281,8 +281,7 @@ class Cluster:
 
     def kv_tokens(self) -> int:
         """KV tokens that the running requests of all decode instances hold now."""
-        busy = np.flatnonzero(self.state.decode["running"])
-        return sum(kernel.kv_tokens_now(self.state, int(slot), self.now_s) for slot in busy)
+        return int(kernel.kv_tokens_now(self.state, self.now_s))
 
     def lifetimes(self, horizon_s: float) -> NDArray[np.void]:
         """Every instance ever launched, a LIFE record each, times cut off at the horizon.

@@ -48,7 +48,7 @@ def write_requests(path: Path, run: Run) -> None:
 
     requests = run.requests
     served = Served(run)
-    ttft_ok, itl_ok = served.good()
+    ttft_ok, itl_ok = served.good
     outcome = np.zeros(len(requests), np.int8)
     for code, state in enumerate((DONE, REJECTED, TIMED_OUT), start=1):
         outcome[requests["state"] == state] = code

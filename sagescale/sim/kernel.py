@@ -70,8 +70,10 @@ def event_update(instances: Any, slot: int) -> None:
     while True:
         a = instances[left].event_s
         b = instances[right].event_s
-        first = a < b or (a == b and instances[left].id <= instances[right].id)
-        instances[node].event_node = left if first else right
+        winner = left if a < b or (a == b and instances[left].id <= instances[right].id) else right
+        if winner != slot and winner == instances[node].event_node:
+            break  # another slot won here before and does now: nothing changes further up
+        instances[node].event_node = winner
         node >>= 1
         if node == 0:
             break
@@ -88,8 +90,10 @@ def router_update(instances: Any, slot: int) -> None:
     while True:
         a = instances[left].key
         b = instances[right].key
-        first = a < b or (a == b and instances[left].id <= instances[right].id)
-        instances[node].router_node = left if first else right
+        winner = left if a < b or (a == b and instances[left].id <= instances[right].id) else right
+        if winner != slot and winner == instances[node].router_node:
+            break  # another slot won here before and does now: nothing changes further up
+        instances[node].router_node = winner
         node >>= 1
         if node == 0:
             break
@@ -100,12 +104,21 @@ def router_update(instances: Any, slot: int) -> None:
 @_compiled
 def tree_build(instances: Any) -> None:
     """Fill both trees of a pool; the number of slots is a power of two, at least 2."""
-    for slot in range(instances.size):
-        instances[slot].event_node = 0
-        instances[slot].router_node = 0
-    for slot in range(instances.size):
-        event_update(instances, slot)
-        router_update(instances, slot)
+    size = instances.size
+    for node in range(size - 1, 0, -1):
+        left = 2 * node
+        right = 2 * node + 1
+        event_left, event_right = left - size, right - size
+        router_left, router_right = left - size, right - size
+        if left < size:
+            event_left, event_right = instances[left].event_node, instances[right].event_node
+            router_left, router_right = instances[left].router_node, instances[right].router_node
+        one, other = instances[event_left], instances[event_right]
+        first = one.event_s < other.event_s or (one.event_s == other.event_s and one.id <= other.id)
+        instances[node].event_node = event_left if first else event_right
+        one, other = instances[router_left], instances[router_right]
+        first = one.key < other.key or (one.key == other.key and one.id <= other.id)
+        instances[node].router_node = router_left if first else router_right
 
 
 # --- heaps --------------------------------------------------------------------------------------------
@@ -221,8 +234,8 @@ def _step_s(table: Any, n: int, kv: int) -> float:
 @_compiled
 def _boundary(
     table: Any, n: int, kv: int, start_s: float, join_s: float, limit: int, t: float
-) -> int:
-    """The smallest k in 1..limit whose step ends at or after t: R inverted, then settled by comparison."""
+) -> tuple[int, float]:
+    """The smallest k in 1..limit whose step ends at or after t, and that end: R inverted, then compared."""
     rest = t - start_s - join_s
     segment = 0
     held = float(kv)
@@ -248,11 +261,17 @@ def _boundary(
         done += count
         k = done
     k = min(max(k, 1), limit)
-    while k > 1 and start_s + (join_s + steps_s(table, n, kv, k - 1)) >= t:
-        k -= 1
-    while k < limit and start_s + (join_s + steps_s(table, n, kv, k)) < t:
+    end_s = start_s + (join_s + steps_s(table, n, kv, k))
+    while k < limit and end_s < t:
         k += 1
-    return k
+        end_s = start_s + (join_s + steps_s(table, n, kv, k))
+    while k > 1:
+        earlier_s = start_s + (join_s + steps_s(table, n, kv, k - 1))
+        if earlier_s < t:
+            break
+        k -= 1
+        end_s = earlier_s
+    return k, end_s
 
 
 # --- small moves (inlined into the event loop) --------------------------------------------------------
@@ -335,7 +354,7 @@ def _start_handoff(s: State, request: int, source: int, t: float) -> None:
         if d.last_step_end_s == t:
             current = d.last_step_s
         elif d.status != FREE and d.running > 0 and d.event_s < np.inf and d.run_start_s < t:
-            k = _boundary(
+            k, _ = _boundary(
                 s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
             )
             current = _step_s(s.steps, d.running, d.kv + d.running * (k - 1))
@@ -464,14 +483,12 @@ def _queue_changed(s: State, slot: int, t: float) -> None:
     if d.running == 0 or d.event_s == np.inf:
         _touch_decode(s, slot)
     elif d.run_steps > 1 and _head_fits(s, slot):
-        k = _boundary(
+        k, end_s = _boundary(
             s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
         )
         if k < d.run_steps:
             d.run_steps = k
-            d.event_s = d.run_start_s + (
-                d.run_join_s + steps_s(s.steps, d.running, d.kv, k)
-            )
+            d.event_s = end_s
             event_update(s.decode, slot)
 
 
@@ -1068,11 +1085,16 @@ def advance(s: State, until_s: float) -> int:
 
 
 @_compiled
-def kv_tokens_now(s: State, slot: int, t: float) -> int:
-    """KV tokens that a decode instance's running requests hold at t, mid-run included."""
-    d = s.decode[slot]
-    if d.running == 0 or d.event_s == np.inf:
-        return int(d.kv)
-    k = _boundary(s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
-    end = d.run_start_s + (d.run_join_s + steps_s(s.steps, d.running, d.kv, k))
-    return int(d.kv + d.running * (k if end <= t else k - 1))
+def kv_tokens_now(s: State, t: float) -> int:
+    """KV tokens that the running requests of all decode instances hold at t, mid-run included."""
+    total = np.int64(0)
+    for slot in range(s.decode.size):
+        d = s.decode[slot]
+        if d.running > 0:
+            total += d.kv
+            if d.event_s < np.inf:
+                k, end_s = _boundary(
+                    s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
+                )
+                total += d.running * (k if end_s <= t else k - 1)
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
 class Served:
-    """Latencies of a run's requests in ms, each computed when asked for and not kept.
+    """Latencies of a run's requests in ms, each computed when asked for and not kept (a run may be large).
 
     TTFT = first token - arrival. ITL of a request = (done - first token)/(osl - 1), undefined for OSL 1.
     """
@@ -51,6 +52,7 @@ class Served:
         """Arrival to completion per request; NaN where unfinished. float64[n]."""
         return _ms_between(self._requests, "arrival_s", "done_s")
 
+    @functools.cached_property
     def good(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Who met the TTFT target, and who met the ITL target; unfinished ones met neither. bool[n] each."""
         done = self._requests["state"] == DONE
@@ -60,7 +62,7 @@ class Served:
 
     def sla(self) -> SlaResult:
         """Shares of all arrived requests that met the targets, and good requests a second."""
-        ttft, itl = self.good()
+        ttft, itl = self.good
         arrived = len(ttft)
         both = int(np.count_nonzero(ttft & itl))
         return SlaResult(

@@ -83,7 +83,7 @@ def run_document(run: Run, name: str, differs: Mapping[str, object] | None = Non
         reasons=dict(
             Counter(str(reason.code) for tick in run.ticks for reason in tick.decision.reasons).most_common()
         ),
-        timeline=timeline(run),
+        timeline=timeline(run, served),
         timing=TimingInfo(simulate_s=0.0, planner_s=0.0, forecast_s=0.0, requests_per_s=0.0),
     )
     simulate_s = run.timing.simulate_s + time.perf_counter() - began

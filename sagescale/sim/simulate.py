@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig, LoadForecast, Sizes
+    from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import Counters, PoolView
@@ -49,6 +50,8 @@ def simulate(
     simulator: SimulatorConfig,
     *,
     progress: Callable[[float], None] | None = None,
+    predictors: LoadPredictors | None = None,
+    policy: Policy | None = None,
 ) -> Run:
     """Replay a trace through modelled pools under the planner.
 
@@ -58,6 +61,8 @@ def simulate(
         config: the autoscaler's configuration; GPUs an instance agree with the profile.
         simulator: the modelled world's configuration.
         progress: called now and then with the simulated time reached, in seconds.
+        predictors: used in place of those the configuration names, e.g. to feed the true load.
+        policy: used in place of the one the configuration names.
 
     Returns:
         The run; ``timing`` covers this whole call.
@@ -80,8 +85,8 @@ def simulate(
         decode=initial[1],
         startup_s=lambda count: simulator.startup_delay_s.draw(rng, count),
     )
-    predictors = _TimedPredictors.around(make_load_predictors(config))
-    planner = Planner(config, model, predictors=predictors)
+    timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
+    planner = Planner(config, model, predictors=timed, policy=policy)
     loop = _Loop(cluster, planner, simulator, model.max_kv_tokens, float(config.adjustment_interval_sec))
     loop.run(trace.duration_s, progress)
     horizon_s = loop.horizon_s(trace.duration_s)
@@ -101,7 +106,7 @@ def simulate(
         max_gpus_used=cluster.max_gpus_used,
         rejected=counters.rejected,
         timed_out=counters.timed_out,
-        timing=Timing(time.perf_counter() - began, loop.planner_s, predictors.seconds),
+        timing=Timing(time.perf_counter() - began, loop.planner_s, timed.seconds),
     )
 
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagescale.document import Timeline
-from sagescale.sim.measures import Served
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
+    from sagescale.sim.measures import Served
     from sagescale.sim.run import Run
 
 __all__ = ["timeline"]
 
 
-def timeline(run: Run) -> Timeline:
+def timeline(run: Run, served: Served) -> Timeline:
     """Build the columns; every one has an entry a tick."""
     ticks = run.ticks
     gpus = (run.world.prefill_gpus, run.world.decode_gpus)
-    served = Served(run)
-    by_arrival = _Windows(run, run.requests["arrival_s"])
-    ttft_ok, itl_ok = served.good()
-    attainment = by_arrival.each((ttft_ok & itl_ok).astype(np.float64), np.mean)
-    ttft = _Windows(run, run.requests["first_token_s"]).each(served.ttft_ms(), _p99)
-    itl = _Windows(run, run.requests["done_s"]).each(served.itl_ms(), _p99)
+    edges = np.array([tick.observation.time_s for tick in ticks])
+    arrivals = np.searchsorted(run.trace.arrival_s, edges, side="right")
+    ttft = _each_p99(served.ttft_ms(), arrivals)
+    done = run.requests["done_s"][run.completed]
+    itl = _each_p99(served.itl_ms()[run.completed], np.searchsorted(done, edges, side="right"))
     return Timeline(
         time_s=[tick.observation.time_s for tick in ticks],
         requests=[tick.observation.requests for tick in ticks],
@@ -40,7 +36,7 @@ def timeline(run: Run) -> Timeline:
         ttft_p99_ms=ttft,
         itl_mean_ms=[tick.observation.itl_ms_mean for tick in ticks],
         itl_p99_ms=itl,
-        attainment=attainment,
+        attainment=_attainment(served, arrivals),
         queued_prefill=[tick.observation.queued_prefill for tick in ticks],
         queued_decode=[tick.observation.queued_decode for tick in ticks],
         running_decode=[tick.observation.running_decode for tick in ticks],
@@ -66,29 +62,29 @@ def timeline(run: Run) -> Timeline:
     )
 
 
-class _Windows:
-    """Requests grouped by the tick window an event of theirs falls in: ``(t - T, t]``, 0 in the first."""
-
-    def __init__(self, run: Run, event_s: NDArray[np.float64]) -> None:
-        edges = np.array([tick.observation.time_s for tick in run.ticks])
-        order = np.argsort(event_s, kind="stable")  # NaN, what never happened, comes last
-        self._order = order[: np.count_nonzero(~np.isnan(event_s))]
-        self._cuts = np.searchsorted(event_s[self._order], edges, side="right")
-
-    def each(
-        self, values: NDArray[np.float64], summary: Callable[[NDArray[np.float64]], float]
-    ) -> list[float | None]:
-        """Summarise each window's values, NaN left out; None where a window has none."""
-        result: list[float | None] = []
-        start = 0
-        for stop in self._cuts.tolist():
-            group = values[self._order[start:stop]]
-            group = group[~np.isnan(group)]
-            summarised = float(summary(group)) if len(group) else math.nan
-            result.append(None if math.isnan(summarised) else summarised)
-            start = stop
-        return result
+def _attainment(served: Served, arrivals: NDArray[np.int64]) -> list[float | None]:
+    """Share of the requests that arrived in each window and were good; None without arrivals."""
+    ttft, itl = served.good
+    good = np.concatenate([[0], np.cumsum(ttft & itl)])
+    cuts = np.concatenate([[0], arrivals])
+    arrived, met = np.diff(cuts).tolist(), np.diff(good[cuts]).tolist()
+    return [part / whole if whole else None for part, whole in zip(met, arrived, strict=True)]
 
 
-def _p99(values: NDArray[np.float64]) -> float:
-    return float(np.percentile(values, 99.0))
+def _each_p99(values: NDArray[np.float64], cuts: NDArray[np.int64]) -> list[float | None]:
+    """99th percentile, by linear interpolation, of each window's values, NaN left out; None without any."""
+    result: list[float | None] = []
+    start = 0
+    for stop in cuts.tolist():
+        group = values[start:stop]
+        start = stop
+        group = group[~np.isnan(group)]
+        if not len(group):
+            result.append(None)
+            continue
+        rank = 0.99 * (len(group) - 1)
+        low = int(rank)
+        high = min(low + 1, len(group) - 1)
+        group.partition((low, high))
+        result.append(float(group[low] + (group[high] - group[low]) * (rank - low)))
+    return result

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ExponentialSmoothingPredictor"]
 
-# Fixed, not optimised: ten points do not determine three parameters. On the real traces in docs/predictors.md
-# these were as good as or better than the best of a grid chosen anew on each window.
+# Fixed, not optimised: ten points do not determine three parameters, and choosing them anew on every window
+# follows its noise.
 _LEVEL = 0.5  # alpha
 _TREND = 0.1  # beta*: share of a level correction that goes into the trend is alpha * beta*
 _DAMPING = 0.9  # phi: the trend fades to a third in ten windows, so no horizon runs away

@@ -34,6 +34,7 @@ _HISTORY_S = 4.0 * _WEEK_S
 _LEAST_WINDOWS = 20
 _ROWS = 1_440  # a fit sees at most so many rows: longer histories are averaged into bins
 _ROWS_PER_SEASON = 12  # but no bin is wider than this part of the season it must show
+_LEAST_SEASON = 4  # windows
 _ROWS_PER_CHANGEPOINT = 6
 _RESIDUAL_WINDOWS = 720  # the latest residuals, that the first fit estimates persistence on
 _PERSISTENCE_FADE = 1.0 - 1.0 / 60.0
@@ -158,15 +159,14 @@ class ProphetPredictor(FittedPredictor):
     def _fit(self, values: NDArray[np.float64], start: int) -> _Curve:
         seasons = (_DAY_S, _WEEK_S) if self._asked_s is None else (self._asked_s,)
         span_s = len(values) * self._interval_s
-        self.seasons_s = tuple(
-            season for season in seasons if 2.0 * season <= span_s and season >= 4.0 * self._interval_s
-        )
+        least_s = _LEAST_SEASON * self._interval_s
+        self.seasons_s = tuple(each for each in seasons if least_s <= each <= 0.5 * span_s)
         note = ""
         if not self.seasons_s:
-            note = (
-                f"{len(values)} windows are under two seasons of {seasons[0] / self._interval_s:g}: "
-                "no seasonality, a trend line"
-            )
+            windows = seasons[0] / self._interval_s
+            short = f"{len(values)} windows are under two seasons of {windows:g}"
+            why = short if windows >= _LEAST_SEASON else f"a season of {windows:g} windows has no shape"
+            note = f"{why}: no seasonality, a trend line"
         bin_windows = -(-len(values) // _ROWS)
         if self.seasons_s:
             widest = int(min(self.seasons_s) / self._interval_s / _ROWS_PER_SEASON)
@@ -175,6 +175,8 @@ class ProphetPredictor(FittedPredictor):
             start, values = start + len(values) - kept, values[-kept:]
         curve_start = max(start, start + len(values) - _RESIDUAL_WINDOWS)
         end = start + len(values)
+        if not np.isfinite(values[curve_start - start :]).any():
+            raise FitError(f"none of the last {_RESIDUAL_WINDOWS} windows is known")
         curve = self._curve(values, start, bin_windows, range(curve_start, end + _CHUNK))
         if not np.isfinite(curve).all():
             raise FitError("the curve is not finite")
