@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 demo: $(READY)
-	$(BIN)/sagescale simulate steady --set target_ttft_ms=300
+	$(BIN)/sagescale simulate ramp --rate-scale 12
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -52,10 +52,8 @@ class ConstantPredictor:
         """See `Predictor.forecast`."""
         if self.last is None:
             return None
-        if self._weight == 0.0:
-            note = "one value known: its spread is not, and is taken as 0"
-            return Forecast((self.last,) * horizon, (0.0,) * checked_horizon(horizon), note)
-        variance = self._squares / self._weight
+        # One value says nothing of its spread: it is taken as 0.
+        variance = self._squares / self._weight if self._weight else 0.0
         if horizon == 1:
             return Forecast((self.last,), (sqrt(variance * self._gap),))
         steps = range(self._gap, self._gap + checked_horizon(horizon))

@@ -93,5 +93,5 @@ class ExponentialSmoothingPredictor:
                 f"all of the last {len(self._window)} windows are unknown: last known value",
             )
         if errors == 0:
-            return level, 0.0, 0.0, "one value known: its spread is not, and is taken as 0"
+            return level, 0.0, 0.0, ""
         return level, trend, squares / errors, ""

@@ -96,8 +96,7 @@ class KalmanPredictor:
         # The level of the deviation is that of the recent errors; its growth is the model's.
         rms, first = self._spread.rms, variances[0]
         deviations = tuple([rms * sqrt(each / first) if first > 0.0 else rms for each in variances])
-        note = "one value known: its spread is not, and is taken as 0" if self._known == 1 else ""
-        return Forecast(tuple(means), deviations, note)
+        return Forecast(tuple(means), deviations)
 
     def _next(self) -> tuple[float, NDArray[np.float64]]:
         """Return the mean of the next window and each filter's weight, from the faded likelihoods."""

@@ -56,6 +56,6 @@ class MovingAveragePredictor:
             return last, 0.0, f"all of the last {len(self._window)} windows are unknown: last known value"
         mean = fsum(known) / count
         if count == 1:
-            return mean, 0.0, "one value known: its spread is not, and is taken as 0"
+            return mean, 0.0, ""
         squares = fsum([(value - mean) ** 2 for value in known])
         return mean, sqrt(squares / (count - 1) * (1.0 + 1.0 / count)), ""
