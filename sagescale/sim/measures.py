@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.document import ForecastScore, ForecastScores, GpuHours, Latency, SlaResult
-from sagescale.planner.forecast.scores import bias, mape, pinball
+from sagescale.planner.forecast.scores import bias, coverage, mape, pinball
 from sagescale.sim.state import DONE
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def forecast_scores(ticks: Sequence[Tick]) -> ForecastScores:
             mape=_known(mape(actual, mean)),
             bias=_known(bias(actual, mean)),
             pinball_p90=_known(pinball(actual, p90, 0.9)),
+            coverage_p90=_known(coverage(actual, p90)),
         )
 
     return ForecastScores(

@@ -6,7 +6,9 @@ applied, last in that instant (DESIGN 5.7, 5.9).
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,13 +36,16 @@ if TYPE_CHECKING:
     from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import Counters, PoolView
+    from sagescale.sim.engine import Counters, PoolView, World
     from sagescale.trace import Trace
 
 __all__ = ["simulate"]
 
 _STALLED_TICKS = 60
 """After this many ticks at which nothing can happen and nothing is launched, work can never proceed."""
+
+_MOST_INSTANCES, _MOST_SLOTS = 1 << 20, 1 << 27
+"""Of a pool, and of all decode instances together: some gigabytes."""
 
 
 def simulate(
@@ -73,7 +78,7 @@ def simulate(
     began = time.perf_counter()
     model = ProfileModel(profile)
     world = build_world(model, simulator, config.max_gpu_budget)
-    initial = _initial(trace, model, config, simulator)
+    initial = _initial(trace, model, world, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)
     cluster = Cluster(
         world,
@@ -111,7 +116,7 @@ def simulate(
 
 
 def _initial(
-    trace: Trace, model: ProfileModel, config: AutoscalerConfig, simulator: SimulatorConfig
+    trace: Trace, model: ProfileModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
 ) -> tuple[int, int]:
     """DESIGN 5.8: as given, else sized for the first window's true load."""
     first = trace.arrival_s <= config.adjustment_interval_sec
@@ -126,9 +131,11 @@ def _initial(
         low, high = (getattr(config, f"{end}_{pool}_instances") for end in ("min", "max"))
         if given is not None and not low <= given <= high:
             raise InputError(
-                f"initial_{pool} is {given}; expected min_{pool}_instances {low} to max_{pool}_instances {high}"
+                f"initial_{pool} is {given}; expected min_{pool}_instances {low} to "
+                f"max_{pool}_instances {high}"
             )
         sizes.append(computed if given is None else given)
+    _check_size(world, *sizes)
     gpus = sizes[0] * model.prefill_gpus + sizes[1] * model.decode_gpus
     if gpus > config.max_gpu_budget:
         raise InputError(
@@ -136,6 +143,19 @@ def _initial(
             f"max_gpu_budget {config.max_gpu_budget}"
         )
     return sizes[0], sizes[1]
+
+
+def _check_size(world: World, prefill: int, decode: int) -> None:
+    """Refuse pools that would not fit this machine's memory, rather than run into it."""
+    for pool, instances, most in (
+        ("prefill", prefill, _MOST_INSTANCES),
+        ("decode", decode, min(_MOST_INSTANCES, _MOST_SLOTS // world.max_num_seqs)),
+    ):
+        if instances > most:
+            raise InputError(
+                f"max_{pool}_instances and max_gpu_budget allow the {instances} {pool} instances now asked "
+                f"for; the simulator holds at most {most}: lower one of them"
+            )
 
 
 @dataclass(slots=True)
@@ -178,6 +198,9 @@ class _Loop:
         self.interval_s = interval_s
         self.ticks: list[Tick] = []
         self.planner_s = 0.0
+        # What the ticks to come will see. Before 0 there was nothing to scrape.
+        self._scrapes: deque[_Scrape] = deque()
+        self._first_seeing = max(1, math.ceil(simulator.scrape_delay_s / interval_s))
         self._before = cluster.counters()
 
     def horizon_s(self, trace_end_s: float) -> float:
@@ -191,14 +214,9 @@ class _Loop:
         while True:
             number += 1
             tick_s = number * self.interval_s
-            delay_s = min(self.simulator.scrape_delay_s, tick_s)
-            if delay_s > 0:
-                cluster.advance(tick_s - delay_s)
-                seen = cluster.counters()
-                cluster.advance(tick_s)
-            else:
-                cluster.advance(tick_s)
-                seen = cluster.counters()
+            self._scrape_until(tick_s, number)
+            cluster.advance(tick_s)
+            seen = self._scrapes.popleft() if number >= self._first_seeing else None
             if tick_s > self.horizon_s(trace_end_s):
                 if cluster.settled or stalled >= _STALLED_TICKS:
                     return
@@ -207,9 +225,19 @@ class _Loop:
             if progress is not None:
                 progress(tick_s)
 
-    def _tick(self, tick_s: float, seen: Counters) -> None:
+    def _scrape_until(self, tick_s: float, number: int) -> None:
+        """Advance to each scrape at or before this tick: ``scrape_delay_s`` before the tick that sees it."""
+        while True:
+            seeing = max(self._first_seeing, number) + len(self._scrapes)
+            scrape_s = seeing * self.interval_s - self.simulator.scrape_delay_s
+            if scrape_s > tick_s:
+                return
+            self.cluster.advance(scrape_s)
+            self._scrapes.append(_Scrape.of(self.cluster, self.max_kv_tokens))
+
+    def _tick(self, tick_s: float, seen: _Scrape | None) -> None:
         prefill, decode = self.cluster.pools()
-        observation = self._observe(tick_s, seen, prefill, decode)
+        observation = self._observe(tick_s, seen, (_counts(prefill), _counts(decode)))
         began = time.perf_counter()
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began
@@ -218,20 +246,25 @@ class _Loop:
             self._apply(decision.targets)
 
     def _apply(self, targets: Sizes) -> None:
+        _check_size(self.cluster.world, *targets)
         self.cluster.scale(targets.prefill, targets.decode)
 
-    def _observe(self, tick_s: float, now: Counters, prefill: PoolView, decode: PoolView) -> Observation:
-        """The window just ended. A ratio over nothing is unknown, not zero."""
-        before, self._before = self._before, now
-        counts = (_counts(prefill), _counts(decode))
+    def _observe(
+        self, tick_s: float, seen: _Scrape | None, counts: tuple[PoolCounts, PoolCounts]
+    ) -> Observation:
+        """The window up to the scrape; the instance counts are the actuator's and current.
+
+        A ratio over nothing is unknown, not zero.
+        """
+        if seen is None:
+            return Observation(tick_s, self.interval_s, *counts)
+        before, now = self._before, seen.counters
+        self._before = now
         if tick_s in self.simulator.metric_outage_s:
             return Observation(tick_s, self.interval_s, *counts)
         requests = now.arrived - before.arrived
         completed = now.completed - before.completed
         isl_sum = now.isl_sum - before.isl_sum
-        queued_prefill, queued_decode = self.cluster.queued()
-        running_prefill, running_decode = self.cluster.running()
-        memory = None if self.max_kv_tokens is None else self.max_kv_tokens * (decode.ready + decode.draining)
         return Observation(
             tick_s,
             self.interval_s,
@@ -245,12 +278,33 @@ class _Loop:
             ),
             itl_ms_mean=_ratio((now.itl_sum_s - before.itl_sum_s) * 1000.0, now.itl_count - before.itl_count),
             duration_s_mean=_ratio(now.duration_sum_s - before.duration_sum_s, completed),
-            queued_prefill=float(queued_prefill),
-            queued_decode=float(queued_decode),
-            running_prefill=float(running_prefill),
-            running_decode=float(running_decode),
-            kv_usage=self.cluster.kv_tokens() / memory if memory else None,
+            queued_prefill=float(seen.queued[0]),
+            queued_decode=float(seen.queued[1]),
+            running_prefill=float(seen.running[0]),
+            running_decode=float(seen.running[1]),
+            kv_usage=seen.kv_usage,
             prefix_hit_rate=_ratio(now.cached_sum - before.cached_sum, isl_sum),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scrape:
+    """The metrics at one instant: counters since 0, and gauges, prefill before decode."""
+
+    counters: Counters
+    queued: tuple[int, int]
+    running: tuple[int, int]
+    kv_usage: float | None
+
+    @classmethod
+    def of(cls, cluster: Cluster, max_kv_tokens: int | None) -> _Scrape:
+        decode = cluster.pools()[1]
+        memory = 0 if max_kv_tokens is None else max_kv_tokens * (decode.ready + decode.draining)
+        return cls(
+            cluster.counters(),
+            cluster.queued(),
+            cluster.running(),
+            cluster.kv_tokens() / memory if memory else None,
         )
 
 
