@@ -150,7 +150,7 @@ class Timeline(TypedDict):
 
     Counts of instances are those found at the tick, before its decision; ``*_target`` is the decision.
     Windowed values cover the interval that ends at the tick: what the planner saw, but ``attainment`` and the
-    percentiles of TTFT are over the requests that arrived in it, those of ITL over the ones completed in it.
+    percentiles are over the requests that arrived in it, whenever they were served.
     A forecast is of the next interval.
     """
 

@@ -29,6 +29,8 @@ __all__ = ["LowerBound", "lower_bound", "prefill_minorant", "step_minorant"]
 _SAFETY = 1e-9
 """The bound gives up this share of its terms against rounding, its own and the simulator's."""
 
+_PIECE = 1 << 16
+
 _WIDE, _ROUNDS = 1e4, 40
 """Limits of the scaled linear program, and how often rows are added to it at most."""
 
@@ -48,54 +50,86 @@ class LowerBound:
 
 def lower_bound(run: Run) -> LowerBound:
     """Bound the GPU-hours of any schedule that completes the requests this run completed."""
-    state = run.requests["state"]
-    done = state == DONE
-    # What was prefilled beside the completed ones shares their batches.
-    others = ~done & (state != REJECTED)
-    prompt = run.requests["prompt"][done].astype(np.float64)
-    beside = run.requests["prompt"][others].astype(np.float64)
-    isl = run.requests["isl"][done].astype(np.float64)
-    osl = run.requests["osl"][done].astype(np.float64)
+    world, work = run.world, _work(run)
     # No run ends before its trace does; that this one ended later may be its own doing.
     least_s = max(run.trace.duration_s, run.simulator.until_s) * (1.0 - _SAFETY)
-    prefill_s = max(_prefill_s(run.world, prompt, beside), run.config.min_prefill_instances * least_s)
-    decode_s = max(_decode_s(run.world, isl, osl), run.config.min_decode_instances * least_s)
+    prefill_s = max(_prefill_s(world, work), run.config.min_prefill_instances * least_s)
+    decode_s = max(_decode_s(world, work), run.config.min_decode_instances * least_s)
     return LowerBound(
-        prefill_gpu_hours=prefill_s * run.world.prefill_gpus / 3600.0,
-        decode_gpu_hours=decode_s * run.world.decode_gpus / 3600.0,
+        prefill_gpu_hours=prefill_s * world.prefill_gpus / 3600.0,
+        decode_gpu_hours=decode_s * world.decode_gpus / 3600.0,
     )
 
 
-def _prefill_s(world: World, prompt: NDArray[np.float64], beside: NDArray[np.float64]) -> float:
+@dataclass(slots=True)
+class _Work:
+    """Totals over the completed requests: n computed prompt tokens, m decode steps of each.
+
+    What was prefilled beside them and not completed shares their batches: it counts in ``shortest``,
+    ``beyond`` and ``all_tokens``.
+    """
+
+    shortest: float = np.inf  # smallest n
+    beyond: frozenset[float] = frozenset()  # every n above max_batch_tokens
+    all_tokens: float = 0.0
+    others: bool = False
+    least_held: float = np.inf  # KV tokens a request holds at its first step, at least
+    batch_shares: float = 0.0  # sum of min(1, n / max_batch_tokens)
+    tokens: float = 0.0  # sum of n
+    squares: float = 0.0  # sum of n²
+    steps: float = 0.0  # sum of m
+    reserved: float = 0.0  # sum of m (isl + osl)
+    held: float = 0.0  # sum of the KV tokens held through each step
+
+
+def _work(run: Run) -> _Work:
+    world, trace, work = run.world, run.trace, _Work()
+    # In pieces that stay in the cache.
+    for start in range(0, len(trace), _PIECE):
+        piece = slice(start, start + _PIECE)
+        state = run.requests["state"][piece]
+        done, seen = state == DONE, state != REJECTED
+        every = run.prompt[piece][seen].astype(np.float64)
+        if len(every):
+            work.shortest = min(work.shortest, float(every.min()))
+            work.beyond |= frozenset(np.unique(every[every > world.max_batch_tokens]).tolist())
+            work.all_tokens += float(every.sum())
+        n = run.prompt[piece][done].astype(np.float64)
+        work.others |= len(n) < len(every)
+        if not len(n):
+            continue
+        isl = trace.isl[piece][done].astype(np.float64)
+        osl = trace.osl[piece][done].astype(np.float64)
+        m, first = (osl - 1.0, isl) if world.first_token == "prefill" else (osl, isl - 1.0)
+        work.least_held = min(work.least_held, float(first.min()))
+        work.batch_shares += float(np.minimum(1.0, n / world.max_batch_tokens).sum())
+        work.tokens += float(n.sum())
+        work.squares += float((n * n).sum())
+        work.steps += float(m.sum())
+        work.reserved += float((m * (isl + osl)).sum())
+        work.held += float((m * (first + 0.5 * (m - 1.0))).sum())
+    return work
+
+
+def _prefill_s(world: World, work: _Work) -> float:
     """Instance-seconds of prefill: no batch holds more than max_batch_tokens unless it is one prompt."""
-    if not len(prompt):
+    if work.tokens == 0.0:
         return 0.0
-    weights = np.array(
-        [
-            float(np.minimum(1.0, prompt / world.max_batch_tokens).sum()),
-            float(prompt.sum()),
-            float((prompt * prompt).sum()),
-        ]
-    )
-    prompts = np.concatenate([prompt, beside])
-    minorant = prefill_minorant(
-        world, np.unique(prompts), float(prompts.sum()), weights, grows=bool(len(beside))
-    )
+    weights = np.array([work.batch_shares, work.tokens, work.squares])
+    lengths = np.array(sorted({work.shortest, *work.beyond}))
+    minorant = prefill_minorant(world, lengths, work.all_tokens, weights, grows=work.others)
     return _summed(weights, minorant)
 
 
-def _decode_s(world: World, isl: NDArray[np.float64], osl: NDArray[np.float64]) -> float:
+def _decode_s(world: World, work: _Work) -> float:
     """Instance-seconds of decode: steps, the requests they serve and the KV held through them."""
-    steps, first = (osl - 1.0, isl) if world.first_token == "prefill" else (osl, isl - 1.0)
-    taken = float(steps.sum())
-    if taken == 0.0:
+    if work.steps == 0.0:
         return 0.0
-    fewest = taken / world.max_num_seqs
+    fewest = work.steps / world.max_num_seqs
     if world.max_kv_tokens is not None:
-        fewest = max(fewest, float((steps * (isl + osl)).sum()) / world.max_kv_tokens)
-    held = float((steps * first + 0.5 * steps * (steps - 1.0)).sum())
-    weights = np.array([fewest, taken, held])
-    return _summed(weights, step_minorant(world, float(first.min()), weights))
+        fewest = max(fewest, work.reserved / world.max_kv_tokens)
+    weights = np.array([fewest, work.steps, work.held])
+    return _summed(weights, step_minorant(world, work.least_held, weights))
 
 
 def _summed(weights: NDArray[np.float64], coefficients: NDArray[np.float64]) -> float:
@@ -119,7 +153,7 @@ def prefill_minorant(
 
     Args:
         world: the engines.
-        lengths: every length among the prompts, ascending.
+        lengths: the shortest length among the prompts and all above max_batch_tokens, ascending.
         all_tokens: of all prompts together; no batch holds more.
         weights: what the coefficients are multiplied with in the bound.
         grows: keep beta and gamma at or above 0, so that further prompts in a batch never lower it.

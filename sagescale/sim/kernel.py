@@ -34,6 +34,7 @@ from sagescale.sim.state import (
     IN_POOL_PREFILL,
     IN_PREFILL,
     NOT_READY,
+    PENDING,
     READY,
     REJECTED,
     REQUEST_BITS,
@@ -45,7 +46,7 @@ from sagescale.sim.state import (
     State,
 )
 
-__all__ = ["MORE_HANDOFFS", "REACHED", "advance", "kv_tokens_now", "make_ready", "next_event_s", "scale", "tree_build"]
+__all__ = ["MORE_HANDOFFS", "REACHED", "advance", "clear_requests", "kv_tokens_now", "make_ready", "next_event_s", "scale", "tree_build"]
 
 REACHED, MORE_HANDOFFS = 0, 1
 _REQUEST_MASK = (1 << REQUEST_BITS) - 1
@@ -64,41 +65,45 @@ def event_update(instances: Any, slot: int) -> None:
 
     Node i > 0 of the tree is kept in ``instances[i].event_node``; the leaves are the slots themselves.
     """
-    node = (instances.size + slot) >> 1
-    left = slot & ~1
-    right = slot | 1
+    one = np.uintp(1)  # unsigned: an index that cannot be negative needs no test for it
+    changed = np.uintp(slot)
+    node = (np.uintp(instances.size) + changed) >> one
+    left = changed & ~one
+    right = changed | one
     while True:
         a = instances[left].event_s
         b = instances[right].event_s
         winner = left if a < b or (a == b and instances[left].id <= instances[right].id) else right
-        if winner != slot and winner == instances[node].event_node:
+        if winner != changed and winner == np.uintp(instances[node].event_node):
             break  # another slot won here before and does now: nothing changes further up
         instances[node].event_node = winner
-        node >>= 1
-        if node == 0:
+        node >>= one
+        if node == np.uintp(0):
             break
-        left = instances[2 * node].event_node
-        right = instances[2 * node + 1].event_node
+        left = np.uintp(instances[node << one].event_node)
+        right = np.uintp(instances[(node << one) | one].event_node)
 
 
 @_compiled
 def router_update(instances: Any, slot: int) -> None:
     """Restore the router's tree after ``instances[slot].key`` changed; ties to the lowest id."""
-    node = (instances.size + slot) >> 1
-    left = slot & ~1
-    right = slot | 1
+    one = np.uintp(1)  # unsigned: an index that cannot be negative needs no test for it
+    changed = np.uintp(slot)
+    node = (np.uintp(instances.size) + changed) >> one
+    left = changed & ~one
+    right = changed | one
     while True:
         a = instances[left].key
         b = instances[right].key
         winner = left if a < b or (a == b and instances[left].id <= instances[right].id) else right
-        if winner != slot and winner == instances[node].router_node:
+        if winner != changed and winner == np.uintp(instances[node].router_node):
             break  # another slot won here before and does now: nothing changes further up
         instances[node].router_node = winner
-        node >>= 1
-        if node == 0:
+        node >>= one
+        if node == np.uintp(0):
             break
-        left = instances[2 * node].router_node
-        right = instances[2 * node + 1].router_node
+        left = np.uintp(instances[node << one].router_node)
+        right = np.uintp(instances[(node << one) | one].router_node)
 
 
 @_compiled
@@ -337,7 +342,7 @@ def _route_prefill(s: State, request: int) -> None:
             s.requests[p.tail].link = request
         p.tail = request
         p.queued += 1
-        _add_prefill_load(s, slot, s.requests[request].prompt)
+        _add_prefill_load(s, slot, s.prompt[request])
         if not p.busy:
             _touch_prefill(s, slot)
 
@@ -347,7 +352,7 @@ def _start_handoff(s: State, request: int, source: int, t: float) -> None:
     """Rule 4: latency + isl * rate + decode_steps * the receiver's step in progress."""
     g = s.progress[0]
     w = s.world[0]
-    duration = w.kv_latency_s + s.requests[request].isl * w.kv_s_per_token
+    duration = w.kv_latency_s + s.isl[request] * w.kv_s_per_token
     if w.kv_decode_steps > 0.0:
         d = s.decode[s.requests[request].bound]
         current = 0.0
@@ -407,7 +412,7 @@ def _expired(s: State, request: int, t: float) -> bool:
     w = s.world[0]
     # NaN compares unequal to itself: no first token yet.
     return (
-        s.requests[request].arrival_s + w.request_timeout_s <= t and s.requests[request].first_token_s != s.requests[request].first_token_s
+        s.arrival_s[request] + w.request_timeout_s <= t and s.requests[request].first_token_s != s.requests[request].first_token_s
     )
 
 
@@ -432,7 +437,7 @@ def _bind_decode(s: State, request: int, t: float) -> None:
     else:
         s.requests[request].bound = slot
         s.requests[request].state = IN_HANDOFF
-        _add_decode_load(s, slot, np.int64(s.requests[request].isl) + s.requests[request].osl)
+        _add_decode_load(s, slot, np.int64(s.isl[request]) + s.osl[request])
         if not w.blocks_prefill:
             _start_handoff(s, request, -1, t)
 
@@ -442,7 +447,7 @@ def _first_token(s: State, request: int, t: float) -> None:
     g = s.progress[0]
     s.requests[request].first_token_s = t
     g.first_tokens += 1
-    g.ttft_sum_s += t - s.requests[request].arrival_s
+    g.ttft_sum_s += t - s.arrival_s[request]
 
 
 @_inlined
@@ -452,11 +457,11 @@ def _complete(s: State, request: int, t: float) -> None:
     s.requests[request].state = DONE
     s.completed[g.completed] = request
     g.completed += 1
-    g.osl_sum += s.requests[request].osl
-    g.duration_sum_s += t - s.requests[request].arrival_s
+    g.osl_sum += s.osl[request]
+    g.duration_sum_s += t - s.arrival_s[request]
     g.last_done_s = t
-    if s.requests[request].osl > 1:
-        g.itl_sum_s += (t - s.requests[request].first_token_s) / (s.requests[request].osl - 1)
+    if s.osl[request] > 1:
+        g.itl_sum_s += (t - s.requests[request].first_token_s) / (s.osl[request] - 1)
         g.itl_count += 1
 
 
@@ -471,7 +476,7 @@ def _head_fits(s: State, slot: int) -> bool:
             d.tail = -1
     fits = False
     if d.head >= 0 and d.running < w.max_num_seqs:
-        need = np.int64(s.requests[d.head].isl) + s.requests[d.head].osl
+        need = np.int64(s.isl[d.head]) + s.osl[d.head]
         fits = d.reserved + need <= w.max_kv_tokens
     return fits
 
@@ -494,7 +499,10 @@ def _queue_changed(s: State, slot: int, t: float) -> None:
 
 @_inlined
 def _finish_run(s: State, slot: int, t: float) -> None:
-    """Decode steps end: account for the run's tokens and complete what is complete."""
+    """Decode steps end: account for the run's tokens and complete what is complete.
+
+    The caller restores the tree of events, which is stale until then.
+    """
     w = s.world[0]
     d = s.decode[slot]
     k = d.run_steps
@@ -507,7 +515,6 @@ def _finish_run(s: State, slot: int, t: float) -> None:
     d.kv += d.running * k
     d.run_steps = 0
     d.event_s = np.inf
-    event_update(s.decode, slot)
     request = d.joined
     while request >= 0:
         _first_token(s, request, t)
@@ -519,7 +526,7 @@ def _finish_run(s: State, slot: int, t: float) -> None:
         request = s.finish[start] & _REQUEST_MASK
         _finish_pop(s.finish, start, d.running)
         d.running -= 1
-        need = np.int64(s.requests[request].isl) + s.requests[request].osl
+        need = np.int64(s.isl[request]) + s.osl[request]
         freed += need
         d.kv -= need - 1
         _complete(s, request, t)
@@ -528,7 +535,6 @@ def _finish_run(s: State, slot: int, t: float) -> None:
         _add_decode_load(s, slot, -freed)
     if d.running == 0:
         d.steps = 0
-    _touch_decode(s, slot)
 
 
 @_inlined
@@ -549,7 +555,7 @@ def _finish_batch(s: State, slot: int, t: float) -> None:
         g.in_service -= 1
         if not w.decode_first:
             _first_token(s, request, t)
-        if s.requests[request].osl == 1 and not w.decode_first:
+        if s.osl[request] == 1 and not w.decode_first:
             _complete(s, request, t)
         else:
             _bind_decode(s, request, t)
@@ -581,7 +587,7 @@ def _deliver(s: State, t: float) -> None:
     d = s.decode[slot]
     if w.decode_first and _expired(s, request, t):
         _leave(s, request)
-        _add_decode_load(s, slot, -(np.int64(s.requests[request].isl) + s.requests[request].osl))
+        _add_decode_load(s, slot, -(np.int64(s.isl[request]) + s.osl[request]))
         _touch_decode(s, slot)
     else:
         s.requests[request].state = WAITING_DECODE
@@ -647,9 +653,9 @@ def _become_ready(s: State, t: float) -> None:
 def _arrive(s: State, request: int) -> None:
     g = s.progress[0]
     g.next_arrival += 1
-    g.isl_sum += s.requests[request].isl
-    g.cached_sum += s.requests[request].isl - s.requests[request].prompt
-    if np.int64(s.requests[request].isl) + s.requests[request].osl > s.world[0].max_kv_tokens:
+    g.isl_sum += s.isl[request]
+    g.cached_sum += s.isl[request] - s.prompt[request]
+    if np.int64(s.isl[request]) + s.osl[request] > s.world[0].max_kv_tokens:
         s.requests[request].state = REJECTED
         g.rejected += 1
     else:
@@ -670,7 +676,7 @@ def _deadline_passes(s: State, request: int, t: float) -> None:
         elif state == WAITING_PREFILL:
             s.prefill[slot].queued -= 1
             _leave(s, request)
-            _add_prefill_load(s, slot, -np.int64(s.requests[request].prompt))
+            _add_prefill_load(s, slot, -np.int64(s.prompt[request]))
             _touch_prefill(s, slot)
         elif state == IN_POOL_DECODE:
             g.decode_queue_len -= 1
@@ -679,7 +685,7 @@ def _deadline_passes(s: State, request: int, t: float) -> None:
         elif state == WAITING_DECODE:
             s.decode[slot].queued -= 1
             _leave(s, request)
-            _add_decode_load(s, slot, -(np.int64(s.requests[request].isl) + s.requests[request].osl))
+            _add_decode_load(s, slot, -(np.int64(s.isl[request]) + s.osl[request]))
             _queue_changed(s, slot, t)
             _touch_decode(s, slot)
 
@@ -696,7 +702,7 @@ def _form_batch(s: State, slot: int, t: float) -> None:
     while p.head >= 0:
         request = p.head
         if s.requests[request].state == WAITING_PREFILL:
-            size = np.int64(s.requests[request].prompt)
+            size = np.int64(s.prompt[request])
             if last >= 0 and tokens + size > w.max_batch_tokens:
                 break
             tokens += size
@@ -744,17 +750,17 @@ def _form_step(s: State, slot: int, t: float) -> None:
             d.tail = -1
         d.queued -= 1
         s.requests[request].state = RUNNING
-        joined_isl += s.requests[request].isl
-        d.reserved += np.int64(s.requests[request].isl) + s.requests[request].osl
+        joined_isl += s.isl[request]
+        d.reserved += np.int64(s.isl[request]) + s.osl[request]
         # A request that has produced j tokens holds isl + j - 1 (j is 1 after prefill, else 0).
         if w.decode_first:
-            last_step = d.steps + s.requests[request].osl
-            d.kv += s.requests[request].isl - 1
+            last_step = d.steps + s.osl[request]
+            d.kv += s.isl[request] - 1
             s.requests[request].link = d.joined
             d.joined = request
         else:
-            last_step = d.steps + s.requests[request].osl - 1
-            d.kv += s.requests[request].isl
+            last_step = d.steps + s.osl[request] - 1
+            d.kv += s.isl[request]
         _finish_push(s.finish, start, d.running, (last_step << REQUEST_BITS) | request)
         d.running += 1
     if d.running > 0:
@@ -764,7 +770,6 @@ def _form_step(s: State, slot: int, t: float) -> None:
         d.event_s = t + (
             d.run_join_s + steps_s(s.steps, d.running, d.kv, d.run_steps)
         )
-        event_update(s.decode, slot)
 
 
 # --- lifecycle ----------------------------------------------------------------------------------------
@@ -982,7 +987,32 @@ def make_ready(s: State, t: float) -> None:
             router_update(s.decode, slot)
 
 
+@_compiled
+def clear_requests(requests: Any) -> None:
+    """Write every record once, as before anything has happened."""
+    for i in range(requests.size):
+        r = requests[i]
+        r.first_token_s = np.nan
+        r.done_s = np.nan
+        r.link = -1
+        r.chain = -1
+        r.bound = -1
+        r.state = PENDING
+
+
 # --- the event loop -----------------------------------------------------------------------------------
+
+
+@_inlined
+def _only_steps_end(s: State, t: float) -> bool:
+    """Whether nothing but ends of decode steps, and decode instances becoming READY, happens at t."""
+    g = s.progress[0]
+    return (
+        t < s.prefill[s.prefill[1].event_node].event_s
+        and (g.handoffs == 0 or t < s.handoff[0].time_s)
+        and (g.next_arrival == s.requests.size or t < s.arrival_s[g.next_arrival])
+        and s.world[0].request_timeout_s == np.inf
+    )
 
 
 @_compiled
@@ -994,7 +1024,7 @@ def next_event_s(s: State) -> float:
     if g.handoffs > 0:
         t = min(t, s.handoff[0].time_s)
     if g.next_arrival < s.requests.size:
-        t = min(t, s.requests[g.next_arrival].arrival_s)
+        t = min(t, s.arrival_s[g.next_arrival])
     if w.request_timeout_s < np.inf:
         while g.next_deadline < g.next_arrival and (
             s.requests[g.next_deadline].first_token_s == s.requests[g.next_deadline].first_token_s
@@ -1003,7 +1033,7 @@ def next_event_s(s: State) -> float:
             g.next_deadline += 1
         if g.next_deadline < g.next_arrival:
             # Never earlier than now: the deadline of a request in service may have passed unheeded.
-            t = min(t, max(s.requests[g.next_deadline].arrival_s + w.request_timeout_s, g.now_s))
+            t = min(t, max(s.arrival_s[g.next_deadline] + w.request_timeout_s, g.now_s))
     return t
 
 
@@ -1027,6 +1057,21 @@ def advance(s: State, until_s: float) -> int:
         g.now_s = t
 
         slot = s.decode[1].event_node
+        stopped = False
+        if s.decode[slot].event_s == t and s.decode[slot].status != STARTING and _only_steps_end(s, t):
+            # Half of all instants: instances reach a step boundary and nothing else happens.
+            while s.decode[slot].event_s == t and s.decode[slot].status != STARTING:
+                _finish_run(s, slot, t)
+                _form_step(s, slot, t)
+                event_update(s.decode, slot)
+                if s.decode[slot].status == DRAINING and s.decode[slot].load == 0:
+                    _stop_decode(s, slot, t)
+                    stopped = True
+                slot = s.decode[1].event_node
+            if stopped:
+                _launch_waiting(s, t)
+            continue
+
         while s.decode[slot].event_s == t:
             if s.decode[slot].status == STARTING:
                 s.decode[slot].event_s = np.inf
@@ -1035,6 +1080,8 @@ def advance(s: State, until_s: float) -> int:
                 g.becoming_decode += 1
             else:
                 _finish_run(s, slot, t)
+                event_update(s.decode, slot)
+                _touch_decode(s, slot)
             slot = s.decode[1].event_node
 
         slot = s.prefill[1].event_node
@@ -1054,14 +1101,13 @@ def advance(s: State, until_s: float) -> int:
         if g.becoming_prefill + g.becoming_decode > 0:
             _become_ready(s, t)
 
-        while g.next_arrival < total and s.requests[g.next_arrival].arrival_s == t:
+        while g.next_arrival < total and s.arrival_s[g.next_arrival] == t:
             _arrive(s, g.next_arrival)
 
         if w.request_timeout_s < np.inf:
-            while g.next_deadline < g.next_arrival and s.requests[g.next_deadline].arrival_s + w.request_timeout_s <= t:
+            while g.next_deadline < g.next_arrival and s.arrival_s[g.next_deadline] + w.request_timeout_s <= t:
                 _deadline_passes(s, g.next_deadline, t)
 
-        stopped = False
         for i in range(g.dirty_prefill):
             slot = s.prefill[i].dirty_slot
             s.prefill[slot].dirty = False
@@ -1076,6 +1122,7 @@ def advance(s: State, until_s: float) -> int:
             s.decode[slot].dirty = False
             if s.decode[slot].event_s == np.inf and s.decode[slot].status != FREE:
                 _form_step(s, slot, t)
+                event_update(s.decode, slot)
                 if s.decode[slot].status == DRAINING and s.decode[slot].load == 0:
                     _stop_decode(s, slot, t)
                     stopped = True

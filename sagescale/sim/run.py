@@ -42,6 +42,7 @@ class Run:
     """A finished run.
 
     Attributes:
+        prompt: computed prompt tokens (ISL less the cached ones) by arrival, int32[n].
         requests: REQUEST records by arrival (``state.REQUEST``): first token, completion, state.
         completed: indices of the completed requests in order of completion, int32.
         lifetimes: LIFE records by launch, cut off at the horizon.
@@ -56,6 +57,7 @@ class Run:
     simulator: SimulatorConfig
     model: ProfileModel
     world: World
+    prompt: NDArray[np.int32]
     requests: NDArray[np.void]
     completed: NDArray[np.int32]
     lifetimes: NDArray[np.void]

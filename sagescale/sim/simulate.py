@@ -102,6 +102,7 @@ def simulate(
         simulator=simulator,
         model=model,
         world=world,
+        prompt=cluster.state.prompt,
         requests=cluster.state.requests,
         completed=cluster.state.completed[: counters.completed],
         lifetimes=cluster.lifetimes(horizon_s),

@@ -23,9 +23,8 @@ def timeline(run: Run, served: Served) -> Timeline:
     gpus = (run.world.prefill_gpus, run.world.decode_gpus)
     edges = np.array([tick.observation.time_s for tick in ticks])
     arrivals = np.searchsorted(run.trace.arrival_s, edges, side="right")
-    ttft = _each_window(served.ttft_ms(), arrivals)
-    done = run.requests["done_s"][run.completed]
-    itl = _each_window(served.itl_ms()[run.completed], np.searchsorted(done, edges, side="right"))
+    ttft = _each_window(served.ttft_ms, arrivals)
+    itl = _each_window(served.itl_ms, arrivals)
     return Timeline(
         time_s=[tick.observation.time_s for tick in ticks],
         requests=[tick.observation.requests for tick in ticks],
