@@ -205,7 +205,9 @@ class Planner:
         awake = Sizes(max(stable.prefill, 1), max(stable.decode, 1)) if _work_waits(observation) else stable
         if changed(Constraint.WAITING_WORK, stable, awake):
             causes.append(
-                Reason(ReasonCode.WORK_WAITING, "requests are waiting or running: an instance of each pool stays")
+                Reason(
+                    ReasonCode.WORK_WAITING, "requests are waiting or running: an instance of each pool stays"
+                )
             )
 
         limited = within_limits(awake, config)
