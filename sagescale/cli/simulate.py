@@ -55,6 +55,12 @@ def simulate(
     json_out: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Result document.", rich_help_panel=_OUTPUTS)
     ] = None,
+    html_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="OUT.html", help="The run in pictures, one file.", rich_help_panel=_OUTPUTS
+        ),
+    ] = None,
     timeline_out: Annotated[
         Path | None,
         typer.Option("--timeline", metavar="OUT.csv", help="The run tick by tick.", rich_help_panel=_OUTPUTS),
@@ -86,7 +92,7 @@ def simulate(
     from sagescale.sim.simulate import simulate as run_simulation
 
     # Everything that can be refused is refused before the work begins.
-    for path in (json_out, timeline_out, requests_out):
+    for path in (json_out, html_out, timeline_out, requests_out):
         if path is not None:
             check_writable(path)
     spec = transform_spec(
@@ -108,6 +114,10 @@ def simulate(
     )
     if json_out is not None:
         write_json(json_out, document)
+    if html_out is not None:
+        from sagescale.report.html import write_html
+
+        write_html(html_out, document)
     if timeline_out is not None:
         write_timeline(timeline_out, document["runs"][0]["timeline"])
     if requests_out is not None:

@@ -1,0 +1,7 @@
+"""One self-contained HTML page from a result document; it opens without a network."""
+
+from __future__ import annotations
+
+from sagescale.report.html.page import render_html, write_html
+
+__all__ = ["render_html", "write_html"]

@@ -1,0 +1,149 @@
+"""A run's timeline as the page's scripts take it: small, rounded, whatever the document holds."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from sagescale.report.formats import known, plain
+from sagescale.report.html.states import Pool, resized
+from sagescale.report.reasons import in_words
+from sagescale.report.settings import interval_s, number, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sagescale.document import ResultDocument, RunDocument
+
+__all__ = ["run_columns"]
+
+_PER_WINDOW = ("requests", "requests_forecast", "requests_forecast_p90")
+_AS_IS = (
+    "isl", "osl", "ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "itl_mean_ms", "itl_p50_ms", "itl_p99_ms",
+    "attainment", "queued_prefill", "queued_decode", "running_decode", "kv_usage",
+    "prefill_ready", "prefill_starting", "prefill_draining", "prefill_waiting", "prefill_target",
+    "decode_ready", "decode_starting", "decode_draining", "decode_waiting", "decode_target",
+    "prefill_correction", "decode_correction",
+)  # fmt: skip
+
+
+_POOLS = ("prefill", "decode")
+_STATES = ("ready", "starting", "draining", "waiting")
+
+
+_LATEST_S = 8e12
+"""What JavaScript's dates go up to."""
+
+
+def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]:
+    """Return what the panels of a run are drawn from.
+
+    Times are ms from the start of the trace, ``step_ms`` the interval. ``columns`` are lists of one length,
+    or one value where all are equal; numbers of requests are per second where the interval is known.
+    ``pools`` are the states that each decision left, the initial ones first, so one entry longer.
+    ``reasons`` has each different list of reasons once, and a tick's index into them.
+    """
+    timeline: Mapping[str, Any] = run["timeline"]
+    times = [known(value) for value in timeline.get("time_s") or ()]
+    kept = [place for place, time_s in enumerate(times) if time_s is not None and abs(time_s) < _LATEST_S]
+    step_s = interval_s(document, run)
+    columns = {key: _column(timeline.get(key), kept, 1.0) for key in _AS_IS}
+    for key in _PER_WINDOW:
+        columns[key] = _column(timeline.get(key), kept, step_s or 1.0)
+    sla = run["sla"]
+    hours = (known(run["horizon_s"]) or 0.0) / 3600.0
+    bound = known(run["lower_bound_gpu_hours"])
+    comparison = document.get("comparison")
+    return {
+        "t": [_rounded(1000.0 * (times[place] or 0.0), 12) for place in kept],
+        "step_ms": None if step_s is None else 1000.0 * step_s,
+        "per_second": step_s is not None,
+        "columns": columns,
+        "pools": _pools(document, run, kept),
+        "reasons": _reasons(timeline.get("reasons") or (), kept),
+        "target_ttft_ms": known(sla["target_ttft_ms"]),
+        "target_itl_ms": known(sla["target_itl_ms"]),
+        "attainment_asked": None if comparison is None else known(comparison["attainment_asked"]),
+        "bound_gpus": None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4)),
+        "budget": number(document, run, "max_gpu_budget"),
+        "faults": _faults(run),
+    }
+
+
+def _column(values: Sequence[object] | None, kept: Sequence[int], unit: float) -> object:
+    numbers = [_value(values, place, unit) for place in kept]
+    return numbers[0] if numbers and all(value == numbers[0] for value in numbers) else numbers
+
+
+def _value(values: Sequence[object] | None, place: int, unit: float) -> float | None:
+    found = known(values[place]) if values is not None and place < len(values) else None  # type: ignore[arg-type]  # known takes whatever a document may hold
+    return None if found is None else _rounded(found / unit, 5)
+
+
+def _rounded(value: float, digits: int) -> float:
+    """Keep so many significant digits; a whole number is written as one."""
+    rounded = float(f"{value:.{digits}g}")
+    if math.isinf(rounded):
+        return value
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
+
+
+def _pools(document: ResultDocument, run: RunDocument, kept: Sequence[int]) -> dict[str, object]:
+    """Return each pool's instances by state and the GPUs both hold, at the start and after each decision."""
+    timeline: Mapping[str, Any] = run["timeline"]
+    budget = number(document, run, "max_gpu_budget")
+    acts = setting(document, run, "no_operation") is not True
+    gpus = {name: _whole(document["profile"].get(f"{name}_gpus_per_instance")) or 1 for name in _POOLS}
+    now = {name: Pool(_whole((run["initial"] or {}).get(name))) for name in _POOLS}
+    history = [now]
+    for place in kept:
+        now = {
+            name: Pool(*(_whole(_value(timeline.get(f"{name}_{state}"), place, 1.0)) for state in _STATES))
+            for name in _POOLS
+        }
+        free = math.inf if budget is None else budget - sum(now[name].holding * gpus[name] for name in _POOLS)
+        for name in _POOLS:
+            target = _value(timeline.get(f"{name}_target"), place, 1.0)
+            if acts and target is not None:
+                found = now[name]
+                now[name] = resized(found, _whole(target), max(0.0, free) // gpus[name])
+                free -= gpus[name] * (now[name].holding - found.holding)
+        history.append(now)
+    return {
+        **{
+            name: {state: [getattr(each[name], state) for each in history] for state in _STATES}
+            for name in _POOLS
+        },
+        "gpus": [sum(each[name].holding * gpus[name] for name in _POOLS) for each in history],
+    }
+
+
+def _whole(value: object) -> int:
+    return round(min(max(0.0, known(value) or 0.0), 1e9))  # type: ignore[arg-type]  # known takes whatever a document may hold
+
+
+def _reasons(codes: Sequence[Sequence[str]], kept: Sequence[int]) -> dict[str, list[Any]]:
+    sets: dict[tuple[str, ...], int] = {}
+    at = [
+        sets.setdefault(tuple(map(str, codes[place] if place < len(codes) else ())), len(sets))
+        for place in kept
+    ]
+    return {"sets": [[in_words(code) for code in each] for each in sets], "at": at}
+
+
+def _faults(run: RunDocument) -> list[dict[str, object]]:
+    """Return what went wrong and when, for marks on the panels."""
+    found: Mapping[str, Any] = run.get("faults") or {}  # type: ignore[assignment]  # plain JSON
+    return [
+        {
+            "t": 1000.0 * time_s,
+            "until": None
+            if (until_s := known(event.get("until_s"))) is None
+            else min(1000.0 * until_s, 8e15),
+            "kind": plain(event.get("kind", "")).replace("_", " "),
+            "pool": event.get("pool") if event.get("pool") in {"prefill", "decode"} else None,
+            "restarted": known(event.get("restarted")) or 0,
+        }
+        for event in found.get("events") or ()
+        if (time_s := known(event.get("time_s"))) is not None and abs(time_s) < _LATEST_S
+    ]
