@@ -51,9 +51,11 @@ def lower_bound(run: Run) -> LowerBound:
     prompt = run.requests["prompt"][done].astype(np.float64)
     isl = run.requests["isl"][done].astype(np.float64)
     osl = run.requests["osl"][done].astype(np.float64)
-    floor_s = run.horizon_s * _SAFETY
+    restarts = run.requests["restarts"][done].astype(np.float64)
+    # Through crashes and without GPUs no pool can be sure to keep its minimum.
+    floor_s = run.horizon_s * _SAFETY if run.faults is None else 0.0
     prefill_s = max(_prefill_s(run.world, prompt), run.config.min_prefill_instances * floor_s)
-    decode_s = max(_decode_s(run.world, isl, osl), run.config.min_decode_instances * floor_s)
+    decode_s = max(_decode_s(run.world, isl, osl, restarts), run.config.min_decode_instances * floor_s)
     return LowerBound(
         prefill_gpu_hours=prefill_s * run.world.prefill_gpus / 3600.0,
         decode_gpu_hours=decode_s * run.world.decode_gpus / 3600.0,
@@ -75,10 +77,15 @@ def _prefill_s(world: World, prompt: NDArray[np.float64]) -> float:
     return max(0.0, float(weights @ coefficients)) * _SAFETY
 
 
-def _decode_s(world: World, isl: NDArray[np.float64], osl: NDArray[np.float64]) -> float:
-    """Instance-seconds of decode: steps, the tokens they run over and the KV held through them."""
+def _decode_s(
+    world: World, isl: NDArray[np.float64], osl: NDArray[np.float64], restarts: NDArray[np.float64]
+) -> float:
+    """Instance-seconds of decode: steps, the tokens they run over and the KV held through them.
+
+    A prefill gives a token, and one repeated after a crash saves a step at most.
+    """
     if world.first_token == "prefill":
-        steps, first = osl - 1.0, isl
+        steps, first = np.maximum(osl - 1.0 - restarts, 0.0), isl
     else:
         steps, first = osl, isl - 1.0
     taken = float(steps.sum())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig, Decision, Observation
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import PoolView, World
+    from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
 __all__ = ["Run", "Tick", "Timing"]
@@ -49,6 +50,7 @@ class Run:
         ticks: by time.
         horizon_s: where GPU-hours end.
         max_gpus_used: the most GPUs in use at any instant.
+        faults: what went wrong; None where nothing was to.
     """
 
     trace: Trace
@@ -66,3 +68,4 @@ class Run:
     rejected: int
     timed_out: int
     timing: Timing
+    faults: FaultLog | None = None

@@ -95,7 +95,7 @@ def scenarios(draw: st.DrawFn, most_crashes: int = 0) -> Scenario:
     snapshots = sorted({TICK * t for t in draw(st.lists(st.integers(0, 200), max_size=4))})
     until = draw(st.sampled_from([0.0, 0.0, TICK * 300]))
     crashes = sorted(
-        (TICK * draw(st.integers(0, 150)), draw(st.sampled_from(("prefill", "decode"))), draw(st.integers(0, 3)))
+        (TICK * draw(st.integers(0, 90)), draw(st.sampled_from(("prefill", "decode"))), draw(st.sampled_from((0, 0, 1, 1, 2, 3))))
         for _ in range(draw(st.integers(0, most_crashes)))
     )
     cold = TICK * draw(st.sampled_from([0, 0, 7])) if most_crashes else 0.0
