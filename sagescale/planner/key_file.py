@@ -57,7 +57,7 @@ def read_key_file(path: Path) -> dict[str, Located]:
 
 
 def read_key_tree(path: Path) -> dict[str, Located]:
-    """Return the keys of a YAML mapping, every value in it located: of a mapping its values, of a list its items.
+    """Return the keys of a YAML mapping, with every value of a mapping and item of a list located.
 
     Raises:
         InputError: as :func:`read_key_file`.

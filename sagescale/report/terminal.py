@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sagescale.report.faults import print_faults
 from sagescale.report.formats import (
     NOTHING,
     count,
@@ -64,6 +65,7 @@ def print_run(document: ResultDocument, console: Console) -> None:
     _print_requests(page, run)
     _print_gpus(page, document, run)
     _print_scaling(page, run)
+    print_faults(page, run)
     page.blank()
     print_over_time(page, run, interval_s)
     page.blank()

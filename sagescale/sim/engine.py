@@ -172,7 +172,9 @@ class Cluster:
         ):  # fmt: skip
             constants[name] = getattr(world, name)
         constants["max_kv_tokens"] = _UNLIMITED if world.max_kv_tokens is None else world.max_kv_tokens
-        constants["request_timeout_s"] = np.inf if world.request_timeout_s is None else world.request_timeout_s
+        constants["request_timeout_s"] = (
+            np.inf if world.request_timeout_s is None else world.request_timeout_s
+        )
         constants["blocks_prefill"] = world.kv_blocks_prefill
         constants["decode_first"] = world.first_token == "decode"
         constants["watch_launches"] = watch_launches
@@ -215,7 +217,7 @@ class Cluster:
         """Process every instant up to and including ``until_s``.
 
         Returns:
-            Whether it got there: where launches are watched it stops after an instant that launched something.
+            Whether it got there: where launches are watched it stops after an instant with a launch.
         """
         while (reached := kernel.advance(self.state, until_s)) == kernel.MORE_HANDOFFS:
             self._grow_handoffs()
@@ -273,14 +275,16 @@ class Cluster:
         if not held:
             prefill, decode = self.pools()
             self.scale(
-                prefill.ready + prefill.starting + prefill.waiting, decode.ready + decode.starting + decode.waiting
+                prefill.ready + prefill.starting + prefill.waiting,
+                decode.ready + decode.starting + decode.waiting,
             )
 
     def launches(self, since: int = 0) -> list[Launch]:
         """Every launch so far, the initial instances first, from the ``since``-th on."""
         life = self.state.life[since : self.state.progress["lives"][0]]
         return [
-            Launch("prefill" if row["prefill"] else "decode", int(row["id"]), float(row["launch_s"])) for row in life
+            Launch("prefill" if row["prefill"] else "decode", int(row["id"]), float(row["launch_s"]))
+            for row in life
         ]
 
     def ready_instances(self, pool: Pool) -> list[int]:

@@ -36,7 +36,7 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
 
 
 def write_requests(path: Path, run: Run) -> None:
-    """Write every request as Parquet: arrival_s, isl, osl, outcome, first_token_s, done_s, ttft_ms, itl_ms.
+    """Write every request as Parquet: its lengths, outcome, restarts and times (s), and ttft_ms and itl_ms.
 
     What never happened is null. ``sla_met`` says whether the request met both targets.
 
@@ -63,6 +63,7 @@ def write_requests(path: Path, run: Run) -> None:
         {
             **columns,
             "cached_tokens": requests["isl"] - requests["prompt"],
+            "restarts": np.ascontiguousarray(requests["restarts"]),
             "outcome": pa.DictionaryArray.from_arrays(outcome, list(_OUTCOMES)),
             **{name: pa.array(values, mask=np.isnan(values)) for name, values in times.items()},
             "sla_met": ttft_ok & itl_ok,

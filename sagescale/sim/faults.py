@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.planner.key_file import Located, read_key_tree
 from sagescale.planner.settings import check, coerce, declared, setting
-from sagescale.sim.engine import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from sagescale.planner.settings import Setting
+    from sagescale.sim.engine import Pool
 
 __all__ = ["Crash", "Faults", "Outage", "OutageKind", "Rates", "StartFault", "StartKind", "read_faults"]
 
@@ -35,7 +37,7 @@ class Crash:
     """
 
     at_s: float = setting(0.0, doc="When.", unit="s", at_least=0, at_most=_LATEST_S)
-    pool: Pool = setting("decode", doc="Which pool.")
+    pool: Literal["prefill", "decode"] = setting("decode", doc="Which pool.")
     instance: int | None = setting(
         None, doc="Which instance, counted from 0 in its pool; null is the busiest.", at_least=0
     )
@@ -115,16 +117,22 @@ class Rates:
     cold_start_extra_s: float = setting(
         10.0, doc="What a cold first batch or step takes longer.", unit="s", at_least=0, at_most=1e6
     )
-    no_gpus_per_hour: float = setting(0.0, doc="Times that no GPUs are to be had.", unit="1/h", at_least=0, at_most=3600)
+    no_gpus_per_hour: float = setting(
+        0.0, doc="Times that no GPUs are to be had.", unit="1/h", at_least=0, at_most=3600
+    )
     no_gpus_s: float = setting(600.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S)
     metrics_vanish_per_hour: float = setting(
         0.0, doc="Times that no metric is known.", unit="1/h", at_least=0, at_most=3600
     )
-    metrics_vanish_s: float = setting(300.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S)
+    metrics_vanish_s: float = setting(
+        300.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S
+    )
     metrics_freeze_per_hour: float = setting(
         0.0, doc="Times that metrics repeat the last ones.", unit="1/h", at_least=0, at_most=3600
     )
-    metrics_freeze_s: float = setting(300.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S)
+    metrics_freeze_s: float = setting(
+        300.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S
+    )
     metrics_lag_per_hour: float = setting(
         0.0, doc="Times that metrics are metrics_lag_by_s older.", unit="1/h", at_least=0, at_most=3600
     )
@@ -220,7 +228,9 @@ def _fault(item: Located) -> Crash | StartFault | Outage:
         return _build(Crash, keys, item.where, needed=("at_s", "pool"))
     for name, owner in _SPECIFIC.items():
         if name in keys and kind.value != owner:
-            raise InputError(f"{keys[name].where}: {name} is given for {kind.value}; expected it with {owner} only")
+            raise InputError(
+                f"{keys[name].where}: {name} is given for {kind.value}; expected it with {owner} only"
+            )
     if kind.value in get_args(StartKind):
         return _build(StartFault, keys, item.where, needed=("from_s", "to_s"))
     return _build(Outage, keys, item.where, needed=("from_s", "to_s"))
@@ -235,7 +245,7 @@ def _mapping(item: Located | None, name: str) -> Mapping[str, Located]:
 
 
 def _build(
-    cls: Callable[..., Built],
+    cls: type[Built],
     given: Mapping[str, Located],
     where: str,
     *,
@@ -243,9 +253,8 @@ def _build(
     also: tuple[str, ...] = (),
 ) -> Built:
     """Make one of the classes above of a mapping; what is wrong is said with its line."""
-    assert isinstance(cls, type)
-    keys = declared(cls)
-    values = {}
+    keys: Mapping[str, Setting] = declared(cls)
+    values: dict[str, Any] = {}
     for name, item in given.items():
         if name not in keys:
             names = (*keys, *also)

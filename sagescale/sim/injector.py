@@ -129,7 +129,10 @@ class Injector:
     @property
     def next_relief_s(self) -> float:
         """When a fault will be over that may keep everything waiting; inf if none will."""
-        starts = min((due.time_s for due in self._due if due.kind in {"failed_start", "start_timeout"}), default=math.inf)
+        starts = min(
+            (due.time_s for due in self._due if due.kind in {"failed_start", "start_timeout"}),
+            default=math.inf,
+        )
         held = self._no_gpus.at(self._cluster.now_s)
         return min([starts, *(span.to_s for span in held)])
 
@@ -141,7 +144,9 @@ class Injector:
         ]
         events = sorted((*self._events, *gpus, *metrics), key=lambda event: event.time_s)
         return FaultLog(
-            self._faults, tuple(event for event in events if event.time_s <= horizon_s), self._cluster.restarts
+            self._faults,
+            tuple(event for event in events if event.time_s <= horizon_s),
+            self._cluster.restarts,
         )
 
     def _plan(
@@ -194,12 +199,15 @@ class Injector:
         luck = self._luck(launch, "start")
         pool, instance, launch_s = launch
         rates = self._faults.rates
-        slow, stuck, failing, cold = (luck.random(4) < (
-            rates.slow_start_probability,
-            rates.stuck_start_probability,
-            rates.failing_start_probability,
-            rates.cold_start_probability,
-        )).tolist()
+        slow, stuck, failing, cold = (
+            luck.random(4)
+            < (
+                rates.slow_start_probability,
+                rates.stuck_start_probability,
+                rates.failing_start_probability,
+                rates.cold_start_probability,
+            )
+        ).tolist()
         factor = rates.slow_start_factor if slow else 1.0
         extra_s = rates.cold_start_extra_s if cold else 0.0
         for fault in self._faults.starts:
@@ -224,7 +232,9 @@ class Injector:
             if factor > 1.0:
                 self._cluster.ready_at(pool, instance, ready_s)
                 self._events.append(
-                    FaultEvent(launch_s, "slow_start", pool, instance, ready_s, lost_s=ready_s - launch_s - delay_s)
+                    FaultEvent(
+                        launch_s, "slow_start", pool, instance, ready_s, lost_s=ready_s - launch_s - delay_s
+                    )
                 )
             if extra_s:
                 self._cluster.chill(pool, instance, extra_s)

@@ -379,9 +379,7 @@ def _start_handoff(s: State, request: int, source: int, t: float) -> None:
         if d.last_step_end_s == t:
             current = d.last_step_s
         elif d.status != FREE and d.running > 0 and d.event_s < np.inf and d.run_start_s < t:
-            k, _ = _boundary(
-                s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
-            )
+            k, _ = _boundary(s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
             current = _step_s(s.steps, d.running, d.kv + d.running * (k - 1))
             if k == 1:
                 current += d.run_join_s
@@ -432,7 +430,8 @@ def _expired(s: State, request: int, t: float) -> bool:
     w = s.world[0]
     # NaN compares unequal to itself: no first token yet.
     return (
-        s.requests[request].arrival_s + w.request_timeout_s <= t and s.requests[request].first_token_s != s.requests[request].first_token_s
+        s.requests[request].arrival_s + w.request_timeout_s <= t
+        and s.requests[request].first_token_s != s.requests[request].first_token_s
     )
 
 
@@ -508,9 +507,7 @@ def _queue_changed(s: State, slot: int, t: float) -> None:
     if d.running == 0 or d.event_s == np.inf:
         _touch_decode(s, slot)
     elif d.run_steps > 1 and _head_fits(s, slot):
-        k, end_s = _boundary(
-            s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
-        )
+        k, end_s = _boundary(s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
         if k < d.run_steps:
             d.run_steps = k
             d.event_s = end_s
@@ -775,7 +772,7 @@ def _form_step(s: State, slot: int, t: float) -> None:
         held = np.int64(s.requests[request].isl) + s.requests[request].produced  # what was prefilled
         joined_isl += held
         d.reserved += np.int64(s.requests[request].isl) + s.requests[request].osl
-        # A request that has produced j tokens holds isl + j - 1; prefill adds one to j unless decode is first.
+        # A request that has produced j tokens holds isl + j - 1; prefill makes one of them, or none.
         last_step = d.steps + s.requests[request].osl - s.requests[request].produced
         if w.decode_first:
             d.kv += held - 1
@@ -794,9 +791,7 @@ def _form_step(s: State, slot: int, t: float) -> None:
             s.life[d.life].cold_s = d.cold_s
             d.cold_s = 0.0
         d.run_steps = 1 if d.joined >= 0 else (s.finish[start] >> REQUEST_BITS) - d.steps
-        d.event_s = t + (
-            d.run_join_s + steps_s(s.steps, d.running, d.kv, d.run_steps)
-        )
+        d.event_s = t + (d.run_join_s + steps_s(s.steps, d.running, d.kv, d.run_steps))
         event_update(s.decode, slot)
 
 
@@ -907,7 +902,9 @@ def _shrink_prefill(s: State, surplus: int, t: float) -> None:
     while surplus > 0:
         newest = -1
         for slot in range(s.prefill.size):
-            if s.prefill[slot].status == STARTING and (newest < 0 or s.prefill[slot].id > s.prefill[newest].id):
+            if s.prefill[slot].status == STARTING and (
+                newest < 0 or s.prefill[slot].id > s.prefill[newest].id
+            ):
                 newest = slot
         if newest < 0:
             break
@@ -919,7 +916,9 @@ def _shrink_prefill(s: State, surplus: int, t: float) -> None:
             if s.prefill[slot].status == READY and (
                 least < 0
                 or s.prefill[slot].load < s.prefill[least].load
-                or (s.prefill[slot].load == s.prefill[least].load and s.prefill[slot].id > s.prefill[least].id)
+                or (
+                    s.prefill[slot].load == s.prefill[least].load and s.prefill[slot].id > s.prefill[least].id
+                )
             ):
                 least = slot
         if least < 0:
@@ -1243,7 +1242,10 @@ def advance(s: State, until_s: float) -> int:
             _arrive(s, g.next_arrival)
 
         if w.request_timeout_s < np.inf:
-            while g.next_deadline < g.next_arrival and s.requests[g.next_deadline].arrival_s + w.request_timeout_s <= t:
+            while (
+                g.next_deadline < g.next_arrival
+                and s.requests[g.next_deadline].arrival_s + w.request_timeout_s <= t
+            ):
                 _deadline_passes(s, g.next_deadline, t)
 
         stopped = False

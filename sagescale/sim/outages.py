@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,13 +43,18 @@ class Outages:
         return [span for span in (*self._scripted, *self._drawn) if span.from_s <= time_s]
 
     def at(self, time_s: float) -> list[Span]:
-        """The spans that cover an instant."""
-        return [span for span in self.begun_by(time_s) if time_s < span.to_s]
+        """The spans that cover an instant: scripted ones, and of the drawn ones the last at most."""
+        self._draw_beyond(time_s)
+        begun = bisect.bisect_right(self._drawn, (time_s, float("inf"), float("inf")))
+        near = (*self._scripted, *self._drawn[begun - 1 : begun])
+        return [span for span in near if span.from_s <= time_s < span.to_s]
 
     def next_edge_s(self, after_s: float) -> float:
         """The first instant after ``after_s`` at which a span begins or ends; inf if none does."""
         self._draw_beyond(after_s)
-        edges = [edge for span in (*self._scripted, *self._drawn) for edge in (span.from_s, span.to_s)]
+        begun = bisect.bisect_right(self._drawn, (after_s, float("inf"), float("inf")))
+        near = (*self._scripted, *self._drawn[max(0, begun - 1) :])
+        edges = [edge for span in near for edge in (span.from_s, span.to_s)]
         return min((edge for edge in edges if edge > after_s), default=float("inf"))
 
     @property

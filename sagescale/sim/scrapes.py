@@ -73,7 +73,9 @@ class Scrapes:
         """Remember the cluster as it is now, and forget what no tick can ask for any more."""
         now_s = self._cluster.now_s
         since_s = now_s - self._oldest_s - 2 * self._interval_s
-        self._taken = {time_s: scrape for time_s, scrape in self._taken.items() if time_s >= since_s or not time_s}
+        self._taken = {
+            time_s: scrape for time_s, scrape in self._taken.items() if time_s >= since_s or not time_s
+        }
         self._taken[now_s] = self._scrape()
 
     def observation(self, tick: int, prefill: PoolView, decode: PoolView) -> Observation:
@@ -104,13 +106,17 @@ class Scrapes:
     def _window(self, tick: int) -> tuple[float, float]:
         """Where the window seen at a tick begins and ends; there is nothing before 0."""
         end_s = tick * self._interval_s
-        age_s = self._simulator.scrape_delay_s + max((span.lag_s for span in self._lag.at(end_s)), default=0.0)
+        age_s = self._simulator.scrape_delay_s + max(
+            (span.lag_s for span in self._lag.at(end_s)), default=0.0
+        )
         return max(0.0, (tick - 1) * self._interval_s - age_s), max(0.0, end_s - age_s)
 
     def _scrape(self) -> _Scrape:
         cluster = self._cluster
         decode = cluster.pools()[1]
-        memory = None if self._max_kv_tokens is None else self._max_kv_tokens * (decode.ready + decode.draining)
+        memory = (
+            None if self._max_kv_tokens is None else self._max_kv_tokens * (decode.ready + decode.draining)
+        )
         usage = cluster.kv_tokens() / memory if memory else None
         return _Scrape(cluster.counters(), cluster.queued(), cluster.running(), usage)
 

@@ -8,7 +8,8 @@ What goes in and comes out is in ``reference_records``, what a cluster is made o
 An instant is (1) decode steps end, (2) prefill batches end, (3) hand-offs end, (4) instances become READY and
 the pool queues are handed out, (5) arrivals, (6) timeouts, (7) idle instances form batches and steps,
 (8) drained instances stop and waiting launches start; round again while anything more falls due at that very
-instant; then crashes (rule 12), one by one, with (6)-(8) and another round after each; then (9) the tick: observations, scaling actions, (8) once more; round again for what that made due.
+instant; then crashes (rule 12), one by one, with (6)-(8) and another round after each; then (9) the tick:
+observations, scaling actions, (8) once more; round again for what that made due.
 """
 
 from __future__ import annotations
@@ -342,7 +343,9 @@ class Simulation:
 
     def crash(self, pool: Pool[AnyInstance], instance_id: int, now: float) -> None:
         """Rule 12: what it held is routed again by arrival; another launch replaces it unless it drained."""
-        instance = next((i for i in pool.instances if i.id == instance_id and i.phase is not Phase.STOPPED), None)
+        instance = next(
+            (i for i in pool.instances if i.id == instance_id and i.phase is not Phase.STOPPED), None
+        )
         if instance is None:
             return
         pool.waiting += instance.phase is not Phase.DRAINING

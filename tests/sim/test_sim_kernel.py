@@ -95,7 +95,11 @@ def scenarios(draw: st.DrawFn, most_crashes: int = 0) -> Scenario:
     snapshots = sorted({TICK * t for t in draw(st.lists(st.integers(0, 200), max_size=4))})
     until = draw(st.sampled_from([0.0, 0.0, TICK * 300]))
     crashes = sorted(
-        (TICK * draw(st.integers(0, 90)), draw(st.sampled_from(("prefill", "decode"))), draw(st.sampled_from((0, 0, 1, 1, 2, 3))))
+        (
+            TICK * draw(st.integers(0, 90)),
+            draw(st.sampled_from(("prefill", "decode"))),
+            draw(st.sampled_from((0, 0, 1, 1, 2, 3))),
+        )
         for _ in range(draw(st.integers(0, most_crashes)))
     )
     cold = TICK * draw(st.sampled_from([0, 0, 7])) if most_crashes else 0.0
@@ -213,7 +217,9 @@ def test_the_kernel_equals_the_reference_exactly(scenario: Scenario):
     assert_equals_the_reference(scenario)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(scenarios(most_crashes=6))
 def test_the_kernel_equals_the_reference_exactly_through_crashes_and_cold_starts(scenario: Scenario):
     assert_equals_the_reference(scenario)
