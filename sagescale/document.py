@@ -6,22 +6,32 @@ version, never renamed. Times are seconds unless a name says otherwise.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 __all__ = [
     "SCHEMA_VERSION",
+    "BacktestDocument",
+    "BacktestScore",
+    "ComparisonInfo",
+    "ComparisonTiming",
+    "FailedRun",
     "FaultRecord",
     "FaultsResult",
     "ForecastScore",
     "ForecastScores",
+    "Forecaster",
     "GpuHours",
+    "Interval",
     "Latency",
     "LostGpuHours",
+    "MissSplit",
     "ProfileInfo",
+    "Replicates",
     "RequestCounts",
     "ResultDocument",
     "RunDocument",
     "ScalingCounts",
+    "SeriesCharacter",
     "SlaResult",
     "Timeline",
     "TimingInfo",
@@ -114,11 +124,15 @@ class ScalingCounts(TypedDict):
 
 
 class ForecastScore(TypedDict):
-    """One series one interval ahead: MAPE as a fraction, bias and pinball loss in the series' unit."""
+    """One series one interval ahead: MAPE as a fraction, bias and pinball loss in the series' unit.
+
+    ``coverage_p90`` is the share of windows at or under the forecast 90th percentile.
+    """
 
     mape: float | None
     bias: float | None
     pinball_p90: float | None
+    coverage_p90: NotRequired[float | None]
 
 
 class ForecastScores(TypedDict):
@@ -142,18 +156,22 @@ class Timeline(TypedDict):
     """The run tick by tick: one list a quantity, all of one length.
 
     Counts of instances are those found at the tick, before its decision; ``*_target`` is the decision.
-    Windowed values cover the interval that ends at the tick: what the planner saw, but ``attainment`` and
-    ``ttft_p99_ms`` are over the requests that arrived in it, ``itl_p99_ms`` over those completed in it.
+    Windowed values cover the interval that ends at the tick: what the planner saw, but ``attainment`` and the
+    percentiles are over the requests that arrived in it, whenever they were served.
+    A forecast is of the next interval.
     """
 
     time_s: list[float]
     requests: list[float | None]
     requests_forecast: list[float | None]
+    requests_forecast_p90: list[float | None]
     isl: list[float | None]
     osl: list[float | None]
     ttft_mean_ms: list[float | None]
+    ttft_p50_ms: list[float | None]
     ttft_p99_ms: list[float | None]
     itl_mean_ms: list[float | None]
+    itl_p50_ms: list[float | None]
     itl_p99_ms: list[float | None]
     attainment: list[float | None]
     queued_prefill: list[float | None]
@@ -229,8 +247,44 @@ class FaultsResult(TypedDict):
     without: WithoutFaults | None
 
 
+class MissSplit(TypedDict):
+    """The requests of a run that were not good, by cause; the four causes add up to ``total``.
+
+    ``without`` counts the misses that are left when the causes are taken away one after the other:
+    ``forecast_error`` (the true load forecast), ``startup`` (and instances ready at once), ``rounding`` (and
+    one instance more in each pool).
+    """
+
+    total: int
+    forecast: int
+    startup: int
+    whole_instances: int
+    policy: int
+    without: dict[str, int | None]
+
+
+class Interval(TypedDict):
+    """A mean over replicates, and half the width of its 95 % interval (Student t; None for one value)."""
+
+    mean: float
+    half_width: float | None
+
+
+class Replicates(TypedDict):
+    """The same run on replicates of the trace; replicate 0, the trace itself, is the run's own document."""
+
+    gpu_hours: list[float]
+    attainment: list[float]
+    gpu_hours_interval: Interval
+    attainment_interval: Interval
+
+
 class RunDocument(TypedDict):
-    """One run of one configuration."""
+    """One run of one configuration.
+
+    In comparisons ``kind`` is ``candidate``, or ``hindsight`` for what knows the future and cannot win;
+    ``regret_gpu_hours`` is measured against the clairvoyant schedule.
+    """
 
     name: str
     policy: str
@@ -252,6 +306,59 @@ class RunDocument(TypedDict):
     faults: FaultsResult | None
     timeline: Timeline
     timing: TimingInfo
+    kind: NotRequired[str]
+    misses: NotRequired[MissSplit]
+    replicates: NotRequired[Replicates]
+    regret_gpu_hours: NotRequired[float | None]
+
+
+class Forecaster(TypedDict):
+    """What forecasting the arrivals took, once for all runs: ``refits`` over all series forecast so."""
+
+    predictor: str
+    interval_s: float
+    cadence: str
+    windows: int
+    refits: int
+    timing: dict[str, float]
+
+
+class FailedRun(TypedDict):
+    """A run that could not be done, and why, in one line."""
+
+    name: str
+    error: str
+
+
+class ComparisonTiming(TypedDict):
+    """Wall time of the whole comparison."""
+
+    wall_s: float
+
+
+class ComparisonInfo(TypedDict):
+    """What a comparison found; ``runs`` of its document are in the order of the ranking.
+
+    Attributes:
+        attainment_asked: the share of requests that must meet both targets.
+        reaching: names of the runs that reach it, by GPU-hours; the others follow, by attainment.
+        winner: the cheapest candidate that reaches it, None where none does.
+        verdict: the outcome in one or two sentences.
+        clairvoyant_gpu_hours: of the achievable reference; None where none was found.
+        not_run: names of runs that an interruption left undone.
+    """
+
+    attainment_asked: float
+    reaching: list[str]
+    winner: str | None
+    verdict: str
+    clairvoyant_gpu_hours: float | None
+    replicates: int
+    forecasters: list[Forecaster]
+    failed: list[FailedRun]
+    interrupted: bool
+    not_run: list[str]
+    timing: ComparisonTiming
 
 
 class ResultDocument(TypedDict):
@@ -265,3 +372,49 @@ class ResultDocument(TypedDict):
     warnings: list[str]
     lower_bound_gpu_hours: float
     runs: list[RunDocument]
+    comparison: NotRequired[ComparisonInfo]
+
+
+class BacktestScore(TypedDict):
+    """One predictor on one series at the horizon of the back-test.
+
+    Series are ``requests``, ``isl``, ``osl`` and the demands ``prefill_tokens`` (requests x ISL) and
+    ``decode_tokens`` (requests x OSL), which have no quantile. MAPE and WAPE are fractions; the rest is in
+    the series' unit.
+    """
+
+    series: str
+    predictor: str
+    mape: float | None
+    wape: float | None
+    bias: float | None
+    pinball_p90: float | None
+    coverage_p90: float | None
+    refits: int
+    cadence: str
+
+
+class SeriesCharacter(TypedDict):
+    """What the requests are like: mean a window, coefficient of variation, memory of changes, and season."""
+
+    mean: float
+    variation: float | None
+    change_autocorrelation: float | None
+    season_s: float | None
+
+
+class BacktestDocument(TypedDict):
+    """What ``sagescale forecast`` found; ``actual`` and ``forecasts`` have an entry a window of the trace."""
+
+    trace: TraceInfo
+    interval_s: float
+    windows: int
+    horizon: int
+    warm_up: int
+    scores: list[BacktestScore]
+    ranking: list[str]
+    winner: str
+    verdict: str
+    character: SeriesCharacter
+    actual: dict[str, list[float | None]]
+    forecasts: dict[str, dict[str, list[float | None]]]

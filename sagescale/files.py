@@ -1,18 +1,18 @@
-"""Output files that appear whole or not at all, and are refused before the work rather than after it."""
+"""Output files: they appear whole or not at all, and are refused before the work rather than after it."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from sagescale.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-__all__ = ["check_writable", "written_whole"]
+__all__ = ["check_writable", "write_whole", "written_whole"]
 
 
 def check_writable(path: Path) -> None:
@@ -40,8 +40,13 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """
     check_writable(path)
     if _is_special(path):
-        with path.open("wb") as stream:
-            yield stream
+        try:
+            with path.open("wb") as stream:
+                yield stream
+        except BrokenPipeError:
+            raise  # whoever read it has had enough
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -52,6 +57,16 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one move.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with written_whole(path) as stream:
+        stream.write(data)
 
 
 def _is_special(path: Path) -> bool:

@@ -116,18 +116,9 @@ def _resolve(
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:
-    import os
-    import tempfile
-
     from sagescale.errors import InputError
+    from sagescale.files import write_whole
 
     if path.exists() and not force:
         raise InputError(f"{path}: already there; give another name, or --force to overwrite it")
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    write_whole(path, text.encode())

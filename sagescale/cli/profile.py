@@ -1,11 +1,15 @@
-"""``sagescale profile``: import measurements, list and show profiles."""
+"""``sagescale profile``: import, estimate, list, show and validate profiles."""
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 -- typer reads the annotations at run time
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+
+from sagescale.cli.profile_estimate import estimate
+from sagescale.cli.profile_show import show
+from sagescale.cli.profile_validate import validate
 
 __all__ = ["profile_app"]
 
@@ -24,7 +28,7 @@ def import_profile(
     out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="Where to write the profile.")],
     format_name: Annotated[
         Optional[str],
-        typer.Option("--format", help="dynamo, dynamo_pre_swept or measurement; by content when not given."),
+        typer.Option("--format", help="The sources' format; by content when not given."),
     ] = None,
     name: Annotated[
         Optional[str], typer.Option(help="The profile's name; the output's stem by default.")
@@ -49,8 +53,11 @@ def import_profile(
     kv_blocks_prefill: Annotated[
         bool, typer.Option("--kv-blocks-prefill", help="The prefill instance waits for KV copies.")
     ] = False,
-    model: Annotated[str, typer.Option(help="Model name.")] = "",
-    gpu: Annotated[str, typer.Option(help="GPU type.")] = "",
+    model: Annotated[str, typer.Option(help="Model name; chooses where a source has several models.")] = "",
+    gpu: Annotated[str, typer.Option(help="GPU type; chooses where a source has several.")] = "",
+    config: Annotated[
+        str, typer.Option(help="Part of the words that tell a source's configurations apart.")
+    ] = "",
     engine: Annotated[str, typer.Option(help="Serving engine.")] = "",
     engine_version: Annotated[str, typer.Option(help="Its version.")] = "",
     precision: Annotated[str, typer.Option(help="Weights' precision, e.g. fp8.")] = "",
@@ -68,6 +75,7 @@ def import_profile(
 
     from sagescale.errors import InputError
     from sagescale.perf.build import ImportOptions, build_profile, read_sources
+    from sagescale.perf.configuration import Wanted
     from sagescale.perf.document import write_profile
 
     if not out.parent.is_dir():
@@ -88,6 +96,7 @@ def import_profile(
         ("--kv-decode-steps", kv_decode_steps or None),
         ("--model", model),
         ("--gpu", gpu),
+        ("--config", config),
         ("--engine", engine),
         ("--engine-version", engine_version),
         ("--precision", precision),
@@ -102,7 +111,12 @@ def import_profile(
     words += [word for option, value in given if value not in {None, ""} for word in (option, str(value))]
     words += ["--kv-blocks-prefill"] if kv_blocks_prefill else []
 
-    measurements = read_sources(sources, format_name=format_name, roles=roles, tensor_parallel=tp)
+    measurements = read_sources(
+        sources,
+        format_name=format_name,
+        roles=roles,
+        wanted=Wanted(model=model, gpu=gpu, tensor_parallel=tp, config=config),
+    )
     profile = build_profile(
         measurements,
         ImportOptions(
@@ -176,16 +190,6 @@ def list_command() -> None:
     Console().print(table)
 
 
-@profile_app.command("show")
-def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped profile's name, or a YAML file.")],
-) -> None:
-    """Show a profile: where it comes from, limits, surfaces and how far they are from the measurements."""
-    from rich.console import Console
-
-    from sagescale.cli.profile_tables import profile_tables
-    from sagescale.perf.library import load_profile
-
-    console = Console()
-    for table in profile_tables(load_profile(name)):
-        console.print(table)
+profile_app.command("show")(show)
+profile_app.command("validate")(validate)
+profile_app.command("estimate")(estimate)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sagescale.perf.build import ImportOptions, build_profile, profile_from_source, read_sources
+from sagescale.perf.catalogue import Gpu, ModelShape, find_gpu, find_model
+from sagescale.perf.configuration import Wanted
 from sagescale.perf.decode import DecodeTable
 from sagescale.perf.document import profile_to_yaml, read_profile, write_profile
 from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile
@@ -21,18 +23,24 @@ from sagescale.perf.profile import (
     SourceFile,
 )
 from sagescale.perf.protocol import DecodeCapacity, PerfModel
+from sagescale.perf.roofline import Assumptions, estimate_profile
+from sagescale.perf.validate import Check, Traffic, Verdict, validate_profile
 
 __all__ = [
     "DEFAULT_MAX_NUM_SEQS",
     "DEFAULT_PROFILE",
     "SCHEMA",
+    "Assumptions",
+    "Check",
     "DecodeCapacity",
     "DecodeMeasured",
     "DecodeProfile",
     "DecodeTable",
     "FitError",
+    "Gpu",
     "ImportOptions",
     "KvTransfer",
+    "ModelShape",
     "PerfModel",
     "PrefillMeasured",
     "PrefillProfile",
@@ -40,12 +48,19 @@ __all__ = [
     "ProfileModel",
     "Source",
     "SourceFile",
+    "Traffic",
+    "Verdict",
+    "Wanted",
     "build_profile",
+    "estimate_profile",
+    "find_gpu",
+    "find_model",
     "list_profiles",
     "load_profile",
     "profile_from_source",
     "profile_to_yaml",
     "read_profile",
     "read_sources",
+    "validate_profile",
     "write_profile",
 ]

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.perf.configuration import Wanted, choose
 from sagescale.perf.document import read_profile
 from sagescale.perf.fit.decode_surface import fit_decode
 from sagescale.perf.fit.kv_line import fit_kv_transfer
 from sagescale.perf.fit.prefill_curve import fit_prefill
 from sagescale.perf.importers import importer_for
+from sagescale.perf.lengths import group, with_grouped_lengths
 from sagescale.perf.measurement import Measurement, joined
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "ImportOptions", "build_profile", "profile_from_source", "read_sources"]
 
 ROLES = ("prefill", "decode")
+
+_SAME_LOAD = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,7 @@ def read_sources(
     *,
     format_name: str | None = None,
     roles: Sequence[str] = (),
-    tensor_parallel: int | None = None,
+    wanted: Wanted | None = None,
 ) -> tuple[Measurement, ...]:
     """Read each source, keep the roles asked for, and choose its configuration.
 
@@ -95,7 +99,7 @@ def read_sources(
     measurements = []
     for index, path in enumerate(paths):
         found = importer_for(path, format_name).read(path)
-        chosen = _chosen(path, found, tensor_parallel)
+        chosen = choose(path, found, wanted or Wanted())
         role = roles[index] if len(roles) > 1 else roles[0] if roles else None
         measurements.append(_only(chosen, role))
     return tuple(measurements)
@@ -107,7 +111,7 @@ def build_profile(measurements: Sequence[Measurement], options: ImportOptions) -
     Raises InputError when sources contradict each other or the user, or hold fewer than three prefill
     lengths or less than two by two decode points.
     """
-    source = joined(measurements)
+    source = with_grouped_lengths(joined(measurements))
     try:
         return _build(source, options, options.name or _slug(Path(measurements[0].origin)))
     except ValueError as error:
@@ -196,18 +200,6 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
     )
 
 
-def _chosen(path: Path, found: tuple[Measurement, ...], tensor_parallel: int | None) -> Measurement:
-    if len(found) == 1 and found[0].tensor_parallel is None:
-        return found[0]
-    matching = [one for one in found if tensor_parallel in {None, one.tensor_parallel}]
-    if len(matching) == 1:
-        return matching[0]
-    known = ", ".join(f"--tp {one.tensor_parallel}" for one in found)
-    if matching:
-        raise InputError(f"{path}: {len(found)} configurations (choose one of: {known})")
-    raise InputError(f"{path}: no configuration with --tp {tensor_parallel} (expected one of: {known})")
-
-
 def _only(measurement: Measurement, role: str | None) -> Measurement:
     if role is None:
         return measurement
@@ -232,7 +224,8 @@ def _enough(source: Measurement) -> None:
             f"{source.origin}: {len(lengths)} prompt lengths measured alone (expected at least 3 for prefill)"
         )
     contexts = {point.context_tokens for point in source.decode}
-    loads = {point.concurrency for point in source.decode}
+    # A concurrency derived from throughput is never twice the same to the last digit.
+    loads = set(group((point.concurrency for point in source.decode), _SAME_LOAD).values())
     if len(contexts) < 2 or len(loads) < 2:
         raise InputError(
             f"{source.origin}: {len(loads)} concurrencies at {len(contexts)} contexts "

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from sagescale.errors import InputError
+from sagescale.files import write_whole
 from sagescale.perf.fields import Fields
 from sagescale.perf.profile import (
     SCHEMA,
@@ -67,21 +67,7 @@ def write_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
 
     Raises InputError when the folder does not exist or cannot be written.
     """
-    target = Path(path)
-    text = profile_to_yaml(profile)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise InputError(f"{target}: cannot write: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        Path(temporary).chmod(0o644)  # mkstemp makes files private; a profile is to be shared
-        Path(temporary).replace(target)
-    except OSError as error:
-        raise InputError(f"{target}: cannot write: {error.strerror}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(Path(path), profile_to_yaml(profile).encode())
 
 
 # libyaml's parser is ten times faster than the one in Python, and not everywhere there.

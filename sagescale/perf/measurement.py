@@ -47,7 +47,11 @@ class KvPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One configuration of one source. What the source does not say is ``""`` or None."""
+    """One configuration of one source. What the source does not say is ``""`` or None.
+
+    ``variant`` tells configurations apart beyond model, GPU and tensor parallelism. Lengths within the share
+    ``length_tolerance`` of each other are one length: they are means of runs.
+    """
 
     origin: str
     format: str
@@ -64,6 +68,8 @@ class Measurement:
     gpu: str = ""
     engine: str = ""
     engine_version: str = ""
+    variant: str = ""
+    length_tolerance: float = 0.0
     notes: tuple[str, ...] = ()
 
 
@@ -78,6 +84,8 @@ def joined(parts: Sequence[Measurement]) -> Measurement:
         values = [getattr(part, item.name) for part in parts]
         if item.name in {"origin", "format"}:
             merged[item.name] = " + ".join(dict.fromkeys(values))
+        elif item.name == "length_tolerance":
+            merged[item.name] = max(values)
         elif isinstance(values[0], tuple):
             merged[item.name] = tuple(dict.fromkeys(entry for value in values for entry in value))
         else:

@@ -2,10 +2,11 @@
 
 Every prefill batch with S computed tokens and Q = sum of squares lasts at least ``alpha + beta*S + gamma*Q``,
 and every decode step of n requests holding K tokens at least ``a + b*n + c*K``, for coefficients that keep
-under the profile everywhere. Summed over all batches and steps of any schedule the right-hand sides
-depend on the requests alone: tokens are computed and steps taken exactly once, and there are at least as
-many batches and steps as ``max_batch_tokens``, the slots and the KV memory force. Among all admissible
-coefficients a linear program picks those that make the bound largest. ``docs/lower-bound.md`` has the proof.
+under the profile wherever a schedule can be. Summed over all batches and steps of any schedule the
+right-hand sides depend on the requests alone: tokens are computed and steps taken exactly once, and there
+are at least as many batches and steps as ``max_batch_tokens``, the slots and the KV memory force. Among all
+admissible coefficients a linear program picks those that make the bound largest. ``docs/lower-bound.md``
+has the proof.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.sim.state import DONE
+from sagescale.sim.state import DONE, REJECTED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LowerBound", "lower_bound", "prefill_minorant", "step_minorant"]
 
-_SAFETY = 1.0 - 1e-9
-"""The bound is shrunk by this against rounding."""
+_SAFETY = 1e-9
+"""The bound gives up this share of its terms against rounding, its own and the simulator's."""
 
-_TOLERANCE = 1e-7
-"""Violation at which the cutting plane stops; the coefficients are then scaled below every row."""
+_PIECE = 1 << 16
+
+_WIDE, _ROUNDS = 1e4, 40
+"""Limits of the scaled linear program, and how often rows are added to it at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,72 +50,140 @@ class LowerBound:
 
 def lower_bound(run: Run) -> LowerBound:
     """Bound the GPU-hours of any schedule that completes the requests this run completed."""
-    done = run.requests["state"] == DONE
-    prompt = run.requests["prompt"][done].astype(np.float64)
-    isl = run.requests["isl"][done].astype(np.float64)
-    osl = run.requests["osl"][done].astype(np.float64)
-    restarts = run.requests["restarts"][done].astype(np.float64)
-    # Through crashes and without GPUs no pool can be sure to keep its minimum.
-    floor_s = run.horizon_s * _SAFETY if run.faults is None else 0.0
-    prefill_s = max(_prefill_s(run.world, prompt), run.config.min_prefill_instances * floor_s)
-    decode_s = max(_decode_s(run.world, isl, osl, restarts), run.config.min_decode_instances * floor_s)
+    world, work = run.world, _work(run)
+    # No run ends before its trace does; that this one ended later may be its own doing.
+    least_s = max(run.trace.duration_s, run.simulator.until_s) * (1.0 - _SAFETY)
+    if run.faults is not None:
+        least_s = 0.0  # through crashes, or without GPUs to be had, no pool can be sure to keep its minimum
+    prefill_s = max(_prefill_s(world, work), run.config.min_prefill_instances * least_s)
+    decode_s = max(_decode_s(world, work), run.config.min_decode_instances * least_s)
     return LowerBound(
-        prefill_gpu_hours=prefill_s * run.world.prefill_gpus / 3600.0,
-        decode_gpu_hours=decode_s * run.world.decode_gpus / 3600.0,
+        prefill_gpu_hours=prefill_s * world.prefill_gpus / 3600.0,
+        decode_gpu_hours=decode_s * world.decode_gpus / 3600.0,
     )
 
 
-def _prefill_s(world: World, prompt: NDArray[np.float64]) -> float:
-    """Instance-seconds of prefill: no batch holds more than max_batch_tokens unless it is one prompt."""
-    if not len(prompt):
-        return 0.0
-    weights = np.array(
-        [
-            float(np.minimum(1.0, prompt / world.max_batch_tokens).sum()),
-            float(prompt.sum()),
-            float((prompt * prompt).sum()),
-        ]
-    )
-    coefficients = prefill_minorant(world, int(prompt.min()), int(prompt.max()), weights)
-    return max(0.0, float(weights @ coefficients)) * _SAFETY
+@dataclass(slots=True)
+class _Work:
+    """Totals over the completed requests: n computed prompt tokens, m decode steps of each.
 
-
-def _decode_s(
-    world: World, isl: NDArray[np.float64], osl: NDArray[np.float64], restarts: NDArray[np.float64]
-) -> float:
-    """Instance-seconds of decode: steps, the tokens they run over and the KV held through them.
-
-    A prefill gives a token, and one repeated after a crash saves a step at most.
+    What was prefilled beside them and not completed, or again after a crash, shares their batches: it
+    counts in ``shortest``, ``beyond`` and ``all_tokens``.
     """
-    if world.first_token == "prefill":
-        steps, first = np.maximum(osl - 1.0 - restarts, 0.0), isl
-    else:
-        steps, first = osl, isl - 1.0
-    taken = float(steps.sum())
-    if taken == 0.0:
+
+    shortest: float = np.inf  # smallest n
+    beyond: frozenset[float] = frozenset()  # every n above max_batch_tokens
+    all_tokens: float = 0.0
+    others: bool = False
+    least_held: float = np.inf  # KV tokens a request holds at its first step, at least
+    batch_shares: float = 0.0  # sum of min(1, n / max_batch_tokens)
+    tokens: float = 0.0  # sum of n
+    squares: float = 0.0  # sum of n²
+    steps: float = 0.0  # sum of m
+    reserved: float = 0.0  # sum of m (isl + osl)
+    held: float = 0.0  # sum of the KV tokens held through each step
+
+
+def _work(run: Run) -> _Work:
+    world, trace, work = run.world, run.trace, _Work()
+    # In pieces that stay in the cache.
+    for start in range(0, len(trace), _PIECE):
+        piece = slice(start, start + _PIECE)
+        state = run.requests["state"][piece]
+        done, seen = state == DONE, state != REJECTED
+        every = run.prompt[piece][seen].astype(np.float64)
+        if len(every):
+            work.shortest = min(work.shortest, float(every.min()))
+            work.beyond |= frozenset(np.unique(every[every > world.max_batch_tokens]).tolist())
+            work.all_tokens += float(every.sum())
+        n = run.prompt[piece][done].astype(np.float64)
+        work.others |= len(n) < len(every)
+        if not len(n):
+            continue
+        isl = trace.isl[piece][done].astype(np.float64)
+        osl = trace.osl[piece][done].astype(np.float64)
+        m, first = (osl - 1.0, isl) if world.first_token == "prefill" else (osl, isl - 1.0)
+        restarts = run.requests["restarts"][piece]
+        if restarts.any():
+            _count_restarts(work, world, run.prompt[piece], run.produced[piece], restarts)
+            if world.first_token == "prefill":  # a prefill gives a token: one repeated saves a step at most
+                m = np.maximum(m - restarts[done], 0.0)
+        work.least_held = min(work.least_held, float(first.min()))
+        work.batch_shares += float(np.minimum(1.0, n / world.max_batch_tokens).sum())
+        work.tokens += float(n.sum())
+        work.squares += float((n * n).sum())
+        work.steps += float(m.sum())
+        work.reserved += float((m * (isl + osl)).sum())
+        work.held += float((m * (first + 0.5 * (m - 1.0))).sum())
+    return work
+
+
+def _count_restarts(
+    work: _Work,
+    world: World,
+    prompt: NDArray[np.int32],
+    produced: NDArray[np.int32],
+    restarts: NDArray[np.uint16],
+) -> None:
+    """Take in what crashes may have had prefilled again: n and up to ``produced`` tokens, each time."""
+    work.others = True
+    again = np.flatnonzero(restarts)
+    longest = prompt[again].astype(np.int64) + produced[again]
+    work.all_tokens += float((longest * restarts[again]).sum())
+    for n, most in zip(prompt[again].tolist(), longest.tolist(), strict=True):
+        work.beyond |= frozenset(map(float, range(max(n, world.max_batch_tokens) + 1, most + 1)))
+
+
+def _prefill_s(world: World, work: _Work) -> float:
+    """Instance-seconds of prefill: no batch holds more than max_batch_tokens unless it is one prompt."""
+    if work.tokens == 0.0:
         return 0.0
-    fewest = taken / world.max_num_seqs
+    weights = np.array([work.batch_shares, work.tokens, work.squares])
+    lengths = np.array(sorted({work.shortest, *work.beyond}))
+    minorant = prefill_minorant(world, lengths, work.all_tokens, weights, grows=work.others)
+    return _summed(weights, minorant)
+
+
+def _decode_s(world: World, work: _Work) -> float:
+    """Instance-seconds of decode: steps, the requests they serve and the KV held through them."""
+    if work.steps == 0.0:
+        return 0.0
+    fewest = work.steps / world.max_num_seqs
     if world.max_kv_tokens is not None:
-        fewest = max(fewest, float((steps * (isl + osl)).sum()) / world.max_kv_tokens)
-    held = float((steps * first + 0.5 * steps * (steps - 1.0)).sum())
-    weights = np.array([fewest, taken, held])
-    coefficients = step_minorant(world, float(first.min()), weights)
-    return max(0.0, float(weights @ coefficients)) * _SAFETY
+        fewest = max(fewest, work.reserved / world.max_kv_tokens)
+    weights = np.array([fewest, work.steps, work.held])
+    return _summed(weights, step_minorant(world, work.least_held, weights))
+
+
+def _summed(weights: NDArray[np.float64], coefficients: NDArray[np.float64]) -> float:
+    terms = weights * coefficients
+    return max(0.0, float(terms.sum() - _SAFETY * np.abs(terms).sum()))
 
 
 def prefill_minorant(
-    world: World, shortest: int, longest: int, weights: NDArray[np.float64]
+    world: World,
+    lengths: NDArray[np.float64],
+    all_tokens: float,
+    weights: NDArray[np.float64],
+    *,
+    grows: bool = False,
 ) -> NDArray[np.float64]:
     """Coefficients (alpha, beta, gamma) in s, s/token and s/token² that maximise their sum by ``weights``.
 
-    Under the batch time for every S and every Q between ``shortest*S`` (all prompts as short as the
-    shortest) and S² (one prompt). The time, max(floor, t(S) - b*S² + b*Q), is convex in Q, so its ends and
-    its kink are all that must be looked at.
+    Under the batch time for every S up to max_batch_tokens and every Q between ``shortest*S`` (all prompts
+    as short as the shortest) and S² (one prompt), and for each longer prompt alone. The time,
+    max(floor, t(S) - b*S² + b*Q), is convex in Q, so its ends and its kink are all that must be looked at.
+
+    Args:
+        world: the engines.
+        lengths: the shortest length among the prompts and all above max_batch_tokens, ascending.
+        all_tokens: of all prompts together; no batch holds more.
+        weights: what the coefficients are multiplied with in the bound.
+        grows: keep beta and gamma at or above 0, so that further prompts in a batch never lower it.
     """
-    batches = np.arange(shortest, max(world.max_batch_tokens, shortest) + 1, dtype=np.float64)
-    batches = batches[batches <= world.max_batch_tokens]
-    alone = np.arange(shortest, longest + 1, dtype=np.float64)
-    beyond = alone[alone > world.max_batch_tokens]
+    shortest = float(lengths[0])
+    batches = np.arange(shortest, min(float(world.max_batch_tokens), all_tokens) + 1.0)
+    beyond = lengths[lengths > world.max_batch_tokens]
     tokens = np.concatenate([batches, beyond])
     top = len(world.prefill_s) - 1
     time_s = world.prefill_s[np.minimum(tokens, top).astype(np.int64)]
@@ -120,83 +191,86 @@ def prefill_minorant(
     b = world.quadratic_s
     offset = time_s - b * tokens * tokens
     one = tokens * tokens
-    least = np.concatenate([shortest * batches, one[len(batches) :]])
+    least = np.concatenate([shortest * batches, beyond * beyond])
     squares = [least, one]
     if b > 0.0:
         squares.append(np.clip((world.prefill_floor_s - offset) / b, least, one))
     rows = np.concatenate([np.column_stack([np.ones_like(tokens), tokens, q]) for q in squares])
     bounds = np.concatenate([np.maximum(world.prefill_floor_s, offset + b * q) for q in squares])
-    return _largest_minorant(rows, bounds, weights)
+    free = 0.0 if grows else -np.inf
+    return _largest_minorant(rows, bounds, weights, [(0.0, np.inf), (free, np.inf), (free, np.inf)])
 
 
 def step_minorant(world: World, least_held: float, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients (a, b, c) in s, s/request and s/token that maximise their sum by ``weights``.
 
-    Step time is piecewise linear in K for each n, so its break points, the least and the most K that n
-    requests can hold are all that must be looked at; without a KV limit also the slope at infinity.
+    Step time is piecewise linear and continuous in K for each n, so its break points, the least and the
+    most K that n requests can hold are all that must be looked at; without a KV limit c stays at or under
+    the least slope at infinity.
     """
+    most = np.inf if world.max_kv_tokens is None else float(world.max_kv_tokens)
     n = np.arange(1, world.max_num_seqs + 1, dtype=np.float64)[:, None]
-    low = np.maximum(n * max(least_held, 0.0), 0.0)
-    breaks = world.breaks[1:, 1:-1]
-    ends = [low, np.maximum(breaks, low)]
-    if world.max_kv_tokens is not None:
-        ends = [
-            np.minimum(
-                np.concatenate([*ends, np.full_like(n, world.max_kv_tokens)], axis=1), world.max_kv_tokens
-            )
-        ]
-        ends[0] = np.maximum(ends[0], np.minimum(low, world.max_kv_tokens))
-    kv = np.concatenate(ends, axis=1)
-    segment = (kv[:, :, None] >= world.breaks[1:, None, 1:-1]).sum(axis=2)
-    time_s = (
-        np.take_along_axis(world.base_s[1:], segment, 1)
-        + np.take_along_axis(world.slope_s[1:], segment, 1) * kv
-    )
-    rows = np.column_stack([np.ones(kv.size), np.broadcast_to(n, kv.shape).ravel(), kv.ravel()])
-    bounds = time_s.ravel()
+    kv = np.concatenate([n * least_held, np.maximum(world.breaks[1:, 1:-1], n * least_held)], axis=1)
+    steepest = np.inf
     if world.max_kv_tokens is None:
-        rows = np.concatenate([rows, [[0.0, 0.0, 1.0]]])
-        bounds = np.append(bounds, world.slope_s[1:, -1].min())
-    return _largest_minorant(rows, bounds, weights)
+        steepest = float(world.slope_s[1:, -1].min())
+    else:
+        kv = np.minimum(np.concatenate([kv, np.full_like(n, most)], axis=1), most)
+    segment = (kv[:, :, None] >= world.breaks[1:, None, 1:-1]).sum(axis=2)
+    time_s = np.take_along_axis(world.base_s[1:], segment, 1)
+    time_s = time_s + np.take_along_axis(world.slope_s[1:], segment, 1) * kv
+    rows = np.column_stack([np.ones(kv.size), np.broadcast_to(n, kv.shape).ravel(), kv.ravel()])
+    return _largest_minorant(
+        rows, time_s.ravel(), weights, [(0.0, np.inf), (-np.inf, np.inf), (-np.inf, steepest)]
+    )
 
 
 def _largest_minorant(
-    rows: NDArray[np.float64], bounds: NDArray[np.float64], weights: NDArray[np.float64]
+    rows: NDArray[np.float64],
+    bounds: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    limits: list[tuple[float, float]],
 ) -> NDArray[np.float64]:
-    """Maximise ``weights @ x`` over ``rows @ x <= bounds`` with x[0] >= 0, whatever the solver's tolerance.
+    """Maximise ``weights @ x`` over ``rows @ x <= bounds`` and ``limits``, whatever the solver's tolerance.
 
-    A cutting-plane linear program: solved on a sample of the rows, the worst violated ones added until
-    none is; what violation is left is removed by scaling, which keeps an admissible x admissible.
+    Rows and bounds are at or above 0. A cutting-plane linear program: solved on a sample of the rows, the
+    worst violated ones added until none is. What violation the tolerance leaves is then removed: x goes
+    back inside its limits, and is scaled down until every row holds; x = 0 always does.
     """
     from scipy.optimize import linprog
 
-    scale = np.abs(rows).max(axis=0)
-    scale[scale == 0.0] = 1.0
-    unit = rows / scale
-    objective = -(weights / scale)
-    norm = np.abs(objective).max()
-    chosen = np.unique(np.concatenate([np.linspace(0, len(rows) - 1, 400).astype(np.int64), [len(rows) - 1]]))
-    best: NDArray[np.float64] = np.zeros(rows.shape[1])
-    for _ in range(30):
+    size = np.abs(rows).max(axis=0)
+    size[size == 0.0] = 1.0
+    unit, longest = rows / size, float(bounds.max())
+    if longest <= 0.0:
+        return np.zeros(rows.shape[1])
+    heights = bounds / longest
+    objective = -(weights / size)
+    objective /= max(float(np.abs(objective).max()), 1e-300)
+    # Wide finite limits: what the sample leaves unbounded, the rows added later bound.
+    lower, upper = np.clip(np.array(limits).T * (size / longest), -_WIDE, _WIDE)
+    chosen = np.unique(np.linspace(0, len(rows) - 1, 400).astype(np.int64))
+    best = np.zeros(rows.shape[1])
+    for _ in range(_ROUNDS):
         solved = linprog(
-            objective / norm,
+            objective,
             A_ub=unit[chosen],
-            b_ub=bounds[chosen],
-            bounds=[(0, None), (None, None), (None, None)],
+            b_ub=heights[chosen],
+            bounds=list(zip(lower, upper, strict=True)),
             method="highs",
         )
-        if solved.x is None:
+        if not solved.success:
             break
-        best = solved.x
-        excess = unit @ best - bounds
-        if (excess <= _TOLERANCE * bounds).all():
-            break
+        best = np.asarray(solved.x, dtype=np.float64)
+        excess = unit @ best - heights
         worst = np.argsort(excess)[-50:]
-        chosen = np.union1d(chosen, worst[excess[worst] > 0.0])
+        added = np.setdiff1d(worst[excess[worst] > 1e-12], chosen)
+        if not len(added):
+            break
+        chosen = np.union1d(chosen, added)
+    best = np.clip(best, lower, upper)
     reached = unit @ best
-    above = reached > bounds
+    above = reached > heights
     if above.any():
-        positive = bounds[above] > 0.0
-        best = best * (float((bounds[above] / reached[above]).min()) if positive.all() else 0.0)
-    coefficients: NDArray[np.float64] = best / scale
-    return coefficients
+        best = best * float((heights[above] / reached[above]).min())
+    return np.asarray(best / size * longest, dtype=np.float64)

@@ -47,7 +47,7 @@ class SimulatorConfig:
         doc="Prompt tokens of one prefill batch; a longer prompt makes a batch of its own.",
         unit="tokens",
         at_least=1,
-        at_most=10_000_000,
+        at_most=1_000_000,
     )
     max_num_seqs: int | None = setting(
         None,
@@ -57,28 +57,38 @@ class SimulatorConfig:
         at_most=16384,
     )
     max_kv_tokens: int | None = setting(
-        None, doc="KV memory of a decode instance; null is the profile's.", unit="tokens", at_least=1
+        None,
+        doc="KV memory of a decode instance; null is the profile's.",
+        unit="tokens",
+        at_least=1,
+        at_most=10**12,
     )
     kv_transfer_latency_ms: float | None = setting(
-        None, doc="Fixed part of a KV hand-off; null is the profile's.", unit="ms", at_least=0
+        None, doc="Fixed part of a KV hand-off; null is the profile's.", unit="ms", at_least=0, at_most=1e6
     )
     kv_transfer_ms_per_1k_tokens: float | None = setting(
-        None, doc="KV hand-off for every 1000 prompt tokens; null is the profile's.", unit="ms", at_least=0
+        None,
+        doc="KV hand-off for every 1000 prompt tokens; null is the profile's.",
+        unit="ms",
+        at_least=0,
+        at_most=1e6,
     )
     kv_transfer_decode_steps: float | None = setting(
         None,
         doc="Part of a KV hand-off that waits for the receiver's step; null is the profile's.",
         unit="steps",
         at_least=0,
+        at_most=1e4,
     )
     kv_transfer_blocks_prefill: bool | None = setting(
         None, doc="Whether hand-offs hold the prefill instance, one after the other; null is the profile's."
     )
     join_ms_per_1k_tokens: float | None = setting(
         None,
-        doc="How much longer a decode step takes for every 1000 prompt tokens joining; null is the profile's.",
+        doc="What every 1000 prompt tokens that join add to a decode step; null is the profile's.",
         unit="ms",
         at_least=0,
+        at_most=1e6,
     )
     first_token: Literal["prefill", "decode"] = setting(
         "prefill", doc="Which pool streams the first token; decode is how several proxies work."
@@ -96,7 +106,7 @@ class SimulatorConfig:
         0.0, doc="Simulate at least this long, traffic or not.", unit="s", at_least=0, at_most=1e9
     )
     scrape_delay_s: float = setting(
-        0.0, doc="Age of the metrics the planner sees at its tick.", unit="s", at_least=0
+        0.0, doc="Age of the metrics the planner sees at its tick.", unit="s", at_least=0, at_most=1e6
     )
     metric_outage_s: TimeSpans = setting(
         TimeSpans(()),

@@ -7,7 +7,7 @@ field. It knows nothing of planners: the caller advances it, looks, and sets tar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "Counters", "Launch", "Pool", "PoolView", "World"]
 
 Pool = Literal["prefill", "decode"]
+
+T = TypeVar("T", bound=np.generic)
 
 _UNLIMITED = 1 << 60
 
@@ -129,6 +131,13 @@ def _empty_pool(dtype: np.dtype[np.void], size: int) -> NDArray[np.void]:
     return pool
 
 
+def _read_only(column: NDArray[T]) -> NDArray[T]:
+    """A view that cannot be written: the kernel is compiled for just that."""
+    view = np.ascontiguousarray(column).view()
+    view.setflags(write=False)
+    return view
+
+
 class Cluster:
     """The two pools serving one trace, paused between calls.
 
@@ -181,16 +190,19 @@ class Cluster:
         progress = np.zeros(1, PROGRESS)
         for name in ("prefill_queue_head", "prefill_queue_tail", "decode_queue_head", "decode_queue_tail"):
             progress[name] = -1
-        records = np.zeros(requests, REQUEST)
-        records["arrival_s"], records["isl"], records["prompt"], records["osl"] = arrival_s, isl, prompt, osl
-        records["first_token_s"] = records["done_s"] = np.nan
-        records["bound"] = -1
+        records = np.empty(requests, REQUEST)
+        kernel.clear_requests(records)
         steps = np.zeros(world.base_s.shape, STEP_SEGMENT)
         steps["edge"], steps["base_s"], steps["slope_s"] = world.breaks[:, 1:], world.base_s, world.slope_s
         self.state = State(
             world=constants,
             progress=progress,
+            arrival_s=_read_only(arrival_s),
+            isl=_read_only(isl),
+            prompt=_read_only(prompt),
+            osl=_read_only(osl),
             requests=records,
+            produced=np.zeros(requests, np.int32),  # memory that nobody touches is not taken
             completed=np.empty(requests, np.int32),
             prefill_s=np.ascontiguousarray(world.prefill_s, np.float64),
             steps=steps,

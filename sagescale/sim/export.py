@@ -36,7 +36,7 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
 
 
 def write_requests(path: Path, run: Run) -> None:
-    """Write every request as Parquet: its lengths, outcome, restarts and times (s), and ttft_ms and itl_ms.
+    """Write every request as Parquet: arrival_s, isl, osl, outcome, first_token_s, done_s, ttft_ms, itl_ms.
 
     What never happened is null. ``sla_met`` says whether the request met both targets.
 
@@ -52,17 +52,17 @@ def write_requests(path: Path, run: Run) -> None:
     outcome = np.zeros(len(requests), np.int8)
     for code, state in enumerate((DONE, REJECTED, TIMED_OUT), start=1):
         outcome[requests["state"] == state] = code
-    columns = {name: np.ascontiguousarray(requests[name]) for name in ("arrival_s", "isl", "osl")}
+    columns = {"arrival_s": run.trace.arrival_s, "isl": run.trace.isl, "osl": run.trace.osl}
     times = {
         "first_token_s": np.ascontiguousarray(requests["first_token_s"]),
         "done_s": np.ascontiguousarray(requests["done_s"]),
-        "ttft_ms": served.ttft_ms(),
-        "itl_ms": served.itl_ms(),
+        "ttft_ms": served.ttft_ms,
+        "itl_ms": served.itl_ms,
     }
     table = pa.table(
         {
             **columns,
-            "cached_tokens": requests["isl"] - requests["prompt"],
+            "cached_tokens": run.trace.isl - run.prompt,
             "restarts": np.ascontiguousarray(requests["restarts"]),
             "outcome": pa.DictionaryArray.from_arrays(outcome, list(_OUTCOMES)),
             **{name: pa.array(values, mask=np.isnan(values)) for name, values in times.items()},

@@ -35,6 +35,7 @@ from sagescale.sim.state import (
     IN_PREFILL,
     LOST,
     NOT_READY,
+    PENDING,
     READY,
     REJECTED,
     REQUEST_BITS,
@@ -51,6 +52,7 @@ __all__ = [
     "MORE_HANDOFFS",
     "REACHED",
     "advance",
+    "clear_requests",
     "crash",
     "event_update",
     "kv_tokens_now",
@@ -78,41 +80,45 @@ def event_update(instances: Any, slot: int) -> None:
 
     Node i > 0 of the tree is kept in ``instances[i].event_node``; the leaves are the slots themselves.
     """
-    node = (instances.size + slot) >> 1
-    left = slot & ~1
-    right = slot | 1
+    one = np.uintp(1)  # unsigned: an index that cannot be negative needs no test for it
+    changed = np.uintp(slot)
+    node = (np.uintp(instances.size) + changed) >> one
+    left = changed & ~one
+    right = changed | one
     while True:
         a = instances[left].event_s
         b = instances[right].event_s
         winner = left if a < b or (a == b and instances[left].id <= instances[right].id) else right
-        if winner != slot and winner == instances[node].event_node:
+        if winner != changed and winner == np.uintp(instances[node].event_node):
             break  # another slot won here before and does now: nothing changes further up
         instances[node].event_node = winner
-        node >>= 1
-        if node == 0:
+        node >>= one
+        if node == np.uintp(0):
             break
-        left = instances[2 * node].event_node
-        right = instances[2 * node + 1].event_node
+        left = np.uintp(instances[node << one].event_node)
+        right = np.uintp(instances[(node << one) | one].event_node)
 
 
 @_compiled
 def router_update(instances: Any, slot: int) -> None:
     """Restore the router's tree after ``instances[slot].key`` changed; ties to the lowest id."""
-    node = (instances.size + slot) >> 1
-    left = slot & ~1
-    right = slot | 1
+    one = np.uintp(1)  # unsigned: an index that cannot be negative needs no test for it
+    changed = np.uintp(slot)
+    node = (np.uintp(instances.size) + changed) >> one
+    left = changed & ~one
+    right = changed | one
     while True:
         a = instances[left].key
         b = instances[right].key
         winner = left if a < b or (a == b and instances[left].id <= instances[right].id) else right
-        if winner != slot and winner == instances[node].router_node:
+        if winner != changed and winner == np.uintp(instances[node].router_node):
             break  # another slot won here before and does now: nothing changes further up
         instances[node].router_node = winner
-        node >>= 1
-        if node == 0:
+        node >>= one
+        if node == np.uintp(0):
             break
-        left = instances[2 * node].router_node
-        right = instances[2 * node + 1].router_node
+        left = np.uintp(instances[node << one].router_node)
+        right = np.uintp(instances[(node << one) | one].router_node)
 
 
 @_compiled
@@ -302,6 +308,12 @@ def _steps_by(s: State, slot: int, t: float) -> int:
 
 
 @_inlined
+def _produced(s: State, request: int) -> int:
+    """Tokens it had when a crash last threw it back; few were, and the record says which."""
+    return int(s.produced[request]) if s.requests[request].restarts > 0 else 0
+
+
+@_inlined
 def _touch_prefill(s: State, slot: int) -> None:
     g = s.progress[0]
     if not s.prefill[slot].dirty:
@@ -361,7 +373,7 @@ def _route_prefill(s: State, request: int) -> None:
             s.requests[p.tail].link = request
         p.tail = request
         p.queued += 1
-        _add_prefill_load(s, slot, np.int64(s.requests[request].prompt) + s.requests[request].produced)
+        _add_prefill_load(s, slot, s.prompt[request] + _produced(s, request))
         if not p.busy:
             _touch_prefill(s, slot)
 
@@ -371,8 +383,7 @@ def _start_handoff(s: State, request: int, source: int, t: float) -> None:
     """Rule 4: latency + isl * rate + decode_steps * the receiver's step in progress."""
     g = s.progress[0]
     w = s.world[0]
-    held = np.int64(s.requests[request].isl) + s.requests[request].produced
-    duration = w.kv_latency_s + held * w.kv_s_per_token
+    duration = w.kv_latency_s + (s.isl[request] + _produced(s, request)) * w.kv_s_per_token
     if w.kv_decode_steps > 0.0:
         d = s.decode[s.requests[request].bound]
         current = 0.0
@@ -430,7 +441,7 @@ def _expired(s: State, request: int, t: float) -> bool:
     w = s.world[0]
     # NaN compares unequal to itself: no first token yet.
     return (
-        s.requests[request].arrival_s + w.request_timeout_s <= t
+        s.arrival_s[request] + w.request_timeout_s <= t
         and s.requests[request].first_token_s != s.requests[request].first_token_s
     )
 
@@ -456,7 +467,7 @@ def _bind_decode(s: State, request: int, t: float) -> None:
     else:
         s.requests[request].bound = slot
         s.requests[request].state = IN_HANDOFF
-        _add_decode_load(s, slot, np.int64(s.requests[request].isl) + s.requests[request].osl)
+        _add_decode_load(s, slot, np.int64(s.isl[request]) + s.osl[request])
         if not w.blocks_prefill:
             _start_handoff(s, request, -1, t)
 
@@ -466,7 +477,7 @@ def _first_token(s: State, request: int, t: float) -> None:
     g = s.progress[0]
     s.requests[request].first_token_s = t
     g.first_tokens += 1
-    g.ttft_sum_s += t - s.requests[request].arrival_s
+    g.ttft_sum_s += t - s.arrival_s[request]
 
 
 @_inlined
@@ -476,11 +487,11 @@ def _complete(s: State, request: int, t: float) -> None:
     s.requests[request].state = DONE
     s.completed[g.completed] = request
     g.completed += 1
-    g.osl_sum += s.requests[request].osl
-    g.duration_sum_s += t - s.requests[request].arrival_s
+    g.osl_sum += s.osl[request]
+    g.duration_sum_s += t - s.arrival_s[request]
     g.last_done_s = t
-    if s.requests[request].osl > 1:
-        g.itl_sum_s += (t - s.requests[request].first_token_s) / (s.requests[request].osl - 1)
+    if s.osl[request] > 1:
+        g.itl_sum_s += (t - s.requests[request].first_token_s) / (s.osl[request] - 1)
         g.itl_count += 1
 
 
@@ -495,7 +506,7 @@ def _head_fits(s: State, slot: int) -> bool:
             d.tail = -1
     fits = False
     if d.head >= 0 and d.running < w.max_num_seqs:
-        need = np.int64(s.requests[d.head].isl) + s.requests[d.head].osl
+        need = np.int64(s.isl[d.head]) + s.osl[d.head]
         fits = d.reserved + need <= w.max_kv_tokens
     return fits
 
@@ -516,7 +527,10 @@ def _queue_changed(s: State, slot: int, t: float) -> None:
 
 @_inlined
 def _finish_run(s: State, slot: int, t: float) -> None:
-    """Decode steps end: account for the run's tokens and complete what is complete."""
+    """Decode steps end: account for the run's tokens and complete what is complete.
+
+    The caller restores the tree of events, which is stale until then.
+    """
     w = s.world[0]
     d = s.decode[slot]
     k = d.run_steps
@@ -529,7 +543,6 @@ def _finish_run(s: State, slot: int, t: float) -> None:
     d.kv += d.running * k
     d.run_steps = 0
     d.event_s = np.inf
-    event_update(s.decode, slot)
     request = d.joined
     while request >= 0:
         _first_token(s, request, t)
@@ -541,7 +554,7 @@ def _finish_run(s: State, slot: int, t: float) -> None:
         request = s.finish[start] & _REQUEST_MASK
         _finish_pop(s.finish, start, d.running)
         d.running -= 1
-        need = np.int64(s.requests[request].isl) + s.requests[request].osl
+        need = np.int64(s.isl[request]) + s.osl[request]
         freed += need
         d.kv -= need - 1
         _complete(s, request, t)
@@ -550,7 +563,6 @@ def _finish_run(s: State, slot: int, t: float) -> None:
         _add_decode_load(s, slot, -freed)
     if d.running == 0:
         d.steps = 0
-    _touch_decode(s, slot)
 
 
 @_inlined
@@ -569,9 +581,10 @@ def _finish_batch(s: State, slot: int, t: float) -> None:
     while request >= 0:
         following = s.requests[request].link
         g.in_service -= 1
-        if not w.decode_first and s.requests[request].produced == 0:
+        produced = _produced(s, request)
+        if not w.decode_first and produced == 0:
             _first_token(s, request, t)
-        if s.requests[request].osl - s.requests[request].produced == 1 and not w.decode_first:
+        if s.osl[request] - produced == 1 and not w.decode_first:
             _complete(s, request, t)
         else:
             _bind_decode(s, request, t)
@@ -603,7 +616,7 @@ def _deliver(s: State, t: float) -> None:
     d = s.decode[slot]
     if w.decode_first and _expired(s, request, t):
         _leave(s, request)
-        _add_decode_load(s, slot, -(np.int64(s.requests[request].isl) + s.requests[request].osl))
+        _add_decode_load(s, slot, -(np.int64(s.isl[request]) + s.osl[request]))
         _touch_decode(s, slot)
     else:
         s.requests[request].state = WAITING_DECODE
@@ -669,9 +682,9 @@ def _become_ready(s: State, t: float) -> None:
 def _arrive(s: State, request: int) -> None:
     g = s.progress[0]
     g.next_arrival += 1
-    g.isl_sum += s.requests[request].isl
-    g.cached_sum += s.requests[request].isl - s.requests[request].prompt
-    if np.int64(s.requests[request].isl) + s.requests[request].osl > s.world[0].max_kv_tokens:
+    g.isl_sum += s.isl[request]
+    g.cached_sum += s.isl[request] - s.prompt[request]
+    if np.int64(s.isl[request]) + s.osl[request] > s.world[0].max_kv_tokens:
         s.requests[request].state = REJECTED
         g.rejected += 1
     else:
@@ -692,7 +705,7 @@ def _deadline_passes(s: State, request: int, t: float) -> None:
         elif state == WAITING_PREFILL:
             s.prefill[slot].queued -= 1
             _leave(s, request)
-            _add_prefill_load(s, slot, -np.int64(s.requests[request].prompt))  # it has produced nothing
+            _add_prefill_load(s, slot, -np.int64(s.prompt[request]))  # it has produced nothing
             _touch_prefill(s, slot)
         elif state == IN_POOL_DECODE:
             g.decode_queue_len -= 1
@@ -701,7 +714,7 @@ def _deadline_passes(s: State, request: int, t: float) -> None:
         elif state == WAITING_DECODE:
             s.decode[slot].queued -= 1
             _leave(s, request)
-            _add_decode_load(s, slot, -(np.int64(s.requests[request].isl) + s.requests[request].osl))
+            _add_decode_load(s, slot, -(np.int64(s.isl[request]) + s.osl[request]))
             _queue_changed(s, slot, t)
             _touch_decode(s, slot)
 
@@ -718,7 +731,7 @@ def _form_batch(s: State, slot: int, t: float) -> None:
     while p.head >= 0:
         request = p.head
         if s.requests[request].state == WAITING_PREFILL:
-            size = np.int64(s.requests[request].prompt) + s.requests[request].produced
+            size = s.prompt[request] + _produced(s, request)
             if last >= 0 and tokens + size > w.max_batch_tokens:
                 break
             tokens += size
@@ -769,14 +782,15 @@ def _form_step(s: State, slot: int, t: float) -> None:
             d.tail = -1
         d.queued -= 1
         s.requests[request].state = RUNNING
-        held = np.int64(s.requests[request].isl) + s.requests[request].produced  # what was prefilled
+        produced = _produced(s, request)
+        held = s.isl[request] + produced  # what was prefilled
         joined_isl += held
-        d.reserved += np.int64(s.requests[request].isl) + s.requests[request].osl
+        d.reserved += np.int64(s.isl[request]) + s.osl[request]
         # A request that has produced j tokens holds isl + j - 1; prefill makes one of them, or none.
-        last_step = d.steps + s.requests[request].osl - s.requests[request].produced
+        last_step = d.steps + s.osl[request] - produced
         if w.decode_first:
             d.kv += held - 1
-            if s.requests[request].produced == 0:
+            if produced == 0:
                 s.requests[request].link = d.joined
                 d.joined = request
         else:
@@ -792,7 +806,6 @@ def _form_step(s: State, slot: int, t: float) -> None:
             d.cold_s = 0.0
         d.run_steps = 1 if d.joined >= 0 else (s.finish[start] >> REQUEST_BITS) - d.steps
         d.event_s = t + (d.run_join_s + steps_s(s.steps, d.running, d.kv, d.run_steps))
-        event_update(s.decode, slot)
 
 
 # --- lifecycle ----------------------------------------------------------------------------------------
@@ -1016,6 +1029,20 @@ def make_ready(s: State, t: float) -> None:
             router_update(s.decode, slot)
 
 
+@_compiled
+def clear_requests(requests: Any) -> None:
+    """Write every record once, as before anything has happened."""
+    for i in range(requests.size):
+        r = requests[i]
+        r.first_token_s = np.nan
+        r.done_s = np.nan
+        r.link = -1
+        r.chain = -1
+        r.bound = -1
+        r.state = PENDING
+        r.restarts = 0
+
+
 # --- crashes ------------------------------------------------------------------------------------------
 
 
@@ -1039,10 +1066,10 @@ def _lose_prefill(s: State, slot: int) -> None:
                 g.decode_queue_len -= 1
             else:
                 bound = s.requests[request].bound
-                _add_decode_load(s, bound, -(np.int64(s.requests[request].isl) + s.requests[request].osl))
+                _add_decode_load(s, bound, -(np.int64(s.isl[request]) + s.osl[request]))
                 _touch_decode(s, bound)
             if not w.decode_first:
-                s.requests[request].produced += 1
+                s.produced[request] += 1
             s.requests[request].state = LOST
         request = s.requests[request].chain
     request = g.decode_queue_head
@@ -1072,14 +1099,14 @@ def _lose_decode(s: State, slot: int, t: float) -> None:
     for i in range(d.running):
         request = s.finish[start + i] & _REQUEST_MASK
         left = (s.finish[start + i] >> REQUEST_BITS) - steps
-        s.requests[request].produced = s.requests[request].osl - left
+        s.produced[request] = s.osl[request] - left
         s.requests[request].state = LOST
     for request in range(g.oldest, g.next_arrival):
         if s.requests[request].bound == slot and (
             s.requests[request].state == IN_HANDOFF or s.requests[request].state == WAITING_DECODE
         ):
             if not w.decode_first:
-                s.requests[request].produced += 1  # by the prefill it comes from
+                s.produced[request] += 1  # by the prefill it comes from
             s.requests[request].state = LOST
     d.queued = 0
     d.running = 0
@@ -1166,6 +1193,18 @@ def crash(s: State, in_prefill: bool, slot: int, t: float) -> None:
 # --- the event loop -----------------------------------------------------------------------------------
 
 
+@_inlined
+def _only_steps_end(s: State, t: float) -> bool:
+    """Whether nothing but ends of decode steps, and decode instances becoming READY, happens at t."""
+    g = s.progress[0]
+    return (
+        t < s.prefill[s.prefill[1].event_node].event_s
+        and (g.handoffs == 0 or t < s.handoff[0].time_s)
+        and (g.next_arrival == s.requests.size or t < s.arrival_s[g.next_arrival])
+        and s.world[0].request_timeout_s == np.inf
+    )
+
+
 @_compiled
 def next_event_s(s: State) -> float:
     """When something happens next, apart from ticks; inf when nothing can."""
@@ -1177,7 +1216,7 @@ def next_event_s(s: State) -> float:
     if g.handoffs > 0:
         t = min(t, s.handoff[0].time_s)
     if g.next_arrival < s.requests.size:
-        t = min(t, s.requests[g.next_arrival].arrival_s)
+        t = min(t, s.arrival_s[g.next_arrival])
     if w.request_timeout_s < np.inf:
         while g.next_deadline < g.next_arrival and (
             s.requests[g.next_deadline].first_token_s == s.requests[g.next_deadline].first_token_s
@@ -1186,7 +1225,7 @@ def next_event_s(s: State) -> float:
             g.next_deadline += 1
         if g.next_deadline < g.next_arrival:
             # Never earlier than now: the deadline of a request in service may have passed unheeded.
-            t = min(t, max(s.requests[g.next_deadline].arrival_s + w.request_timeout_s, g.now_s))
+            t = min(t, max(s.arrival_s[g.next_deadline] + w.request_timeout_s, g.now_s))
     return t
 
 
@@ -1211,6 +1250,24 @@ def advance(s: State, until_s: float) -> int:
         g.now_s = t
 
         slot = s.decode[1].event_node
+        stopped = False
+        if s.decode[slot].event_s == t and s.decode[slot].status != STARTING and _only_steps_end(s, t):
+            # Half of all instants: instances reach a step boundary and nothing else happens.
+            while s.decode[slot].event_s == t and s.decode[slot].status != STARTING:
+                _finish_run(s, slot, t)
+                _form_step(s, slot, t)
+                event_update(s.decode, slot)
+                if s.decode[slot].status == DRAINING and s.decode[slot].load == 0:
+                    _stop_decode(s, slot, t)
+                    stopped = True
+                slot = s.decode[1].event_node
+            if stopped:
+                lives = g.lives
+                _launch_waiting(s, t)
+                if w.watch_launches and g.lives > lives:
+                    return LAUNCHED
+            continue
+
         while s.decode[slot].event_s == t:
             if s.decode[slot].status == STARTING:
                 s.decode[slot].event_s = np.inf
@@ -1219,6 +1276,8 @@ def advance(s: State, until_s: float) -> int:
                 g.becoming_decode += 1
             else:
                 _finish_run(s, slot, t)
+                event_update(s.decode, slot)
+                _touch_decode(s, slot)
             slot = s.decode[1].event_node
 
         slot = s.prefill[1].event_node
@@ -1238,17 +1297,15 @@ def advance(s: State, until_s: float) -> int:
         if g.becoming_prefill + g.becoming_decode > 0:
             _become_ready(s, t)
 
-        while g.next_arrival < total and s.requests[g.next_arrival].arrival_s == t:
+        while g.next_arrival < total and s.arrival_s[g.next_arrival] == t:
             _arrive(s, g.next_arrival)
 
         if w.request_timeout_s < np.inf:
             while (
-                g.next_deadline < g.next_arrival
-                and s.requests[g.next_deadline].arrival_s + w.request_timeout_s <= t
+                g.next_deadline < g.next_arrival and s.arrival_s[g.next_deadline] + w.request_timeout_s <= t
             ):
                 _deadline_passes(s, g.next_deadline, t)
 
-        stopped = False
         for i in range(g.dirty_prefill):
             slot = s.prefill[i].dirty_slot
             s.prefill[slot].dirty = False
@@ -1263,6 +1320,7 @@ def advance(s: State, until_s: float) -> int:
             s.decode[slot].dirty = False
             if s.decode[slot].event_s == np.inf and s.decode[slot].status != FREE:
                 _form_step(s, slot, t)
+                event_update(s.decode, slot)
                 if s.decode[slot].status == DRAINING and s.decode[slot].load == 0:
                     _stop_decode(s, slot, t)
                     stopped = True
@@ -1282,4 +1340,4 @@ def kv_tokens_now(s: State, t: float) -> int:
         d = s.decode[slot]
         if d.running > 0:
             total += d.kv + d.running * _steps_by(s, slot, t)
-    return total
+    return int(total)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.document import ForecastScore, ForecastScores, GpuHours, Latency, SlaResult
-from sagescale.planner.forecast.scores import bias, mape, pinball
+from sagescale.planner.forecast.scores import bias, coverage, mape, pinball
 from sagescale.sim.state import DONE
 
 if TYPE_CHECKING:
@@ -25,39 +25,47 @@ _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
 class Served:
-    """Latencies of a run's requests in ms, each computed when asked for and not kept (a run may be large).
+    """Latencies of a run's requests in ms, computed once, when first asked for.
 
     TTFT = first token - arrival. ITL of a request = (done - first token)/(osl - 1), undefined for OSL 1.
     """
 
     def __init__(self, run: Run) -> None:
+        self._trace = run.trace
         self._requests = run.requests
         self._targets = (run.config.target_ttft_ms, run.config.target_itl_ms)
         self._horizon_s = run.horizon_s
 
+    @functools.cached_property
     def ttft_ms(self) -> NDArray[np.float64]:
         """Per request; NaN without a first token. float64[n]."""
-        return _ms_between(self._requests, "arrival_s", "first_token_s")
+        span: NDArray[np.float64] = self._requests["first_token_s"] - self._trace.arrival_s
+        span *= 1000.0
+        return span
 
+    @functools.cached_property
     def itl_ms(self) -> NDArray[np.float64]:
         """Per request; NaN where unfinished or undefined. float64[n]."""
-        itl = _ms_between(self._requests, "first_token_s", "done_s")
-        steps = self._requests["osl"] - 1
+        span: NDArray[np.float64] = self._requests["done_s"] - self._requests["first_token_s"]
+        span *= 1000.0
+        steps = self._trace.osl - 1
         with np.errstate(divide="ignore", invalid="ignore"):
-            itl /= steps
-        itl[steps == 0] = np.nan
-        return itl
+            span /= steps
+        span[steps == 0] = np.nan
+        return span
 
     def e2e_ms(self) -> NDArray[np.float64]:
         """Arrival to completion per request; NaN where unfinished. float64[n]."""
-        return _ms_between(self._requests, "arrival_s", "done_s")
+        span: NDArray[np.float64] = self._requests["done_s"] - self._trace.arrival_s
+        span *= 1000.0
+        return span
 
     @functools.cached_property
     def good(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Who met the TTFT target, and who met the ITL target; unfinished ones met neither. bool[n] each."""
         done = self._requests["state"] == DONE
-        ttft = done & (self.ttft_ms() <= self._targets[0])
-        itl = done & ~(self.itl_ms() > self._targets[1])
+        ttft = done & (self.ttft_ms <= self._targets[0])
+        itl = done & ~(self.itl_ms > self._targets[1])
         return ttft, itl
 
     def sla(self) -> SlaResult:
@@ -75,15 +83,9 @@ class Served:
         )
 
 
-def _ms_between(requests: NDArray[np.void], start: str, end: str) -> NDArray[np.float64]:
-    span: NDArray[np.float64] = requests[end] - requests[start]
-    span *= 1000.0
-    return span
-
-
 def latency(values_ms: NDArray[np.float64]) -> Latency:
-    """Summarise a distribution, NaN left out; percentiles by linear interpolation. Reorders its argument."""
-    known = values_ms[~np.isnan(values_ms)] if np.isnan(values_ms).any() else values_ms
+    """Summarise a distribution, NaN left out; percentiles by linear interpolation."""
+    known = values_ms[~np.isnan(values_ms)]  # a copy, reordered below
     if not len(known):
         return Latency(mean=None, p50=None, p90=None, p95=None, p99=None, max=None)
     mean, largest = float(known.mean()), float(known.max())
@@ -111,6 +113,7 @@ def forecast_scores(ticks: Sequence[Tick]) -> ForecastScores:
             mape=_known(mape(actual, mean)),
             bias=_known(bias(actual, mean)),
             pinball_p90=_known(pinball(actual, p90, 0.9)),
+            coverage_p90=_known(coverage(actual, p90)),
         )
 
     return ForecastScores(

@@ -43,6 +43,8 @@ class Run:
     """A finished run.
 
     Attributes:
+        prompt: computed prompt tokens (ISL less the cached ones) by arrival, int32[n].
+        produced: tokens each request had when a crash last threw it back, int32[n].
         requests: REQUEST records by arrival (``state.REQUEST``): first token, completion, state.
         completed: indices of the completed requests in order of completion, int32.
         lifetimes: LIFE records by launch, cut off at the horizon.
@@ -58,6 +60,8 @@ class Run:
     simulator: SimulatorConfig
     model: ProfileModel
     world: World
+    prompt: NDArray[np.int32]
+    produced: NDArray[np.int32]
     requests: NDArray[np.void]
     completed: NDArray[np.int32]
     lifetimes: NDArray[np.void]

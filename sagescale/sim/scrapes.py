@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Scrapes"]
 
+_BEFORE = -1.0
+"""Stands for the instant before 0: no arrival yet, not even those at 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Scrape:
@@ -60,21 +63,21 @@ class Scrapes:
         self._lag = Outages("metrics_lag", faults, seed)
         self._oldest_s = simulator.scrape_delay_s + self._lag.longest_lag_s
         self._ahead = 1 + math.ceil(self._oldest_s / interval_s)
-        self._taken = {0.0: self._scrape()}
+        self._taken = {_BEFORE: self._scrape()}
         self._last_seen: Observation | None = None
 
     def due(self, tick: int) -> list[float]:
         """The instants after tick ``tick - 1``, up to tick ``tick``, at which to call :meth:`take`."""
         start_s, end_s = (tick - 1) * self._interval_s, tick * self._interval_s
         edges = {edge for later in range(tick, tick + self._ahead + 1) for edge in self._window(later)}
-        return sorted(edge for edge in edges if start_s < edge <= end_s)
+        return sorted(edge for edge in edges if (start_s < edge or tick == 1) and 0.0 <= edge <= end_s)
 
     def take(self) -> None:
         """Remember the cluster as it is now, and forget what no tick can ask for any more."""
         now_s = self._cluster.now_s
         since_s = now_s - self._oldest_s - 2 * self._interval_s
         self._taken = {
-            time_s: scrape for time_s, scrape in self._taken.items() if time_s >= since_s or not time_s
+            time_s: scrape for time_s, scrape in self._taken.items() if time_s >= since_s or time_s == _BEFORE
         }
         self._taken[now_s] = self._scrape()
 
@@ -90,9 +93,10 @@ class Scrapes:
                 return unknown
             return replace(self._last_seen, time_s=time_s, prefill=counts[0], decode=counts[1])
         start_s, end_s = self._window(tick)
-        if end_s == 0.0:  # nothing is that old yet
+        if end_s == _BEFORE:  # nothing is that old yet
             return unknown
-        self._last_seen = _observed(unknown, self._taken[start_s], self._taken[end_s], end_s - start_s)
+        span_s = end_s - max(0.0, start_s)
+        self._last_seen = _observed(unknown, self._taken[start_s], self._taken[end_s], span_s)
         return self._last_seen
 
     def events(self, horizon_s: float) -> list[FaultEvent]:
@@ -104,12 +108,14 @@ class Scrapes:
         ]
 
     def _window(self, tick: int) -> tuple[float, float]:
-        """Where the window seen at a tick begins and ends; there is nothing before 0."""
+        """Where the window seen at a tick begins and ends; the first one begins before anything happens."""
         end_s = tick * self._interval_s
         age_s = self._simulator.scrape_delay_s + max(
             (span.lag_s for span in self._lag.at(end_s)), default=0.0
         )
-        return max(0.0, (tick - 1) * self._interval_s - age_s), max(0.0, end_s - age_s)
+        start_s = (tick - 1) * self._interval_s - age_s
+        end_s -= age_s
+        return start_s if start_s >= 0.0 and tick > 1 else _BEFORE, end_s if end_s >= 0.0 else _BEFORE
 
     def _scrape(self) -> _Scrape:
         cluster = self._cluster

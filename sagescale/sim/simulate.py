@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.engine import World
     from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
@@ -42,6 +43,9 @@ __all__ = ["simulate"]
 
 _STALLED_TICKS = 60
 """After this many ticks at which nothing can happen and nothing is launched, work can never proceed."""
+
+_MOST_INSTANCES, _MOST_SLOTS = 1 << 20, 1 << 27
+"""Of a pool, and of all decode instances together: some gigabytes."""
 
 _HOPELESS_S = 86400.0
 """With faults: after this long without a completion, none is to be expected."""
@@ -81,7 +85,7 @@ def simulate(
     began = time.perf_counter()
     model = ProfileModel(profile)
     world = build_world(model, simulator, config.max_gpu_budget)
-    initial = _initial(trace, model, config, simulator)
+    initial = _initial(trace, model, world, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)
     cluster = Cluster(
         world,
@@ -114,6 +118,8 @@ def simulate(
         simulator=simulator,
         model=model,
         world=world,
+        prompt=cluster.state.prompt,
+        produced=cluster.state.produced,
         requests=cluster.state.requests,
         completed=cluster.state.completed[: counters.completed],
         lifetimes=cluster.lifetimes(horizon_s),
@@ -129,7 +135,7 @@ def simulate(
 
 
 def _initial(
-    trace: Trace, model: ProfileModel, config: AutoscalerConfig, simulator: SimulatorConfig
+    trace: Trace, model: ProfileModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
 ) -> tuple[int, int]:
     """DESIGN 5.8: as given, else sized for the first window's true load."""
     first = trace.arrival_s <= config.adjustment_interval_sec
@@ -144,9 +150,11 @@ def _initial(
         low, high = (getattr(config, f"{end}_{pool}_instances") for end in ("min", "max"))
         if given is not None and not low <= given <= high:
             raise InputError(
-                f"initial_{pool} is {given}; expected min_{pool}_instances {low} to max_{pool}_instances {high}"
+                f"initial_{pool} is {given}; expected min_{pool}_instances {low} to "
+                f"max_{pool}_instances {high}"
             )
         sizes.append(computed if given is None else given)
+    _check_size(world, *sizes)
     gpus = sizes[0] * model.prefill_gpus + sizes[1] * model.decode_gpus
     if gpus > config.max_gpu_budget:
         raise InputError(
@@ -154,6 +162,19 @@ def _initial(
             f"max_gpu_budget {config.max_gpu_budget}"
         )
     return sizes[0], sizes[1]
+
+
+def _check_size(world: World, prefill: int, decode: int) -> None:
+    """Refuse pools that would not fit this machine's memory, rather than run into it."""
+    for pool, instances, most in (
+        ("prefill", prefill, _MOST_INSTANCES),
+        ("decode", decode, min(_MOST_INSTANCES, _MOST_SLOTS // world.max_num_seqs)),
+    ):
+        if instances > most:
+            raise InputError(
+                f"max_{pool}_instances and max_gpu_budget allow the {instances} {pool} instances now asked "
+                f"for; the simulator holds at most {most}: lower one of them"
+            )
 
 
 @dataclass(slots=True)
@@ -251,5 +272,6 @@ class _Loop:
         self.planner_s += time.perf_counter() - began
         self.ticks.append(Tick(observation, decision, prefill, decode))
         if not decision.no_operation:
+            _check_size(self.cluster.world, *decision.targets)
             target = self.cluster if self.injector is None else self.injector
             target.scale(decision.targets.prefill, decision.targets.decode)

@@ -16,6 +16,8 @@ __all__ = ["StartupDelay"]
 _Z90 = 1.2815515655446004
 """The 90th percentile of a standard normal."""
 
+_LONGEST_S = 1e6
+
 _FORMS = {
     "constant": ("s",),
     "uniform": ("low", "high"),
@@ -54,8 +56,8 @@ class StartupDelay:
             parameters = tuple(float(given[name]) for name in _FORMS[kind])
         except ValueError:
             raise ValueError(_EXPECTED) from None
-        if not all(math.isfinite(number) and number >= 0 for number in parameters):
-            raise ValueError(f"{_EXPECTED}, each finite and at least 0")
+        if not all(0 <= number <= _LONGEST_S for number in parameters):
+            raise ValueError(f"{_EXPECTED}, each from 0 to {_LONGEST_S:g}")
         if len(parameters) == 2 and (
             parameters[0] > parameters[1] or (kind == "lognormal" and not parameters[0])
         ):
@@ -70,7 +72,8 @@ class StartupDelay:
         low, high = self.parameters
         if self.kind == "uniform":
             return rng.uniform(low, high, count)
-        return rng.lognormal(math.log(low), math.log(high / low) / _Z90, count)
+        drawn = rng.lognormal(math.log(low), math.log(high / low) / _Z90, count)
+        return np.minimum(drawn, _LONGEST_S)
 
     def __str__(self) -> str:
         if self.kind == "constant":

@@ -3,8 +3,8 @@
 Everything a run changes is here, so a run can be paused at any instant (the planner's tick), looked at,
 and resumed. Times are seconds, lengths are tokens. Index -1 means "none".
 
-A request is one record of 56 bytes, so that an event touches one cache line; 4 more log the order of
-completions.
+What a run changes of a request is one record of 32 bytes, so that an event touches one cache line; 4 more
+log the order of completions. The trace's columns are used as they are.
 """
 
 from __future__ import annotations
@@ -200,18 +200,13 @@ HANDOFF_ENTRY = np.dtype([("time_s", "f8"), ("seq", "i8"), ("request", "i4"), ("
 
 REQUEST = np.dtype(
     [
-        ("arrival_s", "f8"),
         ("first_token_s", "f8"),  # NaN until it happens
         ("done_s", "f8"),
-        ("isl", "i4"),
-        ("prompt", "i4"),  # tokens to compute: isl less the cached ones
-        ("osl", "i4"),
         ("link", "i4"),  # next in whichever list the request is in
         ("chain", "i4"),  # blocking hand-off: next of the batch
         ("bound", "i4"),  # slot of the instance the request is at
         ("state", "u1"),
         ("restarts", "u2"),  # crashes it was thrown back by; stays at the largest
-        ("produced", "i4"),  # tokens it had when it was last thrown back
     ],
     align=True,
 )
@@ -242,7 +237,13 @@ class State(NamedTuple):
 
     world: NDArray[np.void]  # 1 record WORLD
     progress: NDArray[np.void]  # 1 record PROGRESS
-    requests: NDArray[np.void]  # REQUEST, by arrival
+    # The trace's columns, read only.
+    arrival_s: NDArray[np.float64]
+    isl: NDArray[np.int32]
+    prompt: NDArray[np.int32]  # tokens to compute: isl less the cached ones
+    osl: NDArray[np.int32]
+    requests: NDArray[np.void]  # REQUEST, by arrival: what a run changes
+    produced: NDArray[np.int32]  # tokens a request had when a crash last threw it back
     completed: NDArray[np.int32]  # requests in order of completion
     prefill_s: NDArray[np.float64]  # lone-prompt time at every token count
     steps: NDArray[np.void]  # (max_num_seqs + 1, segments): STEP_SEGMENT, linear in K up to its edge

@@ -23,19 +23,21 @@ def timeline(run: Run, served: Served) -> Timeline:
     gpus = (run.world.prefill_gpus, run.world.decode_gpus)
     edges = np.array([tick.observation.time_s for tick in ticks])
     arrivals = np.searchsorted(run.trace.arrival_s, edges, side="right")
-    ttft = _each_p99(served.ttft_ms(), arrivals)
-    done = run.requests["done_s"][run.completed]
-    itl = _each_p99(served.itl_ms()[run.completed], np.searchsorted(done, edges, side="right"))
+    ttft = _each_window(served.ttft_ms, arrivals)
+    itl = _each_window(served.itl_ms, arrivals)
     return Timeline(
         time_s=[tick.observation.time_s for tick in ticks],
         requests=[tick.observation.requests for tick in ticks],
         requests_forecast=[tick.decision.forecast.requests for tick in ticks],
+        requests_forecast_p90=[tick.decision.forecast.requests_p90 for tick in ticks],
         isl=[tick.observation.isl_mean for tick in ticks],
         osl=[tick.observation.osl_mean for tick in ticks],
         ttft_mean_ms=[tick.observation.ttft_ms_mean for tick in ticks],
-        ttft_p99_ms=ttft,
+        ttft_p50_ms=ttft[0],
+        ttft_p99_ms=ttft[1],
         itl_mean_ms=[tick.observation.itl_ms_mean for tick in ticks],
-        itl_p99_ms=itl,
+        itl_p50_ms=itl[0],
+        itl_p99_ms=itl[1],
         attainment=_attainment(served, arrivals),
         queued_prefill=[tick.observation.queued_prefill for tick in ticks],
         queued_decode=[tick.observation.queued_decode for tick in ticks],
@@ -71,20 +73,23 @@ def _attainment(served: Served, arrivals: NDArray[np.int64]) -> list[float | Non
     return [part / whole if whole else None for part, whole in zip(met, arrived, strict=True)]
 
 
-def _each_p99(values: NDArray[np.float64], cuts: NDArray[np.int64]) -> list[float | None]:
-    """99th percentile, by linear interpolation, of each window's values, NaN left out; None without any."""
-    result: list[float | None] = []
+def _each_window(
+    values: NDArray[np.float64], cuts: NDArray[np.int64]
+) -> tuple[list[float | None], list[float | None]]:
+    """Median and 99th percentile of each window's values, interpolated, NaN left out; None without any."""
+    result: tuple[list[float | None], list[float | None]] = ([], [])
     start = 0
     for stop in cuts.tolist():
         group = values[start:stop]
         start = stop
         group = group[~np.isnan(group)]
         if not len(group):
-            result.append(None)
+            for column in result:
+                column.append(None)
             continue
-        rank = 0.99 * (len(group) - 1)
-        low = int(rank)
-        high = min(low + 1, len(group) - 1)
-        group.partition((low, high))
-        result.append(float(group[low] + (group[high] - group[low]) * (rank - low)))
+        ranks = [share * (len(group) - 1) for share in (0.5, 0.99)]
+        places = [(int(rank), min(int(rank) + 1, len(group) - 1)) for rank in ranks]
+        group.partition(sorted({place for pair in places for place in pair}))
+        for column, rank, (low, high) in zip(result, ranks, places, strict=True):
+            column.append(float(group[low] + (group[high] - group[low]) * (rank - low)))
     return result

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from sagescale.errors import InputError
 from sagescale.perf import KvTransfer
 from sagescale.sim.engine import World
 
@@ -54,10 +55,26 @@ def computed_tokens(trace: Trace, config: SimulatorConfig) -> NDArray[np.int32]:
     return computed
 
 
+_LARGEST = 1 << 40
+"""More GPUs or KV tokens than this are as good as unlimited, and would not fit the kernel's integers."""
+
+_LONGEST_TABLE = 10_000_000
+"""The prefill table has an entry a token, up to the profile's last knot."""
+
+
 def build_world(model: ProfileModel, config: SimulatorConfig, max_gpus: int) -> World:
-    """Compile a performance model (ms) into the kernel's tables (s), under a budget of ``max_gpus``."""
+    """Compile a performance model (ms) into the kernel's tables (s), under a budget of ``max_gpus``.
+
+    Raises:
+        InputError: the profile's prefill curve is longer than a table can be.
+    """
     # Past its last knot a prefill curve is a straight line: two more entries give its slope.
     last_knot = int(np.ceil(model.profile.prefill.isl_tokens[-1]))
+    if last_knot > _LONGEST_TABLE:
+        raise InputError(
+            f"profile {model.profile.name}: prefill isl_tokens go up to {last_knot}; expected at most "
+            f"{_LONGEST_TABLE}"
+        )
     prefill_s = model.prefill_table_ms(max(config.max_batch_tokens, last_knot + 2)) / 1000.0
     table = model.decode_table()
     transfer = model.kv_transfer
@@ -71,7 +88,7 @@ def build_world(model: ProfileModel, config: SimulatorConfig, max_gpus: int) -> 
         slope_s=table.slope_ms / 1000.0,
         max_batch_tokens=config.max_batch_tokens,
         max_num_seqs=model.max_num_seqs,
-        max_kv_tokens=model.max_kv_tokens,
+        max_kv_tokens=None if model.max_kv_tokens is None else min(model.max_kv_tokens, _LARGEST),
         kv_latency_s=transfer.latency_ms / 1000.0,
         kv_s_per_token=transfer.ms_per_1k_tokens / 1e6,
         kv_decode_steps=transfer.decode_steps,
@@ -81,5 +98,5 @@ def build_world(model: ProfileModel, config: SimulatorConfig, max_gpus: int) -> 
         request_timeout_s=config.request_timeout_s,
         prefill_gpus=model.prefill_gpus,
         decode_gpus=model.decode_gpus,
-        max_gpus=max_gpus,
+        max_gpus=min(max_gpus, _LARGEST),
     )

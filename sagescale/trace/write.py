@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from sagescale.errors import InputError
+from sagescale.files import check_writable, written_whole
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
     from sagescale.trace.trace import Trace
@@ -29,14 +31,9 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
     file = Path(path)
     if not file.name.endswith(SUFFIXES):
         raise InputError(
-            f"--out {file}: unknown kind of file; expected a name ending in {', '.join(SUFFIXES)}"
+            f"{file}: unknown kind of file; expected a name ending in {', '.join(SUFFIXES)}"
         )
-    if file.is_dir():
-        raise InputError(f"--out {file}: is a directory; expected a file")
-    if not file.parent.is_dir():
-        raise InputError(f"--out {file}: the folder {file.parent} does not exist; create it first")
-    if not os.access(file.parent, os.W_OK):
-        raise InputError(f"--out {file}: the folder {file.parent} is not writable")
+    check_writable(file)
     return file
 
 
@@ -50,24 +47,15 @@ def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
         InputError: the destination cannot be written.
     """
     file = check_destination(path)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            if file.suffix == ".parquet":
-                _write_parquet(trace, stream)
-            elif file.suffix == ".gz":
-                # No name and no time in the header: equal traces make equal files.
-                with gzip.GzipFile(
-                    filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0
-                ) as packed:
-                    _write_csv(trace, cast("IO[bytes]", packed))
-            else:
-                _write_csv(trace, stream)
-        part.replace(file)
-    except OSError as error:
-        raise InputError(f"--out {file}: cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(file) as stream:
+        if file.suffix == ".parquet":
+            _write_parquet(trace, stream)
+        elif file.suffix == ".gz":
+            # No name and no time in the header: equal traces make equal files.
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as packed:
+                _write_csv(trace, cast("IO[bytes]", packed))
+        else:
+            _write_csv(trace, stream)
     return file
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
 import pytest
 from sagescale.cli.profile import profile_app
 from sagescale.errors import InputError
+from sagescale.perf import load_profile
 from typer.testing import CliRunner
 
 runner = CliRunner()
@@ -68,3 +70,97 @@ def test_the_command_module_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_commands_heavy_libraries_wait_for_the_plots():
+    code = (
+        "import sys, sagescale.cli.profile_png, sagescale.cli.profile_html, sagescale.cli.profile_terminal\n"
+        "print([m for m in ('numpy', 'matplotlib', 'plotly', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "matplotlib" not in done.stdout
+    assert "plotly" not in done.stdout
+
+
+def test_show_draws_the_panels_in_the_terminal_and_to_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("sagescale.cli.profile_png.png_picture", lambda panels, title: b"png")
+    monkeypatch.setattr("sagescale.cli.profile_html.html_page", lambda panels, title: f"<p>{title}")
+    png, html = tmp_path / "p.png", tmp_path / "p.html"
+    output = invoke(
+        "show", "h200-llama-3.1-8b-fp8", "--target-itl-ms", "20", "--png", str(png), "--html", str(html)
+    )
+    assert "Decode throughput against step time" in output
+    assert "┊ target 20 ms" in output
+    assert png.read_bytes() == b"png"
+    assert html.read_text() == "<p>h200-llama-3.1-8b-fp8 · h200 · vllm"
+    with pytest.raises(InputError, match=r"--png .*expected a file name in a folder that exists"):
+        invoke("show", "h200-llama-3.1-8b-fp8", "--png", str(tmp_path))
+    with pytest.raises(InputError, match="--target-itl-ms 0 "):
+        invoke("show", "h200-llama-3.1-8b-fp8", "--target-itl-ms", "0")
+
+
+def test_validate_says_fit_or_unfit_by_its_exit_code(shared):
+    assert "fit: 11 checks" in invoke("validate", "h200-llama-3.1-8b-fp8")
+    trace = str(shared / "traces" / "azure_llm_2023_conv.csv")
+    assert "7.9% below, 0.0% above" in invoke("validate", "h200-llama-3.1-8b-fp8", "--trace", trace)
+    long_prompts = str(shared / "traces" / "mooncake_synthetic.jsonl")
+    result = runner.invoke(
+        profile_app, ["validate", "h200-llama-3.1-8b-fp8", "--trace", long_prompts], env={"COLUMNS": "200"}
+    )
+    assert result.exit_code == 1
+    assert "unfit: 2 of 15 checks failed" in result.output
+
+
+class TestEstimate:
+    def test_a_known_model_and_gpu_are_enough(self, tmp_path):
+        out = tmp_path / "e.yaml"
+        words = ("--model", "Llama-3.1-8B", "--gpu", "h200", "--precision", "fp8", "--out", str(out))
+        output = invoke("estimate", *words, "--against", "h200-llama-3.1-8b-fp8")
+        assert "an estimate: measure the engine before trusting a plan to it" in output
+        assert "decode error at 34 points measured for h200-llama-3.1-8b-fp8: median 4.8%" in output
+        assert "Roofline estimate: nothing was measured" in invoke("show", str(out))
+        command = load_profile(out).source.command
+        assert command == shlex.join(["sagescale", "profile", "estimate", *words[:-1], "e.yaml"])
+
+    def test_numbers_describe_what_is_not_known(self, tmp_path):
+        words = (
+            "--parameters 7.25 --layers 32 --hidden 4096 --heads 32 --kv-heads 8 --head-dim 128 --vocab 32768"
+        )
+        card = "--memory-gib 80 --bandwidth-gb-s 2000 --bf16-tflops 400"
+        out = str(tmp_path / "e.yaml")
+        invoke("estimate", "--model", "mine", *words.split(), "--gpu", "ours", *card.split(), "--out", out)
+        profile = load_profile(out)
+        assert (profile.model, profile.gpu) == ("mine", "ours")
+        assert "numbers given" in profile.source.description
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("--model Llama-3.1-8B --gpu h300", "GPU 'h300': not known"),
+            ("--model mine --layers 3 --gpu h200", "model 'mine': shape not known"),
+            (
+                "--model Llama-3.1-8B --gpu h200 --bandwidth-gb-s 0",
+                r"--bandwidth-gb-s 0 .expected a number > 0",
+            ),
+            (
+                "--model Llama-3.1-8B --gpu h200 --assume speed=2",
+                r"--assume speed=2: unknown .expected one of",
+            ),
+            ("--model Llama-3.1-8B --gpu h200 --assume request_ms=x", r"'x' .expected a number"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, tmp_path, words, message):
+        with pytest.raises(InputError, match=message):
+            invoke("estimate", *words.split(), "--out", str(tmp_path / "e.yaml"))
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_import_chooses_among_configurations_by_model_and_gpu(shared, tmp_path):
+    source = str(shared / "profiles" / "splitwise_perf_model.csv")
+    out = str(tmp_path / "s.yaml")
+    with pytest.raises(InputError, match="12 configurations"):
+        invoke("import", source, "--out", out)
+    words = ("--model", "llama2-70b", "--gpu", "a100", "--tp", "4", "--licence", "MIT")
+    assert "decode fit error over" in invoke("import", source, *words, "--out", out)
+    profile = load_profile(out)
+    assert (profile.tensor_parallel, profile.source.licence) == (4, "MIT")

@@ -9,6 +9,7 @@ import pytest
 from sagescale.errors import InputError
 from sagescale.perf import (
     ImportOptions,
+    Wanted,
     build_profile,
     load_profile,
     profile_from_source,
@@ -167,7 +168,9 @@ class TestPreSwept:
         return root
 
     def test_one_configuration_is_chosen_with_its_own_gpus_and_slots(self, source):
-        chosen = build_profile(read_sources([source], tensor_parallel=2), ImportOptions(name="x"))
+        chosen = build_profile(
+            read_sources([source], wanted=Wanted(tensor_parallel=2)), ImportOptions(name="x")
+        )
         assert chosen.decode.gpus_per_instance == chosen.tensor_parallel == 2
         assert chosen.decode.max_num_seqs == 32
         assert chosen.decode.measured.concurrency == pytest.approx(LOADS)
@@ -178,7 +181,7 @@ class TestPreSwept:
         with pytest.raises(
             InputError, match=r"no configuration with --tp 8 .expected one of: --tp 2, --tp 4."
         ):
-            read_sources([source], tensor_parallel=8)
+            read_sources([source], wanted=Wanted(tensor_parallel=8))
 
 
 class TestMeasurementJson:
@@ -249,7 +252,7 @@ class TestRecognition:
         renamed.write_bytes((dynamo() / "selected_prefill_interpolation" / "raw_data.npz").read_bytes())
         assert importer_for(renamed, None).name == "dynamo"
 
-    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"[]", b"{}", b"[[[[", b"a,b\n1,2\n"])
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"[]", b"{}", b"a,b\n1,2\n"])
     def test_nothing_known_is_one_line_that_names_the_formats(self, tmp_path, content):
         path = tmp_path / "x.json"
         path.write_bytes(content)

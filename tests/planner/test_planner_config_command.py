@@ -44,7 +44,7 @@ def test_init_does_not_overwrite_unless_told_to(tmp_path):
 
 
 def test_init_into_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="does not exist"):
         config("init", "--out", tmp_path / "none" / "auto.yaml")
 
 

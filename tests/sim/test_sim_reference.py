@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Outcome, PoolCounts, Request, World, simulate
 
@@ -639,6 +639,7 @@ REQUESTS = st.lists(
 SCRIPTS = st.lists(st.tuples(st.integers(0, 30).map(float), st.integers(0, 4), st.integers(0, 4)), max_size=6)
 
 
+@settings(deadline=None)
 @given(REQUESTS, worlds(), SCRIPTS)
 def test_every_request_is_in_exactly_one_place_and_the_budget_holds(requests, world, script):
     outcome = simulate(requests, world, (2, 2), script, until_s=40.0, snapshots=[n / 2 for n in range(80)])
@@ -660,6 +661,7 @@ def test_every_request_is_in_exactly_one_place_and_the_budget_holds(requests, wo
         )
 
 
+@settings(deadline=None)
 @given(REQUESTS, worlds())
 def test_with_instances_to_serve_them_all_are_served_and_in_the_order_of_cause(requests, world):
     outcome = simulate(requests, world, (2, 2))

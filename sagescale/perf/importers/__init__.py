@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.perf.importers.base import Importer
+from sagescale.perf.importers.aiconfigurator import AiconfiguratorImporter
+from sagescale.perf.importers.aiperf import AiperfImporter
+from sagescale.perf.importers.base import MAX_LINES_BYTES, Importer, refuse_large
 from sagescale.perf.importers.dynamo import DynamoImporter
 from sagescale.perf.importers.dynamo_pre_swept import DynamoPreSweptImporter
+from sagescale.perf.importers.guidellm import GuidellmImporter
+from sagescale.perf.importers.look import Look
 from sagescale.perf.importers.measurement_json import MeasurementImporter
+from sagescale.perf.importers.sglang_bench import SglangBenchImporter
+from sagescale.perf.importers.splitwise import SplitwiseImporter
+from sagescale.perf.importers.vllm_bench import VllmBenchImporter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,28 +24,42 @@ __all__ = ["IMPORTERS", "Importer", "importer_for"]
 
 IMPORTERS: dict[str, Importer] = {
     importer.name: importer
-    for importer in (DynamoImporter(), DynamoPreSweptImporter(), MeasurementImporter())
+    for importer in (
+        DynamoImporter(),
+        DynamoPreSweptImporter(),
+        MeasurementImporter(),
+        VllmBenchImporter(),
+        SglangBenchImporter(),
+        AiperfImporter(),
+        GuidellmImporter(),
+        AiconfiguratorImporter(),
+        SplitwiseImporter(),
+    )
 }
 
 
 def importer_for(path: Path, format_name: str | None) -> Importer:
     """Return the importer named, or the one that recognises the content.
 
-    Raises InputError for an unknown name, a path that does not exist, content nobody or more than one
-    importer recognises.
+    Raises InputError for an unknown name, a path that does not exist or is too large, content nobody or
+    more than one importer recognises.
     """
     names = ", ".join(IMPORTERS)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        refuse_large(path, MAX_LINES_BYTES)
     if format_name is not None:
         if format_name not in IMPORTERS:
             hint = did_you_mean(format_name, IMPORTERS)
             raise InputError(f"format '{format_name}': unknown (expected one of: {names}){hint}")
         return IMPORTERS[format_name]
-    found = [importer for importer in IMPORTERS.values() if importer.recognise(path)]
+    look = Look(path)
+    found = [importer for importer in IMPORTERS.values() if importer.recognise(look)]
     if len(found) == 1:
         return found[0]
     if found:
         candidates = ", ".join(importer.name for importer in found)
         raise InputError(f"{path}: could be any of: {candidates} (choose one with --format)")
-    raise InputError(f"{path}: not a profile source of a known format (expected one of: {names})")
+    broken = look.problem
+    raise InputError(broken or f"{path}: not a profile source of a known format (expected one of: {names})")

@@ -6,7 +6,6 @@ Nothing is unpickled; every array's declared size is bounded before a byte of it
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.base import MAX_FILE_BYTES, read_bytes
+from sagescale.perf.importers.base import MAX_FILE_BYTES, read_bytes, refuse_large
+from sagescale.perf.importers.json_text import load_json
+from sagescale.perf.importers.look import MAX_ARCHIVE_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Arrays", "array_names", "read_arrays"]
+__all__ = ["Arrays", "read_arrays"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +77,13 @@ class Arrays:
         return self.by_name[name]
 
 
-def array_names(path: Path) -> frozenset[str]:
-    """Return the names of a file's arrays without reading any; empty when it holds none. Never raises."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return frozenset(name.removesuffix(".npy") for name in archive.namelist())
-        if path.suffix == ".json" and path.stat().st_size <= MAX_FILE_BYTES:
-            document = json.loads(path.read_bytes())
-            return frozenset(document) if isinstance(document, dict) else frozenset()
-    except (OSError, ValueError, zipfile.BadZipFile, RecursionError):
-        pass
-    return frozenset()
-
-
 def read_arrays(path: Path) -> Arrays:
     """Read a file's arrays. Raises InputError for one that is too large, pickled or broken."""
     data = read_bytes(path)
     if data[:2] == b"PK":
+        refuse_large(path, MAX_ARCHIVE_BYTES)
         return Arrays(path, _from_npz(path, data))
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {error} (expected an NPZ archive or a JSON object of arrays)") from error
+    document = load_json(path)
     if not isinstance(document, dict):
         raise InputError(f"{path}: a JSON {type(document).__name__} (expected an object of arrays)")
     return Arrays(path, {str(name): _from_json(path, name, value) for name, value in document.items()})
@@ -118,9 +103,12 @@ def _from_npz(path: Path, data: bytes) -> dict[str, NDArray[np.generic]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
-                with archive.open(member) as stream:
-                    declared = _declared_bytes(path, name, stream)
-                budget -= max(declared, member.file_size)
+                # The member's own size first: a header may itself be as long as it likes.
+                declared = member.file_size
+                if declared <= budget:
+                    with archive.open(member) as stream:
+                        declared = max(declared, _declared_bytes(path, name, stream))
+                budget -= declared
                 if budget < 0:
                     raise InputError(f"{path}: {name}: {declared} bytes (at most {MAX_FILE_BYTES} in all)")
                 with archive.open(member) as stream:

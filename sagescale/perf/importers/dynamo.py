@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.arrays import Arrays, array_names, read_arrays
+from sagescale.perf.importers.arrays import Arrays, read_arrays
 from sagescale.perf.importers.base import source_file
 from sagescale.perf.importers.littles_law import decode_points
+from sagescale.perf.importers.look import Look
 from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ class DynamoImporter:
 
     name = "dynamo"
 
-    def recognise(self, path: Path) -> bool:
-        """Whether ``path`` holds the profiler's arrays, without the pre-swept configuration axis."""
+    def recognise(self, look: Look) -> bool:
+        """Whether the profiler's arrays lie there, without the pre-swept configuration axis."""
+        looks = (look,) if look.path.is_file() else map(Look, _files(look.path))
         return any(
-            (names >= PREFILL_ARRAYS or names >= DECODE_ARRAYS) and "tp" not in names
-            for names in map(array_names, _files(path))
+            (file.names >= PREFILL_ARRAYS or file.names >= DECODE_ARRAYS) and "tp" not in file.names
+            for file in looks
         )
 
     def read(self, path: Path) -> tuple[Measurement, ...]:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.arrays import Arrays, array_names, read_arrays
+from sagescale.perf.importers.arrays import Arrays, read_arrays
 from sagescale.perf.importers.base import source_file
 from sagescale.perf.importers.dynamo import DECODE_ARRAYS, PREFILL_ARRAYS, prefill_points
 from sagescale.perf.importers.littles_law import decode_points
+from sagescale.perf.importers.look import Look
 from sagescale.perf.measurement import Measurement, joined
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ class DynamoPreSweptImporter:
 
     name = "dynamo_pre_swept"
 
-    def recognise(self, path: Path) -> bool:
+    def recognise(self, look: Look) -> bool:
         """Whether the arrays carry a configuration axis (``tp`` beside them)."""
-        return bool(_files(path))
+        return bool(_files(look))
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read one measurement for each configuration (tensor, data, pipeline parallel).
@@ -35,7 +36,7 @@ class DynamoPreSweptImporter:
         Throughput per GPU was divided by ``gpu_count`` (8) whatever the configuration uses; an instance's
         own is that times ``gpu_count``. Raises InputError naming file, array and value.
         """
-        files = _files(path)
+        files = _files(Look(path))
         if not files:
             raise InputError(f"{path}: no pre-swept arrays (expected tp beside the Dynamo profiler's arrays)")
         by_configuration: dict[tuple[int, ...], Measurement] = {}
@@ -51,17 +52,12 @@ class DynamoPreSweptImporter:
         return tuple(by_configuration[key] for key in sorted(by_configuration))
 
 
-def _files(path: Path) -> tuple[Path, ...]:
-    try:
-        candidates = sorted(path.iterdir()) if path.is_dir() else [path]
-    except OSError:
-        return ()
-    found = []
-    for file in candidates:
-        names = array_names(file) if file.is_file() else frozenset()
-        if "tp" in names and (names >= PREFILL_ARRAYS or names >= DECODE_ARRAYS):
-            found.append(file)
-    return tuple(found)
+def _files(look: Look) -> tuple[Path, ...]:
+    return tuple(
+        file.path
+        for file in look.files
+        if "tp" in file.names and (file.names >= PREFILL_ARRAYS or file.names >= DECODE_ARRAYS)
+    )
 
 
 def _read_one(name: str, root: Path, file: Path, arrays: Arrays, index: int) -> Measurement:

@@ -7,17 +7,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.perf.importers.base import MAX_FILE_BYTES, read_bytes, source_file
+from sagescale.perf.importers.base import source_file
+from sagescale.perf.importers.json_text import load_json
 from sagescale.perf.measurement import DecodePoint, KvPoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Never
+
+    from sagescale.perf.importers.look import Look
 
 __all__ = ["MeasurementImporter"]
 
@@ -33,25 +35,13 @@ class MeasurementImporter:
 
     name = "measurement"
 
-    def recognise(self, path: Path) -> bool:
-        """Whether ``path`` is a JSON list whose first row has a ``kind``."""
-        try:
-            if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
-                return False
-            with path.open("rb") as stream:
-                if not stream.read(64).lstrip().startswith(b"["):
-                    return False
-            rows = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return False
-        return bool(rows) and isinstance(rows[0], dict) and "kind" in rows[0]
+    def recognise(self, look: Look) -> bool:
+        """Whether it is a JSON list whose first row has a ``kind``."""
+        return look.path.is_file() and look.is_list and "kind" in look.names
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read all rows; a malformed one raises InputError naming its index, key and value."""
-        try:
-            rows = json.loads(read_bytes(path))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: {error} (expected a JSON list of measured rows)") from error
+        rows = load_json(path)
         if not isinstance(rows, list) or not rows:
             raise InputError(f"{path}: {type(rows).__name__} (expected a JSON list of measured rows)")
         prefill, decode, kv_transfer = [], [], []

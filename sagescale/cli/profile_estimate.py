@@ -1,0 +1,198 @@
+"""``sagescale profile estimate``: a profile from a model's shape and a GPU's data sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sagescale.perf.catalogue import Gpu, ModelShape
+    from sagescale.perf.roofline import Assumptions
+
+__all__ = ["estimate"]
+
+_SHAPE, _CARD = (
+    "The model's numbers (all of them for one not known)",
+    "The GPU's numbers (all for one not known)",
+)
+
+
+def estimate(
+    model: Annotated[str, typer.Option(metavar="NAME", help="A public model, or any name with its numbers.")],
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="A GPU, or any name with its numbers.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="Where to write the profile.")],
+    tp: Annotated[int, typer.Option(min=1, help="GPUs an instance, tensor parallel.")] = 1,
+    precision: Annotated[str, typer.Option(help="Of the weights: bf16 or fp8.")] = "bf16",
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Slots of a decode instance.")] = 256,
+    name: Annotated[
+        Optional[str], typer.Option(help="The profile's name; made of the above by default.")
+    ] = None,
+    assume: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="KEY=VALUE", help="Change an assumption, e.g. compute_efficiency=0.6."),
+    ] = None,
+    against: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="PROFILE", help="Report the estimate's error at this profile's measured points."
+        ),
+    ] = None,
+    parameters: Annotated[
+        Optional[float], typer.Option(help="In 10^9, all of them.", rich_help_panel=_SHAPE)
+    ] = None,
+    active_parameters: Annotated[
+        Optional[float], typer.Option(help="In 10^9, that one token meets.", rich_help_panel=_SHAPE)
+    ] = None,
+    layers: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
+    hidden: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
+    heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
+    kv_heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
+    head_dim: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
+    vocab: Annotated[
+        Optional[int], typer.Option(min=0, help="Words; 128256 if not given.", rich_help_panel=_SHAPE)
+    ] = None,
+    memory_gib: Annotated[Optional[float], typer.Option(help="Memory.", rich_help_panel=_CARD)] = None,
+    bandwidth_gb_s: Annotated[
+        Optional[float], typer.Option(help="Memory bandwidth.", rich_help_panel=_CARD)
+    ] = None,
+    bf16_tflops: Annotated[Optional[float], typer.Option(help="Dense peak.", rich_help_panel=_CARD)] = None,
+    fp8_tflops: Annotated[
+        Optional[float], typer.Option(help="Dense peak, if it has any.", rich_help_panel=_CARD)
+    ] = None,
+    link_gb_s: Annotated[
+        Optional[float],
+        typer.Option(help="To the other GPUs, one direction; 32 if not given.", rich_help_panel=_CARD),
+    ] = None,
+) -> None:
+    """Estimate a profile by roofline arithmetic, where nothing was measured yet.
+
+    Numbers given replace those of a known model or GPU. The profile says that it is an estimate, and its
+    assumptions.
+    """
+    import shlex
+
+    from sagescale.errors import InputError
+    from sagescale.perf import DEFAULT_MAX_NUM_SEQS, ProfileModel, load_profile, write_profile
+    from sagescale.perf.compare import decode_error, prefill_error
+    from sagescale.perf.roofline import estimate_profile
+
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: no such folder '{out.parent}' (create it first)")
+    numbers = {
+        "parameters": parameters,
+        "active_parameters": active_parameters,
+        "layers": layers,
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "vocab": vocab,
+    }
+    peaks = {
+        "memory_gib": memory_gib,
+        "bandwidth_gb_s": bandwidth_gb_s,
+        "bf16_tflops": bf16_tflops,
+        "fp8_tflops": fp8_tflops,
+        "link_gb_s": link_gb_s,
+    }
+    given: list[tuple[str, object]] = [
+        ("--model", model),
+        ("--gpu", gpu),
+        ("--tp", tp if tp > 1 else None),
+        ("--precision", precision),
+        ("--max-num-seqs", max_num_seqs if max_num_seqs != DEFAULT_MAX_NUM_SEQS else None),
+        ("--name", name),
+        *((f"--{key.replace('_', '-')}", value) for key, value in (numbers | peaks).items()),
+        *(("--assume", word) for word in assume or ()),
+        ("--out", out.name),
+    ]
+    words = [word for option, value in given if value is not None for word in (option, f"{value}")]
+    profile = estimate_profile(
+        _shape(model, numbers),
+        _card(gpu, peaks),
+        precision=precision,
+        tensor_parallel=tp,
+        max_num_seqs=max_num_seqs,
+        assumptions=_assumptions(assume or []),
+        name=name or "",
+        command=shlex.join(["sagescale", "profile", "estimate", *words]),
+    )
+    write_profile(profile, out)
+    print(f"{out}: {profile.name}")
+    for note in (*profile.notes, *(f"assumed limit: {limit}" for limit in profile.assumed)):
+        print(note)
+    if against is not None:
+        other, estimated = load_profile(against), ProfileModel(profile)
+        for pool, error in (
+            ("prefill", prefill_error(estimated, other)),
+            ("decode", decode_error(estimated, other)),
+        ):
+            print(
+                f"{pool} error at {error.n} points measured for {other.name}: "
+                f"median {error.median:.1%}, p90 {error.p90:.1%}, max {error.max:.1%}"
+            )
+
+
+def _shape(name: str, given: Mapping[str, float | None]) -> ModelShape:
+    from dataclasses import replace
+
+    from sagescale.errors import InputError
+    from sagescale.perf.catalogue import ModelShape, find_model
+
+    billions = ("parameters", "active_parameters")
+    numbers = {
+        key: value * 1e9 if key in billions else value for key, value in given.items() if value is not None
+    }
+    needed = {"parameters", "layers", "hidden", "heads", "kv_heads", "head_dim"}
+    if not needed <= numbers.keys():
+        known = find_model(name)
+        if not numbers:
+            return known
+        return replace(known, **numbers, source="numbers given")  # type: ignore[arg-type]  # typed by the options
+    numbers = {"vocab": 128256, "active_parameters": numbers["parameters"], **numbers}
+    if not 0 < numbers["active_parameters"] <= numbers["parameters"]:
+        given_as = f"{numbers['active_parameters'] / 1e9:g}"
+        raise InputError(f"--active-parameters {given_as} (expected above 0, at most --parameters)")
+    return ModelShape(name=name, **numbers)  # type: ignore[arg-type]  # typed by the options
+
+
+def _card(name: str, given: Mapping[str, float | None]) -> Gpu:
+    from dataclasses import replace
+
+    from sagescale.errors import InputError
+    from sagescale.perf.catalogue import Gpu, find_gpu
+
+    numbers = {key: value for key, value in given.items() if value is not None}
+    for key, value in numbers.items():
+        if not value > 0:
+            raise InputError(f"--{key.replace('_', '-')} {value:g} (expected a number > 0)")
+    if not {"memory_gib", "bandwidth_gb_s", "bf16_tflops"} <= numbers.keys():
+        known = find_gpu(name)
+        return replace(known, **numbers, source="numbers given") if numbers else known  # type: ignore[arg-type]  # floats
+    return Gpu(name=name, **{"fp8_tflops": None, "link_gb_s": 32.0, **numbers})  # type: ignore[arg-type]  # all floats
+
+
+def _assumptions(words: list[str]) -> Assumptions:
+    from dataclasses import fields
+
+    from sagescale.errors import InputError, did_you_mean
+    from sagescale.perf.roofline import Assumptions
+
+    known = [item.name for item in fields(Assumptions)]
+    values: dict[str, float] = {}
+    for word in words:
+        key, _, text = word.partition("=")
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise InputError(f"--assume {word}: unknown (expected one of: {', '.join(known)}){hint}")
+        try:
+            values[key] = float(text)
+        except ValueError as error:
+            raise InputError(f"--assume {word}: '{text}' (expected a number)") from error
+        if not 0.0 <= values[key] < 1e6:
+            raise InputError(f"--assume {word}: '{text}' (expected a number >= 0)")
+    return Assumptions(**values)

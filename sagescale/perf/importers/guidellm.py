@@ -1,0 +1,118 @@
+"""guidellm's ``benchmarks.json``, ``metadata.version`` 2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError
+from sagescale.perf.importers.base import source_file
+from sagescale.perf.importers.benchmark import Run, measured
+from sagescale.perf.importers.json_text import load_json
+from sagescale.perf.importers.look import Look
+from sagescale.perf.importers.record import Record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sagescale.perf.measurement import Measurement
+
+__all__ = ["GuidellmImporter"]
+
+_VERSION = 2
+
+
+class GuidellmImporter:
+    """A benchmarks file, or a folder of them; each of its benchmarks is a run."""
+
+    name = "guidellm"
+
+    def recognise(self, look: Look) -> bool:
+        """Whether a file has ``benchmarks`` beside a ``metadata`` with a version."""
+        return bool(_files(look))
+
+    def read(self, path: Path) -> tuple[Measurement, ...]:
+        """Read all runs as one configuration. Raises InputError for another version of the format."""
+        files = _files(Look(path))
+        if not files:
+            raise InputError(f"{path}: no guidellm report (expected metadata and benchmarks)")
+        return (
+            measured(
+                [run for file in files for run in _runs(file)],
+                origin=str(path),
+                format_name=self.name,
+                files=tuple(source_file(file, path) for file in files),
+            ),
+        )
+
+
+def _files(look: Look) -> tuple[Path, ...]:
+    return tuple(
+        file.path
+        for file in look.files
+        if file.names >= {"metadata", "benchmarks"} and "version" in file.inner("metadata")
+    )
+
+
+def _runs(file: Path) -> list[Run]:
+    document = Record(str(file), load_json(file))
+    metadata = document.section("metadata")
+    if metadata.number("version") != _VERSION:
+        found = int(metadata.number("version"))
+        metadata.fail("version", found, f"{_VERSION}: run or export again with a newer guidellm")
+    benchmarks = document.values("benchmarks")
+    if not benchmarks:
+        document.fail("benchmarks", benchmarks, "at least one run")
+    return [_run(Record(f"{file}: benchmark {index}", content)) for index, content in enumerate(benchmarks)]
+
+
+def _run(record: Record) -> Run:
+    metrics = record.section("metrics")
+    totals = metrics.section_or_none("request_totals")
+    completed = totals.number("successful") if totals else _count(metrics, "successful")
+    # Requests still running when the clock stopped did not fail; as many as there were clients may be.
+    strategy = record.section_or_none("config", "strategy") or record.section_or_none("scheduler", "strategy")
+    clients = _clients(metrics, strategy)
+    errored = totals.number("errored") if totals else _count(metrics, "errored")
+    incomplete = totals.number("incomplete") if totals else _count(metrics, "incomplete")
+    failed = errored + max(0.0, incomplete - (clients or 0.0))
+    if not completed:
+        failed = max(failed, 1.0)
+    osl = _mean(metrics, "output_token_count") if completed else 1.0
+    has_gaps = completed > 0.0 and osl >= 2.0
+    return Run(
+        where=record.where,
+        isl_tokens=_mean(metrics, "prompt_token_count") if completed else 1.0,
+        osl_tokens=osl,
+        ttft_ms=_median(metrics, "time_to_first_token_ms") if completed else 1.0,
+        tpot_ms=_mean(metrics, "inter_token_latency_ms") if has_gaps else None,
+        gap_ms=_median(metrics, "inter_token_latency_ms") if has_gaps else None,
+        requests_per_s=_mean(metrics, "requests_per_second") if completed else 0.0,
+        clients=clients,
+        completed=completed,
+        failed=failed,
+    )
+
+
+def _clients(metrics: Record, strategy: Record | None) -> float | None:
+    """Return the concurrency the run held: 1 synchronous, the streams of a concurrent one, else no limit.
+
+    Without a strategy, the measured concurrency decides only whether the run was of lone requests.
+    """
+    if strategy is not None:
+        kind = strategy.text("type_")
+        if kind == "synchronous":
+            return 1.0
+        return strategy.number_or_none("streams", above=0.0) if kind == "concurrent" else None
+    return 1.0 if _mean(metrics, "request_concurrency") <= 1.0 else None
+
+
+def _count(metrics: Record, status: str) -> float:
+    return metrics.section("time_to_first_token_ms").section(status).number("count")
+
+
+def _mean(metrics: Record, name: str) -> float:
+    return metrics.section(name).section("successful").number("mean", above=0.0)
+
+
+def _median(metrics: Record, name: str) -> float:
+    return metrics.section(name).section("successful").number("median", above=0.0)

@@ -1,0 +1,78 @@
+"""CSV tables of measurements, read row by row; errors name file, line and column."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError
+from sagescale.perf.importers.base import read_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Never
+
+__all__ = ["Row", "read_table"]
+
+
+class Row:
+    """One row of a table."""
+
+    def __init__(self, path: Path, line: int, cells: dict[str, str]) -> None:
+        self.line, self.where, self._cells = line, f"{path}: line {line}", cells
+
+    def has(self, column: str) -> bool:
+        """Whether the column is there and not empty."""
+        return bool(self._cells.get(column))
+
+    def text(self, column: str) -> str:
+        """Return the cell's text, ``""`` when there is none."""
+        return self._cells.get(column, "")
+
+    def number(self, column: str) -> float:
+        """Return a finite number above 0."""
+        text = self._cells.get(column, "")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            self.fail(column, text, "a number > 0")
+        return value
+
+    def whole(self, column: str, *, default: int | None = None) -> int:
+        """Return a whole number >= 1, the default when the cell is empty or missing."""
+        if default is not None and not self.has(column):
+            return default
+        value = self.number(column)
+        if value != int(value) or value >= 2**53:
+            self.fail(column, self.text(column), "a whole number >= 1")
+        return int(value)
+
+    def fail(self, column: str, value: str, expected: str) -> Never:
+        """Raise the InputError for a cell."""
+        shown = repr(value) if len(value) <= 60 else repr(value[:57]) + "..."
+        raise InputError(f"{self.where}: {column}: {shown} (expected {expected})")
+
+
+def read_table(path: Path) -> Iterator[Row]:
+    """Yield the rows of a CSV with a header. Raises InputError naming the line for what is no CSV."""
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start}: not UTF-8 (expected a CSV table)") from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        header = [word.strip() for word in next(reader, [])]
+        for cells in reader:
+            if not any(cells):
+                continue
+            if len(cells) != len(header):
+                found = f"{len(cells)} cells (expected {len(header)}, as in the header)"
+                raise InputError(f"{path}: line {reader.line_num}: {found}")
+            yield Row(path, reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True)))
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: {error} (expected a CSV table)") from error

@@ -1,0 +1,161 @@
+"""What a plot of a profile shows: four panels of fitted curves with the measured points beside them.
+
+Renderers (terminal, PNG, HTML) draw these and decide nothing but looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.perf.model import ProfileModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sagescale.perf.profile import Profile
+
+__all__ = ["Curve", "Panel", "profile_panels"]
+
+_CURVES = 5
+_STEPS = 120
+_NEAR = 0.08
+"""A point measured this close to a curve's concurrency is drawn with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A fitted line through (x, y), the points measured for it, and the operating point chosen on it."""
+
+    label: str
+    line: tuple[tuple[float, float], ...]
+    measured: tuple[tuple[float, float], ...] = ()
+    chosen: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Curves over one pair of axes; ``log_x`` and ``log_y`` say which are logarithmic.
+
+    ``target`` is a value of x to mark, with its words.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...]
+    log_x: bool = True
+    log_y: bool = True
+    target: tuple[float, str] | None = None
+
+
+def profile_panels(profile: Profile, *, target_itl_ms: float) -> tuple[Panel, ...]:
+    """Return TTFT over ISL, ITL over concurrency, ITL over context, and throughput against ITL.
+
+    Curves stop at what fits the KV memory. Raises ValueError unless ``target_itl_ms`` is above 0.
+    """
+    model = ProfileModel(profile)
+    contexts = _spread(profile.decode.context_tokens)
+    return (
+        _ttft(profile, model),
+        _itl_over_concurrency(profile, model, contexts),
+        _itl_over_context(profile, model),
+        _throughput(profile, model, contexts, target_itl_ms),
+    )
+
+
+def _ttft(profile: Profile, model: ProfileModel) -> Panel:
+    rows = profile.prefill.measured
+    points = [
+        (float(isl), ms)
+        for isl, batch, ms in zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True)
+        if batch == 1
+    ]
+    knots = profile.prefill.isl_tokens
+    grid = np.geomspace(knots[0] / 2.0, knots[-1] * 1.3, _STEPS).tolist()
+    line = tuple((isl, model.ttft_ms(isl)) for isl in grid)
+    return Panel(
+        "Prefill of one prompt alone",
+        "prompt (tokens)",
+        "TTFT (ms)",
+        (Curve("TTFT", line, tuple(points)),),
+    )
+
+
+def _itl_over_concurrency(profile: Profile, model: ProfileModel, contexts: Sequence[float]) -> Panel:
+    curves = []
+    for context in contexts:
+        line = [(float(n), model.itl_ms(n, context)) for n in _loads(model, context)]
+        curves.append(Curve(_tokens(context), tuple(line), _measured_at(profile, model, context)))
+    return Panel("Decode step over running requests", "running requests", "ITL (ms)", tuple(curves))
+
+
+def _itl_over_context(profile: Profile, model: ProfileModel) -> Panel:
+    knots, rows = profile.decode.context_tokens, profile.decode.measured
+    grid = np.geomspace(knots[0], knots[-1], _STEPS).tolist()
+    powers = [4**i for i in range(8) if 4**i < 0.7 * model.max_num_seqs]
+    curves = []
+    for n in _spread([*powers, model.max_num_seqs]):
+        line = [(c, model.itl_ms(n, c)) for c in grid if _fits(model, n, c)]
+        if not line:
+            continue
+        points = zip(rows.concurrency, rows.context_tokens, rows.itl_ms, strict=True)
+        near = tuple((c, ms) for load, c, ms in points if abs(load / n - 1.0) <= _NEAR)
+        curves.append(Curve(f"{n:.0f} request{'s' if n > 1 else ''}", tuple(line), near))
+    return Panel("Decode step over context", "context (tokens a request)", "ITL (ms)", tuple(curves))
+
+
+def _throughput(
+    profile: Profile, model: ProfileModel, contexts: Sequence[float], target_itl_ms: float
+) -> Panel:
+    curves = []
+    for context in contexts:
+        # tokens/s/GPU = n / ITL * 1000 / GPUs
+        line = [(itl, n / itl * 1000.0 / model.decode_gpus) for n, itl in _column(model, context)]
+        points = _measured_at(profile, model, context)
+        measured = tuple((itl, n / itl * 1000.0 / model.decode_gpus) for n, itl in points)
+        best = model.decode_throughput_per_gpu(target_itl_ms, context)
+        chosen = (best.itl_ms, best.tokens_per_s_per_gpu) if best.feasible else None
+        curves.append(Curve(_tokens(context), tuple(line), measured, chosen))
+    return Panel(
+        "Decode throughput against step time",
+        "ITL (ms)",
+        "tokens/s/GPU",
+        tuple(curves),
+        target=(target_itl_ms, f"target {target_itl_ms:g} ms"),
+    )
+
+
+def _column(model: ProfileModel, context: float) -> Iterable[tuple[float, float]]:
+    return ((float(n), model.itl_ms(n, context)) for n in _loads(model, context))
+
+
+def _loads(model: ProfileModel, context: float) -> list[int]:
+    fits = model.max_num_seqs
+    if model.max_kv_tokens is not None:
+        fits = max(1, min(fits, int(model.max_kv_tokens / context)))
+    return sorted({*np.rint(np.geomspace(1, fits, _STEPS)).astype(int).tolist()})
+
+
+def _fits(model: ProfileModel, n: float, context: float) -> bool:
+    return model.max_kv_tokens is None or n <= 1 or n * context <= model.max_kv_tokens
+
+
+def _measured_at(profile: Profile, model: ProfileModel, context: float) -> tuple[tuple[float, float], ...]:
+    rows = profile.decode.measured
+    points = zip(rows.concurrency, rows.context_tokens, rows.itl_ms, strict=True)
+    return tuple((n, ms) for n, c, ms in points if c == context and n <= model.max_num_seqs)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, ...]:
+    """Return at most five of the values, the first and last among them."""
+    if len(values) <= _CURVES:
+        return tuple(values)
+    last = len(values) - 1
+    return tuple(values[round(i * last / (_CURVES - 1))] for i in range(_CURVES))
+
+
+def _tokens(context: float) -> str:
+    return f"context {context:,.0f}"

@@ -1,0 +1,212 @@
+"""Is a profile fit to plan with: how good it is in itself, and how much of a trace it was measured for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.perf.model import ProfileModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sagescale.perf.profile import FitError, Profile
+
+__all__ = ["Check", "Traffic", "Verdict", "validate_profile"]
+
+_MEDIAN_ERROR, _P90_ERROR, _BATCH_ERROR = 0.05, 0.15, 0.10
+_FALL, _FALLING = 0.05, 0.20
+_SPREAD = 0.10
+_PREFILL_OUTSIDE, _DECODE_OUTSIDE = 0.05, 0.20
+_SLOTS_MEASURED = 0.5
+
+
+class Verdict(StrEnum):
+    """``NOTE`` is worth knowing and does not make a profile unfit."""
+
+    OK = "ok"
+    NOTE = "note"
+    UNFIT = "unfit"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, what was found, what is needed, and the verdict."""
+
+    what: str
+    found: str
+    needed: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Lengths of a trace's requests in tokens, one an index.
+
+    ``prompt_tokens`` is what prefill computes: the input less what a prefix cache holds.
+    """
+
+    isl_tokens: NDArray[np.int32]
+    prompt_tokens: NDArray[np.int32]
+    osl_tokens: NDArray[np.int32]
+
+
+def validate_profile(profile: Profile, traffic: Traffic | None = None) -> tuple[Check, ...]:
+    """Check a profile in itself and, with traffic, what of it lies outside the measured range."""
+    return (*_in_itself(profile), *(_against(profile, traffic) if traffic is not None else ()))
+
+
+def _in_itself(profile: Profile) -> Iterator[Check]:
+    prefill, decode = _prefill_columns(profile), _decode_columns(profile)
+    lengths = len({isl for isl, _ in prefill})
+    yield _check("prompt lengths measured alone", str(lengths), "at least 3", lengths >= 3)
+    contexts, loads = len({c for c, _, _ in decode}), len({n for _, n, _ in decode})
+    yield _check(
+        "decode points measured",
+        f"{loads} concurrencies, {contexts} contexts",
+        "at least 2 of each",
+        loads >= 2 and contexts >= 2,
+    )
+    for pool, error in (("prefill", profile.prefill.fit_error), ("decode", profile.decode.fit_error)):
+        yield _fit(pool, error)
+    batches = profile.prefill.batch_error
+    if batches is None:
+        yield Check("prefill of several prompts", "not measured", "", Verdict.NOTE)
+    else:
+        yield _check(
+            "prefill of several prompts, formula against measured",
+            f"median {batches.median:.1%} over {batches.n}",
+            f"at most {_BATCH_ERROR:.0%}",
+            batches.median <= _BATCH_ERROR,
+        )
+    yield _monotone("TTFT over prompt length", [[ms for _, ms in _medians(prefill)]])
+    columns = [
+        [itl for _, itl in _medians([(n, itl) for _, n, itl in rows])]
+        for _, rows in groupby(decode, key=lambda point: point[0])
+    ]
+    yield _monotone("ITL over concurrency", columns)
+    yield _noise(profile)
+    model = ProfileModel(profile)
+    measured_to = max((n for _, n, _ in decode), default=0.0)
+    yield _check(
+        "concurrency measured",
+        f"up to {measured_to:.0f} of {model.max_num_seqs} slots",
+        f"at least {_SLOTS_MEASURED:.0%} of them",
+        measured_to >= _SLOTS_MEASURED * model.max_num_seqs,
+        otherwise=Verdict.NOTE,
+    )
+    for words in profile.assumed:
+        yield Check("limit assumed", words, "from the source or an option", Verdict.NOTE)
+
+
+def _against(profile: Profile, traffic: Traffic) -> Iterator[Check]:
+    model = ProfileModel(profile)
+    isl, osl = traffic.isl_tokens.astype(np.float64), traffic.osl_tokens.astype(np.float64)
+    first, last = profile.prefill.isl_tokens[0], profile.prefill.isl_tokens[-1]
+    prompt = traffic.prompt_tokens
+    spent = model.prefill_table_ms(int(prompt.max()))[prompt]
+    outside = (prompt < first) | (prompt > last)
+    yield _check(
+        f"prefill time of prompts outside {first:.0f}..{last:.0f} tokens",
+        f"{_share(spent[outside].sum(), spent.sum())} ({_share(outside.sum(), len(isl))} of requests)",
+        f"at most {_PREFILL_OUTSIDE:.0%}",
+        float(spent[outside].sum()) <= _PREFILL_OUTSIDE * float(spent.sum()),
+    )
+    # Output token k of a request is generated at context isl + k.
+    low, high = profile.decode.context_tokens[0], profile.decode.context_tokens[-1]
+    below = np.clip(low - isl - 1.0, 0.0, osl).sum()
+    above = np.clip(isl + osl - high, 0.0, osl).sum()
+    yield _check(
+        f"output tokens at contexts outside {low:.0f}..{high:.0f}",
+        f"{_share(below, osl.sum())} below, {_share(above, osl.sum())} above",
+        f"at most {_DECODE_OUTSIDE:.0%}",
+        below + above <= _DECODE_OUTSIDE * osl.sum(),
+    )
+    mean = float((osl * (isl + (osl + 1.0) / 2.0)).sum() / osl.sum())
+    yield _check(
+        "context of the average output token", f"{mean:.0f}", f"{low:.0f}..{high:.0f}", low <= mean <= high
+    )
+    if model.max_kv_tokens is not None:
+        longest = float((isl + osl).max())
+        yield _check(
+            "KV tokens of the longest request",
+            f"{longest:.0f}",
+            f"at most {model.max_kv_tokens}",
+            longest <= model.max_kv_tokens,
+        )
+
+
+def _fit(pool: str, error: FitError | None) -> Check:
+    needed = f"median at most {_MEDIAN_ERROR:.0%}, p90 at most {_P90_ERROR:.0%}"
+    if error is None:
+        return Check(f"{pool} fit error", "not known: nothing was measured", needed, Verdict.UNFIT)
+    found = f"median {error.median:.1%}, p90 {error.p90:.1%}, max {error.max:.1%} over {error.n}"
+    return _check(
+        f"{pool} fit error", found, needed, error.median <= _MEDIAN_ERROR and error.p90 <= _P90_ERROR
+    )
+
+
+def _monotone(what: str, columns: Sequence[Sequence[float]]) -> Check:
+    """Compare each measurement with the next under more load; noise makes some fall."""
+    falls = [1.0 - later / earlier for column in columns for earlier, later in pairwise(column)]
+    needed = f"at most {_FALLING:.0%} fall by more than {_FALL:.0%}"
+    if not falls:
+        return Check(f"{what} never falls", "not measured", needed, Verdict.NOTE)
+    deep = sum(fall > _FALL for fall in falls)
+    return _check(
+        f"{what} never falls",
+        f"{deep} of {len(falls)} steps fall by more than {_FALL:.0%} (most: {max(0.0, *falls):.1%})",
+        needed,
+        deep <= _FALLING * len(falls),
+    )
+
+
+def _noise(profile: Profile) -> Check:
+    prefill, decode = profile.prefill.measured, profile.decode.measured
+    repeats: dict[tuple[str, float, float], list[float]] = {}
+    for isl, batch, ms in zip(prefill.isl_tokens, prefill.batch, prefill.ttft_ms, strict=True):
+        repeats.setdefault(("prefill", isl, batch), []).append(ms)
+    for n, context, ms in zip(decode.concurrency, decode.context_tokens, decode.itl_ms, strict=True):
+        repeats.setdefault(("decode", n, context), []).append(ms)
+    spreads = [(max(t) - min(t)) / float(np.median(t)) for t in repeats.values() if len(t) > 1]
+    needed = f"at most {_SPREAD:.0%} of the median"
+    if not spreads:
+        return Check("spread of repeated points", "no point was repeated", needed, Verdict.NOTE)
+    found = f"median {float(np.median(spreads)):.1%}, max {max(spreads):.1%} over {len(spreads)} points"
+    return _check("spread of repeated points", found, needed, float(np.median(spreads)) <= _SPREAD)
+
+
+def _check(
+    what: str, found: str, needed: str, passed: object, *, otherwise: Verdict = Verdict.UNFIT
+) -> Check:
+    return Check(what, found, needed, Verdict.OK if passed else otherwise)
+
+
+def _prefill_columns(profile: Profile) -> list[tuple[float, float]]:
+    rows = profile.prefill.measured
+    points = zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True)
+    return sorted((float(isl), ms) for isl, batch, ms in points if batch == 1)
+
+
+def _decode_columns(profile: Profile) -> list[tuple[float, float, float]]:
+    """Return (context, concurrency, ITL) within the slots, by context, then concurrency."""
+    rows = profile.decode.measured
+    points = zip(rows.context_tokens, rows.concurrency, rows.itl_ms, strict=True)
+    return sorted(point for point in points if point[1] <= profile.decode.max_num_seqs)
+
+
+def _medians(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [
+        (load, float(np.median([ms for _, ms in same])))
+        for load, same in ((load, list(group)) for load, group in groupby(points, key=lambda p: p[0]))
+    ]
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}"
