@@ -60,7 +60,9 @@ def measure(requests: int, prefill: int, decode: int, rate_per_s: float) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--requests", type=int, default=5_000_000)
     parser.add_argument("--one", nargs=4, metavar=("N", "P", "D", "RATE"), help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from sagescale import __version__
+from sagescale.cli.compare import compare_predictors
 from sagescale.cli.config import config_app
+from sagescale.cli.forecast import forecast
 from sagescale.cli.profile import profile_app
 from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
@@ -25,6 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(simulate)
+app.command("compare-predictors")(compare_predictors)
+app.command()(forecast)
 app.add_typer(trace_app, name="trace")
 app.add_typer(profile_app, name="profile")
 app.add_typer(config_app, name="config")

@@ -1,0 +1,1 @@
+"""What runs many simulations: comparisons of predictors, policies and configurations, and back-tests."""

@@ -1,8 +1,8 @@
 """Decode step time over running requests and KV tokens, compiled to straight pieces.
 
 Along concurrency each context knot carries a monotone cubic, evaluated at every whole number of
-requests; along context the step time is straight between knots, so for each n it is exactly
-piecewise linear in K, the KV tokens held in all, with breaks at ``n * context_knot``.
+requests; along context another one is cut into straight pieces wherever it bends, so for each n the
+step time is exactly piecewise linear in K, the KV tokens held in all, with breaks at ``n * context``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sagescale.perf.profile import DecodeProfile
 
 __all__ = ["DecodeTable", "compile_decode"]
+
+_BEND, _HALVINGS = 5e-4, 2
+"""A piece is halved while its middle leaves the cubic by more than this share, so many times at most."""
 
 _LEAST_SHARE = 0.01
 """Extrapolation never goes below this share of the smallest fitted ITL: it stays positive."""
@@ -71,6 +74,8 @@ def compile_decode(decode: DecodeProfile) -> DecodeTable:
     # Cubics of neighbouring contexts may cross between knots; the running maximum keeps both orders.
     itl = np.maximum.accumulate(np.maximum.accumulate(itl, axis=0), axis=1)
 
+    contexts, itl = _straightened(contexts, itl)
+
     slopes = np.diff(itl, axis=1) / np.diff(contexts)
     starts = list(contexts[:-1])
     anchors = [itl[:, j] for j in range(len(contexts) - 1)]
@@ -107,3 +112,25 @@ def compile_decode(decode: DecodeProfile) -> DecodeTable:
     for array in (breaks, base, slope):
         array.setflags(write=False)
     return DecodeTable(breaks=breaks, base_ms=base, slope_ms=slope)
+
+
+def _straightened(
+    contexts: NDArray[np.float64], itl: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Add contexts where straight pieces between the given ones would leave the monotone cubic.
+
+    A chord lies on one side of a curve that bends: with knots an octave apart all steps between them would
+    be half a percent too fast or too slow, which a queue near saturation multiplies.
+    """
+    curve = MonotoneCurve(contexts, itl.T)
+    for _ in range(_HALVINGS):
+        middles = (contexts[:-1] + contexts[1:]) / 2.0
+        bent = curve(middles).T
+        chord = (itl[:, :-1] + itl[:, 1:]) / 2.0
+        far = (np.abs(bent - chord) > _BEND * bent).any(axis=0)
+        if not far.any():
+            break
+        at = np.flatnonzero(far) + 1
+        contexts = np.insert(contexts, at, middles[far])
+        itl = np.insert(itl, at, bent[:, far], axis=1)
+    return contexts, np.maximum.accumulate(np.maximum.accumulate(itl, axis=0), axis=1)

@@ -114,6 +114,31 @@ class AutoscalerConfig:
         at_least=0,
     )
 
+    static_prefill: int | None = setting(
+        None,
+        doc="Prefill instances of the static policy; null keeps those found at its first decision.",
+        unit="instances",
+        at_least=0,
+    )
+    static_decode: int | None = setting(
+        None,
+        doc="Decode instances of the static policy; null keeps those found at its first decision.",
+        unit="instances",
+        at_least=0,
+    )
+    reactive_prefill_requests: float = setting(
+        1.0,
+        doc="Requests queued or in service that the reactive policy means a prefill instance to have.",
+        unit="requests",
+        above=0,
+    )
+    reactive_decode_usage: float = setting(
+        0.5,
+        doc="Share of its slots and KV memory that the reactive policy means a decode instance to use.",
+        above=0,
+        at_most=1,
+    )
+
     def __post_init__(self) -> None:
         check(self)
         for pool in ("prefill", "decode"):

@@ -40,9 +40,11 @@ class ReasonCode(StrEnum):
     SCALE_DOWN = "scale_down"
     STEADY = "steady"
     NO_TRAFFIC = "no_traffic"
+    WORK_WAITING = "work_waiting"
     HOLD_UNKNOWN_TRAFFIC = "hold_unknown_traffic"
     HOLD_UNKNOWN_LENGTHS = "hold_unknown_lengths"
     HOLD_NO_CAPACITY = "hold_no_capacity"
+    HOLD_UNKNOWN_METRICS = "hold_unknown_metrics"
     INVALID_METRIC = "invalid_metric"
     REPLICAS_CHANGED = "replicas_changed"
     NO_DECODE_READY = "no_decode_ready"
@@ -52,6 +54,7 @@ class ReasonCode(StrEnum):
     FORECAST_NOTE = "forecast_note"
     WITHIN_TOLERANCE = "within_tolerance"
     STABILISED = "stabilised"
+    RATE_LIMITED = "rate_limited"
     AT_MIN_PREFILL = "at_min_prefill"
     AT_MAX_PREFILL = "at_max_prefill"
     AT_MIN_DECODE = "at_min_decode"
@@ -72,6 +75,7 @@ class Constraint(StrEnum):
 
     TOLERANCE = "tolerance"
     STABILISATION = "stabilisation"
+    WAITING_WORK = "waiting_work"
     INSTANCE_LIMITS = "instance_limits"
     GPU_BUDGET = "gpu_budget"
 

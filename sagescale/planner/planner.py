@@ -109,7 +109,7 @@ class Planner:
             current.decode if sizing.decode is None else sizing.decode.instances,
         )
         targets, adjustments = self._constrain(
-            observation.time_s, current, raw, sizing.prefill, sizing.decode, causes
+            observation, current, raw, sizing.prefill, sizing.decode, causes
         )
         if informing:
             logger.info("Scaling decision: prefill=%d, decode=%d", *targets)
@@ -156,7 +156,7 @@ class Planner:
 
     def _constrain(
         self,
-        time_s: float,
+        observation: Observation,
         current: Sizes,
         raw: Sizes,
         prefill: PoolSize | None,
@@ -164,7 +164,7 @@ class Planner:
         causes: list[Reason],
     ) -> tuple[Sizes, tuple[Adjustment, ...]]:
         """Apply each constraint to what the one before it left; a held pool is only limited."""
-        config = self.config
+        config, time_s = self.config, observation.time_s
         adjustments: list[Adjustment] = []
 
         def changed(constraint: Constraint, before: Sizes, after: Sizes) -> bool:
@@ -201,9 +201,18 @@ class Planner:
                 )
             )
 
-        limited = within_limits(stable, config)
-        if changed(Constraint.INSTANCE_LIMITS, stable, limited):
-            causes.extend(_limit_reasons(stable, limited))
+        # A request passes through both pools: while there is one, neither can be, or stay, empty.
+        awake = Sizes(max(stable.prefill, 1), max(stable.decode, 1)) if _work_waits(observation) else stable
+        if changed(Constraint.WAITING_WORK, stable, awake):
+            causes.append(
+                Reason(
+                    ReasonCode.WORK_WAITING, "requests are waiting or running: an instance of each pool stays"
+                )
+            )
+
+        limited = within_limits(awake, config)
+        if changed(Constraint.INSTANCE_LIMITS, awake, limited):
+            causes.extend(_limit_reasons(awake, limited))
 
         fitted = fit_gpu_budget(limited, config)
         if changed(Constraint.GPU_BUDGET, limited, fitted):
@@ -218,6 +227,18 @@ class Planner:
 
 def _tolerate(asked: int, size: PoolSize | None, current: int, tolerance: float) -> int:
     return current if size is not None and within_tolerance(size.demand, current, tolerance) else asked
+
+
+def _work_waits(observation: Observation) -> bool:
+    """Whether any request was seen that may not have been served yet; unknown is no evidence."""
+    gauges = (
+        observation.requests,
+        observation.queued_prefill,
+        observation.running_prefill,
+        observation.queued_decode,
+        observation.running_decode,
+    )
+    return any(gauge is not None and gauge > 0 for gauge in gauges)
 
 
 def _pair(sizes: Sizes) -> str:

@@ -9,15 +9,17 @@ from sagescale.report.formats import known, plain
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["causes", "limits", "times"]
+__all__ = ["causes", "in_words", "limits", "times"]
 
 _MOVES = ("scale_up", "scale_down", "steady")
 """What was done; every other code says why."""
 
 _WORDS = {
     "no_traffic": "no traffic",
+    "work_waiting": "kept an instance for waiting work",
     "hold_unknown_traffic": "held, traffic unknown",
     "hold_unknown_lengths": "held, lengths unknown",
+    "hold_unknown_metrics": "held, metrics unknown",
     "hold_no_capacity": "held, no capacity in the profile",
     "invalid_metric": "metric refused as invalid",
     "replicas_changed": "instances changed by others",
@@ -28,6 +30,7 @@ _WORDS = {
     "forecast_note": "predictor fell back or made a note",
     "within_tolerance": "within tolerance",
     "stabilised": "held back by stabilisation",
+    "rate_limited": "held back by a rate limit",
     "at_min_prefill": "raised to min_prefill_instances",
     "at_min_decode": "raised to min_decode_instances",
     "at_max_prefill": "cut to max_prefill_instances",
@@ -48,11 +51,16 @@ def times(reasons: Mapping[str, int], code: str) -> int:
     return int(known(reasons.get(code)) or 0)
 
 
+def in_words(code: str) -> str:
+    """Return what a reason code means; codes not known here are read as they are spelt."""
+    return _WORDS.get(code, plain(code).replace("_", " "))
+
+
 def causes(reasons: Mapping[str, int], most: int) -> list[tuple[int, str]]:
     """Return the ``most`` frequent causes as (times, words), most frequent first, ties by code."""
     counted = [(times(reasons, code), code) for code in reasons if code not in _MOVES]
     ranked = sorted((pair for pair in counted if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
-    return [(number, _WORDS.get(code, plain(code).replace("_", " "))) for number, code in ranked[:most]]
+    return [(number, in_words(code)) for number, code in ranked[:most]]
 
 
 def limits(reasons: Mapping[str, int]) -> list[tuple[int, str]]:

@@ -21,7 +21,9 @@ from sagescale.report.formats import (
 )
 from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
 from sagescale.report.over_time import print_over_time
-from sagescale.report.reasons import causes, limits, times
+from sagescale.report.reasons import causes, times
+from sagescale.report.settings import delay, interval_s, number, setting
+from sagescale.report.shortfall import HELD, why_missed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["print_run"]
 
 _PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "max")
-_HELD = 0.99
-"""From this attainment on the headline is blue: at most one request in a hundred misses, as p99 puts it."""
-
 _MOST_CAUSES = 5
 
 
@@ -55,8 +54,8 @@ def print_run(document: ResultDocument, console: Console) -> None:
         _print_warnings(page, document["warnings"])
         return
     run = document["runs"][0]
-    interval_s = _interval_s(document, run)
-    _print_planner(page, document, run, interval_s)
+    every_s = interval_s(document, run)
+    _print_planner(page, document, run, every_s)
     page.blank()
     _print_attainment(page, document, run)
     page.blank()
@@ -67,29 +66,11 @@ def print_run(document: ResultDocument, console: Console) -> None:
     _print_scaling(page, run)
     print_faults(page, run)
     page.blank()
-    print_over_time(page, run, interval_s)
+    print_over_time(page, run, every_s)
     page.blank()
-    _print_forecast(page, run, interval_s)
+    _print_forecast(page, run, every_s)
     _print_timing(page, run)
     _print_warnings(page, document["warnings"])
-
-
-def _setting(document: ResultDocument, run: RunDocument, key: str) -> object:
-    """Return a configuration value of the run: its own, else the document's."""
-    return (run["config"] or {}).get(key, (document["config"] or {}).get(key))
-
-
-def _number(document: ResultDocument, run: RunDocument, key: str) -> float | None:
-    value = _setting(document, run, key)
-    return known(value) if isinstance(value, int | float) else None
-
-
-def _interval_s(document: ResultDocument, run: RunDocument) -> float | None:
-    """Return seconds between ticks: as configured, else as found (the first tick ends the first window)."""
-    configured = _number(document, run, "adjustment_interval_sec")
-    time_s = run["timeline"]["time_s"]
-    first = known(time_s[0]) if time_s else None
-    return next((each for each in (configured, first) if each is not None and each > 0), None)
 
 
 def _print_trace(page: Page, trace: TraceInfo) -> None:
@@ -127,34 +108,26 @@ def _assumed(profile: ProfileInfo, name: str) -> str:
     return plain(name)
 
 
-def _print_planner(page: Page, document: ResultDocument, run: RunDocument, interval_s: float | None) -> None:
-    startup = _setting(document, run, "startup_delay_s")
-    first_token = _setting(document, run, "first_token")
+def _print_planner(page: Page, document: ResultDocument, run: RunDocument, every_s: float | None) -> None:
+    startup = setting(document, run, "startup_delay_s")
+    first_token = setting(document, run, "first_token")
     initial = run["initial"] or {}
     page.field(
         "planner",
         Text.assemble((plain(run["policy"] or NOTHING), STRONG), " policy"),
         Text.assemble((plain(run["predictor"] or NOTHING), STRONG), " predictor"),
-        f"decides every {duration(interval_s)}",
-        "" if startup is None else f"startup {_delay(startup)}",
+        f"decides every {duration(every_s)}",
+        "" if startup is None else f"startup {delay(startup)}",
         f"starts at {count(initial.get('prefill'))} prefill, {count(initial.get('decode'))} decode",
         "" if first_token is None else f"first token from {plain(first_token)}",
         *(f"{plain(key)}={plain(value)}" for key, value in (run["config"] or {}).items()),
     )
 
 
-def _delay(value: object) -> str:
-    """Write a startup delay: seconds, as a number or in a string, or the name of a distribution."""
-    try:
-        return duration(float(str(value)))
-    except ValueError:
-        return plain(value)
-
-
 def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) -> None:
     sla = run["sla"]
     attainment = known(sla["attainment"])
-    held = attainment is None or attainment >= _HELD
+    held = attainment is None or attainment >= HELD
     headline = (f"{'' if held else MARK + ' '}{share(attainment)}", f"bold {GOOD}" if held else POOR)
     targets = f"TTFT {given(sla['target_ttft_ms'])} ms, ITL {given(sla['target_itl_ms'])} ms"
     page.field("attainment", Text.assemble(headline, f"  (target {targets})"))
@@ -164,40 +137,7 @@ def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) ->
         f"ITL met {share(sla['itl_attainment'])}",
         f"goodput {figure(sla['goodput_rps'])} requests/s",
     )
-    if attainment is not None and attainment < 1:
-        page.field("", Text(f"{_blame(run)}; {_limited(document, run)}."))
-
-
-def _blame(run: RunDocument) -> str:
-    """Say which side of the SLA fails most."""
-    sla = run["sla"]
-    ttft, itl = known(sla["ttft_attainment"]), known(sla["itl_attainment"])
-    if ttft is None or itl is None:
-        return "Not every request was within its targets"
-    missed = {"TTFT": share(1.0 - ttft), "ITL": share(1.0 - itl)}
-    if ttft == itl:
-        return f"TTFT and ITL fail alike: each is missed by {missed['ITL']} of requests"
-    worse, better = ("TTFT", "ITL") if ttft < itl else ("ITL", "TTFT")
-    return f"{worse} fails most: {missed[worse]} of requests miss it, {missed[better]} miss {better}"
-
-
-def _limited(document: ResultDocument, run: RunDocument) -> str:
-    """Say what kept the pools from growing, as far as the planner's reasons tell."""
-    reasons = run["reasons"] or {}
-    of = f"of {plural(run['scaling']['ticks'], 'decision')}"
-    said = [
-        f"{words} in {count(number)} {of}"
-        for code, words in (
-            ("target_ttft_unreachable", "a lone prompt of mean length exceeds the TTFT target"),
-            ("sla_infeasible", "no decode point meets the ITL target"),
-        )
-        if (number := times(reasons, code))
-    ]
-    said += [
-        f"{key} {count(_number(document, run, key))} cut the sizes in {count(number)} {of}"
-        for number, key in limits(reasons)
-    ]
-    return ", ".join(said) or "no budget or instance limit was in the way"
+    page.field("", why_missed(document, run))
 
 
 def _print_latency(page: Page, run: RunDocument) -> None:
@@ -256,7 +196,7 @@ def _print_requests(page: Page, run: RunDocument) -> None:
 
 def _print_gpus(page: Page, document: ResultDocument, run: RunDocument) -> None:
     hours = run["gpu_hours"]
-    budget = _number(document, run, "max_gpu_budget")
+    budget = number(document, run, "max_gpu_budget")
     peak = f"peak {plural(run['scaling']['max_gpus'], 'GPU')}"
     page.field(
         "GPU-hours",
@@ -283,13 +223,13 @@ def _print_scaling(page: Page, run: RunDocument) -> None:
         page.field("why", "sizes as forecast: no limit or exception changed one")
 
 
-def _print_forecast(page: Page, run: RunDocument, interval_s: float | None) -> None:
+def _print_forecast(page: Page, run: RunDocument, every_s: float | None) -> None:
     scores = run["forecast"]
     named = (
         (
             "requests",
             scores["requests"],
-            " a window" if interval_s is None else f" per {duration(interval_s)}",
+            " a window" if every_s is None else f" per {duration(every_s)}",
         ),
         ("ISL", scores["isl"], " tokens"),
         ("OSL", scores["osl"], " tokens"),

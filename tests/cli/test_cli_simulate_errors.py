@@ -285,7 +285,7 @@ def test_odd_traces_and_huge_limits_are_simulated(sagescale, tmp_path, rows, wor
     assert run["lower_bound_gpu_hours"] <= run["gpu_hours"]["total"]
 
 
-@pytest.mark.parametrize("startup_s", [0, 30])
+@pytest.mark.parametrize("startup_s", [0, 30, 60, 90])
 def test_a_pool_at_zero_scales_up_for_work_that_waits(sagescale, tmp_path, startup_s):
     bursts = [f"{start + i},500,20" for start in (0, 1000, 2000) for i in range(60)]
     (tmp_path / "gaps.csv").write_text(HEADER + "\n".join(bursts) + "\n")

@@ -1,0 +1,148 @@
+"""``sagescale compare-predictors``: which predictor, policy and configuration, and what each would cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagescale.cli.transform_options import (
+    JitterOption,
+    RateScaleOption,
+    SeedOption,
+    SliceOption,
+    SpeedupOption,
+    TileOption,
+    transform_spec,
+)
+
+__all__ = ["compare_predictors"]
+
+_OUTPUTS = "Output files"
+_WHERE = "Where it runs"
+
+
+def compare_predictors(
+    trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
+    predictors: Annotated[
+        str, typer.Option("--predictors", metavar="A,B|all", help="Predictors to try.")
+    ] = "all",
+    policies: Annotated[
+        str | None,
+        typer.Option(
+            "--policies", metavar="A,B|all", help="Policies to try; the configured one if not given."
+        ),
+    ] = None,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option("--config", metavar="FILE", help="YAML configuration; several are alternatives."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=V1,V2", help="Values to try of any configuration key; repeatable."
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", metavar="NAME|FILE", help="Engines to model; see `sagescale profile list`."
+        ),
+    ] = None,
+    attainment: Annotated[
+        float,
+        typer.Option("--attainment", metavar="SHARE", help="Share of requests that must meet both targets."),
+    ] = 0.99,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", metavar="N", help="Repeat on N copies with moved arrivals: confidence intervals."
+        ),
+    ] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="N", help="Runs at once; every core if not given.", rich_help_panel=_WHERE
+        ),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend", metavar="processes|dask", help="Local, or a cluster.", rich_help_panel=_WHERE
+        ),
+    ] = "processes",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="tcp://HOST:PORT", help="Of the Dask scheduler.", rich_help_panel=_WHERE
+        ),
+    ] = None,
+    slice_text: SliceOption = None,
+    rate_scale: RateScaleOption = 1.0,
+    speedup: SpeedupOption = 1.0,
+    tile: TileOption = 1,
+    jitter_s: JitterOption = 30.0,
+    seed: SeedOption = 0,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Result document.", rich_help_panel=_OUTPUTS)
+    ] = None,
+    csv_out: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="OUT.csv", help="The table, a row a run.", rich_help_panel=_OUTPUTS),
+    ] = None,
+) -> None:
+    """Compare predictors, policies and configurations on a trace, and say which to take.
+
+    Always beside them: reactive (a Kubernetes HPA), fixed pools at the peak and the cheapest that hold, the
+    policies fed the true load (oracle), a schedule made with the future known (clairvoyant), and the lower
+    bound.
+    """
+    from rich.console import Console
+
+    from sagescale.cli.comparison_setup import choose, load_comparison
+    from sagescale.cli.outputs import write_json
+    from sagescale.cli.task_progress import task_progress
+    from sagescale.errors import InputError
+    from sagescale.experiment.compare import Comparison, compare
+    from sagescale.experiment.execute import default_jobs, open_backend
+    from sagescale.files import check_writable
+    from sagescale.planner.forecast import predictor_names
+    from sagescale.planner.policy import policy_names
+    from sagescale.report.comparison import print_comparison
+    from sagescale.report.comparison_csv import comparison_csv
+
+    for path in (json_out, csv_out):
+        if path is not None:
+            check_writable(path)
+    if not 0.0 < attainment <= 1.0:
+        raise InputError(f"--attainment {attainment:g}: expected a share above 0 and at most 1")
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: expected a whole number, 1 or more")
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs {jobs}: expected a whole number, 1 or more")
+    spec = transform_spec(
+        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
+    )
+    tried = choose("--predictors", predictors, predictor_names())
+    workload, variants = load_comparison(trace, profile, config or [], overrides or [], spec)
+    used = (
+        tuple(dict.fromkeys(variant.config.policy for variant in variants))
+        if policies is None
+        else choose("--policies", policies, policy_names())
+    )
+    comparison = Comparison(variants, used, tried, attainment, seeds)
+    with (
+        open_backend(backend, jobs or default_jobs(), address) as where,
+        task_progress("comparing") as progress,
+    ):
+        document = compare(workload, comparison, where, progress=progress)
+    if json_out is not None:
+        write_json(json_out, document)
+    if csv_out is not None:
+        comparison_csv(csv_out, document)
+    print_comparison(document, Console())
+    if document["comparison"]["interrupted"]:
+        raise typer.Exit(130)
+    if document["comparison"]["failed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,113 @@
+"""``sagescale forecast``: back-test predictors alone, without a simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagescale.cli.transform_options import (
+    JitterOption,
+    RateScaleOption,
+    SeedOption,
+    SliceOption,
+    SpeedupOption,
+    TileOption,
+    transform_spec,
+)
+
+__all__ = ["forecast"]
+
+_OUTPUTS = "Output files"
+
+
+def forecast(
+    trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
+    predictors: Annotated[
+        str, typer.Option("--predictors", metavar="A,B|all", help="Predictors to test.")
+    ] = "all",
+    horizon: Annotated[int, typer.Option("--horizon", metavar="N", help="Windows ahead to score.")] = 1,
+    interval: Annotated[float, typer.Option("--interval", metavar="S", help="Length of a window, s.")] = 60.0,
+    season_s: Annotated[
+        float | None,
+        typer.Option("--season-s", metavar="S", help="Period of the load; found by itself if not given."),
+    ] = None,
+    window_size: Annotated[
+        int | None,
+        typer.Option(
+            "--window-size", metavar="N", help="History in windows; each predictor's own if not given."
+        ),
+    ] = None,
+    slice_text: SliceOption = None,
+    rate_scale: RateScaleOption = 1.0,
+    speedup: SpeedupOption = 1.0,
+    tile: TileOption = 1,
+    jitter_s: JitterOption = 30.0,
+    seed: SeedOption = 0,
+    csv_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="OUT.csv",
+            help="Every forecast: a row a series, predictor, cutoff and step.",
+            rich_help_panel=_OUTPUTS,
+        ),
+    ] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="The scores.", rich_help_panel=_OUTPUTS)
+    ] = None,
+) -> None:
+    """Back-test predictors on a trace: observe each window, forecast, score against what came.
+
+    Shows MAPE, WAPE, bias, pinball loss and coverage of requests, ISL and OSL, and which predictor wins and
+    why.
+    """
+    from rich.console import Console
+
+    from sagescale.cli.comparison_setup import choose
+    from sagescale.cli.outputs import write_json
+    from sagescale.cli.task_progress import task_progress
+    from sagescale.errors import InputError
+    from sagescale.experiment.backtest import back_test, backtest_document, long_table
+    from sagescale.files import check_writable, written_whole
+    from sagescale.planner.forecast import predictor_names
+    from sagescale.report.forecast import print_backtest
+    from sagescale.trace import apply_transforms, read_trace
+
+    for path in (json_out, csv_out):
+        if path is not None:
+            check_writable(path)
+    if horizon < 1:
+        raise InputError(f"--horizon {horizon}: expected a whole number of windows, 1 or more")
+    if not 0.0 < interval < float("inf"):
+        raise InputError(f"--interval {interval:g}: expected a number of seconds above 0")
+    names = choose("--predictors", predictors, predictor_names())
+    spec = transform_spec(
+        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
+    )
+    requests = apply_transforms(read_trace(trace), spec)
+    if requests.duration_s < (horizon + 2) * interval:
+        raise InputError(
+            f"{trace}: lasts {requests.duration_s:g} s; expected at least horizon + 2 windows of "
+            f"{interval:g} s"
+        )
+    with task_progress("forecasting") as progress:
+        test = back_test(
+            requests,
+            names,
+            interval_s=interval,
+            horizon=horizon,
+            season_s=season_s,
+            window_size=window_size,
+            progress=progress,
+        )
+    document = backtest_document(requests, test)
+    if csv_out is not None:
+        import pandas as pd
+
+        with written_whole(csv_out) as stream:
+            pd.DataFrame(long_table(test)).to_csv(stream, index=False, float_format="%.10g")
+    if json_out is not None:
+        write_json(json_out, document)
+    print_backtest(document, Console())

@@ -1,0 +1,423 @@
+"""The comparison: a grid of runs, the baselines and yardsticks beside them, and who wins."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sagescale.document import ComparisonInfo, ComparisonTiming, FailedRun, Forecaster, Replicates
+from sagescale.experiment.execute import Failure, run_tasks
+from sagescale.experiment.grid import (
+    Entry,
+    grid_entries,
+    plain_world,
+    static_entry,
+    without_forecast,
+    world_of,
+)
+from sagescale.experiment.intervals import mean_interval
+from sagescale.experiment.load import true_load
+from sagescale.experiment.misses import split_misses
+from sagescale.experiment.tasks import (
+    ClairvoyantTask,
+    ForecastResult,
+    ForecastTask,
+    Outcome,
+    RunTask,
+    StaticSearchTask,
+)
+from sagescale.experiment.verdict import rank, verdict
+from sagescale.perf import ProfileModel
+from sagescale.planner import Sizes
+from sagescale.planner.constraints import within_limits
+from sagescale.planner.policy import ClassicPolicy, uses_forecast
+from sagescale.sim.result import configuration, result_document
+from sagescale.sim.startup import StartupDelay
+from sagescale.sim.world import with_overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sagescale.document import MissSplit, ResultDocument, RunDocument
+    from sagescale.experiment.clairvoyant import Schedule
+    from sagescale.experiment.execute import Backend
+    from sagescale.experiment.grid import Variant
+    from sagescale.experiment.memo import ForecastMemo
+    from sagescale.experiment.static_search import StaticPair
+    from sagescale.experiment.tasks import Result, Task
+    from sagescale.experiment.workload import Workload
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.sim.config import SimulatorConfig
+
+__all__ = ["Comparison", "compare"]
+
+_AT_ONCE = StartupDelay("constant", (0.0,))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What to compare.
+
+    Attributes:
+        variants: the configurations, at least one.
+        policies: names; ``reactive`` and the static pairs are always there as well.
+        predictors: names, for the policies that look at forecasts.
+        attainment: the share of requests that must meet both targets.
+        replicates: how many copies of the trace every run is made on, the trace itself the first.
+    """
+
+    variants: Sequence[Variant]
+    policies: Sequence[str]
+    predictors: Sequence[str]
+    attainment: float = 0.99
+    replicates: int = 1
+
+
+def compare(
+    workload: Workload,
+    comparison: Comparison,
+    backend: Backend,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> ResultDocument:
+    """Run a comparison.
+
+    Two rounds: first whatever needs no forecast (the forecasts themselves, the searches, the true-load runs
+    and the counterfactuals that split misses by cause), then the runs that use what the first found.
+
+    Args:
+        workload: the trace and the engines.
+        comparison: what to compare.
+        backend: where the runs are done.
+        progress: called with tasks done and tasks known so far.
+
+    Returns:
+        A document whose runs are in the order of the ranking, with ``comparison`` filled in.
+    """
+    work = _Work(workload, comparison, backend, progress)
+    began = time.perf_counter()
+    work.run()
+    document = work.document()
+    document["comparison"]["timing"] = ComparisonTiming(wall_s=time.perf_counter() - began)
+    return document
+
+
+@dataclass(slots=True)
+class _Work:
+    workload: Workload
+    comparison: Comparison
+    backend: Backend
+    progress: Callable[[int, int], None] | None
+    entries: list[Entry] = field(default_factory=list)
+    results: dict[Task, Result] = field(default_factory=dict)
+    failures: dict[Task, str] = field(default_factory=dict)
+    interrupted: bool = False
+    known: int = 0
+
+    # -- what to do -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Do everything that is to be done, or as much as an interruption allows."""
+        made = self.comparison
+        self.entries = grid_entries(made.variants, made.policies, made.predictors)
+        worlds = list(dict.fromkeys(plain_world(variant) for variant in made.variants))
+        self.entries += self._peaks()
+        named = [entry for entry in self.entries if _needs_forecasts(entry.task)]
+        first: list[Task] = [*self._forecast_tasks(named)]
+        for world in worlds:
+            first.append(ClairvoyantTask(world.config, world.simulator, made.attainment))
+            first.append(StaticSearchTask(world.config, world.simulator, made.attainment))
+        for entry in self.entries:
+            if not _needs_forecasts(entry.task):
+                first += self._on_replicates(entry.task)
+            first += _chain(entry.task).values()
+        second_known = len(named) * made.replicates + 2 * len(worlds)
+        self._do(first, later=second_known)
+        self.entries += self._found_in_hindsight(worlds)
+        second: list[Task] = []
+        for entry in self.entries:
+            second += self._on_replicates(entry.task)
+            second += _chain(entry.task).values()
+        self._do(second)
+
+    def _do(self, tasks: Sequence[Task], later: int = 0) -> None:
+        unique = [
+            task for task in dict.fromkeys(tasks) if task not in self.results and task not in self.failures
+        ]
+        # By replicate, so that workers keep their trace; the most expensive first within one.
+        unique.sort(key=lambda task: (getattr(task, "replicate", 0), _rank(task)))
+        before = len(self.results) + len(self.failures)
+        self.known = before + len(unique) + later
+
+        def done(task: Task, result: Result | Failure) -> None:
+            if isinstance(result, Failure):
+                self.failures[task] = result.error
+            else:
+                self.results[task] = result
+            if self.progress is not None:
+                self.progress(len(self.results) + len(self.failures), self.known)
+
+        if unique and not self.interrupted:
+            self.interrupted = not run_tasks(self.backend, self.workload, unique, self._memos(), done)
+
+    def _memos(self) -> dict[ForecastTask, ForecastMemo]:
+        return {
+            task: result.memo
+            for task, result in self.results.items()
+            if isinstance(task, ForecastTask) and isinstance(result, ForecastResult)
+        }
+
+    def _forecast_tasks(self, entries: Sequence[Entry]) -> list[ForecastTask]:
+        return [
+            ForecastTask(
+                entry.task.spec,
+                series,
+                entry.task.simulator.scrape_delay_s,
+                entry.task.simulator.metric_outage_s,
+                replicate,
+            )
+            for replicate in range(self.comparison.replicates)
+            for entry in entries
+            for series in ("requests", "isl")
+        ]
+
+    def _on_replicates(self, task: RunTask) -> list[RunTask]:
+        return [
+            task,
+            *(
+                dataclasses.replace(task, replicate=number, document=False)
+                for number in range(1, self.comparison.replicates)
+            ),
+        ]
+
+    def _peaks(self) -> list[Entry]:
+        """The fixed pair that the busiest windows of each pool need by the classic formulas."""
+        peaks: dict[RunTask, Entry] = {}
+        trace = self.workload.trace()
+        for variant in self.comparison.variants:
+            world = plain_world(variant)
+            config = variant.config
+            model = ProfileModel(with_overrides(self.workload.profile, variant.simulator))
+            classic = ClassicPolicy(config, model)
+            load = true_load(trace, float(config.adjustment_interval_sec))
+            prefill = decode = 0
+            for requests, isl, osl in zip(
+                load.requests.tolist(), load.isl.tolist(), load.osl.tolist(), strict=True
+            ):
+                if requests > 0:
+                    sized = classic.size_for(requests, isl, osl)
+                    prefill = max(prefill, sized.prefill.instances if sized.prefill else 0)
+                    decode = max(decode, sized.decode.instances if sized.decode else 0)
+            sizes = within_limits(Sizes(prefill, decode), config)
+            gpus = sizes.prefill * model.prefill_gpus + sizes.decode * model.decode_gpus
+            if gpus <= config.max_gpu_budget:
+                entry = static_entry(world, "peak", sizes)
+                peaks.setdefault(entry.task, entry)
+        return list(peaks.values())
+
+    def _found_in_hindsight(self, worlds: Sequence[Variant]) -> list[Entry]:
+        found = []
+        asked = self.comparison.attainment
+        for world in worlds:
+            pair: StaticPair | None = self.results.get(StaticSearchTask(world.config, world.simulator, asked))  # type: ignore[assignment]  # a search answers with a pair
+            if pair is not None and pair.sizes is not None:
+                found.append(static_entry(world, "cheapest", pair.sizes))
+            schedule: Schedule | None = self.results.get(
+                ClairvoyantTask(world.config, world.simulator, asked)
+            )  # type: ignore[assignment]  # a search answers with a schedule
+            if schedule is not None:
+                name = " ".join(filter(None, ("clairvoyant", world.label)))
+                task = RunTask(world.config, world.simulator, schedule=schedule, load="true", document=True)
+                headrooms = (
+                    ("prefill_headroom", schedule.prefill_headroom),
+                    ("decode_headroom", schedule.decode_headroom),
+                )
+                found.append(
+                    Entry(name, "clairvoyant", "oracle", "hindsight", task, (*world.differs, *headrooms))
+                )
+        return found
+
+    # -- what came of it ------------------------------------------------------------------------------
+
+    def document(self) -> ResultDocument:
+        """Put together whatever is there."""
+        made = self.comparison
+        runs: list[RunDocument] = []
+        failed, not_run = [], []
+        references = self._references()
+        for entry in self.entries:
+            result = self.results.get(entry.task)
+            if isinstance(result, Outcome) and result.document is not None:
+                run = self._run_document(entry, result.document)
+                reference = references.get(world_of(entry.task))
+                run["regret_gpu_hours"] = None if reference is None else result.score.gpu_hours - reference
+                runs.append(run)
+            elif entry.task in self.failures:
+                failed.append(FailedRun(name=entry.name, error=self.failures[entry.task]))
+            else:
+                not_run.append(entry.name)
+        for task, error in self.failures.items():
+            if isinstance(task, StaticSearchTask | ClairvoyantTask):
+                name = "static/cheapest" if isinstance(task, StaticSearchTask) else "clairvoyant"
+                failed.append(FailedRun(name=name, error=error))
+        ranked, reaching = rank(runs, made.attainment)
+        winner, sentence = verdict(ranked, len(reaching), made.attainment)
+        base = made.variants[0]
+        document = result_document(
+            self.workload.trace(),
+            with_overrides(self.workload.profile, base.simulator),
+            configuration(base.config, base.simulator),
+            ranked,
+            self._warnings(ranked),
+        )
+        document["comparison"] = ComparisonInfo(
+            attainment_asked=made.attainment,
+            reaching=reaching,
+            winner=winner,
+            verdict=sentence,
+            clairvoyant_gpu_hours=references.get(world_of(RunTask(base.config, base.simulator))),
+            replicates=made.replicates,
+            forecasters=self._forecasters(),
+            failed=failed,
+            interrupted=self.interrupted,
+            not_run=not_run,
+            timing=ComparisonTiming(wall_s=0.0),
+        )
+        return document
+
+    def _run_document(self, entry: Entry, measured: RunDocument) -> RunDocument:
+        run = measured.copy()
+        run["name"], run["policy"], run["predictor"] = entry.name, entry.policy, entry.predictor
+        run["config"] = {key: configuration_value(value) for key, value in entry.differs}
+        run["kind"] = entry.kind
+        run["misses"] = self._split(entry)
+        if self.comparison.replicates > 1:
+            outcomes = [self.results.get(task) for task in self._on_replicates(entry.task)]
+            scores = [outcome.score for outcome in outcomes if isinstance(outcome, Outcome)]
+            hours = [score.gpu_hours for score in scores]
+            attained = [score.attainment for score in scores]
+            run["replicates"] = Replicates(
+                gpu_hours=hours,
+                attainment=attained,
+                gpu_hours_interval=mean_interval(hours),
+                attainment_interval=mean_interval(attained),
+            )
+        return run
+
+    def _split(self, entry: Entry) -> MissSplit:
+        left: dict[str, int | None] = {}
+        for cause, task in _chain(entry.task).items():
+            outcome = self.results.get(task)
+            left[cause] = outcome.score.misses if isinstance(outcome, Outcome) else None
+        # The very numerator of the attainment, so that the split adds up to what is reported.
+        outcome = self.results[entry.task]
+        assert isinstance(outcome, Outcome)
+        return split_misses(
+            outcome.score.misses,
+            true_load=left.get("true_load"),
+            no_startup=left.get("no_startup"),
+            one_more=left.get("one_more"),
+        )
+
+    def _references(self) -> dict[tuple[AutoscalerConfig, SimulatorConfig], float]:
+        """GPU-hours of each world's achievable reference: the schedule, or a cheaper fixed pair."""
+        references: dict[tuple[AutoscalerConfig, SimulatorConfig], float] = {}
+        for entry in self.entries:
+            outcome = self.results.get(entry.task)
+            known = entry.policy == "clairvoyant" or entry.predictor == "cheapest"
+            if (
+                known
+                and isinstance(outcome, Outcome)
+                and outcome.score.attainment >= self.comparison.attainment
+            ):
+                world = world_of(entry.task)
+                references[world] = min(outcome.score.gpu_hours, references.get(world, math.inf))
+        return references
+
+    def _forecasters(self) -> list[Forecaster]:
+        by_spec: dict[tuple[str, float], Forecaster] = {}
+        for task, result in self.results.items():
+            if not isinstance(task, ForecastTask) or not isinstance(result, ForecastResult):
+                continue
+            spec = task.spec
+            found = by_spec.setdefault(
+                (spec.predictor, float(spec.interval_s)),
+                Forecaster(
+                    predictor=spec.predictor,
+                    interval_s=float(spec.interval_s),
+                    cadence=result.cadence,
+                    windows=0,
+                    refits=0,
+                    timing={"seconds": 0.0},
+                ),
+            )
+            found["windows"] += result.windows
+            found["refits"] += result.refits
+            found["timing"]["seconds"] += result.seconds
+        return [by_spec[key] for key in sorted(by_spec)]
+
+    def _warnings(self, runs: Sequence[RunDocument]) -> list[str]:
+        warnings = []
+        rejected = max((run["requests"]["rejected"] for run in runs), default=0)
+        if rejected:
+            warnings.append(
+                f"{rejected} requests are larger than the KV memory (isl + osl): rejected at arrival and "
+                "counted as misses of the policy"
+            )
+        targets = {(run["sla"]["target_ttft_ms"], run["sla"]["target_itl_ms"]) for run in runs}
+        if len(targets) > 1:
+            warnings.append(
+                "runs have different TTFT or ITL targets: their attainments are not the same promise"
+            )
+        if self.interrupted:
+            warnings.append("interrupted: the comparison holds what was done by then")
+        return warnings
+
+
+def configuration_value(value: object) -> object:
+    """A configuration value in plain JSON types."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple):
+        return [configuration_value(item) for item in value]
+    return str(value)
+
+
+def _needs_forecasts(task: RunTask) -> bool:
+    return task.load == "named" and task.schedule is None and uses_forecast(task.config.policy)
+
+
+def _chain(task: RunTask) -> dict[str, RunTask]:
+    """The runs that take causes of misses away one after the other; equal ones are shared by all entries.
+
+    Knowing the load changes nothing for a policy that looks at no forecast, and instant starts nothing for a
+    fixed pair that is ready from the beginning.
+    """
+    chain: dict[str, RunTask] = {}
+    bare = dataclasses.replace(task, replicate=0, document=False)
+    if _needs_forecasts(task):
+        # The oracle entry itself: equal to it, so that it is run once.
+        bare = dataclasses.replace(bare, config=without_forecast(task.config), load="true")
+        chain["true_load"] = dataclasses.replace(bare, document=True)
+    ready_from_start = task.config.policy == "static" and task.simulator.initial_prefill is not None
+    if task.schedule is not None or not ready_from_start:
+        bare = dataclasses.replace(
+            bare, simulator=dataclasses.replace(task.simulator, startup_delay_s=_AT_ONCE)
+        )
+        chain["no_startup"] = bare
+    chain["one_more"] = dataclasses.replace(bare, one_more=True)
+    return chain
+
+
+def _rank(task: Task) -> int:
+    """Expensive tasks first, as far as their kind tells."""
+    if isinstance(task, ForecastTask):
+        return {"arima": 0, "prophet": 1}.get(task.spec.predictor, 4)
+    if isinstance(task, ClairvoyantTask):
+        return 2
+    if isinstance(task, StaticSearchTask):
+        return 3
+    return {"arima": 0, "prophet": 1}.get(task.config.load_predictor_type, 5) if task.load == "named" else 5

@@ -1,0 +1,146 @@
+"""Doing independent tasks on this machine's cores or a Dask cluster's, through joblib.
+
+Whatever the backend, a task gets the same arguments and its answer depends on nothing else, so results are
+the same. A task that fails is reported and the others go on; an interruption keeps what is done.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sagescale.errors import InputError, SagescaleError
+from sagescale.experiment.tasks import ForecastTask, RunTask, perform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sagescale.experiment.memo import ForecastMemo
+    from sagescale.experiment.tasks import Result, Task
+    from sagescale.experiment.workload import Workload
+
+__all__ = ["Backend", "Failure", "default_jobs", "open_backend", "run_tasks"]
+
+_CONNECT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A task that could not be done: the exception's type and message, one line."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where tasks run: ``jobs`` of them at once, in this process (1), in local processes or on Dask."""
+
+    kind: Literal["processes", "dask"]
+    jobs: int
+
+
+def default_jobs() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def open_backend(kind: str, jobs: int, address: str | None) -> Iterator[Backend]:
+    """Get ready to run tasks, and connect to the cluster where there is one.
+
+    Raises:
+        InputError: the options contradict one another.
+        SagescaleError: Dask is not installed, or the cluster does not answer.
+    """
+    import joblib
+
+    if kind not in {"processes", "dask"}:
+        raise InputError(f"--backend {kind}: expected processes or dask")
+    if kind == "processes":
+        if address is not None:
+            raise InputError(f"--address {address}: only --backend dask has an address")
+        # One thread a task: the tasks fill the cores, and threads would make results depend on their number.
+        context: AbstractContextManager[object] = (
+            nullcontext()
+            if jobs == 1
+            else joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1)
+        )
+        with context:
+            yield Backend("processes", jobs)
+        return
+    if address is None:
+        raise InputError("--backend dask: expected --address tcp://HOST:PORT of its scheduler")
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise SagescaleError(
+            f"--backend dask needs the extra sagescale[dask] (pip install 'sagescale[dask]'): {error}"
+        ) from None
+    try:
+        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise SagescaleError(f"--address {address}: no Dask scheduler answers there: {error}") from None
+    with client:
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        if workers == 0:
+            raise SagescaleError(f"--address {address}: the Dask scheduler there has no workers")
+        with joblib.parallel_config(backend="dask", client=client, wait_for_workers_timeout=_CONNECT_S):
+            yield Backend("dask", workers)
+
+
+def run_tasks(
+    backend: Backend,
+    workload: Workload,
+    tasks: Sequence[Task],
+    memos: Mapping[ForecastTask, ForecastMemo],
+    done: Callable[[Task, Result | Failure], None],
+) -> bool:
+    """Do all tasks, each answer handed to ``done`` as it comes.
+
+    Args:
+        backend: where.
+        workload: what on.
+        tasks: what; expensive ones first keep the cores busy to the end.
+        memos: forecasts made already; a run is sent those of its own predictor.
+        done: called in this process, in any order.
+
+    Returns:
+        False where the user interrupted: what was not done is missing.
+    """
+    import joblib
+
+    arguments = ((number, workload, task, _memos_for(task, memos)) for number, task in enumerate(tasks))
+    try:
+        if backend.jobs == 1 and backend.kind == "processes":
+            for given in arguments:
+                number, result = _perform_safely(*given)
+                done(tasks[number], result)
+            return True
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+        for number, result in parallel(joblib.delayed(_perform_safely)(*given) for given in arguments):
+            done(tasks[number], result)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _perform_safely(
+    number: int, workload: Workload, task: Task, memos: Sequence[ForecastMemo]
+) -> tuple[int, Result | Failure]:
+    try:
+        return number, perform(workload, task, memos)
+    except SagescaleError as error:
+        return number, Failure(str(error))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is reported, and the other runs go on
+        return number, Failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _memos_for(task: Task, memos: Mapping[ForecastTask, ForecastMemo]) -> list[ForecastMemo]:
+    if not isinstance(task, RunTask) or task.load != "named":
+        return []
+    spec = task.spec
+    return [memo for known, memo in memos.items() if known.spec == spec and known.replicate == task.replicate]

@@ -1,0 +1,112 @@
+"""The load as it truly was, window by window, and predictors that know it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.planner import LoadPredictors
+from sagescale.planner.forecast import Forecast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.trace import Trace
+
+__all__ = ["TrueLoad", "TruePredictor", "true_load", "true_predictors"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrueLoad:
+    """What arrives in each window ``(k T, (k + 1) T]``, or all as much earlier; the first includes time 0.
+
+    Attributes:
+        interval_s: T.
+        requests: arrivals a window, float64[windows].
+        isl: their mean prompt tokens, NaN in a window without arrivals.
+        osl: their mean output tokens, NaN in a window without arrivals.
+    """
+
+    interval_s: float
+    requests: NDArray[np.float64]
+    isl: NDArray[np.float64]
+    osl: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def first(self, windows: int) -> TrueLoad:
+        """The first so many windows, or all where there are fewer."""
+        return TrueLoad(self.interval_s, self.requests[:windows], self.isl[:windows], self.osl[:windows])
+
+    def series(self) -> dict[str, NDArray[np.float64]]:
+        """The three series by name, in the order in which planners forecast them."""
+        return {"requests": self.requests, "isl": self.isl, "osl": self.osl}
+
+
+def true_load(trace: Trace, interval_s: float, delay_s: float = 0.0) -> TrueLoad:
+    """Sum up a trace by windows, the last one whole even where the trace ends inside it.
+
+    Windows end ``delay_s`` before the multiples of the interval: what a planner sees through metrics of that
+    age.
+    """
+    windows = max(1, math.ceil((trace.duration_s + delay_s) / interval_s))
+    ticks = np.arange(1, windows + 1) * interval_s
+    edges = ticks - np.minimum(delay_s, ticks)
+    seen = np.searchsorted(trace.arrival_s, edges, side="right")
+    seen[ticks < delay_s] = 0  # before 0 nothing can be seen, not even what arrives at 0
+    cuts = np.concatenate([[0], seen])
+    requests = np.diff(cuts).astype(np.float64)
+    isl_sum, osl_sum = (
+        np.diff(np.concatenate([[0], np.cumsum(column, dtype=np.int64)])[cuts]).astype(np.float64)
+        for column in (trace.isl, trace.osl)
+    )
+    with np.errstate(invalid="ignore"):
+        return TrueLoad(interval_s, requests, isl_sum / requests, osl_sum / requests)
+
+
+class TruePredictor:
+    """Knows a series in advance: after n observations it "forecasts" windows n, n + 1, …, without error.
+
+    Beyond the end, and in windows where the value is not defined (no arrival has a length), it gives
+    ``beyond``, or the last value before where that is None.
+    """
+
+    name = "oracle"
+    refits = 0
+    cadence = "the future is known"
+
+    def __init__(self, values: NDArray[np.float64], beyond: float | None = None) -> None:
+        self._values = values.tolist()
+        self._beyond = beyond
+        self._seen = 0
+        known = values[np.isfinite(values)]
+        self._first = float(known[0]) if len(known) else None
+
+    def observe(self, value: float | None) -> None:
+        """Count a window; what was observed adds nothing."""
+        del value
+        self._seen += 1
+
+    def forecast(self, horizon: int) -> Forecast | None:
+        """The truth, with no spread; None where the series has no known value at all."""
+        if self._first is None:
+            return None
+        means = tuple(self._at(self._seen + step) for step in range(horizon))
+        return Forecast(means, (0.0,) * horizon)
+
+    def _at(self, window: int) -> float:
+        if window >= len(self._values) and self._beyond is not None:
+            return self._beyond
+        for at in range(min(window, len(self._values) - 1), -1, -1):
+            if math.isfinite(self._values[at]):
+                return float(self._values[at])
+        return self._first or 0.0
+
+
+def true_predictors(load: TrueLoad) -> LoadPredictors:
+    """Predictors of requests, ISL and OSL that know the load to come; for one run."""
+    return LoadPredictors(TruePredictor(load.requests, 0.0), TruePredictor(load.isl), TruePredictor(load.osl))

@@ -1,0 +1,258 @@
+"""The units of work of a comparison: plain data, equal tasks are one, and any process can do them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sagescale.experiment.clairvoyant import Schedule, find_schedule, schedule_sizes
+from sagescale.experiment.load import true_load, true_predictors
+from sagescale.experiment.memo import ForecastMemo, MemoPredictor, PredictorSpec, memo_predictors
+from sagescale.experiment.policies import OneMorePolicy, SchedulePolicy
+from sagescale.experiment.static_search import StaticPair, cheapest_pair
+from sagescale.perf import ProfileModel
+from sagescale.planner import Sizes, make_policy
+from sagescale.planner.constraints import constrain
+from sagescale.sim.measures import Served, gpu_hours
+from sagescale.sim.result import run_document
+from sagescale.sim.simulate import simulate
+from sagescale.sim.world import with_overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sagescale.document import RunDocument
+    from sagescale.experiment.workload import Workload
+    from sagescale.planner import AutoscalerConfig, LoadPredictors
+    from sagescale.planner.policy import Policy
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.run import Run
+    from sagescale.sim.spans import TimeSpans
+    from sagescale.trace import Trace
+
+__all__ = [
+    "ClairvoyantTask",
+    "ForecastResult",
+    "ForecastTask",
+    "Outcome",
+    "Result",
+    "RunTask",
+    "Score",
+    "StaticSearchTask",
+    "Task",
+    "perform",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a run is ranked by: requests, those that were not good, and GPU-hours."""
+
+    arrived: int
+    misses: int
+    gpu_hours: float
+
+    @property
+    def attainment(self) -> float:
+        """Share of the arrived requests that were good."""
+        return (self.arrived - self.misses) / self.arrived
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run's score, and its document where one was asked for."""
+
+    score: Score
+    document: RunDocument | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastTask:
+    """Forecast one series of arrivals at every tick of a replicate, for all runs that will ask."""
+
+    spec: PredictorSpec
+    series: Literal["requests", "isl"]
+    scrape_delay_s: float
+    metric_outage_s: TimeSpans
+    replicate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastResult:
+    """The forecasts made, how often the predictor was fitted for them, and the wall time that took."""
+
+    memo: ForecastMemo
+    cadence: str
+    refits: int
+    windows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """One simulation.
+
+    Attributes:
+        load: what the planner's predictors are: those the configuration names, or the true load.
+        one_more: one instance more in each pool than the policy asks for.
+        schedule: the policy is this schedule, made with the future known.
+        document: measure everything, not only the score.
+    """
+
+    config: AutoscalerConfig
+    simulator: SimulatorConfig
+    replicate: int = 0
+    load: Literal["named", "true"] = "named"
+    one_more: bool = False
+    schedule: Schedule | None = None
+    document: bool = False
+
+    @property
+    def spec(self) -> PredictorSpec:
+        """The predictors the configuration names.
+
+        Forecasts are remembered as far ahead as a policy may look: until capacity asked for now is ready
+        and has served an interval.
+        """
+        ready_s = self.simulator.startup_delay_s.parameters[-1]
+        return PredictorSpec.of(self.config, 1 + math.ceil(ready_s / self.config.adjustment_interval_sec))
+
+
+@dataclass(frozen=True, slots=True)
+class StaticSearchTask:
+    """Find the cheapest fixed pair that reaches an attainment."""
+
+    config: AutoscalerConfig
+    simulator: SimulatorConfig
+    attainment: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClairvoyantTask:
+    """Find a cheap schedule that reaches an attainment, the future known."""
+
+    config: AutoscalerConfig
+    simulator: SimulatorConfig
+    attainment: float
+
+
+Task = ForecastTask | RunTask | StaticSearchTask | ClairvoyantTask
+Result = ForecastResult | Outcome | StaticPair | Schedule | None
+
+
+def perform(workload: Workload, task: Task, memos: Iterable[ForecastMemo] = ()) -> Result:
+    """Do one task; the answer depends on the arguments alone (forecasts given only save time)."""
+    if isinstance(task, ForecastTask):
+        return _forecast(workload.trace(task.replicate), task)
+    if isinstance(task, RunTask):
+        return _run(workload, task, memos)
+    trace = workload.trace()
+    profile = with_overrides(workload.profile, task.simulator)
+    if isinstance(task, StaticSearchTask):
+
+        def attainment_of(pair: Sizes) -> float:
+            config, simulator = _fixed(task.config, task.simulator, pair)
+            return _score(simulate(trace, profile, config, simulator)).attainment
+
+        return cheapest_pair(task.config, attainment_of, task.attainment)
+
+    model = ProfileModel(profile)
+    known: dict[tuple[Sizes, ...], bool] = {}
+
+    def reaches(schedule: Schedule) -> bool:
+        # Sizes are whole: many headrooms make the same schedule.
+        sizes = tuple(schedule_sizes(trace, model, task.config, task.simulator, schedule))
+        if sizes not in known:
+            run = RunTask(task.config, task.simulator, schedule=schedule, load="true")
+            known[sizes] = _run(workload, run, ()).score.attainment >= task.attainment
+        return known[sizes]
+
+    return find_schedule(reaches)
+
+
+def _fixed(
+    config: AutoscalerConfig, simulator: SimulatorConfig, pair: Sizes
+) -> tuple[AutoscalerConfig, SimulatorConfig]:
+    """A fixed pair in a world without a budget: the search itself stops at the budget."""
+    gpus = pair.prefill * config.prefill_gpus_per_instance + pair.decode * config.decode_gpus_per_instance
+    fixed = dataclasses.replace(
+        config,
+        policy="static",
+        static_prefill=pair.prefill,
+        static_decode=pair.decode,
+        max_gpu_budget=max(gpus, config.max_gpu_budget),
+    )
+    return fixed, dataclasses.replace(simulator, initial_prefill=pair.prefill, initial_decode=pair.decode)
+
+
+def _forecast(trace: Trace, task: ForecastTask) -> ForecastResult:
+    """Show the predictor what the simulator's planner will see of the arrivals; DESIGN 5.7."""
+    began = time.perf_counter()
+    interval_s = float(task.spec.interval_s)
+    load = true_load(trace, interval_s, task.scrape_delay_s)
+    memo = ForecastMemo()
+    predictor = MemoPredictor(task.spec, memo)
+    last: float | None = None
+    first_seeing = max(1, math.ceil(task.scrape_delay_s / interval_s))  # before 0 there was nothing to scrape
+    for number, (requests, isl) in enumerate(zip(load.requests.tolist(), load.isl.tolist(), strict=True), 1):
+        out = number < first_seeing or number * interval_s in task.metric_outage_s
+        if not out and requests > 0:
+            last = isl
+        if task.series == "isl":
+            predictor.observe(last)
+        else:
+            predictor.observe(None if out else requests)
+        predictor.forecast(1)
+    predictor.snapshot()
+    return ForecastResult(memo, predictor.cadence, predictor.refits, len(load), time.perf_counter() - began)
+
+
+_own = ForecastMemo()
+"""Forecasts made in this process: runs that follow one another share them."""
+
+
+def _run(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo]) -> Outcome:
+    trace = workload.trace(task.replicate)
+    profile = with_overrides(workload.profile, task.simulator)
+    config, simulator = task.config, task.simulator
+    interval_s = float(config.adjustment_interval_sec)
+    policy: Policy | None = None
+    if task.schedule is not None:
+        sizes = schedule_sizes(trace, ProfileModel(profile), config, simulator, task.schedule)
+        policy = SchedulePolicy(sizes, interval_s)
+        simulator = dataclasses.replace(simulator, initial_prefill=sizes[0][0], initial_decode=sizes[0][1])
+    elif task.one_more:
+        policy = make_policy(config, ProfileModel(profile))
+    if task.one_more and policy is not None:
+        policy = OneMorePolicy(policy)
+        simulator = _one_more_at_start(config, simulator)
+    run = simulate(
+        trace, profile, config, simulator, predictors=_predictors(trace, task, memos), policy=policy
+    )
+    document = None
+    if task.document:
+        document = run_document(run, "")
+    return Outcome(_score(run), document)
+
+
+def _one_more_at_start(config: AutoscalerConfig, simulator: SimulatorConfig) -> SimulatorConfig:
+    """Where the initial size is given, one more of each pool, within limits and budget."""
+    if simulator.initial_prefill is None or simulator.initial_decode is None:
+        return simulator
+    more = constrain(Sizes(simulator.initial_prefill + 1, simulator.initial_decode + 1), config)
+    return dataclasses.replace(simulator, initial_prefill=more.prefill, initial_decode=more.decode)
+
+
+def _predictors(trace: Trace, task: RunTask, memos: Iterable[ForecastMemo]) -> LoadPredictors:
+    if task.load == "true":
+        return true_predictors(true_load(trace, float(task.config.adjustment_interval_sec)))
+    return memo_predictors(task.spec, memos, _own)
+
+
+def _score(run: Run) -> Score:
+    ttft, itl = Served(run).good
+    good = int((ttft & itl).sum())
+    return Score(len(run.requests), len(run.requests) - good, gpu_hours(run)["total"])

@@ -1,0 +1,174 @@
+"""Who wins a comparison, in what order the others follow, and why, in a sentence or two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagescale.experiment.intervals import mean_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sagescale.document import RunDocument
+
+__all__ = ["attainment_of", "gpu_hours_of", "rank", "verdict"]
+
+_CAUSES = {
+    "forecast": ("its forecasts", "another predictor or some load_headroom"),
+    "startup": ("instances still starting", "looking further ahead, a shorter startup or some load_headroom"),
+    "whole_instances": ("sizes short by less than an instance", "a little load_headroom"),
+    "policy": (
+        "sizes too small even for the true load",
+        "more load_headroom, wider limits or another policy",
+    ),
+}
+
+
+_SAME = 1.0005
+"""GPU-hours this near to one another are the same."""
+
+
+def attainment_of(run: RunDocument) -> float:
+    """The attainment a run is judged by: the mean over its replicates, where there are any."""
+    replicates = run.get("replicates")
+    return run["sla"]["attainment"] if replicates is None else replicates["attainment_interval"]["mean"]
+
+
+def gpu_hours_of(run: RunDocument) -> float:
+    """The GPU-hours a run is judged by: the mean over its replicates, where there are any."""
+    replicates = run.get("replicates")
+    return run["gpu_hours"]["total"] if replicates is None else replicates["gpu_hours_interval"]["mean"]
+
+
+def rank(runs: Sequence[RunDocument], asked: float) -> tuple[list[RunDocument], list[str]]:
+    """Order runs: those that reach the attainment by GPU-hours, then the others by attainment.
+
+    Returns:
+        The runs in order, and the names of those that reach it. Ties stay in the order given.
+    """
+    reaching = sorted(
+        (run for run in runs if attainment_of(run) >= asked),
+        key=lambda run: (gpu_hours_of(run), -attainment_of(run)),
+    )
+    others = sorted(
+        (run for run in runs if attainment_of(run) < asked),
+        key=lambda run: (-attainment_of(run), gpu_hours_of(run)),
+    )
+    return [*reaching, *others], [run["name"] for run in reaching]
+
+
+def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple[str | None, str]:
+    """Name the winner, the first candidate that reaches the attainment, and say why it wins.
+
+    Args:
+        ranked: as :func:`rank` orders them.
+        reaching: how many of them reach it.
+        asked: the attainment asked.
+    """
+    good = [run for run in ranked[:reaching] if run.get("kind") != "hindsight"]
+    tried = [run for run in ranked if run.get("kind") != "hindsight"]
+    if not tried:
+        return None, "No run was done."
+    if not good:
+        return None, _nobody(tried[0], asked)
+    winner = good[0]
+    hours = gpu_hours_of(winner)
+    against = (
+        [f"{hours / winner['lower_bound_gpu_hours']:.2f} × the lower bound"]
+        if winner["lower_bound_gpu_hours"] > 0
+        else []
+    )
+    regret = winner.get("regret_gpu_hours")
+    if regret is not None and (reference := winner["gpu_hours"]["total"] - regret) > 0:
+        against.append(
+            f"{winner['gpu_hours']['total'] / reference:.2f} × the cheapest schedule found in hindsight"
+        )
+    text = (
+        f"{winner['name']} is the cheapest of the {len(good)} of {len(tried)} that reach {100 * asked:g} %: "
+        f"{hours:.2f} GPU-hours at {_percent(attainment_of(winner))}"
+        + (f", {' and '.join(against)}" if against else "")
+        + ". "
+    )
+    return winner["name"], text + (_why(winner, good[1:]) if len(good) > 1 else _alone(winner, tried))
+
+
+def _nobody(best: RunDocument, asked: float) -> str:
+    causes = best.get("misses")
+    text = (
+        f"No run reaches {100 * asked:g} %; {best['name']} comes nearest with "
+        f"{_percent(attainment_of(best))} at {gpu_hours_of(best):.2f} GPU-hours."
+    )
+    if causes is None or not causes["total"]:
+        return text
+    cause = max(_CAUSES, key=lambda name: causes[name])  # type: ignore[literal-required]  # the split's own keys
+    words, remedy = _CAUSES[cause]
+    part = causes[cause] / causes["total"]  # type: ignore[literal-required]  # its own keys
+    return f"{text} {100 * part:.0f} % of its misses come from {words}: try {remedy}."
+
+
+def _why(winner: RunDocument, others: Sequence[RunDocument]) -> str:
+    """What the next one costs more, after those that cost the same."""
+    hours = gpu_hours_of(winner)
+    equal = [run for run in others if gpu_hours_of(run) <= hours * _SAME]
+    if len(equal) == len(others):
+        who = "The other does" if len(others) == 1 else f"The {len(others)} others do"
+        return (
+            f"{who} as well for the same GPU-hours: it is the simplest, or the best in attainment, of them."
+        )
+    same = f"{len(equal)} more cost the same. " if equal else ""
+    return same + _against(winner, others[len(equal)])
+
+
+def _against(winner: RunDocument, second: RunDocument) -> str:
+    gap = gpu_hours_of(second) - gpu_hours_of(winner)
+    saves = (
+        f"{second['name']} comes next, {gap:.2f} GPU-hours ({100 * gap / gpu_hours_of(winner):.1f} %) more"
+    )
+    ours, theirs = winner.get("replicates"), second.get("replicates")
+    if ours is not None and theirs is not None:
+        # Paired: both ran on the same arrivals.
+        pairs = zip(theirs["gpu_hours"], ours["gpu_hours"], strict=False)
+        difference = mean_interval([b - a for a, b in pairs])
+        width = difference["half_width"]
+        if width is not None:
+            saves += f" (± {width:.2f} over replicates)"
+            if abs(difference["mean"]) <= width:
+                saves += ", which these replicates cannot tell from none"
+    return f"{saves}: {_difference(winner, second)}."
+
+
+def _difference(winner: RunDocument, second: RunDocument) -> str:
+    """What sets two runs apart that can be read from their measures."""
+    if winner["policy"] == second["policy"] and winner["predictor"] != second["predictor"]:
+        ours, theirs = winner["forecast"]["requests"], second["forecast"]["requests"]
+        if ours["mape"] is not None and theirs["mape"] is not None:
+            compared = (
+                f"its requests forecasts are off by {100 * ours['mape']:.1f} %, "
+                f"the other's by {100 * theirs['mape']:.1f} %"
+            )
+            if ours["mape"] <= theirs["mape"]:
+                return compared
+            if ours["bias"] is not None and theirs["bias"] is not None and ours["bias"] < theirs["bias"]:
+                return (
+                    f"{compared}, but on average {theirs['bias'] - ours['bias']:.3g} requests a window "
+                    "lower, and it meets the targets all the same"
+                )
+    for pool in ("prefill", "decode"):
+        saved = second["gpu_hours"][pool] - winner["gpu_hours"][pool]
+        total = second["gpu_hours"]["total"] - winner["gpu_hours"]["total"]
+        if total > 0 and saved >= 0.75 * total:
+            return f"the difference is in the {pool} pool"
+    return "it keeps fewer instances waiting for load that does not come"
+
+
+def _alone(winner: RunDocument, tried: Sequence[RunDocument]) -> str:
+    others = [run for run in tried if run is not winner]
+    if not others:
+        return "It is the only run."
+    best = max(others, key=attainment_of)
+    return f"The next best in attainment, {best['name']}, reaches {_percent(attainment_of(best))}."
+
+
+def _percent(share: float) -> str:
+    # Never rounded up to the 100 % it is not.
+    return f"{min(100.0 * share, 99.99 if share < 1.0 else 100.0):.2f} %"

@@ -1,0 +1,40 @@
+"""Pools of a fixed size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagescale.planner.policy.protocol import PoolSize, Sizing
+
+if TYPE_CHECKING:
+    from sagescale.perf import PerfModel
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.decision import Sizes
+    from sagescale.planner.policy.protocol import Situation
+
+__all__ = ["StaticPolicy"]
+
+
+class StaticPolicy:
+    """Keeps ``static_prefill`` and ``static_decode`` instances, whatever happens.
+
+    A pool whose size is not given keeps the one found at the first decision. Instances that are lost are
+    replaced. The yardstick that every autoscaler has to beat.
+    """
+
+    name = "static"
+    uses_forecast = False
+
+    def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
+        del perf_model  # a fixed size needs no model
+        self._given = (config.static_prefill, config.static_decode)
+        self._found: Sizes | None = None
+
+    def size(self, situation: Situation) -> Sizing:
+        """Ask for the same sizes every time."""
+        if self._found is None:
+            self._found = situation.current
+        prefill, decode = (
+            found if given is None else given for given, found in zip(self._given, self._found, strict=True)
+        )
+        return Sizing(PoolSize(prefill, float(prefill)), PoolSize(decode, float(decode)))

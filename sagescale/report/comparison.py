@@ -1,0 +1,254 @@
+"""What ``compare-predictors`` prints: the verdict first, then the table, then what it rests on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from sagescale.report.formats import NOTHING, count, duration, figure, known, plain, plural, share, signed
+from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
+from sagescale.report.sparkline import bars, downsample, windows_per_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from sagescale.document import ComparisonInfo, ForecastScore, MissSplit, ResultDocument, RunDocument
+
+__all__ = ["print_comparison"]
+
+_CAUSES = ("forecast", "startup", "whole_instances", "policy")
+_SERIES = ("requests", "isl", "osl")
+_WIDE = 125
+_CAUSE_WORDS = {"whole_instances": "rounding"}
+
+
+def print_comparison(document: ResultDocument, console: Console) -> None:
+    """Print a comparison: every column from 125 columns up, the most important ones below."""
+    page = Page(console)
+    comparison, runs = document["comparison"], document["runs"]
+    trace = document["trace"]
+    page.field(
+        "trace",
+        plain(trace["path"]),
+        f"{count(trace['requests'])} requests",
+        duration(trace["duration_s"]),
+        *(plain(done) for done in trace["transform"]),
+    )
+    page.field("profile", plain(document["profile"]["name"]))
+    targets = runs[0]["sla"] if runs else None
+    if targets is not None:
+        page.field(
+            "asked",
+            f"{share(comparison['attainment_asked'])} of requests with TTFT ≤ "
+            f"{figure(targets['target_ttft_ms'])} ms and ITL ≤ {figure(targets['target_itl_ms'])} ms",
+            *((f"{comparison['replicates']} replicates",) if comparison["replicates"] > 1 else ()),
+        )
+    page.blank()
+    style = f"{STRONG} {GOOD}" if comparison["winner"] else POOR
+    mark = "" if comparison["winner"] else f"{MARK} "
+    page.field("verdict", Text(mark + comparison["verdict"], style=style))
+    page.blank()
+    if runs:
+        _print_ranking(page, document)
+        page.blank()
+        _print_forecasts(page, runs)
+    _print_cost(page, comparison)
+    for failure in comparison["failed"]:
+        page.field("failed", Text(f"{MARK} {failure['name']}: {plain(failure['error'])}", style=POOR))
+    if comparison["interrupted"]:
+        page.field(
+            "stopped",
+            Text(
+                f"{MARK} interrupted: {plural(len(runs), 'run')} done, {len(comparison['not_run'])} not done",
+                style=POOR,
+            ),
+        )
+    for warning in document["warnings"]:
+        page.field("warning", Text(f"{MARK} {plain(warning)}", style=POOR))
+
+
+def _print_ranking(page: Page, document: ResultDocument) -> None:
+    """One line a run: those that reach the attainment by GPU-hours, a rule, the others."""
+    comparison, runs = document["comparison"], document["runs"]
+    reaching = len(comparison["reaching"])
+    wide = page.width >= _WIDE
+    header = ["", "GPU-h", "attained", "misses", "most from"]
+    if wide:
+        header = [
+            "",
+            "GPU-h",
+            "×bound",
+            "attained",
+            "TTFT p99",
+            "ITL p99",
+            "misses",
+            "forec",
+            "start",
+            "whole",
+            "polcy",
+        ]
+    rows: list[tuple[str, list[Text]]] = []
+    named = max(len(_name(run)) for run in runs)
+    for place, run in enumerate(runs):
+        if place == reaching and reaching:
+            rows.append(("", [Text("·" * named, style=DIM), *[Text("") for _ in header[1:]]]))
+        rows.append(
+            (
+                _place(place, reaching, run, comparison),
+                _cells(run, named, reached=place < reaching, wide=wide),
+            )
+        )
+    page.table("ranking", header, rows)
+    notes = [
+        "* chosen or told with the future known: a yardstick, not a competitor",
+        "misses by cause: forecast, startup, whole instances, policy (docs/comparing.md)",
+        f"lower bound {figure(document['lower_bound_gpu_hours'])} GPU-hours",
+    ]
+    if comparison["clairvoyant_gpu_hours"] is not None:
+        notes.append(
+            f"cheapest schedule known in hindsight {figure(comparison['clairvoyant_gpu_hours'])} GPU-hours"
+        )
+    page.field("", *(Text(note, style=DIM) for note in notes))
+    _print_shapes(page, runs)
+
+
+def _place(place: int, reaching: int, run: RunDocument, comparison: ComparisonInfo) -> str:
+    if run["name"] == comparison["winner"]:
+        return "winner"
+    return str(place + 1) if place < reaching else NOTHING
+
+
+def _name(run: RunDocument) -> str:
+    return plain(run["name"]) + ("*" if run.get("kind") == "hindsight" else "")
+
+
+def _cells(run: RunDocument, named: int, *, reached: bool, wide: bool) -> list[Text]:
+    style = "" if reached else DIM
+    if run.get("kind") == "hindsight":
+        style = f"{style} italic".strip()
+    sla, replicates = run["sla"], run.get("replicates")
+    hours, attained = figure(run["gpu_hours"]["total"]), share(sla["attainment"])
+    if replicates is not None:
+        hours = _interval(
+            replicates["gpu_hours_interval"]["mean"], replicates["gpu_hours_interval"]["half_width"]
+        )
+        middle, width = (
+            replicates["attainment_interval"]["mean"],
+            replicates["attainment_interval"]["half_width"],
+        )
+        attained = share(middle) + ("" if width is None else f" ± {100 * width:.2f}")
+    name, misses = Text(_name(run).ljust(named), style=style), run.get("misses")
+    reach = Text(attained if reached else f"{MARK} {attained}", style=style if reached else POOR)
+    if not wide:
+        total = None if misses is None else misses["total"]
+        return [name, Text(hours, style=style), reach, Text(count(total), style=style), _most(misses, style)]
+    cells = [
+        name,
+        Text(hours, style=style),
+        Text(figure(run["ratio_to_lower_bound"]), style=style),
+        reach,
+        _against(run["ttft_ms"]["p99"], sla["target_ttft_ms"], style),
+        _against(run["itl_ms"]["p99"], sla["target_itl_ms"], style),
+    ]
+    if misses is None:
+        return [*cells, *[Text(NOTHING, style=DIM) for _ in range(5)]]
+    cells.append(Text(count(misses["total"]), style=style))
+    return [*cells, *(Text(_part(misses, cause), style=style) for cause in _CAUSES)]
+
+
+def _part(misses: MissSplit, cause: str) -> str:
+    """A cause's share of the misses; nothing where it has none."""
+    number: int = misses[cause]  # type: ignore[literal-required]  # the split's own keys
+    return f"{number / misses['total']:.0%}" if number else ""
+
+
+def _most(misses: MissSplit | None, style: str) -> Text:
+    if misses is None or not misses["total"]:
+        return Text("", style=style)
+    cause = max(_CAUSES, key=lambda name: misses[name])  # type: ignore[literal-required]  # the split's own keys
+    return Text(f"{_CAUSE_WORDS.get(cause, cause)} {_part(misses, cause)}", style=style)
+
+
+def _interval(mean: float, half_width: float | None) -> str:
+    return f"{mean:.2f}" + ("" if half_width is None else f" ± {half_width:.2f}")
+
+
+def _against(value: float | None, target: float, style: str) -> Text:
+    number = known(value)
+    if number is not None and number > target:
+        return Text(f"{MARK} {figure(number)}", style=POOR)
+    return Text(figure(value), style=style)
+
+
+def _print_shapes(page: Page, runs: Sequence[RunDocument]) -> None:
+    """GPUs over time of the best few, under one scale: where the money goes."""
+    shown = [run for run in runs if run["timeline"]["gpus"]][:5]
+    if not shown:
+        return
+    top = max(max(run["timeline"]["gpus"]) for run in shown)
+    width = min(max(len(_name(run)) for run in shown), page.body_width // 2)
+    ticks = max(len(run["timeline"]["gpus"]) for run in shown)
+    size = windows_per_bar(ticks, page.body_width - width - 8)
+    page.blank()
+    for place, run in enumerate(shown):
+        gpus: list[float | None] = [float(value) for value in run["timeline"]["gpus"]]
+        name = _name(run)
+        line = Text((name if len(name) <= width else name[: width - 1] + "…").ljust(width) + "  ")
+        line.append(bars(downsample(gpus, size, max), 0.0, float(top)), style=GOOD)
+        line.append(f"  ≤ {count(max(run['timeline']['gpus']))}", style=DIM)
+        page.field("GPUs" if place == 0 else "", line)
+
+
+def _print_forecasts(page: Page, runs: Sequence[RunDocument]) -> None:
+    """How good each predictor was, by series, in the best-placed run that used it."""
+    best: dict[str, RunDocument] = {}
+    for run in runs:
+        if run["predictor"] not in {"none", "oracle", "peak", "cheapest"}:
+            best.setdefault(run["predictor"], run)
+    if not best:
+        return
+    rows = []
+    wide = page.width >= _WIDE
+    named = max(len(name) for name in best)
+    for predictor, run in best.items():
+        cells = [Text(plain(predictor).ljust(named))]
+        for series in _SERIES:
+            score: ForecastScore = run["forecast"][series]  # type: ignore[literal-required]  # its own keys
+            cells.append(Text(share(score["mape"], 1)))
+            if wide or series == "requests":
+                cells += [
+                    Text(signed(score["bias"])),
+                    Text(figure(score["pinball_p90"])),
+                    Text(share(score.get("coverage_p90"), 0)),
+                ]
+        rows.append(("", cells))
+    header = [""]
+    for series in ("requests", "ISL", "OSL"):
+        more = wide or series == "requests"
+        header += [f"{series} MAPE", *(("bias", "pinball", "≤p90") if more else ())]
+    page.table("forecasts", header, rows)
+    page.field(
+        "",
+        Text(
+            "one interval ahead; bias and pinball loss at p90 in requests a window and in tokens", style=DIM
+        ),
+    )
+
+
+def _print_cost(page: Page, comparison: ComparisonInfo) -> None:
+    for place, made in enumerate(comparison["forecasters"]):
+        if not made["refits"]:
+            continue
+        page.field(
+            "refits" if not any(one["refits"] for one in comparison["forecasters"][:place]) else "",
+            f"{plain(made['predictor'])} ({duration(made['interval_s'])} windows): {plain(made['cadence'])}",
+            Text(
+                f"{plural(made['refits'], 'fit')} over {plural(made['windows'], 'window')} of requests and "
+                f"ISL, {duration(made['timing']['seconds'])}, once for all runs",
+                style=DIM,
+            ),
+        )
+    page.field("took", Text(duration(comparison["timing"]["wall_s"]), style=DIM))

@@ -1,0 +1,62 @@
+"""The table of a comparison as CSV: a row a run, in the order of the ranking."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+from sagescale.files import written_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sagescale.document import ResultDocument
+
+__all__ = ["comparison_csv"]
+
+_HEADER = (
+    "name", "policy", "predictor", "kind", "reaches", "attainment", "gpu_hours", "prefill_gpu_hours",
+    "decode_gpu_hours", "ratio_to_lower_bound", "regret_gpu_hours", "ttft_p99_ms", "itl_p99_ms", "unfinished",
+    "misses", "misses_forecast", "misses_startup", "misses_whole_instances", "misses_policy", "requests_mape",
+    "requests_bias", "requests_pinball_p90", "requests_coverage_p90", "config",
+)  # fmt: skip
+
+
+def comparison_csv(path: Path, document: ResultDocument) -> None:
+    """Write the table; what is not defined is an empty cell.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_HEADER)
+    reaching = set(document["comparison"]["reaching"])
+    for run in document["runs"]:
+        misses, forecast = run["misses"], run["forecast"]["requests"]
+        rows.writerow(
+            [
+                run["name"],
+                run["policy"],
+                run["predictor"],
+                run["kind"],
+                int(run["name"] in reaching),
+                run["sla"]["attainment"],
+                *(run["gpu_hours"][part] for part in ("total", "prefill", "decode")),
+                run["ratio_to_lower_bound"],
+                run["regret_gpu_hours"],
+                run["ttft_ms"]["p99"],
+                run["itl_ms"]["p99"],
+                run["requests"]["unfinished"],
+                *(misses[cause] for cause in ("total", "forecast", "startup", "whole_instances", "policy")),
+                forecast["mape"],
+                forecast["bias"],
+                forecast["pinball_p90"],
+                forecast.get("coverage_p90"),
+                json.dumps(run["config"]) if run["config"] else "",
+            ]
+        )
+    with written_whole(path) as stream:
+        stream.write(text.getvalue().encode())

@@ -1,0 +1,66 @@
+"""A small real workload for experiment tests: a made trace on a shipped profile, seconds to compare."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from sagescale.experiment.compare import Comparison, compare
+from sagescale.experiment.execute import open_backend
+from sagescale.experiment.grid import label_variants
+from sagescale.experiment.workload import Workload
+from sagescale.perf import ProfileModel, load_profile
+from sagescale.planner import AutoscalerConfig
+from sagescale.sim.config import SimulatorConfig
+from sagescale.trace import Trace, TransformSpec
+
+PROFILE = load_profile("h200-llama-3.1-8b-fp8")
+MODEL = ProfileModel(PROFILE)
+
+
+def wave(requests: int = 4000, minutes: int = 12, seed: int = 0) -> Trace:
+    """Arrivals whose rate rises and falls twice, with lengths that vary."""
+    rng = np.random.default_rng(seed)
+    at = rng.uniform(0.0, 60.0 * minutes, 4 * requests)
+    keep = rng.uniform(0.0, 2.0, len(at)) < 1.0 + np.sin(4 * np.pi * at / (60.0 * minutes))
+    at = np.sort(at[keep][:requests])
+    return Trace.from_arrays(at, rng.integers(200, 3000, len(at)), rng.integers(1, 400, len(at)))
+
+
+def config(**keys: object) -> AutoscalerConfig:
+    return AutoscalerConfig(
+        **(
+            {"prefill_gpus_per_instance": MODEL.prefill_gpus, "decode_gpus_per_instance": MODEL.decode_gpus}
+            | keys
+        )
+    )
+
+
+def workload(trace: Trace | None = None) -> Workload:
+    return Workload(wave() if trace is None else trace, TransformSpec(), PROFILE)
+
+
+def variants(*changes: dict[str, object], simulator: SimulatorConfig | None = None):
+    world = SimulatorConfig() if simulator is None else simulator
+    autoscaler = {field.name for field in dataclasses.fields(AutoscalerConfig)}
+    pairs = []
+    for change in changes or ({},):
+        mine = {key: value for key, value in change.items() if key in autoscaler}
+        others = {key: value for key, value in change.items() if key not in autoscaler}
+        pairs.append(("", config(**mine), dataclasses.replace(world, **others)))
+    return label_variants(pairs)
+
+
+def compared(trace=None, *changes, policies=("classic",), predictors=("constant",), jobs=1, **keys):
+    """The document of a comparison on the wave."""
+    with open_backend("processes", jobs, None) as backend:
+        return compare(workload(trace), Comparison(variants(*changes), policies, predictors, **keys), backend)
+
+
+def without_timing(value):
+    """A document without its timings: the part that equal inputs determine."""
+    if isinstance(value, dict):
+        return {key: without_timing(item) for key, item in value.items() if key != "timing"}
+    if isinstance(value, list):
+        return [without_timing(item) for item in value]
+    return value
