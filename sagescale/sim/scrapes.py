@@ -95,8 +95,7 @@ class Scrapes:
         start_s, end_s = self._window(tick)
         if end_s == _BEFORE:  # nothing is that old yet
             return unknown
-        span_s = end_s - max(0.0, start_s)
-        self._last_seen = _observed(unknown, self._taken[start_s], self._taken[end_s], span_s)
+        self._last_seen = _observed(unknown, self._taken[start_s], self._taken[end_s])
         return self._last_seen
 
     def events(self, horizon_s: float) -> list[FaultEvent]:
@@ -127,7 +126,7 @@ class Scrapes:
         return _Scrape(cluster.counters(), cluster.queued(), cluster.running(), usage)
 
 
-def _observed(unknown: Observation, before: _Scrape, now: _Scrape, window_s: float) -> Observation:
+def _observed(unknown: Observation, before: _Scrape, now: _Scrape) -> Observation:
     """The window between two scrapes. A ratio over nothing is unknown, not zero."""
     a, b = before.counters, now.counters
     requests = b.arrived - a.arrived
@@ -135,7 +134,6 @@ def _observed(unknown: Observation, before: _Scrape, now: _Scrape, window_s: flo
     isl_sum = b.isl_sum - a.isl_sum
     return replace(
         unknown,
-        window_s=window_s,
         requests=float(requests),
         completed=float(completed),
         isl_mean=_ratio(isl_sum, requests),
