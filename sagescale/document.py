@@ -15,12 +15,15 @@ __all__ = [
     "ComparisonInfo",
     "ComparisonTiming",
     "FailedRun",
+    "FaultRecord",
+    "FaultsResult",
     "ForecastScore",
     "ForecastScores",
     "Forecaster",
     "GpuHours",
     "Interval",
     "Latency",
+    "LostGpuHours",
     "MissSplit",
     "ProfileInfo",
     "Replicates",
@@ -33,6 +36,7 @@ __all__ = [
     "Timeline",
     "TimingInfo",
     "TraceInfo",
+    "WithoutFaults",
 ]
 
 SCHEMA_VERSION = 1
@@ -66,7 +70,10 @@ class ProfileInfo(TypedDict):
 
 
 class RequestCounts(TypedDict):
-    """``arrived = completed + unfinished``; rejected and timed out ones are among the unfinished."""
+    """``arrived = completed + unfinished``; rejected and timed out ones are among the unfinished.
+
+    ``restarted`` are requests that a crash threw back, once or more.
+    """
 
     arrived: int
     completed: int
@@ -187,6 +194,59 @@ class Timeline(TypedDict):
     reasons: list[list[str]]
 
 
+class FaultRecord(TypedDict):
+    """One thing that went wrong; ``instance`` is counted from 0 in its pool.
+
+    ``time_s`` of a slow, stuck or cold start is its launch; ``until_s`` ends what lasts; ``restarted``
+    are the requests it threw back.
+    """
+
+    time_s: float
+    until_s: float | None
+    kind: str
+    pool: str | None
+    instance: int | None
+    restarted: int
+
+
+class LostGpuHours(TypedDict):
+    """GPU time for nothing: whole starts that came to nothing, delays beyond a start's own, cold batches."""
+
+    total: float
+    failed_starts: float
+    stuck_starts: float
+    timed_out_starts: float
+    slow_starts: float
+    cold_starts: float
+
+
+class WithoutFaults(TypedDict):
+    """The same run with nothing going wrong."""
+
+    attainment: float
+    ttft_attainment: float
+    itl_attainment: float
+    completed: int
+    gpu_hours: float
+
+
+class FaultsResult(TypedDict):
+    """What went wrong in a run and what it cost.
+
+    ``restarts`` counts a request as often as it was thrown back; ``restarted_missed`` are requests thrown
+    back that missed a target or were not finished.
+    """
+
+    file: str
+    seed: int
+    events: list[FaultRecord]
+    counts: dict[str, int]
+    restarts: int
+    restarted_missed: int
+    gpu_hours_lost: LostGpuHours
+    without: WithoutFaults | None
+
+
 class MissSplit(TypedDict):
     """The requests of a run that were not good, by cause; the four causes add up to ``total``.
 
@@ -243,6 +303,7 @@ class RunDocument(TypedDict):
     scaling: ScalingCounts
     forecast: ForecastScores
     reasons: dict[str, int]
+    faults: FaultsResult | None
     timeline: Timeline
     timing: TimingInfo
     kind: NotRequired[str]

@@ -46,6 +46,10 @@ def simulate(
     until_s: Annotated[
         float | None, typer.Option("--until-s", metavar="S", help="Short for --set until_s=S.")
     ] = None,
+    faults_file: Annotated[
+        Path | None,
+        typer.Option("--faults", metavar="FILE.yaml", help="What goes wrong: a script, or seeded rates."),
+    ] = None,
     slice_text: SliceOption = None,
     rate_scale: RateScaleOption = 1.0,
     speedup: SpeedupOption = 1.0,
@@ -79,6 +83,8 @@ def simulate(
 
     Shows attainment against the SLA, latencies, GPU-hours and how the pools moved.
     """
+    import functools
+
     from rich.console import Console
 
     from sagescale.cli.logs import log_to_stderr
@@ -88,6 +94,7 @@ def simulate(
     from sagescale.files import check_writable
     from sagescale.report.terminal import print_run
     from sagescale.sim.export import write_requests, write_timeline
+    from sagescale.sim.faults import read_faults
     from sagescale.sim.result import configuration, result_document, run_document
     from sagescale.sim.simulate import simulate as run_simulation
 
@@ -100,16 +107,25 @@ def simulate(
     )
     shorts = {"load_predictor_type": predictor, "policy": policy, "until_s": until_s}
     given = [*(overrides or []), *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
+    faults = None if faults_file is None else read_faults(faults_file)
     setup = load_setup(trace, profile, config or [], given, spec)
     if verbose:
         log_to_stderr()
+    simulated = functools.partial(run_simulation, setup.trace, setup.profile, setup.config, setup.simulator)
     with simulation_progress(setup.trace.duration_s) as progress:
-        run = run_simulation(setup.trace, setup.profile, setup.config, setup.simulator, progress=progress)
+        run = simulated(faults=faults, progress=progress)
+        without_faults = None if faults is None else simulated(progress=progress)
     document = result_document(
         setup.trace,
         setup.profile,
         configuration(setup.config, setup.simulator),
-        [run_document(run, f"{setup.config.policy}/{setup.config.load_predictor_type}")],
+        [
+            run_document(
+                run,
+                f"{setup.config.policy}/{setup.config.load_predictor_type}",
+                without_faults=without_faults,
+            )
+        ],
         setup.warnings(run),
     )
     if json_out is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import yaml
 
-__all__ = ["Located", "parse_scalar", "parse_value", "read_key_file"]
+__all__ = ["Located", "parse_scalar", "parse_value", "read_key_file", "read_key_tree"]
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -47,6 +47,25 @@ def read_key_file(path: Path) -> dict[str, Located]:
     Raises:
         InputError: the file cannot be read, is not YAML, or is no mapping of keys to values.
     """
+    import yaml
+
+    found: dict[str, Located] = {}
+    for name, value in _read_items(path):
+        written = value.value if isinstance(value, yaml.ScalarNode) else ""
+        found[name] = Located(_construct(value, str(path)), written, _where(path, value))
+    return found
+
+
+def read_key_tree(path: Path) -> dict[str, Located]:
+    """Return the keys of a YAML mapping, with every value of a mapping and item of a list located.
+
+    Raises:
+        InputError: as :func:`read_key_file`.
+    """
+    return {name: _locate(value, str(path)) for name, value in _read_items(path)}
+
+
+def _read_items(path: Path) -> list[tuple[str, yaml.Node]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -55,16 +74,12 @@ def read_key_file(path: Path) -> dict[str, Located]:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); expected a YAML file") from None
     root = _compose(text, str(path))
     if root is None:
-        return {}
+        return []
     import yaml
 
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{_where(path, root)}: expected `key: value` lines")
-    found: dict[str, Located] = {}
-    for name, value in _items(root, str(path)):
-        written = value.value if isinstance(value, yaml.ScalarNode) else ""
-        found[name] = Located(_construct(value, str(path)), written, _where(path, value))
-    return found
+    return _items(root, str(path))
 
 
 def parse_value(text: str, where: str) -> object:
@@ -145,6 +160,17 @@ def _items(node: yaml.MappingNode, path: str) -> list[tuple[str, yaml.Node]]:
             raise InputError(f"{_where(path, key)}: {key.value} is given twice, first on line {first}")
         items[key.value] = value
     return list(items.items())
+
+
+def _locate(node: yaml.Node, path: str) -> Located:
+    import yaml
+
+    where = _where(path, node)
+    if isinstance(node, yaml.MappingNode):
+        return Located({name: _locate(value, path) for name, value in _items(node, path)}, "", where)
+    if isinstance(node, yaml.SequenceNode):
+        return Located([_locate(item, path) for item in node.value], "", where)
+    return Located(_construct(node, path), str(node.value), where)
 
 
 def _construct(node: yaml.Node, path: str) -> object:

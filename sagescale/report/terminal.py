@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sagescale.report.faults import print_faults
 from sagescale.report.formats import (
     NOTHING,
     count,
@@ -63,6 +64,7 @@ def print_run(document: ResultDocument, console: Console) -> None:
     _print_requests(page, run)
     _print_gpus(page, document, run)
     _print_scaling(page, run)
+    print_faults(page, run)
     page.blank()
     print_over_time(page, run, every_s)
     page.blank()

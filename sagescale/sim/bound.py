@@ -53,6 +53,8 @@ def lower_bound(run: Run) -> LowerBound:
     world, work = run.world, _work(run)
     # No run ends before its trace does; that this one ended later may be its own doing.
     least_s = max(run.trace.duration_s, run.simulator.until_s) * (1.0 - _SAFETY)
+    if run.faults is not None:
+        least_s = 0.0  # through crashes, or without GPUs to be had, no pool can be sure to keep its minimum
     prefill_s = max(_prefill_s(world, work), run.config.min_prefill_instances * least_s)
     decode_s = max(_decode_s(world, work), run.config.min_decode_instances * least_s)
     return LowerBound(
@@ -65,8 +67,8 @@ def lower_bound(run: Run) -> LowerBound:
 class _Work:
     """Totals over the completed requests: n computed prompt tokens, m decode steps of each.
 
-    What was prefilled beside them and not completed shares their batches: it counts in ``shortest``,
-    ``beyond`` and ``all_tokens``.
+    What was prefilled beside them and not completed, or again after a crash, shares their batches: it
+    counts in ``shortest``, ``beyond`` and ``all_tokens``.
     """
 
     shortest: float = np.inf  # smallest n
@@ -101,6 +103,11 @@ def _work(run: Run) -> _Work:
         isl = trace.isl[piece][done].astype(np.float64)
         osl = trace.osl[piece][done].astype(np.float64)
         m, first = (osl - 1.0, isl) if world.first_token == "prefill" else (osl, isl - 1.0)
+        restarts = run.requests["restarts"][piece]
+        if restarts.any():
+            _count_restarts(work, world, run.prompt[piece], run.produced[piece], restarts)
+            if world.first_token == "prefill":  # a prefill gives a token: one repeated saves a step at most
+                m = np.maximum(m - restarts[done], 0.0)
         work.least_held = min(work.least_held, float(first.min()))
         work.batch_shares += float(np.minimum(1.0, n / world.max_batch_tokens).sum())
         work.tokens += float(n.sum())
@@ -109,6 +116,22 @@ def _work(run: Run) -> _Work:
         work.reserved += float((m * (isl + osl)).sum())
         work.held += float((m * (first + 0.5 * (m - 1.0))).sum())
     return work
+
+
+def _count_restarts(
+    work: _Work,
+    world: World,
+    prompt: NDArray[np.int32],
+    produced: NDArray[np.int32],
+    restarts: NDArray[np.uint16],
+) -> None:
+    """Take in what crashes may have had prefilled again: n and up to ``produced`` tokens, each time."""
+    work.others = True
+    again = np.flatnonzero(restarts)
+    longest = prompt[again].astype(np.int64) + produced[again]
+    work.all_tokens += float((longest * restarts[again]).sum())
+    for n, most in zip(prompt[again].tolist(), longest.tolist(), strict=True):
+        work.beyond |= frozenset(map(float, range(max(n, world.max_batch_tokens) + 1, most + 1)))
 
 
 def _prefill_s(world: World, work: _Work) -> float:

@@ -7,7 +7,7 @@ field. It knows nothing of planners: the caller advances it, looks, and sets tar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from sagescale.sim import kernel
 from sagescale.sim.state import (
     DECODE_INSTANCE,
     DRAINING,
+    FREE,
     HANDOFF_ENTRY,
     LIFE,
     NOT_READY,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Cluster", "Counters", "PoolView", "World"]
+__all__ = ["Cluster", "Counters", "Launch", "Pool", "PoolView", "World"]
+
+Pool = Literal["prefill", "decode"]
 
 T = TypeVar("T", bound=np.generic)
 
@@ -108,6 +111,14 @@ class Counters:
     timed_out: int
 
 
+class Launch(NamedTuple):
+    """An instance that was launched: the ``instance``-th of its pool, counted from 0."""
+
+    pool: Pool
+    instance: int
+    launch_s: float
+
+
 def _empty_pool(dtype: np.dtype[np.void], size: int) -> NDArray[np.void]:
     """Slots with nothing in them; the stack of free slots hands out slot 0 first."""
     pool = np.zeros(size, dtype)
@@ -139,6 +150,7 @@ class Cluster:
         prefill: instances READY at time 0.
         decode: instances READY at time 0.
         startup_s: draws the startup delays of the next ``count`` launches, in launch order.
+        watch_launches: ``advance`` stops at each instant that launches something.
 
     Raises:
         SagescaleError: more requests than the kernel can address.
@@ -155,6 +167,7 @@ class Cluster:
         prefill: int,
         decode: int,
         startup_s: Callable[[int], NDArray[np.float64]],
+        watch_launches: bool = False,
     ) -> None:
         requests = len(arrival_s)
         if requests >= 1 << REQUEST_BITS:
@@ -168,9 +181,12 @@ class Cluster:
         ):  # fmt: skip
             constants[name] = getattr(world, name)
         constants["max_kv_tokens"] = _UNLIMITED if world.max_kv_tokens is None else world.max_kv_tokens
-        constants["request_timeout_s"] = np.inf if world.request_timeout_s is None else world.request_timeout_s
+        constants["request_timeout_s"] = (
+            np.inf if world.request_timeout_s is None else world.request_timeout_s
+        )
         constants["blocks_prefill"] = world.kv_blocks_prefill
         constants["decode_first"] = world.first_token == "decode"
+        constants["watch_launches"] = watch_launches
         progress = np.zeros(1, PROGRESS)
         for name in ("prefill_queue_head", "prefill_queue_tail", "decode_queue_head", "decode_queue_tail"):
             progress[name] = -1
@@ -186,6 +202,7 @@ class Cluster:
             prompt=_read_only(prompt),
             osl=_read_only(osl),
             requests=records,
+            produced=np.zeros(requests, np.int32),  # memory that nobody touches is not taken
             completed=np.empty(requests, np.int32),
             prefill_s=np.ascontiguousarray(world.prefill_s, np.float64),
             steps=steps,
@@ -208,17 +225,86 @@ class Cluster:
         self._draw_startup_s = startup_s
         self.state = self.state._replace(startup_s=np.zeros(0))
 
-    def advance(self, until_s: float) -> None:
-        """Process every instant up to and including ``until_s``."""
-        while kernel.advance(self.state, until_s) == kernel.MORE_HANDOFFS:
-            grown = np.zeros(2 * len(self.state.handoff) + self._in_flight(), HANDOFF_ENTRY)
-            grown[: len(self.state.handoff)] = self.state.handoff
-            self.state = self.state._replace(handoff=grown)
+    def advance(self, until_s: float) -> bool:
+        """Process every instant up to and including ``until_s``.
+
+        Returns:
+            Whether it got there: where launches are watched it stops after an instant with a launch.
+        """
+        while (reached := kernel.advance(self.state, until_s)) == kernel.MORE_HANDOFFS:
+            self._grow_handoffs()
+        return bool(reached == kernel.REACHED)
 
     def scale(self, prefill: int, decode: int) -> None:
         """Set both targets now; DESIGN 5.6 says which instances start, wait, are cancelled or drain."""
         self._make_room(prefill, decode)
         kernel.scale(self.state, prefill, decode, self.now_s)
+
+    def crash(self, pool: Pool, instance: int) -> bool:
+        """Lose an instance now (DESIGN 5.12); unless it was DRAINING another launch replaces it.
+
+        Its requests are queued again; what can begin at this instant begins when ``advance`` is called.
+
+        Returns:
+            Whether there was such an instance.
+        """
+        slot = self._slot(pool, instance)
+        if slot is None:
+            return False
+        g = self.state.progress[0]
+        self._make_room(int(g["prefill_waiting"]) + 1, int(g["decode_waiting"]) + 1)
+        if g["handoffs"] + self._in_flight() > len(self.state.handoff):
+            self._grow_handoffs()
+        kernel.crash(self.state, pool == "prefill", slot, self.now_s)
+        return True
+
+    def ready_at(self, pool: Pool, instance: int, ready_s: float) -> None:
+        """Let a STARTING instance become READY at another time, not before now; inf is never."""
+        slot = self._slot(pool, instance)
+        if slot is not None:
+            instances = getattr(self.state, pool)
+            assert instances["status"][slot] == STARTING
+            instances["event_s"][slot] = ready_s
+            kernel.event_update(instances, slot)
+
+    def ready_due_s(self, pool: Pool, instance: int) -> float:
+        """When a STARTING instance becomes READY; inf for one that is not starting."""
+        slot = self._slot(pool, instance)
+        instances = getattr(self.state, pool)
+        if slot is None or instances["status"][slot] != STARTING:
+            return float("inf")
+        return float(instances["event_s"][slot])
+
+    def chill(self, pool: Pool, instance: int, extra_s: float) -> None:
+        """Let the next batch or step of an instance take longer."""
+        slot = self._slot(pool, instance)
+        if slot is not None:
+            getattr(self.state, pool)["cold_s"][slot] = extra_s
+
+    def hold_launches(self, *, held: bool) -> None:
+        """Let no launch begin while held, whatever the budget allows; released, those that fit begin now."""
+        self.state.world["max_gpus"] = 0 if held else self.world.max_gpus
+        if not held:
+            prefill, decode = self.pools()
+            self.scale(
+                prefill.ready + prefill.starting + prefill.waiting,
+                decode.ready + decode.starting + decode.waiting,
+            )
+
+    def launches(self, since: int = 0) -> list[Launch]:
+        """Every launch so far, the initial instances first, from the ``since``-th on."""
+        life = self.state.life[since : self.state.progress["lives"][0]]
+        return [
+            Launch("prefill" if row["prefill"] else "decode", int(row["id"]), float(row["launch_s"]))
+            for row in life
+        ]
+
+    def ready_instances(self, pool: Pool) -> list[int]:
+        """READY instances of a pool, the one with the most outstanding tokens first, ties by lowest id."""
+        instances = getattr(self.state, pool)
+        instances = instances[instances["status"] == READY]
+        order = np.lexsort((instances["id"], -instances["load"]))
+        return [int(instance) for instance in instances["id"][order]]
 
     @property
     def now_s(self) -> float:
@@ -305,6 +391,21 @@ class Cluster:
         for column in ("ready_s", "drain_s"):
             life[column][life[column] > horizon_s] = np.nan
         return life
+
+    @property
+    def restarts(self) -> int:
+        """How often a request has been thrown back by a crash so far."""
+        return int(self.state.progress["restarts"][0])
+
+    def _slot(self, pool: Pool, instance: int) -> int | None:
+        instances = getattr(self.state, pool)
+        found = np.flatnonzero((instances["id"] == instance) & (instances["status"] != FREE))
+        return int(found[0]) if len(found) else None
+
+    def _grow_handoffs(self) -> None:
+        grown = np.zeros(2 * len(self.state.handoff) + self._in_flight(), HANDOFF_ENTRY)
+        grown[: len(self.state.handoff)] = self.state.handoff
+        self.state = self.state._replace(handoff=grown)
 
     def _in_flight(self) -> int:
         """How many hand-offs one instant could add."""

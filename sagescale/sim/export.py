@@ -63,6 +63,7 @@ def write_requests(path: Path, run: Run) -> None:
         {
             **columns,
             "cached_tokens": run.trace.isl - run.prompt,
+            "restarts": np.ascontiguousarray(requests["restarts"]),
             "outcome": pa.DictionaryArray.from_arrays(outcome, list(_OUTCOMES)),
             **{name: pa.array(values, mask=np.isnan(values)) for name, values in times.items()},
             "sla_met": ttft_ok & itl_ok,

@@ -33,6 +33,7 @@ from sagescale.sim.state import (
     IN_POOL_DECODE,
     IN_POOL_PREFILL,
     IN_PREFILL,
+    LOST,
     NOT_READY,
     PENDING,
     READY,
@@ -46,11 +47,25 @@ from sagescale.sim.state import (
     State,
 )
 
-__all__ = ["MORE_HANDOFFS", "REACHED", "advance", "clear_requests", "kv_tokens_now", "make_ready", "next_event_s", "scale", "tree_build"]
+__all__ = [
+    "LAUNCHED",
+    "MORE_HANDOFFS",
+    "REACHED",
+    "advance",
+    "clear_requests",
+    "crash",
+    "event_update",
+    "kv_tokens_now",
+    "make_ready",
+    "next_event_s",
+    "scale",
+    "tree_build",
+]
 
-REACHED, MORE_HANDOFFS = 0, 1
+REACHED, MORE_HANDOFFS, LAUNCHED = 0, 1, 2
 _REQUEST_MASK = (1 << REQUEST_BITS) - 1
 _REBASE_STEPS = 1 << 31
+_MOST_RESTARTS = (1 << 16) - 1
 
 _compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 _inlined: Any = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
@@ -279,7 +294,23 @@ def _boundary(
     return k, end_s
 
 
+@_compiled
+def _steps_by(s: State, slot: int, t: float) -> int:
+    """Steps of a decode instance's run in progress, with requests in it, that have ended by t."""
+    d = s.decode[slot]
+    if d.event_s == np.inf:
+        return 0
+    k, end_s = _boundary(s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
+    return k if end_s <= t else k - 1
+
+
 # --- small moves (inlined into the event loop) --------------------------------------------------------
+
+
+@_inlined
+def _produced(s: State, request: int) -> int:
+    """Tokens it had when a crash last threw it back; few were, and the record says which."""
+    return int(s.produced[request]) if s.requests[request].restarts > 0 else 0
 
 
 @_inlined
@@ -342,7 +373,7 @@ def _route_prefill(s: State, request: int) -> None:
             s.requests[p.tail].link = request
         p.tail = request
         p.queued += 1
-        _add_prefill_load(s, slot, s.prompt[request])
+        _add_prefill_load(s, slot, s.prompt[request] + _produced(s, request))
         if not p.busy:
             _touch_prefill(s, slot)
 
@@ -352,16 +383,14 @@ def _start_handoff(s: State, request: int, source: int, t: float) -> None:
     """Rule 4: latency + isl * rate + decode_steps * the receiver's step in progress."""
     g = s.progress[0]
     w = s.world[0]
-    duration = w.kv_latency_s + s.isl[request] * w.kv_s_per_token
+    duration = w.kv_latency_s + (s.isl[request] + _produced(s, request)) * w.kv_s_per_token
     if w.kv_decode_steps > 0.0:
         d = s.decode[s.requests[request].bound]
         current = 0.0
         if d.last_step_end_s == t:
             current = d.last_step_s
         elif d.status != FREE and d.running > 0 and d.event_s < np.inf and d.run_start_s < t:
-            k, _ = _boundary(
-                s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
-            )
+            k, _ = _boundary(s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
             current = _step_s(s.steps, d.running, d.kv + d.running * (k - 1))
             if k == 1:
                 current += d.run_join_s
@@ -412,7 +441,8 @@ def _expired(s: State, request: int, t: float) -> bool:
     w = s.world[0]
     # NaN compares unequal to itself: no first token yet.
     return (
-        s.arrival_s[request] + w.request_timeout_s <= t and s.requests[request].first_token_s != s.requests[request].first_token_s
+        s.arrival_s[request] + w.request_timeout_s <= t
+        and s.requests[request].first_token_s != s.requests[request].first_token_s
     )
 
 
@@ -488,9 +518,7 @@ def _queue_changed(s: State, slot: int, t: float) -> None:
     if d.running == 0 or d.event_s == np.inf:
         _touch_decode(s, slot)
     elif d.run_steps > 1 and _head_fits(s, slot):
-        k, end_s = _boundary(
-            s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
-        )
+        k, end_s = _boundary(s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
         if k < d.run_steps:
             d.run_steps = k
             d.event_s = end_s
@@ -553,9 +581,10 @@ def _finish_batch(s: State, slot: int, t: float) -> None:
     while request >= 0:
         following = s.requests[request].link
         g.in_service -= 1
-        if not w.decode_first:
+        produced = _produced(s, request)
+        if not w.decode_first and produced == 0:
             _first_token(s, request, t)
-        if s.osl[request] == 1 and not w.decode_first:
+        if s.osl[request] - produced == 1 and not w.decode_first:
             _complete(s, request, t)
         else:
             _bind_decode(s, request, t)
@@ -676,7 +705,7 @@ def _deadline_passes(s: State, request: int, t: float) -> None:
         elif state == WAITING_PREFILL:
             s.prefill[slot].queued -= 1
             _leave(s, request)
-            _add_prefill_load(s, slot, -np.int64(s.prompt[request]))
+            _add_prefill_load(s, slot, -np.int64(s.prompt[request]))  # it has produced nothing
             _touch_prefill(s, slot)
         elif state == IN_POOL_DECODE:
             g.decode_queue_len -= 1
@@ -702,7 +731,7 @@ def _form_batch(s: State, slot: int, t: float) -> None:
     while p.head >= 0:
         request = p.head
         if s.requests[request].state == WAITING_PREFILL:
-            size = np.int64(s.prompt[request])
+            size = s.prompt[request] + _produced(s, request)
             if last >= 0 and tokens + size > w.max_batch_tokens:
                 break
             tokens += size
@@ -728,7 +757,10 @@ def _form_batch(s: State, slot: int, t: float) -> None:
         seconds = alone - w.quadratic_s * (float(tokens) * float(tokens) - squares)
         p.batch_tokens = tokens
         p.busy = True
-        p.event_s = t + max(seconds, w.prefill_floor_s)
+        p.event_s = t + (max(seconds, w.prefill_floor_s) + p.cold_s)
+        if p.cold_s > 0.0:
+            s.life[p.life].cold_s = p.cold_s
+            p.cold_s = 0.0
         event_update(s.prefill, slot)
 
 
@@ -750,26 +782,30 @@ def _form_step(s: State, slot: int, t: float) -> None:
             d.tail = -1
         d.queued -= 1
         s.requests[request].state = RUNNING
-        joined_isl += s.isl[request]
+        produced = _produced(s, request)
+        held = s.isl[request] + produced  # what was prefilled
+        joined_isl += held
         d.reserved += np.int64(s.isl[request]) + s.osl[request]
-        # A request that has produced j tokens holds isl + j - 1 (j is 1 after prefill, else 0).
+        # A request that has produced j tokens holds isl + j - 1; prefill makes one of them, or none.
+        last_step = d.steps + s.osl[request] - produced
         if w.decode_first:
-            last_step = d.steps + s.osl[request]
-            d.kv += s.isl[request] - 1
-            s.requests[request].link = d.joined
-            d.joined = request
+            d.kv += held - 1
+            if produced == 0:
+                s.requests[request].link = d.joined
+                d.joined = request
         else:
-            last_step = d.steps + s.osl[request] - 1
-            d.kv += s.isl[request]
+            last_step -= 1
+            d.kv += held
         _finish_push(s.finish, start, d.running, (last_step << REQUEST_BITS) | request)
         d.running += 1
     if d.running > 0:
         d.run_start_s = t
-        d.run_join_s = w.join_s_per_token * joined_isl
+        d.run_join_s = w.join_s_per_token * joined_isl + d.cold_s
+        if d.cold_s > 0.0:
+            s.life[d.life].cold_s = d.cold_s
+            d.cold_s = 0.0
         d.run_steps = 1 if d.joined >= 0 else (s.finish[start] >> REQUEST_BITS) - d.steps
-        d.event_s = t + (
-            d.run_join_s + steps_s(s.steps, d.running, d.kv, d.run_steps)
-        )
+        d.event_s = t + (d.run_join_s + steps_s(s.steps, d.running, d.kv, d.run_steps))
 
 
 # --- lifecycle ----------------------------------------------------------------------------------------
@@ -825,6 +861,7 @@ def _launch_waiting(s: State, t: float) -> None:
         p.cursor = -1
         p.busy = False
         p.handing = False
+        p.cold_s = 0.0
         p.event_s = t + s.startup_s[g.startups]
         g.startups += 1
         g.prefill_ids += 1
@@ -854,6 +891,7 @@ def _launch_waiting(s: State, t: float) -> None:
         d.run_steps = 0
         d.joined = -1
         d.last_step_end_s = -1.0
+        d.cold_s = 0.0
         d.event_s = t + s.startup_s[g.startups]
         g.startups += 1
         g.decode_ids += 1
@@ -877,7 +915,9 @@ def _shrink_prefill(s: State, surplus: int, t: float) -> None:
     while surplus > 0:
         newest = -1
         for slot in range(s.prefill.size):
-            if s.prefill[slot].status == STARTING and (newest < 0 or s.prefill[slot].id > s.prefill[newest].id):
+            if s.prefill[slot].status == STARTING and (
+                newest < 0 or s.prefill[slot].id > s.prefill[newest].id
+            ):
                 newest = slot
         if newest < 0:
             break
@@ -889,7 +929,9 @@ def _shrink_prefill(s: State, surplus: int, t: float) -> None:
             if s.prefill[slot].status == READY and (
                 least < 0
                 or s.prefill[slot].load < s.prefill[least].load
-                or (s.prefill[slot].load == s.prefill[least].load and s.prefill[slot].id > s.prefill[least].id)
+                or (
+                    s.prefill[slot].load == s.prefill[least].load and s.prefill[slot].id > s.prefill[least].id
+                )
             ):
                 least = slot
         if least < 0:
@@ -998,6 +1040,154 @@ def clear_requests(requests: Any) -> None:
         r.chain = -1
         r.bound = -1
         r.state = PENDING
+        r.restarts = 0
+
+
+# --- crashes ------------------------------------------------------------------------------------------
+
+
+@_compiled
+def _lose_prefill(s: State, slot: int) -> None:
+    """Mark what a crashed prefill instance held: queue, batch and, where they hold it, its hand-offs."""
+    g = s.progress[0]
+    w = s.world[0]
+    p = s.prefill[slot]
+    for request in range(g.oldest, g.next_arrival):
+        if s.requests[request].bound == slot:
+            if s.requests[request].state == IN_PREFILL:
+                g.in_service -= 1
+                s.requests[request].state = LOST
+            elif s.requests[request].state == WAITING_PREFILL:
+                s.requests[request].state = LOST
+    request = p.cursor
+    while request >= 0:
+        if s.requests[request].state != TIMED_OUT:
+            if s.requests[request].state == IN_POOL_DECODE:
+                g.decode_queue_len -= 1
+            else:
+                bound = s.requests[request].bound
+                _add_decode_load(s, bound, -(np.int64(s.isl[request]) + s.osl[request]))
+                _touch_decode(s, bound)
+            if not w.decode_first:
+                s.produced[request] += 1
+            s.requests[request].state = LOST
+        request = s.requests[request].chain
+    request = g.decode_queue_head
+    g.decode_queue_head = -1
+    g.decode_queue_tail = -1
+    while request >= 0:
+        following = s.requests[request].link
+        if s.requests[request].state != LOST:
+            s.requests[request].link = -1
+            if g.decode_queue_tail < 0:
+                g.decode_queue_head = request
+            else:
+                s.requests[g.decode_queue_tail].link = request
+            g.decode_queue_tail = request
+        request = following
+    p.queued = 0
+
+
+@_compiled
+def _lose_decode(s: State, slot: int, t: float) -> None:
+    """Mark everything bound to a crashed decode instance, with the tokens each has produced."""
+    g = s.progress[0]
+    w = s.world[0]
+    d = s.decode[slot]
+    start = slot * w.max_num_seqs
+    steps = d.steps + (_steps_by(s, slot, t) if d.running > 0 else 0)
+    for i in range(d.running):
+        request = s.finish[start + i] & _REQUEST_MASK
+        left = (s.finish[start + i] >> REQUEST_BITS) - steps
+        s.produced[request] = s.osl[request] - left
+        s.requests[request].state = LOST
+    for request in range(g.oldest, g.next_arrival):
+        if s.requests[request].bound == slot and (
+            s.requests[request].state == IN_HANDOFF or s.requests[request].state == WAITING_DECODE
+        ):
+            if not w.decode_first:
+                s.produced[request] += 1  # by the prefill it comes from
+            s.requests[request].state = LOST
+    d.queued = 0
+    d.running = 0
+    d.kv = 0
+
+
+@_compiled
+def _cut_handoffs(s: State, t: float) -> None:
+    """Take what is lost out of the hand-offs: those under way, and those that wait for their turn."""
+    g = s.progress[0]
+    kept = 0
+    for i in range(g.handoffs):
+        entry = s.handoff[i]
+        if s.requests[entry.request].state != LOST:
+            _handoff_push(s.handoff, kept, entry.time_s, entry.seq, entry.request, entry.source)  # kept <= i
+            kept += 1
+        elif entry.source >= 0:
+            s.prefill[entry.source].handing = False
+    g.handoffs = kept
+    if not s.world[0].blocks_prefill:
+        return
+    for slot in range(s.prefill.size):
+        p = s.prefill[slot]
+        while p.cursor >= 0 and s.requests[p.cursor].state == LOST:
+            p.cursor = s.requests[p.cursor].chain
+        request = p.cursor
+        while request >= 0:
+            following = s.requests[request].chain
+            while following >= 0 and s.requests[following].state == LOST:
+                following = s.requests[following].chain
+            s.requests[request].chain = following
+            request = following
+    while True:  # instances whose turn was cut go on, lowest id first
+        first = -1
+        for slot in range(s.prefill.size):
+            p = s.prefill[slot]
+            if (
+                p.status != FREE
+                and p.busy
+                and p.batch < 0
+                and not p.handing
+                and (p.cursor < 0 or s.requests[p.cursor].state != IN_POOL_DECODE)
+                and (first < 0 or p.id < s.prefill[first].id)
+            ):
+                first = slot
+        if first < 0:
+            break
+        _resume_chain(s, first, t)
+
+
+@_compiled
+def crash(s: State, in_prefill: bool, slot: int, t: float) -> None:
+    """Rule 12: an instance is gone, and its requests are routed again as prefills of isl + tokens produced.
+
+    In order of arrival. Unless it was DRAINING another launch replaces it. The caller has made room for that
+    and for the hand-offs of an instant; ``advance`` to t goes on with what is idle now.
+    """
+    g = s.progress[0]
+    while g.oldest < g.next_arrival and s.requests[g.oldest].state >= DONE:
+        g.oldest += 1
+    if in_prefill:
+        if s.prefill[slot].status != DRAINING:
+            g.prefill_waiting += 1
+        _lose_prefill(s, slot)
+        _stop_prefill(s, slot, t)
+    else:
+        if s.decode[slot].status != DRAINING:
+            g.decode_waiting += 1
+        _lose_decode(s, slot, t)
+        _stop_decode(s, slot, t)
+    _cut_handoffs(s, t)
+    for request in range(g.oldest, g.next_arrival):
+        if s.requests[request].state == LOST:
+            if _expired(s, request, t):
+                _leave(s, request)
+            else:
+                if s.requests[request].restarts < _MOST_RESTARTS:
+                    s.requests[request].restarts += 1
+                g.restarts += 1
+                _route_prefill(s, request)
+    _launch_waiting(s, t)
 
 
 # --- the event loop -----------------------------------------------------------------------------------
@@ -1020,6 +1210,8 @@ def next_event_s(s: State) -> float:
     """When something happens next, apart from ticks; inf when nothing can."""
     g = s.progress[0]
     w = s.world[0]
+    if g.dirty_prefill + g.dirty_decode > 0:  # a crash left something idle at this instant
+        return float(g.now_s)
     t = min(s.decode[s.decode[1].event_node].event_s, s.prefill[s.prefill[1].event_node].event_s)
     if g.handoffs > 0:
         t = min(t, s.handoff[0].time_s)
@@ -1042,7 +1234,8 @@ def advance(s: State, until_s: float) -> int:
     """Process every instant up to and including ``until_s``, in the order of DESIGN 5.9.
 
     Returns:
-        REACHED, or MORE_HANDOFFS when the hand-off heap must grow first: nothing is half done, call again.
+        REACHED, or MORE_HANDOFFS when the hand-off heap must grow first, or LAUNCHED after an instant that
+        launched something where launches are watched: nothing is half done, call again.
     """
     g = s.progress[0]
     w = s.world[0]
@@ -1069,7 +1262,10 @@ def advance(s: State, until_s: float) -> int:
                     stopped = True
                 slot = s.decode[1].event_node
             if stopped:
+                lives = g.lives
                 _launch_waiting(s, t)
+                if w.watch_launches and g.lives > lives:
+                    return LAUNCHED
             continue
 
         while s.decode[slot].event_s == t:
@@ -1105,7 +1301,9 @@ def advance(s: State, until_s: float) -> int:
             _arrive(s, g.next_arrival)
 
         if w.request_timeout_s < np.inf:
-            while g.next_deadline < g.next_arrival and s.arrival_s[g.next_deadline] + w.request_timeout_s <= t:
+            while (
+                g.next_deadline < g.next_arrival and s.arrival_s[g.next_deadline] + w.request_timeout_s <= t
+            ):
                 _deadline_passes(s, g.next_deadline, t)
 
         for i in range(g.dirty_prefill):
@@ -1128,7 +1326,10 @@ def advance(s: State, until_s: float) -> int:
                     stopped = True
         g.dirty_decode = 0
         if stopped:
+            lives = g.lives
             _launch_waiting(s, t)
+            if w.watch_launches and g.lives > lives:
+                return LAUNCHED
 
 
 @_compiled
@@ -1138,10 +1339,5 @@ def kv_tokens_now(s: State, t: float) -> int:
     for slot in range(s.decode.size):
         d = s.decode[slot]
         if d.running > 0:
-            total += d.kv
-            if d.event_s < np.inf:
-                k, end_s = _boundary(
-                    s.steps, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t
-                )
-                total += d.running * (k if end_s <= t else k - 1)
-    return total
+            total += d.kv + d.running * _steps_by(s, slot, t)
+    return int(total)

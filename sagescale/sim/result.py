@@ -20,6 +20,7 @@ from sagescale.document import (
     TraceInfo,
 )
 from sagescale.sim.bound import lower_bound
+from sagescale.sim.fault_costs import faults_result
 from sagescale.sim.measures import Served, forecast_scores, gpu_hours, latency
 from sagescale.sim.timeline import timeline
 
@@ -35,13 +36,16 @@ if TYPE_CHECKING:
 __all__ = ["configuration", "result_document", "run_document"]
 
 
-def run_document(run: Run, name: str, differs: Mapping[str, object] | None = None) -> RunDocument:
+def run_document(
+    run: Run, name: str, differs: Mapping[str, object] | None = None, without_faults: Run | None = None
+) -> RunDocument:
     """Measure one run.
 
     Args:
         run: the run.
         name: what tells it from its siblings.
         differs: the configuration keys in which it differs from its siblings.
+        without_faults: the same run with nothing going wrong, to say what its faults cost.
     """
     began = time.perf_counter()
     served = Served(run)
@@ -61,7 +65,7 @@ def run_document(run: Run, name: str, differs: Mapping[str, object] | None = Non
             arrived=arrived,
             completed=completed,
             unfinished=arrived - completed,
-            restarted=0,
+            restarted=int((run.requests["restarts"] > 0).sum()),
             rejected=run.rejected,
             timed_out=run.timed_out,
         ),
@@ -83,6 +87,7 @@ def run_document(run: Run, name: str, differs: Mapping[str, object] | None = Non
         reasons=dict(
             Counter(str(reason.code) for tick in run.ticks for reason in tick.decision.reasons).most_common()
         ),
+        faults=faults_result(run, served, without_faults),
         timeline=timeline(run, served),
         timing=TimingInfo(simulate_s=0.0, planner_s=0.0, forecast_s=0.0, requests_per_s=0.0),
     )

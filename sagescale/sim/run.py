@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig, Decision, Observation
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import PoolView, World
+    from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
 __all__ = ["Run", "Tick", "Timing"]
@@ -43,6 +44,7 @@ class Run:
 
     Attributes:
         prompt: computed prompt tokens (ISL less the cached ones) by arrival, int32[n].
+        produced: tokens each request had when a crash last threw it back, int32[n].
         requests: REQUEST records by arrival (``state.REQUEST``): first token, completion, state.
         completed: indices of the completed requests in order of completion, int32.
         lifetimes: LIFE records by launch, cut off at the horizon.
@@ -50,6 +52,7 @@ class Run:
         ticks: by time.
         horizon_s: where GPU-hours end.
         max_gpus_used: the most GPUs in use at any instant.
+        faults: what went wrong; None where nothing was to.
     """
 
     trace: Trace
@@ -58,6 +61,7 @@ class Run:
     model: ProfileModel
     world: World
     prompt: NDArray[np.int32]
+    produced: NDArray[np.int32]
     requests: NDArray[np.void]
     completed: NDArray[np.int32]
     lifetimes: NDArray[np.void]
@@ -68,3 +72,4 @@ class Run:
     rejected: int
     timed_out: int
     timing: Timing
+    faults: FaultLog | None = None

@@ -6,9 +6,7 @@ applied, last in that instant (DESIGN 5.7, 5.9).
 
 from __future__ import annotations
 
-import math
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,25 +16,27 @@ from sagescale.errors import InputError
 from sagescale.perf import ProfileModel
 from sagescale.planner import (
     LoadPredictors,
-    Observation,
     Planner,
-    PoolCounts,
     initial_targets,
     make_load_predictors,
 )
 from sagescale.sim.engine import Cluster
+from sagescale.sim.faults import Faults
+from sagescale.sim.injector import Injector
 from sagescale.sim.run import Run, Tick, Timing
+from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.world import build_world, computed_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sagescale.perf import Profile
-    from sagescale.planner import AutoscalerConfig, LoadForecast, Sizes
+    from sagescale.planner import AutoscalerConfig, LoadForecast
     from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import Counters, PoolView, World
+    from sagescale.sim.engine import World
+    from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
 __all__ = ["simulate"]
@@ -47,6 +47,11 @@ _STALLED_TICKS = 60
 _MOST_INSTANCES, _MOST_SLOTS = 1 << 20, 1 << 27
 """Of a pool, and of all decode instances together: some gigabytes."""
 
+_HOPELESS_S = 86400.0
+"""With faults: after this long without a completion, none is to be expected."""
+
+_NO_FAULTS = Faults()
+
 
 def simulate(
     trace: Trace,
@@ -54,6 +59,7 @@ def simulate(
     config: AutoscalerConfig,
     simulator: SimulatorConfig,
     *,
+    faults: Faults | None = None,
     progress: Callable[[float], None] | None = None,
     predictors: LoadPredictors | None = None,
     policy: Policy | None = None,
@@ -65,6 +71,7 @@ def simulate(
         profile: the engines, limits and hand-off costs already overridden (``world.with_overrides``).
         config: the autoscaler's configuration; GPUs an instance agree with the profile.
         simulator: the modelled world's configuration.
+        faults: what goes wrong; None is nothing.
         progress: called now and then with the simulated time reached, in seconds.
         predictors: used in place of those the configuration names, e.g. to feed the true load.
         policy: used in place of the one the configuration names.
@@ -89,12 +96,21 @@ def simulate(
         prefill=initial[0],
         decode=initial[1],
         startup_s=lambda count: simulator.startup_delay_s.draw(rng, count),
+        watch_launches=faults is not None,
     )
     timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
     planner = Planner(config, model, predictors=timed, policy=policy)
-    loop = _Loop(cluster, planner, simulator, model.max_kv_tokens, float(config.adjustment_interval_sec))
-    loop.run(trace.duration_s, progress)
-    horizon_s = loop.horizon_s(trace.duration_s)
+    interval_s = float(config.adjustment_interval_sec)
+    loop = _Loop(
+        cluster,
+        planner,
+        Scrapes(cluster, interval_s, model.max_kv_tokens, simulator, faults or _NO_FAULTS),
+        None if faults is None else Injector(faults, cluster, simulator.simulation_seed),
+        interval_s,
+        max(trace.duration_s, simulator.until_s),
+    )
+    loop.run(progress)
+    horizon_s = loop.horizon_s
     counters = cluster.counters()
     return Run(
         trace=trace,
@@ -103,6 +119,7 @@ def simulate(
         model=model,
         world=world,
         prompt=cluster.state.prompt,
+        produced=cluster.state.produced,
         requests=cluster.state.requests,
         completed=cluster.state.completed[: counters.completed],
         lifetimes=cluster.lifetimes(horizon_s),
@@ -112,6 +129,7 @@ def simulate(
         max_gpus_used=cluster.max_gpus_used,
         rejected=counters.rejected,
         timed_out=counters.timed_out,
+        faults=loop.fault_log(),
         timing=Timing(time.perf_counter() - began, loop.planner_s, timed.seconds),
     )
 
@@ -188,130 +206,72 @@ class _Loop:
         self,
         cluster: Cluster,
         planner: Planner,
-        simulator: SimulatorConfig,
-        max_kv_tokens: int | None,
+        scrapes: Scrapes,
+        injector: Injector | None,
         interval_s: float,
+        end_s: float,
     ) -> None:
         self.cluster = cluster
         self.planner = planner
-        self.simulator = simulator
-        self.max_kv_tokens = max_kv_tokens
+        self.scrapes = scrapes
+        self.injector = injector
         self.interval_s = interval_s
+        self.end_s = end_s
         self.ticks: list[Tick] = []
         self.planner_s = 0.0
-        # What the ticks to come will see. Before 0 there was nothing to scrape.
-        self._scrapes: deque[_Scrape] = deque()
-        self._first_seeing = max(1, math.ceil(simulator.scrape_delay_s / interval_s))
-        self._before = cluster.counters()
 
-    def horizon_s(self, trace_end_s: float) -> float:
+    @property
+    def horizon_s(self) -> float:
         """DESIGN 5.10: the last completion, the end of the trace or ``until_s``, whichever is latest."""
-        return max(self.cluster.last_completion_s, trace_end_s, self.simulator.until_s)
+        return max(self.cluster.last_completion_s, self.end_s)
 
-    def run(self, trace_end_s: float, progress: Callable[[float], None] | None) -> None:
+    def run(self, progress: Callable[[float], None] | None) -> None:
         cluster = self.cluster
         stalled = 0
         number = 0
         while True:
             number += 1
             tick_s = number * self.interval_s
-            self._scrape_until(tick_s, number)
-            cluster.advance(tick_s)
-            seen = self._scrapes.popleft() if number >= self._first_seeing else None
-            if tick_s > self.horizon_s(trace_end_s):
-                if cluster.settled or stalled >= _STALLED_TICKS:
+            for scrape_s in self.scrapes.due(number):
+                self._advance(scrape_s)
+                self.scrapes.take()
+            self._advance(tick_s)
+            if tick_s > self.horizon_s:
+                if cluster.settled or stalled >= _STALLED_TICKS or self._hopeless(tick_s):
                     return
-                stalled = stalled + 1 if cluster.next_event_s == np.inf else 0
-            self._tick(tick_s, seen)
+                stalled = stalled + 1 if self._nothing_due() else 0
+            self._tick(number)
             if progress is not None:
                 progress(tick_s)
 
-    def _scrape_until(self, tick_s: float, number: int) -> None:
-        """Advance to each scrape at or before this tick: ``scrape_delay_s`` before the tick that sees it."""
-        while True:
-            seeing = max(self._first_seeing, number) + len(self._scrapes)
-            scrape_s = seeing * self.interval_s - self.simulator.scrape_delay_s
-            if scrape_s > tick_s:
-                return
-            self.cluster.advance(scrape_s)
-            self._scrapes.append(_Scrape.of(self.cluster, self.max_kv_tokens))
+    def fault_log(self) -> FaultLog | None:
+        """What went wrong by the horizon; None where nothing was to."""
+        if self.injector is None:
+            return None
+        return self.injector.log(self.horizon_s, self.scrapes.events(self.horizon_s))
 
-    def _tick(self, tick_s: float, seen: _Scrape | None) -> None:
+    def _advance(self, until_s: float) -> None:
+        if self.injector is None:
+            self.cluster.advance(until_s)
+        else:
+            self.injector.advance(until_s)
+
+    def _nothing_due(self) -> bool:
+        relief_s = np.inf if self.injector is None else self.injector.next_relief_s
+        return min(self.cluster.next_event_s, relief_s) == np.inf
+
+    def _hopeless(self, tick_s: float) -> bool:
+        """Starts that fail for ever, or crashes that come before anything is done, must come to an end."""
+        return self.injector is not None and tick_s > self.horizon_s + _HOPELESS_S
+
+    def _tick(self, number: int) -> None:
         prefill, decode = self.cluster.pools()
-        observation = self._observe(tick_s, seen, (_counts(prefill), _counts(decode)))
+        observation = self.scrapes.observation(number, prefill, decode)
         began = time.perf_counter()
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began
         self.ticks.append(Tick(observation, decision, prefill, decode))
         if not decision.no_operation:
-            self._apply(decision.targets)
-
-    def _apply(self, targets: Sizes) -> None:
-        _check_size(self.cluster.world, *targets)
-        self.cluster.scale(targets.prefill, targets.decode)
-
-    def _observe(
-        self, tick_s: float, seen: _Scrape | None, counts: tuple[PoolCounts, PoolCounts]
-    ) -> Observation:
-        """The window up to the scrape; the instance counts are the actuator's and current.
-
-        A ratio over nothing is unknown, not zero.
-        """
-        if seen is None:
-            return Observation(tick_s, self.interval_s, *counts)
-        before, now = self._before, seen.counters
-        self._before = now
-        if tick_s in self.simulator.metric_outage_s:
-            return Observation(tick_s, self.interval_s, *counts)
-        requests = now.arrived - before.arrived
-        completed = now.completed - before.completed
-        isl_sum = now.isl_sum - before.isl_sum
-        return Observation(
-            tick_s,
-            self.interval_s,
-            *counts,
-            requests=float(requests),
-            completed=float(completed),
-            isl_mean=_ratio(isl_sum, requests),
-            osl_mean=_ratio(now.osl_sum - before.osl_sum, completed),
-            ttft_ms_mean=_ratio(
-                (now.ttft_sum_s - before.ttft_sum_s) * 1000.0, now.first_tokens - before.first_tokens
-            ),
-            itl_ms_mean=_ratio((now.itl_sum_s - before.itl_sum_s) * 1000.0, now.itl_count - before.itl_count),
-            duration_s_mean=_ratio(now.duration_sum_s - before.duration_sum_s, completed),
-            queued_prefill=float(seen.queued[0]),
-            queued_decode=float(seen.queued[1]),
-            running_prefill=float(seen.running[0]),
-            running_decode=float(seen.running[1]),
-            kv_usage=seen.kv_usage,
-            prefix_hit_rate=_ratio(now.cached_sum - before.cached_sum, isl_sum),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Scrape:
-    """The metrics at one instant: counters since 0, and gauges, prefill before decode."""
-
-    counters: Counters
-    queued: tuple[int, int]
-    running: tuple[int, int]
-    kv_usage: float | None
-
-    @classmethod
-    def of(cls, cluster: Cluster, max_kv_tokens: int | None) -> _Scrape:
-        decode = cluster.pools()[1]
-        memory = 0 if max_kv_tokens is None else max_kv_tokens * (decode.ready + decode.draining)
-        return cls(
-            cluster.counters(),
-            cluster.queued(),
-            cluster.running(),
-            cluster.kv_tokens() / memory if memory else None,
-        )
-
-
-def _counts(pool: PoolView) -> PoolCounts:
-    return PoolCounts(ready=pool.ready, starting=pool.starting, draining=pool.draining, waiting=pool.waiting)
-
-
-def _ratio(total: float, count: float) -> float | None:
-    return total / count if count > 0 else None
+            _check_size(self.cluster.world, *decision.targets)
+            target = self.cluster if self.injector is None else self.injector
+            target.scale(decision.targets.prefill, decision.targets.decode)

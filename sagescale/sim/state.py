@@ -27,6 +27,7 @@ __all__ = [
     "IN_POOL_PREFILL",
     "IN_PREFILL",
     "LIFE",
+    "LOST",
     "NOT_READY",
     "PENDING",
     "PREFILL_INSTANCE",
@@ -60,6 +61,7 @@ RUNNING = 7
 DONE = 8
 REJECTED = 9
 TIMED_OUT = 10
+LOST = 11  # its instance crashed; passes within the instant
 
 NOT_READY = np.iinfo(np.int64).max  # router key of an instance that takes nothing new
 REQUEST_BITS = 30  # a decode heap entry packs (finishing step << REQUEST_BITS) | request
@@ -82,6 +84,7 @@ WORLD = np.dtype(
         ("max_gpus", "i8"),
         ("blocks_prefill", "b1"),
         ("decode_first", "b1"),  # first_token: decode
+        ("watch_launches", "b1"),  # stop at an instant that launches something
     ],
     align=True,
 )
@@ -126,6 +129,8 @@ PROGRESS = np.dtype(
         ("becoming_prefill", "i8"),
         ("becoming_decode", "i8"),
         ("lives", "i8"),  # rows of the log of lifetimes
+        ("oldest", "i8"),  # no request before this one is in the system
+        ("restarts", "i8"),
     ],
     align=True,
 )
@@ -142,6 +147,7 @@ PREFILL_INSTANCE = np.dtype(
         ("batch", "i8"),  # first request in service
         ("batch_tokens", "i8"),
         ("cursor", "i8"),  # blocking hand-off: the request whose turn it is
+        ("cold_s", "f8"),  # what its first batch takes longer
         ("life", "i8"),  # row in the log of lifetimes
         # Columns that are arrays in their own right, index by index (see State).
         ("event_node", "i4"),
@@ -176,6 +182,7 @@ DECODE_INSTANCE = np.dtype(
         ("last_step_end_s", "f8"),
         ("last_step_s", "f8"),
         ("joined", "i8"),  # first_token: decode: the requests that wait for this step's token
+        ("cold_s", "f8"),  # what its first step takes longer
         ("life", "i8"),  # row in the log of lifetimes
         # Columns that are arrays in their own right, index by index (see State).
         ("event_node", "i4"),
@@ -199,6 +206,7 @@ REQUEST = np.dtype(
         ("chain", "i4"),  # blocking hand-off: next of the batch
         ("bound", "i4"),  # slot of the instance the request is at
         ("state", "u1"),
+        ("restarts", "u2"),  # crashes it was thrown back by; stays at the largest
     ],
     align=True,
 )
@@ -213,6 +221,7 @@ LIFE = np.dtype(
         ("ready_s", "f8"),  # NaN: never
         ("drain_s", "f8"),
         ("stop_s", "f8"),
+        ("cold_s", "f8"),  # what a cold first batch or step took longer
     ],
     align=True,
 )
@@ -234,6 +243,7 @@ class State(NamedTuple):
     prompt: NDArray[np.int32]  # tokens to compute: isl less the cached ones
     osl: NDArray[np.int32]
     requests: NDArray[np.void]  # REQUEST, by arrival: what a run changes
+    produced: NDArray[np.int32]  # tokens a request had when a crash last threw it back
     completed: NDArray[np.int32]  # requests in order of completion
     prefill_s: NDArray[np.float64]  # lone-prompt time at every token count
     steps: NDArray[np.void]  # (max_num_seqs + 1, segments): STEP_SEGMENT, linear in K up to its edge

@@ -8,7 +8,8 @@ What goes in and comes out is in ``reference_records``, what a cluster is made o
 An instant is (1) decode steps end, (2) prefill batches end, (3) hand-offs end, (4) instances become READY and
 the pool queues are handed out, (5) arrivals, (6) timeouts, (7) idle instances form batches and steps,
 (8) drained instances stop and waiting launches start; round again while anything more falls due at that very
-instant; then (9) the tick: observations, scaling actions, (8) once more; round again for what that made due.
+instant; then crashes (rule 12), one by one, with (6)-(8) and another round after each; then (9) the tick:
+observations, scaling actions, (8) once more; round again for what that made due.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from reference_cluster import DecodeInstance, HandOff, Job, Phase, Pool, PrefillInstance, Step
+from reference_cluster import AnyInstance, DecodeInstance, HandOff, Job, Phase, Pool, PrefillInstance, Step
 from reference_records import (
     Lifetime,
     Outcome,
@@ -45,6 +46,8 @@ class Simulation:
         script: Sequence[tuple[float, int, int]],
         until_s: float | None,
         snapshots: Sequence[float],
+        crashes: Sequence[tuple[float, str, int]],
+        cold_s: float,
     ) -> None:
         assert all(a.arrival_s <= b.arrival_s for a, b in pairwise(requests))
         self.world = world
@@ -55,6 +58,8 @@ class Simulation:
         self.decode = Pool("decode", DecodeInstance, world.decode_gpus)
         self.script = sorted(script, key=lambda action: action[0])  # what is left of it
         self.snapshot_times = sorted(snapshots)  # what is left of them
+        self.crashes = sorted(crashes, key=lambda crash: crash[0])  # what is left of them
+        self.cold_s = cold_s
         self.snapshots: list[Snapshot] = []
         self.launches = 0  # the initial instances are not counted
         self.floor_s = max([until_s or 0.0] + [request.arrival_s for request in requests])
@@ -84,7 +89,7 @@ class Simulation:
         """From instant to instant until nothing more can happen, or nothing more that matters (rule 10)."""
         while True:
             own = self.next_event_s()
-            scripted = self.script[0][0] if self.script else math.inf
+            scripted = min(queue[0][0] if queue else math.inf for queue in (self.script, self.crashes))
             observed = self.snapshot_times[0] if self.snapshot_times else math.inf
             now = min(own, scripted, observed)
             may_proceed = self.work_remains and min(own, scripted) < math.inf
@@ -108,6 +113,10 @@ class Simulation:
     def instant(self, now: float) -> None:
         """Everything that happens at one time, in rule 9's order."""
         self.settle(now)
+        while self.crashes and self.crashes[0][0] <= now:
+            _, pool, instance_id = self.crashes.pop(0)
+            if self.work_remains or now <= self.horizon_s:
+                self.crash(self.prefill if pool == "prefill" else self.decode, instance_id, now)
         # (9) The tick, unless the run was over before it: rule 10 leaves nothing to observe or act on.
         due = self.work_remains or now <= self.horizon_s
         while self.snapshot_times and self.snapshot_times[0] <= now:
@@ -132,11 +141,15 @@ class Simulation:
             self.end_hand_offs(now)
             self.become_ready(now)
             self.arrive(now)
-            self.time_out(now)
-            self.form_batches(now)
-            self.form_steps(now)
-            self.stop_drained(now)
-            self.start_launches(now)
+            self.go_on(now)
+
+    def go_on(self, now: float) -> None:
+        """Rule 9 (6)-(8)."""
+        self.time_out(now)
+        self.form_batches(now)
+        self.form_steps(now)
+        self.stop_drained(now)
+        self.start_launches(now)
 
     # (1)-(3): what ends
 
@@ -196,7 +209,7 @@ class Simulation:
         """Section 4's cost; the step in progress at the receiver is looked at once, now."""
         assert job.decode is not None
         world = self.world
-        duration = world.kv_latency_s + job.request.isl * world.kv_s_per_token
+        duration = world.kv_latency_s + job.prefilled_tokens * world.kv_s_per_token
         duration += world.kv_decode_steps * job.decode.current_step_s(now)
         self.hand_offs.append(HandOff(job, now + duration))
 
@@ -280,7 +293,8 @@ class Simulation:
                         break
                     tokens.append(job.computed_tokens)
                 instance.batch, instance.queue = instance.queue[: len(tokens)], instance.queue[len(tokens) :]
-                instance.batch_end_s = now + self.world.prefill_batch_s(tokens)
+                instance.batch_end_s = now + self.world.prefill_batch_s(tokens) + instance.cold_s
+                instance.cold_s = 0.0
 
     def form_steps(self, now: float) -> None:
         """Rule 9 (7), decode: join in order while there are slots and room, then step (rule 5)."""
@@ -291,11 +305,13 @@ class Simulation:
             while instance.queue and self.fits(instance.queue[0], instance):
                 job = instance.queue.pop(0)
                 instance.running.append(job)
-                joined_tokens += job.request.isl
+                joined_tokens += job.prefilled_tokens
             if instance.running:
                 held = sum(job.held_tokens for job in instance.running)
                 duration = self.world.step_s(len(instance.running), held)
-                step = Step(now, duration + self.world.join_s_per_token * joined_tokens)
+                extra = self.world.join_s_per_token * joined_tokens + instance.cold_s
+                instance.cold_s = 0.0
+                step = Step(now, duration + extra)
                 instance.steps.append(step)
                 instance.step_end_s = step.end_s
 
@@ -319,9 +335,37 @@ class Simulation:
         for pool in (self.prefill, self.decode):
             while pool.waiting and self.gpus_in_use + pool.gpus_per_instance <= self.world.max_gpus:
                 pool.waiting -= 1
-                pool.launch(now, delays[self.launches % len(delays)])
+                pool.launch(now, delays[self.launches % len(delays)]).cold_s = self.cold_s
                 self.launches += 1
                 self.gpu_history.append((now, self.gpus_in_use))
+
+    # Faults
+
+    def crash(self, pool: Pool[AnyInstance], instance_id: int, now: float) -> None:
+        """Rule 12: what it held is routed again by arrival; another launch replaces it unless it drained."""
+        instance = next(
+            (i for i in pool.instances if i.id == instance_id and i.phase is not Phase.STOPPED), None
+        )
+        if instance is None:
+            return
+        pool.waiting += instance.phase is not Phase.DRAINING
+        instance.phase, instance.stop_s = Phase.STOPPED, now
+        lost = [job for job in self.jobs if job in instance.held]
+        self.hand_offs = [hand_off for hand_off in self.hand_offs if hand_off.job not in lost]
+        for holder in [*self.prefill.instances, *self.decode.instances]:
+            holder.forget(lost)
+        self.decode.queue = [job for job in self.decode.queue if job not in lost]
+        for prefill in self.prefill.in_phase(Phase.READY, Phase.DRAINING):
+            self.next_hand_off(prefill, now)
+        for job in lost:
+            if self.is_late(job, now):
+                job.state = "timed_out"  # rule 11
+            else:
+                job.restart()
+                self.route(job)
+        self.start_launches(now)
+        self.go_on(now)
+        self.settle(now)
 
     # What is seen
 
@@ -372,6 +416,7 @@ class Simulation:
                     done_s=job.done_s,
                     prefill_id=None if job.prefill is None else job.prefill.id,
                     decode_id=None if job.decode is None else job.decode.id,
+                    restarts=job.restarts,
                 )
                 for job in self.jobs
             ],
@@ -402,10 +447,14 @@ def simulate(
     script: Sequence[tuple[float, int, int]] = (),
     until_s: float | None = None,
     snapshots: Sequence[float] = (),
+    crashes: Sequence[tuple[float, str, int]] = (),
+    cold_s: float = 0.0,
 ) -> Outcome:
     """Serve the requests, sorted by arrival, from initial (prefill, decode) instances that are READY at 0.
 
     ``script`` is (time_s, prefill target, decode target), each applied as that instant's tick; ``snapshots``
     are times to observe at, before a scaling action of the same time; the horizon is at least ``until_s``.
+    ``crashes`` is (time_s, pool, instance id), before both; the first batch or step of an instance launched
+    after 0 takes ``cold_s`` longer.
     """
-    return Simulation(requests, world, initial, script, until_s, snapshots).run()
+    return Simulation(requests, world, initial, script, until_s, snapshots, crashes, cold_s).run()

@@ -23,6 +23,8 @@ class Job:
     request: Request
     state: State = "unfinished"
     produced: int = 0  # output tokens so far
+    restored: int = 0  # those of them that prefill computes again after a crash (rule 12)
+    restarts: int = 0
     first_token_s: float | None = None
     done_s: float | None = None
     prefill: PrefillInstance | None = None
@@ -31,7 +33,12 @@ class Job:
     @property
     def computed_tokens(self) -> int:
         """What prefill computes: cached tokens are not computed, but held and handed off (rule 1)."""
-        return self.request.isl - self.request.cached_tokens
+        return self.prefilled_tokens - self.request.cached_tokens
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """What it brings to decode: its prompt, and after a crash the tokens it had by then (rule 12)."""
+        return self.request.isl + self.restored
 
     @property
     def reserved_tokens(self) -> int:
@@ -42,6 +49,12 @@ class Job:
     def held_tokens(self) -> int:
         """KV held now: the last token produced has not been fed back yet (rule 5)."""
         return self.request.isl + self.produced - 1
+
+    def restart(self) -> None:
+        """Back to prefill, which computes what it has produced too; that stands (rule 12)."""
+        self.restored = self.produced
+        self.restarts += 1
+        self.prefill = self.decode = None
 
     def take_token(self, now: float) -> None:
         """One more output token; the first and the last are remembered."""
@@ -72,6 +85,7 @@ class Instance:
     ready_s: float | None = None
     drain_s: float | None = None
     stop_s: float | None = None
+    cold_s: float = 0.0  # what its next batch or step takes longer
     queue: list[Job] = field(default_factory=list)
 
     @property
@@ -87,6 +101,11 @@ class Instance:
     @property
     def is_empty(self) -> bool:
         """Nothing left to do: a DRAINING one may stop (rule 6)."""
+        raise NotImplementedError
+
+    @property
+    def held(self) -> list[Job]:
+        """What a crash would throw back (rule 12)."""
         raise NotImplementedError
 
 
@@ -110,6 +129,18 @@ class PrefillInstance(Instance):
     @property
     def is_empty(self) -> bool:
         return self.is_free and not self.queue
+
+    @property
+    def held(self) -> list[Job]:
+        return [*self.queue, *self.batch, *self.handing_off]
+
+    def forget(self, lost: list[Job]) -> None:
+        """Let go of what a crash took, here or elsewhere."""
+        self.queue, self.batch, self.handing_off = (
+            [job for job in jobs if job not in lost] for jobs in (self.queue, self.batch, self.handing_off)
+        )
+        if not self.batch:
+            self.batch_end_s = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +171,18 @@ class DecodeInstance(Instance):
     @property
     def is_empty(self) -> bool:
         return not self.bound
+
+    @property
+    def held(self) -> list[Job]:
+        return list(self.bound)
+
+    def forget(self, lost: list[Job]) -> None:
+        """Let go of what a crash took, here or elsewhere."""
+        self.queue, self.bound, self.running = (
+            [job for job in jobs if job not in lost] for jobs in (self.queue, self.bound, self.running)
+        )
+        if not self.running:
+            self.step_end_s = math.inf
 
     def current_step_s(self, now: float) -> float:
         """The step in progress: one ending now still is, one starting now not yet; 0 if none (rule 4)."""

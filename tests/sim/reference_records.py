@@ -55,6 +55,7 @@ class RequestOutcome:
     done_s: float | None
     prefill_id: int | None
     decode_id: int | None
+    restarts: int = 0  # how often a crash threw it back (rule 12)
 
 
 @dataclass(frozen=True, slots=True)

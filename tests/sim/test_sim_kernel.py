@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference_records import Outcome, Request, Snapshot
 from reference_records import World as ReferenceWorld
-from sagescale.sim.engine import Cluster, World
+from sagescale.sim.engine import Cluster, Pool, World
 from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
 
 TICK = 2.0**-6  # grain of arrivals and durations, s
@@ -32,6 +32,8 @@ class Scenario:
     script: list[tuple[float, int, int]]
     until_s: float
     snapshots: list[float]
+    crashes: list[tuple[float, Pool, int]]
+    cold_s: float
 
 
 @st.composite
@@ -75,7 +77,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 @st.composite
-def scenarios(draw: st.DrawFn) -> Scenario:
+def scenarios(draw: st.DrawFn, most_crashes: int = 0) -> Scenario:
     world = draw(worlds())
     gaps = draw(st.lists(st.sampled_from([0, 0, 1, 2, 5, 40]), min_size=1, max_size=25))
     arrivals = TICK * (np.cumsum(gaps) - gaps[0])
@@ -92,7 +94,16 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     startup = [TICK * t for t in draw(st.lists(st.integers(0, 30), min_size=1, max_size=4))]
     snapshots = sorted({TICK * t for t in draw(st.lists(st.integers(0, 200), max_size=4))})
     until = draw(st.sampled_from([0.0, 0.0, TICK * 300]))
-    return Scenario(requests, world, startup, (prefill, decode), script, until, snapshots)
+    crashes = sorted(
+        (
+            TICK * draw(st.integers(0, 90)),
+            draw(st.sampled_from(("prefill", "decode"))),
+            draw(st.sampled_from((0, 0, 1, 1, 2, 3))),
+        )
+        for _ in range(draw(st.integers(0, most_crashes)))
+    )
+    cold = TICK * draw(st.sampled_from([0, 0, 7])) if most_crashes else 0.0
+    return Scenario(requests, world, startup, (prefill, decode), script, until, snapshots, crashes, cold)
 
 
 def reference_world(world: World, startup_s: list[float]) -> ReferenceWorld:
@@ -134,7 +145,22 @@ def make_cluster(scenario: Scenario) -> Cluster:
         startup_s=lambda count: np.array(
             [scenario.startup_s[next(taken) % len(scenario.startup_s)] for _ in range(count)], float
         ),
+        watch_launches=True,
     )
+
+
+def advance(cluster: Cluster, until_s: float, cold_s: float) -> None:
+    """Advance through every instant that launches something; what is launched is cold."""
+    reached = False
+    while not reached:
+        launched = len(cluster.launches())
+        reached = cluster.advance(until_s)
+        chill(cluster, launched, cold_s)
+
+
+def chill(cluster: Cluster, since: int, cold_s: float) -> None:
+    for launch in cluster.launches(since):
+        cluster.chill(launch.pool, launch.instance, cold_s)
 
 
 def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:
@@ -159,15 +185,23 @@ def drive(scenario: Scenario, expected: Outcome) -> Cluster:
     last_arrival = scenario.requests[-1].arrival_s
     seen = {snapshot.time_s: snapshot for snapshot in expected.snapshots}
     actions = {time: (prefill, decode) for time, prefill, decode in scenario.script}
-    for time in sorted({*seen, *actions}):
-        cluster.advance(time)
+    for time in sorted({*seen, *actions, *(crash[0] for crash in scenario.crashes)}):
+        advance(cluster, time, scenario.cold_s)
         if cluster.settled and time > max(last_arrival, scenario.until_s, cluster.last_completion_s):
             break
+        for at, pool, instance in scenario.crashes:
+            if at == time:
+                launched = len(cluster.launches())
+                cluster.crash(pool, instance)
+                chill(cluster, launched, scenario.cold_s)
+                advance(cluster, time, scenario.cold_s)
         if time in seen:
             assert_same_view(cluster, seen[time])
         if time in actions:
+            launched = len(cluster.launches())
             cluster.scale(*actions[time])
-    cluster.advance(1e6)
+            chill(cluster, launched, scenario.cold_s)
+    advance(cluster, 1e6, scenario.cold_s)
     return cluster
 
 
@@ -180,6 +214,18 @@ def optional(value: float) -> float | None:
 )
 @given(scenarios())
 def test_the_kernel_equals_the_reference_exactly(scenario: Scenario):
+    assert_equals_the_reference(scenario)
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(scenarios(most_crashes=6))
+def test_the_kernel_equals_the_reference_exactly_through_crashes_and_cold_starts(scenario: Scenario):
+    assert_equals_the_reference(scenario)
+
+
+def assert_equals_the_reference(scenario: Scenario) -> None:
     expected = reference.simulate(
         scenario.requests,
         reference_world(scenario.world, scenario.startup_s),
@@ -187,14 +233,22 @@ def test_the_kernel_equals_the_reference_exactly(scenario: Scenario):
         scenario.script,
         until_s=scenario.until_s,
         snapshots=scenario.snapshots,
+        crashes=scenario.crashes,
+        cold_s=scenario.cold_s,
     )
     cluster = drive(scenario, expected)
     records = cluster.state.requests
     got = [
-        (_STATES.get(int(r["state"]), "unfinished"), optional(r["first_token_s"]), optional(r["done_s"]))
+        (
+            _STATES.get(int(r["state"]), "unfinished"),
+            optional(r["first_token_s"]),
+            optional(r["done_s"]),
+            int(r["restarts"]),
+        )
         for r in records
     ]
-    assert got == [(r.state, r.first_token_s, r.done_s) for r in expected.requests]
+    assert got == [(r.state, r.first_token_s, r.done_s, r.restarts) for r in expected.requests]
+    assert cluster.restarts == sum(r.restarts for r in expected.requests)
     horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
     assert horizon == expected.horizon_s
     lives = [

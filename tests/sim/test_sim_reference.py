@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Outcome, PoolCounts, Request, World, simulate
 
@@ -639,6 +639,7 @@ REQUESTS = st.lists(
 SCRIPTS = st.lists(st.tuples(st.integers(0, 30).map(float), st.integers(0, 4), st.integers(0, 4)), max_size=6)
 
 
+@settings(deadline=None)
 @given(REQUESTS, worlds(), SCRIPTS)
 def test_every_request_is_in_exactly_one_place_and_the_budget_holds(requests, world, script):
     outcome = simulate(requests, world, (2, 2), script, until_s=40.0, snapshots=[n / 2 for n in range(80)])
@@ -660,9 +661,63 @@ def test_every_request_is_in_exactly_one_place_and_the_budget_holds(requests, wo
         )
 
 
+@settings(deadline=None)
 @given(REQUESTS, worlds())
 def test_with_instances_to_serve_them_all_are_served_and_in_the_order_of_cause(requests, world):
     outcome = simulate(requests, world, (2, 2))
     assert states(outcome) == ["done"] * len(requests)
     for request, (first, done) in zip(requests, times(outcome), strict=True):
         assert request.arrival_s <= first <= done
+
+
+# Rule 12: crashes
+
+
+def test_a_decode_crash_sends_a_request_back_to_prefill_with_what_it_has_produced():
+    # First token at 4, one step to 5. The crash at 5.5 wastes half a step: two tokens stand. Prefill of
+    # 4 + 2 from 5.5 to 11.5 gives the third, a step on the other instance the fourth.
+    outcome = simulate([Request(0.0, 4, 4)], WORLD, (1, 2), crashes=[(5.5, "decode", 0)])
+    assert times(outcome) == [(4.0, 12.5)]
+    assert ids(outcome) == [(0, 1)]
+    assert outcome.requests[0].restarts == 1
+
+
+def test_a_crashed_instance_is_replaced_at_once():
+    # As above, but the only other decode instance is the replacement: launched at 5.5, READY at 15.5.
+    outcome = simulate([Request(0.0, 4, 4)], WORLD, (1, 1), crashes=[(5.5, "decode", 0)])
+    assert times(outcome) == [(4.0, 16.5)]
+    assert lives(outcome, "decode") == [(0.0, 0.0, None, 5.5, 5.5), (5.5, 15.5, None, None, 16.5)]
+
+
+def test_a_draining_instance_that_crashes_is_not_replaced():
+    # Draining from 5; the crash at 5.5 leaves the other instance.
+    outcome = simulate(
+        [Request(0.0, 4, 4), Request(0.0, 1, 1)], WORLD, (1, 2), [(5.0, 1, 1)], crashes=[(5.5, "decode", 1)]
+    )
+    assert len(lives(outcome, "decode")) == 2
+
+
+def test_a_prefill_crash_throws_back_queue_and_batch_in_order_of_arrival():
+    # In service 0..4 and queued behind it: both start again on the other instance at 2, the first one first.
+    outcome = simulate(
+        [Request(0.0, 4, 1), Request(0.0, 9, 1), Request(0.0, 5, 1)],
+        WORLD,
+        (2, 1),
+        crashes=[(2.0, "prefill", 0)],
+    )
+    assert ids(outcome) == [(1, None), (1, None), (1, None)]
+    assert times(outcome) == [(13.0, 13.0), (9.0, 9.0), (18.0, 18.0)]
+
+
+def test_after_a_crash_the_hand_off_brings_what_was_prefilled():
+    # First token at 4; a hand-off of 4 tokens to 8 is cut at 6. Prefill of 4 + 1 to 11, hand-off of 5 to 16.
+    world = replace(WORLD, kv_s_per_token=1.0)
+    outcome = simulate([Request(0.0, 4, 3)], world, (1, 2), crashes=[(6.0, "decode", 0)])
+    assert times(outcome) == [(4.0, 17.0)]
+
+
+def test_a_request_thrown_back_past_its_deadline_gives_up():
+    # In service since 0 its deadline at 2 passes unheeded; the crash at 3 puts it into a queue.
+    world = replace(WORLD, request_timeout_s=2.0)
+    outcome = simulate([Request(0.0, 4, 1)], world, (2, 1), crashes=[(3.0, "prefill", 0)])
+    assert states(outcome) == ["timed_out"]

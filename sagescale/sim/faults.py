@@ -1,0 +1,278 @@
+"""What goes wrong in a run: scripted faults, and rates at which more are drawn (DESIGN 5, Faults).
+
+A fault file is YAML with the keys of :class:`Faults`; ``docs/faults.md`` says what each fault does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+from sagescale.errors import InputError, did_you_mean
+from sagescale.planner.key_file import Located, read_key_tree
+from sagescale.planner.settings import check, coerce, declared, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sagescale.planner.settings import Setting
+    from sagescale.sim.engine import Pool
+
+__all__ = ["Crash", "Faults", "Outage", "OutageKind", "Rates", "StartFault", "StartKind", "read_faults"]
+
+StartKind = Literal["slow_starts", "stuck_starts", "failing_starts", "cold_starts"]
+OutageKind = Literal["no_gpus", "metrics_vanish", "metrics_freeze", "metrics_lag"]
+
+_LATEST_S = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Instances that crash at one instant, just before the tick if it is one.
+
+    ``instance`` is counted from 0 in its pool, the initial ones first; None is the READY one with the
+    most outstanding tokens, ties to the lowest number, ``count`` times over.
+    """
+
+    at_s: float = setting(0.0, doc="When.", unit="s", at_least=0, at_most=_LATEST_S)
+    pool: Literal["prefill", "decode"] = setting("decode", doc="Which pool.")
+    instance: int | None = setting(
+        None, doc="Which instance, counted from 0 in its pool; null is the busiest.", at_least=0
+    )
+    count: int = setting(1, doc="How many of the busiest.", at_least=1, at_most=100_000)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.instance is not None and self.count > 1:
+            raise InputError(f"count is {self.count}; expected 1 where an instance is named")
+
+
+@dataclass(frozen=True, slots=True)
+class StartFault:
+    """What may befall the instances launched in ``[from_s, to_s)``."""
+
+    kind: StartKind = setting("slow_starts", doc="What befalls them.")
+    from_s: float = setting(0.0, doc="Launched from then on.", unit="s", at_least=0, at_most=_LATEST_S)
+    to_s: float = setting(_LATEST_S, doc="Launched before then.", unit="s", at_least=0, at_most=_LATEST_S)
+    pool: Literal["prefill", "decode", "both"] = setting("both", doc="Of which pool.")
+    probability: float = setting(1.0, doc="How likely it is for each.", at_least=0, at_most=1)
+    factor: float = setting(
+        3.0, doc="slow_starts: how many times the startup delay it takes.", at_least=1, at_most=1e6
+    )
+    extra_s: float = setting(
+        10.0, doc="cold_starts: what the first batch or step takes longer.", unit="s", at_least=0, at_most=1e6
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        _check_span(self.from_s, self.to_s)
+
+    def covers(self, pool: Pool, launch_s: float) -> bool:
+        """Whether an instance of this pool launched then may be befallen."""
+        return self.pool in {pool, "both"} and self.from_s <= launch_s < self.to_s
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Something that is not to be had in ``[from_s, to_s)``: GPUs, or metrics worth the name."""
+
+    kind: OutageKind = setting("no_gpus", doc="What is not to be had.")
+    from_s: float = setting(0.0, doc="From then on.", unit="s", at_least=0, at_most=_LATEST_S)
+    to_s: float = setting(_LATEST_S, doc="Until then.", unit="s", at_least=0, at_most=_LATEST_S)
+    lag_s: float = setting(
+        60.0, doc="metrics_lag: how much older the metrics are.", unit="s", at_least=0, at_most=86400
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        _check_span(self.from_s, self.to_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How often each fault is drawn; all 0 unless given.
+
+    Probabilities are for each launch. Outages of a kind come at random, each as long as ``*_s`` says,
+    the next not before the last is over.
+    """
+
+    crash_per_instance_hour: float = setting(
+        0.0, doc="Crashes in an hour of a READY instance.", unit="1/h", at_least=0, at_most=3600
+    )
+    slow_start_probability: float = setting(
+        0.0, doc="A start takes slow_start_factor times its delay.", at_least=0, at_most=1
+    )
+    slow_start_factor: float = setting(
+        3.0, doc="How many times the delay a slow start takes.", at_least=1, at_most=1e6
+    )
+    stuck_start_probability: float = setting(0.0, doc="A start never gets READY.", at_least=0, at_most=1)
+    failing_start_probability: float = setting(
+        0.0, doc="A start fails after its delay and is tried again.", at_least=0, at_most=1
+    )
+    cold_start_probability: float = setting(
+        0.0, doc="The first batch or step takes cold_start_extra_s longer.", at_least=0, at_most=1
+    )
+    cold_start_extra_s: float = setting(
+        10.0, doc="What a cold first batch or step takes longer.", unit="s", at_least=0, at_most=1e6
+    )
+    no_gpus_per_hour: float = setting(
+        0.0, doc="Times that no GPUs are to be had.", unit="1/h", at_least=0, at_most=3600
+    )
+    no_gpus_s: float = setting(600.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S)
+    metrics_vanish_per_hour: float = setting(
+        0.0, doc="Times that no metric is known.", unit="1/h", at_least=0, at_most=3600
+    )
+    metrics_vanish_s: float = setting(
+        300.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S
+    )
+    metrics_freeze_per_hour: float = setting(
+        0.0, doc="Times that metrics repeat the last ones.", unit="1/h", at_least=0, at_most=3600
+    )
+    metrics_freeze_s: float = setting(
+        300.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S
+    )
+    metrics_lag_per_hour: float = setting(
+        0.0, doc="Times that metrics are metrics_lag_by_s older.", unit="1/h", at_least=0, at_most=3600
+    )
+    metrics_lag_s: float = setting(300.0, doc="How long each lasts.", unit="s", at_least=1, at_most=_LATEST_S)
+    metrics_lag_by_s: float = setting(
+        60.0, doc="How much older lagging metrics are.", unit="s", at_least=0, at_most=86400
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def outage(self, kind: OutageKind) -> tuple[float, float]:
+        """How many an hour there are of a kind, and how long each lasts in seconds."""
+        return getattr(self, f"{kind}_per_hour"), getattr(self, f"{kind}_s")
+
+
+_NO_RATES = Rates()
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Everything that goes wrong in a run.
+
+    Attributes:
+        seed: with ``simulation_seed``, of whatever is drawn. A launch draws by its pool and number, so
+            that equal launches have equal luck in runs that otherwise differ.
+        start_timeout_s: a start not READY by then is given up and tried again; None is never.
+        file: where it was read, "" if nowhere.
+    """
+
+    seed: int = 0
+    start_timeout_s: float | None = None
+    rates: Rates = _NO_RATES
+    crashes: tuple[Crash, ...] = ()
+    starts: tuple[StartFault, ...] = ()
+    outages: tuple[Outage, ...] = field(default=())
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _General:
+    """The file's plain keys."""
+
+    seed: int = setting(0, doc="Seed of whatever is drawn.", at_least=0)
+    start_timeout_s: float | None = setting(
+        None, doc="A start not READY by then is given up and tried again; null is never.", unit="s", above=0
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+Built = TypeVar("Built", Crash, StartFault, Outage, Rates, _General)
+
+_SPECIFIC = {"factor": "slow_starts", "extra_s": "cold_starts", "lag_s": "metrics_lag"}
+"""Keys that mean something to one kind only."""
+
+
+def read_faults(path: Path) -> Faults:
+    """Read a fault file.
+
+    Raises:
+        InputError: it cannot be read, or something in it is not understood: file, line and key are named.
+    """
+    tree = read_key_tree(path)
+    rates = _mapping(tree.pop("rates", None), "rates")
+    script = tree.pop("script", Located([], "", str(path)))
+    if not isinstance(script.value, list):
+        raise InputError(f"{script.where}: script: expected a list of faults, each `- {{kind: ..., ...}}`")
+    general = _build(_General, tree, str(path), also=("rates", "script"))
+    faults = [_fault(item) for item in script.value]
+    return Faults(
+        seed=general.seed,
+        start_timeout_s=general.start_timeout_s,
+        rates=_build(Rates, rates, str(path)),
+        crashes=tuple(fault for fault in faults if isinstance(fault, Crash)),
+        starts=tuple(fault for fault in faults if isinstance(fault, StartFault)),
+        outages=tuple(fault for fault in faults if isinstance(fault, Outage)),
+        file=str(path),
+    )
+
+
+def _fault(item: Located) -> Crash | StartFault | Outage:
+    keys = dict(_mapping(item, "script"))
+    kind = keys.get("kind")
+    kinds = ("crash", *get_args(StartKind), *get_args(OutageKind))
+    if kind is None or kind.value not in kinds:
+        where, found = (item.where, "missing") if kind is None else (kind.where, repr(kind.value))
+        near = "" if kind is None else did_you_mean(str(kind.value), kinds)
+        raise InputError(f"{where}: kind is {found}; expected one of {', '.join(kinds)}{near}")
+    if kind.value == "crash":
+        del keys["kind"]
+        return _build(Crash, keys, item.where, needed=("at_s", "pool"))
+    for name, owner in _SPECIFIC.items():
+        if name in keys and kind.value != owner:
+            raise InputError(
+                f"{keys[name].where}: {name} is given for {kind.value}; expected it with {owner} only"
+            )
+    if kind.value in get_args(StartKind):
+        return _build(StartFault, keys, item.where, needed=("from_s", "to_s"))
+    return _build(Outage, keys, item.where, needed=("from_s", "to_s"))
+
+
+def _mapping(item: Located | None, name: str) -> Mapping[str, Located]:
+    if item is None or item.value is None:
+        return {}
+    if not isinstance(item.value, dict):
+        raise InputError(f"{item.where}: {name}: expected `key: value` pairs")
+    return item.value
+
+
+def _build(
+    cls: type[Built],
+    given: Mapping[str, Located],
+    where: str,
+    *,
+    needed: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
+) -> Built:
+    """Make one of the classes above of a mapping; what is wrong is said with its line."""
+    keys: Mapping[str, Setting] = declared(cls)
+    values: dict[str, Any] = {}
+    for name, item in given.items():
+        if name not in keys:
+            names = (*keys, *also)
+            hint = did_you_mean(name, names) or f"; expected one of {', '.join(names)}"
+            raise InputError(f"{item.where}: unknown key '{name}'{hint}")
+        try:
+            values[name] = coerce(keys[name], item.value if not isinstance(item.value, dict | list) else "…")
+        except InputError as error:
+            raise InputError(f"{item.where}: {error}") from None
+    for name in needed:
+        if name not in values:
+            raise InputError(f"{where}: {name} is missing; expected {keys[name].accepts()}")
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _check_span(from_s: float, to_s: float) -> None:
+    if not from_s < to_s or math.isinf(to_s):
+        raise InputError(f"to_s is {to_s:g}; expected more than from_s {from_s:g}")

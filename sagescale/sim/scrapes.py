@@ -1,0 +1,158 @@
+"""What the metrics say at a tick: scrapes of the cluster, as old, as frozen or as missing as they are.
+
+Metrics of age ``a`` at the tick at t describe the window ``(t - T - a, t - a]``, and the gauges at its end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sagescale.planner import Observation, PoolCounts
+from sagescale.sim.injector import FaultEvent
+from sagescale.sim.outages import Outages
+
+if TYPE_CHECKING:
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.engine import Cluster, Counters, PoolView
+    from sagescale.sim.faults import Faults
+
+__all__ = ["Scrapes"]
+
+_BEFORE = -1.0
+"""Stands for the instant before 0: no arrival yet, not even those at 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scrape:
+    """Counters and gauges at one instant."""
+
+    counters: Counters
+    queued: tuple[int, int]
+    running: tuple[int, int]
+    kv_usage: float | None
+
+
+class Scrapes:
+    """Collects what ticks will need and makes observations of it.
+
+    Args:
+        cluster: looked at.
+        interval_s: seconds between ticks.
+        max_kv_tokens: KV memory of a decode instance; None is unlimited.
+        simulator: says how old metrics are, and when there are none.
+        faults: says when they vanish, freeze or lag besides.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        interval_s: float,
+        max_kv_tokens: int | None,
+        simulator: SimulatorConfig,
+        faults: Faults,
+    ) -> None:
+        self._cluster = cluster
+        self._interval_s = interval_s
+        self._max_kv_tokens = max_kv_tokens
+        self._simulator = simulator
+        seed = simulator.simulation_seed
+        self._vanish = Outages("metrics_vanish", faults, seed)
+        self._freeze = Outages("metrics_freeze", faults, seed)
+        self._lag = Outages("metrics_lag", faults, seed)
+        self._oldest_s = simulator.scrape_delay_s + self._lag.longest_lag_s
+        self._ahead = 1 + math.ceil(self._oldest_s / interval_s)
+        self._taken = {_BEFORE: self._scrape()}
+        self._last_seen: Observation | None = None
+
+    def due(self, tick: int) -> list[float]:
+        """The instants after tick ``tick - 1``, up to tick ``tick``, at which to call :meth:`take`."""
+        start_s, end_s = (tick - 1) * self._interval_s, tick * self._interval_s
+        edges = {edge for later in range(tick, tick + self._ahead + 1) for edge in self._window(later)}
+        return sorted(edge for edge in edges if (start_s < edge or tick == 1) and 0.0 <= edge <= end_s)
+
+    def take(self) -> None:
+        """Remember the cluster as it is now, and forget what no tick can ask for any more."""
+        now_s = self._cluster.now_s
+        since_s = now_s - self._oldest_s - 2 * self._interval_s
+        self._taken = {
+            time_s: scrape for time_s, scrape in self._taken.items() if time_s >= since_s or time_s == _BEFORE
+        }
+        self._taken[now_s] = self._scrape()
+
+    def observation(self, tick: int, prefill: PoolView, decode: PoolView) -> Observation:
+        """What the planner sees; the pools are known whatever becomes of the metrics."""
+        time_s = tick * self._interval_s
+        counts = (_counts(prefill), _counts(decode))
+        unknown = Observation(time_s, self._interval_s, *counts)
+        if time_s in self._simulator.metric_outage_s or self._vanish.at(time_s):
+            return unknown
+        if self._freeze.at(time_s):
+            if self._last_seen is None:
+                return unknown
+            return replace(self._last_seen, time_s=time_s, prefill=counts[0], decode=counts[1])
+        start_s, end_s = self._window(tick)
+        if end_s == _BEFORE:  # nothing is that old yet
+            return unknown
+        self._last_seen = _observed(unknown, self._taken[start_s], self._taken[end_s])
+        return self._last_seen
+
+    def events(self, horizon_s: float) -> list[FaultEvent]:
+        """The metrics faults that began by the horizon."""
+        return [
+            FaultEvent(span.from_s, outages.kind, until_s=min(span.to_s, horizon_s))
+            for outages in (self._vanish, self._freeze, self._lag)
+            for span in outages.begun_by(horizon_s)
+        ]
+
+    def _window(self, tick: int) -> tuple[float, float]:
+        """Where the window seen at a tick begins and ends; the first one begins before anything happens."""
+        end_s = tick * self._interval_s
+        age_s = self._simulator.scrape_delay_s + max(
+            (span.lag_s for span in self._lag.at(end_s)), default=0.0
+        )
+        start_s = (tick - 1) * self._interval_s - age_s
+        end_s -= age_s
+        return start_s if start_s >= 0.0 and tick > 1 else _BEFORE, end_s if end_s >= 0.0 else _BEFORE
+
+    def _scrape(self) -> _Scrape:
+        cluster = self._cluster
+        decode = cluster.pools()[1]
+        memory = (
+            None if self._max_kv_tokens is None else self._max_kv_tokens * (decode.ready + decode.draining)
+        )
+        usage = cluster.kv_tokens() / memory if memory else None
+        return _Scrape(cluster.counters(), cluster.queued(), cluster.running(), usage)
+
+
+def _observed(unknown: Observation, before: _Scrape, now: _Scrape) -> Observation:
+    """The window between two scrapes. A ratio over nothing is unknown, not zero."""
+    a, b = before.counters, now.counters
+    requests = b.arrived - a.arrived
+    completed = b.completed - a.completed
+    isl_sum = b.isl_sum - a.isl_sum
+    return replace(
+        unknown,
+        requests=float(requests),
+        completed=float(completed),
+        isl_mean=_ratio(isl_sum, requests),
+        osl_mean=_ratio(b.osl_sum - a.osl_sum, completed),
+        ttft_ms_mean=_ratio((b.ttft_sum_s - a.ttft_sum_s) * 1000.0, b.first_tokens - a.first_tokens),
+        itl_ms_mean=_ratio((b.itl_sum_s - a.itl_sum_s) * 1000.0, b.itl_count - a.itl_count),
+        duration_s_mean=_ratio(b.duration_sum_s - a.duration_sum_s, completed),
+        queued_prefill=float(now.queued[0]),
+        queued_decode=float(now.queued[1]),
+        running_prefill=float(now.running[0]),
+        running_decode=float(now.running[1]),
+        kv_usage=now.kv_usage,
+        prefix_hit_rate=_ratio(b.cached_sum - a.cached_sum, isl_sum),
+    )
+
+
+def _counts(pool: PoolView) -> PoolCounts:
+    return PoolCounts(ready=pool.ready, starting=pool.starting, draining=pool.draining, waiting=pool.waiting)
+
+
+def _ratio(total: float, count: float) -> float | None:
+    return total / count if count > 0 else None
