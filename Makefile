@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test e2e lint format bench clean
 
 help:
 	@echo "make demo    install into $(VENV) and replay a shipped trace"
 	@echo "make test    run the tests"
+	@echo "make e2e     emulator, a real Prometheus and the planner, end to end (needs prometheus; 20 minutes)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  let ruff fix and format"
 	@echo "make bench   print the simulator's speed"
@@ -26,6 +27,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+e2e: $(READY)
+	$(BIN)/python -m pytest -m e2e tests/live
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Time comparisons: `python benchmarks/compare_cost.py TRACE [options of compare-predictors ...]`.
 
-Runs the command twice, the first time to compile and warm the caches, and prints wall time, CPU time of it and
-all its processes, and the load of the machine, since other work on it stretches the former.
+Runs the command twice, the first time to compile and warm the caches, and prints wall time, CPU time of it
+and all its processes, and the load of the machine, since other work on it stretches the former.
 """
 
 from __future__ import annotations

@@ -11,7 +11,10 @@ import typer
 from sagescale import __version__
 from sagescale.cli.compare import compare_predictors
 from sagescale.cli.config import config_app
+from sagescale.cli.emulate import emulate
+from sagescale.cli.explain import explain
 from sagescale.cli.forecast import forecast
+from sagescale.cli.plan import plan
 from sagescale.cli.profile import profile_app
 from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
@@ -29,6 +32,9 @@ app = typer.Typer(
 app.command()(simulate)
 app.command("compare-predictors")(compare_predictors)
 app.command()(forecast)
+app.command()(plan)
+app.command()(explain)
+app.command()(emulate)
 app.add_typer(trace_app, name="trace")
 app.add_typer(profile_app, name="profile")
 app.add_typer(config_app, name="config")

@@ -87,6 +87,15 @@ def compare_predictors(
     json_out: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Result document.", rich_help_panel=_OUTPUTS)
     ] = None,
+    html_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="OUT.html",
+            help="The comparison in pictures, one file.",
+            rich_help_panel=_OUTPUTS,
+        ),
+    ] = None,
     csv_out: Annotated[
         Path | None,
         typer.Option("--csv", metavar="OUT.csv", help="The table, a row a run.", rich_help_panel=_OUTPUTS),
@@ -112,7 +121,7 @@ def compare_predictors(
     from sagescale.report.comparison import print_comparison
     from sagescale.report.comparison_csv import comparison_csv
 
-    for path in (json_out, csv_out):
+    for path in (json_out, csv_out, html_out):
         if path is not None:
             check_writable(path)
     if not 0.0 < attainment <= 1.0:
@@ -139,6 +148,10 @@ def compare_predictors(
         document = compare(workload, comparison, where, progress=progress)
     if json_out is not None:
         write_json(json_out, document)
+    if html_out is not None:
+        from sagescale.report.html import write_html
+
+        write_html(html_out, document)
     if csv_out is not None:
         comparison_csv(csv_out, document)
     print_comparison(document, Console())

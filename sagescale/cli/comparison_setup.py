@@ -50,6 +50,7 @@ def load_comparison(
     from sagescale.errors import InputError
     from sagescale.experiment.grid import combinations, label_variants
     from sagescale.experiment.workload import Workload
+    from sagescale.live.config import LiveConfig
     from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.loading import autoscaler_config, load_settings
@@ -61,7 +62,7 @@ def load_comparison(
     data_used: str | None = None
     configurations = []
     for chosen_files, chosen in combinations(files, overrides):
-        settings = load_settings((AutoscalerConfig, SimulatorConfig), chosen_files, chosen)
+        settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), chosen_files, chosen)
         simulator = settings.build(SimulatorConfig)
         given = settings.given[AutoscalerConfig].get("profile_data_dir")
         data = None if given is None or given.value is None or profile is not None else str(given.value)

@@ -98,10 +98,11 @@ def schema() -> None:
 
 
 def _configuration_classes() -> tuple[type[Any], ...]:
+    from sagescale.live.config import LiveConfig
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
 
-    return AutoscalerConfig, SimulatorConfig
+    return AutoscalerConfig, SimulatorConfig, LiveConfig
 
 
 def _resolve(

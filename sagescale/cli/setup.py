@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from sagescale.live.config import LiveConfig
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
@@ -81,7 +82,7 @@ def load_setup(
     from sagescale.sim.world import with_overrides
     from sagescale.trace import apply_transforms, read_trace
 
-    settings = load_settings((AutoscalerConfig, SimulatorConfig), files, overrides)
+    settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides)
     simulator = settings.build(SimulatorConfig)
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
     engines = choose_profile(profile, None if data is None or data.value is None else str(data.value))

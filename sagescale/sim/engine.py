@@ -176,8 +176,9 @@ class Cluster:
         self._draw_startup_s = startup_s
         constants = np.zeros(1, WORLD)
         for name in (
-            "quadratic_s", "prefill_floor_s", "prefill_slope_s", "max_batch_tokens", "max_num_seqs", "kv_latency_s",
-            "kv_s_per_token", "kv_decode_steps", "join_s_per_token", "prefill_gpus", "decode_gpus", "max_gpus",
+            "quadratic_s", "prefill_floor_s", "prefill_slope_s", "max_batch_tokens", "max_num_seqs",
+            "kv_latency_s", "kv_s_per_token", "kv_decode_steps", "join_s_per_token", "prefill_gpus",
+            "decode_gpus", "max_gpus",
         ):  # fmt: skip
             constants[name] = getattr(world, name)
         constants["max_kv_tokens"] = _UNLIMITED if world.max_kv_tokens is None else world.max_kv_tokens
@@ -441,9 +442,10 @@ class Cluster:
         # New slots lie under the old free ones on the stack, so that low slots are taken first.
         grown["free_slot"][: len(stack)] = stack
         self.state.progress[f"{pool}_free"] = len(stack)
-        self.state = self.state._replace(**{pool: grown})
-        if pool == "decode":
+        if pool == "prefill":
+            self.state = self.state._replace(prefill=grown)
+        else:
             finish = np.zeros(len(grown) * self.world.max_num_seqs, np.int64)
             finish[: len(self.state.finish)] = self.state.finish
-            self.state = self.state._replace(finish=finish)
+            self.state = self.state._replace(decode=grown, finish=finish)
         kernel.tree_build(grown)

@@ -30,9 +30,7 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
     """
     file = Path(path)
     if not file.name.endswith(SUFFIXES):
-        raise InputError(
-            f"{file}: unknown kind of file; expected a name ending in {', '.join(SUFFIXES)}"
-        )
+        raise InputError(f"{file}: unknown kind of file; expected a name ending in {', '.join(SUFFIXES)}")
     check_writable(file)
     return file
 

@@ -121,8 +121,8 @@ def reference_world(world: World, startup_s: list[float]) -> ReferenceWorld:
         return float(world.base_s[n, i] + world.slope_s[n, i] * kv)
 
     same = ("max_batch_tokens", "max_num_seqs", "max_kv_tokens", "kv_latency_s", "kv_s_per_token",
-            "kv_decode_steps", "kv_blocks_prefill", "join_s_per_token", "first_token", "request_timeout_s", "prefill_gpus",
-            "decode_gpus", "max_gpus")  # fmt: skip
+            "kv_decode_steps", "kv_blocks_prefill", "join_s_per_token", "first_token", "request_timeout_s",
+            "prefill_gpus", "decode_gpus", "max_gpus")  # fmt: skip
     return ReferenceWorld(
         prefill_batch_s=prefill_batch_s,
         step_s=step_s,

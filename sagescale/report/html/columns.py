@@ -133,7 +133,7 @@ def _reasons(codes: Sequence[Sequence[str]], kept: Sequence[int]) -> dict[str, l
 
 def _faults(run: RunDocument) -> list[dict[str, object]]:
     """Return what went wrong and when, for marks on the panels."""
-    found: Mapping[str, Any] = run.get("faults") or {}  # type: ignore[assignment]  # plain JSON
+    found: Mapping[str, Any] = run.get("faults") or {}
     return [
         {
             "t": 1000.0 * time_s,

@@ -1,0 +1,98 @@
+"""``sagescale emulate``: a pretend P/D cluster in (scaled) real time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagescale.cli.transform_options import (
+    JitterOption,
+    RateScaleOption,
+    SeedOption,
+    SliceOption,
+    SpeedupOption,
+    TileOption,
+    transform_spec,
+)
+
+__all__ = ["emulate"]
+
+
+def emulate(
+    trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", metavar="NAME|FILE", help="Engines to model; see `sagescale profile list`."
+        ),
+    ] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML configuration; repeatable.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of `sagescale config show`; repeatable."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.", min=0, max=65535)] = 9400,
+    address: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    speed: Annotated[
+        float,
+        typer.Option(metavar="X", help="Seconds of the trace in a second of the clock.", min=0.01, max=1000),
+    ] = 1.0,
+    namespace: Annotated[
+        str, typer.Option(help="Value of the label `namespace` on every series.")
+    ] = "sagellm",
+    model_name: Annotated[
+        str | None,
+        typer.Option(help="Value of the labels `model` and `model_name`; by default the profile's."),
+    ] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File with the key that commands must be signed with.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Begin only when told to: POST /start.")] = False,
+    exit_when_done: Annotated[
+        bool, typer.Option("--exit-when-done", help="End when every request has been served.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every scale command.")] = False,
+    slice_text: SliceOption = None,
+    rate_scale: RateScaleOption = 1.0,
+    speedup: SpeedupOption = 1.0,
+    tile: TileOption = 1,
+    jitter_s: JitterOption = 30.0,
+    seed: SeedOption = 0,
+) -> None:
+    """Serve a trace with modelled pools in real time: engine metrics out, scale commands in.
+
+    What a newcomer without GPUs tries first: point `sagescale plan`, or Prometheus, at it.
+    """
+    from sagescale.cli.logs import log_to_stderr
+    from sagescale.live.emulator.run import run_emulator
+    from sagescale.live.secret import read_secret
+    from sagescale.live.setup import load_live_setup
+    from sagescale.trace import apply_transforms, read_trace
+
+    spec = transform_spec(
+        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
+    )
+    setup = load_live_setup(profile, config or [], overrides or [])
+    requests = apply_transforms(read_trace(trace), spec)
+    if verbose:
+        log_to_stderr()
+    secret = read_secret("--secret", None if secret_file is None else str(secret_file), None)
+    run_emulator(
+        setup,
+        requests,
+        (address, port),
+        speed=speed,
+        labels={
+            "namespace": namespace,
+            "model": model_name or setup.profile.model,
+            "model_name": model_name or setup.profile.model,
+            "engine": "0",
+        },
+        secret=secret,
+        wait=wait,
+        exit_when_done=exit_when_done,
+    )

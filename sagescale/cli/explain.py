@@ -1,0 +1,43 @@
+"""``sagescale explain``: why it did, or did not, scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["explain"]
+
+
+def explain(
+    journal: Annotated[Path, typer.Argument(help="The journal that `sagescale plan` wrote.")],
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="Explain the tick at this time: ISO 8601, or -10m before the last."),
+    ] = None,
+    json_out: Annotated[
+        bool, typer.Option("--json", help="Print the tick (or all of them) as JSON.")
+    ] = False,
+) -> None:
+    """Answer from a decision journal why the pools were scaled, or were not."""
+    import json
+
+    from sagescale.errors import InputError
+    from sagescale.live.explain import explain_all, explain_tick, parse_time, tick_at
+    from sagescale.live.journal import read_journal
+
+    found, events = read_journal(journal)
+    ticks = list(found)
+    if not ticks:
+        raise InputError(f"{journal}: no decision in it yet")
+    if at is not None:
+        ticks = [ticks[tick_at(ticks, parse_time(at, ticks[-1].time_s))]]
+    if json_out:
+        for tick in ticks:
+            print(json.dumps({"id": tick.id, "time_s": tick.time_s, "goal": tick.goal._asdict(),
+                              "acted": tick.acted, **json.loads(tick.to_json())}))  # fmt: skip
+    elif at is not None:
+        print(explain_tick(ticks[0], events), end="")
+    else:
+        print(explain_all(ticks, events), end="")

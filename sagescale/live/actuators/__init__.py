@@ -1,0 +1,1 @@
+"""Those who act on a decision; one a file, one protocol."""

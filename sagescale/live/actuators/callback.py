@@ -1,0 +1,76 @@
+"""A Python function of the operator's own (the guide's "callback mechanism")."""
+
+from __future__ import annotations
+
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from sagescale.errors import InputError
+from sagescale.live.actuators.protocol import ActuatorError, pool_states
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sagescale.live.actuators.protocol import Order, PoolStates
+
+__all__ = ["CallbackActuator", "load_callback"]
+
+
+def load_callback(path: str) -> Callable[..., Any]:
+    """Import ``package.module:function``.
+
+    Raises:
+        InputError: there is no such function.
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name:
+        raise InputError(f"actuator_callback is '{path}'; expected package.module:function")
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except Exception as error:  # noqa: BLE001  # importing runs anybody's code
+        raise InputError(
+            f"actuator_callback: {path} cannot be imported: {type(error).__name__}: {error}"
+        ) from None
+    if not callable(function):
+        raise InputError(f"actuator_callback: {path} is no function")
+    return function  # type: ignore[no-any-return]  # any callable
+
+
+class CallbackActuator:
+    """Calls ``function(order)`` with the order in plain types; whatever it raises is a failure.
+
+    If the function has an attribute ``states``, that is called for the pools' state and returns what a
+    state command would print.
+    """
+
+    def __init__(self, function: Callable[..., Any], timeout_s: float, name: str = "callback") -> None:
+        self._function = function
+        self._timeout_s = timeout_s
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="callback")
+        self.target = f"callback {name}"
+
+    def states(self) -> PoolStates | None:
+        """Ask the function's ``states``, where it has one."""
+        ask = getattr(self._function, "states", None)
+        return None if ask is None else pool_states(self._call(ask), self.target)
+
+    def carry_out(self, order: Order) -> None:
+        """Call the function."""
+        self._call(self._function, order.to_dict())
+
+    def close(self) -> None:
+        """Forget about calls that never returned; a thread cannot be stopped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self, function: Callable[..., Any], *given: object) -> object:
+        call = self._pool.submit(function, *given)
+        try:
+            return call.result(self._timeout_s)
+        except TimeoutError:
+            # The thread goes on; the next call gets one of its own.
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="callback")
+            raise ActuatorError(f"{self.target}: not done within {self._timeout_s:g} s") from None
+        except Exception as error:
+            raise ActuatorError(f"{self.target}: {type(error).__name__}: {error}") from error

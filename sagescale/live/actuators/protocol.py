@@ -1,0 +1,100 @@
+"""What an actuator is told and what it can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from sagescale.errors import SagescaleError
+from sagescale.planner import PoolCounts, Sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Actuator", "ActuatorError", "Order", "PoolStates", "pool_states"]
+
+
+class ActuatorError(SagescaleError):
+    """The pools could not be scaled, or their state not be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStates:
+    """Both pools as the actuator finds them."""
+
+    prefill: PoolCounts
+    decode: PoolCounts
+
+    @property
+    def asked(self) -> Sizes:
+        """The sizes the pools are meant to have."""
+        return Sizes(self.prefill.asked, self.decode.asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Sizes that both pools are to have from now on.
+
+    Attributes:
+        key: The same for every attempt at one order: whoever carries it out twice does it once.
+        current: The sizes before.
+        decision: The decision behind it, in plain JSON types.
+    """
+
+    key: str
+    sizes: Sizes
+    current: Sizes
+    decision: Mapping[str, object]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the order in plain JSON types, as commands and webhooks are given it."""
+        return {
+            "schema": "sagescale.order/v1",
+            "key": self.key,
+            "targets": self.sizes._asdict(),
+            "current": self.current._asdict(),
+            "decision": dict(self.decision),
+        }
+
+
+class Actuator(Protocol):
+    """Carries orders out. Calls return or raise within ``actuator_timeout_s``."""
+
+    @property
+    def target(self) -> str:
+        """What it scales, for people and for the lock: two planners of one target must not run."""
+
+    def states(self) -> PoolStates | None:
+        """Return the pools as they are; ``None`` if it has no way to know.
+
+        Raises:
+            ActuatorError: it should know but cannot find out.
+        """
+
+    def carry_out(self, order: Order) -> None:
+        """Set both sizes.
+
+        Raises:
+            ActuatorError: it failed, or it is not known whether it succeeded.
+        """
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+def pool_states(document: object, source: str) -> PoolStates:
+    """Read ``{"prefill": {"ready": 2, ...}, "decode": {...}}``; counts left out are 0, ``ready`` is needed.
+
+    Raises:
+        ActuatorError: it is something else.
+    """
+    counts = []
+    for pool in ("prefill", "decode"):
+        entry = document.get(pool) if isinstance(document, dict) else None
+        if not isinstance(entry, dict) or "ready" not in entry:
+            raise ActuatorError(f'{source}: no {pool} pool in it; expected {{"{pool}": {{"ready": N, ...}}}}')
+        values = [entry.get(name, 0) for name in ("ready", "starting", "draining", "waiting")]
+        if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values):
+            raise ActuatorError(f"{source}: the counts of {pool} are {values}; expected integers, at least 0")
+        counts.append(PoolCounts(*values))
+    return PoolStates(*counts)

@@ -1,0 +1,138 @@
+"""``plan --check``: which metrics there are, which are missing, what they say now, and what to fix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sagescale.errors import SagescaleError
+from sagescale.live.actuators.protocol import ActuatorError
+from sagescale.live.config import METRIC_FIELDS
+from sagescale.live.metrics.source import MetricSource
+
+if TYPE_CHECKING:
+    from sagescale.live.actuators.protocol import Actuator
+    from sagescale.live.metrics.presets import Preset
+    from sagescale.live.metrics.source import Source
+    from sagescale.live.metrics.window import RawWindow, SeriesWindow
+
+__all__ = ["Finding", "check"]
+
+_NEEDED = {
+    "requests": "nothing can be sized",
+    "isl_mean": "prefill holds until prompts have been measured",
+    "osl_mean": "decode holds until outputs have been measured",
+    "ttft_ms_mean": "prefill cannot be corrected",
+    "itl_ms_mean": "decode cannot be corrected",
+    "duration_s_mean": "decode cannot be corrected",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the check: ``level`` is ``ok``, ``note`` or ``bad``."""
+
+    level: str
+    what: str
+    fix: str = ""
+
+
+def check(source: Source, actuator: Actuator, window_s: float) -> list[Finding]:
+    """Read one window and the pools' state, and say what is there."""
+    found = [_actuator(actuator)]
+    if not isinstance(source, MetricSource):
+        return [
+            *found,
+            Finding("bad", source.describe(), "give prometheus_url, or scrape_prefill and scrape_decode"),
+        ]
+    preset = source.observer.preset
+    try:
+        raw = source.reader.read(preset, window_s)
+    except SagescaleError as error:
+        return [*found, Finding("bad", str(error), "check the address, the network and the credentials")]
+    found.append(Finding("ok", f"{source.describe()} answers"))
+    for group, series in raw.groups.items():
+        found.extend(_group(group, series, preset))
+    found.extend(_values(source, raw))
+    return found
+
+
+def _actuator(actuator: Actuator) -> Finding:
+    try:
+        states = actuator.states()
+    except ActuatorError as error:
+        return Finding("bad", f"{actuator.target}: {error}", "without the pools' state nothing is scaled")
+    if states is None:
+        return Finding(
+            "note", f"{actuator.target}: cannot say how many instances there are; those that report count"
+        )
+    return Finding(
+        "ok",
+        f"{actuator.target}: prefill {states.prefill.ready} of {states.prefill.asked} ready, "
+        f"decode {states.decode.ready} of {states.decode.asked}",
+    )
+
+
+def _group(group: str, series: SeriesWindow, preset: Preset) -> list[Finding]:
+    if not series.instances:
+        where = (
+            "prefill_pool / decode_pool / pool_label" if group != "frontend" else "namespace and model_name"
+        )
+        return [
+            Finding(
+                "bad",
+                f"{group}: no instance reports {preset.running[0]}",
+                f"check metrics_preset, {where}, model_name and that the instances are scraped",
+            )
+        ]
+    names = ", ".join(sorted(series.instances)[:4])
+    more = "" if len(series.instances) <= 4 else f" and {len(series.instances) - 4} more"
+    found = [Finding("ok", f"{group}: {len(series.instances)} instances report: {names}{more}")]
+    for what, options, kind in (
+        ("completions", preset.completed, series.increases),
+        ("running", preset.running, series.now),
+        ("waiting", preset.waiting, series.now),
+    ):
+        present = next((name for name in options if kind.get(name)), None)
+        if present is None:
+            found.append(
+                Finding("bad", f"{group}: {what}: none of {', '.join(options)}", "enable it in the engine")
+            )
+        else:
+            total = sum(kind[present].values())
+            found.append(Finding("ok", f"{group}: {what}: {present} = {total:g}"))
+    for what, means in (
+        ("ISL", preset.isl), ("OSL", preset.osl), ("TTFT", preset.ttft_ms), ("ITL", preset.itl_ms),
+        ("duration", preset.duration_s),
+    ):  # fmt: skip
+        used = next((mean for mean in means if series.increases.get(mean.total)), None)
+        if used is None:
+            found.append(
+                Finding("note", f"{group}: {what}: none of {', '.join(mean.total for mean in means)}")
+            )
+        else:
+            found.append(Finding("ok", f"{group}: {what}: {used.total}"))
+    return found
+
+
+def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
+    metrics = source.observer.observe(raw, {})
+    found = []
+    for name in METRIC_FIELDS:
+        value = metrics.values.get(name)
+        if value is not None:
+            found.append(Finding("ok", f"{name} = {value:.2f}"))
+        elif name in _NEEDED:
+            traffic = metrics.values.get("requests")
+            idle = traffic == 0 and name != "requests"
+            found.append(
+                Finding(
+                    "note" if idle else "bad",
+                    f"{name} is unknown: " + ("no traffic in the window" if idle else _NEEDED[name]),
+                    "" if idle else "a window needs at least two scrapes in it; see the lines above",
+                )
+            )
+        else:
+            found.append(Finding("note", f"{name} is unknown"))
+    found.extend(Finding("bad", f"{item.code}: {item.text}") for item in metrics.problems)
+    return found

@@ -1,0 +1,1 @@
+"""A pretend P/D cluster in (scaled) real time: the simulator's kernel behind engines' metrics."""

@@ -1,0 +1,320 @@
+"""The emulated cluster: the simulator's kernel, with each engine's metrics kept beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.live.emulator.engine_metrics import EngineMetrics
+from sagescale.perf import ProfileModel
+from sagescale.planner import PoolCounts, Sizes, initial_targets
+from sagescale.sim.engine import Cluster
+from sagescale.sim.state import DONE, DRAINING, FREE, IN_HANDOFF, IN_PREFILL, READY, RUNNING, WAITING_PREFILL
+from sagescale.sim.world import build_world, computed_tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.perf import Profile
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.trace import Trace
+
+__all__ = ["EmulatedCluster", "Outcome"]
+
+_STEP_S = 0.02
+"""The kernel is looked at this often, so that who served a prompt is known before it moves on."""
+
+_COUNT_S = 0.5
+"""What the engines did is added up this often, and whenever somebody looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it went so far."""
+
+    time_s: float
+    arrived: int
+    completed: int
+    attainment: float | None
+    prefill_gpu_hours: float
+    decode_gpu_hours: float
+    finished: bool
+
+
+class EmulatedCluster:
+    """A trace served by modelled pools, with vLLM's metrics for every instance.
+
+    A prefill instance counts each request with OSL 1, as engines do whose proxy asks them for one token;
+    the decode instance then counts it with its whole output. ``linger_s`` keeps the page of an instance
+    that has stopped for that long, as a pod is given time to end.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        profile: Profile,
+        config: AutoscalerConfig,
+        simulator: SimulatorConfig,
+        linger_s: float = 30.0,
+    ) -> None:
+        self.config = config
+        self.trace = trace
+        self.linger_s = linger_s
+        model = ProfileModel(profile)
+        self._max_kv_tokens = model.max_kv_tokens
+        self._first_at_prefill = simulator.first_token == "prefill"
+        rng = np.random.default_rng(simulator.simulation_seed)
+        initial = _initial(trace, model, config, simulator)
+        self._prompt = computed_tokens(trace, simulator)
+        self.cluster = Cluster(
+            build_world(model, simulator, config.max_gpu_budget),
+            trace.arrival_s,
+            trace.isl,
+            self._prompt,
+            trace.osl,
+            prefill=initial.prefill,
+            decode=initial.decode,
+            startup_s=lambda count: simulator.startup_delay_s.draw(rng, count),
+        )
+        count = len(trace)
+        self._prefill_of = np.full(count, -1, np.int64)  # the prefill instance's id, once known
+        self._prefilled = np.zeros(count, bool)
+        self._prefilled_s = np.full(count, np.nan)
+        self._completed = 0
+        self._oldest_prompt = 0  # every request before it has left prefill
+        self._oldest = 0  # every request before it has ended
+        self._engines: dict[tuple[str, int], EngineMetrics] = {}
+        self._stopped_s: dict[tuple[str, int], float] = {}
+        self._good = 0
+        self._counted_s = 0.0
+        self._track()
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the first arrival."""
+        return self.cluster.now_s
+
+    @property
+    def finished(self) -> bool:
+        """Whether every request has ended."""
+        return self.cluster.settled
+
+    def advance(self, until_s: float) -> None:
+        """Let the cluster work until then, in small steps."""
+        while self.cluster.now_s < until_s:
+            behind_s = until_s - self.cluster.now_s
+            self.cluster.advance(min(until_s, self.cluster.now_s + max(_STEP_S, behind_s / 50)))
+            self._note_prefill()
+            if self.cluster.now_s - self._counted_s > _COUNT_S:
+                self._count()
+        self._track()
+
+    def scale(self, sizes: Sizes) -> None:
+        """Set both targets, as the simulator's planner would."""
+        self._count()  # before a slot changes hands
+        self.cluster.scale(*sizes)
+        self._track()
+
+    def pools(self) -> tuple[PoolCounts, PoolCounts]:
+        """Return both pools by state."""
+        prefill, decode = (
+            PoolCounts(view.ready, view.starting, view.draining, view.waiting)
+            for view in self.cluster.pools()
+        )
+        return prefill, decode
+
+    def engines(self) -> list[EngineMetrics]:
+        """Return the engines that have a page now, all their numbers current."""
+        self._count()
+        self._gauge()
+        return list(self._engines.values())
+
+    def outcome(self) -> Outcome:
+        """Sum up."""
+        counters = self.cluster.counters()
+        lives = self.cluster.lifetimes(self.now_s)
+        hours = (lives["stop_s"] - lives["launch_s"]) / 3600.0
+        world = self.cluster.world
+        return Outcome(
+            time_s=self.now_s,
+            arrived=counters.arrived,
+            completed=counters.completed,
+            attainment=self._good / counters.arrived if counters.arrived else None,
+            prefill_gpu_hours=float(hours[lives["prefill"]].sum()) * world.prefill_gpus,
+            decode_gpu_hours=float(hours[~lives["prefill"]].sum()) * world.decode_gpus,
+            finished=self.finished,
+        )
+
+    # --- counting ------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """Bring every engine's totals up to date."""
+        self._counted_s = self.cluster.now_s
+        self._count_prompts()
+        self._count_completions()
+
+    def _note_prefill(self) -> None:
+        """Note at which prefill instance requests are, before they move on."""
+        window = slice(self._oldest_prompt, int(self.cluster.state.progress["next_arrival"][0]))
+        records = self.cluster.state.requests[window]
+        states = records["state"]
+        at_prefill = (states == WAITING_PREFILL) | (states == IN_PREFILL)
+        ids = self.cluster.state.prefill["id"]
+        self._prefill_of[window][at_prefill] = ids[records["bound"][at_prefill]]
+        if not self._first_at_prefill:
+            # No record says when prefill ended; this is when it was first seen to have.
+            left = (states > IN_PREFILL) & np.isnan(self._prefilled_s[window])
+            self._prefilled_s[window][left] = self.cluster.now_s
+
+    def _count_prompts(self) -> None:
+        """Find the requests that have left prefill since the last count."""
+        window = slice(self._oldest_prompt, int(self.cluster.state.progress["next_arrival"][0]))
+        states = self.cluster.state.requests["state"][window]
+        if not len(states):
+            return
+        left = (states > IN_PREFILL) & (states <= DONE) & ~self._prefilled[window]
+        if left.any():
+            index = np.flatnonzero(left) + self._oldest_prompt
+            self._prefilled[index] = True
+            if self._first_at_prefill:
+                self._prefilled_s[index] = self.cluster.state.requests["first_token_s"][index]
+            self._credit_prefill(index)
+        gone = self._prefilled[window] | (states > DONE)
+        self._oldest_prompt += int(np.argmin(gone)) if not gone.all() else len(gone)
+
+    def _credit_prefill(self, index: NDArray[np.intp]) -> None:
+        # Arrived and gone within one step: any instance that was ready may have served it.
+        unknown = index[self._prefill_of[index] < 0]
+        if len(unknown):
+            pool = self.cluster.state.prefill
+            ready = pool["id"][(pool["status"] == READY) | (pool["status"] == DRAINING)]
+            self._prefill_of[unknown] = ready[unknown % len(ready)] if len(ready) else 0
+        for identity in np.unique(self._prefill_of[index]).tolist():
+            mine = index[self._prefill_of[index] == identity]
+            engine = self._engine("prefill", identity)
+            spent_s = self._prefilled_s[mine] - self.trace.arrival_s[mine]
+            isl = self.trace.isl[mine].astype(np.float64)
+            computed = self._prompt[mine]
+            engine.completed += len(mine)
+            engine.prompt_tokens += float(isl.sum())
+            engine.cache_queries += float(isl.sum())
+            engine.cache_hits += float((isl - computed).sum())
+            engine.ttft.observe(spent_s)
+            engine.duration.observe(spent_s)
+            engine.prompt.observe(isl)
+            engine.generation.observe(np.ones(len(mine)))
+
+    def _count_completions(self) -> None:
+        """Find the requests that have ended in decode since the last count."""
+        done = int(self.cluster.state.progress["completed"][0])
+        if done == self._completed:
+            return
+        index = self.cluster.state.completed[self._completed : done].astype(np.intp)
+        self._completed = done
+        records = self.cluster.state.requests[index]
+        osl = self.trace.osl[index].astype(np.float64)
+        isl = self.trace.isl[index].astype(np.float64)
+        ttft_s = records["first_token_s"] - self.trace.arrival_s[index]
+        itl_s = np.divide(
+            records["done_s"] - records["first_token_s"], osl - 1, out=np.zeros(len(osl)), where=osl > 1
+        )
+        self._good += int(
+            np.count_nonzero(
+                (ttft_s * 1000 <= self.config.target_ttft_ms) & (itl_s * 1000 <= self.config.target_itl_ms)
+            )
+        )
+        # With the first token from prefill, a request of one token never reaches decode.
+        decoded = np.flatnonzero(osl > 1) if self._first_at_prefill else np.arange(len(osl))
+        slots = records["bound"]
+        ids = self.cluster.state.decode["id"]
+        for slot in np.unique(slots[decoded]).tolist():
+            mine = decoded[slots[decoded] == slot]
+            engine = self._engine("decode", int(ids[slot]))
+            engine.completed += len(mine)
+            engine.prompt_tokens += float(isl[mine].sum())
+            engine.duration.observe(records["done_s"][mine] - self._prefilled_s[index[mine]])
+            engine.prompt.observe(isl[mine])
+            engine.generation.observe(osl[mine])
+            several = mine[osl[mine] > 1]
+            engine.request_itl.observe(itl_s[several])
+            engine.itl.observe(itl_s[several], osl[several] - 1)
+            if not self._first_at_prefill:
+                engine.ttft.observe(records["first_token_s"][mine] - self._prefilled_s[index[mine]])
+
+    # --- instances -----------------------------------------------------------------------------
+
+    def _engine(self, role: str, identity: int) -> EngineMetrics:
+        key = (role, identity)
+        if key not in self._engines:
+            self._engines[key] = EngineMetrics(f"{role}-{identity}", role)
+        return self._engines[key]
+
+    def _track(self) -> None:
+        """Add pages of instances that are up, drop those of instances long stopped."""
+        up = set()
+        for role, pool in (("prefill", self.cluster.state.prefill), ("decode", self.cluster.state.decode)):
+            live = (pool["status"] == READY) | (pool["status"] == DRAINING)
+            up |= {(role, identity) for identity in pool["id"][live].tolist()}
+        for role, identity in up:
+            self._engine(role, identity)
+        for key in [key for key in self._engines if key not in up]:
+            since_s = self._stopped_s.setdefault(key, self.now_s)
+            if self.now_s - since_s > self.linger_s:
+                del self._engines[key], self._stopped_s[key]
+
+    def _gauge(self) -> None:
+        """Bring the gauges, and tokens of requests in progress, up to date."""
+        state = self.cluster.state
+        arrived = int(state.progress["next_arrival"][0])
+        ended = state.requests["state"][self._oldest : arrived] >= DONE
+        self._oldest += int(np.argmin(ended)) if not ended.all() else len(ended)
+        records = state.requests[self._oldest : arrived]
+        handed = records["bound"][records["state"] == IN_HANDOFF]
+        running = records["state"] == RUNNING
+        slots = len(state.decode)
+        in_handoff = np.bincount(handed, minlength=slots)
+        isl = self.trace.isl[self._oldest : arrived]
+        prompts = np.bincount(records["bound"][running], isl[running], slots)
+        in_batch = np.bincount(records["bound"][records["state"] == IN_PREFILL], minlength=len(state.prefill))
+        for engine in self._engines.values():
+            engine.running = engine.waiting = 0.0
+            engine.cpu_s = self.now_s
+            engine.generated_tokens = max(engine.generated_tokens, engine.generation.total)
+        for slot in np.flatnonzero(state.prefill["status"] != FREE).tolist():
+            found = self._engines.get(("prefill", int(state.prefill["id"][slot])))
+            if found is not None:
+                found.running = float(in_batch[slot])
+                found.waiting = float(state.prefill["queued"][slot])
+        busy = state.decode["running"] > 0
+        since = self.cluster.kv_tokens() - float(state.decode["kv"][busy].sum())
+        since /= max(1.0, float(state.decode["running"].sum()))
+        for slot in np.flatnonzero(state.decode["status"] != FREE).tolist():
+            found = self._engines.get(("decode", int(state.decode["id"][slot])))
+            if found is None:
+                continue
+            found.running = float(state.decode["running"][slot])
+            found.waiting = float(state.decode["queued"][slot] + in_handoff[slot])
+            # The kernel counts tokens when an instance's batch changes; what was made since is shared out.
+            held = float(state.decode["kv"][slot]) + since * found.running if found.running else 0.0
+            # Whole requests are added up as they end; these are the tokens of those still running.
+            made = held - float(prompts[slot])
+            found.generated_tokens = max(found.generated_tokens, found.generation.total + max(0.0, made))
+            if self._max_kv_tokens is not None:
+                found.kv_usage = held / self._max_kv_tokens
+
+
+def _initial(
+    trace: Trace, model: ProfileModel, config: AutoscalerConfig, simulator: SimulatorConfig
+) -> Sizes:
+    """Size the start as the simulator does: as given, else for the first window's true load."""
+    first = trace.arrival_s <= config.adjustment_interval_sec
+    sized = initial_targets(
+        config, model, float(first.sum()), float(trace.isl[first].mean()), float(trace.osl[first].mean())
+    )
+    return Sizes(
+        sized.prefill if simulator.initial_prefill is None else simulator.initial_prefill,
+        sized.decode if simulator.initial_decode is None else simulator.initial_decode,
+    )

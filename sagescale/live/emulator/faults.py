@@ -1,0 +1,54 @@
+"""What can be made wrong with the emulated metrics, to see what a planner makes of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sagescale.errors import InputError, did_you_mean
+
+__all__ = ["FAULTS", "Fault", "spoil"]
+
+FAULTS = ("none", "error", "slow", "frozen", "nan", "half", "reset")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault by name.
+
+    ``error`` answers 500, ``slow`` comes ``value`` seconds late, ``frozen`` repeats one page,
+    ``nan`` has no numbers, ``half`` leaves out every other instance, ``reset`` counts again from nothing.
+    """
+
+    kind: str = "none"
+    value: float = 0.0
+
+    @classmethod
+    def parse(cls, document: object) -> Fault:
+        """Read ``{"kind": K, "value": V}``.
+
+        Raises:
+            InputError: it is something else.
+        """
+        if not isinstance(document, dict) or document.get("kind") not in FAULTS:
+            kind = document.get("kind") if isinstance(document, dict) else document
+            raise InputError(
+                f"fault kind is {str(kind)[:40]!r}; expected one of {', '.join(FAULTS)}"
+                f"{did_you_mean(str(kind), FAULTS)}"
+            )
+        value = document.get("value", 0.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 600:
+            raise InputError(f"fault value is {str(value)[:40]!r}; expected a number from 0 to 600")
+        return cls(str(document["kind"]), float(value))
+
+
+def spoil(fault: Fault, page: str) -> str:
+    """Return a metric page as a fault leaves it."""
+    if fault.kind == "slow":
+        time.sleep(fault.value)
+    if fault.kind == "nan":
+        return "\n".join(
+            line if line.startswith("#") or not line else f"{line.rpartition(' ')[0]} NaN"
+            for line in page.split("\n")
+        )
+    return page

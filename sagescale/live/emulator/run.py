@@ -1,0 +1,69 @@
+"""Runs an emulator until it is told to stop, and says how it went."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from sagescale.live.clock import stopping_on_signals
+from sagescale.live.emulator.cluster import EmulatedCluster
+from sagescale.live.emulator.server import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sagescale.live.secret import Secret
+    from sagescale.live.setup import LiveSetup
+    from sagescale.trace import Trace
+
+__all__ = ["run_emulator"]
+
+
+def run_emulator(
+    setup: LiveSetup,
+    trace: Trace,
+    address: tuple[str, int],
+    *,
+    speed: float,
+    labels: Mapping[str, str],
+    secret: Secret | None,
+    wait: bool,
+    exit_when_done: bool,
+) -> None:
+    """Serve until SIGTERM, SIGINT or (if wished) the last request's end.
+
+    Raises:
+        InputError: the address cannot be listened on.
+    """
+    # A page lives a little longer than its instance, in the trace's time as a pod's grace is.
+    cluster = EmulatedCluster(trace, setup.profile, setup.config, setup.simulator, linger_s=30.0)
+    cluster.advance(0.0)  # compiles the kernel before anybody waits for it
+    emulator = Emulator(cluster, address, speed=speed, labels=labels, secret=secret, wait=wait)
+    url = f"http://{address[0]}:{emulator.port}"
+    print(
+        f"emulating {len(trace)} requests over {trace.duration_s:.0f} s at {speed:g}x "
+        f"on {setup.profile.name}\n"
+        f"metrics {url}/metrics   discovery {url}/sd   state {url}/state   commands POST {url}/scale",
+        flush=True,
+    )
+    if exit_when_done:
+        threading.Thread(target=_stop_when_done, args=(emulator, cluster), daemon=True).start()
+    with stopping_on_signals(emulator.stop):
+        emulator.run()
+    outcome = emulator.outcome()
+    good = "-" if outcome.attainment is None else f"{100 * outcome.attainment:.1f} %"
+    print(
+        f"{outcome.completed} of {outcome.arrived} requests served in {outcome.time_s:.0f} s, "
+        f"attainment {good}, "
+        f"{outcome.prefill_gpu_hours + outcome.decode_gpu_hours:.2f} GPU-hours "
+        f"(prefill {outcome.prefill_gpu_hours:.2f}, decode {outcome.decode_gpu_hours:.2f})"
+    )
+    sys.stdout.flush()
+
+
+def _stop_when_done(emulator: Emulator, cluster: EmulatedCluster) -> None:
+    pause = threading.Event()
+    while not cluster.finished:
+        pause.wait(0.2)
+    emulator.stop()

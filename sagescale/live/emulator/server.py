@@ -1,0 +1,347 @@
+"""The emulator's face: metric pages, service discovery, state, and scale commands over HTTP."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from sagescale.errors import InputError
+from sagescale.live.actuators.webhook import signature_holds
+from sagescale.live.emulator.engine_metrics import render
+from sagescale.live.emulator.faults import Fault, spoil
+from sagescale.planner import Sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sagescale.live.emulator.cluster import EmulatedCluster, Outcome
+    from sagescale.live.secret import Secret
+
+__all__ = ["Emulator"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_BODY = 1_000_000
+_BEAT_S = 0.02
+_SIGNATURE_AGE_S = 300.0
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_INDEX = """sagescale emulator
+  GET  /metrics             every instance's metrics on one page, labelled instance and job
+  GET  /instances/N/metrics one instance's own page
+  GET  /sd                  the instances, for Prometheus' http_sd_configs
+  GET  /state               pools by state, requests, GPU-hours
+  POST /scale               {"targets": {"prefill": P, "decode": D}}, or an order of `sagescale plan`
+  POST /start               begin, where it was started with --wait; {"at": SECONDS_SINCE_1970} begins then
+  POST /fault               {"kind": "none|error|slow|frozen|nan|half|reset", "value": SECONDS}
+"""
+
+
+class Emulator:
+    """A cluster that lives in scaled real time, behind an HTTP server.
+
+    Args:
+        cluster: The cluster, at its beginning.
+        address: Where to listen; port 0 takes any free one.
+        speed: Seconds of the trace in a second of the clock.
+        labels: Labels of every engine's series, e.g. ``model_name``.
+        secret: Scale commands must be signed with it.
+        wait: Begin only when told to.
+
+    Raises:
+        InputError: the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        cluster: EmulatedCluster,
+        address: tuple[str, int],
+        *,
+        speed: float,
+        labels: Mapping[str, str],
+        secret: Secret | None = None,
+        wait: bool = False,
+    ) -> None:
+        self._cluster = cluster
+        self._speed = speed
+        self._labels = labels
+        self._secret = secret
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._began_s = None if wait else time.time()
+        self._fault = Fault()
+        self._frozen: dict[str, str] = {}
+        self._done_keys: dict[str, Sizes] = {}
+        emulator = self
+
+        class Handler(_Handler):
+            owner = emulator
+
+        try:
+            self._server = ThreadingHTTPServer(address, Handler)
+        except OSError as error:
+            raise InputError(f"{address[0]}:{address[1]}: cannot be listened on: {error.strerror}") from None
+        self._server.daemon_threads = True
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return int(self._server.server_address[1])
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        server = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        )
+        server.start()
+        try:
+            while not self._stop.wait(_BEAT_S):
+                with self._lock:
+                    self._catch_up()
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def stop(self) -> None:
+        """End ``run``; may be called from a signal handler or another thread."""
+        self._stop.set()
+
+    def outcome(self) -> Outcome:
+        """Sum up how it went so far."""
+        with self._lock:
+            return self._cluster.outcome()
+
+    # --- what the handler calls ----------------------------------------------------------------
+
+    def page(self, instance: str | None) -> str | None:
+        """Return the metric page of one instance, or of all; ``None`` if there is no such instance.
+
+        Raises:
+            InputError: the fault in force is an error.
+        """
+        fault = self._fault
+        if fault.kind == "error":
+            raise InputError("an emulated failure")
+        with self._lock:
+            self._catch_up()
+            engines = self._cluster.engines()
+            if fault.kind == "half":
+                engines = [engine for number, engine in enumerate(engines) if number % 2]
+            if instance is not None:
+                engines = [engine for engine in engines if engine.name == instance]
+                if not engines:
+                    return None
+            lines = render(engines, self._labels, with_instance=instance is None)
+            page = "\n".join(line for family in lines.values() for line in family) + "\n"
+        key = instance or ""
+        if fault.kind == "frozen":
+            return self._frozen.setdefault(key, page)
+        if fault.kind == "reset":
+            return _restarted(page, self._frozen.setdefault(key, page))
+        return spoil(fault, page)
+
+    def discovery(self, host: str) -> list[dict[str, Any]]:
+        """Return the instances in the form of Prometheus' HTTP service discovery."""
+        with self._lock:
+            self._catch_up()
+            engines = self._cluster.engines()
+        return [
+            {
+                "targets": [host],
+                "labels": {
+                    "__metrics_path__": f"/instances/{engine.name}/metrics",
+                    "job": engine.role,
+                    "instance": engine.name,
+                },
+            }
+            for engine in engines
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Return pools, requests and costs in plain JSON types."""
+        with self._lock:
+            self._catch_up()
+            prefill, decode = self._cluster.pools()
+            outcome = self._cluster.outcome()
+        pools = {
+            name: {
+                "ready": pool.ready,
+                "starting": pool.starting,
+                "draining": pool.draining,
+                "waiting": pool.waiting,
+            }
+            for name, pool in (("prefill", prefill), ("decode", decode))
+        }
+        return {
+            **pools,
+            "time_s": outcome.time_s,
+            "speed": self._speed,
+            "requests": {"arrived": outcome.arrived, "completed": outcome.completed},
+            "attainment": outcome.attainment,
+            "gpu_hours": {
+                "prefill": outcome.prefill_gpu_hours,
+                "decode": outcome.decode_gpu_hours,
+                "total": outcome.prefill_gpu_hours + outcome.decode_gpu_hours,
+            },
+            "finished": outcome.finished,
+        }
+
+    def scale(self, document: object, key: str | None) -> None:
+        """Set both targets.
+
+        Raises:
+            InputError: the command is none.
+        """
+        targets = document.get("targets") if isinstance(document, dict) else None
+        sizes = []
+        for pool in ("prefill", "decode"):
+            value = targets.get(pool) if isinstance(targets, dict) else None
+            largest = getattr(self._cluster.config, f"max_{pool}_instances")
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
+                raise InputError(
+                    f"targets.{pool} is {str(value)[:40]}; expected an integer from 0 to {largest}, as in "
+                    '{"targets": {"prefill": 1, "decode": 2}}'
+                )
+            sizes.append(value)
+        with self._lock:
+            self._catch_up()
+            if key is not None and self._done_keys.get(key) == Sizes(*sizes):
+                return  # carried out before
+            self._cluster.scale(Sizes(*sizes))
+            if key is not None:
+                self._done_keys[key] = Sizes(*sizes)
+                if len(self._done_keys) > 1000:
+                    del self._done_keys[next(iter(self._done_keys))]
+        logger.info("at %.1f s: scaled to prefill=%d, decode=%d", self._cluster.now_s, *sizes)
+
+    def begin(self, document: object) -> None:
+        """Begin now, or at a time.
+
+        Raises:
+            InputError: the time is none.
+        """
+        at_s = document.get("at", time.time()) if isinstance(document, dict) else time.time()
+        if isinstance(at_s, bool) or not isinstance(at_s, int | float):
+            raise InputError(f"at is {str(at_s)[:40]}; expected seconds since 1970")
+        with self._lock:
+            if self._began_s is None:
+                self._began_s = float(at_s)
+
+    def set_fault(self, document: object) -> None:
+        """Put a fault in force in place of the one before.
+
+        Raises:
+            InputError: there is no such fault.
+        """
+        fault = Fault.parse(document)
+        self._frozen.clear()
+        self._fault = fault
+
+    def signed(self, headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether a command comes from somebody who knows the secret, if there is one."""
+        if self._secret is None:
+            return True
+        return signature_holds(
+            self._secret.reveal(),
+            headers.get("X-Sagescale-Timestamp", ""),
+            body,
+            headers.get("X-Sagescale-Signature", ""),
+            now_s=time.time(),
+            age_s=_SIGNATURE_AGE_S,
+        )
+
+    def _catch_up(self) -> None:
+        if self._began_s is not None:
+            self._cluster.advance((time.time() - self._began_s) * self._speed)
+
+
+def _restarted(page: str, since: str) -> str:
+    """Return a page whose counters began when the fault did."""
+    old = dict(line.rsplit(" ", 1) for line in since.splitlines() if line and not line.startswith("#"))
+    lines = []
+    for line in page.splitlines():
+        name, _, value = line.rpartition(" ")
+        base = name.partition("{")[0]
+        if (
+            not line.startswith("#")
+            and name in old
+            and base.endswith(("_total", "_sum", "_count", "_bucket"))
+        ):
+            lines.append(f"{name} {max(0.0, float(value) - float(old[name]))!r}")
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: Emulator
+    protocol_version = "HTTP/1.1"
+    timeout = 30  # of a connection that says nothing
+
+    def do_GET(self) -> None:  # the base class dispatches by this name
+        path = self.path.partition("?")[0]
+        try:
+            if path == "/metrics":
+                self._answer(200, _TEXT, self.owner.page(None) or "")
+            elif path.startswith("/instances/") and path.endswith("/metrics"):
+                page = self.owner.page(path.removeprefix("/instances/").removesuffix("/metrics"))
+                if page is None:
+                    self._answer(404, "text/plain", "no such instance\n")
+                else:
+                    self._answer(200, _TEXT, page)
+            elif path == "/sd":
+                host = self.headers.get("Host", f"127.0.0.1:{self.owner.port}")
+                self._json(200, self.owner.discovery(host))
+            elif path == "/state":
+                self._json(200, self.owner.state())
+            elif path == "/":
+                self._answer(200, "text/plain", _INDEX)
+            else:
+                self._answer(404, "text/plain", "no such page\n")
+        except InputError as error:
+            self._answer(500, "text/plain", f"{error}\n")
+
+    def do_POST(self) -> None:  # the base class dispatches by this name
+        length = self.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) > _MAX_BODY:
+            self.close_connection = True
+            self._json(413 if length.isdigit() else 411, {"error": "expected a short body of known length"})
+            return
+        body = self.rfile.read(int(length))
+        actions = {"/start": self.owner.begin, "/fault": self.owner.set_fault}
+        path = self.path.partition("?")[0]
+        if path != "/scale" and path not in actions:
+            self._json(404, {"error": "no such command"})
+            return
+        if not self.owner.signed(dict(self.headers.items()), body):
+            self._json(401, {"error": "not signed, or not with the right key"})
+            return
+        try:
+            document = json.loads(body or b"{}")
+            if path == "/scale":
+                self.owner.scale(document, self.headers.get("Idempotency-Key"))
+            else:
+                actions[path](document)
+        except InputError as error:
+            self._json(400, {"error": str(error)})
+        except (ValueError, RecursionError):
+            self._json(400, {"error": "the body is not JSON"})
+        else:
+            self._json(200, self.owner.state())
+
+    def _json(self, status: int, document: object) -> None:
+        self._answer(status, "application/json", json.dumps(document) + "\n")
+
+    def _answer(self, status: int, kind: str, text: str) -> None:
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
+        logger.debug("%s %s", self.address_string(), format % args)

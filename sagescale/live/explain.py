@@ -1,0 +1,229 @@
+"""Answers from a journal why the pools were, or were not, scaled, in the guide's troubleshooting terms."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError
+from sagescale.live.tick_text import tick_text, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sagescale.live.journal import Event, TickRecord
+
+__all__ = ["Answer", "explain_all", "explain_tick", "parse_time", "tick_at"]
+
+_AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_METRICS_FAIL = frozenset(
+    {"source_failed", "no_source", "no_series", "instances_silent", "frozen", "not_a_number",
+     "double_counted", "counter_reset", "inconsistent", "query_ambiguous"}
+)  # fmt: skip
+_FLAPS = 0.2
+"""More direction changes than this share of the ticks is called frequent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One cause found: what it is, what shows it, and what to do about it."""
+
+    cause: str
+    evidence: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.evidence}" + (f"\n    -> {self.advice}" if self.advice else "")
+
+
+def parse_time(text: str, newest_s: float) -> float:
+    """Read ISO 8601 (local where it names no zone), seconds since 1970, or ``-10m`` before the newest tick.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if found := _AGO.fullmatch(text.strip()):
+        return newest_s - float(found[1]) * _SECONDS[found[2]]
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone().timestamp()
+    except ValueError:
+        raise InputError(
+            f"--at {text}: expected a time as 2026-11-22T09:30:00, seconds since 1970, or "
+            "-10m before the last tick"
+        ) from None
+
+
+def tick_at(ticks: Sequence[TickRecord], time_s: float) -> int:
+    """Return the index of the last tick at or before a time; before the first, the first."""
+    index = 0
+    for number, tick in enumerate(ticks):
+        if tick.time_s > time_s:
+            break
+        index = number
+    return index
+
+
+def explain_tick(record: TickRecord, events: Iterable[Event]) -> str:
+    """Say what one tick did, what came of it, and why it did not do more."""
+    parts = [tick_text(record)]
+    answers = why_not_up([record])
+    if answers:
+        parts.append("WHY NOT MORE\n" + "\n".join(f"  {answer}" for answer in answers) + "\n")
+    after = [event for event in events if event.tick == record.id]
+    if after:
+        parts.append("WHAT CAME OF IT\n" + "\n".join(_event_line(event) for event in after) + "\n")
+    return "\n".join(parts)
+
+
+def explain_all(ticks: Sequence[TickRecord], events: Sequence[Event]) -> str:
+    """Sum a journal up and answer the guide's two questions."""
+    first, last = ticks[0], ticks[-1]
+    ups = sum(any(to > at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in ticks)
+    downs = sum(any(to < at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in ticks)
+    kinds = Counter(event.kind for event in events)
+    lines = [
+        f"{len(ticks)} ticks from {time_text(first.time_s)} to {time_text(last.time_s)}",
+        f"{ups} scaled up, {downs} scaled down; now prefill {last.goal.prefill}, decode {last.goal.decode}",
+        "events: " + (", ".join(f"{kind} {count}" for kind, count in kinds.most_common()) or "none"),
+        "",
+        "WHY DOES IT NOT SCALE UP?",
+        *_answers(why_not_up(ticks), "nothing held it back: the demand it forecast asked for no more"),
+        "",
+        "WHY DOES IT SCALE SO OFTEN?",
+        *_answers(why_so_often(ticks), "it does not"),
+    ]
+    bad = [event for event in events if event.kind in {"order_failed", "scale_up_stuck", "state_unknown"}][
+        -5:
+    ]
+    if bad:
+        lines += ["", "WHAT WENT WRONG IN ACTING", *(_event_line(event) for event in bad)]
+    return "\n".join(lines) + "\n"
+
+
+def why_not_up(ticks: Sequence[TickRecord]) -> list[Answer]:
+    """The guide's causes: the maximum reached, the budget spent, metrics failing; and ours."""
+    codes = Counter(code for tick in ticks for code in _codes(tick))
+    problems = Counter(problem.code for tick in ticks for problem in tick.problems)
+    settings, total = ticks[-1].settings, len(ticks)
+    found = []
+    for pool in ("prefill", "decode"):
+        if count := codes[f"at_max_{pool}"]:
+            key = f"max_{pool}_instances"
+            found.append(
+                Answer(f"{key} reached", f"{_of(count, total)}; it is {settings[key]}", f"raise {key}")
+            )
+    if count := codes["gpu_budget"]:
+        found.append(
+            Answer(
+                "GPU budget spent",
+                f"{_of(count, total)}; max_gpu_budget is {settings['max_gpu_budget']}",
+                "raise max_gpu_budget, or lower the minima of the other pool",
+            )
+        )
+    failing = sum(problems[code] for code in _METRICS_FAIL)
+    blind = codes["hold_unknown_traffic"]
+    if failing or blind:
+        texts = [problem.text for tick in ticks for problem in tick.problems if problem.code in _METRICS_FAIL]
+        evidence = f"requests unknown in {_of(blind, total)}"
+        if texts:
+            evidence += f"; last: {texts[-1]}"
+        found.append(
+            Answer(
+                "metrics fail",
+                evidence,
+                "run `sagescale plan --check` and see to Prometheus or the instances",
+            )
+        )
+    for code, cause, advice in (
+        (
+            "hold_unknown_lengths",
+            "lengths not known yet",
+            "check that the ISL and OSL metrics exist: plan --check",
+        ),
+        (
+            "hold_no_capacity",
+            "the profile gives no capacity",
+            "check the profile: sagescale profile validate",
+        ),
+        ("stabilised", "stabilisation windows", "shorten scale_up_stabilization_window_sec"),
+        ("within_tolerance", "tolerance", "lower tolerance"),
+        ("step_capped", "step cap", "raise max_step_instances"),
+        ("paused", "paused", "remove the pause_file"),
+        ("pools_unknown", "the pools' state is unknown", "check the actuator"),
+        ("dry_run", "dry run", "leave out --dry-run and no_operation, and configure an actuator"),
+    ):
+        if count := codes[code]:
+            found.append(Answer(cause, _of(count, total), advice))
+    return found
+
+
+def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
+    """The guide's causes: an interval too short, an unstable predictor, corrections that fluctuate."""
+    turns = 0
+    for pool in ("prefill", "decode"):
+        sizes = [getattr(tick.goal, pool) for tick in ticks]
+        steps = [now - before for before, now in itertools.pairwise(sizes) if now != before]
+        turns += sum(before * now < 0 for before, now in itertools.pairwise(steps))
+    if len(ticks) < 5 or turns <= _FLAPS * len(ticks):
+        return []
+    settings = ticks[-1].settings
+    found = [Answer("the pools turn round", f"{turns} times in {len(ticks)} ticks")]
+    if settings["adjustment_interval_sec"] < 60:
+        interval = settings["adjustment_interval_sec"]
+        found.append(
+            Answer("interval too short", f"{interval} s", "set adjustment_interval_sec to 60 to 120")
+        )
+    seen = [tick.observation.requests for tick in ticks if tick.observation.requests is not None]
+    if len(seen) > 2 and statistics.mean(seen) > 0 and settings["load_predictor_type"] == "constant":
+        spread = statistics.stdev(seen) / statistics.mean(seen)
+        found.append(
+            Answer(
+                "predictor repeats every wiggle",
+                f"load varies by {100 * spread:.0f} % and the predictor is constant",
+                "set load_predictor_type to moving_average, or prediction_window_size higher",
+            )
+        )
+    for pool in ("prefill", "decode"):
+        factors = [tick.decision["corrections"][pool] for tick in ticks]
+        if len(factors) > 2 and statistics.pstdev(factors) > 0.1 * statistics.mean(factors):
+            found.append(
+                Answer(
+                    f"{pool} correction fluctuates",
+                    f"between {min(factors):.2f} and {max(factors):.2f}",
+                    "calibrate the profile, narrow correction_bounds, or set enable_correction: false",
+                )
+            )
+    found.append(
+        Answer(
+            "stabilisation is what damps it",
+            "the windows are 0 by default",
+            "set scale_down_stabilization_window_sec to 300 and tolerance to 0.1",
+        )
+    )
+    return found
+
+
+def _codes(tick: TickRecord) -> set[str]:
+    return {item["code"] for item in tick.decision["reasons"]} | {note.code for note in tick.notes}
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count} of {total} ticks"
+
+
+def _answers(answers: Sequence[Answer], otherwise: str) -> list[str]:
+    return [f"  {answer}" for answer in answers] or [f"  {otherwise}"]
+
+
+def _event_line(event: Event) -> str:
+    return f"  {time_text(event.time_s)} {event.kind}: {event.text}"

@@ -1,0 +1,133 @@
+"""sagescale's own metrics: what it wants, what it sees, and whether it is well."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError
+
+if TYPE_CHECKING:
+    from sagescale.live.actuators.protocol import PoolStates
+    from sagescale.live.journal import Event, Journal, TickRecord
+    from sagescale.planner import AutoscalerConfig, Decision
+
+__all__ = ["Exporter"]
+
+
+class Exporter:
+    """Keeps the metrics and serves them; a ``Watcher`` of the loop.
+
+    ``sagescale_desired_replicas`` stays at its last value for as long as this process lives; an HPA or
+    KEDA that reads it holds its own last value when sagescale is gone.
+
+    Args:
+        config: Whose targets and budget are exported.
+        journal: Whose health is.
+        dry_run: Exported with the build's information, so that nobody scales on a rehearsal.
+    """
+
+    def __init__(self, config: AutoscalerConfig, journal: Journal, *, dry_run: bool) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge
+
+        from sagescale import __version__
+
+        self.registry = registry = CollectorRegistry()
+        self._journal = journal
+
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(f"sagescale_{name}", about, labels, registry=registry)
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"sagescale_{name}", about, labels, registry=registry)
+
+        self._desired = gauge("desired_replicas", "Instances the pool is to have.", "pool")
+        self._replicas = gauge("replicas", "Instances of the pool by state.", "pool", "state")
+        self._gpus = gauge("gpus", "GPUs held, starting and draining instances included.")
+        self._forecast = gauge("forecast", "Load expected over the next interval.", "series")
+        self._observed = gauge("observed", "What the last window showed; absent while unknown.", "series")
+        self._correction = gauge("correction_factor", "Measured over expected latency.", "pool")
+        self._known = gauge("metrics_usable", "1 while the load is known, 0 while it is not.")
+        self._last_tick = gauge("last_tick_timestamp_seconds", "When it last decided.")
+        self._waiting = gauge("journal_waiting_records", "Records the disk has not taken yet.")
+        self._ticks = counter("ticks", "Decisions made.")
+        self._moves = counter("scalings", "Decisions that changed a pool.", "pool", "direction")
+        self._problems = counter("problems", "What was wrong, by kind.", "code")
+        self._events = counter("events", "Orders, failures, starts and ends.", "kind")
+        self._reasons = counter("reasons", "Why decisions were what they were.", "code")
+        gauge("target_ttft_ms", "Target TTFT.").set(config.target_ttft_ms)
+        gauge("target_itl_ms", "Target ITL.").set(config.target_itl_ms)
+        gauge("gpu_budget", "max_gpu_budget.").set(config.max_gpu_budget)
+        gauge("adjustment_interval_seconds", "Interval between decisions.").set(
+            config.adjustment_interval_sec
+        )
+        gauge("build_info", "Always 1.", "version", "policy", "predictor", "dry_run").labels(
+            __version__, config.policy, config.load_predictor_type, str(dry_run).lower()
+        ).set(1)
+        self._gpus_each = {
+            "prefill": config.prefill_gpus_per_instance,
+            "decode": config.decode_gpus_per_instance,
+        }
+
+    def serve(self, address: str, port: int) -> int:
+        """Serve the metrics in the background; return the port.
+
+        Raises:
+            InputError: the address cannot be listened on.
+        """
+        from prometheus_client import start_http_server
+
+        try:
+            server, _ = start_http_server(port, address, self.registry)
+        except OSError as error:
+            raise InputError(
+                f"exporter_port: {address}:{port}: cannot be listened on: {error.strerror}; "
+                "expected a free port, or 0 for none"
+            ) from None
+        return int(server.server_port)
+
+    def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
+        """Export a tick."""
+        gpus = 0
+        for pool, counts, to, at in zip(
+            ("prefill", "decode"), (states.prefill, states.decode), record.goal, record.current, strict=True
+        ):
+            self._desired.labels(pool).set(to)
+            for state in ("ready", "starting", "draining", "waiting"):
+                self._replicas.labels(pool, state).set(getattr(counts, state))
+            gpus += (counts.ready + counts.starting + counts.draining) * self._gpus_each[pool]
+            if to != at:
+                self._moves.labels(pool, "up" if to > at else "down").inc()
+        self._gpus.set(gpus)
+        forecast, seen = decision.forecast, record.observation
+        for name in ("requests", "isl", "osl"):
+            self._set(self._forecast, name, getattr(forecast, name))
+        for name in ("requests", "isl_mean", "osl_mean", "ttft_ms_mean", "itl_ms_mean", "kv_usage"):
+            self._set(self._observed, name, getattr(seen, name))
+        self._correction.labels("prefill").set(decision.corrections.prefill)
+        self._correction.labels("decode").set(decision.corrections.decode)
+        self._known.set(seen.requests is not None)
+        self._last_tick.set(time.time())
+        self._waiting.set(self._journal.waiting)
+        self._ticks.inc()
+        for problem in record.problems:
+            self._problems.labels(problem.code).inc()
+        for code in [str(reason.code) for reason in decision.reasons] + [note.code for note in record.notes]:
+            self._reasons.labels(code).inc()
+
+    def happened(self, event: Event) -> None:
+        """Count an event."""
+        self._events.labels(event.kind).inc()
+        self._waiting.set(self._journal.waiting)
+
+    def _set(self, gauge: object, name: str, value: float | None) -> None:
+        from prometheus_client import Gauge
+
+        assert isinstance(gauge, Gauge)
+        if value is None:
+            try:
+                gauge.remove(name)  # unknown is never the last value, nor zero
+            except KeyError:
+                return
+        else:
+            gauge.labels(name).set(value)

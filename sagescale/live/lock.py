@@ -1,0 +1,82 @@
+"""One planner at a time per target: a lock file that the system releases when its holder ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from sagescale.errors import InputError, SagescaleError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["TargetLock"]
+
+
+class TargetLock:
+    """An advisory lock named after a target; usable as a context manager once acquired.
+
+    It holds on one machine. Where planners run on several, a Kubernetes Deployment with one replica and
+    strategy Recreate does what a lock file cannot.
+    """
+
+    def __init__(self, target: str, folder: str | None = None) -> None:
+        place = Path(folder or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        digest = hashlib.sha256(target.encode()).hexdigest()[:16]
+        self.path = place / f"sagescale-{digest}.lock"
+        self.target = target
+        self._handle: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock; say whether it was free.
+
+        Raises:
+            InputError: the lock file cannot be made.
+        """
+        try:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise InputError(f"lock_dir: {self.path}: cannot be opened: {error.strerror}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        self._handle = handle
+        return True
+
+    def acquire_or_refuse(self) -> None:
+        """Take the lock.
+
+        Raises:
+            SagescaleError: another planner holds it.
+        """
+        if not self.acquire():
+            holder = ""
+            with contextlib.suppress(OSError, ValueError):
+                holder = f" (process {int(self.path.read_text(encoding='ascii'))})"
+            raise SagescaleError(
+                f"another planner{holder} is scaling {self.target}; stop it first, or "
+                "start this one with --standby"
+            )
+
+    def release(self) -> None:
+        """Give the lock back; the file stays."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

@@ -1,0 +1,512 @@
+"""The control loop: a fixed cadence, one tick after another, and rules for when things go wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sagescale.errors import SagescaleError
+from sagescale.live.actuators.protocol import ActuatorError, PoolStates
+from sagescale.live.journal import Event, Note, TickRecord
+from sagescale.live.mover import Mover
+from sagescale.planner import Observation, Planner, PoolCounts, ReasonCode, Sizes, make_load_predictors
+from sagescale.planner.constraints import fit_gpu_budget, within_limits
+from sagescale.planner.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sagescale.live.actuators.protocol import Actuator
+    from sagescale.live.clock import Clock
+    from sagescale.live.config import LiveConfig
+    from sagescale.live.journal import Journal
+    from sagescale.live.metrics.observe import Metrics
+    from sagescale.live.metrics.source import Source
+    from sagescale.perf import PerfModel
+    from sagescale.planner import AutoscalerConfig, Decision
+
+__all__ = ["ControlLoop", "Watcher"]
+
+logger = logging.getLogger(__name__)
+
+_POLLS_A_TICK = 20
+_REPLAYED = 2000
+_MOST_MISSED = 1000
+_CLOCK_STEP_S = 2.0
+
+_HARMLESS = frozenset({"instance_unreachable"})
+"""Problems that are none by themselves: an instance that is gone on purpose cannot be reached either."""
+
+
+class Watcher(Protocol):
+    """Told of every tick and every event: the screen, the log, the exporter."""
+
+    def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
+        """Take note of a tick."""
+
+    def happened(self, event: Event) -> None:
+        """Take note of something between ticks."""
+
+
+class ControlLoop:
+    """Reads metrics, asks the planner, keeps the journal and moves the pools, once an interval.
+
+    Ticks fall on whole multiples of the interval on the clock at the start, and keep that rhythm by the
+    monotonic clock: they do not drift, and a step of the wall clock moves none. A tick that comes late
+    leaves out the ones it missed.
+
+    Args:
+        config: The autoscaler's configuration; with ``no_operation`` nothing is ever acted on.
+        live: The loop's own.
+        perf_model: What the planner sizes with.
+        source: Where metrics come from.
+        actuator: Who acts.
+        journal: Where everything is kept.
+        clock: The machine's, or a test's.
+        watchers: Told of everything.
+    """
+
+    def __init__(
+        self,
+        config: AutoscalerConfig,
+        live: LiveConfig,
+        perf_model: PerfModel,
+        source: Source,
+        actuator: Actuator,
+        journal: Journal,
+        clock: Clock,
+        watchers: tuple[Watcher, ...] = (),
+    ) -> None:
+        self.config = config
+        self.live = live
+        self.journal = journal
+        self.clock = clock
+        self.source = source
+        self._watchers = watchers
+        self._acts = live.actuator != "none" and not config.no_operation
+        # A planner that knows it is not acted on does not wonder why nothing changes.
+        if not self._acts:
+            config = dataclasses.replace(config, no_operation=True)
+        self._predictors = make_load_predictors(config)
+        self.planner = Planner(config, perf_model, predictors=self._predictors)
+        self.mover = Mover(
+            actuator, config, drain_wait_s=live.drain_wait_s, scale_up_timeout_s=live.scale_up_timeout_s
+        )
+        self._interval_s = float(config.adjustment_interval_sec)
+        self._wall_interval_s = self._interval_s / live.time_scale
+        self._anchor_s = 0.0  # monotonic; tick k is at anchor + k wall intervals
+        self._epoch_s = 0.0  # the pools' own time of the anchor
+        self._wall_offset_s = 0.0
+        self._last_usable_s = 0.0
+        self._last_states: PoolStates | None = None
+        self.ticks = 0
+
+    # --- running -------------------------------------------------------------------------------
+
+    def run(self, *, ticks: int | None = None) -> None:
+        """Tick until asked to stop, or for so many ticks."""
+        self.start()
+        number = 1
+        try:
+            while ticks is None or number <= ticks:
+                if self._wait_for(number):
+                    break
+                self.tick(number)
+                number = self._after(number)
+        finally:
+            self.finish()
+
+    def run_once(self) -> TickRecord:
+        """Look, decide and (unless it is a dry run) act once, now."""
+        self.start()
+        try:
+            if self.live.prometheus_url is None and self.live.scrapes:
+                # A window needs two looks.
+                self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s)
+            self._anchor_s = self.clock.monotonic_s()
+            self._epoch_s = self.clock.wall_s()
+            record = self.tick(0)
+            # What waits for GPUs to become free is still ordered, within an interval.
+            while self.mover.moving and self.clock.monotonic_s() < self._anchor_s + self._wall_interval_s:
+                if self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s / _POLLS_A_TICK):
+                    break
+                self._advance(record.id)
+            return record
+        finally:
+            self.finish()
+
+    def start(self) -> None:
+        """Find the rhythm, take up where the last run ended, and get ready for the first window."""
+        now_s, wall_s = self.clock.monotonic_s(), self.clock.wall_s()
+        phase_s = wall_s % self._wall_interval_s
+        self._anchor_s = now_s - phase_s
+        self._epoch_s = wall_s - phase_s
+        self._wall_offset_s = wall_s - now_s
+        self._last_usable_s = now_s
+        self._event("started", f"{self.source.describe()}; {self.mover.actuator.target}")
+        self.source.prime()
+        self._resume()
+
+    def finish(self) -> None:
+        """Close everything, in order; the pools stay as they are."""
+        self._event("stopped", "the pools stay as they are")
+        self.source.close()
+        self.mover.actuator.close()
+        self.journal.close()
+
+    def _wait_for(self, number: int) -> bool:
+        """Sleep until a tick is due, doing what is left of the last move; say whether to stop."""
+        due_s = self._anchor_s + number * self._wall_interval_s
+        while True:
+            now_s = self.clock.monotonic_s()
+            if now_s >= due_s:
+                return self.clock.wait_until(now_s)
+            poll_s = now_s + max(0.02, self._wall_interval_s / _POLLS_A_TICK)
+            # A poll close to the tick would only make the tick late.
+            if self.mover.moving and poll_s < due_s - self._wall_interval_s / _POLLS_A_TICK:
+                if self.clock.wait_until(poll_s):
+                    return True
+                if not self._paused():
+                    self._advance(None)
+            elif self.clock.wait_until(due_s):
+                return True
+
+    def _after(self, number: int) -> int:
+        """Return the next tick's number; those whose time has passed are left out."""
+        late_s = self.clock.monotonic_s() - self._anchor_s
+        following = max(number + 1, math.ceil(late_s / self._wall_interval_s - 1e-9))
+        missed = following - number - 1
+        if missed:
+            self._event("ticks_missed", f"{missed} ticks passed while tick {number} was under way: left out")
+            self._feed_unknown(min(missed, _MOST_MISSED), self._time_s(number))
+        return following
+
+    # --- one tick ------------------------------------------------------------------------------
+
+    def tick(self, number: int) -> TickRecord:
+        """Do everything that belongs to one tick."""
+        self.ticks += 1
+        self._notice_clock_step()
+        notes: list[Note] = []
+        problems: list[Note] = []
+        now_s = self.clock.monotonic_s() * self.live.time_scale
+        states, known = self._states(now_s, problems)
+        ready: Mapping[str, int | None] = (
+            {"prefill": states.prefill.ready, "decode": states.decode.ready}
+            if states is not None and known
+            else {"prefill": None, "decode": None}
+        )
+        metrics, window_s = self.source.collect(self._interval_s, ready)
+        problems.extend(Note(item.code, item.text) for item in metrics.problems)
+        if states is None:
+            states = self._assume(metrics)
+            known = self.mover.assumed
+        self._last_states = states
+        if (before := self.mover.changed_by_hand(states)) is not None:
+            notes.append(
+                Note(
+                    "replicas_changed",
+                    f"prefill {before.prefill} and decode {before.decode} were set, found are "
+                    f"{states.asked.prefill} and {states.asked.decode}: somebody else changed them; adopted",
+                )
+            )
+        observation = Observation(
+            self._time_s(number),
+            window_s if window_s > 0 else self._interval_s,
+            states.prefill,
+            states.decode,
+            **metrics.values,
+        )
+        decision = self._decide(observation)
+        goal = self._goal(decision, states, metrics, problems, notes, known=known)
+        acting = self._acts and known and not self._paused()
+        if self._acts and not acting:
+            why = "paused" if known else "pools_unknown"
+            text = f"{self.live.pause_file} exists" if known else "how many instances there are is not known"
+            notes.append(Note(why, f"{text}: decided, not acted on"))
+        record = TickRecord(
+            id=self.journal.next_id(),
+            time_s=observation.time_s,
+            observation=observation,
+            problems=tuple(problems),
+            decision=decision.to_dict(),
+            goal=goal,
+            notes=tuple(notes),
+            acted=acting,
+            settings=self._settings(),
+        )
+        self.journal.add_tick(record)
+        if acting:
+            self.mover.begin(goal, record.decision, f"{self.journal.identity}-{record.id}")
+            self._advance(record.id)
+        else:
+            self.mover.release()
+        self._tell(lambda watcher: watcher.ticked(record, decision, states))
+        self._watch_journal()
+        return record
+
+    def _decide(self, observation: Observation) -> Decision:
+        decision = self.planner.step(observation)
+        # The loop's own rules may have set other sizes than the planner's; it says itself what changed.
+        reasons = tuple(
+            reason for reason in decision.reasons if reason.code is not ReasonCode.REPLICAS_CHANGED
+        )
+        return dataclasses.replace(decision, reasons=reasons)
+
+    def _goal(
+        self,
+        decision: Decision,
+        states: PoolStates,
+        metrics: Metrics,
+        problems: list[Note],
+        notes: list[Note],
+        *,
+        known: bool,
+    ) -> Sizes:
+        """Apply the loop's own rules to what the planner decided."""
+        current, goal = states.asked, decision.targets
+        now_s = self.clock.monotonic_s()
+        if metrics.usable:
+            self._last_usable_s = now_s
+        if not known:
+            notes.append(Note("hold_pools_unknown", "the pools' state is not known: they stay as they are"))
+            return current
+        doubts = [item for item in problems if item.code not in _HARMLESS]
+        if doubts and any(to < at for to, at in zip(goal, current, strict=True)):
+            held = Sizes(*(max(to, at) for to, at in zip(goal, current, strict=True)))
+            goal = self._affordable(held, current)
+            notes.append(
+                Note("hold_bad_metrics", f"no scale-down while the metrics are in doubt: {doubts[0].text}")
+            )
+        blind_s = (now_s - self._last_usable_s) * self.live.time_scale
+        if not metrics.usable and blind_s >= self.live.no_data_timeout_s:
+            floor = self._safe_floor()
+            raised = Sizes(*(max(to, at, low) for to, at, low in zip(goal, current, floor, strict=True)))
+            goal = self._affordable(raised, current)
+            notes.append(
+                Note(
+                    "safe_floor",
+                    f"no usable metrics for {blind_s:.0f} s (no_data_timeout_s "
+                    f"{self.live.no_data_timeout_s:g}): at least prefill {floor.prefill} "
+                    f"and decode {floor.decode}",
+                )
+            )
+        cap = self.live.max_step_instances
+        if cap is not None:
+            capped = Sizes(*(min(max(to, at - cap), at + cap) for to, at in zip(goal, current, strict=True)))
+            if capped != goal:
+                notes.append(
+                    Note(
+                        "step_capped",
+                        f"prefill {goal.prefill} and decode {goal.decode} cut to {capped.prefill} and "
+                        f"{capped.decode}: max_step_instances is {cap}",
+                    )
+                )
+                goal = self._affordable(capped, current)
+        return goal
+
+    def _affordable(self, wanted: Sizes, current: Sizes) -> Sizes:
+        """Fit sizes into limits and budget without taking a running instance away for it."""
+        fitted = fit_gpu_budget(within_limits(wanted, self.config), self.config)
+        if all(to >= min(at, want) for to, at, want in zip(fitted, current, wanted, strict=True)):
+            return fitted
+        # What is there stays; growth takes what is left.
+        base = Sizes(*(min(at, want) for at, want in zip(current, wanted, strict=True)))
+        gpus = Sizes(self.config.prefill_gpus_per_instance, self.config.decode_gpus_per_instance)
+        free = self.config.max_gpu_budget - sum(size * each for size, each in zip(base, gpus, strict=True))
+        grown = list(base)
+        for pool in (1, 0):
+            more = min(wanted[pool] - base[pool], max(0, free) // gpus[pool])
+            grown[pool] += more
+            free -= more * gpus[pool]
+        return Sizes(*grown)
+
+    def _safe_floor(self) -> Sizes:
+        live = self.live
+        since_s = self._epoch_s + (self.clock.monotonic_s() - self._anchor_s) * live.time_scale
+        seen = self.journal.largest_goal(since_s - live.safe_floor_lookback_s)
+        low = Sizes(self.config.min_prefill_instances, self.config.min_decode_instances)
+        largest = low if seen is None else seen
+        return within_limits(
+            Sizes(
+                largest.prefill if live.safe_floor_prefill is None else live.safe_floor_prefill,
+                largest.decode if live.safe_floor_decode is None else live.safe_floor_decode,
+            ),
+            self.config,
+        )
+
+    # --- the pools -----------------------------------------------------------------------------
+
+    def _states(self, now_s: float, problems: list[Note]) -> tuple[PoolStates | None, bool]:
+        """Return the pools and whether that is current; ``None`` where nobody can say yet."""
+        try:
+            return self.mover.states(now_s), True
+        except ActuatorError as error:
+            problems.append(Note("pools_unknown", str(error)))
+            return self._last_states or self._minimum(), False
+
+    def _assume(self, metrics: Metrics) -> PoolStates:
+        """Take the instances that report for the pool, where nobody else knows."""
+        reporting = Sizes(metrics.reporting.get("prefill", 0), metrics.reporting.get("decode", 0))
+        if not self._acts:
+            # A dry run changes nothing, so what reports is always what there is.
+            counted = PoolStates(PoolCounts(reporting.prefill), PoolCounts(reporting.decode))
+            return counted if any(reporting) else self._last_states or counted
+        if not all(reporting):
+            last = self.journal.last_ticks(1)
+            if last and last[0].acted:
+                reporting = last[0].goal
+            elif metrics.usable:
+                # Sizes are absolute: where the load is known, nothing needs to be known of the pools to set
+                # them. Where it is not, holding at a guess could shrink them, so nothing is done.
+                reporting = self._minimum().asked
+            else:
+                return self._minimum()
+        self.mover.assume(reporting)
+        return PoolStates(PoolCounts(reporting.prefill), PoolCounts(reporting.decode))
+
+    def _minimum(self) -> PoolStates:
+        return PoolStates(
+            PoolCounts(self.config.min_prefill_instances), PoolCounts(self.config.min_decode_instances)
+        )
+
+    def _advance(self, tick: int | None) -> None:
+        """Take the next step of a move; what comes of it is journalled."""
+        for move in self.mover.advance(self.clock.monotonic_s() * self.live.time_scale):
+            detail = (
+                {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes._asdict()}
+            )
+            self._event(move.kind, move.text, tick, detail)
+
+    def _paused(self) -> bool:
+        return self.live.pause_file is not None and Path(self.live.pause_file).exists()
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def _time_s(self, number: int) -> float:
+        """The pools' own time of a tick: the clock's at real speed."""
+        return self._epoch_s + number * self._interval_s
+
+    def _notice_clock_step(self) -> None:
+        offset_s = self.clock.wall_s() - self.clock.monotonic_s()
+        step_s = offset_s - self._wall_offset_s
+        if abs(step_s) > _CLOCK_STEP_S:
+            self._wall_offset_s = offset_s
+            self._event("clock_step", f"the wall clock was set by {step_s:+.1f} s: ticks keep their rhythm")
+
+    # --- memory --------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Feed the planner what it would know had it never stopped."""
+        past = self.journal.last_ticks(_REPLAYED)
+        if past:
+            ahead_s = past[-1].time_s - self._epoch_s
+            with _quiet_planner():
+                for record in past:
+                    seen = record.observation
+                    if ahead_s > 0:  # the clock was set back meanwhile
+                        seen = dataclasses.replace(seen, time_s=seen.time_s - ahead_s)
+                    self.planner.step(seen)
+            self._event("resumed", f"{len(past)} ticks from the journal")
+            gap = min(_MOST_MISSED, max(0, round(-ahead_s / self._interval_s)))
+            self._bridge(gap, past[-1].observation)
+            return
+        try:
+            windows = self.source.history(self._interval_s, self.live.warm_start_windows)
+        except SagescaleError as error:
+            self._event("no_history", str(error))
+            return
+        for window in windows:
+            self._predictors.observe(
+                Window(self._interval_s, window.requests, window.isl, window.osl, None, None, None)
+            )
+        if windows:
+            self._event("warm_start", f"{len(windows)} windows of history")
+
+    def _bridge(self, gap: int, last: Observation) -> None:
+        """Fill the windows between the last run and this one from the source's own history."""
+        if gap < 1:
+            return
+        try:
+            windows = self.source.history(self._interval_s, gap)
+        except SagescaleError as error:
+            self._event("no_history", str(error))
+            windows = []
+        with _quiet_planner():
+            for index in range(gap - len(windows)):
+                self.planner.step(_unknown(last, last.time_s + (index + 1) * self._interval_s))
+            for index, window in enumerate(windows):
+                at_s = last.time_s + (gap - len(windows) + index + 1) * self._interval_s
+                seen = dataclasses.replace(
+                    _unknown(last, at_s),
+                    requests=window.requests,
+                    isl_mean=window.isl,
+                    osl_mean=window.osl,
+                )
+                self.planner.step(seen)
+
+    def _feed_unknown(self, windows: int, after_s: float) -> None:
+        states = self._last_states or self._minimum()
+        with _quiet_planner():
+            for index in range(windows):
+                at_s = after_s + (index + 1) * self._interval_s
+                self.planner.step(Observation(at_s, self._interval_s, states.prefill, states.decode))
+
+    # --- records -------------------------------------------------------------------------------
+
+    def _settings(self) -> Mapping[str, object]:
+        config = self.config
+        return {
+            name: getattr(config, name)
+            for name in (
+                "target_ttft_ms", "target_itl_ms", "adjustment_interval_sec", "min_prefill_instances",
+                "max_prefill_instances", "min_decode_instances", "max_decode_instances", "max_gpu_budget",
+                "prefill_gpus_per_instance", "decode_gpus_per_instance", "load_predictor_type", "policy",
+            )
+        }  # fmt: skip
+
+    def _event(
+        self, kind: str, text: str, tick: int | None = None, detail: Mapping[str, object] | None = None
+    ) -> None:
+        elapsed_s = self.clock.monotonic_s() - self._anchor_s
+        event = Event(self._epoch_s + elapsed_s * self.live.time_scale, tick, kind, text, detail or {})
+        self.journal.add_event(event)
+        self._tell(lambda watcher: watcher.happened(event))
+
+    def _watch_journal(self) -> None:
+        if self.journal.waiting:
+            event = Event(
+                self.clock.wall_s(),
+                None,
+                "journal_failed",
+                f"{self.journal.waiting} records wait in memory: {self.journal.failure}",
+            )
+            self._tell(lambda watcher: watcher.happened(event))
+
+    def _tell(self, news: Callable[[Watcher], None]) -> None:
+        """Tell every watcher; one whose output is gone (a closed pipe, a full disk) is no reason to stop."""
+        for watcher in self._watchers:
+            try:
+                news(watcher)
+            except (OSError, ValueError) as error:
+                logger.warning("%s: %s", type(watcher).__name__, error)
+
+
+def _unknown(last: Observation, time_s: float) -> Observation:
+    return Observation(time_s, last.window_s, last.prefill, last.decode)
+
+
+@contextmanager
+def _quiet_planner() -> Iterator[None]:
+    """Keep the past out of the log."""
+    planner_log = logging.getLogger("sagescale.planner")
+    level = planner_log.level
+    planner_log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        planner_log.setLevel(level)

@@ -1,0 +1,1 @@
+"""Metric sources: what the engines measured, as the planner's observation."""

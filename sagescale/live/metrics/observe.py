@@ -1,0 +1,320 @@
+"""From raw series to the planner's observation: what is known, what is not, and what looks wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sagescale.live.metrics.window import Problem, SeriesWindow, bucket_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Literal
+
+    from sagescale.live.metrics.presets import Mean, Preset
+    from sagescale.live.metrics.window import ByInstance, RawWindow
+
+__all__ = ["Metrics", "Observer"]
+
+_MEMORY = 10
+"""Windows for which the number of instances that reported is remembered."""
+
+_SLACK = 3.0
+"""Requests by which two ways of counting may differ before it means anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """An observation's metrics with what was wrong about them; ``reporting`` counts instances that report."""
+
+    values: Mapping[str, float | None]
+    problems: tuple[Problem, ...]
+    reporting: Mapping[str, int]
+
+    @property
+    def usable(self) -> bool:
+        """Whether the load is known: the one thing without which nothing can be sized."""
+        return self.values.get("requests") is not None
+
+
+@dataclass(slots=True)
+class Observer:
+    """Reads windows; remembers how many instances have been reporting, to notice when some go silent.
+
+    Args:
+        preset: Whose names.
+        first_token: Which pool streams it: where TTFT is measured.
+    """
+
+    preset: Preset
+    first_token: Literal["prefill", "decode"] = "prefill"
+    _reported: dict[str, list[int]] = field(default_factory=dict)
+
+    def observe(self, raw: RawWindow, ready: Mapping[str, int | None]) -> Metrics:
+        """Read one window.
+
+        Args:
+            raw: The series.
+            ready: Instances that are ready by pool, where something other than the metrics knows.
+        """
+        problems = list(raw.problems)
+        if self.preset.frontend:
+            values = self._frontend(raw.groups["frontend"], problems)
+        else:
+            values = self._pools(raw.groups["prefill"], raw.groups["decode"], ready, problems)
+        for name, value in raw.own.items():
+            values[name] = value
+        for name, group in raw.groups.items():
+            if not group.instances:
+                problems.append(
+                    Problem(
+                        "no_series", f"no {name} instance reports {self.preset.running[0]}: see plan --check"
+                    )
+                )
+            problems.extend(
+                Problem(
+                    "not_a_number", f"{name} was reported as something that is no number: taken as unknown"
+                )
+                for name in sorted(group.invalid)
+            )
+        reporting = {name: len(group.instances) for name, group in raw.groups.items()}
+        return Metrics(values, tuple(problems), reporting)
+
+    def _frontend(self, group: SeriesWindow, problems: list[Problem]) -> dict[str, float | None]:
+        preset = self.preset
+        values = self._latencies(group, group, group)
+        values["duration_s_mean"] = _mean(group, preset.duration_s)
+        arrived = group.first(group.increases, preset.arrived)
+        values["requests"] = None if arrived is None else sum(arrived.values())
+        completed = group.first(group.increases, preset.completed)
+        values["completed"] = None if completed is None else sum(completed.values())
+        values["running_decode"] = _total(group.now, preset.running)
+        values["queued_prefill"] = _total(group.now, preset.waiting)
+        if group.resets:
+            problems.append(_restarted("frontend", group))
+            values["requests"] = None
+        if self._frozen("frontend", group, problems):
+            values["requests"] = None
+        return values
+
+    def _pools(
+        self,
+        prefill: SeriesWindow,
+        decode: SeriesWindow,
+        ready: Mapping[str, int | None],
+        problems: list[Problem],
+    ) -> dict[str, float | None]:
+        preset = self.preset
+        both = prefill.instances & decode.instances
+        if both:
+            shown = ", ".join(sorted(both)[:3])
+            problems.append(
+                Problem(
+                    "double_counted",
+                    f"{len(both)} instances are in both pools ({shown}): every request would count twice. "
+                    "Make prefill_pool and decode_pool tell them apart",
+                )
+            )
+            return {}
+        first = prefill if self.first_token == "prefill" else decode
+        values = self._latencies(prefill, decode, first)
+        if self.first_token == "decode" and values.get("ttft_ms_mean") is not None:
+            # The user waited for prefill first; a percentile of a sum cannot be had from two histograms.
+            before = _mean(prefill, preset.duration_s)
+            own_ms = values["ttft_ms_mean"]
+            values["ttft_ms_mean"] = None if before is None or own_ms is None else own_ms + 1000.0 * before
+            values["ttft_ms_p99"] = None
+        in_prefill, in_decode = _mean(prefill, preset.duration_s), _mean(decode, preset.duration_s)
+        # A request is in one pool, then in the other.
+        values["duration_s_mean"] = (
+            None if in_prefill is None or in_decode is None else in_prefill + in_decode
+        )
+        values["requests"] = _arrivals(prefill, preset)
+        completed = decode.first(decode.increases, preset.completed)
+        values["completed"] = None if completed is None else sum(completed.values())
+        for pool, group in (("prefill", prefill), ("decode", decode)):
+            values[f"running_{pool}"] = _total(group.now, preset.running)
+            values[f"queued_{pool}"] = _sum_of_all(group.now, preset.waiting)
+        usage = decode.first(decode.now, preset.kv_usage)
+        values["kv_usage"] = sum(usage.values()) / len(usage) if usage else None
+        if preset.prefix_hits is not None:
+            values["prefix_hit_rate"] = _mean(prefill, (preset.prefix_hits,))
+        elif (rates := prefill.first(prefill.now, preset.prefix_hit_gauge)) is not None:
+            values["prefix_hit_rate"] = sum(rates.values()) / len(rates)
+        for pool, group in (("prefill", prefill), ("decode", decode)):
+            if group.stale:
+                shown = ", ".join(sorted(group.stale)[:3])
+                problems.append(
+                    Problem(
+                        "scrapes_late",
+                        f"{len(group.stale)} {pool} instances were not read at the last attempt ({shown}): "
+                        "the load is at least what is shown",
+                    )
+                )
+        wrong = [
+            _incomplete("prefill", prefill, preset, problems),
+            self._silent("prefill", prefill, ready.get("prefill"), problems),
+            self._frozen("prefill", prefill, problems),
+        ]
+        self._silent("decode", decode, ready.get("decode"), problems)
+        if self._frozen("decode", decode, problems):
+            for name in ("osl_mean", "itl_ms_mean", "itl_ms_p99", "duration_s_mean", "completed"):
+                values[name] = None
+        if prefill.resets:
+            problems.append(_restarted("prefill", prefill))
+            wrong.append(True)
+        if decode.resets:
+            problems.append(_restarted("decode", decode))
+        requests = values["requests"]
+        if requests is not None and requests < 0:
+            if requests < -_SLACK:
+                problems.append(
+                    Problem(
+                        "inconsistent",
+                        f"arrivals came out as {requests:.1f}: instances were lost in the window",
+                    )
+                )
+                wrong.append(True)
+            values["requests"] = 0.0
+        reached_decode = _arrivals(decode, preset)
+        if values["requests"] == 0 and reached_decode is not None and reached_decode > _SLACK:
+            problems.append(
+                Problem(
+                    "inconsistent",
+                    f"prefill reports no requests but {reached_decode:.0f} reached decode: its metrics "
+                    "are not current",
+                )
+            )
+            wrong.append(True)
+        if any(wrong):
+            values["requests"] = None
+        return values
+
+    def _latencies(
+        self, prompts: SeriesWindow, outputs: SeriesWindow, first: SeriesWindow
+    ) -> dict[str, float | None]:
+        preset = self.preset
+        return {
+            "isl_mean": _mean(prompts, preset.isl),
+            "osl_mean": _mean(outputs, preset.osl),
+            "ttft_ms_mean": _mean(first, preset.ttft_ms),
+            "ttft_ms_p99": _p99(first, preset.ttft_ms),
+            "itl_ms_mean": _mean(outputs, preset.itl_ms),
+            "itl_ms_p99": _p99(outputs, preset.itl_ms),
+        }
+
+    def _silent(self, pool: str, group: SeriesWindow, ready: int | None, problems: list[Problem]) -> bool:
+        """Say whether instances that should report do not: what they did would be missing from the sum."""
+        completed = group.first(group.increases, self.preset.completed)
+        running = group.first(group.now, self.preset.running)
+        counting = min(len(completed or ()), len(running or ()) or len(completed or ()))
+        history = self._reported.setdefault(pool, [])
+        known = max(history, default=0)
+        history.append(len(group.instances))
+        del history[:-_MEMORY]
+        # An instance that has just become ready may not have been read yet: only those seen before count.
+        expected = known if ready is None else min(ready, known)
+        if ready is None:
+            # Nobody else knows the pool's size: an instance that went away took what it was doing along.
+            history[:] = history[-1:]
+        if counting >= expected:
+            return False
+        problems.append(
+            Problem(
+                "instances_silent",
+                f"{counting} of {expected} {pool} instances report: the others are not seen",
+            )
+        )
+        return True
+
+    def _frozen(self, pool: str, group: SeriesWindow, problems: list[Problem]) -> bool:
+        """Say whether instances claim to be busy while none of their counters moves."""
+        stuck = []
+        watched = self.preset.activity + self.preset.completed
+        for instance in group.instances:
+            grown = [
+                values[instance] for name in watched if instance in (values := group.increases.get(name, {}))
+            ]
+            if not grown or any(value > 0 for value in grown):
+                continue
+            busy = [
+                kind[name].get(instance, 0.0)
+                for kind in (group.before, group.now)
+                for name in self.preset.running
+                if name in kind
+            ]
+            if (busy and min(busy) > 0) or group.alive_cpu.get(instance) == 0.0:
+                stuck.append(instance)
+        if stuck:
+            shown = ", ".join(sorted(stuck)[:3])
+            problems.append(
+                Problem("frozen", f"{len(stuck)} {pool} instances report values that do not move ({shown})")
+            )
+        return bool(stuck)
+
+
+def _incomplete(pool: str, group: SeriesWindow, preset: Preset, problems: list[Problem]) -> bool:
+    """Say whether nothing is known of the window's start: the source itself has just begun."""
+    if (
+        group.first(group.now, preset.running) is None
+        or group.first(group.before, preset.running) is not None
+    ):
+        return False
+    problems.append(
+        Problem(
+            "window_incomplete",
+            f"no {pool} instance was read at the window's start: it is shorter than it should be",
+        )
+    )
+    return True
+
+
+def _restarted(pool: str, group: SeriesWindow) -> Problem:
+    shown = ", ".join(sorted(group.resets)[:3])
+    return Problem(
+        "counter_reset", f"counters of {len(group.resets)} {pool} instances fell ({shown}): restarted"
+    )
+
+
+def _total(kind: Mapping[str, ByInstance], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        if kind.get(name):
+            return sum(kind[name].values())
+    return None
+
+
+def _sum_of_all(kind: Mapping[str, ByInstance], names: tuple[str, ...]) -> float | None:
+    found = [sum(kind[name].values()) for name in names if kind.get(name)]
+    return sum(found) if found else None
+
+
+def _mean(group: SeriesWindow, means: tuple[Mean, ...]) -> float | None:
+    """Return the first mean that exists; over nothing it is unknown."""
+    for mean in means:
+        totals, counts = group.increases.get(mean.total), group.increases.get(mean.count)
+        if totals and counts:
+            shared = totals.keys() & counts.keys()
+            count = sum(counts[name] for name in shared)
+            return mean.scale * sum(totals[name] for name in shared) / count if count > 0 else None
+    return None
+
+
+def _p99(group: SeriesWindow, means: tuple[Mean, ...]) -> float | None:
+    for mean in means:
+        if mean.buckets is not None and group.buckets.get(mean.buckets):
+            value = bucket_quantile(0.99, group.buckets[mean.buckets])
+            return None if value is None else mean.scale * value
+    return None
+
+
+def _arrivals(group: SeriesWindow, preset: Preset) -> float | None:
+    """Completions plus the change of running and waiting: an overload shows before anything completes."""
+    completed = group.first(group.increases, preset.completed)
+    running = group.first(group.last, preset.running)
+    if completed is None or running is None:
+        return None
+    total = sum(completed.values())
+    for name in (*preset.running, *preset.waiting):
+        if name in group.last:
+            total += sum(group.last[name].values()) - sum(group.before.get(name, {}).values())
+    return total

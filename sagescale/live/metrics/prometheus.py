@@ -1,0 +1,234 @@
+"""Reads windows from a Prometheus server's HTTP API."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from sagescale.errors import InputError
+from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.metrics.promql import KIND_LABEL, duration, expand, group_matchers, window_query
+from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sagescale.live.config import LiveConfig
+    from sagescale.live.metrics.presets import Preset
+
+__all__ = ["PastWindow", "PrometheusReader", "Sample"]
+
+
+class Sample(NamedTuple):
+    """One series of an instant vector."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+class PastWindow(NamedTuple):
+    """The load of one window that is over, for a warm start; ``end_s`` is the server's time."""
+
+    end_s: float
+    requests: float | None
+    isl: float | None
+    osl: float | None
+
+
+class PrometheusReader:
+    """A ``WindowReader`` over one Prometheus server (or anything that speaks its API).
+
+    Windows end at the server's own present, so that a step of this machine's clock moves nothing.
+
+    Raises:
+        InputError: a secret or certificate cannot be read.
+    """
+
+    def __init__(self, live: LiveConfig) -> None:
+        assert live.prometheus_url is not None
+        self._live = live
+        self._url = live.prometheus_url.rstrip("/")
+        self._http = HttpClient(live, Credentials.of_metrics(live))
+
+    def describe(self) -> str:
+        """Say which server."""
+        return f"Prometheus at {self._url}"
+
+    def prime(self) -> None:
+        """Do nothing: the server remembers."""
+
+    def close(self) -> None:
+        """Close connections."""
+        self._http.close()
+
+    def read(self, preset: Preset, window_s: float) -> RawWindow:
+        """Read one window that ends now; one query a pool, so that all its series are of one instant."""
+        deadline = time.monotonic() + self._live.metrics_timeout_s
+        wall_window_s = window_s / self._live.time_scale
+        groups = {}
+        for group, matchers in group_matchers(self._live, preset).items():
+            query = window_query(preset, matchers, self._live.instance_label, wall_window_s)
+            groups[group] = _series(self.query(query, deadline), self._live.instance_label)
+        own: dict[str, float | None] = {}
+        problems: list[Problem] = []
+        for name, text in self._live.metric_queries.queries:
+            samples = self.query(expand(text, self._live, preset, wall_window_s), deadline)
+            if len(samples) > 1:
+                problems.append(
+                    Problem(
+                        "query_ambiguous", f"the query of {name} gives {len(samples)} numbers; expected one"
+                    )
+                )
+            value = samples[0].value if len(samples) == 1 else math.nan
+            own[name] = value if math.isfinite(value) else None
+        return RawWindow(window_s, groups, own, tuple(problems))
+
+    def query(self, query: str, deadline: float | None = None) -> list[Sample]:
+        """Evaluate an instant query at the server's present.
+
+        Raises:
+            HttpError: no usable answer in time.
+        """
+        timeout_s = self._live.metrics_timeout_s if deadline is None else deadline - time.monotonic()
+        result, kind = self._ask("query", {"query": query}, timeout_s)
+        if kind == "scalar" and isinstance(result, list) and len(result) == 2:
+            return [Sample({}, _number(result[1]))]
+        if kind != "vector" or not isinstance(result, list):
+            raise HttpError(f"{self._url}: the query gives a {kind}; expected numbers at one instant")
+        try:
+            return [Sample(item["metric"], _number(item["value"][1])) for item in result if "value" in item]
+        except (KeyError, TypeError, IndexError):
+            raise HttpError(f"{self._url}: the answer is not a Prometheus query result") from None
+
+    def now_s(self) -> float:
+        """Return the server's time.
+
+        Raises:
+            HttpError: it does not say.
+        """
+        answer = self.query("time()")
+        if not answer or not math.isfinite(answer[0].value):
+            raise HttpError(f"{self._url}: does not say what time it is")
+        return answer[0].value
+
+    def history(self, preset: Preset, window_s: float, windows: int) -> list[PastWindow]:
+        """Return the load of the last windows, oldest first, ending one window ago at the latest.
+
+        Raises:
+            HttpError: no usable answer.
+        """
+        wall_s = window_s / self._live.time_scale
+        end_s = self.now_s()
+        start_s = end_s - (windows - 1) * wall_s
+        matchers = group_matchers(self._live, preset)
+        arrivals = matchers.get("frontend", matchers.get("prefill", ""))
+        outputs = matchers.get("frontend", matchers.get("decode", ""))
+        window = duration(wall_s)
+
+        def grown(names: tuple[str, ...], where: str) -> str:
+            return " or ".join(f"sum(increase({name}{{{where}}}[{window}]))" for name in names)
+
+        def delta(names: tuple[str, ...]) -> str:
+            return "".join(
+                f" + (sum({name}{{{arrivals}}}) - sum({name}{{{arrivals}}} offset {window}) or vector(0))"
+                for name in names
+            )
+
+        requests = (
+            grown(preset.arrived, arrivals)
+            if preset.arrived
+            else f"({grown(preset.completed, arrivals)}){delta(preset.running)}{delta(preset.waiting[:1])}"
+        )
+        lengths = [
+            " or ".join(
+                f"(sum(increase({mean.total}{{{where}}}[{window}]))"
+                f" / sum(increase({mean.count}{{{where}}}[{window}])))"
+                for mean in means
+            )
+            for means, where in ((preset.isl, arrivals), (preset.osl, outputs))
+        ]
+        columns = [self._range(query, start_s, end_s, wall_s) for query in (requests, *lengths)]
+        found = []
+        for index in range(windows):
+            requests_seen, isl, osl = (column.get(index) for column in columns)
+            found.append(
+                PastWindow(
+                    start_s + index * wall_s,
+                    None if requests_seen is None else max(0.0, requests_seen),
+                    isl or None,
+                    osl or None,
+                )
+            )
+        known = next((index for index, past in enumerate(found) if past.requests is not None), len(found))
+        return found[known:]
+
+    def _range(self, query: str, start_s: float, end_s: float, step_s: float) -> dict[int, float]:
+        result, kind = self._ask(
+            "query_range",
+            {"query": query, "start": f"{start_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:.3f}"},
+            self._live.metrics_timeout_s,
+        )
+        if kind != "matrix" or not isinstance(result, list):
+            raise HttpError(f"{self._url}: the range query gives a {kind}; expected a matrix")
+        found: dict[int, float] = {}
+        for series in result:
+            for at, text in series.get("values", []):
+                value = _number(text)
+                if math.isfinite(value):
+                    found[round((float(at) - start_s) / step_s)] = value
+        return found
+
+    def _ask(self, path: str, form: dict[str, str], timeout_s: float) -> tuple[object, str]:
+        if timeout_s <= 0:
+            raise HttpError(f"{self._url}: no answer within {self._live.metrics_timeout_s:g} s")
+        reply = self._http.request("POST", f"{self._url}/api/v1/{path}", timeout_s=timeout_s, form=form)
+        try:
+            document = json.loads(reply.body)
+        except ValueError:
+            raise HttpError(f"{self._url}: the answer is not JSON; is this a Prometheus server?") from None
+        if not isinstance(document, dict) or document.get("status") != "success":
+            reason = document.get("error", "no status") if isinstance(document, dict) else "no status"
+            raise HttpError(f"{self._url}: the query failed: {reason}")
+        data = document.get("data")
+        if not isinstance(data, dict):
+            raise HttpError(f"{self._url}: the answer holds no data")
+        return data.get("result"), str(data.get("resultType"))
+
+
+def _number(text: object) -> float:
+    try:
+        return float(text)  # type: ignore[arg-type]  # whatever is no number raises
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
+    found = SeriesWindow()
+    fresh = set()
+    for labels, value in samples:
+        kind, _, name = labels.get(KIND_LABEL, "").partition(" ")
+        instance = labels.get(instance_label, "")
+        if math.isnan(value) or (kind != "bucket" and math.isinf(value)):
+            if name:
+                found.invalid.add(name)
+            continue
+        match kind:
+            case "increase":
+                found.increases.setdefault(name, {})[instance] = value
+            case "now" | "last" | "before":
+                getattr(found, kind).setdefault(name, {})[instance] = value
+            case "bucket":
+                found.buckets.setdefault(name, {})[_number(labels.get("le"))] = value
+            case "resets":
+                if value > 0:
+                    found.resets.add(instance)
+            case "fresh":
+                fresh.add(instance)
+            case "cpu":
+                found.alive_cpu[instance] = value
+            case _:
+                raise InputError(f"the server answered with a series that was not asked for: {dict(labels)}")
+    found.stale = found.instances - fresh
+    return found

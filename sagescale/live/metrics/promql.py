@@ -1,0 +1,116 @@
+"""Builds PromQL; everything that comes from a configuration is escaped or checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sagescale.live.config import LiveConfig
+    from sagescale.live.metrics.presets import Preset
+
+__all__ = ["GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers", "matcher", "window_query"]
+
+KIND_LABEL = "sagescale_series"
+"""The label that tells the parts of one big query apart."""
+
+GROUP_LABEL = "sagescale_instance"
+
+
+def matcher(label: str, operator: str, value: str) -> str:
+    """Write a label matcher with its value escaped."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{label}{operator}"{escaped}"'
+
+
+def duration(seconds: float) -> str:
+    """Write a duration, in whole milliseconds as PromQL has it."""
+    return f"{max(1, round(seconds * 1000))}ms"
+
+
+def _common(live: LiveConfig, preset: Preset) -> list[str]:
+    found = []
+    if preset.namespace_label is not None:
+        found.append(matcher(preset.namespace_label, "=", live.namespace))
+    if live.model_name is not None:
+        found.append(matcher(preset.model_label, "=", live.model_name))
+    if live.extra_matchers.strip():
+        found.append(live.extra_matchers.strip().strip(",{}"))
+    return found
+
+
+def group_matchers(live: LiveConfig, preset: Preset) -> dict[str, str]:
+    """Return the matchers of every group of instances that a preset reads."""
+    common = _common(live, preset)
+    if preset.frontend:
+        return {"frontend": ",".join(common)}
+    return {
+        "prefill": ",".join([matcher(live.pool_label, "=~", live.prefill_pool), *common]),
+        "decode": ",".join([matcher(live.pool_label, "=~", live.decode_pool), *common]),
+    }
+
+
+def _sum(inner: str, by: str, kind: str) -> str:
+    return f'label_replace(sum by ({by}) ({inner}), "{KIND_LABEL}", "{kind}", "", "")'
+
+
+def window_query(preset: Preset, matchers: str, instance_label: str, window_s: float) -> str:
+    """Write one query for every series of one group over one window, so that all are of one instant.
+
+    Each part carries its kind and metric in ``KIND_LABEL``.
+    """
+    window = duration(window_s)
+    by = instance_label
+    parts = [_sum(_growth(name, matchers, window), by, f"increase {name}") for name in preset.counters()]
+    for name in preset.gauges():
+        selector = f"{name}{{{matchers}}}"
+        # One scrape that fails makes a series vanish for that instant: half a window is patience enough.
+        parts.append(_sum(f"last_over_time({selector}[{duration(window_s / 2)}])", by, f"now {name}"))
+        parts.append(_sum(f"last_over_time({selector}[{window}])", by, f"last {name}"))
+        parts.append(_sum(f"{selector} offset {window}", by, f"before {name}"))
+    parts.extend(
+        _sum(_growth(name, matchers, window), "le", f"bucket {name}") for name in preset.histograms()
+    )
+    parts.extend(_sum(f"{name}{{{matchers}}}", by, f"fresh {name}") for name in preset.running)
+    parts.extend(
+        _sum(f"resets({name}{{{matchers}}}[{window}])", by, f"resets {name}") for name in preset.completed
+    )
+    cpu = f"process_cpu_seconds_total{{{_without_model(matchers, preset)}}}"
+    parts.append(_sum(f"increase({cpu}[{window}])", by, "cpu"))
+    return " or ".join(parts)
+
+
+def _growth(name: str, matchers: str, window: str) -> str:
+    """Write how much a counter grew between the samples that hold at the window's two ends.
+
+    ``increase`` extrapolates to the ends, which adds noise, and over a gap in the scrapes says too little.
+    It is used where a series has no sample at the start (it is new) or has fallen (it restarted).
+    """
+    series = f"{name}{{{matchers}}}"
+    grown = f"((last_over_time({series}[{window}]) - {series} offset {window}) >= 0)"
+    return f"({grown} or increase({series}[{window}]))"
+
+
+def _without_model(matchers: str, preset: Preset) -> str:
+    # Process metrics know nothing of models and namespaces.
+    labels = {preset.model_label, preset.namespace_label}
+    kept = [part for part in matchers.split(",") if part.partition("=")[0].strip() not in labels]
+    return ",".join(kept)
+
+
+def expand(query: str, live: LiveConfig, preset: Preset, window_s: float) -> str:
+    """Fill in the placeholders of an operator's own query."""
+    values: Mapping[str, str] = {
+        "$window": duration(window_s),
+        "$matchers": ",".join(_common(live, preset)),
+        "$namespace": _escaped(live.namespace),
+        "$model": _escaped(live.model_name or ""),
+    }
+    for name, value in values.items():
+        query = query.replace(name, value)
+    return query
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

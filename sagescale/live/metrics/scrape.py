@@ -1,0 +1,269 @@
+"""Reads windows from the instances' own metric pages, without a Prometheus server."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from sagescale.errors import InputError
+from sagescale.live.config import check_url
+from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sagescale.live.config import LiveConfig
+    from sagescale.live.metrics.presets import Preset
+
+__all__ = ["ScrapeReader", "parse_page"]
+
+_THREADS = 16
+_MAX_TARGETS = 4096
+
+Values = dict[tuple[str, str], float]
+"""Counters and gauges, by metric and instance."""
+
+Buckets = dict[tuple[str, str, float], float]
+"""Cumulative buckets, by metric, instance and upper edge."""
+
+
+@dataclass(slots=True)
+class _Page:
+    """What one group of instances said at one moment."""
+
+    values: Values = field(default_factory=dict)
+    buckets: Buckets = field(default_factory=dict)
+    invalid: set[str] = field(default_factory=set)
+
+    def update(self, other: _Page) -> None:
+        self.values |= other.values
+        self.buckets |= other.buckets
+        self.invalid |= other.invalid
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    group: str
+    url: str
+    instance: str
+
+
+def parse_page(
+    text: str, instance: str, instance_label: str, wanted: frozenset[str], labels: Mapping[str, str]
+) -> _Page:
+    """Read a metric page; series of one metric and instance are added up.
+
+    Args:
+        text: The page in Prometheus' text format.
+        instance: The instance, unless a sample says so itself (``instance_label``).
+        instance_label: Which label says so.
+        wanted: The metrics to keep.
+        labels: Values that a sample carrying these labels must have, e.g. the model's name.
+
+    Raises:
+        HttpError: the page is in no such format.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    page = _Page()
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name not in wanted:
+                    continue
+                if any(sample.labels.get(name, value) != value for name, value in labels.items()):
+                    continue
+                name = sample.labels.get(instance_label, instance)
+                value = float(sample.value)
+                if math.isnan(value) or math.isinf(value):
+                    page.invalid.add(sample.name)
+                elif "le" in sample.labels:
+                    edge = (sample.name, name, float(sample.labels["le"]))
+                    page.buckets[edge] = page.buckets.get(edge, 0.0) + value
+                else:
+                    key = (sample.name, name)
+                    page.values[key] = page.values.get(key, 0.0) + value
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        # The parser raises whatever its string handling raises.
+        raise HttpError(f"{instance}: its page is not in Prometheus' text format: {error}") from None
+    for name in page.invalid:
+        # A sum with a part missing is not the sum.
+        page.values = {key: value for key, value in page.values.items() if key[0] != name}
+    return page
+
+
+class ScrapeReader:
+    """A ``WindowReader`` that keeps the last look at every instance and takes the difference.
+
+    Raises:
+        InputError: a secret or certificate cannot be read.
+    """
+
+    def __init__(self, live: LiveConfig) -> None:
+        self._live = live
+        self._http = HttpClient(live, Credentials.of_metrics(live))
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
+        self._before: dict[str, _Page] | None = None
+        self._before_s = 0.0
+        self._wanted: frozenset[str] = frozenset()
+
+    def describe(self) -> str:
+        """Say how many instances, and which."""
+        live = self._live
+        if live.scrape_discovery_url is not None:
+            return f"instances listed at {live.scrape_discovery_url}"
+        return f"{len(live.scrape_prefill)} prefill and {len(live.scrape_decode)} decode instances"
+
+    def prime(self) -> None:
+        """Look once, so that the first window has a beginning."""
+        from sagescale.live.metrics.presets import PRESETS
+
+        try:
+            self._look(PRESETS[self._live.metrics_preset], [])
+        except HttpError:
+            return
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._http.close()
+
+    def read(self, preset: Preset, window_s: float) -> RawWindow:
+        """Read every instance and return what changed since the last look.
+
+        Raises:
+            HttpError: no instance at all could be read.
+        """
+        before, before_s = self._before, self._before_s
+        problems: list[Problem] = []
+        now = self._look(preset, problems)
+        groups = {
+            group: _difference(None if before is None else before.get(group), page, preset)
+            for group, page in now.items()
+        }
+        elapsed_s = (self._before_s - before_s) * self._live.time_scale if before is not None else window_s
+        return RawWindow(elapsed_s, groups, {}, tuple(problems))
+
+    def _look(self, preset: Preset, problems: list[Problem]) -> dict[str, _Page]:
+        live = self._live
+        deadline = time.monotonic() + live.metrics_timeout_s
+        if not self._wanted:
+            self._wanted = frozenset(
+                (*preset.counters(), *preset.gauges(), *preset.histograms(), "process_cpu_seconds_total")
+            )
+        groups = ("frontend",) if preset.frontend else ("prefill", "decode")
+        targets = self._targets(groups)
+        pages: dict[str, _Page] = {group: _Page() for group in groups}
+        answers = [self._pool.submit(self._fetch, target, preset, deadline) for target in targets]
+        failures = []
+        for target, answer in zip(targets, answers, strict=True):
+            try:
+                pages[target.group].update(answer.result(timeout=max(0.1, deadline - time.monotonic() + 1.0)))
+            except (HttpError, TimeoutError) as error:
+                failures.append(str(error) or f"{target.url}: no answer in time")
+        if failures and len(failures) == len(targets):
+            raise HttpError(failures[0])
+        if not targets:
+            raise HttpError("there are no instances to read metrics from")
+        problems.extend(Problem("instance_unreachable", text) for text in failures[:10])
+        self._before, self._before_s = pages, time.monotonic()
+        return pages
+
+    def _fetch(self, target: _Target, preset: Preset, deadline: float) -> _Page:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise HttpError(f"{target.url}: no answer within {self._live.metrics_timeout_s:g} s")
+        reply = self._http.get(target.url, timeout_s=left)
+        labels = {}
+        if self._live.model_name is not None:
+            labels[preset.model_label] = self._live.model_name
+        text = reply.body.decode("utf-8", "replace")
+        return parse_page(text, target.instance, self._live.instance_label, self._wanted, labels)
+
+    def _targets(self, groups: tuple[str, ...]) -> list[_Target]:
+        live = self._live
+        if groups == ("frontend",):
+            urls = (*live.scrape_prefill, *live.scrape_decode)
+            return [_Target("frontend", url, urlsplit(url).netloc) for url in dict.fromkeys(urls)]
+        found = [
+            _Target(group, url, _instance(url))
+            for group, urls in (("prefill", live.scrape_prefill), ("decode", live.scrape_decode))
+            for url in urls
+        ]
+        if live.scrape_discovery_url is not None:
+            found.extend(self._discover(live.scrape_discovery_url))
+        return found
+
+    def _discover(self, url: str) -> Iterable[_Target]:
+        live = self._live
+        reply = self._http.get(url, timeout_s=live.metrics_timeout_s)
+        try:
+            listed = json.loads(reply.body)
+            entries = [
+                (str(address), {str(key): str(value) for key, value in entry.get("labels", {}).items()})
+                for entry in listed
+                for address in entry["targets"]
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise HttpError(f"{url}: not in Prometheus' HTTP service discovery format") from None
+        if len(entries) > _MAX_TARGETS:
+            raise HttpError(f"{url}: lists {len(entries)} targets; expected at most {_MAX_TARGETS}")
+        for address, labels in entries:
+            scheme, path = labels.get("__scheme__", "http"), labels.get("__metrics_path__", "/metrics")
+            page = f"{scheme}://{address}{path}"
+            try:
+                check_url("a discovered target", page)
+            except InputError as error:
+                raise HttpError(str(error)) from None
+            value = labels.get(live.pool_label, address if live.pool_label == "instance" else "")
+            instance = labels.get(live.instance_label, _instance(page))
+            # Prometheus anchors its expressions at both ends; so are these.
+            for group, pattern in (("prefill", live.prefill_pool), ("decode", live.decode_pool)):
+                if re.fullmatch(pattern, value):
+                    yield _Target(group, page, instance)
+
+
+def _instance(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.netloc if parts.path in {"", "/", "/metrics"} else f"{parts.netloc}{parts.path}"
+
+
+def _difference(before: _Page | None, now: _Page, preset: Preset) -> SeriesWindow:
+    """Increases since the last look; what fell has restarted from zero."""
+    found = SeriesWindow(invalid=set(now.invalid))
+    gauges = frozenset(preset.gauges())
+    for (name, instance), value in now.values.items():
+        if name in gauges:
+            found.now.setdefault(name, {})[instance] = value
+            found.last.setdefault(name, {})[instance] = value
+            continue
+        if before is None:
+            continue
+        # An instance not seen before has counted since it started, which was in this window.
+        old = before.values.get((name, instance), 0.0)
+        if value < old and name in preset.completed:
+            found.resets.add(instance)
+        grown = value if value < old else value - old
+        if name == "process_cpu_seconds_total":
+            found.alive_cpu[instance] = grown
+        else:
+            found.increases.setdefault(name, {})[instance] = grown
+    if before is None:
+        return found
+    for (name, instance), value in before.values.items():
+        if name in gauges:
+            found.before.setdefault(name, {})[instance] = value
+            # What it was doing when it went is not known; nothing is added or taken for it.
+            found.last.setdefault(name, {}).setdefault(instance, value)
+    for (name, instance, edge), value in now.buckets.items():
+        old = before.buckets.get((name, instance, edge), 0.0)
+        pooled = found.buckets.setdefault(name, {})
+        pooled[edge] = pooled.get(edge, 0.0) + (value if value < old else value - old)
+    return found

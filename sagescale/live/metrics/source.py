@@ -1,0 +1,135 @@
+"""The metric source a configuration asks for: a reader and an observer, with one way to fail."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from sagescale.errors import SagescaleError
+from sagescale.live.metrics.observe import Metrics, Observer
+from sagescale.live.metrics.presets import PRESETS
+from sagescale.live.metrics.window import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Literal
+
+    from sagescale.live.config import LiveConfig
+    from sagescale.live.metrics.prometheus import PastWindow
+    from sagescale.live.metrics.window import WindowReader
+
+__all__ = ["MetricSource", "NoSource", "Source", "make_source"]
+
+logger = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where the loop's metrics come from."""
+
+    def describe(self) -> str:
+        """Say in a few words what it reads, without secrets."""
+
+    def prime(self) -> None:
+        """Get ready for the first window, which begins now."""
+
+    def collect(self, window_s: float, ready: Mapping[str, int | None]) -> tuple[Metrics, float]:
+        """Return what was measured in the window that ends now, and the window's true length in seconds.
+
+        It never raises for a source that fails: everything is then unknown, and a problem says why.
+        """
+
+    def history(self, window_s: float, windows: int) -> list[PastWindow]:
+        """Return the load of past windows, oldest first; none where the source keeps none."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class MetricSource:
+    """A source made of a reader of raw series and an observer that makes sense of them."""
+
+    def __init__(self, reader: WindowReader, observer: Observer) -> None:
+        self.reader = reader
+        self.observer = observer
+
+    def describe(self) -> str:
+        """Say what is read, under whose names."""
+        return f"{self.reader.describe()} ({self.observer.preset.name} names)"
+
+    def prime(self) -> None:
+        """Look once where the reader keeps no history."""
+        self.reader.prime()
+
+    def collect(self, window_s: float, ready: Mapping[str, int | None]) -> tuple[Metrics, float]:
+        """Read one window."""
+        try:
+            raw = self.reader.read(self.observer.preset, window_s)
+            return self.observer.observe(raw, ready), raw.window_s
+        except SagescaleError as error:
+            return _failed(str(error)), window_s
+        except Exception as error:
+            # What comes over the network is anybody's: no answer may end a loop that runs unattended.
+            logger.exception("the metric source failed in an unforeseen way")
+            return _failed(f"unforeseen: {type(error).__name__}: {error}"), window_s
+
+    def history(self, window_s: float, windows: int) -> list[PastWindow]:
+        """Return past windows from a reader that has them.
+
+        Raises:
+            SagescaleError: it has them but they cannot be read.
+        """
+        from sagescale.live.metrics.prometheus import PrometheusReader
+
+        if not isinstance(self.reader, PrometheusReader) or windows < 1:
+            return []
+        return self.reader.history(self.observer.preset, window_s, windows)
+
+    def close(self) -> None:
+        """Close the reader."""
+        self.reader.close()
+
+
+def _failed(text: str) -> Metrics:
+    return Metrics({}, (Problem("source_failed", text),), {})
+
+
+class NoSource:
+    """Nothing is configured to read from: everything is unknown, always."""
+
+    def describe(self) -> str:
+        """Say so."""
+        return "no metric source (prometheus_url, scrape_prefill and scrape_decode are not given)"
+
+    def prime(self) -> None:
+        """Do nothing."""
+
+    def collect(self, window_s: float, ready: Mapping[str, int | None]) -> tuple[Metrics, float]:
+        """Know nothing."""
+        del ready
+        return Metrics({}, (Problem("no_source", self.describe()),), {}), window_s
+
+    def history(self, window_s: float, windows: int) -> list[PastWindow]:
+        """Have none."""
+        del window_s, windows
+        return []
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def make_source(live: LiveConfig, first_token: Literal["prefill", "decode"]) -> Source:
+    """Build the source a configuration asks for; Prometheus before direct scraping.
+
+    Raises:
+        InputError: a secret or certificate cannot be read.
+    """
+    observer = Observer(PRESETS[live.metrics_preset], first_token)
+    if live.prometheus_url is not None:
+        from sagescale.live.metrics.prometheus import PrometheusReader
+
+        return MetricSource(PrometheusReader(live), observer)
+    if live.scrapes:
+        from sagescale.live.metrics.scrape import ScrapeReader
+
+        return MetricSource(ScrapeReader(live), observer)
+    return NoSource()

@@ -1,0 +1,123 @@
+"""One window of raw series, as any source gives them: increases, gauges and buckets by instance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sagescale.live.metrics.presets import Preset
+
+__all__ = ["Problem", "RawWindow", "SeriesWindow", "WindowReader", "bucket_quantile"]
+
+ByInstance = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with what a source said; ``code`` is stable, ``text`` is for people."""
+
+    code: str
+    text: str
+
+
+@dataclass(slots=True)
+class SeriesWindow:
+    """The series of one group of instances over a window. What is not there is unknown.
+
+    Attributes:
+        increases: How much each counter grew, by metric and instance.
+        now: Each gauge at the end, by metric and instance.
+        last: Its last value in the window, also of instances that have gone since.
+        before: Its value at the window's start.
+        buckets: Growth of each cumulative bucket, pooled: upper edge to count, by bucket series.
+        resets: Instances whose counters fell: they restarted.
+        invalid: Metrics that were reported as something that is no number.
+        stale: Instances whose last scrape failed: what they did since the one before is missing.
+        alive_cpu: CPU seconds each exporter used in the window, where it says.
+    """
+
+    increases: dict[str, ByInstance] = field(default_factory=dict)
+    now: dict[str, ByInstance] = field(default_factory=dict)
+    last: dict[str, ByInstance] = field(default_factory=dict)
+    before: dict[str, ByInstance] = field(default_factory=dict)
+    buckets: dict[str, dict[float, float]] = field(default_factory=dict)
+    resets: set[str] = field(default_factory=set)
+    invalid: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
+    alive_cpu: ByInstance = field(default_factory=dict)
+
+    @property
+    def instances(self) -> set[str]:
+        """The instances that report now."""
+        return {name for values in self.now.values() for name in values}
+
+    def first(self, kind: Mapping[str, ByInstance], names: tuple[str, ...]) -> ByInstance | None:
+        """Return the values of the first of several metrics that exists."""
+        return next((kind[name] for name in names if kind.get(name)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RawWindow:
+    """What a source saw of one window: ``prefill`` and ``decode``, or ``frontend`` alone.
+
+    ``own`` are the numbers of the operator's own queries, by observation field.
+    """
+
+    window_s: float
+    groups: Mapping[str, SeriesWindow]
+    own: Mapping[str, float | None]
+    problems: tuple[Problem, ...] = ()
+
+
+class WindowReader(Protocol):
+    """A place where metrics come from."""
+
+    def describe(self) -> str:
+        """Say in a few words what it reads, without secrets."""
+
+    def prime(self) -> None:
+        """Look once, so that the first window has a beginning; failures are left to ``read``."""
+
+    def read(self, preset: Preset, window_s: float) -> RawWindow:
+        """Read the window that ends now.
+
+        Raises:
+            SagescaleError: nothing could be read; the message says why.
+        """
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+def bucket_quantile(q: float, buckets: Mapping[float, float]) -> float | None:
+    """Return a quantile of a histogram, interpolated linearly inside its bucket (``histogram_quantile``).
+
+    Args:
+        q: Between 0 and 1.
+        buckets: Upper edge to cumulative count; the last edge is infinite.
+
+    Returns:
+        ``None`` for an empty histogram; the highest finite edge where the quantile lies beyond it.
+    """
+    edges = sorted(edge for edge in buckets if not math.isnan(edge))
+    if len(edges) < 2 or edges[-1] != math.inf:
+        return None
+    # Extrapolated increases need not be monotone: a cumulative count is.
+    counts: list[float] = []
+    for edge in edges:
+        counts.append(max(buckets[edge], counts[-1] if counts else 0.0))
+    if not counts[-1] > 0:
+        return None
+    rank = q * counts[-1]
+    index = next(position for position, count in enumerate(counts) if count >= rank)
+    if index == len(edges) - 1:
+        return edges[-2]
+    low_edge = edges[index - 1] if index else min(0.0, edges[0])
+    low_count = counts[index - 1] if index else 0.0
+    inside = counts[index] - low_count
+    share = (rank - low_count) / inside if inside > 0 else 1.0
+    return low_edge + (edges[index] - low_edge) * share

@@ -1,0 +1,157 @@
+"""Puts the live loop together from a configuration, runs it, and ends it cleanly."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError
+from sagescale.live.actuators.make import make_actuator
+from sagescale.live.clock import SystemClock, stopping_on_signals
+from sagescale.live.doctor import check
+from sagescale.live.journal import Journal
+from sagescale.live.lock import TargetLock
+from sagescale.live.loop import ControlLoop
+from sagescale.live.metrics.source import make_source
+from sagescale.live.tick_text import tick_text
+from sagescale.live.watchers import JsonLines, PlainLines, Screen
+
+if TYPE_CHECKING:
+    from sagescale.live.actuators.protocol import Actuator
+    from sagescale.live.loop import Watcher
+    from sagescale.live.setup import LiveSetup
+    from sagescale.planner import AutoscalerConfig
+
+__all__ = ["PlanOptions", "run_check", "run_plan"]
+
+_SECONDS_A_DAY = 86400.0
+_STANDBY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the command line adds to the configuration."""
+
+    dry_run: bool = False
+    once: bool = False
+    standby: bool = False
+    ticks: int | None = None
+    log: str | None = None
+
+
+def run_check(setup: LiveSetup) -> int:
+    """Print what a look at everything finds; return the exit code."""
+    live = setup.live
+    source, actuator = make_source(live, setup.simulator.first_token), make_actuator(live)
+    window_s = float(setup.config.adjustment_interval_sec)
+    if live.prometheus_url is None and live.scrapes:
+        print(f"looking twice, {window_s / live.time_scale:g} s apart", file=sys.stderr)
+        source.prime()
+        clock = SystemClock()
+        clock.wait_until(clock.monotonic_s() + window_s / live.time_scale)
+    try:
+        findings = check(source, actuator, window_s)
+    finally:
+        source.close()
+        actuator.close()
+    for finding in findings:
+        print(f"{finding.level:<5} {finding.what}" + (f"\n      -> {finding.fix}" if finding.fix else ""))
+    bad = sum(finding.level == "bad" for finding in findings)
+    print(f"\n{bad} to fix" if bad else "\nall there")
+    return 1 if bad else 0
+
+
+def run_plan(setup: LiveSetup, options: PlanOptions) -> None:
+    """Run the loop until SIGTERM, SIGINT, or for as many ticks as wished.
+
+    Raises:
+        InputError: something in the configuration cannot be used.
+        SagescaleError: another planner scales this target.
+    """
+    live, config = setup.live, setup.config
+    if options.log not in {None, "screen", "plain", "json"}:
+        raise InputError(f"--log {options.log}: expected screen, plain or json")
+    if options.dry_run:
+        config = dataclasses.replace(config, no_operation=True)
+    dry = config.no_operation or live.actuator == "none"
+    actuator = make_actuator(live)
+    clock = SystemClock()
+    lock = TargetLock(actuator.target, live.lock_dir)
+    with stopping_on_signals(clock.stop):
+        _plan(setup, config, options, actuator, clock, lock, dry=dry)
+
+
+def _plan(
+    setup: LiveSetup,
+    config: AutoscalerConfig,
+    options: PlanOptions,
+    actuator: Actuator,
+    clock: SystemClock,
+    lock: TargetLock,
+    *,
+    dry: bool,
+) -> None:
+    live = setup.live
+    if not dry and not _take(lock, clock, standby=options.standby):
+        return
+    with lock:
+        # A rehearsal does not mix its decisions with those of the planner that acts.
+        path: Path | str = Path(live.journal)
+        if dry:
+            path = ":memory:" if options.once else Path(f"{live.journal}.dry-run")
+        target = "a dry run" if dry else actuator.target
+        journal = Journal(path, target, live.journal_retention_days * _SECONDS_A_DAY)
+        source = make_source(live, setup.simulator.first_token)
+        heading = f"{source.describe()} -> {actuator.target}" + (" (dry run)" if dry else "")
+        watchers, screen = _watchers(setup, options, journal, heading, dry=dry)
+        loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers)
+        try:
+            if options.once:
+                print(tick_text(loop.run_once(), heading=heading), end="")
+            else:
+                loop.run(ticks=options.ticks)
+        finally:
+            if screen is not None:
+                screen.close()
+
+
+def _take(lock: TargetLock, clock: SystemClock, *, standby: bool) -> bool:
+    """Take the lock, waiting for it if wished; say whether it was got."""
+    if not standby:
+        lock.acquire_or_refuse()
+        return True
+    told = False
+    while not lock.acquire():
+        if not told:
+            print(f"standing by: another planner is scaling {lock.target}", file=sys.stderr)
+            told = True
+        if clock.wait_until(clock.monotonic_s() + _STANDBY_S):
+            return False
+    return True
+
+
+def _watchers(
+    setup: LiveSetup, options: PlanOptions, journal: Journal, heading: str, *, dry: bool
+) -> tuple[tuple[Watcher, ...], Screen | None]:
+    if options.once:
+        return (), None
+    watchers: list[Watcher] = []
+    screen = None
+    log = options.log or ("screen" if sys.stdout.isatty() else "plain")
+    if log == "screen":
+        from rich.console import Console
+
+        screen = Screen(Console(), heading)
+        watchers.append(screen)
+    else:
+        watchers.append(JsonLines() if log == "json" else PlainLines())
+    if setup.live.exporter_port:
+        from sagescale.live.exporter import Exporter
+
+        exporter = Exporter(setup.config, journal, dry_run=dry)
+        exporter.serve(setup.live.exporter_address, setup.live.exporter_port)
+        watchers.append(exporter)
+    return tuple(watchers), screen

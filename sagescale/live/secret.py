@@ -1,0 +1,62 @@
+"""Secrets come from a file or the environment, and never print."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sagescale.errors import InputError
+
+__all__ = ["Secret", "read_secret"]
+
+
+class Secret:
+    """A text that shows as ``***`` wherever it is printed, logged or formatted."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text, for the one place that sends it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not written anywhere")
+
+
+def read_secret(key: str, file: str | None, env: str | None) -> Secret | None:
+    """Read the secret that ``key_file`` or ``key_env`` names; ``None`` where neither is given.
+
+    The file is read on every call, so that a rotated token is picked up.
+
+    Raises:
+        InputError: both are given, or the one given holds nothing; the text itself is never in the message.
+    """
+    if file is not None and env is not None:
+        raise InputError(f"{key}_file and {key}_env are both given; expected one of them")
+    if env is not None:
+        text = os.environ.get(env, "").strip()
+        if not text:
+            raise InputError(f"{key}_env is {env}, which is not set; expected it in the environment")
+        return Secret(text)
+    if file is None:
+        return None
+    try:
+        text = Path(file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(f"{key}_file: {file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{key}_file: {file}: not UTF-8 text; expected the secret alone") from None
+    if not text or "\n" in text:
+        raise InputError(f"{key}_file: {file}: expected one line with the secret")
+    return Secret(text)

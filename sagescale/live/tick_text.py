@@ -1,0 +1,128 @@
+"""One tick in one screen, for a person: what was seen, what is expected, what is done, and why."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sagescale.live.journal import TickRecord
+    from sagescale.planner import PoolCounts
+
+__all__ = ["log_fields", "tick_text", "time_text"]
+
+_WIDTH = 100
+_MOST_REASONS = 12
+
+
+def time_text(time_s: float) -> str:
+    """Write a time in the local zone, to the second."""
+    return datetime.fromtimestamp(time_s).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def tick_text(record: TickRecord, *, heading: str = "") -> str:
+    """Write a tick in about twenty lines."""
+    seen, decision, settings = record.observation, record.decision, record.settings
+    forecast, corrections = decision["forecast"], decision["corrections"]
+    lines = [f"sagescale  {time_text(record.time_s)}" + (f"  {heading}" if heading else ""), ""]
+    lines.append(f"SAW       the last {seen.window_s:.0f} s")
+    lines.append(
+        "  requests {}   isl {}   osl {}   duration {}".format(
+            _number(seen.requests),
+            _number(seen.isl_mean),
+            _number(seen.osl_mean),
+            _number(seen.duration_s_mean, " s"),
+        )
+    )
+    lines.append(
+        "  TTFT {} (p99 {}, target {:g} ms)   ITL {} (p99 {}, target {:g} ms)".format(
+            _number(seen.ttft_ms_mean, " ms"),
+            _number(seen.ttft_ms_p99, " ms"),
+            settings["target_ttft_ms"],
+            _number(seen.itl_ms_mean, " ms", 2),
+            _number(seen.itl_ms_p99, " ms", 2),
+            settings["target_itl_ms"],
+        )
+    )
+    lines.append(_pool("prefill", seen.prefill, seen.queued_prefill, seen.running_prefill))
+    usage = "" if seen.kv_usage is None else f"   KV {100 * seen.kv_usage:.0f} %"
+    lines.append(_pool("decode", seen.decode, seen.queued_decode, seen.running_decode) + usage)
+    lines.extend(_clip(f"  ! {problem.text}") for problem in record.problems[:4])
+    lines += [
+        "",
+        f"FORECAST  the next {settings['adjustment_interval_sec']} s, {settings['load_predictor_type']}",
+    ]
+    lines.append(
+        "  requests {}   isl {}   osl {}   corrections: prefill {:.3f}, decode {:.3f}".format(
+            _number(forecast["requests"]),
+            _number(forecast["isl"]),
+            _number(forecast["osl"]),
+            corrections["prefill"],
+            corrections["decode"],
+        )
+    )
+    doing = "DO" if record.acted else "WOULD DO"
+    gpus = _gpus(record.goal._asdict(), settings)
+    raw = decision["raw"]
+    asked = f"{settings['policy']} policy asked for prefill {raw['prefill']}, decode {raw['decode']}"
+    lines += ["", f"{doing:<9} {asked}"]
+    for pool in ("prefill", "decode"):
+        now, then = getattr(record.current, pool), getattr(record.goal, pool)
+        change = "stays" if now == then else f"{then - now:+d}"
+        low, high = settings[f"min_{pool}_instances"], settings[f"max_{pool}_instances"]
+        lines.append(f"  {pool:<8} {now} -> {then}   {change:<6} (limits {low} to {high})")
+    lines.append(f"  GPUs {gpus} of a budget of {settings['max_gpu_budget']}")
+    lines += ["", "WHY"]
+    reasons = [(item["code"], item["text"]) for item in decision["reasons"]]
+    reasons += [(note.code, note.text) for note in record.notes]
+    lines.extend(_clip(f"  {code}: {text}") for code, text in reasons[:_MOST_REASONS])
+    if len(reasons) > _MOST_REASONS:
+        lines.append(f"  ... and {len(reasons) - _MOST_REASONS} more")
+    return "\n".join(lines) + "\n"
+
+
+def log_fields(record: TickRecord) -> dict[str, Any]:
+    """Return a tick's essentials for one log line."""
+    seen = record.observation
+    return {
+        "time": time_text(record.time_s),
+        "requests": seen.requests,
+        "isl": seen.isl_mean,
+        "osl": seen.osl_mean,
+        "ttft_ms": seen.ttft_ms_mean,
+        "itl_ms": seen.itl_ms_mean,
+        "prefill": {"now": record.current.prefill, "goal": record.goal.prefill},
+        "decode": {"now": record.current.decode, "goal": record.goal.decode},
+        "acted": record.acted,
+        "problems": [problem.code for problem in record.problems],
+        "reasons": [item["code"] for item in record.decision["reasons"]]
+        + [note.code for note in record.notes],
+    }
+
+
+def _pool(name: str, counts: PoolCounts, queued: float | None, running: float | None) -> str:
+    states = [f"{counts.ready} ready"]
+    states += [
+        f"{getattr(counts, state)} {state}"
+        for state in ("starting", "draining", "waiting")
+        if getattr(counts, state)
+    ]
+    return f"  {name:<8} {', '.join(states)}   running {_number(running)}   queued {_number(queued)}"
+
+
+def _gpus(sizes: Mapping[str, int], settings: Mapping[str, Any]) -> int:
+    return sum(size * int(settings[f"{pool}_gpus_per_instance"]) for pool, size in sizes.items())
+
+
+def _number(value: float | None, unit: str = "", digits: int = 1) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.{digits}f}{unit}" if value % 1 else f"{value:.0f}{unit}"
+
+
+def _clip(text: str) -> str:
+    # Texts may quote labels, which are anybody's: nothing in them reaches the terminal as a command.
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= 2 * _WIDTH else text[: 2 * _WIDTH - 3] + "..."

@@ -1,0 +1,102 @@
+"""Those who show what the loop does: log lines for machines or people, and a live screen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from sagescale.live.tick_text import log_fields, tick_text, time_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sagescale.live.actuators.protocol import PoolStates
+    from sagescale.live.journal import Event, TickRecord
+    from sagescale.planner import Decision
+
+__all__ = ["JsonLines", "PlainLines", "Screen"]
+
+_QUIET = frozenset({"started", "stopped", "resumed", "warm_start", "order"})
+
+
+class PlainLines:
+    """One line a tick and an event, in plain text."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
+        """Print a tick."""
+        del decision, states
+        fields = log_fields(record)
+        seen = ", ".join(
+            f"{name}={'unknown' if fields[name] is None else f'{fields[name]:.1f}'}"
+            for name in ("requests", "isl", "osl", "ttft_ms", "itl_ms")
+        )
+        why = ",".join(dict.fromkeys([*fields["reasons"], *fields["problems"]]))
+        self._say(
+            f"{fields['time']} prefill {record.current.prefill} -> {record.goal.prefill}, decode "
+            f"{record.current.decode} -> {record.goal.decode} [{why}] {seen}"
+        )
+
+    def happened(self, event: Event) -> None:
+        """Print an event."""
+        level = "" if event.kind in _QUIET else "WARNING "
+        self._say(f"{time_text(event.time_s)} {level}{event.kind}: {event.text}")
+
+    def _say(self, line: str) -> None:
+        print(
+            "".join(letter if letter.isprintable() else "?" for letter in line), file=self._stream, flush=True
+        )
+
+
+class JsonLines:
+    """One JSON object a tick and an event, for log collectors."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
+        """Print a tick."""
+        del decision, states
+        print(json.dumps({"kind": "tick", **log_fields(record)}), file=self._stream, flush=True)
+
+    def happened(self, event: Event) -> None:
+        """Print an event."""
+        line = {"kind": event.kind, "time": time_text(event.time_s), "text": event.text, **event.detail}
+        print(json.dumps(line), file=self._stream, flush=True)
+
+
+class Screen:
+    """The last tick and the last few events, redrawn in place on a terminal."""
+
+    def __init__(self, console: Console, heading: str) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
+        self._heading = heading
+        self._events: list[str] = []
+        self._tick = "waiting for the first tick\n"
+        self._live = Live(Text(self._tick), console=console, auto_refresh=False, transient=False)
+        self._live.start()
+
+    def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
+        """Redraw with a tick."""
+        del decision, states
+        self._tick = tick_text(record, heading=self._heading)
+        self._draw()
+
+    def happened(self, event: Event) -> None:
+        """Redraw with an event."""
+        self._events = [*self._events[-5:], f"{time_text(event.time_s)} {event.kind}: {event.text}"]
+        self._draw()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._live.stop()
+
+    def _draw(self) -> None:
+        from rich.text import Text
+
+        self._live.update(Text(self._tick + "\n" + "\n".join(self._events)), refresh=True)

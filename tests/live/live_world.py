@@ -1,0 +1,182 @@
+"""A made-up cluster, source, actuator and clock: the live loop in virtual time, without sleeps or sockets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sagescale.live.actuators.protocol import ActuatorError, PoolStates
+from sagescale.live.config import LiveConfig
+from sagescale.live.journal import Journal
+from sagescale.live.loop import ControlLoop
+from sagescale.live.metrics.observe import Metrics
+from sagescale.live.metrics.window import Problem
+from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
+from sagescale.planner.initial import initial_targets
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "planner"))
+from planner_world import RoundNumbers
+
+ONE_GPU = {"prefill_gpus_per_instance": 1, "decode_gpus_per_instance": 1}
+
+
+class VirtualClock:
+    """Time passes only when somebody waits; ``every`` is called with each moment reached."""
+
+    def __init__(self, wall_s: float = 1_000_000.0) -> None:
+        self.now = 1000.0
+        self.offset = wall_s - self.now
+        self.stopped = False
+        self.on_wait = None
+
+    def monotonic_s(self) -> float:
+        return self.now
+
+    def wall_s(self) -> float:
+        return self.now + self.offset
+
+    def wait_until(self, monotonic_s: float) -> bool:
+        self.now = max(self.now, monotonic_s)
+        if self.on_wait is not None:
+            self.on_wait(self.now)
+        return self.stopped
+
+
+class Pools:
+    """Two pools that take ``startup_s`` to start and ``drain_s`` to drain, and an actuator of them."""
+
+    target = "made-up pools"
+
+    def __init__(self, clock, prefill=2, decode=2, startup_s=60.0, drain_s=30.0) -> None:
+        self.clock = clock
+        self.startup_s, self.drain_s = startup_s, drain_s
+        self.pools = [[0.0] * prefill, [0.0] * decode]  # when each is ready
+        self.leaving = [[], []]  # until when each holds its GPUs
+        self.orders = []
+        self.fail_orders = self.fail_states = False
+        self.knows = True
+        self.most_gpus = 0
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(*(len(pool) for pool in self.pools))
+
+    def states(self):
+        if self.fail_states:
+            raise ActuatorError("the pools cannot be seen")
+        return self.look() if self.knows else None
+
+    def look(self) -> PoolStates:
+        now = self.clock.now
+        counts = []
+        for pool, leaving in zip(self.pools, self.leaving, strict=True):
+            leaving[:] = [until for until in leaving if until > now]
+            ready = sum(at <= now for at in pool)
+            counts.append(PoolCounts(ready, len(pool) - ready, len(leaving)))
+        self.most_gpus = max(self.most_gpus, sum(c.ready + c.starting + c.draining for c in counts))
+        return PoolStates(*counts)
+
+    def carry_out(self, order) -> None:
+        if self.fail_orders:
+            raise ActuatorError("the pools do not answer")
+        self.orders.append(order)
+        self.set(order.sizes)
+
+    def set(self, sizes) -> None:
+        now = self.clock.now
+        for pool, leaving, size in zip(self.pools, self.leaving, sizes, strict=True):
+            while len(pool) > size:
+                if pool.pop() <= now:
+                    leaving.append(now + self.drain_s)
+            pool.extend([now + self.startup_s] * (size - len(pool)))
+        self.look()
+
+    def close(self) -> None:
+        pass
+
+
+class Load:
+    """A source that reports the load it is told to, or fails as it is told to."""
+
+    def __init__(self, requests=600.0, isl=1000.0, osl=200.0) -> None:
+        self.requests, self.isl, self.osl = requests, isl, osl
+        self.broken = ""
+        self.past = []
+        self.reads = 0
+
+    def describe(self) -> str:
+        return "a made-up source"
+
+    def prime(self) -> None:
+        pass
+
+    def collect(self, window_s, ready):
+        self.reads += 1
+        self.ready = ready
+        if self.broken:
+            return Metrics({}, (Problem("source_failed", self.broken),), {}), window_s
+        values = {
+            "requests": self.requests,
+            "isl_mean": self.isl if self.requests else None,
+            "osl_mean": self.osl if self.requests else None,
+            "completed": self.requests,
+        }
+        return Metrics(values, (), {"prefill": 2, "decode": 2}), window_s
+
+    def history(self, window_s, windows):
+        return self.past[-windows:] if windows else []
+
+    def close(self) -> None:
+        pass
+
+
+class Log:
+    """Keeps everything it is told."""
+
+    def __init__(self) -> None:
+        self.records, self.events, self.decisions = [], [], []
+
+    def ticked(self, record, decision, states) -> None:
+        self.records.append(record)
+        self.decisions.append(decision)
+
+    def happened(self, event) -> None:
+        self.events.append(event)
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+
+class LiveWorld:
+    """Everything a loop needs, with handles on it; ``run`` ticks so many times."""
+
+    def __init__(self, path=":memory:", clock=None, pools=None, live=None, **config) -> None:
+        self.clock = clock or VirtualClock()
+        self.config = AutoscalerConfig(**(ONE_GPU | config))
+        self.live = LiveConfig(**({"actuator": "export", "lock_dir": "/tmp"} | (live or {})))
+        self.pools = pools or Pools(self.clock)
+        self.load = Load()
+        self.log = Log()
+        self.path = path
+        self.loop = self.new_loop()
+
+    def new_loop(self) -> ControlLoop:
+        self.journal = Journal(self.path, self.pools.target, self.live.journal_retention_days * 86400)
+        return ControlLoop(
+            self.config,
+            self.live,
+            RoundNumbers(),
+            self.load,
+            self.pools,
+            self.journal,
+            self.clock,
+            (self.log,),
+        )
+
+    def wanted(self, requests: float) -> Sizes:
+        return initial_targets(self.config, RoundNumbers(), requests, self.load.isl, self.load.osl)
+
+    def ticks(self, count: int, start: int = 1) -> None:
+        for number in range(start, start + count):
+            self.loop._wait_for(number)
+            self.loop.tick(number)

@@ -1,0 +1,277 @@
+"""Actuators: each does what it is told once, within its time, and says so when it cannot."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from live_server import serving
+from sagescale.errors import InputError
+from sagescale.live.actuators.callback import CallbackActuator, load_callback
+from sagescale.live.actuators.command import CommandActuator
+from sagescale.live.actuators.kubernetes import KubernetesActuator, Workload
+from sagescale.live.actuators.protocol import ActuatorError, Order, PoolStates, pool_states
+from sagescale.live.actuators.webhook import WebhookActuator, signature, signature_holds
+from sagescale.live.config import LiveConfig
+from sagescale.live.mover import next_sizes
+from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
+
+ORDER = Order("key-1", Sizes(3, 4), Sizes(2, 5), {"reasons": []})
+
+
+def python(text):
+    return [sys.executable, "-c", text]
+
+
+# --- the order of moves under a budget --------------------------------------------------------------
+
+counts = st.builds(PoolCounts, st.integers(0, 8), st.integers(0, 4), st.integers(0, 4), st.integers(0, 3))
+
+
+@given(counts, counts, st.integers(0, 12), st.integers(0, 12), st.integers(1, 4), st.integers(8, 40))
+def test_no_move_passes_the_budget_or_its_goal(prefill, decode, to_prefill, to_decode, prefill_gpus, budget):
+    config = AutoscalerConfig(
+        prefill_gpus_per_instance=prefill_gpus, decode_gpus_per_instance=1, max_gpu_budget=budget,
+        max_prefill_instances=12, max_decode_instances=12,
+    )  # fmt: skip
+    goal, states = Sizes(to_prefill, to_decode), PoolStates(prefill, decode)
+    found = next_sizes(goal, states, config)
+
+    def gpus(p, d):
+        return p * prefill_gpus + d
+
+    held = gpus(*(c.ready + c.starting + c.draining + c.waiting for c in (prefill, decode)))
+    grown = gpus(*(max(0, to - at) for to, at in zip(found, states.asked, strict=True)))
+    assert grown == 0 or held + grown <= budget
+    for to, at, want in zip(found, states.asked, goal, strict=True):
+        assert min(at, want) <= to <= max(at, want)
+        assert to <= want
+
+
+# --- command ----------------------------------------------------------------------------------------
+
+
+def test_a_command_gets_the_order_on_standard_input(tmp_path):
+    out = tmp_path / "order.json"
+    text = f"import sys; open({str(out)!r}, 'w').write(sys.stdin.read())"
+    CommandActuator(python(text), (), 10.0).carry_out(ORDER)
+    assert json.loads(out.read_text())["targets"] == {"prefill": 3, "decode": 4}
+
+
+def test_a_command_that_fails_or_hangs_is_reported_in_time():
+    with pytest.raises(ActuatorError, match="exit code 3: no quota"):
+        CommandActuator(
+            python("import sys; sys.exit(print('no quota', file=sys.stderr) or 3)"), (), 10.0
+        ).carry_out(ORDER)
+    began = time.monotonic()
+    with pytest.raises(ActuatorError, match="killed"):
+        CommandActuator(python("import time; time.sleep(60)"), (), 0.3).carry_out(ORDER)
+    assert time.monotonic() - began < 5
+
+
+def test_a_state_command_says_what_there_is():
+    state = {"prefill": {"ready": 2, "starting": 1}, "decode": {"ready": 3}}
+    found = CommandActuator(["true"], python(f"print({json.dumps(state)!r})"), 10.0).states()
+    assert found == PoolStates(PoolCounts(2, 1), PoolCounts(3))
+    with pytest.raises(ActuatorError, match="not JSON"):
+        CommandActuator(["true"], ["echo", "hello"], 10.0).states()
+    assert CommandActuator(["true"], (), 10.0).states() is None
+
+
+def test_a_missing_program_is_refused_at_the_start():
+    with pytest.raises(InputError, match="no-such-program"):
+        CommandActuator(["no-such-program"], (), 1.0)
+
+
+@pytest.mark.parametrize(
+    "document", [None, [], {}, {"prefill": {"ready": 1}}, {"prefill": {"ready": -1}, "decode": {"ready": 1}},
+                 {"prefill": {"ready": True}, "decode": {"ready": 1}},
+                 {"prefill": {"ready": "2"}, "decode": {"ready": 1}}]
+)  # fmt: skip
+def test_a_state_that_is_none_is_refused(document):
+    with pytest.raises(ActuatorError):
+        pool_states(document, "here")
+
+
+# --- webhook ----------------------------------------------------------------------------------------
+
+
+def webhook(server, tmp_path, **keys):
+    (tmp_path / "key").write_text("shh")
+    live = LiveConfig(
+        actuator="webhook", webhook_url=f"{server.url}/hook", webhook_secret_file=str(tmp_path / "key"),
+        webhook_state_url=f"{server.url}/state", **keys,
+    )  # fmt: skip
+    return WebhookActuator(live, sleep=lambda _: None)
+
+
+def test_a_post_is_signed_and_the_signature_covers_time_and_body(tmp_path):
+    with serving() as server:
+        server.answers["/hook"] = (200, b"", {})
+        actuator = webhook(server, tmp_path)
+        actuator.carry_out(ORDER)
+        actuator.close()
+        headers, body = server.asked[0]["headers"], server.asked[0]["body"]
+        at, given = headers["X-Sagescale-Timestamp"], headers["X-Sagescale-Signature"]
+        now_s = float(at)
+        assert signature_holds("shh", at, body, given, now_s=now_s, age_s=60)
+        assert not signature_holds("other", at, body, given, now_s=now_s, age_s=60)
+        assert not signature_holds("shh", at, body + b" ", given, now_s=now_s, age_s=60)
+        assert not signature_holds("shh", f"{now_s + 1}", body, given, now_s=now_s, age_s=60)
+        assert not signature_holds("shh", at, body, given, now_s=now_s + 120, age_s=60)
+        assert not signature_holds("shh", "x", body, signature("shh", "x", body), now_s=now_s, age_s=60)
+        assert b"shh" not in body
+
+
+def test_a_post_is_tried_again_under_one_key(tmp_path):
+    with serving() as server:
+        server.answers["/hook"] = lambda request: (503 if len(server.asked) < 3 else 200, b"", {})
+        actuator = webhook(server, tmp_path)
+        actuator.carry_out(ORDER)
+        actuator.close()
+        assert [asked["headers"]["Idempotency-Key"] for asked in server.asked] == ["key-1"] * 3
+
+
+def test_a_refusal_is_final_and_a_dead_receiver_is_given_up(tmp_path):
+    with serving() as server:
+        server.answers["/hook"] = (403, b"who are you", {})
+        actuator = webhook(server, tmp_path)
+        with pytest.raises(ActuatorError, match="403"):
+            actuator.carry_out(ORDER)
+        assert len(server.asked) == 1
+        server.answers["/hook"] = (500, b"", {})
+        with pytest.raises(ActuatorError, match="500"):
+            actuator.carry_out(ORDER)
+        assert len(server.asked) == 4
+        actuator.close()
+
+
+def test_the_state_is_read_over_http(tmp_path):
+    with serving() as server:
+        server.answers["/state"] = (200, {"prefill": {"ready": 1}, "decode": {"ready": 2, "draining": 1}}, {})
+        actuator = webhook(server, tmp_path)
+        assert actuator.states() == PoolStates(PoolCounts(1), PoolCounts(2, 0, 1))
+        server.answers["/state"] = (500, b"", {})
+        with pytest.raises(ActuatorError):
+            actuator.states()
+        actuator.close()
+
+
+# --- callback ---------------------------------------------------------------------------------------
+
+
+def test_a_callback_is_called_in_time_or_given_up():
+    orders = []
+    actuator = CallbackActuator(orders.append, 5.0)
+    actuator.carry_out(ORDER)
+    assert orders[0]["targets"] == {"prefill": 3, "decode": 4}
+    assert actuator.states() is None
+    slow = CallbackActuator(lambda order: time.sleep(0.5), 0.05)
+    with pytest.raises(ActuatorError, match="not done within"):
+        slow.carry_out(ORDER)
+    with pytest.raises(ActuatorError, match="ZeroDivisionError"):
+        CallbackActuator(lambda order: 1 / 0, 5.0).carry_out(ORDER)
+
+
+def test_a_callback_that_is_none_is_refused():
+    for path in ("json", "json:", "no_such_module:f", "json:no_such", "json:__name__"):
+        with pytest.raises(InputError, match="actuator_callback"):
+            load_callback(path)
+    assert load_callback("json:dumps") is json.dumps
+
+
+# --- kubernetes -------------------------------------------------------------------------------------
+
+
+class FakeApi:
+    """The official client's one method that is used, over a dictionary of scales and a list of pods."""
+
+    def __init__(self, replicas):
+        self.replicas, self.pods, self.calls, self.refuse_pods = dict(replicas), {}, [], False
+
+    def call_api(self, path, method, *, query_params, body, **rest):
+        self.calls.append((method, path))
+        if path.endswith("/pods"):
+            if self.refuse_pods:
+                from kubernetes.client.exceptions import ApiException
+
+                raise ApiException(status=403, reason="Forbidden")
+            return {"items": self.pods[dict(query_params)["labelSelector"]]}
+        name = path.split("/")[-2]
+        if method == "PATCH":
+            self.replicas[name] = body["spec"]["replicas"]
+        wanted = self.replicas[name]
+        return {"spec": {"replicas": wanted}, "status": {"replicas": wanted, "selector": f"app={name}"}}
+
+    def close(self):
+        pass
+
+
+def pod(*, ready=True, deleted=False, phase="Running"):
+    return {
+        "metadata": {"deletionTimestamp": "now"} if deleted else {},
+        "status": {"phase": phase, "conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
+
+
+def kubernetes(api, **keys):
+    pytest.importorskip("kubernetes")
+    workloads = {"kubernetes_prefill": "deployments/p", "kubernetes_decode": "leaderworkersets/d"}
+    live = LiveConfig(actuator="kubernetes", **(workloads | keys))
+    return KubernetesActuator(live, api)
+
+
+def test_workloads_of_every_kind_have_a_scale_path():
+    paths = [
+        Workload.parse("k", text).path("ns")
+        for text in ("deployments/a", "statefulset/b", "leaderworkersets/c", "example.com/v1beta1/engines/d")
+    ]
+    assert paths == [
+        "/apis/apps/v1/namespaces/ns/deployments/a/scale",
+        "/apis/apps/v1/namespaces/ns/statefulsets/b/scale",
+        "/apis/leaderworkerset.x-k8s.io/v1/namespaces/ns/leaderworkersets/c/scale",
+        "/apis/example.com/v1beta1/namespaces/ns/engines/d/scale",
+    ]
+    for text in ("a", "pods/a", "deployments/../../x", "deployments/a/b", ""):
+        with pytest.raises(InputError):
+            Workload.parse("k", text)
+
+
+def test_the_shrinking_workload_is_patched_first():
+    api = FakeApi({"p": 2, "d": 5})
+    kubernetes(api).carry_out(ORDER)
+    assert api.replicas == {"p": 3, "d": 4}
+    patched = [path.split("/")[-2] for method, path in api.calls if method == "PATCH"]
+    assert patched == ["d", "p"]
+
+
+def test_pods_are_counted_by_what_they_do():
+    api = FakeApi({"p": 4, "d": 1})
+    api.pods = {
+        "app=p": [pod(), pod(), pod(ready=False), pod(deleted=True), pod(phase="Failed")],
+        "app=d,leaderworkerset.sigs.k8s.io/worker-index=0": [pod(), pod()],
+    }
+    states = kubernetes(api).states()
+    assert states == PoolStates(PoolCounts(2, 1, 1, 1), PoolCounts(1, 0, 1, 0))
+    assert states.asked == Sizes(4, 1)
+
+
+def test_without_the_right_to_list_pods_the_scale_speaks():
+    api = FakeApi({"p": 2, "d": 3})
+    api.refuse_pods = True
+    assert kubernetes(api).states() == PoolStates(PoolCounts(2), PoolCounts(3))
+
+
+def test_an_api_error_is_a_failure_with_its_status():
+    exceptions = pytest.importorskip("kubernetes.client.exceptions")
+
+    def refuse(*given, **keys):
+        raise exceptions.ApiException(status=404, reason="Not Found")
+
+    with pytest.raises(ActuatorError, match="404 Not Found"):
+        kubernetes(SimpleNamespace(call_api=refuse, close=lambda: None)).carry_out(ORDER)

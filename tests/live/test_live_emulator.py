@@ -1,0 +1,188 @@
+"""The emulator: the simulator's own kernel, seen through engine metrics."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sagescale.live.emulator.cluster import EmulatedCluster
+from sagescale.live.emulator.engine_metrics import render
+from sagescale.live.emulator.server import Emulator
+from sagescale.live.secret import Secret
+from sagescale.live.setup import load_live_setup
+from sagescale.planner import Sizes
+from sagescale.sim.simulate import simulate
+from sagescale.trace import TransformSpec, apply_transforms, read_trace
+
+LABELS = {"model_name": "m"}
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    rng = np.random.default_rng(1)
+    count = 3000
+    arrival = np.sort(rng.uniform(0, 240, count))
+    path = tmp_path_factory.mktemp("trace") / "t.csv"
+    rows = "\n".join(
+        f"{at - arrival[0]:.6f},{isl},{osl}"
+        for at, isl, osl in zip(
+            arrival, rng.integers(10, 3000, count), rng.integers(1, 300, count), strict=True
+        )
+    )
+    path.write_text(f"arrival_s,isl,osl\n{rows}\n")
+    return apply_transforms(read_trace(path), TransformSpec(None, 1.0, 1.0, 1, 0, 30.0))
+
+
+def cluster(trace, *settings):
+    setup = load_live_setup(None, [], ["target_itl_ms=8", *settings])
+    return setup, EmulatedCluster(trace, setup.profile, setup.config, setup.simulator)
+
+
+def totals(engines):
+    text = "\n".join(line for lines in render(engines, LABELS, with_instance=True).values() for line in lines)
+    found = {}
+    for family in text_string_to_metric_families(text + "\n"):
+        for sample in family.samples:
+            if "le" not in sample.labels:
+                key = (sample.labels["job"], sample.name)
+                found[key] = found.get(key, 0.0) + sample.value
+    return found
+
+
+@pytest.mark.parametrize("first_token", ["prefill", "decode"])
+def test_metrics_add_up_to_the_trace(trace, first_token):
+    _, emulated = cluster(trace, f"first_token={first_token}")
+    emulated.linger_s = 1e9
+    for step in range(1, 60):
+        emulated.advance(6.0 * step)
+    assert emulated.finished
+    found = totals(emulated.engines())
+    decoded = trace.osl > 1 if first_token == "prefill" else np.ones(len(trace), bool)
+    assert found["prefill", "vllm:request_success_total"] == len(trace)
+    assert found["decode", "vllm:request_success_total"] == decoded.sum()
+    assert found["prefill", "vllm:request_prompt_tokens_sum"] == trace.isl.sum()
+    assert found["decode", "vllm:request_generation_tokens_sum"] == trace.osl[decoded].sum()
+    assert found["decode", "vllm:generation_tokens_total"] == trace.osl[decoded].sum()
+    assert found["prefill", "vllm:request_generation_tokens_sum"] == len(trace), "OSL 1 in prefill"
+    assert found["prefill", "vllm:num_requests_running"] == found["decode", "vllm:num_requests_waiting"] == 0
+
+
+def test_unscaled_it_serves_exactly_as_the_simulator_does(trace):
+    settings = ["initial_prefill=2", "initial_decode=3", "no_operation=true"]
+    setup, emulated = cluster(trace, *settings)
+    for step in range(1, 100):
+        emulated.advance(3.7 * step)
+    run = simulate(trace, setup.profile, setup.config, setup.simulator)
+    for column in ("first_token_s", "done_s"):
+        np.testing.assert_array_equal(emulated.cluster.state.requests[column], run.requests[column])
+
+
+def test_ttft_and_duration_are_the_requests_own(trace):
+    _, emulated = cluster(trace)
+    emulated.linger_s = 1e9
+    emulated.advance(400.0)
+    found, records = totals(emulated.engines()), emulated.cluster.state.requests
+    ttft_s = records["first_token_s"] - trace.arrival_s
+    assert found["prefill", "vllm:time_to_first_token_seconds_sum"] == pytest.approx(ttft_s.sum())
+    in_both = (
+        found["prefill", "vllm:e2e_request_latency_seconds_sum"]
+        + found["decode", "vllm:e2e_request_latency_seconds_sum"]
+    )
+    assert in_both == pytest.approx((records["done_s"] - trace.arrival_s).sum())
+
+
+def test_pages_come_and_go_with_instances(trace):
+    _, emulated = cluster(trace, "startup_delay_s=10")
+    emulated.scale(Sizes(3, 4))
+    emulated.advance(9.0)
+    before = {engine.name for engine in emulated.engines()}
+    emulated.advance(11.0)
+    assert {engine.name for engine in emulated.engines()} > before
+    emulated.scale(Sizes(1, 1))
+    for step in range(12, 61):
+        emulated.advance(float(step))
+    assert emulated.pools()[0].ready == emulated.pools()[1].ready == 1
+    assert len(emulated.engines()) == 2
+
+
+class Http:
+    def __init__(self, emulator) -> None:
+        self.emulator = emulator
+
+    def __call__(self, method, path, body=None, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.emulator.port, timeout=10)
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, data
+
+
+@pytest.fixture
+def served(trace):
+    running = []
+
+    def serve(**keys):
+        _, emulated = cluster(trace, "startup_delay_s=0")
+        emulator = Emulator(emulated, ("127.0.0.1", 0), speed=50.0, labels=LABELS, **keys)
+        thread = threading.Thread(target=emulator.run, daemon=True)
+        thread.start()
+        running.append((emulator, thread))
+        return Http(emulator)
+
+    yield serve
+    for emulator, thread in running:
+        emulator.stop()
+        thread.join(10)
+
+
+def test_it_takes_scale_commands_and_refuses_nonsense(served):
+    ask = served(wait=True)
+    assert ask("POST", "/scale", json.dumps({"targets": {"prefill": 3, "decode": 5}}))[0] == 200
+    state = json.loads(ask("GET", "/state")[1])
+    assert state["prefill"]["ready"] + state["prefill"]["starting"] == 3
+    for body in (
+        "x", "[]", "null", '{"targets": 3}', '{"targets": {"prefill": -1, "decode": 1}}',
+        '{"targets": {"prefill": 1e9, "decode": 1}}', '{"targets": {"prefill": true, "decode": 1}}',
+        "[" * 100000,
+    ):  # fmt: skip
+        assert ask("POST", "/scale", body)[0] == 400
+    assert ask("POST", "/scale", "x" * 2_000_000)[0] == 413
+    assert ask("POST", "/rm", "{}")[0] == 404
+    assert ask("GET", "/instances/../../etc/passwd/metrics")[0] == 404
+
+
+def test_an_order_repeated_is_carried_out_once(served):
+    ask = served(wait=True)
+    one, two = (json.dumps({"targets": {"prefill": size, "decode": 2}}) for size in (3, 1))
+    ask("POST", "/scale", one, {"Idempotency-Key": "a"})
+    ask("POST", "/scale", two, {"Idempotency-Key": "b"})
+    ask("POST", "/scale", one, {"Idempotency-Key": "a"})
+    state = json.loads(ask("GET", "/state")[1])
+    assert state["prefill"]["ready"] + state["prefill"]["starting"] == 1
+
+
+def test_unsigned_commands_are_refused_where_there_is_a_secret(served):
+    ask = served(wait=True, secret=Secret("k"))
+    assert ask("POST", "/scale", '{"targets": {"prefill": 3, "decode": 5}}')[0] == 401
+
+
+def test_pages_discovery_and_faults(served):
+    ask = served()
+    listed = json.loads(ask("GET", "/sd")[1])
+    assert {entry["labels"]["job"] for entry in listed} == {"prefill", "decode"}
+    own = listed[0]["labels"]["__metrics_path__"]
+    assert b"instance=" not in ask("GET", own)[1]
+    assert b'instance="prefill-0"' in ask("GET", "/metrics")[1]
+    assert ask("POST", "/fault", '{"kind": "error"}')[0] == 200
+    assert ask("GET", "/metrics")[0] == 500
+    ask("POST", "/fault", '{"kind": "nan"}')
+    assert b" NaN" in ask("GET", "/metrics")[1]
+    ask("POST", "/fault", '{"kind": "frozen"}')
+    first = ask("GET", "/metrics")[1]
+    assert ask("GET", "/metrics")[1] == first
+    assert ask("POST", "/fault", '{"kind": "frozn"}')[0] == 400

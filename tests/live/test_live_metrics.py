@@ -1,0 +1,469 @@
+"""From raw series to an observation: what is known, what is not, and what looks wrong."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from live_server import serving
+from prometheus_client.parser import text_string_to_metric_families
+from sagescale.live.config import LiveConfig, MetricQueries
+from sagescale.live.http import HttpError
+from sagescale.live.metrics.observe import Observer
+from sagescale.live.metrics.presets import PRESETS
+from sagescale.live.metrics.prometheus import PrometheusReader
+from sagescale.live.metrics.promql import expand, group_matchers, matcher, window_query
+from sagescale.live.metrics.scrape import ScrapeReader
+from sagescale.live.metrics.source import MetricSource, NoSource, make_source
+from sagescale.live.metrics.window import RawWindow, SeriesWindow, bucket_quantile
+
+VLLM = PRESETS["vllm"]
+
+
+def group(role, completed=10.0, running=(1.0, 1.0), waiting=(0.0, 0.0), tokens=None, instances=("a",)):
+    names = [f"{role}-{name}" for name in instances]
+    found = SeriesWindow()
+
+    def put(kind, metric, value):
+        getattr(found, kind)[metric] = dict.fromkeys(names, value)
+
+    put("increases", "vllm:request_success_total", completed)
+    put("increases", "vllm:prompt_tokens_total", completed * 100 if tokens is None else tokens)
+    put("increases", "vllm:generation_tokens_total", completed if tokens is None else tokens)
+    for name, total in (("request_prompt_tokens", 100.0), ("request_generation_tokens", 20.0)):
+        put("increases", f"vllm:{name}_sum", completed * total)
+        put("increases", f"vllm:{name}_count", completed)
+    for name, total in (("time_to_first_token", 0.05), ("e2e_request_latency", 0.5),
+                        ("request_time_per_output_token", 0.01)):  # fmt: skip
+        put("increases", f"vllm:{name}_seconds_sum", completed * total)
+        put("increases", f"vllm:{name}_seconds_count", completed)
+    for metric, (before, now) in (("running", running), ("waiting", waiting)):
+        put("before", f"vllm:num_requests_{metric}", before)
+        put("now", f"vllm:num_requests_{metric}", now)
+        put("last", f"vllm:num_requests_{metric}", now)
+    return found
+
+
+def observe(prefill, decode, observer=None, ready=None, preset=VLLM):
+    observer = observer or Observer(preset)
+    raw = RawWindow(60.0, {"prefill": prefill, "decode": decode}, {})
+    return observer.observe(raw, ready or {"prefill": None, "decode": None})
+
+
+def codes(metrics):
+    return {problem.code for problem in metrics.problems}
+
+
+def test_a_request_in_both_pools_counts_once():
+    metrics = observe(group("prefill"), group("decode"))
+    assert metrics.values["requests"] == 10.0
+    assert metrics.values["completed"] == 10.0
+    assert metrics.values["isl_mean"] == 100.0
+    assert metrics.values["osl_mean"] == 20.0
+    assert metrics.values["ttft_ms_mean"] == pytest.approx(50.0)
+    assert metrics.values["itl_ms_mean"] == pytest.approx(10.0)
+    assert metrics.values["duration_s_mean"] == pytest.approx(1.0), "prefill, then decode"
+    assert not metrics.problems
+
+
+def test_pools_that_cannot_be_told_apart_are_refused():
+    metrics = observe(group("same"), group("same"))
+    assert "double_counted" in codes(metrics)
+    assert not metrics.usable
+
+
+def test_an_overload_shows_before_anything_completes():
+    metrics = observe(
+        group("prefill", completed=10.0, waiting=(0.0, 500.0), running=(4.0, 8.0)), group("decode")
+    )
+    assert metrics.values["requests"] == 10.0 + 500.0 + 4.0
+
+
+def test_missing_is_unknown_and_not_zero():
+    prefill = group("prefill")
+    del prefill.increases["vllm:request_success_total"]
+    metrics = observe(prefill, group("decode"))
+    assert metrics.values["requests"] is None
+    prefill = group("prefill")
+    del prefill.increases["vllm:time_to_first_token_seconds_sum"]
+    metrics = observe(prefill, group("decode"))
+    assert metrics.values["ttft_ms_mean"] is None
+    assert metrics.values["requests"] == 10.0
+
+
+def test_no_traffic_is_an_observed_zero_with_unknown_means():
+    idle = {"completed": 0.0, "running": (0.0, 0.0)}
+    metrics = observe(group("prefill", **idle), group("decode", **idle))
+    assert metrics.values["requests"] == 0.0
+    assert metrics.values["isl_mean"] is None
+    assert not metrics.problems
+
+
+def test_instances_that_go_silent_make_the_load_unknown():
+    observer = Observer(VLLM)
+    ready = {"prefill": 4, "decode": 1}
+    observe(group("prefill", instances="abcd"), group("decode"), observer, ready)
+    metrics = observe(group("prefill", instances="ab"), group("decode"), observer, ready)
+    assert "instances_silent" in codes(metrics)
+    assert metrics.values["requests"] is None
+
+
+def test_instances_removed_on_purpose_are_not_missed():
+    observer = Observer(VLLM)
+    observe(group("prefill", instances="abcd"), group("decode"), observer, {"prefill": 4, "decode": 1})
+    metrics = observe(
+        group("prefill", instances="ab"), group("decode"), observer, {"prefill": 2, "decode": 1}
+    )
+    assert metrics.values["requests"] == 20.0
+    assert not metrics.problems
+
+
+def test_an_instance_just_ready_need_not_report_yet():
+    observer = Observer(VLLM)
+    observe(group("prefill"), group("decode"), observer, {"prefill": 1, "decode": 1})
+    metrics = observe(group("prefill"), group("decode"), observer, {"prefill": 3, "decode": 1})
+    assert metrics.values["requests"] == 10.0
+
+
+def test_half_of_the_counters_gone_is_noticed_while_gauges_stay():
+    observer = Observer(VLLM)
+    ready = {"prefill": 4, "decode": 1}
+    observe(group("prefill", instances="abcd"), group("decode"), observer, ready)
+    prefill = group("prefill", instances="abcd")
+    for name in ("prefill-c", "prefill-d"):
+        del prefill.increases["vllm:request_success_total"][name]
+    metrics = observe(prefill, group("decode"), observer, ready)
+    assert metrics.values["requests"] is None
+
+
+def test_values_that_do_not_move_are_frozen_not_idle():
+    stuck = {"completed": 0.0, "running": (3.0, 3.0), "tokens": 0.0}
+    metrics = observe(group("prefill", **stuck), group("decode", **stuck))
+    assert "frozen" in codes(metrics)
+    assert metrics.values["requests"] is None
+
+
+def test_an_exporter_that_uses_no_cpu_is_frozen_even_if_it_seems_idle():
+    prefill = group("prefill", completed=0.0, running=(0.0, 0.0))
+    prefill.alive_cpu = {"prefill-a": 0.0}
+    assert "frozen" in codes(observe(prefill, group("decode", completed=0.0, running=(0.0, 0.0))))
+
+
+def test_idle_prefill_beside_busy_decode_is_not_believed():
+    idle = group("prefill", completed=0.0, running=(0.0, 0.0))
+    metrics = observe(idle, group("decode", completed=50.0))
+    assert "inconsistent" in codes(metrics)
+    assert metrics.values["requests"] is None
+
+
+def test_a_source_that_has_just_begun_knows_no_load_yet():
+    prefill = group("prefill")
+    prefill.before = {}
+    metrics = observe(prefill, group("decode"))
+    assert "window_incomplete" in codes(metrics)
+    assert metrics.values["requests"] is None
+
+
+def test_a_failed_scrape_makes_the_load_a_lower_bound():
+    prefill = group("prefill")
+    prefill.stale = {"prefill-a"}
+    metrics = observe(prefill, group("decode"))
+    assert "scrapes_late" in codes(metrics)
+    assert metrics.values["requests"] == 10.0
+
+
+def test_a_restart_makes_the_load_unknown_for_its_window():
+    prefill = group("prefill")
+    prefill.resets = {"prefill-a"}
+    metrics = observe(prefill, group("decode"))
+    assert "counter_reset" in codes(metrics)
+    assert metrics.values["requests"] is None
+
+
+def test_first_token_from_decode_adds_the_wait_for_prefill():
+    metrics = observe(group("prefill"), group("decode"), Observer(VLLM, "decode"))
+    assert metrics.values["ttft_ms_mean"] == pytest.approx(500.0 + 50.0)
+    assert metrics.values["ttft_ms_p99"] is None
+
+
+def test_a_frontend_counts_arrivals_itself():
+    found = SeriesWindow()
+    found.increases = {
+        "dynamo_frontend_requests_started_total": {"f": 70.0},
+        "dynamo_frontend_requests_total": {"f": 50.0},
+        "dynamo_frontend_input_sequence_tokens_sum": {"f": 5000.0},
+        "dynamo_frontend_input_sequence_tokens_count": {"f": 50.0},
+    }
+    found.now = {"dynamo_frontend_inflight_requests": {"f": 20.0}}
+    metrics = Observer(PRESETS["dynamo"]).observe(RawWindow(60.0, {"frontend": found}, {}), {})
+    assert metrics.values["requests"] == 70.0
+    assert metrics.values["isl_mean"] == 100.0
+
+
+def test_sglang_lengths_are_tokens_over_requests_and_transfers_wait():
+    sglang = PRESETS["sglang"]
+    prefill, decode = SeriesWindow(), SeriesWindow()
+    for found, name in ((prefill, "p"), (decode, "d")):
+        found.increases = {
+            "sglang:num_requests_total": {name: 10.0},
+            "sglang:prompt_tokens_total": {name: 1000.0},
+            "sglang:generation_tokens_total": {name: 300.0},
+        }
+        found.now = {"sglang:num_running_reqs": {name: 1.0}, "sglang:num_queue_reqs": {name: 2.0}}
+    decode.now["sglang:num_decode_transfer_queue_reqs"] = {"d": 5.0}
+    prefill.last = prefill.now
+    metrics = observe(prefill, decode, preset=sglang)
+    assert metrics.values["isl_mean"] == 100.0
+    assert metrics.values["osl_mean"] == 30.0
+    assert metrics.values["queued_decode"] == 7.0
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=50), st.floats(0.01, 0.99))
+def test_a_quantile_of_buckets_lies_in_the_bucket_of_the_true_one(values, q):
+    edges = [1.0, 5.0, 10.0, 50.0, math.inf]
+    buckets = {edge: float(sum(value <= edge for value in values)) for edge in edges}
+    found = bucket_quantile(q, buckets)
+    rank = q * len(values)
+    true = sorted(values)[max(0, math.ceil(rank) - 1)]
+    upper = next(edge for edge in edges if true <= edge)
+    if upper == math.inf:
+        assert found == 50.0
+    else:
+        lower = max([0.0, *(edge for edge in edges if edge < upper)])
+        assert lower - 1e-9 <= found <= upper + 1e-9
+
+
+def test_an_empty_histogram_has_no_quantile():
+    assert bucket_quantile(0.99, {1.0: 0.0, math.inf: 0.0}) is None
+    assert bucket_quantile(0.99, {}) is None
+
+
+# --- PromQL and the Prometheus API ------------------------------------------------------------------
+
+
+@given(st.text(max_size=30))
+def test_label_values_cannot_leave_their_quotes(text):
+    written = matcher("model_name", "=", text)
+    inside = written.removeprefix('model_name="').removesuffix('"')
+    unescaped = inside.replace("\\\\", "")
+    assert '"' not in unescaped.replace('\\"', "")
+    assert "\n" not in inside
+
+
+def test_the_guides_namespace_and_model_are_label_matchers():
+    live = LiveConfig(prometheus_url="http://localhost:9090", namespace="sagellm", model_name="llama-2-7b")
+    found = group_matchers(live, PRESETS["sagellm"])
+    assert found["prefill"] == 'job=~".*prefill.*",namespace="sagellm",model="llama-2-7b"'
+    query = window_query(PRESETS["sagellm"], found["prefill"], "instance", 60.0)
+    assert "last_over_time(vllm:request_success_total{" in query
+    assert "[60000ms]" in query
+
+
+def test_own_queries_have_their_placeholders_filled():
+    live = LiveConfig(prometheus_url="http://localhost:9090", model_name='a"b')
+    text = expand('sum(increase(my_total{model="$model",$matchers}[$window]))', live, VLLM, 30.0)
+    assert text == 'sum(increase(my_total{model="a\\"b",model_name="a\\"b"}[30000ms]))'
+    assert MetricQueries.parse('{"requests": "x"}') == MetricQueries((("requests", "x"),))
+
+
+def vector(*samples):
+    result = [{"metric": labels, "value": [1.0, value]} for labels, value in samples]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+
+def test_one_query_a_pool_becomes_series_and_nan_is_unknown():
+    with serving() as server:
+        server.answers["/api/v1/query"] = (
+            200,
+            vector(
+                ({"instance": "a", "sagescale_series": "increase vllm:request_success_total"}, "12"),
+                ({"instance": "b", "sagescale_series": "increase vllm:request_success_total"}, "NaN"),
+                ({"instance": "a", "sagescale_series": "now vllm:num_requests_running"}, "3"),
+                ({"le": "+Inf", "sagescale_series": "bucket vllm:time_to_first_token_seconds_bucket"}, "9"),
+                ({"instance": "a", "sagescale_series": "resets vllm:request_success_total"}, "1"),
+            ),
+            {},
+        )
+        reader = PrometheusReader(LiveConfig(prometheus_url=server.url))
+        raw = reader.read(VLLM, 60.0)
+        reader.close()
+        found = raw.groups["prefill"]
+        assert found.increases["vllm:request_success_total"] == {"a": 12.0}
+        assert found.invalid == {"vllm:request_success_total"}
+        assert found.resets == {"a"}
+        assert found.buckets["vllm:time_to_first_token_seconds_bucket"] == {math.inf: 9.0}
+        assert len(server.asked) == 2
+        assert "time" not in server.form(), "windows end at the server's own present"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, b"broken", {}),
+        (200, b"<html>", {}),
+        (200, {"status": "error", "error": "bad query"}, {}),
+        (200, {"status": "success", "data": {"resultType": "matrix", "result": []}}, {}),
+        (200, [1], {}),
+        (200, {"status": "success", "data": {"resultType": "vector", "result": [{"value": 3}]}}, {}),
+    ],
+)
+def test_whatever_prometheus_answers_a_failure_is_a_problem_not_a_crash(answer):
+    with serving() as server:
+        server.answers["/api/v1/query"] = answer
+        source = make_source(LiveConfig(prometheus_url=server.url), "prefill")
+        metrics, _ = source.collect(60.0, {})
+        source.close()
+        assert not metrics.usable
+        assert codes(metrics) == {"source_failed"}
+
+
+def test_an_own_query_replaces_the_presets_and_must_give_one_number():
+    with serving() as server:
+
+        def answer(request):
+            return (200, vector(({}, "5"), ({"a": "b"}, "6")) if b"mine" in request["body"] else vector(), {})
+
+        server.answers["/api/v1/query"] = answer
+        live = LiveConfig(prometheus_url=server.url, metric_queries={"requests": "mine"})
+        source = make_source(live, "prefill")
+        metrics, _ = source.collect(60.0, {})
+        source.close()
+        assert "query_ambiguous" in codes(metrics)
+        assert metrics.values["requests"] is None
+
+
+def test_history_is_read_by_range_and_begins_where_it_is_known():
+    def answer(request):
+        values = [[100.0 + 60 * k, str(600 + k)] for k in range(5)]
+        return (
+            200,
+            {
+                "status": "success",
+                "data": {"resultType": "matrix", "result": [{"metric": {}, "values": values}]},
+            },
+            {},
+        )
+
+    with serving() as server:
+        server.answers["/api/v1/query"] = (
+            200,
+            {"status": "success", "data": {"resultType": "scalar", "result": [1, "340"]}},
+            {},
+        )
+        server.answers["/api/v1/query_range"] = answer
+        source = make_source(LiveConfig(prometheus_url=server.url), "prefill")
+        past = source.history(60.0, 7)
+        source.close()
+        assert [window.end_s for window in past] == [100.0, 160.0, 220.0, 280.0, 340.0]
+        assert past[0].requests == 600.0
+
+
+def test_no_source_knows_nothing():
+    source = make_source(LiveConfig(), "prefill")
+    assert isinstance(source, NoSource)
+    assert codes(source.collect(60.0, {})[0]) == {"no_source"}
+
+
+# --- direct scraping --------------------------------------------------------------------------------
+
+PAGE = """# TYPE vllm:request_success_total counter
+vllm:request_success_total{{model_name="m",finished_reason="stop"}} {done}
+vllm:request_success_total{{model_name="m",finished_reason="length"}} 1
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{model_name="m"}} {running}
+vllm:num_requests_waiting{{model_name="m"}} 0
+# TYPE vllm:request_prompt_tokens histogram
+vllm:request_prompt_tokens_bucket{{model_name="m",le="+Inf"}} {done}
+vllm:request_prompt_tokens_sum{{model_name="m"}} {tokens}
+vllm:request_prompt_tokens_count{{model_name="m"}} {done}
+vllm:prompt_tokens_total{{model_name="m"}} {tokens}
+"""
+
+
+def page(done, running=2, tokens=None):
+    return PAGE.format(done=done, running=running, tokens=done * 100 if tokens is None else tokens).encode()
+
+
+def scraping(server, **keys):
+    live = LiveConfig(
+        scrape_prefill=[f"{server.url}/p/metrics"],
+        scrape_decode=[f"{server.url}/d/metrics"],
+        metrics_preset="vllm",
+        **keys,
+    )
+    return MetricSource(ScrapeReader(live), Observer(VLLM))
+
+
+def test_two_looks_at_the_instances_make_a_window():
+    with serving() as server:
+        server.answers |= {"/p/metrics": (200, page(10), {}), "/d/metrics": (200, page(10), {})}
+        source = scraping(server)
+        metrics, _ = source.collect(60.0, {})
+        assert metrics.values["requests"] is None, "one look is no window"
+        server.answers |= {"/p/metrics": (200, page(25, running=4), {}), "/d/metrics": (200, page(20), {})}
+        metrics, window_s = source.collect(60.0, {})
+        assert metrics.values["requests"] == 15 + 2
+        assert metrics.values["isl_mean"] == 100.0
+        assert 0 < window_s < 5
+        source.close()
+
+
+def test_a_restarted_instance_is_not_negative_load():
+    with serving() as server:
+        server.answers |= {"/p/metrics": (200, page(100), {}), "/d/metrics": (200, page(10), {})}
+        source = scraping(server)
+        source.prime()
+        server.answers |= {"/p/metrics": (200, page(3), {}), "/d/metrics": (200, page(12), {})}
+        metrics, _ = source.collect(60.0, {})
+        assert "counter_reset" in codes(metrics)
+        assert metrics.values["requests"] is None
+        source.close()
+
+
+@pytest.mark.parametrize(
+    "body", [b"\x00\xff not metrics {{{", b"vllm:request_success_total{x=} 1\n", b"<html></html>"]
+)
+def test_a_page_that_is_none_is_a_problem_not_a_crash(body):
+    with serving() as server:
+        server.answers |= {"/p/metrics": (200, body, {}), "/d/metrics": (200, page(10), {})}
+        source = scraping(server)
+        metrics, _ = source.collect(60.0, {})
+        assert not metrics.usable
+        source.close()
+
+
+def test_all_instances_down_is_a_failure():
+    with serving() as server:
+        source = scraping(server)
+        with pytest.raises(HttpError):
+            source.reader.read(VLLM, 60.0)
+        source.close()
+
+
+def test_instances_may_be_discovered():
+    with serving() as server:
+        host = server.url.removeprefix("http://")
+        server.answers["/sd"] = (
+            200,
+            [
+                {"targets": [host], "labels": {"job": role, "__metrics_path__": f"/{role}/metrics"}}
+                for role in ("my-prefill", "my-decode", "other")
+            ],
+            {},
+        )
+        for role in ("my-prefill", "my-decode"):
+            server.answers[f"/{role}/metrics"] = (200, page(10), {})
+        source = make_source(
+            LiveConfig(scrape_discovery_url=f"{server.url}/sd", metrics_preset="vllm"), "prefill"
+        )
+        source.prime()
+        metrics, _ = source.collect(60.0, {})
+        assert metrics.reporting == {"prefill": 1, "decode": 1}
+        assert not any(asked["path"] == "/other/metrics" for asked in server.asked)
+        source.close()
+
+
+def test_the_made_up_page_is_prometheus_text():
+    assert list(text_string_to_metric_families(page(3).decode()))
