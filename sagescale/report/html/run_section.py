@@ -270,7 +270,7 @@ def _faults(run: RunDocument) -> str:
         return ""
     counts = faults.get("counts", {})
     parts = [f"{count(found)}× {plain(kind).replace('_', ' ')}" for kind, found in counts.items()]
-    lost = known((faults.get("gpu_hours_lost") or {}).get("total"))
+    lost = known(faults["gpu_hours_lost"]["total"])
     if lost:
         parts.append(f"{figure(lost)} GPU-hours lost in starts")
     without = faults.get("without")
