@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sagescale.live.config import LiveConfig
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
@@ -75,6 +74,7 @@ def load_setup(
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
+    from sagescale.live.config import LiveConfig
     from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.loading import autoscaler_config, load_settings
