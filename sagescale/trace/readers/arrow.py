@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from sagescale.trace.readers.fields import Field
 
-__all__ = ["checked_columns", "type_choices"]
+__all__ = ["as_numpy", "checked_columns", "type_choices"]
 
 
 def type_choices(fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
@@ -42,9 +44,21 @@ def checked_columns(table: Any, fields: tuple[Field, ...]) -> dict[str, NDArray[
         column = table[field.column]
         if column.null_count:
             return None
-        values = column.to_numpy()
-        values = values.view("i8") if values.dtype.kind == "M" else values
+        values = as_numpy(column)
         if not field.kind.accepts_all(values):
             return None
         columns[field.column] = values
     return columns
+
+
+def as_numpy(column: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
+    """Return a numeric column without nulls as one array, times of day as int64 ns.
+
+    ``ChunkedArray.to_numpy`` would import pandas, which takes longer than reading most traces.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
+    chunks = [np.from_dlpack(chunk) for chunk in column.chunks] or [np.empty(0)]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.readers.arrow import as_numpy
 from sagescale.trace.readers.base import Layout, refuse_cell, require_columns
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def read_parquet(source: Source, head: Head, layout: Layout) -> dict[str, NDArra
         if column.null_count:
             row = int(np.argmax(column.is_null().to_numpy()))
             refuse_cell(source.path, f"row {row + 1}", field.column, None, field.kind.expected)
-        values = column.to_numpy()
+        values = as_numpy(column)
         if not field.kind.accepts_all(values):
             row = next(i for i, value in enumerate(values.tolist()) if not field.kind.accepts(value))
             refuse_cell(source.path, f"row {row + 1}", field.column, values[row].item(), field.kind.expected)
