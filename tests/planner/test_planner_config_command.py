@@ -7,12 +7,13 @@ import json
 import pytest
 from sagescale.cli.config import config_app
 from sagescale.errors import InputError
+from sagescale.live.config import LiveConfig
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.settings import declared
 from sagescale.sim.config import SimulatorConfig
 from typer.testing import CliRunner
 
-KEYS = [*declared(AutoscalerConfig), *declared(SimulatorConfig)]
+KEYS = [*declared(AutoscalerConfig), *declared(SimulatorConfig), *declared(LiveConfig)]
 
 
 def config(*arguments: object) -> str:
