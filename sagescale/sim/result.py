@@ -21,7 +21,7 @@ from sagescale.document import (
 )
 from sagescale.sim.bound import lower_bound
 from sagescale.sim.fault_costs import faults_result
-from sagescale.sim.measures import Served, forecast_scores, gpu_hours, latency
+from sagescale.sim.measures import Served, forecast_scores, gpu_hours
 from sagescale.sim.timeline import timeline
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def run_document(
     """
     began = time.perf_counter()
     served = Served(run)
+    sla, by_tick, faults = served.sla(), timeline(run, served), faults_result(run, served, without_faults)
+    ttft, itl, e2e = served.latencies()
     arrived, completed = len(run.requests), len(run.completed)
     hours = gpu_hours(run)
     bound = lower_bound(run).gpu_hours
@@ -69,10 +71,10 @@ def run_document(
             rejected=run.rejected,
             timed_out=run.timed_out,
         ),
-        sla=served.sla(),
-        ttft_ms=latency(served.ttft_ms),
-        itl_ms=latency(served.itl_ms),
-        e2e_ms=latency(served.e2e_ms()),
+        sla=sla,
+        ttft_ms=ttft,
+        itl_ms=itl,
+        e2e_ms=e2e,
         gpu_hours=hours,
         lower_bound_gpu_hours=bound,
         ratio_to_lower_bound=hours["total"] / bound if bound > 0 else None,
@@ -87,8 +89,8 @@ def run_document(
         reasons=dict(
             Counter(str(reason.code) for tick in run.ticks for reason in tick.decision.reasons).most_common()
         ),
-        faults=faults_result(run, served, without_faults),
-        timeline=timeline(run, served),
+        faults=faults,
+        timeline=by_tick,
         timing=TimingInfo(simulate_s=0.0, planner_s=0.0, forecast_s=0.0, requests_per_s=0.0),
     )
     simulate_s = run.timing.simulate_s + time.perf_counter() - began
