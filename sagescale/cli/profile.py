@@ -1,4 +1,4 @@
-"""``sagescale profile``: import, estimate, list, show and validate profiles."""
+"""``sagescale profile``: import, estimate, calibrate, list, show and validate profiles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from sagescale.cli.profile_calibrate import calibrate
 from sagescale.cli.profile_estimate import estimate
 from sagescale.cli.profile_show import show
 from sagescale.cli.profile_validate import validate
@@ -193,3 +194,4 @@ def list_command() -> None:
 profile_app.command("show")(show)
 profile_app.command("validate")(validate)
 profile_app.command("estimate")(estimate)
+profile_app.command("calibrate")(calibrate)

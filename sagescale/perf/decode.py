@@ -57,9 +57,10 @@ def compile_decode(decode: DecodeProfile) -> DecodeTable:
 
     Monotone in n and in context everywhere, extrapolated parts included; data linear in n and n*context
     comes out as that line. Outside the context knots the end segments go on; below the first they stop
-    at 1 % of the smallest ITL.
+    at 1 % of the smallest ITL. With ``padded_batch_sizes`` a row is that of the size padded to.
     """
-    slots = decode.max_num_seqs
+    sizes = _padded(decode)
+    slots = int(sizes[-1])
     n = np.arange(1, slots + 1, dtype=np.float64)
     contexts = np.asarray(decode.context_tokens, dtype=np.float64)
     grid = np.asarray(decode.itl_ms, dtype=np.float64)
@@ -109,9 +110,23 @@ def compile_decode(decode: DecodeProfile) -> DecodeTable:
         breaks[1:, s] = n * starts[s]
         slope[1:, s] = rates[s] / n
         base[1:, s] = anchors[s] - rates[s] * offsets[s]
+    # A padded batch is a step of the padded size: its row of pieces, over the KV tokens really held.
+    if decode.padded_batch_sizes:
+        breaks, base, slope = breaks[sizes], base[sizes], slope[sizes]
     for array in (breaks, base, slope):
         array.setflags(write=False)
     return DecodeTable(breaks=breaks, base_ms=base, slope_ms=slope)
+
+
+def _padded(decode: DecodeProfile) -> NDArray[np.int64]:
+    """The batch size that n requests run as, for n = 0..max_num_seqs; 0 for none."""
+    n = np.arange(decode.max_num_seqs + 1)
+    if not decode.padded_batch_sizes:
+        return n
+    known = np.array([0, *decode.padded_batch_sizes])
+    at = np.minimum(np.searchsorted(known, n), len(known) - 1)
+    padded: NDArray[np.int64] = np.maximum(known[at], n)
+    return padded
 
 
 def _straightened(

@@ -57,6 +57,8 @@ def read_profile(path: str | os.PathLike[str]) -> Profile:
 def profile_to_yaml(profile: Profile) -> str:
     """Return the document's text; the same profile always gives the same text."""
     document = {"schema": SCHEMA, **dataclasses.asdict(profile)}
+    if not profile.decode.padded_batch_sizes:
+        del document["decode"]["padded_batch_sizes"]
     return yaml.dump(
         document, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=110
     )
@@ -226,6 +228,7 @@ def _decode(fields: Fields) -> DecodeProfile:
     itl = fields.table("itl_ms")
     slots = fields.integer("max_num_seqs", least=1)
     kv_tokens = fields.integer_or_null("max_kv_tokens")
+    padded = fields.integers("padded_batch_sizes", default=())
     assumed = fields.texts("assumed")
     measured = DecodeMeasured()
     rows = fields.section_or_none("measured")
@@ -243,6 +246,7 @@ def _decode(fields: Fields) -> DecodeProfile:
             itl_ms=itl,
             max_num_seqs=slots,
             max_kv_tokens=kv_tokens,
+            padded_batch_sizes=padded,
             assumed=assumed,
             measured=measured,
             fit_error=error,

@@ -76,7 +76,7 @@ class Fields:
         """Take a finite number >= 0, or null (also when the key is missing)."""
         return None if self._is_null(name) else self.number(name)
 
-    def integers(self, name: str) -> tuple[int, ...]:
+    def integers(self, name: str, *, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """Take a list of whole numbers >= 1."""
 
         def convert(value: object) -> tuple[int, ...] | None:
@@ -84,7 +84,7 @@ class Fields:
                 return tuple(value)
             return None
 
-        return self._take(name, None, "a list of whole numbers >= 1", convert)
+        return self._take(name, default, "a list of whole numbers >= 1", convert)
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """Take a list of finite numbers >= 0."""

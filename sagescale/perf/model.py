@@ -40,6 +40,8 @@ class ProfileModel:
         self._n = np.arange(1, self.max_num_seqs + 1, dtype=np.float64)
         self._base = np.ascontiguousarray(self._table.base_ms[1:].T)
         self._slope = np.ascontiguousarray(self._table.slope_ms[1:].T)
+        # Where the pieces meet, in tokens a request; padded rows meet at other places, each at its own.
+        self._padded = bool(profile.decode.padded_batch_sizes)
         self._context_breaks: list[float] = self._table.breaks[1, 1:-1].tolist()
 
     @property
@@ -89,6 +91,11 @@ class ProfileModel:
             raise ValueError(f"concurrency must be a number >= 0, not {concurrency}")
         clamped = min(max(concurrency, 1.0), float(self.max_num_seqs))
         n = int(clamped)
+        if self._padded:
+            low = self._table.step_ms(n, n * context)
+            # Batches of a fractional mean size run at whole ones, each padded to its own.
+            high = low if n == clamped else max(low, self._table.step_ms(n + 1, (n + 1) * context))
+            return low + (high - low) * (clamped - n)
         s = bisect_right(self._context_breaks, context)
         low = self._row(s, n, context)
         if n == clamped:
@@ -109,9 +116,15 @@ class ProfileModel:
         fits = self.max_num_seqs
         if self.max_kv_tokens is not None:
             fits = max(1, min(fits, int(self.max_kv_tokens / context)))
-        s = bisect_right(self._context_breaks, context)
         n = self._n[:fits]
-        itl = self._base[s, :fits] + self._slope[s, :fits] * (n * context)
+        if self._padded:
+            held = n * context
+            pieces = (self._table.breaks[1 : fits + 1, 1:-1] <= held[:, None]).sum(axis=1)
+            at = np.arange(fits)
+            itl = self._base[pieces, at] + self._slope[pieces, at] * held
+        else:
+            s = bisect_right(self._context_breaks, context)
+            itl = self._base[s, :fits] + self._slope[s, :fits] * (n * context)
         # Rounding may leave a neighbour a last bit lower; the order is what the search relies on.
         np.maximum.accumulate(itl, out=itl)
         count = int(itl.searchsorted(itl_ms * (1.0 + 1e-12), side="right"))

@@ -7,6 +7,7 @@ and never fall with more load.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field, replace
 
@@ -130,6 +131,8 @@ class DecodeProfile:
     """Decode step times: ``itl_ms[i][j]`` at ``concurrency[i]`` requests of ``context_tokens[j]`` each.
 
     ``assumed`` names the limits (``max_num_seqs``, ``max_kv_tokens``) that the source does not give.
+    ``padded_batch_sizes``: a batch is padded up to the next of these (CUDA graphs) and costs a step of that
+    size holding the same KV tokens; above the last it is not padded. Empty: never padded.
     """
 
     gpus_per_instance: int
@@ -138,6 +141,7 @@ class DecodeProfile:
     itl_ms: tuple[tuple[float, ...], ...]
     max_num_seqs: int = DEFAULT_MAX_NUM_SEQS
     max_kv_tokens: int | None = None
+    padded_batch_sizes: tuple[int, ...] = ()
     assumed: tuple[str, ...] = ()
     measured: DecodeMeasured = DecodeMeasured()
     fit_error: FitError | None = None
@@ -147,6 +151,12 @@ class DecodeProfile:
         at_least("max_num_seqs", self.max_num_seqs, 1)
         if self.max_kv_tokens is not None:
             at_least("max_kv_tokens", self.max_kv_tokens, 1)
+        if self.padded_batch_sizes:
+            at_least("padded_batch_sizes[0]", self.padded_batch_sizes[0], 1)
+            if any(a >= b for a, b in itertools.pairwise(self.padded_batch_sizes)):
+                raise ValueError(
+                    f"padded_batch_sizes: {list(self.padded_batch_sizes)} (expected numbers that increase)"
+                )
         knots("concurrency", self.concurrency)
         knots("context_tokens", self.context_tokens)
         if len(self.itl_ms) != len(self.concurrency):

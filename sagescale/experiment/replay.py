@@ -1,0 +1,147 @@
+"""The log's own requests through modelled pools of the sizes that served them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.errors import InputError
+from sagescale.perf import ProfileModel
+from sagescale.sim.engine import Cluster
+from sagescale.sim.world import build_world
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sagescale.experiment.served import ServedLog
+    from sagescale.perf import Profile
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.engine import World
+
+__all__ = ["PoolSizes", "Replayed", "read_pool_sizes", "replay"]
+
+_ANY_GPUS = 1 << 40
+"""The log's engines existed; no budget applies to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSizes:
+    """READY instances of both pools from a time on; the first entry counts from the start."""
+
+    from_s: tuple[float, ...]
+    prefill: tuple[int, ...]
+    decode: tuple[int, ...]
+
+    @classmethod
+    def fixed(cls, prefill: int, decode: int) -> PoolSizes:
+        """Pools that never changed."""
+        return cls((0.0,), (prefill,), (decode,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replayed:
+    """First tokens and completions as simulated, float64[n], s; NaN for a request never served."""
+
+    first_token_s: NDArray[np.float64]
+    done_s: NDArray[np.float64]
+
+
+def replay(
+    log: ServedLog,
+    profile: Profile,
+    pools: PoolSizes,
+    simulator: SimulatorConfig,
+    *,
+    count: int | None = None,
+    slower: float = 1.0,
+) -> Replayed:
+    """Simulate the first ``count`` requests of a log (all by default), every service time ``slower`` fold."""
+    world = build_world(ProfileModel(profile), simulator, _ANY_GPUS)
+    if slower != 1.0:
+        world = _slowed(world, slower)
+    stop = len(log) if count is None else count
+    cluster = Cluster(
+        world,
+        log.arrival_s[:stop],
+        log.isl[:stop],
+        log.isl[:stop],
+        log.osl[:stop],
+        prefill=pools.prefill[0],
+        decode=pools.decode[0],
+        startup_s=np.zeros,
+    )
+    for at_s, prefill, decode in zip(pools.from_s[1:], pools.prefill[1:], pools.decode[1:], strict=True):
+        cluster.advance(at_s)
+        cluster.scale(prefill, decode)
+    cluster.advance(np.inf)
+    requests = cluster.state.requests
+    done_s = np.where(requests["done_s"] > 0, requests["done_s"], np.nan)
+    return Replayed(requests["first_token_s"].copy(), done_s)
+
+
+def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:
+    """Read pool sizes over time: CSV with ``time_s,prefill,decode``, on the log's clock.
+
+    Args:
+        path: The file; rows in order of time, a row at each change (or at each window).
+        start_s: The log's first arrival, which becomes time 0.
+
+    Raises:
+        InputError: the file cannot be read or a row is impossible.
+    """
+    import csv
+
+    expected = "time_s,prefill,decode"
+    rows: list[tuple[float, int, int]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = csv.DictReader(stream)
+            if not {"time_s", "prefill", "decode"} <= set(lines.fieldnames or ()):
+                raise InputError(f"{path}: columns {lines.fieldnames} (expected {expected})")
+            for line in lines:
+                row = _sizes(line, start_s)
+                if row is None or (rows and row[0] < rows[-1][0]):
+                    raise InputError(
+                        f"{path}: line {lines.line_num}: {','.join(map(str, line.values()))} (expected "
+                        f"{expected}: seconds in order, whole instances >= 0)"
+                    )
+                rows.append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot read: {error}") from error
+    begun = [row for row in rows if row[0] <= 0]
+    rows = [*begun[-1:], *(row for row in rows if row[0] > 0)]
+    if not begun:
+        raise InputError(f"{path}: no row at or before the log's first arrival, {start_s:g} s")
+    if min(rows[0][1:]) < 1:
+        raise InputError(f"{path}: no instances at the log's first arrival (expected at least 1 and 1)")
+    times, prefill, decode = zip(*rows, strict=True)
+    return PoolSizes(times, prefill, decode)
+
+
+def _sizes(line: dict[str, str], start_s: float) -> tuple[float, int, int] | None:
+    try:
+        at_s, prefill, decode = float(line["time_s"]) - start_s, int(line["prefill"]), int(line["decode"])
+    except (TypeError, ValueError):
+        return None
+    return (at_s, prefill, decode) if math.isfinite(at_s) and prefill >= 0 and decode >= 0 else None
+
+
+def _slowed(world: World, by: float) -> World:
+    return dataclasses.replace(
+        world,
+        prefill_s=world.prefill_s * by,
+        prefill_slope_s=world.prefill_slope_s * by,
+        quadratic_s=world.quadratic_s * by,
+        prefill_floor_s=world.prefill_floor_s * by,
+        base_s=world.base_s * by,
+        slope_s=world.slope_s * by,
+        kv_latency_s=world.kv_latency_s * by,
+        kv_s_per_token=world.kv_s_per_token * by,
+        join_s_per_token=world.join_s_per_token * by,
+    )

@@ -1,0 +1,211 @@
+"""A log of served requests: when each arrived, got its first token and was done, and its lengths."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from sagescale.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["OPTIONAL_COLUMNS", "REQUIRED_COLUMNS", "ServedLog", "read_served"]
+
+REQUIRED_COLUMNS = ("arrival_s", "isl", "osl", "first_token_s", "done_s")
+OPTIONAL_COLUMNS = ("prefill_start_s", "kv_ready_s")
+"""Used where the log has them: they tell prefill from hand-off, which the five others see only together."""
+
+_MAX_TOKENS = 2**31 - 1
+_MIN_REQUESTS = 100
+_MAX_BYTES = 1 << 30
+_CLOCK_SLACK_S = 1e-6
+"""Logs round their times; a first token this much before its arrival is no error."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedLog:
+    """Served requests by arrival, times in s since the first arrival, lengths in tokens.
+
+    Attributes:
+        arrival_s, first_token_s, done_s: float64[n].
+        isl, osl: int32[n].
+        prefill_start_s: when the batch of the request began, or None where the log does not say.
+        kv_ready_s: when its KV cache was with the decode instance, or None.
+        start_s: the first arrival on the log's own clock.
+        path, sha256: the file, and the hash of its bytes.
+    """
+
+    arrival_s: NDArray[np.float64]
+    isl: NDArray[np.int32]
+    osl: NDArray[np.int32]
+    first_token_s: NDArray[np.float64]
+    done_s: NDArray[np.float64]
+    prefill_start_s: NDArray[np.float64] | None
+    kv_ready_s: NDArray[np.float64] | None
+    start_s: float
+    path: str
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def ttft_ms(self) -> NDArray[np.float64]:
+        """First token less arrival."""
+        return (self.first_token_s - self.arrival_s) * 1e3
+
+    @property
+    def itl_ms(self) -> NDArray[np.float64]:
+        """(done - first token) / (osl - 1); NaN for an OSL of 1."""
+        return itl_ms(self.first_token_s, self.done_s, self.osl)
+
+
+def itl_ms(
+    first_token_s: NDArray[np.float64], done_s: NDArray[np.float64], osl: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Return the mean time between a request's tokens in ms; NaN where there is only one."""
+    steps = np.where(osl > 1, osl - 1.0, np.nan)
+    return np.asarray((done_s - first_token_s) / steps * 1e3)
+
+
+def read_served(path: Path, columns: Mapping[str, str] | None = None) -> ServedLog:
+    """Read a CSV (with a header) or Parquet file.
+
+    Args:
+        path: The file.
+        columns: What the file calls a column, where it is not our name for it, e.g.
+            ``{"arrival_s": "t_in"}``.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, holds fewer than 100 requests, or a row is
+            impossible; names file, row and value.
+    """
+    named = _names(columns or {})
+    table, sha256 = _table(path)
+    present = list(table.column_names)
+    required = [named[name] for name in REQUIRED_COLUMNS]
+    for name, column in zip(REQUIRED_COLUMNS, required, strict=True):
+        if column not in present:
+            raise InputError(
+                f"{path}: no column '{column}' for {name}{did_you_mean(column, present)} "
+                f"(found {', '.join(present)}; map it with --columns {name}=NAME)"
+            )
+    values = {name: _numbers(path, table, named[name]) for name in REQUIRED_COLUMNS}
+    for name in OPTIONAL_COLUMNS:
+        if named[name] in present:
+            values[name] = _numbers(path, table, named[name])
+        elif columns and name in columns:
+            raise InputError(f"{path}: no column '{named[name]}' for {name} (found {', '.join(present)})")
+    _check(path, values)
+    order = np.argsort(values["arrival_s"], kind="stable")
+    start_s = float(values["arrival_s"][order[0]])
+
+    def times(name: str) -> NDArray[np.float64]:
+        return values[name][order] - start_s
+
+    return ServedLog(
+        arrival_s=times("arrival_s"),
+        isl=values["isl"][order].astype(np.int32),
+        osl=values["osl"][order].astype(np.int32),
+        first_token_s=times("first_token_s"),
+        done_s=times("done_s"),
+        prefill_start_s=times("prefill_start_s") if "prefill_start_s" in values else None,
+        kv_ready_s=times("kv_ready_s") if "kv_ready_s" in values else None,
+        start_s=start_s,
+        path=str(path),
+        sha256=sha256,
+    )
+
+
+def _names(columns: Mapping[str, str]) -> dict[str, str]:
+    ours = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    for name in columns:
+        if name not in ours:
+            raise InputError(
+                f"--columns {name}: unknown{did_you_mean(name, ours)} (expected one of {', '.join(ours)})"
+            )
+    return {name: columns.get(name, name) for name in ours}
+
+
+def _table(path: Path) -> tuple[Any, str]:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise InputError(f"{path}: {size} bytes (expected at most {_MAX_BYTES}; an hour of it will do)")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+    try:
+        buffer = pa.BufferReader(data)
+        table = parquet.read_table(buffer) if data[:4] == b"PAR1" else csv.read_csv(buffer)
+    except (pa.ArrowException, OSError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"{path}: {line} (expected CSV with a header, or Parquet)") from error
+    return table, hashlib.sha256(data).hexdigest()
+
+
+def _numbers(path: Path, table: Any, column: str) -> NDArray[np.float64]:  # noqa: ANN401 -- pyarrow has no types
+    import pyarrow as pa
+
+    found = table[column]
+    try:
+        values: NDArray[np.float64] = found.cast(pa.float64()).to_numpy()
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{path}: column '{column}' holds {found.type} (expected numbers: {str(error).splitlines()[0]})"
+        ) from error
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise InputError(
+            f"{path}: row {bad[0] + 1}: {column} is {found[int(bad[0])].as_py()} (expected a number; leave "
+            "requests that were not served out of the log)"
+        )
+    return values
+
+
+def _check(path: Path, values: dict[str, NDArray[np.float64]]) -> None:
+    count = len(values["arrival_s"])
+    if count < _MIN_REQUESTS:
+        raise InputError(
+            f"{path}: {count} requests (expected at least {_MIN_REQUESTS} to fit distributions to)"
+        )
+
+    def refuse(wrong: NDArray[np.bool_], column: str, expected: str) -> None:
+        if wrong.any():
+            _refuse(path, int(np.flatnonzero(wrong)[0]), column, values[column], expected)
+
+    for name in ("isl", "osl"):
+        lengths = values[name]
+        refuse(
+            (lengths < 1) | (lengths > _MAX_TOKENS) | (lengths != np.floor(lengths)),
+            name,
+            "a whole number of tokens, 1 or more",
+        )
+    refuse(
+        values["first_token_s"] < values["arrival_s"] - _CLOCK_SLACK_S, "first_token_s", "arrival_s or later"
+    )
+    refuse(values["done_s"] < values["first_token_s"], "done_s", "first_token_s or later")
+    if "prefill_start_s" in values:
+        refuse(
+            values["prefill_start_s"] > values["first_token_s"], "prefill_start_s", "first_token_s or earlier"
+        )
+    if "kv_ready_s" in values:
+        refuse(values["kv_ready_s"] < values["first_token_s"], "kv_ready_s", "first_token_s or later")
+    if np.ptp(values["arrival_s"]) <= 0:
+        raise InputError(
+            f"{path}: every arrival_s is {values['arrival_s'][0]:g} (expected arrivals over time)"
+        )
+
+
+def _refuse(path: Path, row: int, column: str, values: NDArray[np.float64], expected: str) -> NoReturn:
+    raise InputError(f"{path}: row {row + 1}: {column} is {values[row]:.12g} (expected {expected})")

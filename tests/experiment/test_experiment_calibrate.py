@@ -1,0 +1,252 @@
+"""Calibration: factors found again, bad fits refused, logs read strictly."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+import typer
+from sagescale.cli.profile_calibrate import calibrate as command
+from sagescale.errors import InputError, SagescaleError
+from sagescale.experiment.calibrate import calibrate, padding_candidates
+from sagescale.experiment.factors import Factors, apply_factors, profile_prior
+from sagescale.experiment.replay import PoolSizes, read_pool_sizes, replay
+from sagescale.experiment.served import ServedLog, read_served
+from sagescale.perf import load_profile
+from sagescale.sim.config import SimulatorConfig
+from typer.testing import CliRunner
+
+BASE = load_profile("h200-llama-3.1-8b-bf16")
+ONE_EACH = PoolSizes.fixed(1, 1)
+WORLD = SimulatorConfig()
+TRUTH = Factors(
+    prefill_scale=1.06,
+    decode_scale=1.04,
+    join_ms_per_1k_tokens=2.0,
+    latency_ms=0.5,
+    ms_per_1k_tokens=0.5,
+    decode_steps=0.4,
+    blocks_prefill=True,
+    padded_batch_sizes=(),
+)
+
+
+def served(count=700, factors=TRUTH, pools=ONE_EACH, per_s=14.0):
+    """A log as an engine with these factors would have written it."""
+    rng = np.random.default_rng(0)
+    arrival = np.cumsum(rng.exponential(1 / per_s, count))
+    arrival -= arrival[0]
+    isl = np.clip(rng.lognormal(6.8, 0.6, count), 16, 6000).astype(np.int32)
+    osl = np.clip(rng.lognormal(4.8, 0.7, count), 1, 800).astype(np.int32)
+    empty = ServedLog(arrival, isl, osl, arrival, arrival, None, None, 0.0, "made.csv", "0" * 64)
+    run = replay(empty, apply_factors(BASE, factors), pools, WORLD)
+    return dataclasses.replace(empty, first_token_s=run.first_token_s, done_s=run.done_s)
+
+
+def write(log, path, names=("arrival_s", "isl", "osl", "first_token_s", "done_s"), shift_s=0.0):
+    times = (log.arrival_s, log.first_token_s, log.done_s)
+    arrival, first, done = (column + shift_s for column in times)
+    with path.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(names)
+        rows.writerows(zip(arrival, log.isl, log.osl, first, done, strict=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def log():
+    return served()
+
+
+def test_known_factors_are_found_again(log):
+    result = calibrate(BASE, log, ONE_EACH, WORLD, paddings=((),))
+    found = result.factors
+    assert result.good
+    assert result.held_out
+    assert (result.fitted, result.scored) == (350, 350)
+    assert all(abs(error.after) < 0.05 for error in result.errors)
+    assert max(abs(error.before) for error in result.errors) > 0.1
+    assert found.prefill_scale == pytest.approx(1.06, abs=0.04)
+    # A step's loss to joins and its loss always trade against each other; together they are determined.
+    assert found.decode_scale == pytest.approx(1.04, abs=0.04)
+    assert found.join_ms_per_1k_tokens == pytest.approx(2.0, abs=1.5)
+
+
+def test_a_profile_that_cannot_explain_the_log_is_not_called_good(log):
+    # Twice as slow in the part held out: no factors of the first part predict it.
+    later = np.arange(len(log)) >= 350
+    odd = dataclasses.replace(
+        log, done_s=np.where(later, log.first_token_s + 2 * (log.done_s - log.first_token_s), log.done_s)
+    )
+    result = calibrate(BASE, odd, ONE_EACH, WORLD, paddings=((),))
+    assert not result.good
+    assert {error.latency for error in result.errors if not error.good} == {"itl"}
+
+
+def test_factors_go_to_a_point_and_back():
+    prior = profile_prior(BASE)
+    again = prior.factors(prior.point(TRUTH), blocks=True, padded=())
+    for name in Factors.__slots__:
+        assert getattr(again, name) == pytest.approx(getattr(TRUTH, name))
+
+
+def test_factors_of_nothing_leave_the_profile_as_it_is():
+    prior = profile_prior(BASE)
+    same = apply_factors(BASE, prior.factors(np.zeros(6), blocks=True, padded=()))
+    assert same.prefill.ttft_ms == BASE.prefill.ttft_ms
+    assert same.decode.itl_ms == BASE.decode.itl_ms
+    assert dataclasses.replace(same.kv_transfer, ms_per_1k_tokens=0) == dataclasses.replace(
+        BASE.kv_transfer, ms_per_1k_tokens=0
+    )
+    assert same.kv_transfer.ms_per_1k_tokens == pytest.approx(BASE.kv_transfer.ms_per_1k_tokens)
+
+
+def test_padding_tries_the_measured_batches():
+    assert padding_candidates(BASE) == ((), (1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128))
+
+
+def test_pools_that_changed_are_replayed_as_they_changed(log, tmp_path):
+    sizes = tmp_path / "pools.csv"
+    sizes.write_text("time_s,prefill,decode\n90,1,1\n110,2,1\n130,1,1\n")
+    pools = read_pool_sizes(sizes, 100.0)
+    assert pools == PoolSizes((-10.0, 10.0, 30.0), (1, 2, 1), (1, 1, 1))
+    grown, alone = replay(log, BASE, pools, WORLD), replay(log, BASE, ONE_EACH, WORLD)
+    before, during = log.arrival_s < 9, (log.arrival_s > 10) & (log.arrival_s < 30)
+    assert np.array_equal(grown.first_token_s[before], alone.first_token_s[before])
+    assert grown.first_token_s[during].mean() < alone.first_token_s[during].mean()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("time_s,prefill\n0,1\n", "expected time_s,prefill,decode"),
+        ("time_s,prefill,decode\n0,1,1\n5,x,1\n", "line 3: 5,x,1"),
+        ("time_s,prefill,decode\n5,1,1\n", "no row at or before"),
+        ("time_s,prefill,decode\n0,1,1\n9,1,1\n5,1,1\n", "line 4"),
+        ("time_s,prefill,decode\n0,0,1\n", "no instances"),
+    ],
+)
+def test_pool_sizes_that_make_no_sense_are_refused(tmp_path, text, message):
+    path = tmp_path / "pools.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_pool_sizes(path, 0.0)
+
+
+def test_a_log_is_read_from_csv_and_parquet_under_other_names(log, tmp_path):
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    names = ("t_in", "isl", "osl", "t_first", "t_out")
+    path = write(log, tmp_path / "log.csv", names, shift_s=1000.0)
+    other = tmp_path / "log.parquet"
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(path), other)
+    columns = {"arrival_s": "t_in", "first_token_s": "t_first", "done_s": "t_out"}
+    for file in (path, other):
+        read = read_served(file, columns)
+        assert read.start_s == 1000.0
+        assert read.ttft_ms == pytest.approx(log.ttft_ms, abs=1e-6)
+        assert np.array_equal(read.osl, log.osl)
+        assert read.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("osl", "0", "row 3: osl is 0"),
+        ("isl", "1.5", "row 3: isl is 1.5"),
+        ("isl", "many", "column 'isl' holds string"),
+        ("done_s", "-5", "row 3: done_s is -5"),
+        ("first_token_s", "-1", "row 3: first_token_s is -1"),
+        ("arrival_s", "nan", "row 3: arrival_s is None"),
+        ("done_s", "", "row 3: done_s is None"),
+    ],
+)
+def test_impossible_rows_are_named(log, tmp_path, column, value, message):
+    path = write(log, tmp_path / "log.csv")
+    lines = path.read_text().splitlines()
+    cells = lines[3].split(",")
+    cells[lines[0].split(",").index(column)] = value
+    lines[3] = ",".join(cells)
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=message):
+        read_served(path)
+
+
+def test_a_log_that_is_none_is_refused(log, tmp_path):
+    path = tmp_path / "log.csv"
+    with pytest.raises(InputError, match="cannot read"):
+        read_served(path)
+    path.write_bytes(b"PAR1 nothing of the kind")
+    with pytest.raises(InputError, match="expected CSV"):
+        read_served(path)
+    write(log, path, ("arrival", "isl", "osl", "first_token_s", "done_s"))
+    with pytest.raises(InputError, match="no column 'arrival_s' for arrival_s; did you mean 'arrival'"):
+        read_served(path)
+    with pytest.raises(InputError, match="--columns arival_s: unknown"):
+        read_served(path, {"arival_s": "x"})
+    path.write_text("\n".join(write(log, path).read_text().splitlines()[:50]))
+    with pytest.raises(InputError, match="49 requests"):
+        read_served(path)
+
+
+@pytest.fixture
+def app():
+    made = typer.Typer()
+    made.command()(command)
+    return made
+
+
+def test_the_command_writes_only_a_good_fit_and_says_where_it_comes_from(app, log, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(log, tmp_path / "log.csv")
+    out = tmp_path / "new.yaml"
+    words = [BASE.name, "--requests", "log.csv", "--padding", "none", "--out", "new.yaml"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    assert "TTFT p99" in shown.output
+    assert "good: written to new.yaml" in shown.output
+    profile = load_profile(str(out))
+    assert profile.name == "new"
+    assert profile.source.files[-1].path == "log.csv"
+    assert profile.source.command.startswith(f"sagescale profile calibrate {BASE.name} --requests log.csv")
+    assert any(note.startswith("calibration: join cost") for note in profile.notes)
+    assert any("before" in note and "after" in note for note in profile.notes)
+    out.unlink()
+    refused = CliRunner().invoke(app, [*words, "--prefill", "3"])
+    assert isinstance(refused.exception, SagescaleError)
+    assert refused.exception.exit_code == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--fit", "0.5"], "--fit 0.5: expected two shares"),
+        (["--fit", "0:0.01"], "expected at least 50"),
+        (["--padding", "8,4"], "--padding 8,4"),
+        (["--columns", "arrival_s"], "--columns arrival_s: expected NAME=COLUMN"),
+        (["--set", "max_batch=1"], "unknown key 'max_batch'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(app, log, tmp_path, option, message):
+    path = write(log, tmp_path / "log.csv")
+    words = [BASE.name, "--requests", str(path), "--out", str(tmp_path / "new.yaml"), *option]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+
+
+def test_the_measured_engine_is_reproduced(shared):
+    log = read_served(shared / "profiles" / "h200_pd_measured" / "conv5x_requests.csv")
+    result = calibrate(BASE, log, ONE_EACH, WORLD, paddings=(padding_candidates(BASE)[1],))
+    errors = {(error.latency, error.percentile): error for error in result.errors}
+    assert result.good
+    assert result.factors.blocks_prefill
+    assert abs(errors["itl", 50].after) < 0.05
+    assert abs(errors["itl", 90].after) < 0.05
+    for error in result.errors:
+        assert abs(error.after) < 0.45 * abs(error.before)
