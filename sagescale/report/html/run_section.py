@@ -32,7 +32,7 @@ PANELS = (
     ("prefill", "Prefill instances", ""),
     ("ttft", "TTFT", "ms, of arrivals"),
     ("decode", "Decode instances", ""),
-    ("itl", "ITL", "ms, of completions"),
+    ("itl", "ITL", "ms, of arrivals"),
     ("gpus", "GPUs", "held"),
     ("queues", "Queues", "requests"),
     ("decisions", "Decisions", "hover for reasons"),
