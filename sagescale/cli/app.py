@@ -27,7 +27,8 @@ app = typer.Typer(
     help="Decide how many prefill and decode instances to run, and try the decision out offline first.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # plain help: rich would take longer to import than everything else together
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command()(simulate)
 app.command("compare-predictors")(compare_predictors)
