@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sagescale.cli.run_options import ProfileOption, TraceArgument
 from sagescale.cli.transform_options import (
     JitterOption,
     RateScaleOption,
@@ -19,12 +20,9 @@ from sagescale.cli.transform_options import (
 
 __all__ = ["compare_predictors"]
 
-_OUTPUTS = "Output files"
-_WHERE = "Where it runs"
-
 
 def compare_predictors(
-    trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
+    trace: TraceArgument,
     predictors: Annotated[
         str, typer.Option("--predictors", metavar="A,B|all", help="Predictors to try.")
     ] = "all",
@@ -44,12 +42,7 @@ def compare_predictors(
             "--set", metavar="KEY=V1,V2", help="Values to try of any configuration key; repeatable."
         ),
     ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile", metavar="NAME|FILE", help="Engines to model; see `sagescale profile list`."
-        ),
-    ] = None,
+    profile: ProfileOption = None,
     attainment: Annotated[
         float,
         typer.Option("--attainment", metavar="SHARE", help="Share of requests that must meet both targets."),
@@ -62,21 +55,15 @@ def compare_predictors(
     ] = 1,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            "--jobs", metavar="N", help="Runs at once; every core if not given.", rich_help_panel=_WHERE
-        ),
+        typer.Option("--jobs", metavar="N", help="Runs at once; every core if not given."),
     ] = None,
     backend: Annotated[
         str,
-        typer.Option(
-            "--backend", metavar="processes|dask", help="Local, or a cluster.", rich_help_panel=_WHERE
-        ),
+        typer.Option("--backend", metavar="processes|dask", help="Local, or a cluster."),
     ] = "processes",
     address: Annotated[
         str | None,
-        typer.Option(
-            "--address", metavar="tcp://HOST:PORT", help="Of the Dask scheduler.", rich_help_panel=_WHERE
-        ),
+        typer.Option("--address", metavar="tcp://HOST:PORT", help="Of the Dask scheduler."),
     ] = None,
     slice_text: SliceOption = None,
     rate_scale: RateScaleOption = 1.0,
@@ -84,21 +71,18 @@ def compare_predictors(
     tile: TileOption = 1,
     jitter_s: JitterOption = 30.0,
     seed: SeedOption = 0,
-    json_out: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="Result document.", rich_help_panel=_OUTPUTS)
-    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Result document.")] = None,
     html_out: Annotated[
         Path | None,
         typer.Option(
             "--html",
             metavar="OUT.html",
             help="The comparison in pictures, one file.",
-            rich_help_panel=_OUTPUTS,
         ),
     ] = None,
     csv_out: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="OUT.csv", help="The table, a row a run.", rich_help_panel=_OUTPUTS),
+        typer.Option("--csv", metavar="OUT.csv", help="The table, a row a run."),
     ] = None,
 ) -> None:
     """Compare predictors, policies and configurations on a trace, and say which to take.

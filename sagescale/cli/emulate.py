@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sagescale.cli.run_options import ConfigOption, ProfileOption, SetOption, TraceArgument
 from sagescale.cli.transform_options import (
     JitterOption,
     RateScaleOption,
@@ -21,20 +22,10 @@ __all__ = ["emulate"]
 
 
 def emulate(
-    trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile", metavar="NAME|FILE", help="Engines to model; see `sagescale profile list`."
-        ),
-    ] = None,
-    config: Annotated[
-        list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML configuration; repeatable.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of `sagescale config show`; repeatable."),
-    ] = None,
+    trace: TraceArgument,
+    profile: ProfileOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
     port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.", min=0, max=65535)] = 9400,
     address: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     speed: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sagescale.cli.run_options import TraceArgument
 from sagescale.cli.transform_options import (
     JitterOption,
     RateScaleOption,
@@ -19,11 +20,9 @@ from sagescale.cli.transform_options import (
 
 __all__ = ["forecast"]
 
-_OUTPUTS = "Output files"
-
 
 def forecast(
-    trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
+    trace: TraceArgument,
     predictors: Annotated[
         str, typer.Option("--predictors", metavar="A,B|all", help="Predictors to test.")
     ] = "all",
@@ -51,12 +50,9 @@ def forecast(
             "--csv",
             metavar="OUT.csv",
             help="Every forecast: a row a series, predictor, cutoff and step.",
-            rich_help_panel=_OUTPUTS,
         ),
     ] = None,
-    json_out: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="The scores.", rich_help_panel=_OUTPUTS)
-    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="The scores.")] = None,
 ) -> None:
     """Back-test predictors on a trace: observe each window, forecast, score against what came.
 

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["estimate"]
 
-_SHAPE, _CARD = (
-    "The model's numbers (all of them for one not known)",
-    "The GPU's numbers (all for one not known)",
-)
-
 
 def estimate(
     model: Annotated[str, typer.Option(metavar="NAME", help="A public model, or any name with its numbers.")],
@@ -41,31 +36,21 @@ def estimate(
             metavar="PROFILE", help="Report the estimate's error at this profile's measured points."
         ),
     ] = None,
-    parameters: Annotated[
-        Optional[float], typer.Option(help="In 10^9, all of them.", rich_help_panel=_SHAPE)
-    ] = None,
-    active_parameters: Annotated[
-        Optional[float], typer.Option(help="In 10^9, that one token meets.", rich_help_panel=_SHAPE)
-    ] = None,
-    layers: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
-    hidden: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
-    heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
-    kv_heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
-    head_dim: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=_SHAPE)] = None,
-    vocab: Annotated[
-        Optional[int], typer.Option(min=0, help="Words; 128256 if not given.", rich_help_panel=_SHAPE)
-    ] = None,
-    memory_gib: Annotated[Optional[float], typer.Option(help="Memory.", rich_help_panel=_CARD)] = None,
-    bandwidth_gb_s: Annotated[
-        Optional[float], typer.Option(help="Memory bandwidth.", rich_help_panel=_CARD)
-    ] = None,
-    bf16_tflops: Annotated[Optional[float], typer.Option(help="Dense peak.", rich_help_panel=_CARD)] = None,
-    fp8_tflops: Annotated[
-        Optional[float], typer.Option(help="Dense peak, if it has any.", rich_help_panel=_CARD)
-    ] = None,
+    parameters: Annotated[Optional[float], typer.Option(help="In 10^9, all of them.")] = None,
+    active_parameters: Annotated[Optional[float], typer.Option(help="In 10^9, that one token meets.")] = None,
+    layers: Annotated[Optional[int], typer.Option(min=1)] = None,
+    hidden: Annotated[Optional[int], typer.Option(min=1)] = None,
+    heads: Annotated[Optional[int], typer.Option(min=1)] = None,
+    kv_heads: Annotated[Optional[int], typer.Option(min=1)] = None,
+    head_dim: Annotated[Optional[int], typer.Option(min=1)] = None,
+    vocab: Annotated[Optional[int], typer.Option(min=0, help="Words; 128256 if not given.")] = None,
+    memory_gib: Annotated[Optional[float], typer.Option(help="Memory.")] = None,
+    bandwidth_gb_s: Annotated[Optional[float], typer.Option(help="Memory bandwidth.")] = None,
+    bf16_tflops: Annotated[Optional[float], typer.Option(help="Dense peak.")] = None,
+    fp8_tflops: Annotated[Optional[float], typer.Option(help="Dense peak, if it has any.")] = None,
     link_gb_s: Annotated[
         Optional[float],
-        typer.Option(help="To the other GPUs, one direction; 32 if not given.", rich_help_panel=_CARD),
+        typer.Option(help="To the other GPUs, one direction; 32 if not given."),
     ] = None,
 ) -> None:
     """Estimate a profile by roofline arithmetic, where nothing was measured yet.

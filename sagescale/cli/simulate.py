@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sagescale.cli.run_options import ConfigOption, ProfileOption, SetOption, TraceArgument
 from sagescale.cli.transform_options import (
     JitterOption,
     RateScaleOption,
@@ -19,30 +20,18 @@ from sagescale.cli.transform_options import (
 
 __all__ = ["simulate"]
 
-_OUTPUTS = "Output files"
-
 
 def simulate(
-    trace: Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")],
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile", metavar="NAME|FILE", help="Engines to model; see `sagescale profile list`."
-        ),
-    ] = None,
-    config: Annotated[
-        list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML configuration; repeatable.")
-    ] = None,
+    trace: TraceArgument,
+    profile: ProfileOption = None,
+    config: ConfigOption = None,
     predictor: Annotated[
         str | None, typer.Option("--predictor", metavar="P", help="Short for --set load_predictor_type=P.")
     ] = None,
     policy: Annotated[
         str | None, typer.Option("--policy", metavar="Q", help="Short for --set policy=Q.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of `sagescale config show`; repeatable."),
-    ] = None,
+    overrides: SetOption = None,
     until_s: Annotated[
         float | None, typer.Option("--until-s", metavar="S", help="Short for --set until_s=S.")
     ] = None,
@@ -56,24 +45,18 @@ def simulate(
     tile: TileOption = 1,
     jitter_s: JitterOption = 30.0,
     seed: SeedOption = 0,
-    json_out: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="Result document.", rich_help_panel=_OUTPUTS)
-    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Result document.")] = None,
     html_out: Annotated[
         Path | None,
-        typer.Option(
-            "--html", metavar="OUT.html", help="The run in pictures, one file.", rich_help_panel=_OUTPUTS
-        ),
+        typer.Option("--html", metavar="OUT.html", help="The run in pictures, one file."),
     ] = None,
     timeline_out: Annotated[
         Path | None,
-        typer.Option("--timeline", metavar="OUT.csv", help="The run tick by tick.", rich_help_panel=_OUTPUTS),
+        typer.Option("--timeline", metavar="OUT.csv", help="The run tick by tick."),
     ] = None,
     requests_out: Annotated[
         Path | None,
-        typer.Option(
-            "--requests", metavar="OUT.parquet", help="Every request's latencies.", rich_help_panel=_OUTPUTS
-        ),
+        typer.Option("--requests", metavar="OUT.parquet", help="Every request's latencies."),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log every decision, in the guide's words.")

@@ -19,15 +19,12 @@ __all__ = [
     "transform_spec",
 ]
 
-_PANEL = "Trace transforms (applied in this order)"
-
 SliceOption = Annotated[
     str | None,
     typer.Option(
         "--slice",
         metavar="A:B",
         help="Keep arrivals from A to before B, in seconds; either may be left out.",
-        rich_help_panel=_PANEL,
     ),
 ]
 RateScaleOption = Annotated[
@@ -36,16 +33,15 @@ RateScaleOption = Annotated[
         "--rate-scale",
         metavar="X",
         help="Multiply the requests and keep the duration: thinned below 1, jittered copies above.",
-        rich_help_panel=_PANEL,
     ),
 ]
 SpeedupOption = Annotated[
     float,
-    typer.Option("--speedup", metavar="X", help="Divide arrival times by X.", rich_help_panel=_PANEL),
+    typer.Option("--speedup", metavar="X", help="Divide arrival times by X."),
 ]
 TileOption = Annotated[
     int,
-    typer.Option("--tile", metavar="N", help="Repeat N times, one mean gap between.", rich_help_panel=_PANEL),
+    typer.Option("--tile", metavar="N", help="Repeat N times, one mean gap between."),
 ]
 JitterOption = Annotated[
     float,
@@ -53,7 +49,6 @@ JitterOption = Annotated[
         "--jitter-s",
         metavar="S",
         help="How far --rate-scale moves a copy, at most.",
-        rich_help_panel=_PANEL,
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of all randomness.")]
