@@ -44,6 +44,7 @@ __all__ = [
     "StaticSearchTask",
     "Task",
     "perform",
+    "simulate_task",
 ]
 
 
@@ -215,6 +216,15 @@ _own = ForecastMemo()
 
 
 def _run(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo]) -> Outcome:
+    run = simulate_task(workload, task, memos)
+    document = None
+    if task.document:
+        document = run_document(run, "")
+    return Outcome(_score(run), document)
+
+
+def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo] = ()) -> Run:
+    """Do the simulation of a task, for whoever measures it in another way."""
     trace = workload.trace(task.replicate)
     profile = with_overrides(workload.profile, task.simulator)
     config, simulator = task.config, task.simulator
@@ -229,13 +239,9 @@ def _run(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo]) -> Ou
     if task.one_more and policy is not None:
         policy = OneMorePolicy(policy)
         simulator = _one_more_at_start(config, simulator)
-    run = simulate(
+    return simulate(
         trace, profile, config, simulator, predictors=_predictors(trace, task, memos), policy=policy
     )
-    document = None
-    if task.document:
-        document = run_document(run, "")
-    return Outcome(_score(run), document)
 
 
 def _one_more_at_start(config: AutoscalerConfig, simulator: SimulatorConfig) -> SimulatorConfig:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.trace import TransformSpec, apply_transforms
+from sagescale.trace import TransformSpec, apply_transforms, slice_trace
 
 if TYPE_CHECKING:
     from sagescale.perf import Profile
@@ -18,7 +19,7 @@ __all__ = ["BLOCK_S", "Workload", "shift_blocks"]
 BLOCK_S = 300.0
 """Length of the blocks in which a replicate's arrivals are moved, s."""
 
-_CACHE: dict[tuple[str, TransformSpec, int], Trace] = {}
+_CACHE: dict[tuple[str, TransformSpec, float | None, float, int], Trace] = {}
 _CACHED = 2
 """Transformed traces a process keeps: tasks come sorted by replicate."""
 
@@ -29,21 +30,32 @@ class Workload:
 
     Replicate 0 is the trace as transformed. Replicate k > 0 has the transforms' seed raised by k, so that
     ``--rate-scale`` draws other copies, and its blocks shifted (see :func:`shift_blocks`).
+
+    Attributes:
+        block_s: length of the blocks that are shifted; None leaves arrivals where the transforms put them.
+        until_s: what arrives then or later, after the transforms and shifts, is left out: the beginning of
+            the very same trace.
     """
 
     recorded: Trace
     transforms: TransformSpec
     profile: Profile
+    block_s: float | None = BLOCK_S
+    until_s: float = math.inf
 
     def trace(self, replicate: int = 0) -> Trace:
         """The trace of a replicate; the last few made are kept."""
-        key = (self.recorded.sha256, self.transforms, replicate)
+        key = (self.recorded.sha256, self.transforms, self.block_s, self.until_s, replicate)
         if key not in _CACHE:
             while len(_CACHE) >= _CACHED:
                 del _CACHE[next(iter(_CACHE))]
             spec = replace(self.transforms, seed=self.transforms.seed + replicate)
             made = apply_transforms(self.recorded, spec)
-            _CACHE[key] = shift_blocks(made, replicate) if replicate else made
+            if replicate and self.block_s is not None:
+                made = shift_blocks(made, replicate, self.block_s)
+            if self.until_s < math.inf:
+                made = slice_trace(made, 0.0, self.until_s)
+            _CACHE[key] = made
         return _CACHE[key]
 
 
