@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sagescale.document import ComparisonInfo, ComparisonTiming, FailedRun, Forecaster, Replicates
-from sagescale.experiment.execute import Failure, run_tasks
+from sagescale.experiment.execute import Failure, memos_for, run_tasks
 from sagescale.experiment.grid import (
     Entry,
     grid_entries,
@@ -28,6 +28,7 @@ from sagescale.experiment.tasks import (
     Outcome,
     RunTask,
     StaticSearchTask,
+    perform,
 )
 from sagescale.experiment.verdict import rank, verdict
 from sagescale.perf import ProfileModel
@@ -161,7 +162,10 @@ class _Work:
                 self.progress(len(self.results) + len(self.failures), self.known)
 
         if unique and not self.interrupted:
-            self.interrupted = not run_tasks(self.backend, self.workload, unique, self._memos(), done)
+            memos = self._memos()
+            self.interrupted = not run_tasks(
+                self.backend, self.workload, unique, perform, lambda task: memos_for(task, memos), done
+            )
 
     def _memos(self) -> dict[ForecastTask, ForecastMemo]:
         return {

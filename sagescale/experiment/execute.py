@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from sagescale.errors import InputError, SagescaleError
-from sagescale.experiment.tasks import ForecastTask, RunTask, perform
+from sagescale.experiment.tasks import RunTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sagescale.experiment.memo import ForecastMemo
-    from sagescale.experiment.tasks import Result, Task
+    from sagescale.experiment.tasks import ForecastTask
     from sagescale.experiment.workload import Workload
 
-__all__ = ["Backend", "Failure", "default_jobs", "open_backend", "run_tasks"]
+__all__ = ["Backend", "Failure", "default_jobs", "memos_for", "open_backend", "run_tasks"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _CONNECT_S = 10.0
 
@@ -95,9 +98,10 @@ def open_backend(kind: str, jobs: int, address: str | None) -> Iterator[Backend]
 def run_tasks(
     backend: Backend,
     workload: Workload,
-    tasks: Sequence[Task],
-    memos: Mapping[ForecastTask, ForecastMemo],
-    done: Callable[[Task, Result | Failure], None],
+    tasks: Sequence[T],
+    perform: Callable[[Workload, T, Sequence[ForecastMemo]], R],
+    memos_of: Callable[[T], Sequence[ForecastMemo]],
+    done: Callable[[T, R | Failure], None],
 ) -> bool:
     """Do all tasks, each answer handed to ``done`` as it comes.
 
@@ -105,7 +109,8 @@ def run_tasks(
         backend: where.
         workload: what on.
         tasks: what; expensive ones first keep the cores busy to the end.
-        memos: forecasts made already; a run is sent those of its own predictor.
+        perform: does one, in whatever process: a function of a module.
+        memos_of: forecasts made already that a task is sent.
         done: called in this process, in any order.
 
     Returns:
@@ -113,7 +118,7 @@ def run_tasks(
     """
     import joblib
 
-    arguments = ((number, workload, task, _memos_for(task, memos)) for number, task in enumerate(tasks))
+    arguments = ((number, perform, workload, task, memos_of(task)) for number, task in enumerate(tasks))
     try:
         if backend.jobs == 1 and backend.kind == "processes":
             for given in arguments:
@@ -129,8 +134,12 @@ def run_tasks(
 
 
 def _perform_safely(
-    number: int, workload: Workload, task: Task, memos: Sequence[ForecastMemo]
-) -> tuple[int, Result | Failure]:
+    number: int,
+    perform: Callable[[Workload, T, Sequence[ForecastMemo]], R],
+    workload: Workload,
+    task: T,
+    memos: Sequence[ForecastMemo],
+) -> tuple[int, R | Failure]:
     try:
         return number, perform(workload, task, memos)
     except SagescaleError as error:
@@ -139,7 +148,8 @@ def _perform_safely(
         return number, Failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _memos_for(task: Task, memos: Mapping[ForecastTask, ForecastMemo]) -> list[ForecastMemo]:
+def memos_for(task: object, memos: Mapping[ForecastTask, ForecastMemo]) -> list[ForecastMemo]:
+    """Forecasts that a run by its own predictor can look up; nothing else needs any."""
     if not isinstance(task, RunTask) or task.load != "named":
         return []
     spec = task.spec

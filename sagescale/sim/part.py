@@ -1,0 +1,133 @@
+"""What a part of a run is worth: who arrived in it, and the GPU time spent in it, block by block.
+
+So that knobs can be set on one part of a trace and judged on another, while the run itself, its queues, its
+instances and what its forecasters have seen, goes on through both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.sim.bound import lower_bound
+from sagescale.sim.measures import Served
+from sagescale.trace import slice_trace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.sim.run import Run
+
+__all__ = ["BLOCK_S", "Part", "PartResult", "lower_bound_of_part", "measure_part"]
+
+BLOCK_S = 300.0
+"""Blocks of five minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """From ``start_s`` to before ``end_s`` of a run; an infinite end is the run's own."""
+
+    start_s: float = 0.0
+    end_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """A part in blocks of ``block_s`` seconds from its start; what is left over belongs to the last one.
+
+    Attributes:
+        arrived: requests that arrived in each block.
+        good: those of them that met both targets, whenever they were served.
+        prefill_gpu_s, decode_gpu_s: GPU time of each pool in each block. The last block of a part without an
+            end goes on to the end of the run, when the last request is served.
+    """
+
+    block_s: float
+    arrived: tuple[int, ...]
+    good: tuple[int, ...]
+    prefill_gpu_s: tuple[float, ...]
+    decode_gpu_s: tuple[float, ...]
+
+    @property
+    def misses(self) -> int:
+        """Requests that were not good."""
+        return sum(self.arrived) - sum(self.good)
+
+    @property
+    def attainment(self) -> float:
+        """Share of the arrived requests that were good; 1 where none arrived."""
+        arrived = sum(self.arrived)
+        return sum(self.good) / arrived if arrived else 1.0
+
+    @property
+    def worst_attainment(self) -> float:
+        """The lowest attainment of any block in which requests arrived."""
+        shares = [good / arrived for good, arrived in zip(self.good, self.arrived, strict=True) if arrived]
+        return min(shares, default=1.0)
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours of both pools."""
+        return (math.fsum(self.prefill_gpu_s) + math.fsum(self.decode_gpu_s)) / 3600.0
+
+
+def measure_part(run: Run, part: Part, block_s: float = BLOCK_S) -> PartResult:
+    """Measure a part of a run.
+
+    Raises:
+        ValueError: the part begins after the last arrival.
+    """
+    end_s = min(part.end_s, run.trace.duration_s)
+    if not part.start_s <= end_s:
+        raise ValueError(f"the part starts at {part.start_s:g} s, the trace ends at {end_s:g} s")
+    blocks = max(1, math.floor((end_s - part.start_s) / block_s))
+    edges: NDArray[np.float64] = part.start_s + block_s * np.arange(blocks + 1, dtype=np.float64)
+    edges[-1] = part.end_s  # the last block takes what is left
+    ttft, itl = Served(run).good
+    arrived = np.searchsorted(run.trace.arrival_s, edges, side="left")
+    good = np.concatenate([[0], np.cumsum(ttft & itl, dtype=np.int64)])[arrived]
+    edges[-1] = min(part.end_s, run.horizon_s)
+    spent = {prefill: np.diff(_instance_seconds(run, edges, prefill=prefill)) for prefill in (True, False)}
+    return PartResult(
+        block_s,
+        tuple(np.diff(arrived).tolist()),
+        tuple(np.diff(good).tolist()),
+        tuple((spent[True] * run.world.prefill_gpus).tolist()),
+        tuple((spent[False] * run.world.decode_gpus).tolist()),
+    )
+
+
+def _instance_seconds(run: Run, until_s: NDArray[np.float64], *, prefill: bool) -> NDArray[np.float64]:
+    """Instance-seconds of a pool from 0 to each of some times."""
+    mine = run.lifetimes[run.lifetimes["prefill"] == prefill]
+    total = np.zeros(len(until_s))
+    for column, sign in (("launch_s", 1.0), ("stop_s", -1.0)):
+        times = np.sort(mine[column])
+        before = np.searchsorted(times, until_s, side="right")
+        total += sign * (before * until_s - np.concatenate([[0.0], np.cumsum(times)])[before])
+    return total
+
+
+def lower_bound_of_part(run: Run, part: Part) -> float:
+    """GPU-hours that serving the requests of a part needs at least, whatever the SLA (``bound.lower_bound``).
+
+    As if they were all there is: it bounds what a part without an end costs but for batches and steps shared
+    with requests that arrived before it.
+    """
+    trace = slice_trace(run.trace, part.start_s, part.end_s)
+    first = int(np.searchsorted(run.trace.arrival_s, part.start_s, side="left"))
+    mine = slice(first, first + len(trace))
+    alone = dataclasses.replace(
+        run,
+        trace=trace,
+        simulator=dataclasses.replace(run.simulator, until_s=0.0),
+        prompt=run.prompt[mine],
+        produced=run.produced[mine],
+        requests=run.requests[mine],
+    )
+    return lower_bound(alone).gpu_hours
