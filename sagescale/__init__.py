@@ -1,3 +1,68 @@
 """sagescale: SLA-driven autoscaling for prefill/decode LLM serving, tried out offline first."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sagescale.control_plane.instance import ExecutionInstance, ExecutionInstanceType
+    from sagescale.control_plane.manager import ControlPlaneManager
+    from sagescale.control_plane.metrics import MetricsCollector
+    from sagescale.control_plane.router import Request
+    from sagescale.control_plane.separation import PDSeparationConfig
+    from sagescale.errors import InputError, SagescaleError
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.decision import Decision, Reason, ReasonCode, Sizes
+    from sagescale.planner.status import AutoscalerStatus
+
+__all__ = [
+    "AutoscalerConfig",
+    "AutoscalerStatus",
+    "ControlPlaneManager",
+    "Decision",
+    "ExecutionInstance",
+    "ExecutionInstanceType",
+    "InputError",
+    "MetricsCollector",
+    "PDSeparationConfig",
+    "Reason",
+    "ReasonCode",
+    "Request",
+    "SagescaleError",
+    "Sizes",
+    "__version__",
+]
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AutoscalerConfig": "planner.config",
+    "AutoscalerStatus": "planner.status",
+    "ControlPlaneManager": "control_plane.manager",
+    "Decision": "planner.decision",
+    "ExecutionInstance": "control_plane.instance",
+    "ExecutionInstanceType": "control_plane.instance",
+    "InputError": "errors",
+    "MetricsCollector": "control_plane.metrics",
+    "PDSeparationConfig": "control_plane.separation",
+    "Reason": "planner.decision",
+    "ReasonCode": "planner.decision",
+    "Request": "control_plane.router",
+    "SagescaleError": "errors",
+    "Sizes": "planner.decision",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for: the command line needs none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sagescale' has no attribute '{name}'")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"sagescale.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

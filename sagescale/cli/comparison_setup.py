@@ -46,12 +46,11 @@ def load_comparison(
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
-    from sagescale.cli.setup import choose_profile
     from sagescale.errors import InputError
     from sagescale.experiment.grid import combinations, label_variants
     from sagescale.experiment.workload import Workload
     from sagescale.live.config import LiveConfig
-    from sagescale.perf import ProfileModel
+    from sagescale.perf import ProfileModel, sizing_profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.loading import autoscaler_config, load_settings
     from sagescale.sim.config import SimulatorConfig
@@ -67,7 +66,7 @@ def load_comparison(
         given = settings.given[AutoscalerConfig].get("profile_data_dir")
         data = None if given is None or given.value is None or profile is not None else str(given.value)
         if engines is None:
-            engines, data_used = choose_profile(profile, data), data
+            engines, data_used = sizing_profile(profile, data), data
         elif data != data_used:
             raise InputError(
                 f"profile_data_dir is {data_used} in one configuration and {data} in another; one "

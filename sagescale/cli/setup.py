@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sagescale.sim.run import Run
     from sagescale.trace import Trace, TransformSpec
 
-__all__ = ["Setup", "choose_profile", "load_setup"]
+__all__ = ["Setup", "load_setup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,6 @@ class Setup:
         return found
 
 
-def choose_profile(name: str | None, profile_data_dir: str | None) -> Profile:
-    """Load the engines: ``--profile``, else ``profile_data_dir``, else the default profile.
-
-    Raises:
-        InputError: there is no such profile, or its data cannot be read.
-    """
-    from sagescale.perf import DEFAULT_PROFILE, load_profile, profile_from_source
-
-    if name is None and profile_data_dir is not None:
-        return profile_from_source(profile_data_dir)
-    return load_profile(DEFAULT_PROFILE if name is None else name)
-
-
 def load_setup(
     trace: str,
     profile: str | None,
@@ -75,7 +62,7 @@ def load_setup(
         InputError: something is wrong with it; the message says what and where.
     """
     from sagescale.live.config import LiveConfig
-    from sagescale.perf import ProfileModel
+    from sagescale.perf import ProfileModel, sizing_profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.loading import autoscaler_config, load_settings
     from sagescale.sim.config import SimulatorConfig
@@ -85,8 +72,7 @@ def load_setup(
     settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides)
     simulator = settings.build(SimulatorConfig)
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
-    engines = choose_profile(profile, None if data is None or data.value is None else str(data.value))
-    engines = with_overrides(engines, simulator)
+    engines = with_overrides(sizing_profile(profile, data and data.value), simulator)
     config = autoscaler_config(settings, ProfileModel(engines))
     requests = apply_transforms(read_trace(trace), transforms)
     return Setup(requests, engines, config, simulator)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sagescale.live.config import LiveConfig
-from sagescale.perf import DEFAULT_PROFILE, ProfileModel, load_profile, profile_from_source
+from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import autoscaler_config, load_settings
 from sagescale.sim.config import SimulatorConfig
@@ -41,11 +41,7 @@ def load_live_setup(profile: str | None, files: Sequence[Path], overrides: Seque
     settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides)
     simulator = settings.build(SimulatorConfig)
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
-    if profile is None and data is not None and data.value is not None:
-        engines = profile_from_source(str(data.value))
-    else:
-        engines = load_profile(profile or DEFAULT_PROFILE)
-    engines = with_overrides(engines, simulator)
+    engines = with_overrides(sizing_profile(profile, data and data.value), simulator)
     model = ProfileModel(engines)
     return LiveSetup(
         engines, model, autoscaler_config(settings, model), simulator, settings.build(LiveConfig)

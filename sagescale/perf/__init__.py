@@ -7,7 +7,7 @@ from sagescale.perf.catalogue import Gpu, ModelShape, find_gpu, find_model
 from sagescale.perf.configuration import Wanted
 from sagescale.perf.decode import DecodeTable
 from sagescale.perf.document import profile_to_yaml, read_profile, write_profile
-from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile
+from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile, sizing_profile
 from sagescale.perf.model import ProfileModel
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
@@ -61,6 +61,7 @@ __all__ = [
     "profile_to_yaml",
     "read_profile",
     "read_sources",
+    "sizing_profile",
     "validate_profile",
     "write_profile",
 ]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.perf.build import profile_from_source
 from sagescale.perf.document import read_profile
 from sagescale.resources import shipped
 
 if TYPE_CHECKING:
     from sagescale.perf.profile import Profile
 
-__all__ = ["DEFAULT_PROFILE", "list_profiles", "load_profile"]
+__all__ = ["DEFAULT_PROFILE", "list_profiles", "load_profile", "sizing_profile"]
 
 DEFAULT_PROFILE = "h200-llama-3.1-8b-fp8"
 
@@ -41,3 +42,14 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> Profile:
         f"profile '{word}': no such profile (expected one of: {', '.join(names)}; or the path of a YAML "
         f"profile){did_you_mean(word, names)}"
     )
+
+
+def sizing_profile(profile: str | None, data: object) -> Profile:
+    """Load the profile to size with: one that was named, else measured data, else the default.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if profile is None and data is not None:
+        return profile_from_source(str(data))
+    return load_profile(profile or DEFAULT_PROFILE)

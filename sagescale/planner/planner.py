@@ -20,6 +20,7 @@ from sagescale.planner.decision import (
 from sagescale.planner.load import LoadPredictors, make_load_predictors
 from sagescale.planner.policy import PoolSize, Situation, make_policy
 from sagescale.planner.stabilisation import PoolStabiliser, within_tolerance
+from sagescale.planner.status import autoscaler_status
 from sagescale.planner.window import Window, read_window
 
 if TYPE_CHECKING:
@@ -130,18 +131,13 @@ class Planner:
 
     def get_status(self, *, running: bool = True) -> AutoscalerStatus:
         """Return the guide's status; whether anything steps the planner is for its caller to say."""
-        prefill, decode = self._tracker.factors
-        return {
-            "enabled": True,
-            "running": running,
-            "config": {
-                "target_ttft_ms": self.config.target_ttft_ms,
-                "target_itl_ms": self.config.target_itl_ms,
-                "adjustment_interval_sec": self.config.adjustment_interval_sec,
-            },
-            "correction_factors": {"prefill": prefill, "decode": decode},
-            "last_adjustment_time": None if self._last is None else self._last.time_s,
-        }
+        return autoscaler_status(
+            self.config,
+            self._tracker.factors,
+            None if self._last is None else self._last.time_s,
+            enabled=True,
+            running=running,
+        )
 
     def _notice_changed_replicas(self, current: Sizes, causes: list[Reason]) -> None:
         last = self._last

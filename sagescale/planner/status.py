@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-__all__ = ["AutoscalerStatus", "CorrectionStatus", "TargetStatus"]
+if TYPE_CHECKING:
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.decision import Corrections
+
+__all__ = ["AutoscalerStatus", "CorrectionStatus", "TargetStatus", "autoscaler_status"]
 
 
 class TargetStatus(TypedDict):
@@ -30,3 +34,25 @@ class AutoscalerStatus(TypedDict):
     config: TargetStatus
     correction_factors: CorrectionStatus
     last_adjustment_time: float | None
+
+
+def autoscaler_status(
+    config: AutoscalerConfig,
+    corrections: Corrections,
+    last_adjustment_time: float | None,
+    *,
+    enabled: bool,
+    running: bool,
+) -> AutoscalerStatus:
+    """Put the status together."""
+    return {
+        "enabled": enabled,
+        "running": running,
+        "config": {
+            "target_ttft_ms": config.target_ttft_ms,
+            "target_itl_ms": config.target_itl_ms,
+            "adjustment_interval_sec": config.adjustment_interval_sec,
+        },
+        "correction_factors": {"prefill": corrections.prefill, "decode": corrections.decode},
+        "last_adjustment_time": last_adjustment_time,
+    }

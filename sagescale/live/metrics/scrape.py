@@ -17,12 +17,12 @@ from sagescale.live.http import Credentials, HttpClient, HttpError
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
 
-__all__ = ["ScrapeReader", "parse_page"]
+__all__ = ["ScrapeReader", "ScrapeTarget", "parse_page"]
 
 _THREADS = 16
 _MAX_TARGETS = 4096
@@ -49,10 +49,16 @@ class _Page:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class ScrapeTarget:
+    """A metric page, whose pool it belongs to, and what its instance is called.
+
+    ``has_history``: what it has counted before the first look is not of that look's window.
+    """
+
     group: str
     url: str
     instance: str
+    has_history: bool = False
 
 
 def parse_page(
@@ -102,21 +108,31 @@ def parse_page(
 class ScrapeReader:
     """A ``WindowReader`` that keeps the last look at every instance and takes the difference.
 
+    Args:
+        live: Which instances, and how they are read.
+        registered: Returns further instances, asked anew at every look.
+
     Raises:
         InputError: a secret or certificate cannot be read.
     """
 
-    def __init__(self, live: LiveConfig) -> None:
+    def __init__(
+        self, live: LiveConfig, registered: Callable[[], Iterable[ScrapeTarget]] | None = None
+    ) -> None:
         self._live = live
+        self._registered = registered
         self._http = HttpClient(live, Credentials.of_metrics(live))
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
         self._before: dict[str, _Page] | None = None
         self._before_s = 0.0
+        self._seen: set[str] = set()
         self._wanted: frozenset[str] = frozenset()
 
     def describe(self) -> str:
         """Say how many instances, and which."""
         live = self._live
+        if self._registered is not None:
+            return "registered instances"
         if live.scrape_discovery_url is not None:
             return f"instances listed at {live.scrape_discovery_url}"
         return f"{len(live.scrape_prefill)} prefill and {len(live.scrape_decode)} decode instances"
@@ -165,9 +181,14 @@ class ScrapeReader:
         failures = []
         for target, answer in zip(targets, answers, strict=True):
             try:
-                pages[target.group].update(answer.result(timeout=max(0.1, deadline - time.monotonic() + 1.0)))
+                page = answer.result(timeout=max(0.1, deadline - time.monotonic() + 1.0))
             except (HttpError, TimeoutError) as error:
                 failures.append(str(error) or f"{target.url}: no answer in time")
+                continue
+            pages[target.group].update(page)
+            if target.has_history and target.url not in self._seen and self._before is not None:
+                self._before[target.group].update(page)
+            self._seen.add(target.url)
         if failures and len(failures) == len(targets):
             raise HttpError(failures[0])
         if not targets:
@@ -176,7 +197,7 @@ class ScrapeReader:
         self._before, self._before_s = pages, time.monotonic()
         return pages
 
-    def _fetch(self, target: _Target, preset: Preset, deadline: float) -> _Page:
+    def _fetch(self, target: ScrapeTarget, preset: Preset, deadline: float) -> _Page:
         left = deadline - time.monotonic()
         if left <= 0:
             raise HttpError(f"{target.url}: no answer within {self._live.metrics_timeout_s:g} s")
@@ -187,13 +208,14 @@ class ScrapeReader:
         text = reply.body.decode("utf-8", "replace")
         return parse_page(text, target.instance, self._live.instance_label, self._wanted, labels)
 
-    def _targets(self, groups: tuple[str, ...]) -> list[_Target]:
+    def _targets(self, groups: tuple[str, ...]) -> list[ScrapeTarget]:
         live = self._live
+        registered = [] if self._registered is None else list(self._registered())
         if groups == ("frontend",):
-            urls = (*live.scrape_prefill, *live.scrape_decode)
-            return [_Target("frontend", url, urlsplit(url).netloc) for url in dict.fromkeys(urls)]
-        found = [
-            _Target(group, url, _instance(url))
+            urls = (*live.scrape_prefill, *live.scrape_decode, *(target.url for target in registered))
+            return [ScrapeTarget("frontend", url, urlsplit(url).netloc) for url in dict.fromkeys(urls)]
+        found = registered + [
+            ScrapeTarget(group, url, _instance(url))
             for group, urls in (("prefill", live.scrape_prefill), ("decode", live.scrape_decode))
             for url in urls
         ]
@@ -201,7 +223,7 @@ class ScrapeReader:
             found.extend(self._discover(live.scrape_discovery_url))
         return found
 
-    def _discover(self, url: str) -> Iterable[_Target]:
+    def _discover(self, url: str) -> Iterable[ScrapeTarget]:
         live = self._live
         reply = self._http.get(url, timeout_s=live.metrics_timeout_s)
         try:
@@ -227,7 +249,7 @@ class ScrapeReader:
             # Prometheus anchors its expressions at both ends; so are these.
             for group, pattern in (("prefill", live.prefill_pool), ("decode", live.decode_pool)):
                 if re.fullmatch(pattern, value):
-                    yield _Target(group, page, instance)
+                    yield ScrapeTarget(group, page, instance)
 
 
 def _instance(url: str) -> str:
