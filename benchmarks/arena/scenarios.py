@@ -1,0 +1,133 @@
+"""The six scenarios: what is served, by which engines, under which promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from sagescale.perf import load_profile
+from sagescale.planner import AutoscalerConfig
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.startup import StartupDelay
+from sagescale.trace import TransformSpec, read_trace
+
+TRACES = Path(os.environ.get("SAGESCALE_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "traces"
+
+FIRST_SHARE = 0.4
+WARM_UP_S = 600.0
+STARTUP_SPREAD = 0.2
+"""Startup times are drawn uniformly within this share of the scenario's: whole multiples of the interval
+would have every instance READY exactly at a tick."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row of the table.
+
+    Attributes:
+        seeds: replicates judged: other copies of the requests, other startup draws.
+        knob_seeds: replicates, the first ones, on which knobs are set.
+        look: after so many seeds, combinations that are clearly losing are stopped.
+        first_s: knobs are set on what arrives before; None is 40 % of the trace.
+        hours_resampled: intervals come from resampling the hours of the judged part, not from the seeds.
+        around: neighbours of a knob's value that are tried as well.
+        budget_share: the GPU budget as a share of the peak that the clairvoyant schedule needs without one.
+    """
+
+    name: str
+    trace: str
+    rate_scale: float
+    profile: str
+    target_ttft_ms: float
+    target_itl_ms: float
+    startup_s: float
+    interval_s: int
+    seeds: int = 10
+    knob_seeds: int = 3
+    look: int = 3
+    first_s: float | None = None
+    hours_resampled: bool = False
+    around: int = 3
+    budget_share: float | None = None
+
+    def recorded(self):
+        return _recorded(self.trace)
+
+    @property
+    def transforms(self):
+        return TransformSpec(rate_scale=self.rate_scale, jitter_s=30.0)
+
+    def engines(self):
+        return load_profile(self.profile)
+
+    @property
+    def cut_s(self):
+        """Where the part on which knobs are set ends and the judged part begins."""
+        return FIRST_SHARE * self.recorded().duration_s if self.first_s is None else self.first_s
+
+    def config(self, budget):
+        """The constraints that all policies share."""
+        engines = self.engines()
+        return AutoscalerConfig(
+            target_ttft_ms=self.target_ttft_ms,
+            target_itl_ms=self.target_itl_ms,
+            adjustment_interval_sec=self.interval_s,
+            min_prefill_instances=1,
+            max_prefill_instances=128,
+            min_decode_instances=1,
+            max_decode_instances=128,
+            max_gpu_budget=budget,
+            prefill_gpus_per_instance=engines.prefill.gpus_per_instance,
+            decode_gpus_per_instance=engines.decode.gpus_per_instance,
+        )
+
+    def simulator(self, seed):
+        low, high = (1.0 - STARTUP_SPREAD) * self.startup_s, (1.0 + STARTUP_SPREAD) * self.startup_s
+        return SimulatorConfig(startup_delay_s=StartupDelay("uniform", (low, high)), simulation_seed=seed)
+
+
+@cache
+def _recorded(name):
+    return read_trace(str(TRACES / name))
+
+
+_CONV, _CODE = "azure_llm_2023_conv.csv", "azure_llm_2023_code.csv"
+_SMALL, _LARGE = "h200-llama-3.1-8b-fp8", "h100-llama-3.3-70b-fp8-tp4"
+
+CHAT = Scenario("chat", _CONV, 20, _SMALL, 300, 30, 60, 60)
+
+SCENARIOS = (
+    CHAT,
+    Scenario("fleet", _CONV, 100, _SMALL, 300, 30, 60, 60, seeds=5, knob_seeds=2, look=2),
+    Scenario("code", _CODE, 20, _SMALL, 500, 30, 60, 30),
+    Scenario("large", _CONV, 10, _LARGE, 1000, 50, 300, 60),
+    Scenario(
+        "days",
+        "servegen_m-large_2d.parquet",
+        10,
+        _LARGE,
+        1000,
+        50,
+        180,
+        60,
+        seeds=2,
+        knob_seeds=1,
+        look=1,
+        first_s=86400.0,
+        hours_resampled=True,
+        around=1,
+    ),
+    dataclasses.replace(CHAT, name="budget", budget_share=0.8),
+)
+
+MAX_GPU_BUDGET = 512
+
+
+def quick(scenario):
+    """The same in minutes: fewer seeds, and two days of one tenth of the traffic."""
+    seeds = {10: 3, 5: 2, 2: 1}[scenario.seeds]
+    rate = 1 if scenario.hours_resampled else scenario.rate_scale
+    return dataclasses.replace(scenario, seeds=seeds, knob_seeds=1, look=1, around=0, rate_scale=rate)

@@ -1,0 +1,103 @@
+"""Finished runs on disk, found again by their content: an arena that was stopped goes on where it was.
+
+A key is made of the trace, what is done to it, the engines, the task with its whole configuration, and the
+source code that can have an influence; the files of a policy count only for runs under that policy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import sagescale
+from sagescale.experiment.clairvoyant import Schedule
+from sagescale.experiment.parts import PartOutcome
+from sagescale.experiment.static_search import StaticPair
+from sagescale.planner import Sizes
+from sagescale.planner.policy import policy_names
+from sagescale.sim.part import PartResult
+
+_SOURCES = ("experiment", "sim", "planner", "perf", "trace")
+_SHARED_POLICIES = ("classic",)
+"""Initial sizes and the schedules found in hindsight are made by its formulas."""
+
+
+class Store:
+    """Answers by key, in a file of JSON lines that only ever grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:  # the line that was being written when it was stopped
+                    continue
+                self._known[entry["key"]] = entry
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def get(self, key):
+        entry = self._known[key]
+        return _READ[entry["kind"]](entry["value"])
+
+    def put(self, key, about, answer):
+        kind = "none" if answer is None else type(answer).__name__
+        value = dataclasses.asdict(answer) if dataclasses.is_dataclass(answer) else answer
+        entry = {"key": key, "about": about, "kind": kind, "value": value}
+        self._known[key] = entry
+        with self._path.open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+
+def key_of(workload, task):
+    parts = (
+        workload.recorded.sha256,
+        workload.transforms,
+        workload.block_s,
+        workload.until_s,
+        workload.profile,
+        task,
+        _code(_policy_of(task)),
+    )
+    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()
+
+
+def _policy_of(task):
+    run = getattr(task, "run", task)
+    return run.config.policy
+
+
+@cache
+def _code(policy):
+    root = Path(sagescale.__file__).parent
+    others = [name for name in policy_names() if name != policy and name not in _SHARED_POLICIES]
+    digest = hashlib.sha256()
+    for folder in _SOURCES:
+        for path in sorted((root / folder).rglob("*.py")):
+            if path.parent.name == "policy" and any(path.stem.startswith(name) for name in others):
+                continue
+            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _part_outcome(value):
+    result = {name: tuple(item) if isinstance(item, list) else item for name, item in value["result"].items()}
+    return PartOutcome(PartResult(**result), value["max_gpus"], value["simulate_s"], value["planner_s"])
+
+
+_READ = {
+    "PartOutcome": _part_outcome,
+    "StaticPair": lambda value: StaticPair(
+        None if value["sizes"] is None else Sizes(*value["sizes"]), value["simulations"]
+    ),
+    "Schedule": lambda value: Schedule(**value),
+    "float": float,
+    "none": lambda _: None,
+}
