@@ -248,14 +248,16 @@ class FaultsResult(TypedDict):
 
 
 class MissSplit(TypedDict):
-    """The requests of a run that were not good, by cause; the four causes add up to ``total``.
+    """The requests of a run that were not good, by cause; the five causes add up to ``total``.
 
     ``without`` counts the misses that are left when the causes are taken away one after the other:
-    ``forecast_error`` (the true load forecast), ``startup`` (and instances ready at once), ``rounding`` (and
-    one instance more in each pool).
+    ``faults`` (nothing goes wrong), ``forecast_error`` (and the true load forecast), ``startup`` (and
+    instances ready at once), ``rounding`` (and one instance more in each pool); None where there was nothing
+    to take away.
     """
 
     total: int
+    faults: int
     forecast: int
     startup: int
     whole_instances: int

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sagescale.cli.run_options import ProfileOption, TraceArgument
+from sagescale.cli.run_options import FaultsOption, ProfileOption, TraceArgument
 from sagescale.cli.transform_options import (
     JitterOption,
     RateScaleOption,
@@ -43,6 +43,7 @@ def compare_predictors(
         ),
     ] = None,
     profile: ProfileOption = None,
+    faults_file: FaultsOption = None,
     attainment: Annotated[
         float,
         typer.Option("--attainment", metavar="SHARE", help="Share of requests that must meet both targets."),
@@ -104,6 +105,7 @@ def compare_predictors(
     from sagescale.planner.policy import policy_names
     from sagescale.report.comparison import print_comparison
     from sagescale.report.comparison_csv import comparison_csv
+    from sagescale.sim.faults import read_faults
 
     for path in (json_out, csv_out, html_out):
         if path is not None:
@@ -117,6 +119,7 @@ def compare_predictors(
     spec = transform_spec(
         slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
     )
+    faults = None if faults_file is None else read_faults(faults_file)
     tried = choose("--predictors", predictors, predictor_names())
     workload, variants = load_comparison(trace, profile, config or [], overrides or [], spec)
     used = (
@@ -124,7 +127,7 @@ def compare_predictors(
         if policies is None
         else choose("--policies", policies, policy_names())
     )
-    comparison = Comparison(variants, used, tried, attainment, seeds)
+    comparison = Comparison(variants, used, tried, attainment, seeds, faults)
     with (
         open_backend(backend, jobs or default_jobs(), address) as where,
         task_progress("comparing") as progress,

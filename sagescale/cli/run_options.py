@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["ConfigOption", "ProfileOption", "SetOption", "TraceArgument"]
+__all__ = ["ConfigOption", "FaultsOption", "ProfileOption", "SetOption", "TraceArgument"]
 
 TraceArgument = Annotated[str, typer.Argument(help="Trace file, or the name of a shipped trace.")]
 ProfileOption = Annotated[
@@ -20,4 +20,8 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key of `sagescale config show`; repeatable."),
+]
+FaultsOption = Annotated[
+    Path | None,
+    typer.Option("--faults", metavar="FILE.yaml", help="What goes wrong: a script, or seeded rates."),
 ]

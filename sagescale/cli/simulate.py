@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from sagescale.cli.run_options import ConfigOption, ProfileOption, SetOption, TraceArgument
+from sagescale.cli.run_options import (
+    ConfigOption,
+    FaultsOption,
+    ProfileOption,
+    SetOption,
+    TraceArgument,
+)
 from sagescale.cli.transform_options import (
     JitterOption,
     RateScaleOption,
@@ -35,10 +41,7 @@ def simulate(
     until_s: Annotated[
         float | None, typer.Option("--until-s", metavar="S", help="Short for --set until_s=S.")
     ] = None,
-    faults_file: Annotated[
-        Path | None,
-        typer.Option("--faults", metavar="FILE.yaml", help="What goes wrong: a script, or seeded rates."),
-    ] = None,
+    faults_file: FaultsOption = None,
     slice_text: SliceOption = None,
     rate_scale: RateScaleOption = 1.0,
     speedup: SpeedupOption = 1.0,

@@ -8,7 +8,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sagescale.document import ComparisonInfo, ComparisonTiming, FailedRun, Forecaster, Replicates
+from sagescale.document import (
+    ComparisonInfo,
+    ComparisonTiming,
+    FailedRun,
+    Forecaster,
+    Replicates,
+    WithoutFaults,
+)
 from sagescale.experiment.execute import Failure, memos_for, run_tasks
 from sagescale.experiment.grid import (
     Entry,
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
     from sagescale.experiment.workload import Workload
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.faults import Faults
 
 __all__ = ["Comparison", "compare"]
 
@@ -68,6 +76,7 @@ class Comparison:
         predictors: names, for the policies that look at forecasts.
         attainment: the share of requests that must meet both targets.
         replicates: how many copies of the trace every run is made on, the trace itself the first.
+        faults: what goes wrong in every run, yardsticks and searches included; None is nothing.
     """
 
     variants: Sequence[Variant]
@@ -75,6 +84,7 @@ class Comparison:
     predictors: Sequence[str]
     attainment: float = 0.99
     replicates: int = 1
+    faults: Faults | None = None
 
 
 def compare(
@@ -123,26 +133,37 @@ class _Work:
     def run(self) -> None:
         """Do everything that is to be done, or as much as an interruption allows."""
         made = self.comparison
-        self.entries = grid_entries(made.variants, made.policies, made.predictors)
+        self.entries = self._under_faults(grid_entries(made.variants, made.policies, made.predictors))
         worlds = list(dict.fromkeys(plain_world(variant) for variant in made.variants))
-        self.entries += self._peaks()
-        named = [entry for entry in self.entries if _needs_forecasts(entry.task)]
-        first: list[Task] = [*self._forecast_tasks(named)]
-        for world in worlds:
-            first.append(ClairvoyantTask(world.config, world.simulator, made.attainment))
-            first.append(StaticSearchTask(world.config, world.simulator, made.attainment))
-        for entry in self.entries:
-            if not _needs_forecasts(entry.task):
-                first += self._on_replicates(entry.task)
-            first += _chain(entry.task).values()
-        second_known = len(named) * made.replicates + 2 * len(worlds)
-        self._do(first, later=second_known)
-        self.entries += self._found_in_hindsight(worlds)
-        second: list[Task] = []
-        for entry in self.entries:
-            second += self._on_replicates(entry.task)
-            second += _chain(entry.task).values()
-        self._do(second)
+        self.entries += self._under_faults(self._peaks())
+        wanted = [task for entry in self.entries for task in self._of_entry(entry)]
+        later = dict.fromkeys(task for task in wanted if _needs_forecasts(task))
+        first: list[Task] = [
+            *(ForecastTask.of(task, series) for task in later for series in ("requests", "isl")),
+            *(search for world in worlds for search in self._searches(world)),
+            *(task for task in wanted if task not in later),
+        ]
+        self._do(first, later=len(later) + 2 * len(worlds))
+        self.entries += self._under_faults(self._found_in_hindsight(worlds))
+        self._do([task for entry in self.entries for task in self._of_entry(entry)])
+
+    def _under_faults(self, entries: Sequence[Entry]) -> list[Entry]:
+        faults = self.comparison.faults
+        return [
+            dataclasses.replace(entry, task=dataclasses.replace(entry.task, faults=faults))
+            for entry in entries
+        ]
+
+    def _searches(self, world: Variant) -> tuple[ClairvoyantTask, StaticSearchTask]:
+        asked, faults = self.comparison.attainment, self.comparison.faults
+        return (
+            ClairvoyantTask(world.config, world.simulator, asked, faults),
+            StaticSearchTask(world.config, world.simulator, asked, faults),
+        )
+
+    def _of_entry(self, entry: Entry) -> list[RunTask]:
+        """All runs of an entry: on every replicate, and those that split its misses."""
+        return [*self._on_replicates(entry.task), *_chain(entry.task).values()]
 
     def _do(self, tasks: Sequence[Task], later: int = 0) -> None:
         unique = [
@@ -173,20 +194,6 @@ class _Work:
             for task, result in self.results.items()
             if isinstance(task, ForecastTask) and isinstance(result, ForecastResult)
         }
-
-    def _forecast_tasks(self, entries: Sequence[Entry]) -> list[ForecastTask]:
-        return [
-            ForecastTask(
-                entry.task.spec,
-                series,
-                entry.task.simulator.scrape_delay_s,
-                entry.task.simulator.metric_outage_s,
-                replicate,
-            )
-            for replicate in range(self.comparison.replicates)
-            for entry in entries
-            for series in ("requests", "isl")
-        ]
 
     def _on_replicates(self, task: RunTask) -> list[RunTask]:
         return [
@@ -224,14 +231,12 @@ class _Work:
 
     def _found_in_hindsight(self, worlds: Sequence[Variant]) -> list[Entry]:
         found = []
-        asked = self.comparison.attainment
         for world in worlds:
-            pair: StaticPair | None = self.results.get(StaticSearchTask(world.config, world.simulator, asked))  # type: ignore[assignment]  # a search answers with a pair
+            schedules, pairs = self._searches(world)
+            pair: StaticPair | None = self.results.get(pairs)  # type: ignore[assignment]  # a search answers with a pair
             if pair is not None and pair.sizes is not None:
                 found.append(static_entry(world, "cheapest", pair.sizes))
-            schedule: Schedule | None = self.results.get(
-                ClairvoyantTask(world.config, world.simulator, asked)
-            )  # type: ignore[assignment]  # a search answers with a schedule
+            schedule: Schedule | None = self.results.get(schedules)  # type: ignore[assignment]  # a search answers with a schedule
             if schedule is not None:
                 name = " ".join(filter(None, ("clairvoyant", world.label)))
                 task = RunTask(world.config, world.simulator, schedule=schedule, load="true", document=True)
@@ -298,6 +303,8 @@ class _Work:
         run["config"] = {key: configuration_value(value) for key, value in entry.differs}
         run["kind"] = entry.kind
         run["misses"] = self._split(entry)
+        if run["faults"] is not None:
+            run["faults"] = {**run["faults"], "without": self._without_faults(entry)}
         if self.comparison.replicates > 1:
             outcomes = [self.results.get(task) for task in self._on_replicates(entry.task)]
             scores = [outcome.score for outcome in outcomes if isinstance(outcome, Outcome)]
@@ -321,9 +328,23 @@ class _Work:
         assert isinstance(outcome, Outcome)
         return split_misses(
             outcome.score.misses,
+            no_faults=left.get("no_faults"),
             true_load=left.get("true_load"),
             no_startup=left.get("no_startup"),
             one_more=left.get("one_more"),
+        )
+
+    def _without_faults(self, entry: Entry) -> WithoutFaults | None:
+        outcome = self.results.get(_chain(entry.task)["no_faults"])
+        if not isinstance(outcome, Outcome):
+            return None
+        score = outcome.score
+        return WithoutFaults(
+            attainment=score.attainment,
+            ttft_attainment=score.ttft_met / score.arrived,
+            itl_attainment=score.itl_met / score.arrived,
+            completed=score.completed,
+            gpu_hours=score.gpu_hours,
         )
 
     def _references(self) -> dict[tuple[AutoscalerConfig, SimulatorConfig], float]:
@@ -402,10 +423,13 @@ def _chain(task: RunTask) -> dict[str, RunTask]:
     """
     chain: dict[str, RunTask] = {}
     bare = dataclasses.replace(task, replicate=0, document=False)
+    if task.faults is not None:
+        bare = dataclasses.replace(bare, faults=None)
+        chain["no_faults"] = bare
     if _needs_forecasts(task):
-        # The oracle entry itself: equal to it, so that it is run once.
         bare = dataclasses.replace(bare, config=without_forecast(task.config), load="true")
-        chain["true_load"] = dataclasses.replace(bare, document=True)
+        # Without faults this is the oracle entry: equal to it, so that it is run once.
+        chain["true_load"] = dataclasses.replace(bare, document=task.faults is None)
     ready_from_start = task.config.policy == "static" and task.simulator.initial_prefill is not None
     if task.schedule is not None or not ready_from_start:
         bare = dataclasses.replace(

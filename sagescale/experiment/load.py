@@ -12,16 +12,19 @@ from sagescale.planner import LoadPredictors
 from sagescale.planner.forecast import Forecast
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
+    from sagescale.sim.visibility import Visibility
     from sagescale.trace import Trace
 
-__all__ = ["TrueLoad", "TruePredictor", "true_load", "true_predictors"]
+__all__ = ["TrueLoad", "TruePredictor", "arrivals_seen", "true_load", "true_predictors"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrueLoad:
-    """What arrives in each window ``(k T, (k + 1) T]``, or all as much earlier; the first includes time 0.
+    """What arrives in each window ``(k T, (k + 1) T]``; the first includes time 0.
 
     Attributes:
         interval_s: T.
@@ -47,18 +50,11 @@ class TrueLoad:
         return {"requests": self.requests, "isl": self.isl, "osl": self.osl}
 
 
-def true_load(trace: Trace, interval_s: float, delay_s: float = 0.0) -> TrueLoad:
-    """Sum up a trace by windows, the last one whole even where the trace ends inside it.
-
-    Windows end ``delay_s`` before the multiples of the interval: what a planner sees through metrics of that
-    age.
-    """
-    windows = max(1, math.ceil((trace.duration_s + delay_s) / interval_s))
-    ticks = np.arange(1, windows + 1) * interval_s
-    edges = ticks - np.minimum(delay_s, ticks)
-    seen = np.searchsorted(trace.arrival_s, edges, side="right")
-    seen[ticks < delay_s] = 0  # before 0 nothing can be seen, not even what arrives at 0
-    cuts = np.concatenate([[0], seen])
+def true_load(trace: Trace, interval_s: float) -> TrueLoad:
+    """Sum up a trace by windows, the last one whole even where the trace ends inside it."""
+    windows = max(1, math.ceil(trace.duration_s / interval_s))
+    ends = np.searchsorted(trace.arrival_s, np.arange(1, windows + 1) * interval_s, side="right")
+    cuts = np.concatenate([[0], ends])
     requests = np.diff(cuts).astype(np.float64)
     isl_sum, osl_sum = (
         np.diff(np.concatenate([[0], np.cumsum(column, dtype=np.int64)])[cuts]).astype(np.float64)
@@ -66,6 +62,27 @@ def true_load(trace: Trace, interval_s: float, delay_s: float = 0.0) -> TrueLoad
     )
     with np.errstate(invalid="ignore"):
         return TrueLoad(interval_s, requests, isl_sum / requests, osl_sum / requests)
+
+
+def arrivals_seen(
+    trace: Trace, interval_s: float, visibility: Visibility
+) -> Iterator[tuple[float | None, float | None]]:
+    """Yield requests and mean ISL of arrivals as the planner sees them at each tick, up to the trace's end.
+
+    Neither depends on what a planner does. What is not known, or not defined, is None.
+    """
+    isl_before = np.concatenate([[0], np.cumsum(trace.isl, dtype=np.int64)])
+    last: tuple[float | None, float | None] = (None, None)
+    for tick in range(1, max(1, math.ceil((trace.duration_s + visibility.oldest_s) / interval_s)) + 1):
+        seen = visibility.at(tick)
+        if seen == "unknown":
+            yield None, None
+            continue
+        if seen != "frozen":
+            start, stop = np.searchsorted(trace.arrival_s, seen, side="right").tolist()
+            tokens = float(isl_before[stop] - isl_before[start])
+            last = float(stop - start), tokens / (stop - start) if stop > start else None
+        yield last
 
 
 class TruePredictor:

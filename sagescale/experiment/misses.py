@@ -8,12 +8,18 @@ __all__ = ["split_misses"]
 
 
 def split_misses(
-    total: int, *, true_load: int | None, no_startup: int | None, one_more: int | None
+    total: int,
+    *,
+    no_faults: int | None = None,
+    true_load: int | None,
+    no_startup: int | None,
+    one_more: int | None,
 ) -> MissSplit:
     """Split the misses of a run, exactly.
 
     Each argument is the misses of a run that is the one before it with one more cause taken away:
 
+    * ``no_faults``: nothing goes wrong. What that saves, the faults cost.
     * ``true_load``: the planner knows the next interval's load. What that saves, the forecast cost.
     * ``no_startup``: and instances are READY the instant they are launched. That saves what startup cost.
     * ``one_more``: and each pool has an instance more than asked for. That saves what was short by less than
@@ -24,20 +30,26 @@ def split_misses(
 
     A run in the chain may miss more than the one before it (a forecast too high covers a policy too low).
     Then that cause cost nothing, and what comes after it is measured against the fewest misses so far; so no
-    share is negative and the four add up to the total. A None is a counterfactual that does not apply
-    (a policy that does not look at forecasts) or was not run; its share is 0.
+    share is negative and the five add up to the total. A None is a counterfactual that does not apply
+    (no faults, or a policy that does not look at forecasts) or was not run; its share is 0.
     """
     left = total
     shares = []
-    for misses in (true_load, no_startup, one_more):
+    for misses in (no_faults, true_load, no_startup, one_more):
         reached = left if misses is None else min(left, misses)
         shares.append(left - reached)
         left = reached
     return MissSplit(
         total=total,
-        forecast=shares[0],
-        startup=shares[1],
-        whole_instances=shares[2],
+        faults=shares[0],
+        forecast=shares[1],
+        startup=shares[2],
+        whole_instances=shares[3],
         policy=left,
-        without={"forecast_error": true_load, "startup": no_startup, "rounding": one_more},
+        without={
+            "faults": no_faults,
+            "forecast_error": true_load,
+            "startup": no_startup,
+            "rounding": one_more,
+        },
     )

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sagescale.experiment.clairvoyant import Schedule, find_schedule, schedule_sizes
-from sagescale.experiment.load import true_load, true_predictors
+from sagescale.experiment.load import arrivals_seen, true_load, true_predictors
 from sagescale.experiment.memo import ForecastMemo, MemoPredictor, PredictorSpec, memo_predictors
 from sagescale.experiment.policies import OneMorePolicy, SchedulePolicy
 from sagescale.experiment.static_search import StaticPair, cheapest_pair
 from sagescale.perf import ProfileModel
 from sagescale.planner import Sizes, make_policy
 from sagescale.planner.constraints import constrain
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.faults import Faults
 from sagescale.sim.measures import Served, gpu_hours
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
+from sagescale.sim.visibility import Visibility
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.workload import Workload
     from sagescale.planner import AutoscalerConfig, LoadPredictors
     from sagescale.planner.policy import Policy
-    from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.run import Run
     from sagescale.sim.spans import TimeSpans
     from sagescale.trace import Trace
@@ -50,11 +52,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a run is ranked by: requests, those that were not good, and GPU-hours."""
+    """What a run is ranked by: requests, those that were not good, and GPU-hours; and what they met."""
 
     arrived: int
     misses: int
     gpu_hours: float
+    completed: int
+    ttft_met: int
+    itl_met: int
 
     @property
     def attainment(self) -> float:
@@ -72,13 +77,33 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ForecastTask:
-    """Forecast one series of arrivals at every tick of a replicate, for all runs that will ask."""
+    """Forecast one series of arrivals at every tick of a replicate, for all runs that will ask.
+
+    ``faults`` are those of the metrics alone, and only where there are any does ``simulation_seed`` matter.
+    """
 
     spec: PredictorSpec
     series: Literal["requests", "isl"]
     scrape_delay_s: float
     metric_outage_s: TimeSpans
     replicate: int = 0
+    faults: Faults | None = None
+    simulation_seed: int = 0
+
+    @classmethod
+    def of(cls, run: RunTask, series: Literal["requests", "isl"]) -> ForecastTask:
+        """What a run with named predictors will ask; runs that see the same arrivals ask the same."""
+        simulator = run.simulator
+        faults = None if run.faults is None else run.faults.metrics_only()
+        return cls(
+            run.spec,
+            series,
+            simulator.scrape_delay_s,
+            simulator.metric_outage_s,
+            run.replicate,
+            faults,
+            0 if faults is None else simulator.simulation_seed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +126,7 @@ class RunTask:
         one_more: one instance more in each pool than the policy asks for.
         schedule: the policy is this schedule, made with the future known.
         document: measure everything, not only the score.
+        faults: what goes wrong; a replicate draws its own of what is drawn.
     """
 
     config: AutoscalerConfig
@@ -110,6 +136,7 @@ class RunTask:
     one_more: bool = False
     schedule: Schedule | None = None
     document: bool = False
+    faults: Faults | None = None
 
     @property
     def spec(self) -> PredictorSpec:
@@ -129,6 +156,7 @@ class StaticSearchTask:
     config: AutoscalerConfig
     simulator: SimulatorConfig
     attainment: float
+    faults: Faults | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +166,7 @@ class ClairvoyantTask:
     config: AutoscalerConfig
     simulator: SimulatorConfig
     attainment: float
+    faults: Faults | None = None
 
 
 Task = ForecastTask | RunTask | StaticSearchTask | ClairvoyantTask
@@ -156,7 +185,7 @@ def perform(workload: Workload, task: Task, memos: Iterable[ForecastMemo] = ()) 
 
         def attainment_of(pair: Sizes) -> float:
             config, simulator = _fixed(task.config, task.simulator, pair)
-            return _score(simulate(trace, profile, config, simulator)).attainment
+            return _score(simulate(trace, profile, config, simulator, faults=task.faults)).attainment
 
         return cheapest_pair(task.config, attainment_of, task.attainment)
 
@@ -167,7 +196,7 @@ def perform(workload: Workload, task: Task, memos: Iterable[ForecastMemo] = ()) 
         # Sizes are whole: many headrooms make the same schedule.
         sizes = tuple(schedule_sizes(trace, model, task.config, task.simulator, schedule))
         if sizes not in known:
-            run = RunTask(task.config, task.simulator, schedule=schedule, load="true")
+            run = RunTask(task.config, task.simulator, schedule=schedule, load="true", faults=task.faults)
             known[sizes] = _run(workload, run, ()).score.attainment >= task.attainment
         return known[sizes]
 
@@ -193,22 +222,30 @@ def _forecast(trace: Trace, task: ForecastTask) -> ForecastResult:
     """Show the predictor what the simulator's planner will see of the arrivals; DESIGN 5.7."""
     began = time.perf_counter()
     interval_s = float(task.spec.interval_s)
-    load = true_load(trace, interval_s, task.scrape_delay_s)
+    simulator = SimulatorConfig(
+        scrape_delay_s=task.scrape_delay_s,
+        metric_outage_s=task.metric_outage_s,
+        simulation_seed=task.simulation_seed,
+    )
+    visibility = Visibility(interval_s, simulator, _drawn_for(task) or Faults())
     memo = ForecastMemo()
     predictor = MemoPredictor(task.spec, memo)
+    windows = 0
     last: float | None = None
-    first_seeing = max(1, math.ceil(task.scrape_delay_s / interval_s))  # before 0 there was nothing to scrape
-    for number, (requests, isl) in enumerate(zip(load.requests.tolist(), load.isl.tolist(), strict=True), 1):
-        out = number < first_seeing or number * interval_s in task.metric_outage_s
-        if not out and requests > 0:
-            last = isl
-        if task.series == "isl":
-            predictor.observe(last)
-        else:
-            predictor.observe(None if out else requests)
+    for requests, isl in arrivals_seen(trace, interval_s, visibility):
+        last = last if isl is None else isl
+        predictor.observe(last if task.series == "isl" else requests)
         predictor.forecast(1)
+        windows += 1
     predictor.snapshot()
-    return ForecastResult(memo, predictor.cadence, predictor.refits, len(load), time.perf_counter() - began)
+    return ForecastResult(memo, predictor.cadence, predictor.refits, windows, time.perf_counter() - began)
+
+
+def _drawn_for(task: ForecastTask | RunTask) -> Faults | None:
+    """The faults of a task's replicate: each has luck of its own, or intervals would tell of one luck."""
+    if task.faults is None or task.replicate == 0:
+        return task.faults
+    return dataclasses.replace(task.faults, seed=task.faults.seed + task.replicate)
 
 
 _own = ForecastMemo()
@@ -240,7 +277,13 @@ def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMem
         policy = OneMorePolicy(policy)
         simulator = _one_more_at_start(config, simulator)
     return simulate(
-        trace, profile, config, simulator, predictors=_predictors(trace, task, memos), policy=policy
+        trace,
+        profile,
+        config,
+        simulator,
+        faults=_drawn_for(task),
+        predictors=_predictors(trace, task, memos),
+        policy=policy,
     )
 
 
@@ -260,5 +303,12 @@ def _predictors(trace: Trace, task: RunTask, memos: Iterable[ForecastMemo]) -> L
 
 def _score(run: Run) -> Score:
     ttft, itl = Served(run).good
-    good = int((ttft & itl).sum())
-    return Score(len(run.requests), len(run.requests) - good, gpu_hours(run)["total"])
+    arrived, good = len(run.requests), int((ttft & itl).sum())
+    return Score(
+        arrived,
+        arrived - good,
+        gpu_hours(run)["total"],
+        len(run.completed),
+        int(ttft.sum()),
+        int(itl.sum()),
+    )

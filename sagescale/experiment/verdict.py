@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["attainment_of", "gpu_hours_of", "rank", "verdict"]
 
 _CAUSES = {
+    "faults": ("faults", "instances to spare: load_headroom or higher minima"),
     "forecast": ("its forecasts", "another predictor or some load_headroom"),
     "startup": ("instances still starting", "looking further ahead, a shorter startup or some load_headroom"),
     "whole_instances": ("sizes short by less than an instance", "a little load_headroom"),

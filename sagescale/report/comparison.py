@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sagescale.report.comparison_faults import print_fault_costs
 from sagescale.report.formats import NOTHING, count, duration, figure, known, plain, plural, share, signed
 from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
 from sagescale.report.sparkline import bars, downsample, windows_per_bar
@@ -19,10 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["print_comparison"]
 
-_CAUSES = ("forecast", "startup", "whole_instances", "policy")
+_CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 _SERIES = ("requests", "isl", "osl")
 _WIDE = 125
 _CAUSE_WORDS = {"whole_instances": "rounding"}
+_CAUSE_HEADS = {
+    "faults": "fault",
+    "forecast": "forec",
+    "startup": "start",
+    "whole_instances": "whole",
+    "policy": "polcy",
+}
 
 
 def print_comparison(document: ResultDocument, console: Console) -> None:
@@ -53,6 +61,7 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
     page.blank()
     if runs:
         _print_ranking(page, document)
+        print_fault_costs(page, runs, [_name(run) for run in runs])
         page.blank()
         _print_forecasts(page, runs)
     _print_cost(page, comparison)
@@ -75,6 +84,7 @@ def _print_ranking(page: Page, document: ResultDocument) -> None:
     comparison, runs = document["comparison"], document["runs"]
     reaching = len(comparison["reaching"])
     wide = page.width >= _WIDE
+    causes = _causes(runs)
     header = ["", "GPU-h", "attained", "misses", "most from"]
     if wide:
         header = [
@@ -85,10 +95,7 @@ def _print_ranking(page: Page, document: ResultDocument) -> None:
             "TTFT p99",
             "ITL p99",
             "misses",
-            "forec",
-            "start",
-            "whole",
-            "polcy",
+            *(_CAUSE_HEADS[cause] for cause in causes),
         ]
     rows: list[tuple[str, list[Text]]] = []
     named = max(len(_name(run)) for run in runs)
@@ -98,13 +105,13 @@ def _print_ranking(page: Page, document: ResultDocument) -> None:
         rows.append(
             (
                 _place(place, reaching, run, comparison),
-                _cells(run, named, reached=place < reaching, wide=wide),
+                _cells(run, named, causes, reached=place < reaching, wide=wide),
             )
         )
     page.table("ranking", header, rows)
     notes = [
         "* chosen or told with the future known: a yardstick, not a competitor",
-        "misses by cause: forecast, startup, whole instances, policy (docs/comparing.md)",
+        f"misses by cause: {', '.join(map(_in_words, causes))} (docs/comparing.md)",
         f"lower bound {figure(document['lower_bound_gpu_hours'])} GPU-hours",
     ]
     if comparison["clairvoyant_gpu_hours"] is not None:
@@ -113,6 +120,15 @@ def _print_ranking(page: Page, document: ResultDocument) -> None:
         )
     page.field("", *(Text(note, style=DIM) for note in notes))
     _print_shapes(page, runs)
+
+
+def _causes(runs: Sequence[RunDocument]) -> tuple[str, ...]:
+    """The causes there can be: faults only where there are any."""
+    return _CAUSES if any(run.get("faults") is not None for run in runs) else _CAUSES[1:]
+
+
+def _in_words(cause: str) -> str:
+    return cause.replace("_", " ")
 
 
 def _place(place: int, reaching: int, run: RunDocument, comparison: ComparisonInfo) -> str:
@@ -125,7 +141,7 @@ def _name(run: RunDocument) -> str:
     return plain(run["name"]) + ("*" if run.get("kind") == "hindsight" else "")
 
 
-def _cells(run: RunDocument, named: int, *, reached: bool, wide: bool) -> list[Text]:
+def _cells(run: RunDocument, named: int, causes: Sequence[str], *, reached: bool, wide: bool) -> list[Text]:
     style = "" if reached else DIM
     if run.get("kind") == "hindsight":
         style = f"{style} italic".strip()
@@ -154,21 +170,21 @@ def _cells(run: RunDocument, named: int, *, reached: bool, wide: bool) -> list[T
         _against(run["itl_ms"]["p99"], sla["target_itl_ms"], style),
     ]
     if misses is None:
-        return [*cells, *[Text(NOTHING, style=DIM) for _ in range(5)]]
+        return [*cells, *[Text(NOTHING, style=DIM) for _ in ("misses", *causes)]]
     cells.append(Text(count(misses["total"]), style=style))
-    return [*cells, *(Text(_part(misses, cause), style=style) for cause in _CAUSES)]
+    return [*cells, *(Text(_part(misses, cause), style=style) for cause in causes)]
 
 
 def _part(misses: MissSplit, cause: str) -> str:
     """A cause's share of the misses; nothing where it has none."""
-    number: int = misses[cause]  # type: ignore[literal-required]  # the split's own keys
+    number: int = misses.get(cause, 0)  # type: ignore[assignment]  # the split's own keys; documents of before faults lack theirs
     return f"{number / misses['total']:.0%}" if number else ""
 
 
 def _most(misses: MissSplit | None, style: str) -> Text:
     if misses is None or not misses["total"]:
         return Text("", style=style)
-    cause = max(_CAUSES, key=lambda name: misses[name])  # type: ignore[literal-required]  # the split's own keys
+    cause = max(_CAUSES, key=lambda name: misses.get(name, 0))  # type: ignore[arg-type, return-value]  # its own keys
     return Text(f"{_CAUSE_WORDS.get(cause, cause)} {_part(misses, cause)}", style=style)
 
 

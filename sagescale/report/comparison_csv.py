@@ -20,7 +20,8 @@ _HEADER = (
     "name", "policy", "predictor", "kind", "reaches", "attainment", "gpu_hours", "prefill_gpu_hours",
     "decode_gpu_hours", "ratio_to_lower_bound", "regret_gpu_hours", "ttft_p99_ms", "itl_p99_ms", "unfinished",
     "misses", "misses_forecast", "misses_startup", "misses_whole_instances", "misses_policy", "requests_mape",
-    "requests_bias", "requests_pinball_p90", "requests_coverage_p90", "config",
+    "requests_bias", "requests_pinball_p90", "requests_coverage_p90", "misses_faults", "restarted",
+    "gpu_hours_lost", "attainment_without_faults", "gpu_hours_without_faults", "config",
 )  # fmt: skip
 
 
@@ -35,7 +36,8 @@ def comparison_csv(path: Path, document: ResultDocument) -> None:
     rows.writerow(_HEADER)
     reaching = set(document["comparison"]["reaching"])
     for run in document["runs"]:
-        misses, forecast = run["misses"], run["forecast"]["requests"]
+        misses, forecast, faults = run["misses"], run["forecast"]["requests"], run["faults"]
+        without = None if faults is None else faults["without"]
         rows.writerow(
             [
                 run["name"],
@@ -55,6 +57,11 @@ def comparison_csv(path: Path, document: ResultDocument) -> None:
                 forecast["bias"],
                 forecast["pinball_p90"],
                 forecast.get("coverage_p90"),
+                misses["faults"],
+                run["requests"]["restarted"],
+                None if faults is None else faults["gpu_hours_lost"]["total"],
+                None if without is None else without["attainment"],
+                None if without is None else without["gpu_hours"],
                 json.dumps(run["config"]) if run["config"] else "",
             ]
         )

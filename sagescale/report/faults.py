@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sagescale.document import FaultsResult, RunDocument
     from sagescale.report.layout import Page
 
-__all__ = ["print_faults"]
+__all__ = ["happened", "print_faults"]
 
 _HAPPENED = {
     "crash": ("crash", "crashes"),
@@ -37,7 +37,7 @@ def print_faults(page: Page, run: RunDocument) -> None:
     faults = run.get("faults")
     if not faults or not faults["events"]:
         return
-    page.field("faults", *(Text(part) for part in _happened(faults)))
+    page.field("faults", *(Text(part) for part in happened(faults)))
     thrown_back = known(run["requests"]["restarted"])
     missed = known(faults["restarted_missed"])
     lost = known(faults["gpu_hours_lost"]["total"])
@@ -56,7 +56,8 @@ def print_faults(page: Page, run: RunDocument) -> None:
         )
 
 
-def _happened(faults: FaultsResult) -> list[str]:
+def happened(faults: FaultsResult) -> list[str]:
+    """Say what went wrong: how often, or for how long in all."""
     counts = faults["counts"]
     parts = [plural(counts[kind], one, many) for kind, (one, many) in _HAPPENED.items() if counts.get(kind)]
     for kind, words in _LASTED.items():

@@ -6,7 +6,7 @@ A fault file is YAML with the keys of :class:`Faults`; ``docs/faults.md`` says w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from sagescale.errors import InputError, did_you_mean
@@ -170,6 +170,20 @@ class Faults:
     starts: tuple[StartFault, ...] = ()
     outages: tuple[Outage, ...] = field(default=())
     file: str = ""
+
+    def metrics_only(self) -> Faults | None:
+        """What becomes of the metrics, and nothing else; None where nothing does."""
+        kinds = [kind for kind in get_args(OutageKind) if kind.startswith("metrics_")]
+        drawn = [kind for kind in kinds if self.rates.outage(kind)[0] > 0]
+        scripted = tuple(outage for outage in self.outages if outage.kind in kinds)
+        if not drawn and not scripted:
+            return None
+        rates = {
+            key.name: getattr(self.rates, key.name)
+            for key in fields(Rates)
+            if any(key.name.startswith(kind) for kind in drawn)
+        }
+        return Faults(seed=self.seed, rates=Rates(**rates), outages=scripted)
 
 
 @dataclass(frozen=True, slots=True)

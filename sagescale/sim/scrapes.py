@@ -1,17 +1,13 @@
-"""What the metrics say at a tick: scrapes of the cluster, as old, as frozen or as missing as they are.
-
-Metrics of age ``a`` at the tick at t describe the window ``(t - T - a, t - a]``, and the gauges at its end.
-"""
+"""What the metrics say at a tick: scrapes of the cluster, as old, as frozen or as missing as they are."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sagescale.planner import Observation, PoolCounts
 from sagescale.sim.injector import FaultEvent
-from sagescale.sim.outages import Outages
+from sagescale.sim.visibility import BEFORE, Visibility
 
 if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
@@ -19,9 +15,6 @@ if TYPE_CHECKING:
     from sagescale.sim.faults import Faults
 
 __all__ = ["Scrapes"]
-
-_BEFORE = -1.0
-"""Stands for the instant before 0: no arrival yet, not even those at 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +49,21 @@ class Scrapes:
         self._cluster = cluster
         self._interval_s = interval_s
         self._max_kv_tokens = max_kv_tokens
-        self._simulator = simulator
-        seed = simulator.simulation_seed
-        self._vanish = Outages("metrics_vanish", faults, seed)
-        self._freeze = Outages("metrics_freeze", faults, seed)
-        self._lag = Outages("metrics_lag", faults, seed)
-        self._oldest_s = simulator.scrape_delay_s + self._lag.longest_lag_s
-        self._ahead = 1 + math.ceil(self._oldest_s / interval_s)
-        self._taken = {_BEFORE: self._scrape()}
+        self._visibility = Visibility(interval_s, simulator, faults)
+        self._oldest_s = self._visibility.oldest_s
+        self._taken = {BEFORE: self._scrape()}
         self._last_seen: Observation | None = None
 
     def due(self, tick: int) -> list[float]:
         """The instants after tick ``tick - 1``, up to tick ``tick``, at which to call :meth:`take`."""
-        start_s, end_s = (tick - 1) * self._interval_s, tick * self._interval_s
-        edges = {edge for later in range(tick, tick + self._ahead + 1) for edge in self._window(later)}
-        return sorted(edge for edge in edges if (start_s < edge or tick == 1) and 0.0 <= edge <= end_s)
+        return self._visibility.edges(tick)
 
     def take(self) -> None:
         """Remember the cluster as it is now, and forget what no tick can ask for any more."""
         now_s = self._cluster.now_s
         since_s = now_s - self._oldest_s - 2 * self._interval_s
         self._taken = {
-            time_s: scrape for time_s, scrape in self._taken.items() if time_s >= since_s or time_s == _BEFORE
+            time_s: scrape for time_s, scrape in self._taken.items() if time_s >= since_s or time_s == BEFORE
         }
         self._taken[now_s] = self._scrape()
 
@@ -86,35 +72,20 @@ class Scrapes:
         time_s = tick * self._interval_s
         counts = (_counts(prefill), _counts(decode))
         unknown = Observation(time_s, self._interval_s, *counts)
-        if time_s in self._simulator.metric_outage_s or self._vanish.at(time_s):
-            return unknown
-        if self._freeze.at(time_s):
-            if self._last_seen is None:
-                return unknown
+        seen = self._visibility.at(tick)
+        if seen == "frozen" and self._last_seen is not None:
             return replace(self._last_seen, time_s=time_s, prefill=counts[0], decode=counts[1])
-        start_s, end_s = self._window(tick)
-        if end_s == _BEFORE:  # nothing is that old yet
+        if isinstance(seen, str):
             return unknown
-        self._last_seen = _observed(unknown, self._taken[start_s], self._taken[end_s])
+        self._last_seen = _observed(unknown, self._taken[seen.start_s], self._taken[seen.end_s])
         return self._last_seen
 
     def events(self, horizon_s: float) -> list[FaultEvent]:
         """The metrics faults that began by the horizon."""
         return [
             FaultEvent(span.from_s, outages.kind, until_s=min(span.to_s, horizon_s))
-            for outages in (self._vanish, self._freeze, self._lag)
-            for span in outages.begun_by(horizon_s)
+            for outages, span in self._visibility.outages(horizon_s)
         ]
-
-    def _window(self, tick: int) -> tuple[float, float]:
-        """Where the window seen at a tick begins and ends; the first one begins before anything happens."""
-        end_s = tick * self._interval_s
-        age_s = self._simulator.scrape_delay_s + max(
-            (span.lag_s for span in self._lag.at(end_s)), default=0.0
-        )
-        start_s = (tick - 1) * self._interval_s - age_s
-        end_s -= age_s
-        return start_s if start_s >= 0.0 and tick > 1 else _BEFORE, end_s if end_s >= 0.0 else _BEFORE
 
     def _scrape(self) -> _Scrape:
         cluster = self._cluster

@@ -7,18 +7,17 @@ import json
 
 import pytest
 from experiment_world import compared, config, variants, wave, without_timing, workload
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import Backend, open_backend
 from sagescale.experiment.misses import split_misses
-from sagescale.experiment.tasks import RunTask, perform
+from sagescale.experiment.tasks import RunTask
 from sagescale.experiment.verdict import rank
 from sagescale.planner import policy_names
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
-from sagescale.trace import Trace
 
 PREDICTORS = ("constant", "moving_average", "kalman")
 
@@ -103,41 +102,6 @@ def test_the_lower_bound_is_below_every_run(document):
     for run in document["runs"]:
         assert run["lower_bound_gpu_hours"] <= run["gpu_hours"]["total"]
     assert document["lower_bound_gpu_hours"] <= min(run["gpu_hours"]["total"] for run in document["runs"])
-
-
-requests = st.lists(
-    st.tuples(st.floats(0.0, 400.0), st.integers(1, 12_000), st.integers(1, 600)), min_size=2, max_size=60
-)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    requests,
-    st.sampled_from(policy_names()),
-    st.sampled_from(["constant", "moving_average", "exponential_smoothing", "kalman"]),
-    st.sampled_from([15, 60]),
-    st.sampled_from([0.5, 1.0, 3.0]),
-    st.booleans(),
-    st.sampled_from([0.0, 60.0, 200.0]),
-    st.sampled_from([None, 20_000]),
-    st.integers(1, 2),
-)
-def test_no_policy_on_any_trace_beats_the_lower_bound(
-    rows, policy, predictor, interval, headroom, true, startup, kv, minimum
-):
-    trace = Trace.from_arrays(*zip(*rows, strict=True))
-    keys = config(
-        policy=policy,
-        load_predictor_type=predictor,
-        adjustment_interval_sec=interval,
-        load_headroom=headroom,
-        min_prefill_instances=minimum,
-    )
-    world = SimulatorConfig(startup_delay_s=startup, max_kv_tokens=kv)
-    outcome = perform(workload(trace), RunTask(keys, world, load="true" if true else "named", document=True))
-    assert outcome.document["lower_bound_gpu_hours"] <= outcome.document["gpu_hours"]["total"]
-    requests_ = outcome.document["requests"]
-    assert requests_["arrived"] == requests_["completed"] + requests_["unfinished"]
 
 
 def test_a_comparison_says_of_a_run_what_simulate_says(document):

@@ -29,7 +29,14 @@ _COLUMNS = (
     ("MAPE", "mape", "of the forecasts of requests, one interval ahead"),
     ("misses", "misses", "requests outside a target, and where most of them come from"),
 )
-_CAUSES = ("forecast", "startup", "whole_instances", "policy")
+_FAULT_COLUMNS = (
+    ("restarted", "restarted", "requests thrown back by crashes"),
+    ("w/o faults", "calm", "attained by the same run with nothing going wrong"),
+    ("GPU-h w/o", "calmhours", "GPU-hours of the same run with nothing going wrong"),
+)
+"""Only where faults were given."""
+
+_CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 
 
 def comparison_section(document: ResultDocument) -> Markup:
@@ -122,6 +129,7 @@ def _headline(document: ResultDocument, comparison: ComparisonInfo | None) -> Ma
 
 
 def _table(document: ResultDocument, comparison: ComparisonInfo | None) -> Markup:
+    faulty = any(run.get("faults") for run in document["runs"])
     heads = [
         element(
             "th",
@@ -130,11 +138,12 @@ def _table(document: ResultDocument, comparison: ComparisonInfo | None) -> Marku
             data_key=key,
             aria_sort="ascending" if key == "rank" else "none",
         )
-        for label, key, title in _COLUMNS
+        for label, key, title in (*_COLUMNS, *(_FAULT_COLUMNS if faulty else ()))
     ]
     front = set(pareto_front(document["runs"]))
     rows = [
-        _row(run, place, comparison, on_front=place in front) for place, run in enumerate(document["runs"])
+        _row(run, place, comparison, on_front=place in front, faulty=faulty)
+        for place, run in enumerate(document["runs"])
     ]
     return join(
         element(
@@ -157,7 +166,9 @@ def _table(document: ResultDocument, comparison: ComparisonInfo | None) -> Marku
     )
 
 
-def _row(run: RunDocument, place: int, comparison: ComparisonInfo | None, *, on_front: bool) -> Markup:
+def _row(
+    run: RunDocument, place: int, comparison: ComparisonInfo | None, *, on_front: bool, faulty: bool
+) -> Markup:
     sla = run["sla"]
     reached = comparison is None or run["name"] in comparison["reaching"]
     won = comparison is not None and run["name"] == comparison["winner"]
@@ -190,9 +201,19 @@ def _row(run: RunDocument, place: int, comparison: ComparisonInfo | None, *, on_
         _latency(run["itl_ms"]["p99"], sla["target_itl_ms"]),
         _cell(mape, share(mape, 1)),
         _missed(run),
+        *(_without_faults(run) if faulty else ()),
         class_=" ".join(filter(None, ("won" if won else "", "hindsight" if hindsight else ""))) or None,
         data_run=str(place),
     )
+
+
+def _without_faults(run: RunDocument) -> tuple[Markup, ...]:
+    faults = run.get("faults")
+    without = None if not faults else faults.get("without")
+    restarted = known(run["requests"]["restarted"])
+    attained = None if not without else known(without["attainment"])
+    hours = None if not without else known(without["gpu_hours"])
+    return _cell(restarted, count(restarted)), _cell(attained, share(attained)), _cell(hours, figure(hours))
 
 
 def _cell(value: float | None, text: str, *, poor: bool = False) -> Markup:
@@ -214,7 +235,7 @@ def _missed(run: RunDocument) -> Markup:
     if misses is None:
         return _cell(None, NOTHING)
     total = known(misses["total"])
-    parts = {cause: known(misses[cause]) or 0 for cause in _CAUSES}  # type: ignore[literal-required]  # its own keys
+    parts = {cause: known(misses.get(cause)) or 0 for cause in _CAUSES}  # type: ignore[arg-type]  # its own keys
     worst = max(_CAUSES, key=lambda cause: parts[cause])
     text = count(total)
     if total and parts[worst]:

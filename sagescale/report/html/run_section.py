@@ -45,6 +45,7 @@ PANELS = (
 _PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "max")
 _MOST_CAUSES = 5
 _MISS_WORDS = {
+    "faults": "faults",
     "forecast": "forecasts",
     "startup": "startup",
     "whole_instances": "whole instances",
@@ -254,6 +255,7 @@ def _misses(run: RunDocument) -> str:
     if misses is None:
         return ""
     causes_found = (
+        *((("faults", misses["faults"]),) if misses.get("faults") else ()),
         ("forecast", misses["forecast"]),
         ("startup", misses["startup"]),
         ("whole_instances", misses["whole_instances"]),
