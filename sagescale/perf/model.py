@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import KvTransfer, Profile
 
-__all__ = ["ProfileModel"]
+__all__ = ["ProfileModel", "best_point"]
 
 
 class ProfileModel:
@@ -112,6 +112,13 @@ class ProfileModel:
         """
         if not itl_ms > 0:
             raise ValueError(f"itl_ms must be a number above 0, not {itl_ms}")
+        return best_point(self.decode_steps_ms(context_tokens), itl_ms, self.decode_gpus)
+
+    def decode_steps_ms(self, context_tokens: float) -> NDArray[np.float64]:
+        """Return ``itl_ms`` of 1, 2, ... requests, as many as slots and KV memory hold, one at least.
+
+        Raises ValueError unless context_tokens > 0.
+        """
         context = _positive("context_tokens", context_tokens)
         fits = self.max_num_seqs
         if self.max_kv_tokens is not None:
@@ -121,25 +128,13 @@ class ProfileModel:
             held = n * context
             pieces = (self._table.breaks[1 : fits + 1, 1:-1] <= held[:, None]).sum(axis=1)
             at = np.arange(fits)
-            itl = self._base[pieces, at] + self._slope[pieces, at] * held
+            itl: NDArray[np.float64] = self._base[pieces, at] + self._slope[pieces, at] * held
         else:
             s = bisect_right(self._context_breaks, context)
             itl = self._base[s, :fits] + self._slope[s, :fits] * (n * context)
-        # Rounding may leave a neighbour a last bit lower; the order is what the search relies on.
+        # Rounding may leave a neighbour a last bit lower; the order is what searches rely on.
         np.maximum.accumulate(itl, out=itl)
-        count = int(itl.searchsorted(itl_ms * (1.0 + 1e-12), side="right"))
-        feasible = count > 0
-        if not feasible:
-            # The fastest point; where several are equally fast, the one that serves most.
-            count = int(itl.searchsorted(itl[0], side="right"))
-        best = int((n[:count] / itl[:count]).argmax())
-        step = float(itl[best])
-        return DecodeCapacity(
-            tokens_per_s_per_gpu=(best + 1) / step * 1000.0 / self.decode_gpus,
-            concurrency=best + 1,
-            itl_ms=step,
-            feasible=feasible,
-        )
+        return itl
 
     def prefill_is_extrapolated(self, isl: float) -> bool:
         """Whether ``ttft_ms(isl)`` lies outside the profile's prompt lengths."""
@@ -171,6 +166,26 @@ class ProfileModel:
 
     def _row(self, s: int, n: int, context: float) -> float:
         return float(self._base[s, n - 1] + self._slope[s, n - 1] * (n * context))
+
+
+def best_point(steps_ms: NDArray[np.float64], itl_ms: float, gpus: int) -> DecodeCapacity:
+    """Return the point with the most tokens a second among batches of 1, 2, ... requests, ITL allowing.
+
+    ``steps_ms`` never falls. When no step is fast enough, the fastest point, ``feasible=False``.
+    """
+    count = int(steps_ms.searchsorted(itl_ms * (1.0 + 1e-12), side="right"))
+    feasible = count > 0
+    if not feasible:
+        # The fastest point; where several are equally fast, the one that serves most.
+        count = int(steps_ms.searchsorted(steps_ms[0], side="right"))
+    rates = np.arange(1.0, count + 1.0) / steps_ms[:count]
+    best = int(rates.argmax())
+    return DecodeCapacity(
+        tokens_per_s_per_gpu=float(rates[best]) * 1000.0 / gpus,
+        concurrency=best + 1,
+        itl_ms=float(steps_ms[best]),
+        feasible=feasible,
+    )
 
 
 def _positive(name: str, value: float) -> float:

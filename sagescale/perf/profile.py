@@ -226,6 +226,11 @@ class Profile:
             raise ValueError(f"join_ms_per_1k_tokens: {self.join_ms_per_1k_tokens} (expected a number >= 0)")
 
     @property
+    def is_estimate(self) -> bool:
+        """Whether it was computed (``profile estimate``) and nothing was measured."""
+        return self.source.format == "estimate"
+
+    @property
     def assumed(self) -> tuple[str, ...]:
         """Everything the source did not give and that was assumed instead, as words to report."""
         words = []

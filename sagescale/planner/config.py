@@ -76,7 +76,8 @@ class AutoscalerConfig:
     )
     enable_online_learning: bool = setting(
         True,
-        doc="Learn the pools' performance from what is observed. Without effect as yet, which the log says.",
+        doc="Learn how fast instances are from what is observed: a measured profile is left where it is "
+        "plainly wrong, an estimate at once.",
     )
     enable_correction: bool = setting(
         True, doc="Correct the profile by measured over expected latency; false leaves both factors at 1."

@@ -49,6 +49,7 @@ class ReasonCode(StrEnum):
     REPLICAS_CHANGED = "replicas_changed"
     NO_DECODE_READY = "no_decode_ready"
     CORRECTION_BOUNDED = "correction_bounded"
+    LEARNED_TIMES = "learned_times"
     TARGET_TTFT_UNREACHABLE = "target_ttft_unreachable"
     SLA_INFEASIBLE = "sla_infeasible"
     FORECAST_NOTE = "forecast_note"

@@ -17,6 +17,7 @@ from sagescale.planner.decision import (
     ReasonCode,
     Sizes,
 )
+from sagescale.planner.learning import make_learner
 from sagescale.planner.load import LoadPredictors, make_load_predictors
 from sagescale.planner.policy import PoolSize, Situation, make_policy
 from sagescale.planner.stabilisation import PoolStabiliser, within_tolerance
@@ -25,6 +26,7 @@ from sagescale.planner.window import Window, read_window
 
 if TYPE_CHECKING:
     from sagescale.perf import PerfModel
+    from sagescale.perf.learn import LearnedModel
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.observation import Observation
     from sagescale.planner.policy import Policy
@@ -61,6 +63,9 @@ class Planner:
         policy: Policy | None = None,
     ) -> None:
         self.config = config
+        self._learner = make_learner(config, perf_model)
+        if self._learner is not None:
+            perf_model = self._learner.model
         self._predictors = make_load_predictors(config) if predictors is None else predictors
         self._policy = make_policy(config, perf_model) if policy is None else policy
         self._tracker = CorrectionTracker(perf_model, config.correction_bounds)
@@ -74,10 +79,8 @@ class Planner:
                 config.target_ttft_ms,
                 config.target_itl_ms,
             )
-            if config.enable_online_learning:
-                logger.info(
-                    "enable_online_learning has no effect yet: the profile and the corrections size the pools"
-                )
+            if config.enable_online_learning and self._learner is None:
+                logger.info("enable_online_learning has no effect: the performance model is no profile")
 
     def step(self, observation: Observation) -> Decision:
         """Decide on the window just ended."""
@@ -93,6 +96,8 @@ class Planner:
         self._notice_changed_replicas(current, causes)
 
         self._predictors.observe(window)
+        if self._learner is not None:
+            self._learner.observe(observation, window, causes)
         corrections = Corrections()
         if config.enable_correction:
             corrections = self._tracker.update(window, observation.decode.ready, causes)
@@ -128,6 +133,11 @@ class Planner:
         )
         self._last = decision
         return decision
+
+    @property
+    def learned(self) -> LearnedModel | None:
+        """The performance model as learned so far; None where nothing is learned."""
+        return None if self._learner is None else self._learner.model
 
     def get_status(self, *, running: bool = True) -> AutoscalerStatus:
         """Return the guide's status; whether anything steps the planner is for its caller to say."""

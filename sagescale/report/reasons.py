@@ -25,6 +25,7 @@ _WORDS = {
     "replicas_changed": "instances changed by others",
     "no_decode_ready": "no decode instance ready",
     "correction_bounded": "correction at its bound",
+    "learned_times": "left the profile for learned times, or came back",
     "target_ttft_unreachable": "a lone prompt exceeds the TTFT target",
     "sla_infeasible": "no decode point meets the ITL target",
     "forecast_note": "predictor fell back or made a note",

@@ -125,10 +125,10 @@ def test_a_scale_down_is_logged_with_its_sign(caplog):
     )
 
 
-def test_online_learning_that_changes_nothing_is_said(caplog):
+def test_online_learning_that_cannot_be_is_said(caplog):
     with caplog.at_level(logging.INFO, logger="sagescale.planner"):
         make_planner(enable_online_learning=True)
-    assert "enable_online_learning has no effect yet" in caplog.text
+    assert "enable_online_learning has no effect: the performance model is no profile" in caplog.text
 
 
 def test_the_status_has_the_guides_shape():

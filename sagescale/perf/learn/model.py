@@ -1,0 +1,191 @@
+"""A profile whose surfaces follow what is observed; to a policy it is a performance model like any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.perf.learn.belief import ESTIMATED, MEASURED, Belief
+from sagescale.perf.learn.factors import GOOD_NOISE
+from sagescale.perf.learn.waiting import Waiting, mean_ttft
+from sagescale.perf.model import best_point
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sagescale.perf.model import ProfileModel
+    from sagescale.perf.protocol import DecodeCapacity
+
+__all__ = ["LearnedModel"]
+
+_CONTEXTS = (128.0, 512.0, 2048.0, 8192.0, 32768.0)
+
+_WAITING_NOISE = 0.25
+"""Relative deviation of waiting time from its formula."""
+
+_GREW = 1.02
+
+
+class LearnedModel:
+    """A profile with a factor on each physical part of its times; implements ``PerfModel``.
+
+    Prefill: the fixed part, and what grows with tokens. Decode: the fixed part, what each request and what
+    each KV token adds, as ``a + b*n + c*n*context`` fitted to the profile, and what that line leaves over
+    with the smallest of the three factors. So factors of 1 give the profile exactly, equal ones a multiple
+    of it, and whatever they are the surfaces stay positive and never fall with tokens, requests or context.
+
+    Limits (slots, KV memory) are the profile's: they are configuration, not performance.
+    """
+
+    def __init__(self, base: ProfileModel) -> None:
+        self.base = base
+        trust = ESTIMATED if base.profile.is_estimate else MEASURED
+        self.prefill = Belief(trust.prefill, trust.dead_band)
+        self.decode = Belief(trust.decode, trust.dead_band)
+        self._most_each = trust.most_each
+        self._fixed_ms = base.ttft_ms(1.0)
+        self._line = _line(base)
+
+    @property
+    def prefill_gpus(self) -> int:
+        """GPUs of one prefill instance."""
+        return self.base.prefill_gpus
+
+    @property
+    def decode_gpus(self) -> int:
+        """GPUs of one decode instance."""
+        return self.base.decode_gpus
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Requests a decode instance may run at once."""
+        return self.base.max_num_seqs
+
+    @property
+    def max_kv_tokens(self) -> int | None:
+        """KV tokens a decode instance can hold; None is unlimited."""
+        return self.base.max_kv_tokens
+
+    def ttft_ms(self, isl: float) -> float:
+        """Prefill time in ms of one prompt of ``isl`` tokens, alone. Raises ValueError unless isl > 0."""
+        return self._ttft_ms(isl, self.prefill.factors)
+
+    def prefill_throughput_per_gpu(self, isl: float) -> float:
+        """Prompt tokens a second and GPU when prompts run one at a time. Raises ValueError unless isl > 0."""
+        return isl / self.ttft_ms(isl) * 1000.0 / self.prefill_gpus
+
+    def itl_ms(self, concurrency: float, context_tokens: float) -> float:
+        """Time in ms of one decode step; see :meth:`ProfileModel.itl_ms`."""
+        n = min(max(concurrency, 1.0), float(self.max_num_seqs))
+        base = self.base.itl_ms(concurrency, context_tokens)
+        least, (a, b, c) = self._excess()
+        return least * base + a + n * (b + c * context_tokens)
+
+    def decode_throughput_per_gpu(self, itl_ms: float, context_tokens: float) -> DecodeCapacity:
+        """Return the largest throughput among whole batches whose ITL is at most ``itl_ms``.
+
+        Raises ValueError unless both arguments are > 0.
+        """
+        if not itl_ms > 0:
+            raise ValueError(f"itl_ms must be a number above 0, not {itl_ms}")
+        base = self.base.decode_steps_ms(context_tokens)
+        least, (a, b, c) = self._excess()
+        n = np.arange(1.0, len(base) + 1.0)
+        return best_point(least * base + a + n * (b + c * context_tokens), itl_ms, self.decode_gpus)
+
+    def learn_itl(
+        self, concurrency: float, context_tokens: float, observed_ms: float, spread: float = 0.0
+    ) -> None:
+        """Take in the mean step time of a window.
+
+        Args:
+            concurrency: Requests in the batch that a token met in the mean.
+            context_tokens: Their mean context.
+            observed_ms: The mean step time, over tokens.
+            spread: How far off the concurrency may be, in requests.
+        """
+        n = min(max(concurrency, 1.0), float(self.max_num_seqs))
+        a, b, c = self._line
+        each = b + c * context_tokens
+        parts = np.array((a, b * n, c * n * context_tokens))
+        learned = self.decode.learned
+        # What the line leaves of the profile is no part of its own: it goes with the smallest factor.
+        parts[int(learned.argmin())] += self.base.itl_ms(concurrency, context_tokens) - (a + n * each)
+        expected = float(parts @ learned)
+        noise = GOOD_NOISE + spread * each / (a + n * each)
+        self.decode.update(np.maximum(parts, 0.0) / expected, observed_ms / expected - 1.0, noise)
+
+    def learn_ttft(self, isl: float, requests_per_s: float, instances: int, observed_ms: float) -> None:
+        """Take in the mean TTFT of a window with this traffic, waiting included.
+
+        It is compared with the whole that the formula expects, and so is how that whole changes with each
+        factor: where much is waiting, TTFT grows faster than prefill times do. The more is waiting, the
+        less it counts.
+        """
+        learned = self.prefill.learned
+        expected = self._mean_ttft(isl, requests_per_s, instances, learned)
+        slopes = []
+        for part in range(len(learned)):
+            grown = learned.copy()
+            grown[part] *= _GREW
+            slower = self._mean_ttft(isl, requests_per_s, instances, grown)
+            change = (slower.ttft_ms - expected.ttft_ms) / (grown[part] - learned[part])
+            slopes.append(max(0.0, change / expected.ttft_ms))
+        if any(slopes):
+            miss = observed_ms / expected.ttft_ms - 1.0
+            self.prefill.update(slopes, miss, GOOD_NOISE + _WAITING_NOISE * expected.share)
+
+    def mean_ttft(self, isl: float, requests_per_s: float, instances: int) -> Waiting:
+        """Return the mean TTFT expected of a pool, by what was learned."""
+        return self._mean_ttft(isl, requests_per_s, instances, self.prefill.learned)
+
+    def _mean_ttft(
+        self, isl: float, requests_per_s: float, instances: int, factors: NDArray[np.float64]
+    ) -> Waiting:
+        return mean_ttft(
+            lambda tokens: self._ttft_ms(tokens, factors), isl, requests_per_s, instances, self._most_each
+        )
+
+    def _ttft_ms(self, isl: float, factors: NDArray[np.float64]) -> float:
+        base, fixed = self.base.ttft_ms(isl), self._fixed_ms
+        if base <= fixed:
+            return base * float(factors[0])
+        return float(factors[0]) * fixed + float(factors[1]) * (base - fixed)
+
+    def _excess(self) -> tuple[float, tuple[float, float, float]]:
+        """The smallest factor, and what the others add to the three parts beyond it."""
+        factors = self.decode.factors.tolist()
+        least = min(factors)
+        a, b, c = ((f - least) * part for f, part in zip(factors, self._line, strict=True))
+        return least, (a, b, c)
+
+
+def _line(base: ProfileModel) -> tuple[float, float, float]:
+    """Fit ``a + b*n + c*n*context`` to the profile, relative errors, no part below 0."""
+    rows, times = [], []
+    sizes = np.unique(np.rint(np.geomspace(1, base.max_num_seqs, 9)))
+    for context in _CONTEXTS:
+        fits = len(base.decode_steps_ms(context))
+        for n in sizes[sizes <= fits].tolist():
+            rows.append((1.0, n, n * context))
+            times.append(base.itl_ms(n, context))
+    design = np.array(rows) / np.array(times)[:, None]
+    scale = design.max(axis=0)
+    kept = np.ones(3, dtype=bool)
+    parts: NDArray[np.float64] = np.zeros(3)
+    while kept.any():
+        solution = np.linalg.lstsq((design / scale)[:, kept], np.ones(len(design)), rcond=None)[0]
+        parts[:] = 0.0
+        parts[kept] = solution / scale[kept]
+        if (solution >= 0.0).all():
+            break
+        kept &= parts > 0.0
+    return _three(parts.tolist())
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    a, b, c = values
+    return a, b, c

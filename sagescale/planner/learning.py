@@ -1,0 +1,146 @@
+"""Online learning: which windows say something about performance, and what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagescale.planner.decision import Reason, ReasonCode
+
+if TYPE_CHECKING:
+    from sagescale.perf import PerfModel
+    from sagescale.perf.learn import Belief, LearnedModel
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.observation import Observation, PoolCounts
+    from sagescale.planner.window import Window
+
+__all__ = ["OnlineLearner", "make_learner"]
+
+_FEWEST_REQUESTS = 20.0
+"""A mean over fewer is too much chance."""
+
+_QUEUE = 0.05
+"""A queue for decode that is more than this share of what runs is seen in the ITL."""
+
+_BACKLOG = 0.1
+"""A queue for prefill that takes more than this share of the window to work off says nothing of this
+window's load."""
+
+_FULL = 1.0
+"""Where the pool is full by what was learned already, a longer wait proves nothing more."""
+
+
+_GAUGE_GAIN = 0.1
+_MOST_PEAKED = 100.0
+"""Variance over mean of the requests in decode, 1 for a Poisson stream: learned from what the gauge says at
+the end of a window beside that window's mean, no sample counting for more than the second."""
+
+
+def make_learner(config: AutoscalerConfig, perf_model: PerfModel) -> OnlineLearner | None:
+    """Return a learner where the configuration asks for one and the model is a profile."""
+    if not config.enable_online_learning:
+        return None
+    # Imported here: whoever only wants a predictor or a policy's name should not wait for numpy.
+    from sagescale.perf.learn import LearnedModel
+    from sagescale.perf.model import ProfileModel
+
+    return OnlineLearner(LearnedModel(perf_model)) if isinstance(perf_model, ProfileModel) else None
+
+
+class OnlineLearner:
+    """Reads windows, and shows the model those that are about instances in a steady state.
+
+    Used are windows over which a pool had the same ready instances, the window before included, and none
+    was draining: what has just started serves fewer requests than its share, some of them cold. A window
+    whose metrics are unknown teaches nothing.
+    """
+
+    def __init__(self, model: LearnedModel) -> None:
+        self.model = model
+        self._seen: tuple[Observation, ...] = ()
+        self._peakedness = 1.0
+
+    def observe(self, observation: Observation, window: Window, reasons: list[Reason]) -> None:
+        """Take in the next window; say so where from now on a measured profile is, or is no longer, left."""
+        before = self.model.prefill.used, self.model.decode.used
+        seen = (*self._seen, observation)
+        if len(seen) > 1 and window.requests is not None and window.requests >= _FEWEST_REQUESTS:
+            if _steady([one.decode for one in seen]):
+                self._learn_decode(observation, seen[-2], window)
+            if _steady([one.prefill for one in seen]):
+                self._learn_prefill(observation, seen[-2], window)
+        self._seen = seen[-2:]
+        for pool, belief, was in zip(
+            ("prefill", "decode"), (self.model.prefill, self.model.decode), before, strict=True
+        ):
+            if belief.used != was:
+                reasons.append(_switched(pool, belief))
+
+    def _learn_decode(self, now: Observation, before: Observation, window: Window) -> None:
+        """Decode time over tokens, at the concurrency of Little's law as the requests themselves see it."""
+        completed = now.completed
+        if (
+            completed is None
+            or completed < _FEWEST_REQUESTS
+            or window.osl is None
+            or window.osl < 2.0
+            or window.isl is None
+            or window.duration_s is None
+            or window.ttft_ms is None
+            or _queued(now)
+            or _queued(before)
+        ):
+            return
+        decode_ms = window.duration_s * 1000.0 - window.ttft_ms
+        if decode_ms <= 0.0:
+            return
+        instances = now.decode.ready
+        running = completed * decode_ms / 1000.0 / now.window_s
+        if now.running_decode is not None and running >= 1.0:
+            sample = (now.running_decode - running) ** 2 / running
+            self._peakedness += _GAUGE_GAIN * (min(sample, _MOST_PEAKED) - self._peakedness)
+        # A token meets more than the mean number: a share of the pool's swings, and its own request.
+        more = self._peakedness / instances + 1.0 - 1.0 / instances
+        # Beside its steps a request waits for the one under way when it joins, half a step in the mean.
+        self.model.learn_itl(
+            running / instances + more,
+            window.isl + window.osl / 2.0,
+            decode_ms / (window.osl - 0.5),
+            more / 2.0,
+        )
+
+    def _learn_prefill(self, now: Observation, before: Observation, window: Window) -> None:
+        """TTFT less the waiting that the load explains."""
+        if window.ttft_ms is None or window.isl is None or window.requests is None:
+            return
+        computed = window.isl * (1.0 - (now.prefix_hit_rate or 0.0))
+        rate = window.requests / window.interval_s
+        instances = now.prefill.ready
+        if before.queued_prefill is not None:
+            backlog_ms = before.queued_prefill / instances * self.model.ttft_ms(computed)
+            if backlog_ms > _BACKLOG * now.window_s * 1000.0:
+                return
+        expected = self.model.mean_ttft(computed, rate, instances)
+        if expected.use > _FULL and window.ttft_ms > expected.ttft_ms:
+            return
+        self.model.learn_ttft(computed, rate, instances, window.ttft_ms)
+
+
+def _switched(pool: str, belief: Belief) -> Reason:
+    factors = ", ".join(f"{factor:.2f}" for factor in belief.learned.tolist())
+    words = (
+        f"{pool} times differ plainly from the profile: the learned ones are used (factors {factors})"
+        if belief.used
+        else f"{pool} times agree with the profile again: it is used as it is"
+    )
+    return Reason(ReasonCode.LEARNED_TIMES, words)
+
+
+def _steady(counts: list[PoolCounts]) -> bool:
+    ready = counts[-1].ready
+    return ready > 0 and all(count.ready == ready and not count.draining for count in counts)
+
+
+def _queued(at: Observation) -> bool:
+    if at.queued_decode is None or at.running_decode is None:
+        return False
+    return at.queued_decode > max(1.0, _QUEUE * at.running_decode)
