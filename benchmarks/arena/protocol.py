@@ -13,8 +13,8 @@ import math
 from dataclasses import dataclass, field
 
 import estimates
-from sagescale.experiment.compare import _chain
-from sagescale.experiment.knob import Answer, cheapest_reaching, highest_attainment
+from sagescale.experiment.counterfactuals import counterfactuals
+from sagescale.experiment.knob import Answer, cheapest_reaching, highest_attainment, search_all
 from sagescale.experiment.misses import split_misses
 from sagescale.experiment.parts import (
     PartBoundTask,
@@ -155,46 +155,33 @@ def _on_seed(run, seed):
 
 def _set_knobs(scenario, first, part, worker, combinations):
     """The position on the grid for every combination, all searches side by side."""
-    searches, asking, chosen = {}, {}, {}
-    for run in combinations:
-        if scenario.budget_share is None:
-            search = cheapest_reaching(len(GRID), NEUTRAL, ASKED, scenario.around)
-        else:
-            search = highest_attainment(len(GRID), COARSE)
-        searches[run], asking[run] = search, next(search)
+    if scenario.budget_share is None:
+        searches = {
+            run: cheapest_reaching(len(GRID), NEUTRAL, ASKED, scenario.around) for run in combinations
+        }
+    else:
+        searches = {run: highest_attainment(len(GRID), COARSE) for run in combinations}
     seeds = range(scenario.knob_seeds)
-    for turn in range(1, len(GRID)):
+
+    def answer(asked):
         tasks = {
             (run, position): [
                 PartTask(_on_seed(_with_headroom(run, GRID[position]), seed), part) for seed in seeds
             ]
-            for run, positions in asking.items()
-            for position in positions
+            for run, position in asked
         }
-        if not asking:
-            break
-        answers = worker.answers(
-            first, [task for group in tasks.values() for task in group], f"{scenario.name} knobs, turn {turn}"
-        )
-        for run in list(asking):
-            told = {}
-            for position in asking[run]:
-                parts = [answers[task].result for task in tasks[run, position] if task in answers]
-                if len(parts) < len(seeds):
-                    break
-                told[position] = Answer(
-                    math.fsum(part.attainment for part in parts) / len(parts),
-                    math.fsum(part.gpu_hours for part in parts) / len(parts),
-                )
-            else:
-                try:
-                    asking[run] = searches[run].send(told)
-                except StopIteration as found:
-                    chosen[run] = found.value
-                    del asking[run]
-                continue
-            del asking[run]  # it failed; the worker says why
-    return chosen
+        every = [task for group in tasks.values() for task in group]
+        found = worker.answers(first, every, f"{scenario.name} knobs")
+        return {
+            place: Answer(
+                math.fsum(found[task].result.attainment for task in group) / len(group),
+                math.fsum(found[task].result.gpu_hours for task in group) / len(group),
+            )
+            for place, group in tasks.items()
+            if all(task in found for task in group)
+        }
+
+    return search_all(searches, answer)
 
 
 def _fixed_and_foreseen(outcome, config, first, to_set, whole, to_judge, worker, policies):
@@ -301,7 +288,7 @@ def _split_misses(outcome, whole, part, worker):
     chains = {
         one.entry.name: {
             cause: PartTask(dataclasses.replace(task, document=False), part)
-            for cause, task in _chain(_on_seed(one.entry.run, 0)).items()
+            for cause, task in counterfactuals(_on_seed(one.entry.run, 0)).items()
         }
         for one in outcome.judged
         if one.stopped is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 import time
 
 from sagescale.experiment.execute import Failure, memos_for, run_tasks
+from sagescale.experiment.forecasts import add_forecasts
 from sagescale.experiment.parts import PartTask, perform_part
-from sagescale.experiment.tasks import ForecastTask, perform
-from sagescale.planner.policy import uses_forecast
 from store import key_of
 
 
@@ -17,7 +18,7 @@ class Worker:
 
     Attributes:
         failures: what could not be done, one line each.
-        seconds: simulation time of the runs done now, by policy; planning in it.
+        done_runs, reused_runs: tasks done now, and found in the store.
     """
 
     def __init__(self, backend, store) -> None:
@@ -40,7 +41,6 @@ class Worker:
         self.reused_runs += len(unique) - len(missing)
         if missing:
             began = time.perf_counter()
-            self._forecast(workload, missing)
             # By replicate, so that processes keep their trace.
             missing.sort(key=lambda task: getattr(getattr(task, "run", task), "replicate", 0))
 
@@ -51,13 +51,7 @@ class Worker:
                     self._store.put(keys[task], _about(task), answer)
                     self.done_runs += 1
 
-            self._do(
-                workload,
-                missing,
-                perform_part,
-                lambda task: memos_for(getattr(task, "run", task), self._memos),
-                done,
-            )
+            self._do(workload, missing, done)
             seconds = time.perf_counter() - began
             print(f"  {words}: {len(missing)} tasks in {seconds:.0f} s", file=sys.stderr, flush=True)
         return {task: self._store.get(keys[task]) for task in unique if keys[task] in self._store}
@@ -66,33 +60,17 @@ class Worker:
         """Another trace follows."""
         self._memos.clear()
 
-    def _forecast(self, workload, tasks):
-        """Arrivals do not depend on the policy: they are forecast once for all runs of a replicate."""
-        runs = [task.run for task in tasks if isinstance(task, PartTask) and _is_forecast(task.run)]
-        wanted = {
-            ForecastTask(
-                run.spec, series, run.simulator.scrape_delay_s, run.simulator.metric_outage_s, run.replicate
-            ): None
-            for run in runs
-            for series in ("requests", "isl")
-        }
-
-        def done(task, answer):
-            if isinstance(answer, Failure):
-                self.failures.append(f"forecasts of {task.spec.predictor}: {answer.error}")
-            else:
-                self._memos[task] = answer.memo
-
-        missing = [task for task in wanted if task not in self._memos]
-        self._do(workload, missing, perform, lambda _: (), done)
-
-    def _do(self, workload, tasks, perform_one, memos_of, done):
-        if tasks and not run_tasks(self._backend, workload, tasks, perform_one, memos_of, done):
+    def _do(self, workload, tasks, done):
+        # On the whole trace, of which the part that sets the knobs is the beginning.
+        whole = dataclasses.replace(workload, until_s=math.inf)
+        runs = [task.run for task in tasks if isinstance(task, PartTask)]
+        if not add_forecasts(self._backend, whole, runs, self._memos):
+            raise KeyboardInterrupt
+        if not run_tasks(self._backend, workload, tasks, perform_part, self._memos_of, done):
             raise KeyboardInterrupt
 
-
-def _is_forecast(run):
-    return run.load == "named" and run.schedule is None and uses_forecast(run.config.policy)
+    def _memos_of(self, task):
+        return memos_for(task.run, self._memos) if isinstance(task, PartTask) else ()
 
 
 def _about(task):

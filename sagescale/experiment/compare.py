@@ -16,13 +16,14 @@ from sagescale.document import (
     Replicates,
     WithoutFaults,
 )
+from sagescale.experiment.counterfactuals import counterfactuals
 from sagescale.experiment.execute import Failure, memos_for, run_tasks
+from sagescale.experiment.forecasts import needs_forecasts
 from sagescale.experiment.grid import (
     Entry,
     grid_entries,
     plain_world,
     static_entry,
-    without_forecast,
     world_of,
 )
 from sagescale.experiment.intervals import mean_interval
@@ -41,9 +42,8 @@ from sagescale.experiment.verdict import rank, verdict
 from sagescale.perf import ProfileModel
 from sagescale.planner import Sizes
 from sagescale.planner.constraints import within_limits
-from sagescale.planner.policy import ClassicPolicy, uses_forecast
+from sagescale.planner.policy import ClassicPolicy
 from sagescale.sim.result import configuration, result_document
-from sagescale.sim.startup import StartupDelay
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
@@ -62,8 +62,6 @@ if TYPE_CHECKING:
     from sagescale.sim.faults import Faults
 
 __all__ = ["Comparison", "compare"]
-
-_AT_ONCE = StartupDelay("constant", (0.0,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ class _Work:
         worlds = list(dict.fromkeys(plain_world(variant) for variant in made.variants))
         self.entries += self._under_faults(self._peaks())
         wanted = [task for entry in self.entries for task in self._of_entry(entry)]
-        later = dict.fromkeys(task for task in wanted if _needs_forecasts(task))
+        later = dict.fromkeys(task for task in wanted if needs_forecasts(task))
         first: list[Task] = [
             *(ForecastTask.of(task, series) for task in later for series in ("requests", "isl")),
             *(search for world in worlds for search in self._searches(world)),
@@ -163,7 +161,7 @@ class _Work:
 
     def _of_entry(self, entry: Entry) -> list[RunTask]:
         """All runs of an entry: on every replicate, and those that split its misses."""
-        return [*self._on_replicates(entry.task), *_chain(entry.task).values()]
+        return [*self._on_replicates(entry.task), *counterfactuals(entry.task).values()]
 
     def _do(self, tasks: Sequence[Task], later: int = 0) -> None:
         unique = [
@@ -320,7 +318,7 @@ class _Work:
 
     def _split(self, entry: Entry) -> MissSplit:
         left: dict[str, int | None] = {}
-        for cause, task in _chain(entry.task).items():
+        for cause, task in counterfactuals(entry.task).items():
             outcome = self.results.get(task)
             left[cause] = outcome.score.misses if isinstance(outcome, Outcome) else None
         # The very numerator of the attainment, so that the split adds up to what is reported.
@@ -335,7 +333,7 @@ class _Work:
         )
 
     def _without_faults(self, entry: Entry) -> WithoutFaults | None:
-        outcome = self.results.get(_chain(entry.task)["no_faults"])
+        outcome = self.results.get(counterfactuals(entry.task)["no_faults"])
         if not isinstance(outcome, Outcome):
             return None
         score = outcome.score
@@ -409,35 +407,6 @@ def configuration_value(value: object) -> object:
     if isinstance(value, tuple):
         return [configuration_value(item) for item in value]
     return str(value)
-
-
-def _needs_forecasts(task: RunTask) -> bool:
-    return task.load == "named" and task.schedule is None and uses_forecast(task.config.policy)
-
-
-def _chain(task: RunTask) -> dict[str, RunTask]:
-    """The runs that take causes of misses away one after the other; equal ones are shared by all entries.
-
-    Knowing the load changes nothing for a policy that looks at no forecast, and instant starts nothing for a
-    fixed pair that is ready from the beginning.
-    """
-    chain: dict[str, RunTask] = {}
-    bare = dataclasses.replace(task, replicate=0, document=False)
-    if task.faults is not None:
-        bare = dataclasses.replace(bare, faults=None)
-        chain["no_faults"] = bare
-    if _needs_forecasts(task):
-        bare = dataclasses.replace(bare, config=without_forecast(task.config), load="true")
-        # Without faults this is the oracle entry: equal to it, so that it is run once.
-        chain["true_load"] = dataclasses.replace(bare, document=task.faults is None)
-    ready_from_start = task.config.policy == "static" and task.simulator.initial_prefill is not None
-    if task.schedule is not None or not ready_from_start:
-        bare = dataclasses.replace(
-            bare, simulator=dataclasses.replace(task.simulator, startup_delay_s=_AT_ONCE)
-        )
-        chain["no_startup"] = bare
-    chain["one_more"] = dataclasses.replace(bare, one_more=True)
-    return chain
 
 
 def _rank(task: Task) -> int:

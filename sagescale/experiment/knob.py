@@ -6,12 +6,14 @@ positions and is sent the answers; the return value is the position chosen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
-__all__ = ["Answer", "KnobSearch", "cheapest_reaching", "highest_attainment"]
+__all__ = ["Answer", "KnobSearch", "cheapest_reaching", "highest_attainment", "search_all"]
+
+K = TypeVar("K")
 
 
 class Answer(NamedTuple):
@@ -69,6 +71,36 @@ def highest_attainment(count: int, stride: int) -> KnobSearch:
     near = range(max(0, best - stride + 1), min(count, best + stride))
     known.update((yield [position for position in near if position not in known]))
     return _nearest(known)
+
+
+def search_all(
+    searches: Mapping[K, KnobSearch],
+    answer: Callable[[Sequence[tuple[K, int]]], Mapping[tuple[K, int], Answer]],
+) -> dict[K, int]:
+    """Do searches side by side.
+
+    Args:
+        searches: not begun yet.
+        answer: answers a batch of (search, position); what it leaves out ends that search without a result.
+
+    Returns:
+        The positions found.
+    """
+    asked = {key: list(next(search)) for key, search in searches.items()}
+    found: dict[K, int] = {}
+    while asked:
+        answers = answer([(key, position) for key, positions in asked.items() for position in positions])
+        going: dict[K, list[int]] = {}
+        for key, positions in asked.items():
+            told = {position: answers[key, position] for position in positions if (key, position) in answers}
+            if len(told) < len(positions):
+                continue
+            try:
+                going[key] = list(searches[key].send(told))
+            except StopIteration as stop:
+                found[key] = stop.value
+        asked = going
+    return found
 
 
 def _nearest(known: Mapping[int, Answer]) -> int:
