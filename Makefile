@@ -4,14 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test e2e lint format bench clean
+.PHONY: help demo test e2e release-test lint format docs bench clean
 
 help:
 	@echo "make demo    install into $(VENV) and replay a shipped trace"
 	@echo "make test    run the tests"
 	@echo "make e2e     emulator, a real Prometheus and the planner, end to end (needs prometheus; 20 minutes)"
+	@echo "make release-test  build wheel and sdist, install in an empty environment, try every command"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  let ruff fix and format"
+	@echo "make docs    write the reference and what the documented commands print"
 	@echo "make bench   print the simulator's speed"
 	@echo "make clean   remove $(VENV) and caches"
 
@@ -31,6 +33,9 @@ test: $(READY)
 e2e: $(READY)
 	$(BIN)/python -m pytest -m e2e tests/live
 
+release-test: $(READY)
+	$(BIN)/python -m pytest -m release tests/release
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +45,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python docs/refresh.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/throughput.py

@@ -12,6 +12,7 @@ from sagescale import __version__
 from sagescale.cli.compare import compare_predictors
 from sagescale.cli.config import config_app
 from sagescale.cli.emulate import emulate
+from sagescale.cli.examples import ROOT_EPILOG, epilog
 from sagescale.cli.explain import explain
 from sagescale.cli.forecast import forecast
 from sagescale.cli.plan import plan
@@ -27,18 +28,23 @@ app = typer.Typer(
     help="Decide how many prefill and decode instances to run, and try the decision out offline first.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    epilog=ROOT_EPILOG,
     rich_markup_mode=None,  # plain help: rich would take longer to import than everything else together
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command()(simulate)
-app.command("compare-predictors")(compare_predictors)
-app.command()(forecast)
-app.command()(plan)
-app.command()(explain)
-app.command()(emulate)
-app.add_typer(trace_app, name="trace")
-app.add_typer(profile_app, name="profile")
-app.add_typer(config_app, name="config")
+app.command(epilog=epilog("simulate"), short_help="Replay a trace under the planner and report.")(simulate)
+app.command(
+    "compare-predictors",
+    epilog=epilog("compare-predictors"),
+    short_help="Rank predictors, policies and settings.",
+)(compare_predictors)
+app.command(epilog=epilog("forecast"), short_help="Back-test predictors on a trace.")(forecast)
+app.command(epilog=epilog("plan"), short_help="Scale real pools, or say how (--dry-run).")(plan)
+app.command(epilog=epilog("explain"), short_help="Why pools were, or were not, scaled.")(explain)
+app.command(epilog=epilog("emulate"), short_help="A pretend cluster in real time.")(emulate)
+app.add_typer(trace_app, name="trace", short_help="Look at traces, convert, change, make them.")
+app.add_typer(profile_app, name="profile", short_help="What an instance of an engine can do.")
+app.add_typer(config_app, name="config", short_help="Write, check, explain configurations.")
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sagescale.cli.complete import keys, policies, predictors
 from sagescale.cli.run_options import FaultsOption, ProfileOption, TraceArgument
 from sagescale.cli.transform_options import (
     JitterOption,
@@ -24,12 +25,16 @@ __all__ = ["compare_predictors"]
 def compare_predictors(
     trace: TraceArgument,
     predictors: Annotated[
-        str, typer.Option("--predictors", metavar="A,B|all", help="Predictors to try.")
+        str,
+        typer.Option("--predictors", metavar="A,B|all", help="Predictors to try.", autocompletion=predictors),
     ] = "all",
     policies: Annotated[
         str | None,
         typer.Option(
-            "--policies", metavar="A,B|all", help="Policies to try; the configured one if not given."
+            "--policies",
+            metavar="A,B|all",
+            help="Policies to try; the configured one if not given.",
+            autocompletion=policies,
         ),
     ] = None,
     config: Annotated[
@@ -39,7 +44,10 @@ def compare_predictors(
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=V1,V2", help="Values to try of any configuration key; repeatable."
+            "--set",
+            metavar="KEY=V1,V2",
+            help="Values to try of any configuration key; repeatable.",
+            autocompletion=keys,
         ),
     ] = None,
     profile: ProfileOption = None,

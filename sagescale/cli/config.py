@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sagescale.cli.examples import epilog
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,7 +28,7 @@ _Profile = Annotated[
 _Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a key.")]
 
 
-@config_app.command()
+@config_app.command(epilog=epilog("config init"))
 def init(
     out: Annotated[Path | None, typer.Option(help="The file to write; standard output by default.")] = None,
     *,
@@ -43,7 +45,7 @@ def init(
         print(f"wrote {out}")
 
 
-@config_app.command()
+@config_app.command(epilog=epilog("config show"))
 def show(
     config: Annotated[
         list[Path] | None, typer.Option("--config", help="A configuration file; later ones win.")
@@ -71,7 +73,7 @@ def show(
     print(resolved_yaml(values, origins), end="")
 
 
-@config_app.command()
+@config_app.command(epilog=epilog("config validate"))
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Configuration files, read together; later ones win.")],
     profile: _Profile = None,
@@ -87,7 +89,7 @@ def validate(
     print(f"ok: {given} {'key' if given == 1 else 'keys'} set, the others at their defaults")
 
 
-@config_app.command()
+@config_app.command(epilog=epilog("config schema"))
 def schema() -> None:
     """Print the JSON schema of a configuration file, for editors and other tools."""
     import json
@@ -95,6 +97,32 @@ def schema() -> None:
     from sagescale.planner.describe import json_schema
 
     print(json.dumps(json_schema(_configuration_classes()), indent=2))
+
+
+@config_app.command("import", epilog=epilog("config import"))
+def import_config(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="YAML or JSON of Dynamo's planner, bare or in a DynamoGraphDeploymentRequest.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The file to write; standard output by default.")] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+) -> None:
+    """Translate a configuration of Dynamo's planner, naming what has no counterpart."""
+    from sagescale.live.dynamo_config import import_dynamo_config
+
+    imported = import_dynamo_config(file)
+    if out is None:
+        print(imported.text, end="")
+        return
+    _write(out, imported.text, force=force)
+    print(f"wrote {out}: {imported.keys} keys")
+    for line in imported.left:
+        print(f"no counterpart: {line}")
 
 
 def _configuration_classes() -> tuple[type[Any], ...]:

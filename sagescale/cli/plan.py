@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sagescale.cli.complete import keys, profiles
+
 __all__ = ["plan"]
 
 
@@ -15,11 +17,17 @@ def plan(
         list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML configuration; repeatable.")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option("--profile", metavar="NAME|FILE", help="Engines to size with.")
+        str | None,
+        typer.Option("--profile", metavar="NAME|FILE", help="Engines to size with.", autocompletion=profiles),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of `sagescale config show`; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of `sagescale config show`; repeatable.",
+            autocompletion=keys,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and explain, never act.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Decide once, now, and say why; then end.")] = False,

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from sagescale.cli.examples import epilog
 from sagescale.cli.profile_calibrate import calibrate
 from sagescale.cli.profile_estimate import estimate
 from sagescale.cli.profile_show import show
@@ -21,7 +22,7 @@ profile_app = typer.Typer(
 )
 
 
-@profile_app.command("import")
+@profile_app.command("import", epilog=epilog("profile import"))
 def import_profile(
     sources: Annotated[
         list[Path], typer.Argument(metavar="SRC...", help="File or folder to import; several are joined.")
@@ -160,7 +161,7 @@ def import_profile(
         print(f"note: {note}")
 
 
-@profile_app.command("list")
+@profile_app.command("list", epilog=epilog("profile list"))
 def list_command() -> None:
     """List the shipped profiles."""
     from rich.console import Console
@@ -191,7 +192,7 @@ def list_command() -> None:
     Console().print(table)
 
 
-profile_app.command("show")(show)
-profile_app.command("validate")(validate)
-profile_app.command("estimate")(estimate)
-profile_app.command("calibrate")(calibrate)
+profile_app.command("show", epilog=epilog("profile show"))(show)
+profile_app.command("validate", epilog=epilog("profile validate"))(validate)
+profile_app.command("estimate", epilog=epilog("profile estimate"))(estimate)
+profile_app.command("calibrate", epilog=epilog("profile calibrate"))(calibrate)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sagescale.cli.complete import policies, predictors
 from sagescale.cli.run_options import (
     ConfigOption,
     FaultsOption,
@@ -32,10 +33,17 @@ def simulate(
     profile: ProfileOption = None,
     config: ConfigOption = None,
     predictor: Annotated[
-        str | None, typer.Option("--predictor", metavar="P", help="Short for --set load_predictor_type=P.")
+        str | None,
+        typer.Option(
+            "--predictor",
+            metavar="P",
+            help="Short for --set load_predictor_type=P.",
+            autocompletion=predictors,
+        ),
     ] = None,
     policy: Annotated[
-        str | None, typer.Option("--policy", metavar="Q", help="Short for --set policy=Q.")
+        str | None,
+        typer.Option("--policy", metavar="Q", help="Short for --set policy=Q.", autocompletion=policies),
     ] = None,
     overrides: SetOption = None,
     until_s: Annotated[

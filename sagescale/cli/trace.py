@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sagescale.cli.complete import traces
+from sagescale.cli.examples import epilog
 from sagescale.cli.transform_options import (
     JitterOption,
     RateScaleOption,
@@ -34,6 +36,7 @@ TraceArgument = Annotated[
     typer.Argument(
         metavar="TRACE",
         help="A trace file of any known format, or the name of one that comes with sagescale.",
+        autocompletion=traces,
     ),
 ]
 FormatOption = Annotated[
@@ -56,7 +59,7 @@ class PatternName(StrEnum):
     SPIKES = "spikes"
 
 
-@trace_app.command()
+@trace_app.command(epilog=epilog("trace info"))
 def info(
     trace: TraceArgument,
     trace_format: FormatOption = None,
@@ -73,7 +76,7 @@ def info(
     (print_json if as_json else print_table)(loaded, describe(loaded))
 
 
-@trace_app.command()
+@trace_app.command(epilog=epilog("trace convert"))
 def convert(trace: TraceArgument, out: OutOption, trace_format: FormatOption = None) -> None:
     """Rewrite a trace of any known format as sagescale's own CSV or Parquet."""
     from sagescale.trace import check_destination, read_trace
@@ -82,7 +85,7 @@ def convert(trace: TraceArgument, out: OutOption, trace_format: FormatOption = N
     _save(read_trace(trace, format=trace_format), out)
 
 
-@trace_app.command()
+@trace_app.command(epilog=epilog("trace transform"))
 def transform(
     trace: TraceArgument,
     out: OutOption,
@@ -110,7 +113,7 @@ def transform(
     _save(changed, out)
 
 
-@trace_app.command()
+@trace_app.command(epilog=epilog("trace synth"))
 def synth(
     pattern: Annotated[PatternName, typer.Option("--pattern", help="How requests arrive.")],
     duration_s: Annotated[float, typer.Option("--duration-s", metavar="S", help="For how long.")],

@@ -51,13 +51,16 @@ def read_trace(path: str | os.PathLike[str], *, format: str | None = None) -> Tr
         raise InputError(
             f"--format {format}: unknown; expected one of {', '.join(readers)}{did_you_mean(format, readers)}"
         )
-    source = open_source(_located(Path(path)))
+    located = _located(Path(path))
+    source = open_source(located)
     head = look(source)
     reader = _recognised(source.path, head) if format is None else readers[format]
     rows = reader.read(source, head)
     if not len(rows.isl):
         raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
-    return _put_in_order(rows, source.path, source.sha256, reader.name)
+    # A shipped trace goes by its name: where the installation keeps it means nothing elsewhere.
+    name = source.path if located == Path(path) else located.stem
+    return _put_in_order(rows, name, source.sha256, reader.name)
 
 
 def _located(path: Path) -> Path:

@@ -1,0 +1,385 @@
+"""Reads a configuration of Dynamo's planner and says it in sagescale's keys.
+
+The keys are those of ``PlannerConfig`` (github.com/ai-dynamo/dynamo, dynamo/planner/config/planner_config.py)
+with their aliases, and of the command line that came before it. What a file leaves out has Dynamo's default,
+where ours is another, so that the imported configuration asks for the same.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError
+from sagescale.live.config import LiveConfig
+from sagescale.planner import AutoscalerConfig
+from sagescale.planner.describe import yaml_text
+from sagescale.planner.key_file import Located, read_key_tree
+from sagescale.planner.settings import coerce, declared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+__all__ = ["RULES", "Imported", "Rule", "import_dynamo_config"]
+
+_NO_LIMIT = 1_000_000
+_PRE_SWEPT = "use-pre-swept-results:"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one key of Dynamo's becomes.
+
+    Attributes:
+        names: The key and its aliases.
+        ours: Our keys that take its value; none where there is no counterpart.
+        about: How the value changes, or why there is no counterpart.
+        default: Dynamo's, written where the file leaves the key out; ``None`` leaves ours.
+        convert: Makes our value of theirs; raises ValueError with the reason where it has no counterpart.
+    """
+
+    names: tuple[str, ...]
+    ours: tuple[str, ...] = ()
+    about: str = ""
+    default: object = None
+    convert: Callable[[object], object] | None = None
+
+
+def _budget(value: object) -> object:
+    return _NO_LIMIT if value == -1 else value
+
+
+def _inverted(value: object) -> object:
+    return not value if isinstance(value, bool) else value
+
+
+def _profile(value: object) -> object:
+    if isinstance(value, str) and value.startswith(_PRE_SWEPT):
+        raise ValueError("pre-swept data has no path; `sagescale profile import` reads its npz files")
+    return value
+
+
+def _preset(value: object) -> object:
+    if value != "frontend":
+        raise ValueError("only the frontend's metrics are known here")
+    return "dynamo"
+
+
+def _only(accepted: object, why: str) -> Callable[[object], object]:
+    def convert(value: object) -> object:
+        if value != accepted:
+            raise ValueError(why)
+        return value
+
+    return convert
+
+
+_THRESHOLDS = "Dynamo's load-based scaling by thresholds; `policy: reactive` is the nearest"
+_REGRESSION = "Dynamo's regression on forward-pass metrics; see enable_online_learning"
+_REPORT = "the journal, `sagescale explain` and `--html` report here"
+_KALMAN = "our kalman weighs 32 filters and finds its noise itself"
+_PLUGINS = "predictors are entry points here"
+
+RULES: tuple[Rule, ...] = (
+    Rule(("ttft_ms", "ttft"), ("target_ttft_ms",), "in ms, as in Dynamo since 0.4", 500.0),
+    Rule(("itl_ms", "itl"), ("target_itl_ms",), "in ms, as in Dynamo since 0.4", 50.0),
+    Rule(
+        ("throughput_adjustment_interval_seconds", "throughput_adjustment_interval", "adjustment_interval"),
+        ("adjustment_interval_sec",),
+        default=180,
+    ),
+    Rule(("max_gpu_budget",), ("max_gpu_budget",), f"-1, no limit, becomes {_NO_LIMIT}", 8, _budget),
+    Rule(("min_endpoint",), ("min_prefill_instances", "min_decode_instances"), "of both pools", 1),
+    Rule(("prefill_min_endpoint",), ("min_prefill_instances",)),
+    Rule(("decode_min_endpoint",), ("min_decode_instances",)),
+    Rule(("prefill_engine_num_gpu",), ("prefill_gpus_per_instance",), "must be the profile's"),
+    Rule(("decode_engine_num_gpu",), ("decode_gpus_per_instance",), "must be the profile's"),
+    Rule(("max_throughput_scaling_replicas",), ("max_step_instances",)),
+    Rule(
+        ("load_predictor",),
+        ("load_predictor_type",),
+        "constant, arima, kalman, prophet: the same names",
+        "arima",
+    ),
+    Rule(("load_prediction_window_size",), ("history_points",)),
+    Rule(("prophet_window_size",), ("history_points",), "where the predictor is prophet"),
+    Rule(("profile_results_dir",), ("profile_data_dir",), "a folder; not pre-swept data", convert=_profile),
+    Rule(("no_operation", "advisory"), ("no_operation",)),
+    Rule(("no_correction",), ("enable_correction",), "inverted", convert=_inverted),
+    Rule(
+        ("metric_pulling_prometheus_endpoint",),
+        ("prometheus_url",),
+        default="http://prometheus-kube-prometheus-prometheus.monitoring.svc.cluster.local:9090",
+    ),
+    Rule(("metric_pulling_prometheus_token_file",), ("metrics_bearer_token_file",)),
+    Rule(("metric_pulling_prometheus_ssl_verify",), ("tls_verify",), "Dynamo's default is false, ours true"),
+    Rule(("metric_pulling_prometheus_ca_bundle",), ("tls_ca_file",)),
+    Rule(("metric_pulling_prometheus_request_timeout_seconds",), ("metrics_timeout_s",)),
+    Rule(("metric_reporting_prometheus_port",), ("exporter_port",)),
+    Rule(
+        ("throughput_metrics_source",),
+        ("metrics_preset",),
+        "frontend becomes dynamo",
+        "frontend",
+        _preset,
+    ),
+    Rule(("namespace",), ("namespace",), default="dynamo"),
+    Rule(("model_name",), ("model_name",)),
+    # Without a counterpart, unless the value asks for what sagescale does anyway.
+    Rule(
+        ("mode",),
+        (),
+        "disagg is all there is",
+        convert=_only("disagg", "sagescale plans prefill and decode pools"),
+    ),
+    Rule(
+        ("optimization_target",),
+        (),
+        "sla is all there is",
+        convert=_only("sla", "sagescale sizes for TTFT and ITL; `policy: reactive` scales by thresholds"),
+    ),
+    Rule(
+        ("enable_throughput_scaling",),
+        (),
+        "true is all there is",
+        convert=_only(True, "the planner always sizes from forecasts; `policy: reactive` does not"),
+    ),
+    Rule(
+        ("enable_load_scaling", "enable_loadbased_scaling"),
+        (),
+        "false is nothing",
+        convert=_only(False, _THRESHOLDS),
+    ),
+    Rule(
+        ("load_predictor_log1p",),
+        (),
+        "false is nothing",
+        convert=_only(False, "counts are modelled as they are"),
+    ),
+    Rule(
+        ("min_gpu_budget",),
+        (),
+        "-1 is nothing",
+        convert=_only(-1, "there is no floor in GPUs; raise min_prefill_instances and min_decode_instances"),
+    ),
+    Rule(("environment",), (), "choose an `actuator`: kubernetes, webhook, command, callback or export"),
+    Rule(("backend",), (), "the profile says what the engine is"),
+    Rule(("isl", "osl"), (), "lengths are observed"),
+    Rule(("log_dir",), (), "logs go to standard error"),
+    Rule(("global_planner_namespace",), (), "one planner a pair of pools"),
+    Rule(("metric_pulling_prometheus_token",), (), "a secret: keep it in a file, metrics_bearer_token_file"),
+    Rule(("metric_pulling_prometheus_extra_query_params",), (), "only label matchers: extra_matchers"),
+    Rule(("load_predictor_warmup_trace",), (), "warm_start_windows reads history from Prometheus"),
+    Rule(("kalman_q_level", "kalman_q_trend", "kalman_r", "kalman_min_points"), (), _KALMAN),
+    Rule(
+        (
+            "load_adjustment_interval_seconds",
+            "load_adjustment_interval",
+            "loadbased_adjustment_interval",
+            "load_scaling_down_sensitivity",
+            "loadbased_scaling_down_sensitivity",
+            "load_metric_samples",
+            "loadbased_metric_samples",
+            "loadbased_router_metrics_url",
+            "prefill_scale_up_queue_tokens",
+            "prefill_scale_down_queue_tokens",
+            "decode_scale_up_kv_rate",
+            "decode_scale_down_kv_rate",
+        ),
+        (),
+        _THRESHOLDS,
+    ),
+    Rule(
+        (
+            "max_num_fpm_samples",
+            "fpm_sample_bucket_size",
+            "load_min_observations",
+            "loadbased_min_observations",
+            "loadbased_learning_window",
+        ),
+        (),
+        _REGRESSION,
+    ),
+    Rule(
+        ("pre_deployment_sweeping_mode", "aic_interpolation", "aic_perf_model"),
+        (),
+        "`sagescale profile import` or `profile estimate` makes the profile",
+    ),
+    Rule(("speculative_nextn",), (), "speculative decoding is in the profile's measured ITL, or nowhere"),
+    Rule(("enable_power_awareness", "total_gpu_power_limit"), (), "power is not modelled"),
+    Rule(
+        (
+            "report_interval_hours",
+            "report_output_dir",
+            "report_filename",
+            "report_write_gzip_log",
+            "live_dashboard_port",
+            "control_api_port",
+        ),
+        (),
+        _REPORT,
+    ),
+    Rule(("scheduling",), (), _PLUGINS),
+)
+"""Every key of Dynamo's planner, in the order in which the imported file has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The outcome: our file, and what could not be said in it.
+
+    Attributes:
+        text: A configuration file; comments say where each value comes from and what has no counterpart.
+        keys: How many of our keys it sets.
+        left: Keys that have no counterpart, with place and reason.
+    """
+
+    text: str
+    keys: int
+    left: tuple[str, ...]
+
+
+def import_dynamo_config(path: Path) -> Imported:
+    """Read a planner's YAML or JSON, bare or as ``spec.features.planner`` of a DynamoGraphDeploymentRequest.
+
+    Raises:
+        InputError: the file cannot be read, is none of Dynamo's, or holds a value that we refuse.
+    """
+    given = _planner_keys(_read(path), path)
+    by_name = {name: rule for rule in RULES for name in rule.names}
+    if not any(name in by_name for name in given):
+        raise InputError(
+            f"{path}: none of its keys ({', '.join(list(given)[:5]) or 'it has none'}) is Dynamo planner's; "
+            "expected e.g. ttft_ms, itl_ms, max_gpu_budget, or spec.features.planner with them"
+        )
+    taken: dict[str, _Taken] = {}
+    left: list[str] = []
+    for rule in RULES:
+        for name in rule.names:
+            if name in given:
+                _apply(rule, name, given, taken, left)
+        if rule.default is not None and not any(name in given for name in rule.names):
+            value = rule.default if rule.convert is None else rule.convert(rule.default)
+            for ours in rule.ours:
+                taken[ours] = _Taken(value, f"Dynamo's default of {rule.names[0]}")
+    left += [
+        f"{item.where} {name}: not a key of Dynamo's planner that sagescale knows"
+        for name, item in given.items()
+        if name not in by_name
+    ]
+    if "optimization_target" not in given:
+        left.append(
+            f"{path} optimization_target: not given; Dynamo now defaults to thresholds, this file to the SLA"
+        )
+    _add_maxima(taken)
+    _check(taken, path)
+    return Imported(_written(taken, left, path), len(taken), tuple(left))
+
+
+def _apply(
+    rule: Rule, name: str, given: Mapping[str, Located], taken: dict[str, _Taken], left: list[str]
+) -> None:
+    item = given[name]
+    predictor = given.get("load_predictor")
+    if name == "prophet_window_size" and (predictor is None or predictor.value != "prophet"):
+        left.append(f"{item.where} {name}: the predictor is not prophet")
+        return
+    if item.value is None:
+        return  # null is Dynamo's "not given"
+    try:
+        value = item.value if rule.convert is None else rule.convert(item.value)
+    except ValueError as error:
+        left.append(f"{item.where} {name}: {error}")
+        return
+    if not rule.ours:
+        if rule.convert is None:
+            left.append(f"{item.where} {name}: {rule.about}")
+        return
+    for ours in rule.ours:
+        key = declared(AutoscalerConfig).get(ours) or declared(LiveConfig)[ours]
+        try:
+            taken[ours] = _Taken(coerce(key, value), f"{item.where} {name}")
+        except InputError as error:
+            raise InputError(f"{item.where}: {name}: {error}") from None
+
+
+def _add_maxima(taken: dict[str, _Taken]) -> None:
+    """Dynamo bounds the pools by GPUs alone: our maxima must not bind before the budget does."""
+    budget = taken["max_gpu_budget"].value
+    assert isinstance(budget, int)
+    for pool in ("prefill", "decode"):
+        gpus = taken.get(f"{pool}_gpus_per_instance")
+        each = gpus.value if gpus is not None and isinstance(gpus.value, int) else 1
+        taken[f"max_{pool}_instances"] = _Taken(
+            max(1, budget // each), "the GPU budget alone bounds Dynamo's pools"
+        )
+
+
+def _check(taken: Mapping[str, _Taken], path: Path) -> None:
+    """Refuse keys that contradict one another, as the commands would."""
+    # GPUs an instance that are not given are the profile's: at least one.
+    values = {"prefill_gpus_per_instance": 1, "decode_gpus_per_instance": 1}
+    values |= {name: item.value for name, item in taken.items()}  # type: ignore[misc]  # checked by coerce
+    try:
+        for cls in (AutoscalerConfig, LiveConfig):
+            cls(**{name: value for name, value in values.items() if name in declared(cls)})  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _written(taken: Mapping[str, _Taken], left: list[str], path: Path) -> str:
+    entries = [(f"{name}: {yaml_text(item.value)}", item.origin) for name, item in taken.items()]
+    width = min(48, max(len(entry) for entry, _ in entries))
+    lines = [f"# Made by `sagescale config import` from {path}, a configuration of Dynamo's planner.", ""]
+    lines += [f"{entry:<{width}}  # {origin}" for entry, origin in entries]
+    if left:
+        lines += ["", "# Without a counterpart:", *(f"#   {line}" for line in left)]
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path) -> dict[str, Located]:
+    """Read YAML with lines, or JSON."""
+    try:
+        is_json = path.read_text(encoding="utf-8-sig").lstrip().startswith("{")
+    except (OSError, UnicodeDecodeError):
+        is_json = False  # the reader of key files says what is wrong
+    if not is_json:
+        return read_key_tree(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply; expected an object of keys") from None
+    return {name: _located(value, str(path)) for name, value in document.items()}
+
+
+def _located(value: object, where: str) -> Located:
+    if isinstance(value, dict):
+        return Located({name: _located(item, where) for name, item in value.items()}, "", where)
+    return Located(value, str(value), where)
+
+
+def _planner_keys(found: dict[str, Located], path: Path) -> dict[str, Located]:
+    """Step into ``spec.features.planner`` (or what of it the file begins with), where there is one."""
+    keys, steps = found, []
+    for name in ("spec", "features", "planner"):
+        if name in keys:
+            inner = keys[name].value
+            if not isinstance(inner, dict):
+                raise InputError(
+                    f"{keys[name].where}: {name} is {inner!r}; expected a mapping of keys to values"
+                )
+            keys = inner
+            steps.append(name)
+    if steps and steps[-1] != "planner":
+        raise InputError(f"{path}: {'.'.join(steps)} has no planner; expected Dynamo planner's keys there")
+    return keys
