@@ -15,6 +15,7 @@ from sagescale.cli.emulate import emulate
 from sagescale.cli.examples import ROOT_EPILOG, epilog
 from sagescale.cli.explain import explain
 from sagescale.cli.forecast import forecast
+from sagescale.cli.pipes import PipedGroup, ReaderGoneError, forget_stdout
 from sagescale.cli.plan import plan
 from sagescale.cli.profile import profile_app
 from sagescale.cli.simulate import simulate
@@ -25,6 +26,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="sagescale",
+    cls=PipedGroup,
     help="Decide how many prefill and decode instances to run, and try the decision out offline first.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -73,9 +75,8 @@ def main() -> None:
     except SagescaleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) went away; that is not an error of ours.
-        sys.stderr.close()
+    except ReaderGoneError:
+        forget_stdout()  # the reader's going away (head, less) is no error of ours
         sys.exit(0)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -100,10 +100,9 @@ def compare_predictors(
     policies fed the true load (oracle), a schedule made with the future known (clairvoyant), and the lower
     bound.
     """
-    from rich.console import Console
-
     from sagescale.cli.comparison_setup import choose, load_comparison
     from sagescale.cli.outputs import write_json
+    from sagescale.cli.pipes import stdout_console
     from sagescale.cli.task_progress import task_progress
     from sagescale.errors import InputError
     from sagescale.experiment.compare import Comparison, compare
@@ -149,7 +148,7 @@ def compare_predictors(
         write_html(html_out, document)
     if csv_out is not None:
         comparison_csv(csv_out, document)
-    print_comparison(document, Console())
+    print_comparison(document, stdout_console())
     if document["comparison"]["interrupted"]:
         raise typer.Exit(130)
     if document["comparison"]["failed"]:

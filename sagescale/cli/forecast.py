@@ -20,6 +20,8 @@ from sagescale.cli.transform_options import (
 
 __all__ = ["forecast"]
 
+_MOST_WINDOWS = 1_000_000
+
 
 def forecast(
     trace: TraceArgument,
@@ -59,10 +61,9 @@ def forecast(
     Shows MAPE, WAPE, bias, pinball loss and coverage of requests, ISL and OSL, and which predictor wins and
     why.
     """
-    from rich.console import Console
-
     from sagescale.cli.comparison_setup import choose
     from sagescale.cli.outputs import write_json
+    from sagescale.cli.pipes import stdout_console
     from sagescale.cli.task_progress import task_progress
     from sagescale.errors import InputError
     from sagescale.experiment.backtest import back_test, backtest_document, long_table
@@ -78,6 +79,10 @@ def forecast(
         raise InputError(f"--horizon {horizon}: expected a whole number of windows, 1 or more")
     if not 0.0 < interval < float("inf"):
         raise InputError(f"--interval {interval:g}: expected a number of seconds above 0")
+    if season_s is not None and not 2 * interval <= season_s < float("inf"):
+        raise InputError(f"--season-s {season_s:g}: expected at least two windows, {2 * interval:g} s")
+    if window_size is not None and window_size < 1:
+        raise InputError(f"--window-size {window_size}: expected a whole number of windows, 1 or more")
     names = choose("--predictors", predictors, predictor_names())
     spec = transform_spec(
         slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
@@ -87,6 +92,11 @@ def forecast(
         raise InputError(
             f"{trace}: lasts {requests.duration_s:g} s; expected at least horizon + 2 windows of "
             f"{interval:g} s"
+        )
+    if requests.duration_s > _MOST_WINDOWS * interval:
+        raise InputError(
+            f"--interval {interval:g}: makes over {_MOST_WINDOWS:,} windows of {requests.duration_s:g} s; "
+            f"expected {requests.duration_s / _MOST_WINDOWS:.2g} s or more"
         )
     with task_progress("forecasting") as progress:
         test = back_test(
@@ -106,4 +116,4 @@ def forecast(
             pd.DataFrame(long_table(test)).to_csv(stream, index=False, float_format="%.10g")
     if json_out is not None:
         write_json(json_out, document)
-    print_backtest(document, Console())
+    print_backtest(document, stdout_console())

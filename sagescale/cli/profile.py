@@ -164,9 +164,9 @@ def import_profile(
 @profile_app.command("list", epilog=epilog("profile list"))
 def list_command() -> None:
     """List the shipped profiles."""
-    from rich.console import Console
     from rich.table import Table
 
+    from sagescale.cli.pipes import stdout_console
     from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile
 
     table = Table(
@@ -189,7 +189,7 @@ def list_command() -> None:
             str(decode.max_num_seqs),
             "unlimited" if decode.max_kv_tokens is None else str(decode.max_kv_tokens),
         )
-    Console().print(table)
+    stdout_console().print(table)
 
 
 profile_app.command("show", epilog=epilog("profile show"))(show)

@@ -74,9 +74,8 @@ def calibrate(
     Fits prefill and decode time scale, join cost, the hand-off and batch padding to one part of the log,
     scores the other, and writes the profile only if the fit is good (else exit code 1).
     """
-    from rich.console import Console
-
     from sagescale.cli.calibration_words import calibration_page, fit_shares, mapped_columns, padded_sizes
+    from sagescale.cli.pipes import stdout_console
     from sagescale.cli.progress import simulation_progress
     from sagescale.errors import SagescaleError
     from sagescale.experiment.calibrate import calibrate as run_calibration
@@ -104,7 +103,7 @@ def calibrate(
         result = run_calibration(
             base, log, pools, simulator, fit_part=shares, paddings=sizes, progress=progress
         )
-    print_calibration(calibration_page(result, base, log, out.name), Console())
+    print_calibration(calibration_page(result, base, log, out.name), stdout_console())
     if not result.good and not force:
         raise SagescaleError(
             f"{out}: not written: the calibrated profile does not predict the log well enough "

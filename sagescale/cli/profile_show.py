@@ -27,8 +27,7 @@ def show(
 
     Plots show the fitted curves with the measured points beside them.
     """
-    from rich.console import Console
-
+    from sagescale.cli.pipes import stdout_console
     from sagescale.cli.profile_tables import profile_tables
     from sagescale.cli.profile_terminal import panel_text
     from sagescale.errors import InputError
@@ -43,7 +42,7 @@ def show(
             raise InputError(f"{option} {path}: expected a file name in a folder that exists")
     profile = load_profile(name)
     panels = profile_panels(profile, target_itl_ms=target_itl_ms)
-    console = Console()
+    console = stdout_console()
     for table in profile_tables(profile):
         console.print(table)
     for panel in panels:

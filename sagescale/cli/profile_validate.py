@@ -39,9 +39,9 @@ def validate(
 
     The exit code is 0 when it is fit and 1 when it is not.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from sagescale.cli.pipes import stdout_console
     from sagescale.perf import load_profile
     from sagescale.perf.validate import Traffic, Verdict, validate_profile
 
@@ -70,7 +70,7 @@ def validate(
     for check in checks:
         verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
         table.add_row(check.what, check.found, check.needed, verdict)
-    Console().print(table)
+    stdout_console().print(table)
     unfit = sum(check.verdict is Verdict.UNFIT for check in checks)
     if unfit:
         print(f"unfit: {unfit} of {len(checks)} checks failed")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sagescale.perf import Profile
@@ -55,8 +55,11 @@ def load_setup(
     files: Sequence[Path],
     overrides: Sequence[str],
     transforms: TransformSpec,
+    options: Mapping[str, tuple[str, object]],
 ) -> Setup:
     """Read and check everything a simulation needs.
+
+    ``options`` are key and value by the option that is short for setting it.
 
     Raises:
         InputError: something is wrong with it; the message says what and where.
@@ -69,7 +72,7 @@ def load_setup(
     from sagescale.sim.world import with_overrides
     from sagescale.trace import apply_transforms, read_trace
 
-    settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides)
+    settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides, options)
     simulator = settings.build(SimulatorConfig)
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
     engines = with_overrides(sizing_profile(profile, data and data.value), simulator)

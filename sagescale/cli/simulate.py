@@ -79,10 +79,9 @@ def simulate(
     """
     import functools
 
-    from rich.console import Console
-
     from sagescale.cli.logs import log_to_stderr
     from sagescale.cli.outputs import write_json
+    from sagescale.cli.pipes import stdout_console
     from sagescale.cli.progress import simulation_progress
     from sagescale.cli.setup import load_setup
     from sagescale.files import check_writable
@@ -99,10 +98,14 @@ def simulate(
     spec = transform_spec(
         slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
     )
-    shorts = {"load_predictor_type": predictor, "policy": policy, "until_s": until_s}
-    given = [*(overrides or []), *(f"{key}={value}" for key, value in shorts.items() if value is not None)]
+    shorts: dict[str, tuple[str, object]] = {
+        "--predictor": ("load_predictor_type", predictor),
+        "--policy": ("policy", policy),
+        "--until-s": ("until_s", until_s),
+    }
+    options = {option: given for option, given in shorts.items() if given[1] is not None}
     faults = None if faults_file is None else read_faults(faults_file)
-    setup = load_setup(trace, profile, config or [], given, spec)
+    setup = load_setup(trace, profile, config or [], overrides or [], spec, options)
     if verbose:
         log_to_stderr()
     simulated = functools.partial(run_simulation, setup.trace, setup.profile, setup.config, setup.simulator)
@@ -132,4 +135,4 @@ def simulate(
         write_timeline(timeline_out, document["runs"][0]["timeline"])
     if requests_out is not None:
         write_requests(requests_out, run)
-    print_run(document, Console())
+    print_run(document, stdout_console())

@@ -28,12 +28,13 @@ def print_json(trace: Trace, stats: TraceStats) -> None:
 
 def print_table(trace: Trace, stats: TraceStats) -> None:
     """Print two tables and a sparkline of the rate; on a terminal and in a pipe alike."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from sagescale.cli.pipes import stdout_console
+
     # No wider than its words, whatever the terminal: a sha256 cut by an ellipsis identifies nothing.
-    console = Console(width=max(100, len(trace.path) + 24), highlight=False)
+    console = stdout_console(width=max(100, len(trace.path) + 24), highlight=False)
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(no_wrap=True)

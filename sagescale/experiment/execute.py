@@ -7,6 +7,7 @@ the same. A task that fails is reported and the others go on; an interruption ke
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -77,6 +78,8 @@ def open_backend(kind: str, jobs: int, address: str | None) -> Iterator[Backend]
         return
     if address is None:
         raise InputError("--backend dask: expected --address tcp://HOST:PORT of its scheduler")
+    if not re.fullmatch(r"[a-z]+://\S+:[0-9]{1,5}", address):  # Dask itself gives up late, with a traceback
+        raise InputError(f"--address {address}: expected tcp://HOST:PORT of the Dask scheduler")
     try:
         from distributed import Client
     except ImportError as error:

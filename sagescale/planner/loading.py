@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sagescale.errors import InputError, did_you_mean
@@ -61,15 +62,19 @@ class Settings:
 
 
 def load_settings(
-    types: Sequence[type[Any]], files: Sequence[Path] = (), overrides: Sequence[str] = ()
+    types: Sequence[type[Any]],
+    files: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    options: Mapping[str, tuple[str, object]] = MappingProxyType({}),
 ) -> Settings:
-    """Read files, then ``key=value`` overrides; what comes later wins.
+    """Read files, then ``key=value`` overrides, then options of their own; what comes later wins.
 
     Args:
         types: Configuration classes made of :func:`~sagescale.planner.settings.setting`; their keys
             share one namespace.
         files: Flat YAML files.
         overrides: Texts as after ``--set``.
+        options: Key and value by the option that gave them.
 
     Raises:
         InputError: a file is unreadable, a key unknown or a value refused; says where.
@@ -82,6 +87,8 @@ def load_settings(
     for override in overrides:
         name, item = _split(override, owners)
         _take(owners, given, name, item)
+    for option, (name, value) in options.items():
+        _take(owners, given, name, Located(value, str(value), option))
     return Settings(given)
 
 

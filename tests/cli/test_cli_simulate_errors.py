@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -341,3 +342,36 @@ def test_a_reader_that_goes_away_causes_no_traceback(tmp_path):
     command = f'"{sys.executable}" -c "{MAIN}" simulate good.csv --json /dev/stdout | head -c 1'
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("simulate steady --predictor foo", "--predictor: load_predictor_type is 'foo'; expected one of"),
+        ("simulate steady --policy clasic", "--policy: policy is 'clasic'; expected one of"),
+        ("simulate steady --until-s -3", "--until-s: until_s is -3.0; expected a number >= 0"),
+        ("forecast steady --season-s 60", "--season-s 60: expected at least two windows, 120 s"),
+        ("forecast steady --window-size 0", "--window-size 0: expected a whole number of windows"),
+        ("forecast steady --interval 1e-9", "--interval 1e-09: makes over 1,000,000 windows"),
+        ("compare-predictors steady --faults none.yaml", "none.yaml: cannot be read"),
+        (
+            "compare-predictors steady --backend dask --address here",
+            "--address here: expected tcp://HOST:PORT",
+        ),
+    ],
+)
+def test_an_option_s_mistake_is_told_by_the_option(sagescale, words, message):
+    refused(sagescale(*words.split()), message)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["simulate steady", "trace info steady", "config schema", "--help", "simulate --help", "profile list"],
+)
+def test_a_reader_that_goes_away_is_no_failure(tmp_path, words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", MAIN, *words.split()]
+    done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
