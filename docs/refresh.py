@@ -1,8 +1,8 @@
-"""Bring the documentation up to date: ``python docs/refresh.py [PAGE ...]``.
+"""Bring the documentation up to date: ``python docs/refresh.py [--made | PAGE ...]``.
 
 Writes the reference pages, the tables made from code, and what the examples print; copies the examples
-into the Chinese edition. With pages named, only their examples are run. Wall times, and what a page leaves
-out, stay ``...``.
+into the Chinese edition. With ``--made`` no example is run, with pages named only theirs. Wall times, and
+what a page leaves out, stay ``...``.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ def write(name: str, text: str) -> None:
 
 def main(names: list[str]) -> None:
     """Refresh what is named, or everything."""
-    if not names:
+    made = names == ["--made"]
+    if made or not names:
         for name, make in PAGES.items():
             write(name, make())
         for name, text in with_tables():
             write(name, text)
-    for name in names or EXECUTED:
+    for name in () if made else names or EXECUTED:
         print(f"running {name}")
         refresh_examples(name)
     for original, translation in EDITIONS:
