@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PoolSizes", "Replayed", "read_pool_sizes", "replay"]
 
-_ANY_GPUS = 1 << 40
-"""The log's engines existed; no budget applies to them."""
-
 
 @dataclass(frozen=True, slots=True)
 class PoolSizes:
@@ -62,7 +59,7 @@ def replay(
     slower: float = 1.0,
 ) -> Replayed:
     """Simulate the first ``count`` requests of a log (all by default), every service time ``slower`` fold."""
-    world = build_world(ProfileModel(profile), simulator, _ANY_GPUS)
+    world = build_world(ProfileModel(profile), simulator)  # the log's engines existed: no budget applies
     if slower != 1.0:
         world = _slowed(world, slower)
     stop = len(log) if count is None else count

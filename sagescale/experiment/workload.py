@@ -78,11 +78,5 @@ def shift_blocks(trace: Trace, seed: int, block_s: float = BLOCK_S) -> Trace:
     moved = start + np.mod(at - start + shift[index], length[index])
     order = np.argsort(moved, kind="stable")
     arrival = moved[order]
-    return replace(
-        trace,
-        arrival_s=arrival - arrival[0],
-        isl=trace.isl[order],
-        osl=trace.osl[order],
-        cached_tokens=None if trace.cached_tokens is None else trace.cached_tokens[order],
-        transforms=(*trace.transforms, f"blocks of {block_s:g} s rotated (seed {seed})"),
-    )
+    note = f"blocks of {block_s:g} s rotated (seed {seed})"
+    return trace.remade(arrival - arrival[0], lambda column: column[order], note)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sagescale.planner.settings import check, setting
+from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy  # noqa: TC001 - read when it runs
 from sagescale.sim.spans import TimeSpans
 from sagescale.sim.startup import StartupDelay
 
@@ -92,6 +93,12 @@ class SimulatorConfig:
     )
     first_token: Literal["prefill", "decode"] = setting(
         "prefill", doc="Which pool streams the first token; decode is how several proxies work."
+    )
+    scheduling_policy: SchedulingPolicy = setting(
+        "fifo", doc="Who is next among those that wait at an instance (docs/simulator.md)."
+    )
+    routing_strategy: RoutingStrategy = setting(
+        "load_balanced", doc="Which ready instance a request goes to, in both pools."
     )
     prefix_hit_rate: float = setting(
         0.0,

@@ -14,17 +14,22 @@ import numpy as np
 from sagescale.errors import SagescaleError
 from sagescale.sim import kernel
 from sagescale.sim.state import (
+    ADAPTIVE,
     DECODE_INSTANCE,
     DRAINING,
+    FIFO,
     FREE,
     HANDOFF_ENTRY,
     LIFE,
     NOT_READY,
+    PLACE,
     PREFILL_INSTANCE,
+    PRIORITY,
     PROGRESS,
     READY,
     REQUEST,
     REQUEST_BITS,
+    SLO_AWARE,
     STARTING,
     STEP_SEGMENT,
     WORLD,
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy
+
 __all__ = ["Cluster", "Counters", "Launch", "Pool", "PoolView", "World"]
 
 Pool = Literal["prefill", "decode"]
@@ -43,6 +50,9 @@ Pool = Literal["prefill", "decode"]
 T = TypeVar("T", bound=np.generic)
 
 _UNLIMITED = 1 << 60
+_SCHEDULING: dict[SchedulingPolicy, int] = {
+    "fifo": FIFO, "priority": PRIORITY, "slo_aware": SLO_AWARE, "adaptive": ADAPTIVE
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,9 @@ class World:
         max_kv_tokens: KV memory of a decode instance; None is unlimited.
         max_gpus: the budget, never exceeded, draining and starting included.
         request_timeout_s: a request without its first token by then gives up; None is never.
+        scheduling_policy: in which order an instance serves those that wait for it.
+        routing_strategy: which READY instance a request goes to.
+        target_ttft_s, target_itl_s: what slo_aware and adaptive take a token's deadline from.
     """
 
     prefill_s: NDArray[np.float64]
@@ -80,6 +93,10 @@ class World:
     prefill_gpus: int
     decode_gpus: int
     max_gpus: int
+    scheduling_policy: SchedulingPolicy = "fifo"
+    routing_strategy: RoutingStrategy = "load_balanced"
+    target_ttft_s: float = float("inf")
+    target_itl_s: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +164,7 @@ class Cluster:
         isl: prompt lengths, int32[n].
         prompt: tokens that prefill computes (isl less the cached ones), int32[n].
         osl: output lengths, int32[n], at least 1.
+        priority: the lowest is served first where the policy asks for it, int32[n]; None is all alike.
         prefill: instances READY at time 0.
         decode: instances READY at time 0.
         startup_s: draws the startup delays of the next ``count`` launches, in launch order.
@@ -167,6 +185,7 @@ class Cluster:
         prefill: int,
         decode: int,
         startup_s: Callable[[int], NDArray[np.float64]],
+        priority: NDArray[np.int32] | None = None,
         watch_launches: bool = False,
     ) -> None:
         requests = len(arrival_s)
@@ -178,13 +197,15 @@ class Cluster:
         for name in (
             "quadratic_s", "prefill_floor_s", "prefill_slope_s", "max_batch_tokens", "max_num_seqs",
             "kv_latency_s", "kv_s_per_token", "kv_decode_steps", "join_s_per_token", "prefill_gpus",
-            "decode_gpus", "max_gpus",
+            "decode_gpus", "max_gpus", "target_ttft_s", "target_itl_s",
         ):  # fmt: skip
             constants[name] = getattr(world, name)
         constants["max_kv_tokens"] = _UNLIMITED if world.max_kv_tokens is None else world.max_kv_tokens
         constants["request_timeout_s"] = (
             np.inf if world.request_timeout_s is None else world.request_timeout_s
         )
+        constants["scheduling"] = _SCHEDULING[world.scheduling_policy]
+        constants["round_robin"] = world.routing_strategy == "round_robin"
         constants["blocks_prefill"] = world.kv_blocks_prefill
         constants["decode_first"] = world.first_token == "decode"
         constants["watch_launches"] = watch_launches
@@ -193,6 +214,9 @@ class Cluster:
             progress[name] = -1
         records = np.empty(requests, REQUEST)
         kernel.clear_requests(records)
+        ordered = 0 if world.scheduling_policy == "fifo" else requests
+        if priority is None or not ordered:
+            priority = np.zeros(ordered, np.int32)
         steps = np.zeros(world.base_s.shape, STEP_SEGMENT)
         steps["edge"], steps["base_s"], steps["slope_s"] = world.breaks[:, 1:], world.base_s, world.slope_s
         self.state = State(
@@ -202,8 +226,10 @@ class Cluster:
             isl=_read_only(isl),
             prompt=_read_only(prompt),
             osl=_read_only(osl),
+            priority=_read_only(priority),
             requests=records,
             produced=np.zeros(requests, np.int32),  # memory that nobody touches is not taken
+            places=np.zeros(ordered, PLACE),
             completed=np.empty(requests, np.int32),
             prefill_s=np.ascontiguousarray(world.prefill_s, np.float64),
             steps=steps,

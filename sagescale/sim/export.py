@@ -38,7 +38,8 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
 def write_requests(path: Path, run: Run) -> None:
     """Write every request as Parquet: arrival_s, isl, osl, outcome, first_token_s, done_s, ttft_ms, itl_ms.
 
-    What never happened is null. ``sla_met`` says whether the request met both targets.
+    And ``priority`` where the trace has it. What never happened is null. ``sla_met`` says whether the request
+    met both targets.
 
     Raises:
         InputError: the file cannot be written.
@@ -53,6 +54,8 @@ def write_requests(path: Path, run: Run) -> None:
     for code, state in enumerate((DONE, REJECTED, TIMED_OUT), start=1):
         outcome[requests["state"] == state] = code
     columns = {"arrival_s": run.trace.arrival_s, "isl": run.trace.isl, "osl": run.trace.osl}
+    if run.trace.priority is not None:
+        columns["priority"] = run.trace.priority
     times = {
         "first_token_s": np.ascontiguousarray(requests["first_token_s"]),
         "done_s": np.ascontiguousarray(requests["done_s"]),

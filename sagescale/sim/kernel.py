@@ -10,6 +10,9 @@ the same n running requests, each adding n tokens to the K held. While step time
 changes: at the next completion, or, when a request arrives that may join, at the first step boundary at
 or after the arrival, found by inverting R. A request costs a handful of events however long it talks.
 
+**What keeps it logarithmic in requests that wait.** Under FIFO an instance's queue is a list. A policy that
+orders it makes it a pairing heap (Fredman, Sedgewick, Sleator & Tarjan 1986) of the requests themselves.
+
 **What keeps it logarithmic in instances.** Routers and event queues are winner trees (Knuth, TAOCP 3,
 5.4.1) over instance slots: reading the best is one load, changing one entry climbs log2(slots) levels.
 
@@ -26,8 +29,10 @@ import numba
 import numpy as np
 
 from sagescale.sim.state import (
+    ADAPTIVE,
     DONE,
     DRAINING,
+    FIFO,
     FREE,
     IN_HANDOFF,
     IN_POOL_DECODE,
@@ -40,6 +45,7 @@ from sagescale.sim.state import (
     REJECTED,
     REQUEST_BITS,
     RUNNING,
+    SLO_AWARE,
     STARTING,
     TIMED_OUT,
     WAITING_DECODE,
@@ -219,6 +225,119 @@ def _handoff_pop(heap: Any, size: int) -> None:
     entry.source = source
 
 
+# --- queues that a policy orders ----------------------------------------------------------------------
+
+
+@_inlined
+def _produced(s: State, request: int) -> int:
+    """Tokens it had when a crash last threw it back; few were, and the record says which."""
+    return int(s.produced[request]) if s.requests[request].restarts > 0 else 0
+
+
+@_compiled
+def _meld(s: State, one: int, other: int) -> int:
+    """Make one queue of two, each known by its head (-1: empty): the head that is later goes behind."""
+    if one < 0:
+        return other
+    if other < 0:
+        return one
+    a = s.places[one]
+    b = s.places[other]
+    if b.rank < a.rank or (
+        b.rank == a.rank and (b.latest_s < a.latest_s or (b.latest_s == a.latest_s and b.joined < a.joined))
+    ):
+        one, other = other, one
+    s.requests[other].link = s.places[one].child
+    s.places[one].child = other
+    return one
+
+
+@_compiled
+def _join(s: State, head: int, request: int) -> int:
+    """Return the head of a queue that a request joins; it has been ranked."""
+    g = s.progress[0]
+    place = s.places[request]
+    place.joined = g.joins
+    place.child = -1
+    g.joins += 1
+    return int(_meld(s, head, request))
+
+
+@_compiled
+def _without_head(s: State, head: int) -> int:
+    """Return who is next once the head has left: pairs from the first on, then all of them from the last."""
+    behind = np.int64(s.places[head].child)
+    s.places[head].child = -1
+    pairs = np.int64(-1)
+    while behind >= 0:
+        second = np.int64(s.requests[behind].link)
+        following = np.int64(-1)
+        if second >= 0:
+            following = np.int64(s.requests[second].link)
+        winner = _meld(s, behind, second)
+        s.requests[winner].link = pairs
+        pairs = winner
+        behind = following
+    first = np.int64(-1)
+    while pairs >= 0:
+        following = np.int64(s.requests[pairs].link)
+        first = _meld(s, first, pairs)
+        pairs = following
+    return int(first)
+
+
+@_compiled
+def _due_s(s: State, request: int, produced: int) -> float:
+    """When the next token of a request is due: the first by the TTFT target, each later one an ITL on."""
+    w = s.world[0]
+    first_token_s = s.requests[request].first_token_s
+    if np.isnan(first_token_s):
+        return float(s.arrival_s[request] + w.target_ttft_s)
+    return float(first_token_s + w.target_itl_s * produced)
+
+
+@_inlined
+def _batch_s(s: State, tokens: int, squares: float) -> float:
+    """Seconds of a prefill batch of so many prompt tokens, with the sum of the prompts' squares."""
+    w = s.world[0]
+    top = s.prefill_s.size - 1
+    alone_s = s.prefill_s[min(tokens, top)] + w.prefill_slope_s * max(0, tokens - top)
+    across = float(tokens) * float(tokens) - squares
+    return max(alone_s - w.quadratic_s * across, w.prefill_floor_s)
+
+
+@_compiled
+def _rank_for_prefill(s: State, request: int, by_slack: bool) -> None:
+    """By priority, which SLO_AWARE ignores; and by slack, by the latest start in time for the next token."""
+    place = s.places[request]
+    place.rank = 0.0 if s.world[0].scheduling == SLO_AWARE else float(s.priority[request])
+    place.latest_s = 0.0
+    if by_slack:
+        produced = _produced(s, request)
+        size = s.prompt[request] + produced
+        place.latest_s = _due_s(s, request, produced) - _batch_s(s, size, float(size) * float(size))
+
+
+@_compiled
+def _rank_for_decode(s: State, request: int, t: float) -> None:
+    """By priority, or by when the next token is due; who can only be late with the first one goes last."""
+    w = s.world[0]
+    place = s.places[request]
+    place.latest_s = 0.0
+    if w.scheduling != SLO_AWARE:
+        place.rank = float(s.priority[request])
+        return
+    produced = _produced(s, request)
+    if not w.decode_first:
+        produced += 1
+    due_s = _due_s(s, request, produced)
+    if due_s < t and np.isnan(s.requests[request].first_token_s):
+        place.rank = np.inf
+    else:
+        place.rank = 0.0
+        place.latest_s = due_s
+
+
 # --- the closed form of decode steps ------------------------------------------------------------------
 
 
@@ -308,12 +427,6 @@ def _steps_by(s: State, slot: int, t: float) -> int:
 
 
 @_inlined
-def _produced(s: State, request: int) -> int:
-    """Tokens it had when a crash last threw it back; few were, and the record says which."""
-    return int(s.produced[request]) if s.requests[request].restarts > 0 else 0
-
-
-@_inlined
 def _touch_prefill(s: State, slot: int) -> None:
     g = s.progress[0]
     if not s.prefill[slot].dirty:
@@ -335,7 +448,7 @@ def _touch_decode(s: State, slot: int) -> None:
 def _add_prefill_load(s: State, slot: int, tokens: int) -> None:
     p = s.prefill[slot]
     p.load += tokens
-    if p.status == READY:
+    if p.status == READY and not s.world[0].round_robin:
         p.key = p.load
         router_update(s.prefill, slot)
 
@@ -344,15 +457,16 @@ def _add_prefill_load(s: State, slot: int, tokens: int) -> None:
 def _add_decode_load(s: State, slot: int, tokens: int) -> None:
     d = s.decode[slot]
     d.load += tokens
-    if d.status == READY:
+    if d.status == READY and not s.world[0].round_robin:
         d.key = d.load
         router_update(s.decode, slot)
 
 
 @_inlined
 def _route_prefill(s: State, request: int) -> None:
-    """Rule 2: to the READY prefill instance with the fewest outstanding prompt tokens."""
+    """Rule 2: to the READY prefill instance with the fewest prompt tokens to do, or whose turn it is."""
     g = s.progress[0]
+    w = s.world[0]
     slot = s.prefill[1].router_node
     s.requests[request].link = -1
     if s.prefill[slot].key == NOT_READY:
@@ -367,12 +481,20 @@ def _route_prefill(s: State, request: int) -> None:
         p = s.prefill[slot]
         s.requests[request].state = WAITING_PREFILL
         s.requests[request].bound = slot
-        if p.tail < 0:
+        if w.scheduling != FIFO:
+            _rank_for_prefill(s, request, p.by_slack)
+            p.head = _join(s, p.head, request)
+        elif p.tail < 0:
             p.head = request
+            p.tail = request
         else:
             s.requests[p.tail].link = request
-        p.tail = request
+            p.tail = request
         p.queued += 1
+        if w.round_robin:
+            g.prefill_turns += 1
+            p.key = g.prefill_turns
+            router_update(s.prefill, slot)
         _add_prefill_load(s, slot, s.prompt[request] + _produced(s, request))
         if not p.busy:
             _touch_prefill(s, slot)
@@ -448,7 +570,10 @@ def _expired(s: State, request: int, t: float) -> bool:
 
 @_inlined
 def _bind_decode(s: State, request: int, t: float) -> None:
-    """Rule 2: to the READY decode instance with the fewest reserved KV tokens, else the pool's queue."""
+    """Rule 2: to the READY decode instance with the fewest reserved KV tokens, or whose turn it is.
+
+    Without one it waits in the pool's queue.
+    """
     g = s.progress[0]
     w = s.world[0]
     slot = s.decode[1].router_node
@@ -467,6 +592,10 @@ def _bind_decode(s: State, request: int, t: float) -> None:
     else:
         s.requests[request].bound = slot
         s.requests[request].state = IN_HANDOFF
+        if w.round_robin:
+            g.decode_turns += 1
+            s.decode[slot].key = g.decode_turns
+            router_update(s.decode, slot)
         _add_decode_load(s, slot, np.int64(s.isl[request]) + s.osl[request])
         if not w.blocks_prefill:
             _start_handoff(s, request, -1, t)
@@ -496,14 +625,23 @@ def _complete(s: State, request: int, t: float) -> None:
 
 
 @_inlined
+def _drop_decode_head(s: State, slot: int) -> None:
+    d = s.decode[slot]
+    if s.world[0].scheduling != FIFO:
+        d.head = _without_head(s, d.head)
+    else:
+        d.head = s.requests[d.head].link
+        if d.head < 0:
+            d.tail = -1
+
+
+@_inlined
 def _head_fits(s: State, slot: int) -> bool:
     """Rule 5: may the queue's head join at the next boundary? Dead heads are dropped on the way."""
     w = s.world[0]
     d = s.decode[slot]
     while d.head >= 0 and s.requests[d.head].state == TIMED_OUT:
-        d.head = s.requests[d.head].link
-        if d.head < 0:
-            d.tail = -1
+        _drop_decode_head(s, slot)
     fits = False
     if d.head >= 0 and d.running < w.max_num_seqs:
         need = np.int64(s.isl[d.head]) + s.osl[d.head]
@@ -621,11 +759,15 @@ def _deliver(s: State, t: float) -> None:
     else:
         s.requests[request].state = WAITING_DECODE
         s.requests[request].link = -1
-        if d.tail < 0:
+        if w.scheduling != FIFO:
+            _rank_for_decode(s, np.int64(request), t)
+            d.head = _join(s, d.head, np.int64(request))
+        elif d.tail < 0:
             d.head = request
+            d.tail = request
         else:
             s.requests[d.tail].link = request
-        d.tail = request
+            d.tail = request
         d.queued += 1
         _queue_changed(s, slot, t)
     if source >= 0:
@@ -720,6 +862,18 @@ def _deadline_passes(s: State, request: int, t: float) -> None:
 
 
 @_inlined
+def _begin_batch(s: State, slot: int, t: float, tokens: int, seconds: float) -> None:
+    p = s.prefill[slot]
+    p.batch_tokens = tokens
+    p.busy = True
+    p.event_s = t + (seconds + p.cold_s)
+    if p.cold_s > 0.0:
+        s.life[p.life].cold_s = p.cold_s
+        p.cold_s = 0.0
+    event_update(s.prefill, slot)
+
+
+@_inlined
 def _form_batch(s: State, slot: int, t: float) -> None:
     """Rule 3: FCFS while the prompts' tokens sum to at most max_batch_tokens, always at least one."""
     g = s.progress[0]
@@ -749,19 +903,91 @@ def _form_batch(s: State, slot: int, t: float) -> None:
             p.tail = -1
     if last >= 0:
         s.requests[last].link = -1
-        top = s.prefill_s.size - 1
-        if tokens <= top:
-            alone = s.prefill_s[tokens]
+        _begin_batch(s, slot, t, tokens, _batch_s(s, tokens, squares))
+
+
+@_compiled
+def _reorder(s: State, slot: int, by_slack: bool) -> None:
+    """Order a prefill queue another way; who joined first stays as it is."""
+    p = s.prefill[slot]
+    rest = np.int64(p.head)
+    head = np.int64(-1)
+    while rest >= 0:
+        request = rest
+        rest = _without_head(s, request)
+        if s.requests[request].state == WAITING_PREFILL:
+            _rank_for_prefill(s, request, by_slack)
+            head = _meld(s, head, request)
+    p.head = head
+    p.by_slack = by_slack
+
+
+@_compiled
+def _first_in_order(s: State, slot: int, t: float) -> int:
+    """Return the head of a prefill queue at t; by slack, those that can only be late go behind all others."""
+    p = s.prefill[slot]
+    while p.head >= 0:
+        request = np.int64(p.head)
+        waits = s.requests[request].state == WAITING_PREFILL
+        place = s.places[request]
+        late = (
+            p.by_slack
+            and place.latest_s < t
+            and place.rank < np.inf
+            and np.isnan(s.requests[request].first_token_s)
+        )
+        if waits and not late:
+            break
+        p.head = _without_head(s, request)
+        if waits:
+            place.latest_s = place.rank  # among themselves by priority still
+            place.rank = np.inf
+            p.head = _meld(s, p.head, request)
+    return int(p.head)
+
+
+@_compiled
+def _form_batch_in_order(s: State, slot: int, t: float) -> None:
+    """Rule 3 with a queue that a policy orders; by slack, no prompt joins that would make another late."""
+    g = s.progress[0]
+    w = s.world[0]
+    p = s.prefill[slot]
+    if w.scheduling == ADAPTIVE:
+        by_slack = p.load > w.max_batch_tokens  # nothing is in service: all of it waits
+        if by_slack != p.by_slack:
+            _reorder(s, slot, by_slack)
+    tokens = np.int64(0)
+    squares = 0.0
+    seconds = 0.0
+    due_s = np.inf
+    last = np.int64(-1)
+    while True:
+        request = _first_in_order(s, slot, t)
+        if request < 0:
+            break
+        size = s.prompt[request] + _produced(s, request)
+        with_it_s = _batch_s(s, tokens + size, squares + float(size) * float(size))
+        due_with_it_s = due_s
+        if p.by_slack and s.places[request].rank < np.inf and np.isnan(s.requests[request].first_token_s):
+            due_with_it_s = min(due_s, _due_s(s, request, 0))
+        if last >= 0 and (tokens + size > w.max_batch_tokens or t + with_it_s > due_with_it_s):
+            break
+        tokens += size
+        squares += float(size) * float(size)
+        seconds = with_it_s
+        due_s = due_with_it_s
+        s.requests[request].state = IN_PREFILL
+        p.head = _without_head(s, request)
+        s.requests[request].link = -1
+        if last < 0:
+            p.batch = request
         else:
-            alone = s.prefill_s[top] + w.prefill_slope_s * (tokens - top)
-        seconds = alone - w.quadratic_s * (float(tokens) * float(tokens) - squares)
-        p.batch_tokens = tokens
-        p.busy = True
-        p.event_s = t + (max(seconds, w.prefill_floor_s) + p.cold_s)
-        if p.cold_s > 0.0:
-            s.life[p.life].cold_s = p.cold_s
-            p.cold_s = 0.0
-        event_update(s.prefill, slot)
+            s.requests[last].link = request
+        last = request
+        p.queued -= 1
+        g.in_service += 1
+    if last >= 0:
+        _begin_batch(s, slot, t, tokens, seconds)
 
 
 @_inlined
@@ -777,9 +1003,7 @@ def _form_step(s: State, slot: int, t: float) -> None:
         d.steps = 0
     while _head_fits(s, slot):
         request = d.head
-        d.head = s.requests[request].link
-        if d.head < 0:
-            d.tail = -1
+        _drop_decode_head(s, slot)
         d.queued -= 1
         s.requests[request].state = RUNNING
         produced = _produced(s, request)
@@ -861,6 +1085,7 @@ def _launch_waiting(s: State, t: float) -> None:
         p.cursor = -1
         p.busy = False
         p.handing = False
+        p.by_slack = w.scheduling == SLO_AWARE
         p.cold_s = 0.0
         p.event_s = t + s.startup_s[g.startups]
         g.startups += 1
@@ -1310,7 +1535,10 @@ def advance(s: State, until_s: float) -> int:
             slot = s.prefill[i].dirty_slot
             s.prefill[slot].dirty = False
             if not s.prefill[slot].busy and s.prefill[slot].status != FREE:
-                _form_batch(s, slot, t)
+                if w.scheduling != FIFO:
+                    _form_batch_in_order(s, slot, t)
+                else:
+                    _form_batch(s, slot, t)
                 if s.prefill[slot].status == DRAINING and not s.prefill[slot].busy:
                     _stop_prefill(s, slot, t)
                     stopped = True

@@ -84,7 +84,7 @@ def simulate(
     """
     began = time.perf_counter()
     model = ProfileModel(profile)
-    world = build_world(model, simulator, config.max_gpu_budget)
+    world = build_world(model, simulator, config)
     initial = _initial(trace, model, world, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)
     cluster = Cluster(
@@ -96,6 +96,7 @@ def simulate(
         prefill=initial[0],
         decode=initial[1],
         startup_s=lambda count: simulator.startup_delay_s.draw(rng, count),
+        priority=trace.priority,
         watch_launches=faults is not None,
     )
     timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)

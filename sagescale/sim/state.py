@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "ADAPTIVE",
     "DECODE_INSTANCE",
     "DONE",
     "DRAINING",
+    "FIFO",
     "FREE",
     "HANDOFF_ENTRY",
     "IN_HANDOFF",
@@ -30,13 +32,16 @@ __all__ = [
     "LOST",
     "NOT_READY",
     "PENDING",
+    "PLACE",
     "PREFILL_INSTANCE",
+    "PRIORITY",
     "PROGRESS",
     "READY",
     "REJECTED",
     "REQUEST",
     "REQUEST_BITS",
     "RUNNING",
+    "SLO_AWARE",
     "STARTING",
     "STEP_SEGMENT",
     "TIMED_OUT",
@@ -63,6 +68,9 @@ REJECTED = 9
 TIMED_OUT = 10
 LOST = 11  # its instance crashed; passes within the instant
 
+# What orders the instances' queues.
+FIFO, PRIORITY, SLO_AWARE, ADAPTIVE = 0, 1, 2, 3
+
 NOT_READY = np.iinfo(np.int64).max  # router key of an instance that takes nothing new
 REQUEST_BITS = 30  # a decode heap entry packs (finishing step << REQUEST_BITS) | request
 
@@ -79,9 +87,13 @@ WORLD = np.dtype(
         ("kv_decode_steps", "f8"),
         ("join_s_per_token", "f8"),
         ("request_timeout_s", "f8"),  # inf when off
+        ("target_ttft_s", "f8"),
+        ("target_itl_s", "f8"),
         ("prefill_gpus", "i8"),
         ("decode_gpus", "i8"),
         ("max_gpus", "i8"),
+        ("scheduling", "i8"),  # FIFO, PRIORITY, SLO_AWARE or ADAPTIVE
+        ("round_robin", "b1"),  # else load balanced
         ("blocks_prefill", "b1"),
         ("decode_first", "b1"),  # first_token: decode
         ("watch_launches", "b1"),  # stop at an instant that launches something
@@ -131,6 +143,9 @@ PROGRESS = np.dtype(
         ("lives", "i8"),  # rows of the log of lifetimes
         ("oldest", "i8"),  # no request before this one is in the system
         ("restarts", "i8"),
+        ("joins", "i8"),  # joins of queues that a policy orders
+        ("prefill_turns", "i8"),  # round robin: requests routed so far
+        ("decode_turns", "i8"),
     ],
     align=True,
 )
@@ -139,7 +154,7 @@ PREFILL_INSTANCE = np.dtype(
     [
         ("event_s", "f8"),  # batch end, or READY while STARTING; inf when there is none
         ("load", "i8"),  # outstanding prompt tokens, queued and in service
-        ("key", "i8"),  # load while READY, else NOT_READY: what the router compares
+        ("key", "i8"),  # while READY the load, or its latest turn; else NOT_READY: what the router compares
         ("id", "i8"),
         ("head", "i8"),
         ("tail", "i8"),
@@ -158,6 +173,7 @@ PREFILL_INSTANCE = np.dtype(
         ("status", "i1"),
         ("busy", "b1"),
         ("handing", "b1"),  # blocking hand-off: one is under way
+        ("by_slack", "b1"),  # how its queue is ordered now, where a policy orders it
         ("dirty", "b1"),
     ],
     align=True,
@@ -211,6 +227,16 @@ REQUEST = np.dtype(
     align=True,
 )
 
+PLACE = np.dtype(
+    [
+        ("rank", "f8"),  # served first: the lowest, then
+        ("latest_s", "f8"),  # who must begin the earliest to be in time, then
+        ("joined", "i8"),  # who joined the queue first
+        ("child", "i4"),  # first of those behind it; they are linked
+    ],
+    align=True,
+)
+
 STEP_SEGMENT = np.dtype([("edge", "f8"), ("base_s", "f8"), ("slope_s", "f8")], align=True)
 
 LIFE = np.dtype(
@@ -242,8 +268,10 @@ class State(NamedTuple):
     isl: NDArray[np.int32]
     prompt: NDArray[np.int32]  # tokens to compute: isl less the cached ones
     osl: NDArray[np.int32]
+    priority: NDArray[np.int32]  # lowest first; empty under FIFO
     requests: NDArray[np.void]  # REQUEST, by arrival: what a run changes
     produced: NDArray[np.int32]  # tokens a request had when a crash last threw it back
+    places: NDArray[np.void]  # PLACE of every request in a queue that a policy orders; empty under FIFO
     completed: NDArray[np.int32]  # requests in order of completion
     prefill_s: NDArray[np.float64]  # lone-prompt time at every token count
     steps: NDArray[np.void]  # (max_num_seqs + 1, segments): STEP_SEGMENT, linear in K up to its edge

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.perf import Profile, ProfileModel
+    from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
     from sagescale.trace import Trace
 
@@ -62,12 +63,25 @@ _LONGEST_TABLE = 10_000_000
 """The prefill table has an entry a token, up to the profile's last knot."""
 
 
-def build_world(model: ProfileModel, config: SimulatorConfig, max_gpus: int) -> World:
-    """Compile a performance model (ms) into the kernel's tables (s), under a budget of ``max_gpus``.
+def build_world(
+    model: ProfileModel, config: SimulatorConfig, autoscaler: AutoscalerConfig | None = None
+) -> World:
+    """Compile a performance model (ms) into the kernel's tables (s).
+
+    Args:
+        model: the engines.
+        config: the modelled cluster.
+        autoscaler: its GPU budget and targets; without it there are none.
 
     Raises:
-        InputError: the profile's prefill curve is longer than a table can be.
+        InputError: the profile's prefill curve is longer than a table can be, or the scheduling policy needs
+            targets and there are none.
     """
+    if autoscaler is None and config.scheduling_policy in ("slo_aware", "adaptive"):
+        raise InputError(
+            f"scheduling_policy is '{config.scheduling_policy}'; expected fifo or priority where no "
+            "target_ttft_ms and target_itl_ms are given"
+        )
     # Past its last knot a prefill curve is a straight line: two more entries give its slope.
     last_knot = int(np.ceil(model.profile.prefill.isl_tokens[-1]))
     if last_knot > _LONGEST_TABLE:
@@ -98,5 +112,9 @@ def build_world(model: ProfileModel, config: SimulatorConfig, max_gpus: int) -> 
         request_timeout_s=config.request_timeout_s,
         prefill_gpus=model.prefill_gpus,
         decode_gpus=model.decode_gpus,
-        max_gpus=min(max_gpus, _LARGEST),
+        max_gpus=_LARGEST if autoscaler is None else min(autoscaler.max_gpu_budget, _LARGEST),
+        scheduling_policy=config.scheduling_policy,
+        routing_strategy=config.routing_strategy,
+        target_ttft_s=np.inf if autoscaler is None else autoscaler.target_ttft_ms / 1000.0,
+        target_itl_s=np.inf if autoscaler is None else autoscaler.target_itl_ms / 1000.0,
     )

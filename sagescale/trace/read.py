@@ -100,7 +100,7 @@ def _column_names(reader: Reader) -> set[str]:
 def _put_in_order(rows: Rows, path: str, sha256: str, name: str) -> Trace:
     """Drop empty requests, sort, rebase to the first arrival, and narrow to the columns' types."""
     warnings = list(rows.warnings)
-    cached = rows.cached_tokens
+    cached, priority = rows.cached_tokens, rows.priority
     # Whole ticks stay whole until they are differences; narrower types would not hold those.
     ticks = rows.ticks if rows.ticks.dtype == np.int64 else rows.ticks.astype(np.float64, copy=False)
     isl, osl = rows.isl.astype(np.int32), rows.osl.astype(np.int32)
@@ -116,12 +116,14 @@ def _put_in_order(rows: Rows, path: str, sha256: str, name: str) -> Trace:
             raise InputError(f"{path}: no request is left; {'; '.join(warnings)}")
         ticks, isl, osl = ticks[keep], isl[keep], osl[keep]
         cached = None if cached is None else cached[keep]
+        priority = None if priority is None else priority[keep]
     backward = int(np.count_nonzero(ticks[1:] < ticks[:-1]))
     if backward:
         warnings.append(f"arrivals out of order: {backward} rows earlier than the row before; sorted")
         order = np.argsort(ticks, kind="stable")
         ticks, isl, osl = ticks[order], isl[order], osl[order]
         cached = None if cached is None else cached[order]
+        priority = None if priority is None else priority[order]
     # Subtract first, in the file's own ticks: seconds since 1970 have no room for 100 ns in a double.
     arrival_s = (ticks - ticks[0]) / rows.ticks_per_s
     return Trace(
@@ -129,6 +131,7 @@ def _put_in_order(rows: Rows, path: str, sha256: str, name: str) -> Trace:
         isl,
         osl,
         None if cached is None else cached.astype(np.int32),
+        None if priority is None else priority.astype(np.int32),
         path,
         sha256,
         name,

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from numpy.typing import ArrayLike, NDArray
+
+    Column = NDArray[np.int32]
 
 __all__ = ["Trace"]
 
@@ -27,6 +30,7 @@ class Trace:
         isl: int32[n] >= 1, prompt tokens.
         osl: int32[n] >= 1, generated tokens.
         cached_tokens: int32[n] in ``[0, isl)``, prompt tokens found in a prefix cache; None when unknown.
+        priority: int32[n], the lowest is the most urgent; None when all are alike.
         path: the file it came from, ``<memory>`` or ``<synth>``.
         sha256: of the file's bytes as they lie on disk; of the columns where there is no file.
         format: the reader's name, e.g. ``azure``.
@@ -41,6 +45,7 @@ class Trace:
     isl: NDArray[np.int32]
     osl: NDArray[np.int32]
     cached_tokens: NDArray[np.int32] | None = None
+    priority: NDArray[np.int32] | None = None
     path: str = "<memory>"
     sha256: str = ""
     format: str = "memory"
@@ -54,6 +59,8 @@ class Trace:
             self._freeze("cached_tokens", np.int32)
             if self.cached_tokens.min() < 0 or (self.cached_tokens >= self.isl).any():
                 raise ValueError("cached_tokens must be at least 0 and less than isl")
+        if self.priority is not None:
+            self._freeze("priority", np.int32)
         if self.arrival_s[0] != 0 or not np.isfinite(self.arrival_s[-1]):
             raise ValueError("arrival_s must be finite and start at 0")
         # A NaN anywhere compares false, so it is caught here as well.
@@ -81,29 +88,52 @@ class Trace:
         osl: ArrayLike,
         cached_tokens: ArrayLike | None = None,
         path: str = "<memory>",
+        *,
+        priority: ArrayLike | None = None,
     ) -> Self:
         """Build a trace from anything array-like; sorts by arrival (stable) and rebases the first to 0.
 
         Raises:
-            ValueError: empty, unequal lengths, a token count that is no int32, or an invariant broken.
+            ValueError: empty, unequal lengths, a token count or priority that is no int32, or an invariant
+                broken.
         """
         arrival = np.array(arrival_s, dtype=np.float64)
         prompt, output = _int32("isl", isl), _int32("osl", osl)
         cached = None if cached_tokens is None else _int32("cached_tokens", cached_tokens)
-        columns = (arrival, prompt, output, *(() if cached is None else (cached,)))
+        urgency = None if priority is None else _int32("priority", priority)
+        columns = (
+            arrival,
+            prompt,
+            output,
+            *(() if cached is None else (cached,)),
+            *(() if urgency is None else (urgency,)),
+        )
         if arrival.ndim != 1 or not len(arrival) or len({column.shape for column in columns}) > 1:
             raise ValueError("a trace needs at least one request and columns of one length")
         if (arrival[1:] < arrival[:-1]).any():
             order = np.argsort(arrival, kind="stable")
             arrival, prompt, output = arrival[order], prompt[order], output[order]
             cached = None if cached is None else cached[order]
+            urgency = None if urgency is None else urgency[order]
         arrival -= arrival[0]
-        return cls(arrival, prompt, output, cached, path).with_own_hash()
+        return cls(arrival, prompt, output, cached, urgency, path).with_own_hash()
+
+    def remade(self, arrival_s: NDArray[np.float64], make: Callable[[Column], Column], note: str) -> Self:
+        """Return the trace with other arrivals, ``make`` applied to each other column, and a note of it."""
+        return replace(
+            self,
+            arrival_s=arrival_s,
+            isl=make(self.isl),
+            osl=make(self.osl),
+            cached_tokens=None if self.cached_tokens is None else make(self.cached_tokens),
+            priority=None if self.priority is None else make(self.priority),
+            transforms=(*self.transforms, note),
+        )
 
     def with_own_hash(self) -> Self:
         """Return the same trace identified by the sha256 of its columns: for traces that have no file."""
         digest = hashlib.sha256()
-        for column in (self.arrival_s, self.isl, self.osl, self.cached_tokens):
+        for column in (self.arrival_s, self.isl, self.osl, self.cached_tokens, self.priority):
             if column is not None:
                 digest.update(np.ascontiguousarray(column).data)
         return replace(self, sha256=digest.hexdigest())

@@ -99,13 +99,8 @@ def slice_trace(trace: Trace, start_s: float, end_s: float) -> Trace:
     if first == last:
         raise InputError(f"--{note}: no request arrives then; the trace lasts {trace.duration_s:.12g} s")
     kept = slice(first, last)
-    return replace(
-        trace,
-        arrival_s=trace.arrival_s[kept] - trace.arrival_s[first],
-        isl=trace.isl[kept].copy(),
-        osl=trace.osl[kept].copy(),
-        cached_tokens=None if trace.cached_tokens is None else trace.cached_tokens[kept].copy(),
-        transforms=(*trace.transforms, note),
+    return trace.remade(
+        trace.arrival_s[kept] - trace.arrival_s[first], lambda column: column[kept].copy(), note
     )
 
 
@@ -168,14 +163,8 @@ def tile(trace: Trace, times: int) -> Trace:
     _check_count(f"--tile {times}", n * times)
     period_s = trace.duration_s + trace.duration_s / (n - 1)
     arrival_s = (np.arange(times)[:, np.newaxis] * period_s + trace.arrival_s).ravel()
-    return replace(
-        trace,
-        arrival_s=arrival_s,
-        isl=np.tile(trace.isl, times),
-        osl=np.tile(trace.osl, times),
-        cached_tokens=None if trace.cached_tokens is None else np.tile(trace.cached_tokens, times),
-        transforms=(*trace.transforms, f"tile {times} (period {period_s:.12g} s)"),
-    )
+    note = f"tile {times} (period {period_s:.12g} s)"
+    return trace.remade(arrival_s, lambda column: np.tile(column, times), note)
 
 
 def _thin(trace: Trace, factor: float, rng: np.random.Generator, note: str) -> Trace:
@@ -186,7 +175,7 @@ def _thin(trace: Trace, factor: float, rng: np.random.Generator, note: str) -> T
         )
     inner = rng.choice(n - 2, size=kept - 2, replace=False, shuffle=False)
     rows = np.concatenate(([0], np.sort(inner) + 1, [n - 1]))
-    return _take(trace, rows, trace.arrival_s[rows], note)
+    return trace.remade(trace.arrival_s[rows], lambda column: column[rows], note)
 
 
 def _multiply(trace: Trace, factor: float, jitter_s: float, rng: np.random.Generator, note: str) -> Trace:
@@ -202,7 +191,7 @@ def _multiply(trace: Trace, factor: float, jitter_s: float, rng: np.random.Gener
     # Stable, and the originals come first: a copy never overtakes the first request at 0.
     order = np.argsort(arrival_s, kind="stable")
     rows = np.concatenate((np.arange(n), copied))[order]
-    return _take(trace, rows, arrival_s[order], note)
+    return trace.remade(arrival_s[order], lambda column: column[rows], note)
 
 
 def _reflect(times_s: NDArray[np.float64], duration_s: float) -> None:
@@ -213,17 +202,6 @@ def _reflect(times_s: NDArray[np.float64], duration_s: float) -> None:
     np.mod(times_s, 2 * duration_s, out=times_s)
     beyond = times_s > duration_s
     times_s[beyond] = 2 * duration_s - times_s[beyond]
-
-
-def _take(trace: Trace, rows: NDArray[np.intp], arrival_s: NDArray[np.float64], note: str) -> Trace:
-    return replace(
-        trace,
-        arrival_s=arrival_s,
-        isl=trace.isl[rows],
-        osl=trace.osl[rows],
-        cached_tokens=None if trace.cached_tokens is None else trace.cached_tokens[rows],
-        transforms=(*trace.transforms, note),
-    )
 
 
 def _check_slice(start_s: float, end_s: float) -> None:

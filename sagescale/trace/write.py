@@ -36,10 +36,10 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
 
 
 def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
-    """Write ``arrival_s,isl,osl`` (and ``cached_tokens`` where known) as CSV, gzip'ed CSV or Parquet.
+    """Write ``arrival_s,isl,osl`` (and ``cached_tokens``, ``priority`` where known).
 
-    Times are written with as many digits as it takes to read back the same number. The file appears whole
-    or not at all.
+    As CSV, gzip'ed CSV or Parquet. Times are written with as many digits as it takes to read back the same
+    number. The file appears whole or not at all.
 
     Raises:
         InputError: the destination cannot be written.
@@ -79,5 +79,5 @@ def _write_parquet(trace: Trace, stream: IO[bytes]) -> None:
 
 
 def _columns(trace: Trace) -> dict[str, NDArray[Any]]:
-    columns: dict[str, NDArray[Any]] = {"arrival_s": trace.arrival_s, "isl": trace.isl, "osl": trace.osl}
-    return columns if trace.cached_tokens is None else {**columns, "cached_tokens": trace.cached_tokens}
+    names = ("arrival_s", "isl", "osl", "cached_tokens", "priority")
+    return {name: column for name in names if (column := getattr(trace, name)) is not None}

@@ -137,6 +137,8 @@ def test_a_wrong_argument_is_refused_in_one_line(sagescale, words, expected):
         "max_num_seqs=0",
         "max_kv_tokens=99999999999999999999999",
         "first_token=both",
+        "scheduling_policy=fcfs",
+        "routing_strategy=random",
         "prefix_hit_rate=1",
         "scrape_delay_s=-1",
         "kv_transfer_latency_ms=1e300",

@@ -71,8 +71,11 @@ def test_metrics_add_up_to_the_trace(trace, first_token):
     assert found["prefill", "vllm:num_requests_running"] == found["decode", "vllm:num_requests_waiting"] == 0
 
 
-def test_unscaled_it_serves_exactly_as_the_simulator_does(trace):
-    settings = ["initial_prefill=2", "initial_decode=3", "no_operation=true"]
+@pytest.mark.parametrize(
+    "router", [(), ("scheduling_policy=slo_aware", "routing_strategy=round_robin")], ids=["default", "other"]
+)
+def test_unscaled_it_serves_exactly_as_the_simulator_does(trace, router):
+    settings = ["initial_prefill=2", "initial_decode=3", "no_operation=true", *router]
     setup, emulated = cluster(trace, *settings)
     for step in range(1, 100):
         emulated.advance(3.7 * step)

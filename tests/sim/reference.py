@@ -54,8 +54,9 @@ class Simulation:
         self.jobs = [Job(request) for request in requests]
         self.arrived = 0  # how many of them
         self.hand_offs: list[HandOff] = []  # under way, in order of start
-        self.prefill = Pool("prefill", PrefillInstance, world.prefill_gpus)
-        self.decode = Pool("decode", DecodeInstance, world.decode_gpus)
+        round_robin = world.routing_strategy == "round_robin"
+        self.prefill = Pool("prefill", PrefillInstance, world.prefill_gpus, round_robin)
+        self.decode = Pool("decode", DecodeInstance, world.decode_gpus, round_robin)
         self.script = sorted(script, key=lambda action: action[0])  # what is left of it
         self.snapshot_times = sorted(snapshots)  # what is left of them
         self.crashes = sorted(crashes, key=lambda crash: crash[0])  # what is left of them
@@ -177,7 +178,7 @@ class Simulation:
 
     def leave_prefill(self, job: Job, instance: PrefillInstance, now: float) -> None:
         """Bind it to a decode instance, or let it wait for one in the pool's queue (rule 2)."""
-        decode = self.decode.least_loaded()
+        decode = self.decode.choose()
         if decode is None and self.is_late(job, now):
             job.state = "timed_out"  # rule 11: (4) may not hand it out before (6) could take it out
             return
@@ -220,6 +221,7 @@ class Simulation:
             job = ended.job
             assert job.prefill is not None
             assert job.decode is not None
+            job.decode_rank = self.decode_rank(job, now)
             job.decode.queue.append(job)  # if its deadline passed on the way, (6) takes it out again
             if self.world.kv_blocks_prefill:
                 job.prefill.handing_off.remove(job)
@@ -233,9 +235,9 @@ class Simulation:
             for instance in pool.in_phase(Phase.STARTING):
                 if instance.ready_due_s <= now:
                     instance.phase, instance.ready_s = Phase.READY, now
-        while self.prefill.queue and self.prefill.least_loaded():
+        while self.prefill.queue and self.prefill.in_phase(Phase.READY):
             self.route(self.prefill.queue.pop(0))
-        while self.decode.queue and (decode := self.decode.least_loaded()):
+        while self.decode.queue and (decode := self.decode.choose()):
             self.bind(self.decode.queue.pop(0), decode, now)
 
     def arrive(self, now: float) -> None:
@@ -251,7 +253,7 @@ class Simulation:
 
     def route(self, job: Job) -> None:
         """Rule 2: to a prefill instance, or to the pool's queue if none is READY."""
-        job.prefill = self.prefill.least_loaded()
+        job.prefill = self.prefill.choose()
         (self.prefill.queue if job.prefill is None else job.prefill.queue).append(job)
 
     def time_out(self, now: float) -> None:
@@ -287,14 +289,65 @@ class Simulation:
         """Rule 9 (7), prefill: queued prompts in order up to the token limit, one at least (rule 3)."""
         for instance in self.prefill.instances:
             if instance.is_free and instance.queue:
-                tokens = [instance.queue[0].computed_tokens]
-                for job in instance.queue[1:]:
-                    if sum(tokens) + job.computed_tokens > self.world.max_batch_tokens:
+                by_slack = self.orders_by_slack(instance)
+                ordered = sorted(instance.queue, key=lambda job: self.prefill_rank(job, by_slack, now))
+                batch = ordered[:1]
+                for job in ordered[1:]:
+                    joined = [*batch, job]
+                    tokens = [one.computed_tokens for one in joined]
+                    if sum(tokens) > self.world.max_batch_tokens:
                         break
-                    tokens.append(job.computed_tokens)
-                instance.batch, instance.queue = instance.queue[: len(tokens)], instance.queue[len(tokens) :]
+                    ends_s = now + self.world.prefill_batch_s(tokens)
+                    if by_slack and any(ends_s > self.to_meet_s(one, now) for one in joined):
+                        break
+                    batch = joined
+                tokens = [job.computed_tokens for job in batch]
+                instance.batch, instance.queue = batch, [job for job in instance.queue if job not in batch]
                 instance.batch_end_s = now + self.world.prefill_batch_s(tokens) + instance.cold_s
                 instance.cold_s = 0.0
+
+    # Which of those that wait is first (scheduling policies)
+
+    def due_s(self, job: Job) -> float:
+        """When its next token is due: the first by the TTFT target, each later one an ITL on."""
+        if job.first_token_s is None:
+            return job.request.arrival_s + self.world.target_ttft_s
+        return job.first_token_s + job.produced * self.world.target_itl_s
+
+    def latest_start_s(self, job: Job) -> float:
+        """By when its prefill must begin, alone, for its next token to be in time."""
+        return self.due_s(job) - self.world.prefill_batch_s([job.computed_tokens])
+
+    def can_only_miss(self, job: Job, now: float) -> bool:
+        """Whether its first token can no longer be in time."""
+        return job.first_token_s is None and self.latest_start_s(job) < now
+
+    def to_meet_s(self, job: Job, now: float) -> float:
+        """The first-token deadline that a batch with it must meet; inf where there is none or no hope."""
+        has_none = job.first_token_s is not None or self.can_only_miss(job, now)
+        return math.inf if has_none else self.due_s(job)
+
+    def orders_by_slack(self, instance: PrefillInstance) -> bool:
+        """adaptive: where more waits than one batch takes."""
+        waiting_tokens = sum(job.computed_tokens for job in instance.queue)
+        overloaded = waiting_tokens > self.world.max_batch_tokens
+        policy = self.world.scheduling_policy
+        return policy == "slo_aware" or (policy == "adaptive" and overloaded)
+
+    def prefill_rank(self, job: Job, by_slack: bool, now: float) -> tuple[bool, int, float]:
+        """The lowest first, and of equals the one that joined the queue first."""
+        priority = job.request.priority if self.world.scheduling_policy in ("priority", "adaptive") else 0
+        if not by_slack:
+            return False, priority, 0.0
+        hopeless = self.can_only_miss(job, now)
+        return hopeless, priority, 0.0 if hopeless else self.latest_start_s(job)
+
+    def decode_rank(self, job: Job, now: float) -> float:
+        """As above; judged once, when it joins the queue."""
+        if self.world.scheduling_policy != "slo_aware":
+            return 0.0 if self.world.scheduling_policy == "fifo" else job.request.priority
+        due_s = self.due_s(job)
+        return math.inf if job.first_token_s is None and due_s < now else due_s
 
     def form_steps(self, now: float) -> None:
         """Rule 9 (7), decode: join in order while there are slots and room, then step (rule 5)."""
@@ -302,6 +355,9 @@ class Simulation:
             if instance.step_end_s < math.inf:
                 continue
             joined_tokens = 0
+            instance.queue.sort(
+                key=lambda job: job.decode_rank
+            )  # stable: of equals the one that joined first
             while instance.queue and self.fits(instance.queue[0], instance):
                 job = instance.queue.pop(0)
                 instance.running.append(job)

@@ -29,6 +29,7 @@ class Job:
     done_s: float | None = None
     prefill: PrefillInstance | None = None
     decode: DecodeInstance | None = None
+    decode_rank: float = 0.0  # its place in the decode queue, as of when it joined
 
     @property
     def computed_tokens(self) -> int:
@@ -86,7 +87,8 @@ class Instance:
     drain_s: float | None = None
     stop_s: float | None = None
     cold_s: float = 0.0  # what its next batch or step takes longer
-    queue: list[Job] = field(default_factory=list)
+    queue: list[Job] = field(default_factory=list)  # in order of joining
+    turn: int = 0  # round robin: its latest, counted over the pool; 0 is none yet
 
     @property
     def ready_due_s(self) -> float:
@@ -212,6 +214,8 @@ class Pool(Generic[AnyInstance]):
     name: str
     make: type[AnyInstance]
     gpus_per_instance: int
+    round_robin: bool
+    turns: int = 0  # round robin: requests routed so far
     instances: list[AnyInstance] = field(default_factory=list)  # all there have been; the index is the id
     queue: list[Job] = field(default_factory=list)
     waiting: int = 0
@@ -235,8 +239,17 @@ class Pool(Generic[AnyInstance]):
             waiting=self.waiting,
         )
 
-    def least_loaded(self) -> AnyInstance | None:
-        """Fewest outstanding tokens, ties to the lowest id; None if none is READY (rule 2)."""
+    def choose(self) -> AnyInstance | None:
+        """Fewest outstanding tokens, ties to the lowest id; None if none is READY (rule 2).
+
+        Round robin: whose latest turn is longest ago, one without any turn first.
+        """
+        if self.round_robin:
+            chosen = min(self.in_phase(Phase.READY), key=lambda i: (i.turn, i.id), default=None)
+            if chosen is not None:
+                self.turns += 1
+                chosen.turn = self.turns
+            return chosen
         return min(self.in_phase(Phase.READY), key=lambda i: (i.outstanding_tokens, i.id), default=None)
 
     def launch(self, now: float, startup_s: float) -> AnyInstance:

@@ -5,6 +5,7 @@ Rules are numbered as in DESIGN section 5. Times are seconds, sizes are tokens.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ class Request:
     isl: int
     osl: int
     cached_tokens: int = 0
+    priority: int = 0  # the lowest is served first, where the policy asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class World:
     prefill_gpus: int
     decode_gpus: int
     max_gpus: int
+    scheduling_policy: Literal["fifo", "priority", "slo_aware", "adaptive"] = "fifo"
+    routing_strategy: Literal["load_balanced", "round_robin"] = "load_balanced"
+    target_ttft_s: float = math.inf
+    target_itl_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Every time in these inputs is a multiple of a power of two, so no sum rounds and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from reference_records import Outcome, Request, Snapshot
 from reference_records import World as ReferenceWorld
 from sagescale.sim.engine import Cluster, Pool, World
 from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
+
+if TYPE_CHECKING:
+    from sagescale.sim.policies import SchedulingPolicy
 
 TICK = 2.0**-6  # grain of arrivals and durations, s
 FINE = 2.0**-14  # grain of what a token adds, s
@@ -37,7 +41,7 @@ class Scenario:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
+def worlds(draw: st.DrawFn, policy: SchedulingPolicy) -> World:
     slots = draw(st.integers(1, 5))
     segments = draw(st.integers(1, 3))
     contexts = sorted(draw(st.sets(st.integers(2, 60), min_size=segments - 1, max_size=segments - 1)))
@@ -60,7 +64,7 @@ def worlds(draw: st.DrawFn) -> World:
         breaks=breaks,
         base_s=base,
         slope_s=slope,
-        max_batch_tokens=draw(st.sampled_from([1, 16, 40, 200])),
+        max_batch_tokens=draw(st.sampled_from([1, 10, 40, 200])),
         max_num_seqs=slots,
         max_kv_tokens=draw(st.sampled_from([None, 30, 60, 150])),
         kv_latency_s=TICK * draw(st.integers(0, 2)),
@@ -73,19 +77,24 @@ def worlds(draw: st.DrawFn) -> World:
         prefill_gpus=draw(st.integers(1, 2)),
         decode_gpus=draw(st.integers(1, 2)),
         max_gpus=draw(st.integers(2, 10)),
+        scheduling_policy=policy,
+        routing_strategy=draw(st.sampled_from(["load_balanced", "round_robin"])),
+        target_ttft_s=TICK * draw(st.sampled_from([2, 5, 20, 60])),
+        target_itl_s=TICK * draw(st.sampled_from([1, 4])),
     )
 
 
 @st.composite
-def scenarios(draw: st.DrawFn, most_crashes: int = 0) -> Scenario:
-    world = draw(worlds())
+def scenarios(draw: st.DrawFn, most_crashes: int = 0, policy: SchedulingPolicy = "fifo") -> Scenario:
+    world = draw(worlds(policy))
     gaps = draw(st.lists(st.sampled_from([0, 0, 1, 2, 5, 40]), min_size=1, max_size=25))
     arrivals = TICK * (np.cumsum(gaps) - gaps[0])
     requests = []
     for arrival in arrivals:
         isl = draw(st.sampled_from([1, 2, 3, 7, 12, 20, 33, 100]))
         cached = draw(st.sampled_from([0, 0, isl - 1, isl // 2]))
-        requests.append(Request(float(arrival), isl, draw(st.integers(1, 12)), cached))
+        priority = 0 if policy == "fifo" else draw(st.sampled_from([-1, 0, 0, 2]))
+        requests.append(Request(float(arrival), isl, draw(st.integers(1, 12)), cached, priority))
     times = sorted(draw(st.lists(st.integers(1, 200), max_size=5, unique=True)))
     script = [(TICK * t, draw(st.integers(0, 4)), draw(st.integers(0, 4))) for t in times]
     most = world.max_gpus
@@ -122,7 +131,8 @@ def reference_world(world: World, startup_s: list[float]) -> ReferenceWorld:
 
     same = ("max_batch_tokens", "max_num_seqs", "max_kv_tokens", "kv_latency_s", "kv_s_per_token",
             "kv_decode_steps", "kv_blocks_prefill", "join_s_per_token", "first_token", "request_timeout_s",
-            "prefill_gpus", "decode_gpus", "max_gpus")  # fmt: skip
+            "prefill_gpus", "decode_gpus", "max_gpus", "scheduling_policy", "routing_strategy",
+            "target_ttft_s", "target_itl_s")  # fmt: skip
     return ReferenceWorld(
         prefill_batch_s=prefill_batch_s,
         step_s=step_s,
@@ -145,6 +155,7 @@ def make_cluster(scenario: Scenario) -> Cluster:
         startup_s=lambda count: np.array(
             [scenario.startup_s[next(taken) % len(scenario.startup_s)] for _ in range(count)], float
         ),
+        priority=np.array([r.priority for r in requests], np.int32),
         watch_launches=True,
     )
 
@@ -223,6 +234,17 @@ def test_the_kernel_equals_the_reference_exactly(scenario: Scenario):
 @given(scenarios(most_crashes=6))
 def test_the_kernel_equals_the_reference_exactly_through_crashes_and_cold_starts(scenario: Scenario):
     assert_equals_the_reference(scenario)
+
+
+@pytest.mark.parametrize("policy", ["priority", "slo_aware", "adaptive"])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(data=st.data())
+def test_the_kernel_equals_the_reference_exactly_under_every_policy(
+    policy: SchedulingPolicy, data: st.DataObject
+):
+    assert_equals_the_reference(data.draw(scenarios(most_crashes=4, policy=policy)))
 
 
 def assert_equals_the_reference(scenario: Scenario) -> None:

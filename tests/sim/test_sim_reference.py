@@ -149,6 +149,133 @@ def test_a_batch_counts_computed_tokens_and_always_takes_one_prompt():
     assert [first for first, _ in times(simulate(requests, world, (1, 1)))] == [9.0, 13.0, 13.0]
 
 
+# Scheduling policies and routing strategies (docs/simulator.md)
+
+POLICIES = ("fifo", "priority", "slo_aware", "adaptive")
+
+
+def firsts(outcome: Outcome) -> list[float | None]:
+    return [first for first, _ in times(outcome)]
+
+
+def test_by_priority_the_lowest_is_next_and_equals_are_in_the_order_of_joining():
+    # In service 0..2; then priority -1, the two 0s as they came, and 3.
+    requests = [Request(0.0, 2, 1, priority=p) for p in (3, 3, 0, -1, 0)]
+    outcome = simulate(requests, replace(WORLD, scheduling_policy="priority"), (1, 1))
+    # All are there at 0, before anything begins.
+    assert firsts(outcome) == [8.0, 10.0, 4.0, 2.0, 6.0]
+    assert firsts(simulate(requests, WORLD, (1, 1))) == [2.0, 4.0, 6.0, 8.0, 10.0]
+
+
+def test_nobody_overtakes_a_prompt_of_higher_priority_that_does_not_fit_the_batch():
+    # Limit 8: 5 of priority 0 first; 6 of priority 1 does not fit; 2 of priority 2, which would, waits.
+    world = replace(WORLD, scheduling_policy="priority", max_batch_tokens=8)
+    requests = [Request(0.0, 2, 1, priority=2), Request(0.0, 6, 1, priority=1), Request(0.0, 5, 1)]
+    assert firsts(simulate(requests, world, (1, 1))) == [13.0, 13.0, 5.0]
+
+
+def test_by_priority_a_request_joins_decode_before_those_that_wait_there():
+    # One slot, taken 1..5. Ready for decode at 2 and 3: the one of 3 is more urgent, 5..6, then 6..7.
+    world = replace(WORLD, scheduling_policy="priority", max_num_seqs=1)
+    requests = [Request(0.0, 1, 5), Request(1.0, 1, 2, priority=1), Request(2.0, 1, 2)]
+    assert [done for _, done in times(simulate(requests, world, (1, 1)))] == [5.0, 7.0, 6.0]
+
+
+def test_least_slack_first_counts_the_prefill_itself():
+    # While the first is in service, prompts of 1 s and of 12 s join: latest starts 1 + 20 - 1 = 20 and
+    # 2 + 20 - 12 = 10. So the one that came last is first.
+    world = replace(WORLD, scheduling_policy="slo_aware", target_ttft_s=20.0)
+    requests = [Request(0.0, 3, 1), Request(1.0, 1, 1), Request(2.0, 12, 1)]
+    assert firsts(simulate(requests, world, (1, 1))) == [3.0, 16.0, 15.0]
+
+
+def test_a_prompt_that_can_only_be_late_goes_last():
+    # Due 5 after arrival. At 4 the second (4 s, due at 6) could end at 8: last. The others start by 6, by 7.
+    world = replace(WORLD, scheduling_policy="slo_aware", target_ttft_s=5.0)
+    requests = [Request(0.0, 4, 1), Request(1.0, 4, 1), Request(2.0, 1, 1), Request(3.0, 1, 1)]
+    assert firsts(simulate(requests, world, (1, 1))) == [4.0, 10.0, 5.0, 6.0]
+    assert firsts(simulate(requests, replace(world, scheduling_policy="fifo"), (1, 1))) == [
+        4.0,
+        8.0,
+        9.0,
+        10.0,
+    ]
+
+
+def test_a_batch_takes_no_prompt_that_would_make_one_of_it_late():
+    # Due at 5, all of 2 s: the first two end at 4; with the third that were 6. The third starts at 4, late.
+    world = replace(WORLD, scheduling_policy="slo_aware", target_ttft_s=5.0, max_batch_tokens=100)
+    requests = [Request(0.0, 2, 1)] * 3
+    assert firsts(simulate(requests, world, (1, 1))) == [4.0, 4.0, 6.0]
+    assert firsts(simulate(requests, replace(world, scheduling_policy="fifo"), (1, 1))) == [6.0, 6.0, 6.0]
+
+
+def test_a_prompt_without_hope_of_being_in_time_holds_no_batch_small():
+    # Due at 1, each 2 s: both can only be late, and go together.
+    world = replace(WORLD, scheduling_policy="slo_aware", target_ttft_s=1.0, max_batch_tokens=100)
+    assert firsts(simulate([Request(0.0, 2, 1)] * 2, world, (1, 1))) == [4.0, 4.0]
+
+
+def test_what_a_crash_throws_back_in_mid_answer_is_due_for_its_next_token():
+    # The first has 2 tokens (1, 2) when its instance crashes at 2.5; its next is due at 1 + 2 * 3 = 7, its
+    # prefill takes 3: start by 4. In service 2..6; there since 2.25, due at 12.25: start by 11.25.
+    world = replace(WORLD, scheduling_policy="slo_aware", target_ttft_s=10.0, target_itl_s=3.0)
+    requests = [Request(0.0, 1, 3), Request(2.0, 4, 1), Request(2.25, 1, 1)]
+    outcome = simulate(requests, world, (1, 2), crashes=[(2.5, "decode", 0)])
+    assert times(outcome) == [(1.0, 9.0), (6.0, 6.0), (10.0, 10.0)]
+
+
+def test_decode_serves_whose_next_token_is_due_first():
+    # One slot, taken 2..10. The others have first tokens at 3 and 4, on two prefill instances; hand-offs of 5
+    # and 2 prompt tokens end at 8 and 6. So the last joins the queue first, and is due last.
+    world = replace(WORLD, max_num_seqs=1, kv_s_per_token=1.0)
+    requests = [Request(0.0, 1, 9), Request(0.0, 5, 2, cached_tokens=2), Request(2.0, 2, 2)]
+    by_order = simulate(requests, world, (2, 1))
+    by_deadline = simulate(
+        requests, replace(world, scheduling_policy="slo_aware", target_ttft_s=50.0, target_itl_s=1.0), (2, 1)
+    )
+    assert firsts(by_order) == firsts(by_deadline) == [1.0, 3.0, 4.0]
+    assert [done for _, done in times(by_order)] == [10.0, 12.0, 11.0]
+    assert [done for _, done in times(by_deadline)] == [10.0, 11.0, 12.0]
+
+
+def test_adaptive_is_by_priority_until_more_waits_than_one_batch_takes():
+    # Limit 4. At 4 wait prompts of 1 and 3, which one batch takes: as they came. With another 2, 6 wait: by
+    # slack within a priority, and the longest prompt has the least (latest starts 1 + 100 - 1, - 3, - 2).
+    world = replace(WORLD, scheduling_policy="adaptive", target_ttft_s=100.0, max_batch_tokens=4)
+    calm = [Request(0.0, 4, 1), Request(1.0, 1, 1), Request(1.0, 3, 1)]
+    assert firsts(simulate(calm, world, (1, 1))) == [4.0, 8.0, 8.0]
+    # 3 with none (3 + 2 > 4), then 3 wait and it is calm again: 1 and 2.
+    busy = [*calm, Request(1.0, 2, 1)]
+    assert firsts(simulate(busy, world, (1, 1))) == [4.0, 10.0, 7.0, 10.0]
+    # The more urgent one is before it whatever its slack: 1 of priority -1, and 3 with it.
+    first = [calm[0], replace(calm[1], priority=-1), *busy[2:]]
+    assert firsts(simulate(first, world, (1, 1))) == [4.0, 8.0, 8.0, 10.0]
+
+
+def test_adaptive_gives_up_what_can_only_be_late_whatever_its_priority():
+    # Limit 4, due 8 after arrival. At 4 wait 5 s of priority -1 (due at 8: hopeless) and 2 s of priority 0.
+    world = replace(WORLD, scheduling_policy="adaptive", target_ttft_s=8.0, max_batch_tokens=4)
+    requests = [Request(0.0, 4, 1), Request(0.0, 5, 1, priority=-1), Request(1.0, 2, 1)]
+    requests = [replace(requests[0], priority=-2), *requests[1:]]
+    assert firsts(simulate(requests, world, (1, 1))) == [4.0, 11.0, 6.0]
+
+
+def test_round_robin_takes_turns_whatever_the_load_and_newcomers_come_first():
+    # Turns of 0, 1, 0, 1 though 0 has 9 to do. Instance 2, READY at 10, is next at 10, then 0 again.
+    world = replace(WORLD, routing_strategy="round_robin")
+    requests = [Request(0.0, isl, 1) for isl in (9, 1, 1, 1)] + [Request(10.0, 1, 1)] * 3
+    outcome = simulate(requests, world, (2, 1), [(0.0, 3, 1)])
+    assert [prefill for prefill, _ in ids(outcome)] == [0, 1, 0, 1, 2, 0, 1]
+
+
+def test_round_robin_counts_the_turns_of_decode_by_themselves():
+    # The second request is never handed to decode and takes no turn there.
+    world = replace(WORLD, routing_strategy="round_robin")
+    outcome = simulate([Request(0.0, 1, osl) for osl in (5, 1, 2, 2)], world, (1, 2))
+    assert ids(outcome) == [(0, 0), (0, None), (0, 1), (0, 0)]
+
+
 # Rule 4: hand-off
 
 

@@ -44,6 +44,10 @@ BAD_FILES = {
         "arrival_s,isl,osl,cached_tokens\n0,5,5,4\n1,5,5,5\n",
         ["line 3", "'cached_tokens'", "found 5", "less than isl (5)"],
     ),
+    "priority not a whole number": (
+        "arrival_s,isl,osl,priority\n0,5,5,-1\n1,5,5,high\n",
+        ["line 3", "'priority'", "'high'", "the lowest the most urgent"],
+    ),
     "bad month": (
         AZURE + "2023-13-16 18:17:04,1,1\r\n",
         ["line 3", "'TIMESTAMP'", "2023-13-16", "2023-11-16"],
@@ -129,6 +133,7 @@ def test_a_named_format_must_still_fit(tmp_path: Path, form: str) -> None:
         ("osl", [1.0, 2.5], ["row 2", "'osl'", "2.5"]),
         ("arrival_s", [0.0, float("nan")], ["row 2", "'arrival_s'", "nan"]),
         ("cached_tokens", [0, 5], ["row 2", "'cached_tokens'", "less than isl"]),
+        ("priority", [0, 2**31], ["row 2", "'priority'", "2147483648"]),
     ],
 )
 def test_bad_parquet_values_are_found_by_row(

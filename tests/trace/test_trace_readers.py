@@ -142,6 +142,12 @@ def test_cached_tokens_are_read_from_sagescale_files(tmp_path: Path) -> None:
     assert trace.cached_tokens.tolist() == [9, 0]
 
 
+def test_priorities_are_read_from_sagescale_files_and_stay_with_their_requests(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, "arrival_s,isl,osl,priority\n1,10,1,-3\n0,20,1,2\n0,0,1,7\n"))
+    assert trace.priority is not None
+    assert list(zip(trace.isl.tolist(), trace.priority.tolist(), strict=True)) == [(20, 2), (10, -3)]
+
+
 def test_columns_not_used_are_named(tmp_path: Path) -> None:
     trace = read_trace(written(tmp_path, "arrival_s,isl,osl,cached_token\n0,10,1,5\n"))
     assert trace.warnings == ("column 'cached_token' is not used",)

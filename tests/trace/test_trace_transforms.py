@@ -26,9 +26,11 @@ seeds = st.integers(0, 2**32)
 
 
 def requests_of(trace: Trace) -> list[tuple[int, ...]]:
-    """The requests' lengths, sorted: what a permutation in time leaves alone."""
+    """The requests' lengths and priorities, sorted: what a permutation in time leaves alone."""
     cached = trace.isl * 0 if trace.cached_tokens is None else trace.cached_tokens
-    return sorted(zip(trace.isl.tolist(), trace.osl.tolist(), cached.tolist(), strict=True))
+    priority = trace.isl * 0 if trace.priority is None else trace.priority
+    columns = (trace.isl, trace.osl, cached, priority)
+    return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @given(traces(), st.floats(0, 100), st.floats(0.001, 100))

@@ -9,7 +9,7 @@ from sagescale.trace import Trace
 
 @st.composite
 def traces(draw, min_size: int = 1, max_size: int = 40, cached: bool | None = None) -> Trace:
-    """Traces with ties, idle gaps and, when drawn so, cached tokens."""
+    """Traces with ties, idle gaps and, when drawn so, cached tokens and priorities."""
     n = draw(st.integers(min_size, max_size))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     span_s = draw(st.sampled_from([0.0, 0.001, 1.0, 100.0, 86_400.0]))
@@ -17,15 +17,19 @@ def traces(draw, min_size: int = 1, max_size: int = 40, cached: bool | None = No
     isl = rng.integers(1, 5000, n)
     osl = rng.integers(1, 1000, n)
     with_cache = draw(st.booleans()) if cached is None else cached
-    return Trace.from_arrays(arrival_s, isl, osl, rng.integers(0, isl) if with_cache else None)
+    return Trace.from_arrays(
+        arrival_s,
+        isl,
+        osl,
+        rng.integers(0, isl) if with_cache else None,
+        priority=rng.integers(-2, 3, n) if draw(st.booleans()) else None,
+    )
 
 
 def same_columns(a: Trace, b: Trace) -> bool:
     """Tell whether two traces hold the same requests at the same times, to the last bit."""
-    columns = ("arrival_s", "isl", "osl")
-    cached = a.cached_tokens is b.cached_tokens is None or (
-        a.cached_tokens is not None
-        and b.cached_tokens is not None
-        and np.array_equal(a.cached_tokens, b.cached_tokens)
-    )
-    return cached and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in columns)
+    for name in ("arrival_s", "isl", "osl", "cached_tokens", "priority"):
+        one, other = getattr(a, name), getattr(b, name)
+        if (one is None) != (other is None) or not np.array_equal(one, other):
+            return False
+    return True

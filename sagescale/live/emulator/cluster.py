@@ -70,7 +70,7 @@ class EmulatedCluster:
         initial = _initial(trace, model, config, simulator)
         self._prompt = computed_tokens(trace, simulator)
         self.cluster = Cluster(
-            build_world(model, simulator, config.max_gpu_budget),
+            build_world(model, simulator, config),
             trace.arrival_s,
             trace.isl,
             self._prompt,
@@ -78,6 +78,7 @@ class EmulatedCluster:
             prefill=initial.prefill,
             decode=initial.decode,
             startup_s=lambda count: simulator.startup_delay_s.draw(rng, count),
+            priority=trace.priority,
         )
         count = len(trace)
         self._prefill_of = np.full(count, -1, np.int64)  # the prefill instance's id, once known

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from sagescale.errors import InputError
-from sagescale.trace.readers.fields import TOKENS, Field
+from sagescale.trace.readers.fields import PRIORITY, TOKENS, Field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,8 @@ class Rows:
     Attributes:
         ticks: int64[n] or float64[n], arrival in the file's own unit.
         ticks_per_s: how many of them make a second.
-        isl: int64[n] or float64[n], whole numbers that fit int32; ``osl`` and ``cached_tokens`` as well.
+        isl: int64[n] or float64[n], whole numbers that fit int32; ``osl``, ``cached_tokens`` and ``priority``
+            as well.
         zero_osl: what rows that generated nothing are in this format.
         warnings: what the user should know about columns left out.
     """
@@ -38,6 +39,7 @@ class Rows:
     isl: NDArray[Any]
     osl: NDArray[Any]
     cached_tokens: NDArray[Any] | None
+    priority: NDArray[Any] | None
     zero_osl: str
     warnings: tuple[str, ...]
 
@@ -78,6 +80,7 @@ class Layout:
         isl: column of prompt tokens.
         osl: column of generated tokens.
         cached: optional column of prefix-cache hits, where the format has one.
+        priority: optional column of priorities, where the format has one.
         also: further columns that must be there and hold what they should.
         zero_osl: what rows that generated nothing are in this format.
     """
@@ -87,6 +90,7 @@ class Layout:
     isl: str
     osl: str
     cached: str | None = None
+    priority: str | None = None
     also: tuple[Field, ...] = ()
     zero_osl: str = "requests that generated nothing"
 
@@ -96,10 +100,10 @@ class Layout:
         return (Field(self.arrival, self.clock), Field(self.isl, TOKENS), Field(self.osl, TOKENS), *self.also)
 
     def fields(self, head: Head) -> tuple[Field, ...]:
-        """Return the columns to read from a file with this head: the required, and cached where there."""
-        if self.cached is not None and self.cached in head.columns:
-            return (*self.required, Field(self.cached, TOKENS))
-        return self.required
+        """Return the columns to read from a file with this head: the required, and others that are there."""
+        optional = ((self.cached, TOKENS), (self.priority, PRIORITY))
+        there = (Field(name, kind) for name, kind in optional if name is not None and name in head.columns)
+        return (*self.required, *there)
 
     def found_in(self, head: Head) -> bool:
         """Tell whether the file has every required column."""
@@ -128,6 +132,7 @@ class Layout:
             isl=columns[self.isl],
             osl=columns[self.osl],
             cached_tokens=cached,
+            priority=None if self.priority is None else columns.get(self.priority),
             zero_osl=self.zero_osl,
             warnings=warnings,
         )

@@ -19,6 +19,7 @@ __all__ = [
     "MAX_TOKENS",
     "MS",
     "NS",
+    "PRIORITY",
     "SECONDS",
     "TOKENS",
     "WALL_CLOCK",
@@ -102,6 +103,13 @@ TOKENS = Kind(
     f"a whole number of tokens from 0 to {MAX_TOKENS}", ("int64", "float64"), high=MAX_TOKENS, whole=True
 )
 COUNT = Kind(f"a whole number from 0 to {MAX_TOKENS}", ("int64", "float64"), high=MAX_TOKENS, whole=True)
+PRIORITY = Kind(
+    f"a whole number from {-MAX_TOKENS} to {MAX_TOKENS}, the lowest the most urgent",
+    ("int64", "float64"),
+    low=-MAX_TOKENS,
+    high=MAX_TOKENS,
+    whole=True,
+)
 BATCH_OF_ONE = Kind("1 (one request a row)", ("int64",), low=1, high=1, whole=True)
 SECONDS = Clock("a finite number of seconds, 0 or more", ("float64",))
 MS = Clock("a finite number of milliseconds, 0 or more", ("float64",), ticks_per_s=1e3, unit="ms")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SAGESCALE"]
 
-_LAYOUT = Layout("arrival_s", SECONDS, "isl", "osl", cached="cached_tokens")
+_LAYOUT = Layout("arrival_s", SECONDS, "isl", "osl", cached="cached_tokens", priority="priority")
 
 
 def _other_columns(columns: Mapping[str, NDArray[Any]], head: Head) -> tuple[str, ...]:
