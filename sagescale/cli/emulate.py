@@ -32,6 +32,16 @@ def emulate(
         float,
         typer.Option(metavar="X", help="Seconds of the trace in a second of the clock.", min=0.01, max=1000),
     ] = 1.0,
+    tick_pause: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Stand still around each multiple of adjustment_interval_sec for this share of it, as a "
+            "simulation does while it decides; catch up in between.",
+            min=0,
+            max=0.9,
+        ),
+    ] = 0.0,
     namespace: Annotated[
         str, typer.Option(help="Value of the label `namespace` on every series.")
     ] = "sagellm",
@@ -59,6 +69,7 @@ def emulate(
     What a newcomer without GPUs tries first: point `sagescale plan`, or Prometheus, at it.
     """
     from sagescale.cli.logs import log_to_stderr
+    from sagescale.live.emulator.pace import Pace
     from sagescale.live.emulator.run import run_emulator
     from sagescale.live.secret import read_secret
     from sagescale.live.setup import load_live_setup
@@ -76,7 +87,7 @@ def emulate(
         setup,
         requests,
         (address, port),
-        speed=speed,
+        pace=Pace(speed, float(setup.config.adjustment_interval_sec), tick_pause),
         labels={
             "namespace": namespace,
             "model": model_name or setup.profile.model,

@@ -200,7 +200,8 @@ class ControlLoop:
             if states is not None and known
             else {"prefill": None, "decode": None}
         )
-        metrics, window_s = self.source.collect(self._interval_s, ready)
+        late_s = max(0.0, self.clock.monotonic_s() - self._anchor_s - number * self._wall_interval_s)
+        metrics, window_s = self.source.collect(self._interval_s, ready, late_s)
         problems.extend(Note(item.code, item.text) for item in metrics.problems)
         if states is None:
             states = self._assume(metrics)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["PlanOptions", "run_check", "run_plan"]
 
 _SECONDS_A_DAY = 86400.0
-_STANDBY_S = 1.0
+_STANDBY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ def _plan(
     dry: bool,
 ) -> None:
     live = setup.live
+    source = make_source(live, setup.simulator.first_token)  # now: who stands by is to take over at once
     if not dry and not _take(lock, clock, standby=options.standby):
         return
     with lock:
@@ -104,7 +105,6 @@ def _plan(
             path = ":memory:" if options.once else Path(f"{live.journal}.dry-run")
         target = "a dry run" if dry else actuator.target
         journal = Journal(path, target, live.journal_retention_days * _SECONDS_A_DAY)
-        source = make_source(live, setup.simulator.first_token)
         heading = f"{source.describe()} -> {actuator.target}" + (" (dry run)" if dry else "")
         watchers, screen = _watchers(setup, options, journal, heading, dry=dry)
         loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers)

@@ -122,7 +122,7 @@ class World:
             str(self.speed),
         ]
         process = self.spawn("emulator", [*words, "--wait", *options, *keys(settings)])
-        wait_for(lambda: get_json(f"{self.emulator_url}/state"), f"the emulator answers: {process.log}", 120)
+        wait_for(lambda: get_json(f"{self.emulator_url}/state"), "the emulator answers", 240)
         return process
 
     def start_prometheus(self, scrape_s: float, *, discovery: bool = False) -> Process:

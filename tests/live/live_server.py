@@ -58,6 +58,18 @@ class Server:
         self.server.server_close()
 
 
+def prometheus(answer, now_s=1_000_000.0):
+    """What a Prometheus server answers: its time when asked for it, else ``answer``."""
+    time = {"status": "success", "data": {"resultType": "scalar", "result": [now_s, str(now_s)]}}
+
+    def respond(request):
+        if parse_qs(request["body"].decode())["query"] == ["time()"]:
+            return 200, time, {}
+        return answer(request) if callable(answer) else answer
+
+    return respond
+
+
 @contextlib.contextmanager
 def serving():
     server = Server()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sagescale.live.emulator.cluster import EmulatedCluster
 from sagescale.live.emulator.engine_metrics import render
+from sagescale.live.emulator.pace import Pace
 from sagescale.live.emulator.server import Emulator
 from sagescale.live.secret import Secret
 from sagescale.live.setup import load_live_setup
 from sagescale.planner import Sizes
+from sagescale.sim import kernel
 from sagescale.sim.simulate import simulate
 from sagescale.trace import TransformSpec, apply_transforms, read_trace
 
@@ -131,7 +136,7 @@ def served(trace):
 
     def serve(**keys):
         _, emulated = cluster(trace, "startup_delay_s=0")
-        emulator = Emulator(emulated, ("127.0.0.1", 0), speed=50.0, labels=LABELS, **keys)
+        emulator = Emulator(emulated, ("127.0.0.1", 0), pace=Pace(50.0), labels=LABELS, **keys)
         thread = threading.Thread(target=emulator.run, daemon=True)
         thread.start()
         running.append((emulator, thread))
@@ -189,3 +194,36 @@ def test_pages_discovery_and_faults(served):
     first = ask("GET", "/metrics")[1]
     assert ask("GET", "/metrics")[1] == first
     assert ask("POST", "/fault", '{"kind": "frozn"}')[0] == 400
+
+
+@given(
+    clock=st.lists(st.floats(0, 1e5), min_size=2, max_size=20),
+    speed=st.floats(0.01, 1000),
+    pause=st.floats(0, 0.9),
+)
+def test_the_traces_time_never_runs_backwards_and_keeps_the_speed(clock, speed, pause):
+    pace = Pace(speed, 60.0, pause)
+    times = [pace.trace_s(at) for at in sorted(clock)]
+    assert all(later >= earlier for earlier, later in itertools.pairwise(times))
+    for at in clock:
+        assert pace.trace_s(at) == pytest.approx(at * speed, abs=60.0 * pause / 2 + 1e-6, rel=1e-9)
+
+
+def test_the_trace_stands_still_around_a_tick():
+    pace = Pace(12.0, 60.0, 0.4)
+    assert [pace.trace_s(5.0 + off) for off in (-0.99, 0.0, 0.99)] == [60.0] * 3
+    assert pace.trace_s(7.5) == pytest.approx(90.0)
+
+
+def test_nothing_is_left_to_compile_when_it_begins(trace):
+    _, emulated = cluster(trace)
+    emulated.compile()
+    compiled = {name: len(f.signatures) for name, f in vars(kernel).items() if hasattr(f, "signatures")}
+    emulated.advance(60.0)
+    emulated.scale(Sizes(4, 4))
+    emulated.advance(300.0)
+    assert emulated.engines()
+    assert emulated.finished
+    assert compiled == {
+        name: len(f.signatures) for name, f in vars(kernel).items() if hasattr(f, "signatures")
+    }

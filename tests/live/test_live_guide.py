@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from live_server import serving
+from live_server import prometheus, serving
 from live_world import LiveWorld
 from sagescale.cli.app import app
 from sagescale.errors import InputError
@@ -48,7 +48,7 @@ def once(tmp_path, text, *words):
 def test_prometheus_as_in_the_guide(tmp_path):
     text = 'prometheus_url: "http://localhost:9090"\nnamespace: "sagellm"\nmodel_name: "llama-2-7b"\n'
     with serving() as server:
-        server.answers["/api/v1/query"] = EMPTY_VECTOR
+        server.answers["/api/v1/query"] = prometheus(EMPTY_VECTOR)
         server.answers["/api/v1/query_range"] = EMPTY_MATRIX
         result = once(tmp_path, text, "--set", f"prometheus_url={server.url}")
         query = server.form()["query"]
@@ -169,7 +169,7 @@ def test_the_manifests_are_yaml_and_the_shipped_configuration_is_valid(tmp_path)
 
 def test_the_check_names_what_is_missing_and_what_to_do():
     with serving() as server:
-        server.answers["/api/v1/query"] = EMPTY_VECTOR
+        server.answers["/api/v1/query"] = prometheus(EMPTY_VECTOR)
         source = make_source(LiveConfig(prometheus_url=server.url), "prefill")
         from sagescale.live.actuators.nobody import Nobody
 

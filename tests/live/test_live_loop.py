@@ -46,7 +46,7 @@ def test_late_ticks_are_left_out_and_never_pile_up():
     plain = world.load.collect
     slow_reads = []
 
-    def slow(window_s, ready):
+    def slow(window_s, ready, late_s):
         if world.load.reads == 2:
             world.clock.now += 250.0
             slow_reads.append(world.clock.now)
@@ -119,7 +119,7 @@ def test_scale_down_waits_while_metrics_are_in_doubt():
     size = world.pools.sizes
     plain = world.load.collect
 
-    def doubtful(window_s, ready):
+    def doubtful(window_s, ready, late_s):
         from sagescale.live.metrics.window import Problem
 
         metrics, window_s = plain(window_s, ready)
@@ -319,7 +319,7 @@ def test_where_nobody_knows_the_pools_a_known_load_still_sets_them_and_an_unknow
     world.pools.knows = False
     plain = world.load.collect
 
-    def frontend(window_s, ready):
+    def frontend(window_s, ready, late_s):
         metrics, window_s = plain(window_s, ready)
         return type(metrics)(metrics.values, metrics.problems, {"frontend": 1}), window_s
 

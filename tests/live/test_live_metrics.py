@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live_server import serving
+from live_server import prometheus, serving
 from prometheus_client.parser import text_string_to_metric_families
 from sagescale.live.config import LiveConfig, MetricQueries
 from sagescale.live.http import HttpError
@@ -275,7 +275,7 @@ def vector(*samples):
 
 def test_one_query_a_pool_becomes_series_and_nan_is_unknown():
     with serving() as server:
-        server.answers["/api/v1/query"] = (
+        found = (
             200,
             vector(
                 ({"instance": "a", "sagescale_series": "increase vllm:request_success_total"}, "12"),
@@ -286,16 +286,18 @@ def test_one_query_a_pool_becomes_series_and_nan_is_unknown():
             ),
             {},
         )
+        server.answers["/api/v1/query"] = prometheus(found, now_s=500.0)
         reader = PrometheusReader(LiveConfig(prometheus_url=server.url))
-        raw = reader.read(VLLM, 60.0)
+        raw = reader.read(VLLM, 60.0, late_s=2.0)
         reader.close()
         found = raw.groups["prefill"]
         assert found.increases["vllm:request_success_total"] == {"a": 12.0}
         assert found.invalid == {"vllm:request_success_total"}
         assert found.resets == {"a"}
         assert found.buckets["vllm:time_to_first_token_seconds_bucket"] == {math.inf: 9.0}
-        assert len(server.asked) == 2
-        assert "time" not in server.form(), "windows end at the server's own present"
+        assert [server.form(index)["query"] == "time()" for index in range(3)] == [True, False, False]
+        first, second = (float(server.form(index)["time"]) for index in (1, 2))
+        assert first == second == pytest.approx(500.0 - 2.0, abs=1.0), "by the server's own clock"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +313,7 @@ def test_one_query_a_pool_becomes_series_and_nan_is_unknown():
 )
 def test_whatever_prometheus_answers_a_failure_is_a_problem_not_a_crash(answer):
     with serving() as server:
-        server.answers["/api/v1/query"] = answer
+        server.answers["/api/v1/query"] = prometheus(answer)
         source = make_source(LiveConfig(prometheus_url=server.url), "prefill")
         metrics, _ = source.collect(60.0, {})
         source.close()
@@ -325,7 +327,7 @@ def test_an_own_query_replaces_the_presets_and_must_give_one_number():
         def answer(request):
             return (200, vector(({}, "5"), ({"a": "b"}, "6")) if b"mine" in request["body"] else vector(), {})
 
-        server.answers["/api/v1/query"] = answer
+        server.answers["/api/v1/query"] = prometheus(answer)
         live = LiveConfig(prometheus_url=server.url, metric_queries={"requests": "mine"})
         source = make_source(live, "prefill")
         metrics, _ = source.collect(60.0, {})

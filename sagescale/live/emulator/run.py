@@ -13,6 +13,7 @@ from sagescale.live.emulator.server import Emulator
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sagescale.live.emulator.pace import Pace
     from sagescale.live.secret import Secret
     from sagescale.live.setup import LiveSetup
     from sagescale.trace import Trace
@@ -25,7 +26,7 @@ def run_emulator(
     trace: Trace,
     address: tuple[str, int],
     *,
-    speed: float,
+    pace: Pace,
     labels: Mapping[str, str],
     secret: Secret | None,
     wait: bool,
@@ -38,11 +39,11 @@ def run_emulator(
     """
     # A page lives a little longer than its instance, in the trace's time as a pod's grace is.
     cluster = EmulatedCluster(trace, setup.profile, setup.config, setup.simulator, linger_s=30.0)
-    cluster.advance(0.0)  # compiles the kernel before anybody waits for it
-    emulator = Emulator(cluster, address, speed=speed, labels=labels, secret=secret, wait=wait)
+    cluster.compile()
+    emulator = Emulator(cluster, address, pace=pace, labels=labels, secret=secret, wait=wait)
     url = f"http://{address[0]}:{emulator.port}"
     print(
-        f"emulating {len(trace)} requests over {trace.duration_s:.0f} s at {speed:g}x "
+        f"emulating {len(trace)} requests over {trace.duration_s:.0f} s at {pace.speed:g}x "
         f"on {setup.profile.name}\n"
         f"metrics {url}/metrics   discovery {url}/sd   state {url}/state   commands POST {url}/scale",
         flush=True,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sagescale.live.emulator.cluster import EmulatedCluster, Outcome
+    from sagescale.live.emulator.pace import Pace
     from sagescale.live.secret import Secret
 
 __all__ = ["Emulator"]
@@ -46,7 +47,7 @@ class Emulator:
     Args:
         cluster: The cluster, at its beginning.
         address: Where to listen; port 0 takes any free one.
-        speed: Seconds of the trace in a second of the clock.
+        pace: How the trace's time follows the clock.
         labels: Labels of every engine's series, e.g. ``model_name``.
         secret: Scale commands must be signed with it.
         wait: Begin only when told to.
@@ -60,13 +61,13 @@ class Emulator:
         cluster: EmulatedCluster,
         address: tuple[str, int],
         *,
-        speed: float,
+        pace: Pace,
         labels: Mapping[str, str],
         secret: Secret | None = None,
         wait: bool = False,
     ) -> None:
         self._cluster = cluster
-        self._speed = speed
+        self._pace = pace
         self._labels = labels
         self._secret = secret
         self._lock = threading.Lock()
@@ -81,7 +82,7 @@ class Emulator:
             owner = emulator
 
         try:
-            self._server = ThreadingHTTPServer(address, Handler)
+            self._server = _Server(address, Handler)
         except OSError as error:
             raise InputError(f"{address[0]}:{address[1]}: cannot be listened on: {error.strerror}") from None
         self._server.daemon_threads = True
@@ -178,7 +179,7 @@ class Emulator:
         return {
             **pools,
             "time_s": outcome.time_s,
-            "speed": self._speed,
+            "speed": self._pace.speed,
             "requests": {"arrived": outcome.arrived, "completed": outcome.completed},
             "attainment": outcome.attainment,
             "gpu_hours": {
@@ -255,7 +256,7 @@ class Emulator:
 
     def _catch_up(self) -> None:
         if self._began_s is not None:
-            self._cluster.advance((time.time() - self._began_s) * self._speed)
+            self._cluster.advance(self._pace.trace_s(time.time() - self._began_s))
 
 
 def _restarted(page: str, since: str) -> str:
@@ -274,6 +275,13 @@ def _restarted(page: str, since: str) -> str:
         else:
             lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        # Whoever asked has gone, or sent nonsense: no reason for a traceback among the emulator's own words.
+        del request
+        logger.debug("%s: the connection ended early", client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -62,10 +62,10 @@ class Observer:
             values = self._frontend(raw.groups["frontend"], problems)
         else:
             values = self._pools(raw.groups["prefill"], raw.groups["decode"], ready, problems)
-        for name, value in raw.own.items():
-            values[name] = value
         for name, group in raw.groups.items():
             if not group.instances:
+                if name != "decode":
+                    values["requests"] = None  # what was seen earlier in the window is not the whole of it
                 problems.append(
                     Problem(
                         "no_series", f"no {name} instance reports {self.preset.running[0]}: see plan --check"
@@ -77,6 +77,7 @@ class Observer:
                 )
                 for name in sorted(group.invalid)
             )
+        values |= raw.own
         reporting = {name: len(group.instances) for name, group in raw.groups.items()}
         return Metrics(values, tuple(problems), reporting)
 

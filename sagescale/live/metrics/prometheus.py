@@ -40,7 +40,8 @@ class PastWindow(NamedTuple):
 class PrometheusReader:
     """A ``WindowReader`` over one Prometheus server (or anything that speaks its API).
 
-    Windows end at the server's own present, so that a step of this machine's clock moves nothing.
+    Windows end by the server's own clock, so that a step of this machine's clock moves nothing, and where
+    they should, however late the question comes: all queries of a window are of one instant.
 
     Raises:
         InputError: a secret or certificate cannot be read.
@@ -63,18 +64,21 @@ class PrometheusReader:
         """Close connections."""
         self._http.close()
 
-    def read(self, preset: Preset, window_s: float) -> RawWindow:
-        """Read one window that ends now; one query a pool, so that all its series are of one instant."""
-        deadline = time.monotonic() + self._live.metrics_timeout_s
+    def read(self, preset: Preset, window_s: float, late_s: float = 0.0) -> RawWindow:
+        """Read one window, which ended ``late_s`` ago; one query a pool."""
+        began_s = time.monotonic()
+        deadline = began_s + self._live.metrics_timeout_s
+        # The server read its clock while it was being asked.
+        end_s = self.now_s(deadline) - late_s - (time.monotonic() - began_s) / 2
         wall_window_s = window_s / self._live.time_scale
         groups = {}
         for group, matchers in group_matchers(self._live, preset).items():
             query = window_query(preset, matchers, self._live.instance_label, wall_window_s)
-            groups[group] = _series(self.query(query, deadline), self._live.instance_label)
+            groups[group] = _series(self.query(query, deadline, end_s), self._live.instance_label)
         own: dict[str, float | None] = {}
         problems: list[Problem] = []
         for name, text in self._live.metric_queries.queries:
-            samples = self.query(expand(text, self._live, preset, wall_window_s), deadline)
+            samples = self.query(expand(text, self._live, preset, wall_window_s), deadline, end_s)
             if len(samples) > 1:
                 problems.append(
                     Problem(
@@ -85,14 +89,15 @@ class PrometheusReader:
             own[name] = value if math.isfinite(value) else None
         return RawWindow(window_s, groups, own, tuple(problems))
 
-    def query(self, query: str, deadline: float | None = None) -> list[Sample]:
-        """Evaluate an instant query at the server's present.
+    def query(self, query: str, deadline: float | None = None, at_s: float | None = None) -> list[Sample]:
+        """Evaluate an instant query at a time of the server's, by default its present.
 
         Raises:
             HttpError: no usable answer in time.
         """
         timeout_s = self._live.metrics_timeout_s if deadline is None else deadline - time.monotonic()
-        result, kind = self._ask("query", {"query": query}, timeout_s)
+        form = {"query": query} if at_s is None else {"query": query, "time": f"{at_s:.3f}"}
+        result, kind = self._ask("query", form, timeout_s)
         if kind == "scalar" and isinstance(result, list) and len(result) == 2:
             return [Sample({}, _number(result[1]))]
         if kind != "vector" or not isinstance(result, list):
@@ -102,13 +107,13 @@ class PrometheusReader:
         except (KeyError, TypeError, IndexError):
             raise HttpError(f"{self._url}: the answer is not a Prometheus query result") from None
 
-    def now_s(self) -> float:
+    def now_s(self, deadline: float | None = None) -> float:
         """Return the server's time.
 
         Raises:
             HttpError: it does not say.
         """
-        answer = self.query("time()")
+        answer = self.query("time()", deadline)
         if not answer or not math.isfinite(answer[0].value):
             raise HttpError(f"{self._url}: does not say what time it is")
         return answer[0].value

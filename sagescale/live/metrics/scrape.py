@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
 
-__all__ = ["ScrapeReader", "ScrapeTarget", "parse_page"]
+__all__ = ["ScrapeReader", "ScrapeTarget", "difference", "parse_page"]
 
 _THREADS = 16
 _MAX_TARGETS = 4096
@@ -151,17 +151,18 @@ class ScrapeReader:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
-    def read(self, preset: Preset, window_s: float) -> RawWindow:
+    def read(self, preset: Preset, window_s: float, late_s: float = 0.0) -> RawWindow:
         """Read every instance and return what changed since the last look.
 
         Raises:
             HttpError: no instance at all could be read.
         """
+        del late_s  # instances say nothing of the past; the window is as long as it is
         before, before_s = self._before, self._before_s
         problems: list[Problem] = []
         now = self._look(preset, problems)
         groups = {
-            group: _difference(None if before is None else before.get(group), page, preset)
+            group: difference(None if before is None else before.get(group), page, preset)
             for group, page in now.items()
         }
         elapsed_s = (self._before_s - before_s) * self._live.time_scale if before is not None else window_s
@@ -257,7 +258,7 @@ def _instance(url: str) -> str:
     return parts.netloc if parts.path in {"", "/", "/metrics"} else f"{parts.netloc}{parts.path}"
 
 
-def _difference(before: _Page | None, now: _Page, preset: Preset) -> SeriesWindow:
+def difference(before: _Page | None, now: _Page, preset: Preset) -> SeriesWindow:
     """Increases since the last look; what fell has restarted from zero."""
     found = SeriesWindow(invalid=set(now.invalid))
     gauges = frozenset(preset.gauges())

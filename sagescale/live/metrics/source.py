@@ -32,8 +32,10 @@ class Source(Protocol):
     def prime(self) -> None:
         """Get ready for the first window, which begins now."""
 
-    def collect(self, window_s: float, ready: Mapping[str, int | None]) -> tuple[Metrics, float]:
-        """Return what was measured in the window that ends now, and the window's true length in seconds.
+    def collect(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
+        """Return what was measured in the window that ended ``late_s`` ago, and its true length in seconds.
 
         It never raises for a source that fails: everything is then unknown, and a problem says why.
         """
@@ -60,10 +62,12 @@ class MetricSource:
         """Look once where the reader keeps no history."""
         self.reader.prime()
 
-    def collect(self, window_s: float, ready: Mapping[str, int | None]) -> tuple[Metrics, float]:
+    def collect(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
         """Read one window."""
         try:
-            raw = self.reader.read(self.observer.preset, window_s)
+            raw = self.reader.read(self.observer.preset, window_s, late_s)
             return self.observer.observe(raw, ready), raw.window_s
         except SagescaleError as error:
             return _failed(str(error)), window_s
@@ -103,9 +107,11 @@ class NoSource:
     def prime(self) -> None:
         """Do nothing."""
 
-    def collect(self, window_s: float, ready: Mapping[str, int | None]) -> tuple[Metrics, float]:
+    def collect(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
         """Know nothing."""
-        del ready
+        del ready, late_s
         return Metrics({}, (Problem("no_source", self.describe()),), {}), window_s
 
     def history(self, window_s: float, windows: int) -> list[PastWindow]:

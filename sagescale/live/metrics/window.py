@@ -82,8 +82,8 @@ class WindowReader(Protocol):
     def prime(self) -> None:
         """Look once, so that the first window has a beginning; failures are left to ``read``."""
 
-    def read(self, preset: Preset, window_s: float) -> RawWindow:
-        """Read the window that ends now.
+    def read(self, preset: Preset, window_s: float, late_s: float = 0.0) -> RawWindow:
+        """Read the window that ended ``late_s`` of the clock's seconds ago, or ends now where that is past.
 
         Raises:
             SagescaleError: nothing could be read; the message says why.
