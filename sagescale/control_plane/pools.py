@@ -175,15 +175,27 @@ class InstancePools:
             except Exception as error:  # noqa: BLE001  # anybody's code
                 logger.warning("remove_instance (%s) failed: %s: %s", name, type(error).__name__, error)
                 await asyncio.sleep(self._retry_s)
-        with self._registry.lock:
-            other = self._registry.find(gone) if isinstance(gone, ExecutionInstance) else None
-            if other is not None and other is not entry:
-                # The platform chose another one of the pool: this one stays.
-                entry.draining = False
-                entry = other
-            if self._registry.find(entry.instance) is not None:
-                self._registry.remove(entry.instance.instance_id)
+        entry = self._went(entry, gone)
         logger.info("removed instance %s", entry.instance.instance_id)
+
+    def _went(self, meant: Entry, returned: object) -> Entry:
+        """Forget the instance that has gone; where it was to stay, one that was to go stays instead."""
+        with self._registry.lock:
+            gone = meant
+            if isinstance(returned, ExecutionInstance):
+                gone = self._registry.find(returned) or meant
+            if not gone.draining:
+                draining = [
+                    entry
+                    for entry in self._registry.entries(gone.instance.instance_type.pool)
+                    if entry.draining
+                ]
+                spared = meant if meant in draining else next(iter(draining), None)
+                if spared is not None:
+                    spared.draining = False
+            if self._registry.find(gone.instance) is not None:
+                self._registry.remove(gone.instance.instance_id)
+            return gone
 
 
 def _made(returned: object, kind: ExecutionInstanceType) -> ExecutionInstance:

@@ -228,6 +228,27 @@ def test_without_callbacks_it_decides_and_changes_nothing(caplog):
     assert "decisions are made but not acted on" in caplog.text
 
 
+def test_a_dry_run_calls_nobody_back():
+    async def never(_):
+        raise AssertionError("called back")
+
+    async def story():
+        manager = managed(
+            autoscaler_config=AutoscalerConfig(min_decode_instances=3, no_operation=True),
+            create_instance=never,
+            remove_instance=never,
+        )
+        manager.register_instance(ExecutionInstance("p", instance_type=PREFILLING, port=1))
+        await manager.start()
+        await until(manager, lambda made: decided(made) and made.last_decision.targets.decode == 3)
+        await manager.stop()
+        return manager
+
+    manager = asyncio.run(story())
+    assert manager.last_decision.no_operation
+    assert len(manager.get_instances()) == 1
+
+
 def test_it_ends_with_the_event_loop():
     async def story():
         manager = managed()

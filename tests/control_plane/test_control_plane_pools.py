@@ -199,6 +199,30 @@ def test_a_platform_may_choose_another_one_to_remove():
     asyncio.run(story())
 
 
+def test_a_platform_that_swaps_two_removals_never_seems_to_have_more():
+    """Of three, two are to go: each call removes another than it was asked to, the last one to stay."""
+    seen = []
+
+    class Swapper(Platform):
+        async def remove(self, instance):
+            await asyncio.sleep(0.01 if instance.instance_id == "decoding-2" else 0.02)
+            seen.append(world.decode())
+            gone = {"decoding-2": "decoding-1", "decoding-1": "decoding-0"}[instance.instance_id]
+            return next(e.instance for e in world.registry.entries() if e.instance.instance_id == gone)
+
+    async def story():
+        nonlocal world
+        world = World(decode=3, platform=Swapper())
+        await world.order(1, 1)
+        await world.pools.settle()
+        assert seen == [(1, 0, 2), (1, 0, 1)]
+        assert world.decode() == (1, 0, 0)
+        assert world.names() == ["decoding-2"]
+
+    world: World
+    asyncio.run(story())
+
+
 def test_what_is_returned_must_be_an_instance_of_the_type(caplog):
     class Confused(Platform):
         async def create(self, kind):

@@ -135,6 +135,16 @@ class EmulatedCluster:
         )
         return prefill, decode
 
+    def serving(self) -> dict[str, str]:
+        """Return the engines that serve, by name: ``ready`` or ``draining``."""
+        words = {READY: "ready", DRAINING: "draining"}
+        return {
+            f"{role}-{identity}": words[status]
+            for role, pool in (("prefill", self.cluster.state.prefill), ("decode", self.cluster.state.decode))
+            for identity, status in zip(pool["id"].tolist(), pool["status"].tolist(), strict=True)
+            if status in words
+        }
+
     def engines(self) -> list[EngineMetrics]:
         """Return the engines that have a page now, all their numbers current."""
         self._count()

@@ -149,6 +149,7 @@ class Emulator:
         with self._lock:
             self._catch_up()
             engines = self._cluster.engines()
+            serving = self._cluster.serving()
         return [
             {
                 "targets": [host],
@@ -156,6 +157,7 @@ class Emulator:
                     "__metrics_path__": f"/instances/{engine.name}/metrics",
                     "job": engine.role,
                     "instance": engine.name,
+                    "__meta_sagescale_state": serving.get(engine.name, "stopped"),
                 },
             }
             for engine in engines
