@@ -14,7 +14,7 @@ from sagescale.control_plane.metrics import MetricsCollector
 from sagescale.control_plane.pools import InstancePools
 from sagescale.control_plane.registry import Registry
 from sagescale.control_plane.replicas import model_for
-from sagescale.control_plane.router import Router, RouterConfig, RoutingStrategy, SchedulingPolicy
+from sagescale.control_plane.router import Router, RouterConfig
 from sagescale.control_plane.separation import PDSeparationConfig
 from sagescale.errors import InputError, SagescaleError, did_you_mean
 from sagescale.live.actuators.callback import CallbackActuator
@@ -25,6 +25,7 @@ from sagescale.planner import AutoscalerConfig, Corrections
 from sagescale.planner.settings import declared
 from sagescale.planner.status import autoscaler_status
 from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

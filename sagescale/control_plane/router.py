@@ -1,6 +1,6 @@
 """Who is served next, and where: scheduling policies and routing over the registered instances.
 
-The same rules as in the simulator's router, with the queue held here instead of in the engines.
+The simulator's rules (docs/simulator.md), for one queue a pool held here instead of one an instance.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
     from sagescale.control_plane.instance import ExecutionInstance
     from sagescale.control_plane.registry import Entry, Registry
+    from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy
 
-__all__ = ["Request", "Router", "RouterConfig", "RoutingStrategy", "SchedulingPolicy"]
-
-SchedulingPolicy = Literal["fifo", "priority", "slo_aware", "adaptive"]
-RoutingStrategy = Literal["load_balanced", "round_robin"]
+__all__ = ["Request", "Router", "RouterConfig"]
 
 _LOOK_S = 0.5
 """An instance may become healthy without anybody telling; those who wait look this often."""
@@ -66,7 +64,7 @@ class RouterConfig:
         first_token: Which pool streams it; the deadline of the first token is that pool's.
         target_ttft_ms: See ``AutoscalerConfig``.
         target_itl_ms: See ``AutoscalerConfig``.
-        batch_tokens: Prompt tokens that may wait before ``adaptive`` begins to look at deadlines.
+        batch_tokens: Prompt tokens that may wait, an instance, before ``adaptive`` looks at deadlines.
         ttft_ms: Expected prefill time of a prompt of so many tokens.
     """
 
@@ -173,29 +171,41 @@ class Router:
         return min(free, key=lambda entry: (entry.outstanding, entry.number), default=None)
 
     def _next(self, waiting: list[_Waiting], kind: ExecutionInstanceType) -> _Waiting:
+        """Return who is first in the policy's order; ties go to who joined first."""
         policy = self._config.scheduling_policy
-        if policy == "adaptive":
-            backlog = sum(item.request.isl for item in waiting)
-            in_prefill = kind is not ExecutionInstanceType.DECODING
-            policy = "slo_aware" if in_prefill and backlog > self._config.batch_tokens else "priority"
-        if policy == "slo_aware":
-            now_s = time.monotonic()
-            return min(waiting, key=lambda item: (self._slack_rank(item, kind, now_s), item.joined))
-        if policy == "priority":
-            return min(waiting, key=lambda item: (item.request.priority, item.joined))
-        return min(waiting, key=lambda item: item.joined)
+        now_s = time.monotonic()
+        much = policy == "adaptive" and self._much_waits(waiting, kind)
 
-    def _slack_rank(self, item: _Waiting, kind: ExecutionInstanceType, now_s: float) -> float:
-        """By the latest start in time for the next token; who can only be late with the first goes last."""
+        def rank(item: _Waiting) -> tuple[float, ...]:
+            if policy == "fifo":
+                return (item.joined,)
+            if policy == "slo_aware":
+                return (self._start_by_s(item, kind, now_s), item.joined)
+            if much:
+                start_by_s = self._start_by_s(item, kind, now_s)
+                late = math.isinf(start_by_s)
+                return (late, item.request.priority, 0.0 if late else start_by_s, item.joined)
+            return (item.request.priority, item.joined)
+
+        return min(waiting, key=rank)
+
+    def _much_waits(self, waiting: list[_Waiting], kind: ExecutionInstanceType) -> bool:
+        """Whether more than a batch an instance waits for prefill."""
+        if kind is ExecutionInstanceType.DECODING:
+            return False
+        ready = sum(entry.ready for entry in self._registry.entries() if entry.instance.instance_type is kind)
+        return sum(item.request.isl for item in waiting) > self._config.batch_tokens * max(1, ready)
+
+    def _start_by_s(self, item: _Waiting, kind: ExecutionInstanceType, now_s: float) -> float:
+        """The latest start in time for the next token; infinite for who can only be late with the first."""
         config, request = self._config, item.request
         first_due_s = request.arrival_s + config.target_ttft_ms / 1000.0
-        if kind is ExecutionInstanceType.DECODING:
-            if config.first_token == "prefill":
-                return item.joined_s + config.target_itl_ms / 1000.0
-            start_s = first_due_s
-        else:
-            start_s = first_due_s - config.ttft_ms(request.isl) / 1000.0
-        return math.inf if start_s < now_s else start_s
+        if kind is not ExecutionInstanceType.DECODING:
+            start_by_s = first_due_s - config.ttft_ms(request.isl) / 1000.0
+            return math.inf if start_by_s < now_s else start_by_s
+        if config.first_token == "prefill":
+            return item.joined_s + config.target_itl_ms / 1000.0
+        return math.inf if first_due_s < item.joined_s else first_due_s
 
 
 def _tokens(request: Request, kind: ExecutionInstanceType) -> int:

@@ -63,9 +63,27 @@ def test_policies_order_those_that_wait(policy, served):
     assert asyncio.run(order_served(made, requests)) == served
 
 
-def test_adaptive_looks_at_deadlines_when_more_than_a_batch_waits():
+def test_adaptive_looks_at_deadlines_within_a_priority_when_more_than_a_batch_waits():
     made, _ = router("adaptive", batch_tokens=1000)
-    requests = {"a": ago(0.0, isl=600, priority=1), "b": ago(50.0, isl=600, priority=9)}
+    requests = {
+        "a": ago(50.0, isl=600, priority=2),
+        "b": ago(0.0, isl=600, priority=1),
+        "c": ago(40.0, isl=600, priority=1),
+        "d": ago(200.0, isl=600, priority=0),  # can only be late
+    }
+    assert asyncio.run(order_served(made, requests)) == "cbad"
+
+
+def test_a_batch_is_counted_for_every_instance():
+    made, registry = router("adaptive", instances=2, batch_tokens=1000)
+    requests = {"a": ago(0.0, isl=600, priority=1), "b": ago(40.0, isl=600, priority=1)}
+
+    async def story():
+        async with made.instance_for(Request(isl=1), PREFILLING):
+            return await order_served(made, requests)
+
+    assert asyncio.run(story()) == "ab"
+    registry.entries()[1].draining = True
     assert asyncio.run(order_served(made, requests)) == "ba"
 
 

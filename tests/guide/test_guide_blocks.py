@@ -20,7 +20,7 @@ from sagescale.planner.policy.classic import ClassicPolicy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "live"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "planner"))
-from live_server import serving
+from live_server import prometheus, serving
 from planner_world import BUSY, make_planner, seen
 
 PRELUDES = {
@@ -155,7 +155,7 @@ def test_prometheus_is_read_as_the_guide_says(guide):
     source.close()
     empty = {"status": "success", "data": {"resultType": "vector", "result": []}}
     with serving() as server:  # in place of a Prometheus at the guide's address
-        server.answers["/api/v1/query"] = (200, empty, {})
+        server.answers["/api/v1/query"] = prometheus((200, empty, {}))
         found = MetricsCollector(**{**collector.settings, "prometheus_url": server.url}).collect(60.0)
         query = server.form()["query"]
     assert 'namespace="sagellm"' in query
