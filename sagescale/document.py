@@ -36,6 +36,10 @@ __all__ = [
     "Timeline",
     "TimingInfo",
     "TraceInfo",
+    "TuneDocument",
+    "TunePoint",
+    "TuneRow",
+    "TuneScore",
     "WithoutFaults",
 ]
 
@@ -420,3 +424,55 @@ class BacktestDocument(TypedDict):
     character: SeriesCharacter
     actual: dict[str, list[float | None]]
     forecasts: dict[str, dict[str, list[float | None]]]
+
+
+class TuneScore(TypedDict):
+    """A configuration on a part of a trace: means over the replicates, and the worst five minutes of any."""
+
+    attainment: float
+    gpu_hours: float
+    worst_5_min_attainment: float
+
+
+class TuneRow(TypedDict):
+    """A configuration by the keys that were tuned; ``later`` is None where it was not judged."""
+
+    name: str
+    config: dict[str, object]
+    earlier: TuneScore
+    later: TuneScore | None
+
+
+class TunePoint(TypedDict):
+    """The cheapest configuration tried that reaches ``attainment`` on the earlier part, if any does."""
+
+    attainment: float
+    reached: TuneRow | None
+
+
+class TuneDocument(TypedDict):
+    """What ``sagescale tune`` found.
+
+    ``validation`` says what ``later`` is. ``holds`` is whether the chosen configuration reaches the
+    attainment asked there; None where it was not judged. ``tried`` has (name, attainment, GPU-hours) of
+    everything tried on all replicates.
+    """
+
+    schema_version: int
+    sagescale: str
+    trace: TraceInfo
+    validation: str
+    profile: str
+    attainment_asked: float
+    replicates: int
+    simulations: int
+    chosen: TuneRow | None
+    configured: TuneRow | None
+    others: list[TuneRow]
+    holds: bool | None
+    verdict: str
+    curve: list[TunePoint]
+    tried: list[tuple[str, float, float]]
+    warnings: list[str]
+    interrupted: bool
+    timing: ComparisonTiming

@@ -20,6 +20,7 @@ from sagescale.cli.plan import plan
 from sagescale.cli.profile import profile_app
 from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
+from sagescale.cli.tune import tune
 from sagescale.errors import SagescaleError
 
 __all__ = ["app", "main"]
@@ -40,6 +41,7 @@ app.command(
     epilog=epilog("compare-predictors"),
     short_help="Rank predictors, policies and settings.",
 )(compare_predictors)
+app.command(epilog=epilog("tune"), short_help="Find the cheapest configuration that holds.")(tune)
 app.command(epilog=epilog("forecast"), short_help="Back-test predictors on a trace.")(forecast)
 app.command(epilog=epilog("plan"), short_help="Scale real pools, or say how (--dry-run).")(plan)
 app.command(epilog=epilog("explain"), short_help="Why pools were, or were not, scaled.")(explain)

@@ -29,6 +29,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
         ("On a Dask cluster", "requests.csv --backend dask --address tcp://scheduler:8786"),
     ),
+    "tune": (
+        ("The cheapest that keeps 99 %, as a file for `plan`", "ramp --rate-scale 12 --out tuned.yaml"),
+        (
+            "99.5 % with your limits, tuned on one day and judged on another",
+            "monday.csv --validate tuesday.csv --attainment 0.995 --config auto.yaml --html tuned.html",
+        ),
+    ),
     "forecast": (
         ("Every predictor, one minute ahead", "ramp"),
         (

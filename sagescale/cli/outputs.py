@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sagescale.document import BacktestDocument, ResultDocument
+    from sagescale.document import BacktestDocument, ResultDocument, TuneDocument
 
 __all__ = ["write_json"]
 
 
-def write_json(path: Path, document: ResultDocument | BacktestDocument) -> None:
+def write_json(path: Path, document: ResultDocument | BacktestDocument | TuneDocument) -> None:
     """Write a result document; equal documents make equal bytes.
 
     Raises:

@@ -1,0 +1,166 @@
+"""``sagescale tune``: the configuration that holds at the least GPU-hours, judged on data it never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagescale.cli.run_options import ConfigOption, ProfileOption, SetOption, TraceArgument
+from sagescale.cli.transform_options import (
+    JitterOption,
+    RateScaleOption,
+    SeedOption,
+    SliceOption,
+    SpeedupOption,
+    TileOption,
+    transform_spec,
+)
+
+__all__ = ["tune"]
+
+
+def tune(
+    trace: TraceArgument,
+    attainment: Annotated[
+        float,
+        typer.Option("--attainment", metavar="SHARE", help="Share of requests that must meet both targets."),
+    ] = 0.99,
+    validate: Annotated[
+        str,
+        typer.Option(
+            "--validate", metavar="SHARE|TRACE", help="The last part of the trace, or another, to judge on."
+        ),
+    ] = "0.4",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Configuration to write, for `plan`.")
+    ] = None,
+    policies: Annotated[str, typer.Option("--policies", metavar="A,B|all", help="Policies to try.")] = "all",
+    predictors: Annotated[
+        str, typer.Option("--predictors", metavar="A,B|all", help="Predictors to try.")
+    ] = "all",
+    intervals: Annotated[
+        str | None,
+        typer.Option(
+            "--intervals", metavar="S,S", help="Intervals to try beside the configured one, in seconds."
+        ),
+    ] = None,
+    refinements: Annotated[
+        int,
+        typer.Option(
+            "--refinements", metavar="N", help="Configurations tried in the last round, all keys together."
+        ),
+    ] = 80,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    profile: ProfileOption = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", metavar="N", help="Copies of the trace, arrivals moved, that it must hold on."
+        ),
+    ] = 3,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", metavar="N", help="Runs at once; every core if not given.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="processes|dask", help="Local, or a cluster.")
+    ] = "processes",
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="tcp://HOST:PORT", help="Of the Dask scheduler.")
+    ] = None,
+    slice_text: SliceOption = None,
+    rate_scale: RateScaleOption = 1.0,
+    speedup: SpeedupOption = 1.0,
+    tile: TileOption = 1,
+    jitter_s: JitterOption = 30.0,
+    seed: SeedOption = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="All of it.")] = None,
+    html_out: Annotated[
+        Path | None, typer.Option("--html", metavar="OUT.html", help="The trade-off as a picture.")
+    ] = None,
+) -> None:
+    """Find the policy, predictor, interval, headroom, floors and stabilisation that hold at least GPU-hours.
+
+    Chosen on the earlier part of the trace, judged on the later part. Ctrl-C keeps the best found by then.
+    """
+    import sys
+    import time
+
+    from rich.console import Console
+
+    from sagescale.cli.comparison_setup import choose
+    from sagescale.cli.outputs import write_json
+    from sagescale.cli.task_progress import task_progress
+    from sagescale.cli.tune_setup import load_tuning, read_intervals, tuned_yaml
+    from sagescale.errors import InputError
+    from sagescale.experiment.execute import default_jobs, open_backend
+    from sagescale.experiment.tune import Goal, expected_simulations
+    from sagescale.experiment.tune import tune as search
+    from sagescale.experiment.tune_document import tune_document
+    from sagescale.experiment.tune_space import Space
+    from sagescale.experiment.tune_trials import Trials
+    from sagescale.files import check_writable, write_whole
+    from sagescale.planner.forecast import predictor_names
+    from sagescale.planner.policy import policy_names
+    from sagescale.report.tune import print_tuning
+
+    for path in (out, json_out, html_out):
+        if path is not None:
+            check_writable(path)
+    if not 0.0 < attainment <= 1.0:
+        raise InputError(f"--attainment {attainment:g}: expected a share above 0 and at most 1")
+    for option, value, least in (
+        ("--seeds", seeds, 1),
+        ("--refinements", refinements, 0),
+        ("--jobs", jobs, 1),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{option} {value}: expected a whole number, {least} or more")
+    spec = transform_spec(
+        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
+    )
+    tried_policies = choose("--policies", policies, policy_names())
+    tried_predictors = choose("--predictors", predictors, predictor_names())
+    setup = load_tuning(trace, validate, profile, config or [], overrides or [], spec)
+    base = setup.config
+    space = Space(
+        tried_policies,
+        tried_predictors,
+        read_intervals(intervals, base.adjustment_interval_sec),
+        tuple(dict.fromkeys((base.scale_down_stabilization_window_sec, 0, 120, 300, 600))),
+        (base.min_prefill_instances, base.min_decode_instances),
+    )
+    goal = Goal(attainment, seeds, refinements, seed)
+    began = time.perf_counter()
+    with (
+        open_backend(backend, jobs or default_jobs(), address) as where,
+        task_progress("tuning") as progress,
+    ):
+        expected = expected_simulations(space, goal)
+
+        def count(done: int) -> None:
+            if progress is not None:
+                progress(done, max(done, expected))
+
+        earlier = Trials(*setup.earlier, base, setup.simulator, where, count)
+        later = Trials(*setup.later, base, setup.simulator, where)
+        tuned = search(earlier, later, space, goal)
+    document = tune_document(tuned, goal, earlier, later, setup.validation, time.perf_counter() - began)
+    if out is not None and document["chosen"] is not None:
+        command = " ".join(["sagescale", *sys.argv[1:]])
+        write_whole(out, tuned_yaml(document, setup.settings, command).encode())
+    if json_out is not None:
+        write_json(json_out, document)
+    if html_out is not None:
+        from sagescale.report.tune_html import write_tune_html
+
+        write_tune_html(html_out, document)
+    print_tuning(document, Console())
+    if out is not None and document["chosen"] is not None:
+        print(f"wrote {out}")
+    if document["interrupted"]:
+        raise typer.Exit(130)
+    if document["chosen"] is None:
+        raise typer.Exit(1)
