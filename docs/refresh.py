@@ -23,7 +23,7 @@ def refresh_examples(name: str) -> None:
     """Run a page's examples and write what they print."""
     page = Page.read(REPO / name)
     text = page.text
-    with tempfile.TemporaryDirectory() as folder, one_at_a_time():
+    with tempfile.TemporaryDirectory() as folder, one_at_a_time(page):
         done = list(page.replay(Path(folder) / "page"))
     bodies: dict[int, tuple[int, list[str]]] = {}
     for block, example, printed in done:

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import REPO
+from console import REPO, blocks
 from generated import dynamo_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from console import Page
 
 __all__ = ["EXECUTED", "TABLES", "one_at_a_time", "with_tables"]
 
@@ -42,8 +44,11 @@ def with_tables() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Hold other runs of the examples off: pages name ports, which only one process can have."""
+def one_at_a_time(page: Page) -> Iterator[None]:
+    """Hold other runs of a page off where it serves something: it names a port, which only one can have."""
+    if not any(example.background for block in blocks(page.text) for example in block.examples):
+        yield
+        return
     with (Path(tempfile.gettempdir()) / "sagescale-docs.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

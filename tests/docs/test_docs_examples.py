@@ -29,7 +29,7 @@ def test_a_page_shows_what_its_commands_print(name, tmp_path):
     if program and not shutil.which(program):
         pytest.skip(f"{name} needs {program}, which is not installed")
     page = Page.read(REPO / name)
-    with one_at_a_time():
+    with one_at_a_time(page):
         for _, example, printed in page.replay(tmp_path / "page"):
             shown, got = "\n".join(example.shown), "\n".join(printed)
             assert matches(example.shown, printed), (
