@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sagescale.perf.model import ProfileModel
     from sagescale.perf.protocol import DecodeCapacity
 
+    _Ms = NDArray[np.float64] | float
+
 __all__ = ["LearnedModel"]
 
 _CONTEXTS = (128.0, 512.0, 2048.0, 8192.0, 32768.0)
@@ -33,9 +35,11 @@ class LearnedModel:
     """A profile with a factor on each physical part of its times; implements ``PerfModel``.
 
     Prefill: the fixed part, and what grows with tokens. Decode: the fixed part, what each request and what
-    each KV token adds, as ``a + b*n + c*n*context`` fitted to the profile, and what that line leaves over
-    with the smallest of the three factors. So factors of 1 give the profile exactly, equal ones a multiple
-    of it, and whatever they are the surfaces stay positive and never fall with tokens, requests or context.
+    each KV token adds, as ``a + b*n + c*n*context`` fitted to the profile. Where the profile's step is longer
+    than that line, the rest goes with the smallest of the three factors; where it is shorter, the larger
+    factors take their parts first. So factors of 1 give the profile exactly, equal ones a multiple of it, no
+    time moves by a larger ratio than some factor does, and whatever they are the surfaces stay positive and
+    never fall with tokens, requests or context.
 
     Limits (slots, KV memory) are the profile's: they are configuration, not performance.
     """
@@ -80,9 +84,7 @@ class LearnedModel:
     def itl_ms(self, concurrency: float, context_tokens: float) -> float:
         """Time in ms of one decode step; see :meth:`ProfileModel.itl_ms`."""
         n = min(max(concurrency, 1.0), float(self.max_num_seqs))
-        base = self.base.itl_ms(concurrency, context_tokens)
-        least, (a, b, c) = self._excess()
-        return least * base + a + n * (b + c * context_tokens)
+        return float(self._step_ms(self.base.itl_ms(concurrency, context_tokens), n, context_tokens))
 
     def decode_throughput_per_gpu(self, itl_ms: float, context_tokens: float) -> DecodeCapacity:
         """Return the largest throughput among whole batches whose ITL is at most ``itl_ms``.
@@ -92,9 +94,8 @@ class LearnedModel:
         if not itl_ms > 0:
             raise ValueError(f"itl_ms must be a number above 0, not {itl_ms}")
         base = self.base.decode_steps_ms(context_tokens)
-        least, (a, b, c) = self._excess()
         n = np.arange(1.0, len(base) + 1.0)
-        return best_point(least * base + a + n * (b + c * context_tokens), itl_ms, self.decode_gpus)
+        return best_point(self._step_ms(base, n, context_tokens), itl_ms, self.decode_gpus)
 
     def learn_itl(
         self, concurrency: float, context_tokens: float, observed_ms: float, spread: float = 0.0
@@ -108,15 +109,17 @@ class LearnedModel:
             spread: How far off the concurrency may be, in requests.
         """
         n = min(max(concurrency, 1.0), float(self.max_num_seqs))
+        base = self.base.itl_ms(concurrency, context_tokens)
+        learned = self.decode.learned
+        small, middle, large = order = np.argsort(learned, kind="stable")
+        two, one = self._nested(order, base, n, context_tokens)
+        parts = np.zeros(3)
+        parts[large], parts[middle], parts[small] = one, two - one, base - two
+        expected = float(parts @ learned)
         a, b, c = self._line
         each = b + c * context_tokens
-        parts = np.array((a, b * n, c * n * context_tokens))
-        learned = self.decode.learned
-        # What the line leaves of the profile is no part of its own: it goes with the smallest factor.
-        parts[int(learned.argmin())] += self.base.itl_ms(concurrency, context_tokens) - (a + n * each)
-        expected = float(parts @ learned)
         noise = GOOD_NOISE + spread * each / (a + n * each)
-        self.decode.update(np.maximum(parts, 0.0) / expected, observed_ms / expected - 1.0, noise)
+        self.decode.update((parts / expected).tolist(), observed_ms / expected - 1.0, noise)
 
     def learn_ttft(self, isl: float, requests_per_s: float, instances: int, observed_ms: float) -> None:
         """Take in the mean TTFT of a window with this traffic, waiting included.
@@ -155,12 +158,22 @@ class LearnedModel:
             return base * float(factors[0])
         return float(factors[0]) * fixed + float(factors[1]) * (base - fixed)
 
-    def _excess(self) -> tuple[float, tuple[float, float, float]]:
-        """The smallest factor, and what the others add to the three parts beyond it."""
-        factors = self.decode.factors.tolist()
-        least = min(factors)
-        a, b, c = ((f - least) * part for f, part in zip(factors, self._line, strict=True))
-        return least, (a, b, c)
+    def _step_ms(self, base: _Ms, n: _Ms, context: float) -> NDArray[np.float64]:
+        """The step that the profile has as ``base``, with the factors in use."""
+        order = np.argsort(self.decode.factors, kind="stable")
+        two, one = self._nested(order, base, n, context)
+        small, middle, large = self.decode.factors[order].tolist()
+        return np.asarray(small * base + (middle - small) * two + (large - middle) * one)
+
+    def _nested(self, order: NDArray[np.intp], base: _Ms, n: _Ms, context: float) -> tuple[_Ms, _Ms]:
+        """What of a step the two larger factors act on, and what the largest does: no more than all of it.
+
+        ``order`` has the three factors from smallest to largest.
+        """
+        a, b, c = self._line
+        parts = (a, b * n, c * n * context)
+        one = parts[order[2]]
+        return np.minimum(one + parts[order[1]], base), np.minimum(one, base)
 
 
 def _line(base: ProfileModel) -> tuple[float, float, float]:
