@@ -103,6 +103,19 @@ def test_ttft_and_duration_are_the_requests_own(trace):
     assert in_both == pytest.approx((records["done_s"] - trace.arrival_s).sum())
 
 
+@pytest.mark.parametrize("first_token", ["prefill", "decode"])
+def test_no_counter_falls_however_seldom_it_is_looked_at(trace, first_token):
+    _, emulated = cluster(trace, f"first_token={first_token}")
+    emulated.linger_s = 1e9
+    before = {}
+    for minute in range(1, 7):
+        emulated.advance(60.0 * minute)
+        now = totals(emulated.engines())
+        counters = [key for key in before if key[1].endswith(("_sum", "_count", "_total"))]
+        assert [key for key in counters if now[key] < before[key]] == []
+        before = now
+
+
 def test_pages_come_and_go_with_instances(trace):
     _, emulated = cluster(trace, "startup_delay_s=10")
     emulated.scale(Sizes(3, 4))

@@ -184,9 +184,9 @@ class EmulatedCluster:
         ids = self.cluster.state.prefill["id"]
         self._prefill_of[window][at_prefill] = ids[records["bound"][at_prefill]]
         if not self._first_at_prefill:
-            # No record says when prefill ended; this is when it was first seen to have.
+            # No record says when prefill ended: when it was first seen to have, and before the first token.
             left = (states > IN_PREFILL) & np.isnan(self._prefilled_s[window])
-            self._prefilled_s[window][left] = self.cluster.now_s
+            self._prefilled_s[window][left] = np.fmin(records["first_token_s"][left], self.cluster.now_s)
 
     def _count_prompts(self) -> None:
         """Find the requests that have left prefill since the last count."""
