@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
+import threading
 
 import pytest
 from sagescale import ExecutionInstance, ExecutionInstanceType, SagescaleError
@@ -205,7 +205,9 @@ def test_a_platform_that_swaps_two_removals_never_seems_to_have_more():
 
     class Swapper(Platform):
         async def remove(self, instance):
-            await asyncio.sleep(0.01 if instance.instance_id == "decoding-2" else 0.02)
+            # The other removal, which takes this one, is done first.
+            while instance.instance_id == "decoding-1" and "decoding-1" in world.names():  # noqa: ASYNC110
+                await asyncio.sleep(0)
             seen.append(world.decode())
             gone = {"decoding-2": "decoding-1", "decoding-1": "decoding-0"}[instance.instance_id]
             return next(e.instance for e in world.registry.entries() if e.instance.instance_id == gone)
@@ -239,9 +241,11 @@ def test_what_is_returned_must_be_an_instance_of_the_type(caplog):
 
 
 def test_plain_functions_do_as_well_and_hold_up_nothing():
+    looked_at = threading.Event()
+
     class Plain(Platform):
         def create(self, kind):
-            time.sleep(0.02)
+            looked_at.wait(60.0)
             return ExecutionInstance("plain", instance_type=kind)
 
         def remove(self, instance):
@@ -251,6 +255,7 @@ def test_plain_functions_do_as_well_and_hold_up_nothing():
         world = World(platform=Plain())
         await world.order(1, 3)
         assert world.decode() == (2, 1, 0)
+        looked_at.set()
         await world.pools.settle()
         await world.order(1, 1)
         await world.pools.settle()

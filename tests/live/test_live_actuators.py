@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -171,9 +172,11 @@ def test_a_callback_is_called_in_time_or_given_up():
     actuator.carry_out(ORDER)
     assert orders[0]["targets"] == {"prefill": 3, "decode": 4}
     assert actuator.states() is None
-    slow = CallbackActuator(lambda order: time.sleep(0.5), 0.05)
+    given_up = threading.Event()
+    slow = CallbackActuator(lambda order: given_up.wait(60.0), 0.05)
     with pytest.raises(ActuatorError, match="not done within"):
         slow.carry_out(ORDER)
+    given_up.set()  # it was done no sooner
     with pytest.raises(ActuatorError, match="ZeroDivisionError"):
         CallbackActuator(lambda order: 1 / 0, 5.0).carry_out(ORDER)
 

@@ -149,6 +149,7 @@ def served(trace):
 
     def serve(**keys):
         _, emulated = cluster(trace, "startup_delay_s=0")
+        emulated.compile()
         emulator = Emulator(emulated, ("127.0.0.1", 0), pace=Pace(50.0), labels=LABELS, **keys)
         thread = threading.Thread(target=emulator.run, daemon=True)
         thread.start()
