@@ -467,5 +467,112 @@ def test_instances_may_be_discovered():
         source.close()
 
 
+ENGINES = {
+    # What each calls completions, running, waiting, time between tokens, KV usage; and how it is labelled.
+    "vllm": (
+        "vllm:", "request_success_total", "num_requests_running", "num_requests_waiting",
+        "inter_token_latency_seconds", "kv_cache_usage_perc", 'model_name="{}",engine="0"',
+    ),
+    "sagellm": (
+        "vllm:", "request_success_total", "num_requests_running", "num_requests_waiting",
+        "inter_token_latency_seconds", "kv_cache_usage_perc", 'model="{}",namespace="sagellm"',
+    ),
+    "sglang": (
+        "sglang:", "num_requests_total", "num_running_reqs", "num_queue_reqs",
+        "inter_token_latency_seconds", "token_usage", 'model_name="{}",tp_rank="0"',
+    ),
+    "trtllm": (
+        "trtllm_", "request_success_total", "num_requests_running", "num_requests_waiting",
+        "time_per_output_token_seconds", "kv_cache_utilization", 'model_name="{}"',
+    ),
+}  # fmt: skip
+
+
+def latency(name, labels, seconds, count):
+    return [
+        f'{name}_bucket{{{labels},le="0.1"}} {count}',
+        f'{name}_bucket{{{labels},le="+Inf"}} {count}',
+        f"{name}_sum{{{labels}}} {seconds * count}",
+        f"{name}_count{{{labels}}} {count}",
+    ]
+
+
+def engine_page(preset, done, osl, running):
+    """An engine's page by the conventions of its kind; another model's series are on it too."""
+    prefix, completed, now, waiting, between, usage, labelled = ENGINES[preset]
+    lines = []
+    for model, count in (("m", done), ("other", 7 * done)):
+        labels = labelled.format(model)
+        scalars = {completed: count, now: running, waiting: 3, usage: 0.25,
+                   "prompt_tokens_total": 100 * count, "generation_tokens_total": osl * count}  # fmt: skip
+        lines += [f"{prefix}{name}{{{labels}}} {value}" for name, value in scalars.items()]
+        lines += latency(f"{prefix}time_to_first_token_seconds", labels, 0.05, count)
+        lines += latency(f"{prefix}{between}", labels, 0.01, (osl - 1) * count)
+        lines += latency(f"{prefix}e2e_request_latency_seconds", labels, 0.01 * osl, count)
+    return ("\n".join(lines) + "\n").encode()
+
+
+@pytest.mark.parametrize("preset", ENGINES)
+def test_every_engines_names_make_the_same_observation(preset):
+    with serving() as server:
+        live = LiveConfig(
+            scrape_prefill=[f"{server.url}/p"],
+            scrape_decode=[f"{server.url}/d"],
+            metrics_preset=preset,
+            model_name="m",
+        )
+        source = make_source(live, "prefill")
+        server.answers |= {"/p": (200, engine_page(preset, 100, 1, running=2), {})}
+        server.answers |= {"/d": (200, engine_page(preset, 90, 30, running=8), {})}
+        source.prime()
+        server.answers |= {"/p": (200, engine_page(preset, 130, 1, running=6), {})}
+        server.answers |= {"/d": (200, engine_page(preset, 110, 30, running=9), {})}
+        metrics, _ = source.collect(60.0, {})
+        source.close()
+    assert metrics.problems == ()
+    expected = {
+        "requests": 34.0, "completed": 20.0, "isl_mean": 100.0, "osl_mean": 30.0, "ttft_ms_mean": 50.0,
+        "itl_ms_mean": 10.0, "duration_s_mean": 0.31, "running_prefill": 6.0, "running_decode": 9.0,
+        "queued_prefill": 3.0, "queued_decode": 3.0, "kv_usage": 0.25,
+    }  # fmt: skip
+    assert {name: metrics.values[name] for name in expected} == pytest.approx(expected)
+
+
+def test_dynamos_frontend_sees_every_request_once():
+    def frontend(started, done):
+        labels = 'model="m",dynamo_namespace="ns"'
+        prefix = "dynamo_frontend_"
+        scalars = {"requests_started_total": started, "requests_total": done,
+                   "inflight_requests": started - done, "queued_requests": 4}  # fmt: skip
+        lines = [f"{prefix}{name}{{{labels}}} {value}" for name, value in scalars.items()]
+        for name, mean, count in (
+            ("input_sequence_tokens", 100.0, done), ("output_sequence_tokens", 30.0, done),
+            ("time_to_first_token_seconds", 0.05, done), ("inter_token_latency_seconds", 0.01, 29 * done),
+            ("request_duration_seconds", 0.31, done),
+        ):  # fmt: skip
+            lines += latency(f"{prefix}{name}", labels, mean, count)
+        return (200, ("\n".join(lines) + "\n").encode(), {})
+
+    with serving() as server:
+        live = LiveConfig(
+            scrape_prefill=[f"{server.url}/f"],
+            scrape_decode=[f"{server.url}/f"],
+            metrics_preset="dynamo",
+            model_name="m",
+        )
+        source = make_source(live, "prefill")
+        server.answers["/f"] = frontend(100, 90)
+        source.prime()
+        server.answers["/f"] = frontend(150, 120)
+        metrics, _ = source.collect(60.0, {})
+        source.close()
+    assert metrics.problems == ()
+    expected = {
+        "requests": 50.0, "completed": 30.0, "isl_mean": 100.0, "osl_mean": 30.0, "ttft_ms_mean": 50.0,
+        "itl_ms_mean": 10.0, "duration_s_mean": 0.31, "running_decode": 30.0, "queued_prefill": 4.0,
+    }  # fmt: skip
+    assert {name: metrics.values[name] for name in expected} == pytest.approx(expected)
+
+
 def test_the_made_up_page_is_prometheus_text():
     assert list(text_string_to_metric_families(page(3).decode()))
