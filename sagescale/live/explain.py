@@ -144,6 +144,15 @@ def why_not_up(ticks: Sequence[TickRecord]) -> list[Answer]:
                 "run `sagescale plan --check` and see to Prometheus or the instances",
             )
         )
+    if count := sum("correction_bounded" in _codes(tick) and _too_slow(tick) for tick in ticks):
+        found.append(
+            Answer(
+                "latency above its target, the correction at its bound",
+                _of(count, total),
+                "calibrate the profile: the engines are slower than it says; a backlog alone passes. "
+                "Or widen correction_bounds, or raise load_headroom",
+            )
+        )
     for code, cause, advice in (
         (
             "hold_unknown_lengths",
@@ -215,6 +224,14 @@ def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
 
 def _codes(tick: TickRecord) -> set[str]:
     return {item["code"] for item in tick.decision["reasons"]} | {note.code for note in tick.notes}
+
+
+def _too_slow(tick: TickRecord) -> bool:
+    seen, settings = tick.observation, tick.settings
+    return any(
+        observed is not None and observed > settings[target]
+        for observed, target in ((seen.ttft_ms_mean, "target_ttft_ms"), (seen.itl_ms_mean, "target_itl_ms"))
+    )
 
 
 def _of(count: int, total: int) -> str:

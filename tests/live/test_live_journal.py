@@ -140,6 +140,24 @@ def test_it_says_that_metrics_fail(tmp_path):
     assert "plan --check" in text
 
 
+def test_it_says_that_a_correction_is_at_its_bound_while_the_target_is_missed(tmp_path):
+    world = LiveWorld(path=tmp_path / "j", target_itl_ms=50.0)
+    plain = world.load.collect
+
+    def slow(*asked):
+        metrics, window_s = plain(*asked)
+        values = {**metrics.values, "itl_ms_mean": 400.0, "duration_s_mean": 9.0}
+        return dataclasses.replace(metrics, values=values), window_s
+
+    world.load.collect = slow
+    world.loop.start()
+    world.ticks(4)
+    world.loop.finish()
+    text = explained(tmp_path / "j")
+    assert "latency above its target, the correction at its bound" in text
+    assert "correction_bounds" in text
+
+
 def test_it_says_why_the_pools_turn_round(tmp_path):
     world = LiveWorld(path=tmp_path / "j", adjustment_interval_sec=30)
     world.loop.start()
