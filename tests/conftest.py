@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of the machine than of the code: a busy one fails no property.
+settings.register_profile("sagescale", settings(), deadline=None)
+settings.load_profile("sagescale")
 
 REPO = Path(__file__).resolve().parent.parent
 
