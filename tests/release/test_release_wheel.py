@@ -49,6 +49,7 @@ simulate mine.csv --profile mine.yaml --html run.html --json run.json --requests
 profile calibrate mine.yaml --requests served.parquet --force --out fitted.yaml
 forecast mine.csv --predictors all
 compare-predictors made.csv --predictors constant,kalman --jobs 2 --html compare.html
+tune steady --policies classic --predictors constant --refinements 2 --seeds 1 --jobs 2 --out tuned.yaml
 plan --set scrape_discovery_url=URL/sd --set metrics_preset=vllm --set time_scale=60 --ticks 2 \
 --set actuator=webhook --set webhook_url=URL/scale --set webhook_state_url=URL/state --set exporter_port=0
 explain sagescale-journal.sqlite
@@ -68,12 +69,10 @@ class Installed:
     folder: Path
 
     def sagescale(self, *words: str) -> str:
-        command = [str(self.python.with_name("sagescale")), *words]
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run(
-            command,
+            self._command(words),
             cwd=self.folder,
-            env=environment,
+            env=self._environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -81,6 +80,23 @@ class Installed:
         )
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
+
+    def started(self, *words: str) -> subprocess.Popen[str]:
+        """One that goes on until it is terminated."""
+        return subprocess.Popen(
+            self._command(words),
+            cwd=self.folder,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def _command(self, words: tuple[str, ...]) -> list[str]:
+        return [str(self.python.with_name("sagescale")), *words]
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")
