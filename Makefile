@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo    install into $(VENV) and replay a shipped trace"
 	@echo "make test    run the tests"
-	@echo "make e2e     emulator, a real Prometheus and the planner, end to end (needs prometheus; 10 minutes)"
+	@echo "make e2e     emulator, a real Prometheus and the planner, end to end (needs prometheus; 6 minutes)"
 	@echo "make release-test  build wheel and sdist, install in an empty environment, try every command"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  let ruff fix and format"
@@ -31,7 +31,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 e2e: $(READY)
-	$(BIN)/python -m pytest -m e2e -n 3 --dist worksteal tests/live
+	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile tests/live
 
 release-test: $(READY)
 	$(BIN)/python -m pytest -m release tests/release

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,9 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sagescale.live.lock import TargetLock
 
 COMMAND = [sys.executable, "-m", "sagescale"]
 REPO = Path(__file__).resolve().parents[2]
+SETTINGS: dict[str, object] = {
+    "adjustment_interval_sec": 60,
+    "target_itl_ms": 6,  # tight enough that the decode pool moves too
+    "load_predictor_type": "moving_average",
+    "load_headroom": 1.3,
+}
+# Others to try: SAGESCALE_E2E_SET="adjustment_interval_sec=30 load_headroom=1" make e2e
+SETTINGS |= dict(text.split("=", 1) for text in os.environ.get("SAGESCALE_E2E_SET", "").split())
+INTERVAL_S = 5.0  # of the clock
+SPEED = float(str(SETTINGS["adjustment_interval_sec"])) / INTERVAL_S
+SCRAPE_S = 0.4
 
 
 def free_port() -> int:
@@ -174,3 +187,22 @@ class World:
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.stop()
+
+
+def codes(tick):
+    return {problem.code for problem in tick.problems}
+
+
+def begin(world, planner_settings):
+    """Start emulator and planner so that the planner's first tick ends the trace's first interval."""
+    lock = TargetLock(f"webhook {world.emulator_url}/scale", str(world.folder))
+    lock.acquire_or_refuse()
+    words = [*COMMAND, "plan", "--standby", "--log", "json", *keys(planner_settings)]
+    planner = world.spawn("planner", words)
+    wait_for(lambda: "standing by" in planner.log, "the planner stands by", 60)
+    at_s = (math.floor(time.time() / INTERVAL_S) + 2) * INTERVAL_S
+    post_json(f"{world.emulator_url}/start", {"at": at_s})
+    time.sleep(max(0.0, at_s - time.time()) + 0.05)
+    lock.release()
+    wait_for(lambda: '"started"' in planner.log, "the planner took over", INTERVAL_S - 0.5)
+    return planner
