@@ -18,8 +18,9 @@ __all__ = ["Exporter"]
 class Exporter:
     """Keeps the metrics and serves them; a ``Watcher`` of the loop.
 
-    ``sagescale_desired_replicas`` stays at its last value for as long as this process lives; an HPA or
-    KEDA that reads it holds its own last value when sagescale is gone.
+    ``sagescale_desired_replicas`` is absent until pools or load have been known once, then stays at its last
+    value for as long as this process lives; an HPA or KEDA that reads it holds its own last value when
+    sagescale is gone.
 
     Args:
         config: Whose targets and budget are exported.
@@ -89,10 +90,13 @@ class Exporter:
     def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
         """Export a tick."""
         gpus = 0
+        # Whoever acts on these would shrink pools of unknown size to a guess.
+        known = all(note.code != "hold_pools_unknown" for note in record.notes)
         for pool, counts, to, at in zip(
             ("prefill", "decode"), (states.prefill, states.decode), record.goal, record.current, strict=True
         ):
-            self._desired.labels(pool).set(to)
+            if known:
+                self._desired.labels(pool).set(to)
             for state in ("ready", "starting", "draining", "waiting"):
                 self._replicas.labels(pool, state).set(getattr(counts, state))
             gpus += (counts.ready + counts.starting + counts.draining) * self._gpus_each[pool]

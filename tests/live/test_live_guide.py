@@ -139,6 +139,18 @@ def test_desired_replicas_are_exported_and_unknown_is_absent(page):
     assert 'sagescale_problems_total{code="source_failed"} 1.0' in page
 
 
+def test_nothing_is_desired_of_pools_that_nobody_knows_until_the_load_is_known():
+    world = LiveWorld()
+    world.pools.knows = False
+    world.load.broken = "down"
+    world.loop.start()
+    world.ticks(2)
+    assert "sagescale_desired_replicas{" not in exported(world), "an HPA would shrink the pools to it"
+    world.load.broken = ""
+    world.ticks(1, start=3)
+    assert 'sagescale_desired_replicas{pool="prefill"}' in exported(world)
+
+
 @pytest.mark.parametrize("name", ["alerts.yml", "grafana-dashboard.json"])
 def test_alerts_and_dashboard_use_metrics_there_are(name, page):
     used = set(re.findall(r"sagescale_[a-z_]+", (DEPLOY / name).read_text()))
