@@ -263,6 +263,22 @@ def test_a_killed_planner_resumes_and_decides_as_one_that_was_not(tmp_path):
     assert run(10) == run(99)
 
 
+def test_what_happened_while_it_was_down_is_read_from_the_sources_history(tmp_path):
+    world = LiveWorld(path=tmp_path / "journal.sqlite", load_predictor_type="moving_average")
+    world.loop.start()
+    world.load.requests = 600.0
+    world.ticks(5)
+    world.clock.wait_until(world.clock.now + 300.0)
+    world.load.past = [PastWindow(float(k), 2400.0, 1000.0, 200.0) for k in range(20)]
+    world.loop = world.new_loop()
+    world.loop.start()
+    world.load.requests = 2400.0
+    world.ticks(1)
+    assert "resumed" in world.log.kinds()
+    # Five windows before it went down, five while it was, one since; the mean is over the last ten.
+    assert world.log.decisions[-1].forecast.requests == pytest.approx((4 * 600.0 + 6 * 2400.0) / 10)
+
+
 def test_a_fresh_start_is_warmed_by_history():
     world = LiveWorld(load_predictor_type="moving_average")
     world.load.past = [PastWindow(float(k), 2400.0, 1000.0, 200.0) for k in range(9)]
