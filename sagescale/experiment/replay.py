@@ -12,6 +12,7 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf import ProfileModel
+from sagescale.perf.importers.base import refuse_large
 from sagescale.sim.engine import Cluster
 from sagescale.sim.world import build_world
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import World
 
 __all__ = ["PoolSizes", "Replayed", "read_pool_sizes", "replay"]
+
+_MAX_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:
 
     expected = "time_s,prefill,decode"
     rows: list[tuple[float, int, int]] = []
+    refuse_large(path, _MAX_BYTES)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             lines = csv.DictReader(stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,6 +202,37 @@ def test_a_log_that_is_none_is_refused(log, tmp_path):
     path.write_text("\n".join(write(log, path).read_text().splitlines()[:50]))
     with pytest.raises(InputError, match="49 requests"):
         read_served(path)
+
+
+def test_a_log_that_is_no_file_or_would_fill_memory_is_refused(tmp_path):
+    import os
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_served(path)
+        with pytest.raises(InputError, match="not a regular file"):
+            read_pool_sizes(path, 0.0)
+    with (tmp_path / "sparse.csv").open("wb") as stream:
+        stream.truncate(10 << 30)
+    with pytest.raises(InputError, match="10737418240 bytes"):
+        read_served(tmp_path / "sparse.csv")
+    same = pa.DictionaryArray.from_arrays(pa.array(np.zeros(21_000_000, np.int8)), [1.0])
+    parquet.write_table(pa.table({"arrival_s": same}), tmp_path / "bomb.parquet")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 1 << 20
+    with pytest.raises(InputError, match="21000000 rows"):
+        read_served(tmp_path / "bomb.parquet")
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-3])
+def test_a_log_in_another_unit_is_refused(log, tmp_path, factor):
+    times = ("arrival_s", "first_token_s", "done_s")
+    odd = dataclasses.replace(log, **{name: factor * getattr(log, name) for name in times})
+    with pytest.raises(InputError, match="are the times in seconds"):
+        read_served(write(odd, tmp_path / "log.csv"))
 
 
 @pytest.fixture
