@@ -30,7 +30,7 @@ from sagescale.sim.world import build_world, computed_tokens
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sagescale.perf import Profile
+    from sagescale.perf import PerfModel, Profile
     from sagescale.planner import AutoscalerConfig, LoadForecast
     from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
@@ -91,7 +91,9 @@ def simulate(
     truth = model if world is None else ProfileModel(world)
     _check_same_gpus(model, truth)
     engines = build_world(truth, simulator, config)
-    initial = _initial(trace, model, engines, config, simulator)
+    timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
+    planner = Planner(config, model, predictors=timed, policy=policy)
+    initial = _initial(trace, planner.learned or model, engines, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)
     cluster = Cluster(
         engines,
@@ -105,8 +107,6 @@ def simulate(
         priority=trace.priority,
         watch_launches=faults is not None,
     )
-    timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
-    planner = Planner(config, model, predictors=timed, policy=policy)
     interval_s = float(config.adjustment_interval_sec)
     loop = _Loop(
         cluster,
@@ -144,7 +144,7 @@ def simulate(
 
 
 def _initial(
-    trace: Trace, model: ProfileModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
+    trace: Trace, model: PerfModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
 ) -> tuple[int, int]:
     """DESIGN 5.8: as given, else sized for the first window's true load."""
     first = trace.arrival_s <= config.adjustment_interval_sec
