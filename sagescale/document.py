@@ -22,6 +22,7 @@ __all__ = [
     "Forecaster",
     "GpuHours",
     "Interval",
+    "ItlPoint",
     "Latency",
     "LostGpuHours",
     "MissSplit",
@@ -33,9 +34,11 @@ __all__ = [
     "ScalingCounts",
     "SeriesCharacter",
     "SlaResult",
+    "Surfaces",
     "Timeline",
     "TimingInfo",
     "TraceInfo",
+    "TtftPoint",
     "TuneDocument",
     "TunePoint",
     "TuneRow",
@@ -58,7 +61,7 @@ class TraceInfo(TypedDict):
 
 
 class ProfileInfo(TypedDict):
-    """The engines modelled: limits as used, and whatever had to be assumed."""
+    """Engines: limits as used, and whatever had to be assumed."""
 
     name: str
     model: str
@@ -285,6 +288,32 @@ class Replicates(TypedDict):
     attainment_interval: Interval
 
 
+class TtftPoint(TypedDict):
+    """Prefill times in ms of one prompt of ``isl`` tokens alone: as told, as learned by the end, and true."""
+
+    isl: float
+    told_ms: float
+    learned_ms: float
+    true_ms: float
+
+
+class ItlPoint(TypedDict):
+    """Times in ms of a decode step of so many requests of so many tokens, likewise."""
+
+    requests: int
+    context_tokens: float
+    told_ms: float
+    learned_ms: float
+    true_ms: float
+
+
+class Surfaces(TypedDict):
+    """What the planner was told of the engines (``--profile``), what it learned, and the true ``--world``."""
+
+    ttft: list[TtftPoint]
+    itl: list[ItlPoint]
+
+
 class RunDocument(TypedDict):
     """One run of one configuration.
 
@@ -316,6 +345,7 @@ class RunDocument(TypedDict):
     misses: NotRequired[MissSplit]
     replicates: NotRequired[Replicates]
     regret_gpu_hours: NotRequired[float | None]
+    surfaces: NotRequired[Surfaces]
 
 
 class Forecaster(TypedDict):
@@ -368,7 +398,11 @@ class ComparisonInfo(TypedDict):
 
 
 class ResultDocument(TypedDict):
-    """One command's results."""
+    """One command's results.
+
+    The engines modelled are those of ``profile``; with ``--world`` they are ``world``, and the planner is
+    told ``profile``.
+    """
 
     schema_version: int
     sagescale: str
@@ -378,6 +412,7 @@ class ResultDocument(TypedDict):
     warnings: list[str]
     lower_bound_gpu_hours: float
     runs: list[RunDocument]
+    world: NotRequired[ProfileInfo]
     comparison: NotRequired[ComparisonInfo]
 
 

@@ -109,16 +109,15 @@ def import_profile(
         ("--tool-version", tool_version),
         ("--out", out.name),
     ]
-    words = ["sagescale", "profile", "import", *(path.resolve().name for path in sources)]
-    words += [word for option, value in given if value not in {None, ""} for word in (option, str(value))]
-    words += ["--kv-blocks-prefill"] if kv_blocks_prefill else []
-
     measurements = read_sources(
         sources,
         format_name=format_name,
         roles=roles,
         wanted=Wanted(model=model, gpu=gpu, tensor_parallel=tp, config=config),
     )
+    words = ["sagescale", "profile", "import", *(path.resolve().name for path in sources)]
+    words += [word for option, value in given if value not in {None, ""} for word in (option, str(value))]
+    words += ["--kv-blocks-prefill"] if kv_blocks_prefill else []
     profile = build_profile(
         measurements,
         ImportOptions(

@@ -20,12 +20,16 @@ __all__ = ["Setup", "load_setup"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A trace, transformed; the engines, overridden; and both configurations, resolved."""
+    """A trace, transformed; the engines, overridden; and both configurations, resolved.
+
+    ``profile`` is what the planner is told; ``world`` what the engines really are, None where that is it.
+    """
 
     trace: Trace
     profile: Profile
     config: AutoscalerConfig
     simulator: SimulatorConfig
+    world: Profile | None = None
 
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
@@ -56,16 +60,18 @@ def load_setup(
     overrides: Sequence[str],
     transforms: TransformSpec,
     options: Mapping[str, tuple[str, object]],
+    world: str | None = None,
 ) -> Setup:
     """Read and check everything a simulation needs.
 
-    ``options`` are key and value by the option that is short for setting it.
+    ``options`` are key and value by the option that is short for setting it. With a ``world`` and neither a
+    profile nor measured data, the planner is told an estimate of the world's model and GPU.
 
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
     from sagescale.live.config import LiveConfig
-    from sagescale.perf import ProfileModel, sizing_profile
+    from sagescale.perf import ProfileModel, estimate_of, load_profile, sizing_profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.loading import autoscaler_config, load_settings
     from sagescale.sim.config import SimulatorConfig
@@ -75,7 +81,11 @@ def load_setup(
     settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides, options)
     simulator = settings.build(SimulatorConfig)
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
-    engines = with_overrides(sizing_profile(profile, data and data.value), simulator)
+    true = None if world is None else with_overrides(load_profile(world), simulator)
+    if true is not None and profile is None and data is None:
+        engines = with_overrides(estimate_of(true), simulator)
+    else:
+        engines = with_overrides(sizing_profile(profile, data and data.value), simulator)
     config = autoscaler_config(settings, ProfileModel(engines))
     requests = apply_transforms(read_trace(trace), transforms)
-    return Setup(requests, engines, config, simulator)
+    return Setup(requests, engines, config, simulator, true)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sagescale.cli.complete import policies, predictors
+from sagescale.cli.complete import policies, predictors, profiles
 from sagescale.cli.run_options import (
     ConfigOption,
     FaultsOption,
@@ -31,6 +31,15 @@ __all__ = ["simulate"]
 def simulate(
     trace: TraceArgument,
     profile: ProfileOption = None,
+    world: Annotated[
+        str | None,
+        typer.Option(
+            "--world",
+            metavar="NAME|FILE",
+            help="Engines as they really are; the planner is told --profile, without it an estimate.",
+            autocompletion=profiles,
+        ),
+    ] = None,
     config: ConfigOption = None,
     predictor: Annotated[
         str | None,
@@ -105,10 +114,12 @@ def simulate(
     }
     options = {option: given for option, given in shorts.items() if given[1] is not None}
     faults = None if faults_file is None else read_faults(faults_file)
-    setup = load_setup(trace, profile, config or [], overrides or [], spec, options)
+    setup = load_setup(trace, profile, config or [], overrides or [], spec, options, world)
     if verbose:
         log_to_stderr()
-    simulated = functools.partial(run_simulation, setup.trace, setup.profile, setup.config, setup.simulator)
+    simulated = functools.partial(
+        run_simulation, setup.trace, setup.profile, setup.config, setup.simulator, world=setup.world
+    )
     with simulation_progress(setup.trace.duration_s) as progress:
         run = simulated(faults=faults, progress=progress)
         without_faults = None if faults is None else simulated(progress=progress)
@@ -124,6 +135,7 @@ def simulate(
             )
         ],
         setup.warnings(run),
+        world=setup.world,
     )
     if json_out is not None:
         write_json(json_out, document)

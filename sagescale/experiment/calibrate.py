@@ -208,7 +208,7 @@ class _Fit:
         stop: int,
     ) -> None:
         self.profile, self.log, self.pools, self.simulator = profile, log, pools, simulator
-        self.stop = stop
+        self._part = slice(start, stop)
         self.prior: Prior = profile_prior(profile)
         self.stages: StageTimes = stage_times(log, profile, slice(start, stop))
         self.evaluations = 0
@@ -223,14 +223,14 @@ class _Fit:
         """Robust squared error of the quantiles in tolerances, plus what the stages and the prior say."""
         self.evaluations += 1
         profile = apply_factors(self.profile, factors)
-        run = replay(self.log, profile, self.pools, self.simulator, count=self.stop)
+        run = replay(self.log, profile, self.pools, self.simulator, part=self._part)
         rows = self._rows
         ttft = (run.first_token_s[rows] - self.log.arrival_s[rows]) * 1e3
         itl = itl_ms(run.first_token_s[rows], run.done_s[rows], self.log.osl[rows])
         ttft_off = (self._logs(ttft, _TTFT_LEVELS) - self._ttft) / _TTFT_TOLERANCE
         itl_off = (self._logs(itl, _ITL_LEVELS) - self._itl) / _ITL_TOLERANCE
         off = np.concatenate([ttft_off, itl_off])
-        return float(2.0 * (np.sqrt(1.0 + off * off) - 1.0).sum()) + self.stages.cost(factors)
+        return float(2.0 * (np.sqrt(1.0 + off * off) - 1.0).sum()) + self.stages.cost(factors, run.handoff_ms)
 
     def search(
         self, paddings: tuple[tuple[int, ...], ...], progress: Callable[[float], None] | None

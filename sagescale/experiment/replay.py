@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf import ProfileModel
+from sagescale.perf.importers.base import refuse_large
 from sagescale.sim.engine import Cluster
 from sagescale.sim.world import build_world
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import World
 
 __all__ = ["PoolSizes", "Replayed", "read_pool_sizes", "replay"]
+
+_MAX_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,14 @@ class PoolSizes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replayed:
-    """First tokens and completions as simulated, float64[n], s; NaN for a request never served."""
+    """First tokens and completions as simulated, float64[n], s; NaN for a request never served.
+
+    ``handoff_ms`` is the mean hand-off of the part, 0 without any.
+    """
 
     first_token_s: NDArray[np.float64]
     done_s: NDArray[np.float64]
+    handoff_ms: float
 
 
 def replay(
@@ -55,14 +63,17 @@ def replay(
     pools: PoolSizes,
     simulator: SimulatorConfig,
     *,
-    count: int | None = None,
+    part: slice = slice(None),
     slower: float = 1.0,
 ) -> Replayed:
-    """Simulate the first ``count`` requests of a log (all by default), every service time ``slower`` fold."""
+    """Simulate a log up to the end of ``part``, every service time ``slower`` fold.
+
+    What comes before the part loads the engines; its hand-offs are not counted.
+    """
     world = build_world(ProfileModel(profile), simulator)  # the log's engines existed: no budget applies
     if slower != 1.0:
         world = _slowed(world, slower)
-    stop = len(log) if count is None else count
+    start, stop, _ = part.indices(len(log))
     cluster = Cluster(
         world,
         log.arrival_s[:stop],
@@ -73,13 +84,22 @@ def replay(
         decode=pools.decode[0],
         startup_s=np.zeros,
     )
-    for at_s, prefill, decode in zip(pools.from_s[1:], pools.prefill[1:], pools.decode[1:], strict=True):
-        cluster.advance(at_s)
-        cluster.scale(prefill, decode)
-    cluster.advance(np.inf)
+    changes = deque(zip(pools.from_s[1:], pools.prefill[1:], pools.decode[1:], strict=True))
+
+    def advance(until_s: float) -> tuple[int, float]:
+        while changes and changes[0][0] <= until_s:
+            at_s, prefill, decode = changes.popleft()
+            cluster.advance(at_s)
+            cluster.scale(prefill, decode)
+        cluster.advance(until_s)
+        return cluster.handoffs()
+
+    earlier, earlier_s = advance(float(log.arrival_s[start]))
+    handoffs, handoffs_s = advance(np.inf)
+    mean_ms = (handoffs_s - earlier_s) / (handoffs - earlier) * 1e3 if handoffs > earlier else 0.0
     requests = cluster.state.requests
     done_s = np.where(requests["done_s"] > 0, requests["done_s"], np.nan)
-    return Replayed(requests["first_token_s"].copy(), done_s)
+    return Replayed(requests["first_token_s"].copy(), done_s, mean_ms)
 
 
 def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:
@@ -96,6 +116,7 @@ def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:
 
     expected = "time_s,prefill,decode"
     rows: list[tuple[float, int, int]] = []
+    refuse_large(path, _MAX_BYTES)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             lines = csv.DictReader(stream)

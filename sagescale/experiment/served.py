@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.perf.importers.base import refuse_large
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,13 @@ OPTIONAL_COLUMNS = ("prefill_start_s", "kv_ready_s")
 
 _MAX_TOKENS = 2**31 - 1
 _MIN_REQUESTS = 100
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 1 << 28
+_MAX_ROWS = 20_000_000
+"""Of a Parquet file, whose bytes do not say how many there are."""
+
+_FASTEST_MS, _SLOWEST_MS = 0.2, 5000.0
+"""The median time between a request's tokens that an engine may have had: times in ms are none in s."""
+
 _CLOCK_SLACK_S = 1e-6
 """Logs round their times; a first token this much before its arrival is no error."""
 
@@ -138,16 +145,20 @@ def _table(path: Path) -> tuple[Any, str]:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
+    refuse_large(path, _MAX_BYTES)
     try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise InputError(f"{path}: {size} bytes (expected at most {_MAX_BYTES}; an hour of it will do)")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from error
     try:
         buffer = pa.BufferReader(data)
-        table = parquet.read_table(buffer) if data[:4] == b"PAR1" else csv.read_csv(buffer)
+        if data[:4] == b"PAR1":
+            rows = parquet.read_metadata(buffer).num_rows
+            if rows > _MAX_ROWS:
+                raise InputError(f"{path}: {rows} rows (expected at most {_MAX_ROWS}; an hour of it will do)")
+            table = parquet.read_table(buffer)
+        else:
+            table = csv.read_csv(buffer)
     except (pa.ArrowException, OSError) as error:
         line = str(error).splitlines()[0]
         raise InputError(f"{path}: {line} (expected CSV with a header, or Parquet)") from error
@@ -201,6 +212,14 @@ def _check(path: Path, values: dict[str, NDArray[np.float64]]) -> None:
         )
     if "kv_ready_s" in values:
         refuse(values["kv_ready_s"] < values["first_token_s"], "kv_ready_s", "first_token_s or later")
+    osl = values["osl"].astype(np.int32)
+    between = itl_ms(values["first_token_s"], values["done_s"], osl)
+    typical = float(np.median(between[~np.isnan(between)])) if (osl > 1).any() else None
+    if typical is not None and not _FASTEST_MS <= typical <= _SLOWEST_MS:
+        raise InputError(
+            f"{path}: {typical:.3g} ms between a request's tokens in the median (expected {_FASTEST_MS:g} to "
+            f"{_SLOWEST_MS:g}: are the times in seconds?)"
+        )
     if np.ptp(values["arrival_s"]) <= 0:
         raise InputError(
             f"{path}: every arrival_s is {values['arrival_s'][0]:g} (expected arrivals over time)"

@@ -29,30 +29,24 @@ class StageTimes:
         prefill_scale: Time in prefill batches over the profile's time for the same batches.
         chained_ms, parallel_ms: Mean hand-off of a request if those of a batch go one after the other,
             and if they go at once.
-        isl: Mean prompt handed off.
-        step_ms: Median ITL: the step a hand-off may wait for.
     """
 
     prefill_scale: float | None
     chained_ms: float | None
     parallel_ms: float | None
-    isl: float
-    step_ms: float
 
-    def cost(self, factors: Factors) -> float:
-        """How badly factors contradict the stage times, in squared tolerances."""
+    def cost(self, factors: Factors, handoff_ms: float) -> float:
+        """How badly factors, and the mean hand-off simulated with them, contradict the stage times.
+
+        In squared tolerances.
+        """
         cost = 0.0
         if self.prefill_scale is not None:
             off = math.log(factors.prefill_scale / self.prefill_scale)
             cost += (off / _PREFILL_TOLERANCE) ** 2
         seen = self.chained_ms if factors.blocks_prefill else self.parallel_ms
         if seen is not None:
-            model = (
-                factors.latency_ms
-                + factors.ms_per_1k_tokens * self.isl / 1e3
-                + factors.decode_steps * self.step_ms
-            )
-            cost += (math.log(max(model, 1e-3) / seen) / _HANDOFF_TOLERANCE) ** 2
+            cost += (math.log(max(handoff_ms, 1e-3) / seen) / _HANDOFF_TOLERANCE) ** 2
         return cost
 
 
@@ -81,5 +75,8 @@ def stage_times(log: ServedLog, profile: Profile, part: slice) -> StageTimes:
         wait_ms = (log.kv_ready_s[part] - first) * 1e3
         last = np.zeros(len(sizes))
         np.maximum.at(last, batch, wait_ms)
-        chained, parallel = float(last.sum() / len(isl)) or None, float(wait_ms.mean()) or None
-    return StageTimes(scale, chained, parallel, float(isl.mean()), float(np.nanmedian(log.itl_ms[part])))
+        handed = log.osl[part] > 1  # a single token needs no decode instance
+        if handed.any():
+            chained = float(last.sum() / handed.sum()) or None
+            parallel = float(wait_ms[handed].mean()) or None
+    return StageTimes(scale, chained, parallel)

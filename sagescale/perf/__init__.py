@@ -23,7 +23,7 @@ from sagescale.perf.profile import (
     SourceFile,
 )
 from sagescale.perf.protocol import DecodeCapacity, PerfModel
-from sagescale.perf.roofline import Assumptions, estimate_profile
+from sagescale.perf.roofline import Assumptions, estimate_of, estimate_profile
 from sagescale.perf.validate import Check, Traffic, Verdict, validate_profile
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Verdict",
     "Wanted",
     "build_profile",
+    "estimate_of",
     "estimate_profile",
     "find_gpu",
     "find_model",

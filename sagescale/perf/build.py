@@ -37,6 +37,9 @@ ROLES = ("prefill", "decode")
 
 _SAME_LOAD = 0.05
 
+_FASTEST_MS, _SLOWEST_MS = 0.2, 5000.0
+"""A GPU is not told to do anything in less, and nobody serves with steps or shortest prompts of more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions:
@@ -120,6 +123,7 @@ def build_profile(measurements: Sequence[Measurement], options: ImportOptions) -
 
 def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
     _enough(source)
+    _in_milliseconds(source)
     slots = options.max_num_seqs or source.max_num_seqs
     kv_tokens = options.max_kv_tokens or source.max_kv_tokens
     assumed = [
@@ -231,6 +235,20 @@ def _enough(source: Measurement) -> None:
             f"{source.origin}: {len(loads)} concurrencies at {len(contexts)} contexts "
             "(expected at least 2 by 2 for decode)"
         )
+
+
+def _in_milliseconds(source: Measurement) -> None:
+    """Refuse the times of no engine: seconds or microseconds taken for milliseconds."""
+    for what, times in (
+        ("prompt", [point.ttft_ms for point in source.prefill]),
+        ("decode step", [point.itl_ms for point in source.decode]),
+    ):
+        fastest = min(times)
+        if not _FASTEST_MS <= fastest <= _SLOWEST_MS:
+            raise InputError(
+                f"{source.origin}: the fastest {what} takes {fastest:g} ms (expected {_FASTEST_MS:g} to "
+                f"{_SLOWEST_MS:g}: are these milliseconds?)"
+            )
 
 
 def _kv_transfer(source: Measurement, options: ImportOptions) -> KvTransfer:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
 
-__all__ = ["GPUS", "MODELS", "Gpu", "ModelShape", "find_gpu", "find_model", "transformer"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["GPUS", "MODELS", "Gpu", "ModelShape", "find_gpu", "find_model", "known_name", "transformer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +210,20 @@ GPUS: dict[str, Gpu] = {
     )
 }
 """GPUs by name."""
+
+
+def known_name(words: str, names: Iterable[str]) -> str | None:
+    """Return the longest of ``names`` that ``words``, less an owner, begin with; None where none does.
+
+    ``nvidia/Llama-3.3-70B-Instruct-FP8`` begins with Llama-3.3-70B, ``h100_sxm`` with h100.
+    """
+    plain = words.rpartition("/")[2].casefold()
+    found = [
+        name
+        for name in names
+        if plain.startswith(name.casefold()) and not plain[len(name) : len(name) + 1].isalnum()
+    ]
+    return max(found, key=len, default=None)
 
 
 def find_model(name: str) -> ModelShape:

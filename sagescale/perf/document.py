@@ -46,6 +46,8 @@ def read_profile(path: str | os.PathLike[str]) -> Profile:
     try:
         if os.path.getsize(file) > _MAX_BYTES:  # noqa: PTH202 -- `file` is the text shown in errors
             raise InputError(f"{file}: larger than {_MAX_BYTES} bytes (expected a profile document)")
+        if not (Path(file).is_file() or Path(file).is_dir()):
+            raise InputError(f"{file}: not a regular file (expected a profile document)")
         text = Path(file).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{file}: cannot read: {error.strerror}") from error

@@ -19,13 +19,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.perf.catalogue import GPUS, MODELS, known_name
 from sagescale.perf.fit.least_squares import round_digits
 from sagescale.perf.profile import DEFAULT_MAX_NUM_SEQS, DecodeProfile, PrefillProfile, Profile, Source
 
 if TYPE_CHECKING:
     from sagescale.perf.catalogue import Gpu, ModelShape
 
-__all__ = ["PRECISIONS", "Assumptions", "estimate_profile"]
+__all__ = ["PRECISIONS", "Assumptions", "estimate_of", "estimate_profile"]
 
 PRECISIONS = {"bf16": 2.0, "fp8": 1.0}
 """Bytes of a layer's weight."""
@@ -123,6 +124,28 @@ def estimate_profile(
             f"assumed: {roofline.assumed}",
         ),
     )
+
+
+def estimate_of(profile: Profile) -> Profile:
+    """Estimate the engine that a profile is of, from its identity alone: no time in it is looked at.
+
+    Slots and KV memory are the profile's: an engine is started with them, they are not measured. Raises
+    InputError where its model or GPU is not in the catalogue.
+    """
+    model, gpu = known_name(profile.model, MODELS), known_name(profile.gpu, GPUS)
+    if model is None or gpu is None:
+        raise InputError(
+            f"profile {profile.name}: model '{profile.model}' on '{profile.gpu}' is not one of those known "
+            "(see `sagescale profile estimate --help`): give --profile"
+        )
+    estimate = estimate_profile(
+        MODELS[model],
+        GPUS[gpu],
+        precision=profile.precision,
+        tensor_parallel=profile.tensor_parallel,
+        max_num_seqs=profile.decode.max_num_seqs,
+    )
+    return estimate.with_limits(max_num_seqs=None, max_kv_tokens=profile.decode.max_kv_tokens)
 
 
 class _Roofline:

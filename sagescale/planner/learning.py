@@ -25,6 +25,9 @@ _BACKLOG = 0.1
 """A queue for prefill that takes more than this share of the window to work off says nothing of this
 window's load."""
 
+_SETTLED = 0.1
+"""Slots are full where what runs changed by no more than this share over the window."""
+
 _FULL = 1.0
 """Where the pool is full by what was learned already, a longer wait proves nothing more."""
 
@@ -84,11 +87,15 @@ class OnlineLearner:
             or window.osl is None
             or window.osl < 2.0
             or window.isl is None
-            or window.duration_s is None
-            or window.ttft_ms is None
-            or _queued(now)
-            or _queued(before)
         ):
+            return
+        if _queued(now) or _queued(before):
+            if _queued(now) and _queued(before):
+                self._learn_full_decode(
+                    now, before, completed * (window.osl - 1.0), window.isl + window.osl / 2.0
+                )
+            return
+        if window.duration_s is None or window.ttft_ms is None:
             return
         decode_ms = window.duration_s * 1000.0 - window.ttft_ms
         if decode_ms <= 0.0:
@@ -107,6 +114,23 @@ class OnlineLearner:
             decode_ms / (window.osl - 0.5),
             more / 2.0,
         )
+
+    def _learn_full_decode(
+        self, now: Observation, before: Observation, tokens: float, context_tokens: float
+    ) -> None:
+        """Requests wait for a slot all the window: what runs is what fits, and tokens tell the step.
+
+        ITL would tell nothing, as it contains the wait.
+        """
+        running, earlier = now.running_decode, before.running_decode
+        if running is None or earlier is None:
+            return
+        mean, change = (running + earlier) / 2.0, abs(running - earlier)
+        if change > _SETTLED * mean:  # still filling: its tokens are not yet its completions'
+            return
+        instances = now.decode.ready
+        step_ms = mean * now.window_s * 1000.0 / tokens
+        self.model.learn_itl(mean / instances, context_tokens, step_ms, change / instances)
 
     def _learn_prefill(self, now: Observation, before: Observation, window: Window) -> None:
         """TTFT less the waiting that the load explains."""

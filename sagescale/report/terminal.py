@@ -24,6 +24,7 @@ from sagescale.report.over_time import print_over_time
 from sagescale.report.reasons import causes, times
 from sagescale.report.settings import delay, interval_s, number, setting
 from sagescale.report.shortfall import HELD, why_missed
+from sagescale.report.surfaces import print_surfaces
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +49,9 @@ def print_run(document: ResultDocument, console: Console) -> None:
     """
     page = Page(console)
     _print_trace(page, document["trace"])
-    _print_profile(page, document["profile"])
+    _print_profile(page, "profile", document["profile"])
+    if "world" in document:
+        _print_profile(page, "world", document["world"])
     if not document["runs"]:
         page.field("runs", "none")
         _print_warnings(page, document["warnings"])
@@ -65,6 +68,7 @@ def print_run(document: ResultDocument, console: Console) -> None:
     _print_gpus(page, document, run)
     _print_scaling(page, run)
     print_faults(page, run)
+    print_surfaces(page, run)
     page.blank()
     print_over_time(page, run, every_s)
     page.blank()
@@ -86,9 +90,9 @@ def _print_trace(page: Page, trace: TraceInfo) -> None:
     )
 
 
-def _print_profile(page: Page, profile: ProfileInfo) -> None:
+def _print_profile(page: Page, label: str, profile: ProfileInfo) -> None:
     page.field(
-        "profile",
+        label,
         Text(plain(profile["name"] or NOTHING), style=STRONG),
         " ".join(plain(word) for word in (profile["engine"], profile["gpu"]) if word),
         f"GPUs an instance: prefill {count(profile['prefill_gpus_per_instance'])}, "

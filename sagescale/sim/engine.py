@@ -391,6 +391,11 @@ class Cluster:
             views.append(PoolView(by_status[READY], by_status[STARTING], by_status[DRAINING], int(waiting)))
         return views[0], views[1]
 
+    def handoffs(self) -> tuple[int, float]:
+        """Hand-offs begun so far, and the seconds they last in all."""
+        g = self.state.progress[0]
+        return int(g["handoff_seq"]), float(g["handoff_sum_s"])
+
     def queued(self) -> tuple[int, int]:
         """Requests waiting for prefill and for decode, in instances' queues and the pools' own."""
         g = self.state.progress[0]

@@ -521,6 +521,7 @@ def _start_handoff(s: State, request: int, source: int, t: float) -> None:
     _handoff_push(s.handoff, g.handoffs, t + duration, g.handoff_seq, request, source)
     g.handoffs += 1
     g.handoff_seq += 1
+    g.handoff_sum_s += duration
 
 
 @_compiled

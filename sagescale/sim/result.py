@@ -22,6 +22,7 @@ from sagescale.document import (
 from sagescale.sim.bound import lower_bound
 from sagescale.sim.fault_costs import faults_result
 from sagescale.sim.measures import Served, forecast_scores, gpu_hours
+from sagescale.sim.surfaces import surfaces
 from sagescale.sim.timeline import timeline
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def run_document(
         timeline=by_tick,
         timing=TimingInfo(simulate_s=0.0, planner_s=0.0, forecast_s=0.0, requests_per_s=0.0),
     )
+    if run.truth is not run.model:
+        document["surfaces"] = surfaces(run)
     simulate_s = run.timing.simulate_s + time.perf_counter() - began
     document["timing"] = TimingInfo(
         simulate_s=simulate_s,
@@ -109,18 +112,20 @@ def result_document(
     config: Mapping[str, object],
     runs: Sequence[RunDocument],
     warnings: Sequence[str] = (),
+    *,
+    world: Profile | None = None,
 ) -> ResultDocument:
     """Put runs of one trace on one profile together.
 
     Args:
         trace: the requests served.
-        profile: the engines modelled, overrides applied.
+        profile: the engines modelled, or what the planner was told of them, overrides applied.
         config: the resolved configuration (see :func:`configuration`).
         runs: their documents.
         warnings: what their reader should know, one line each.
+        world: the engines modelled, where that is not what the planner was told.
     """
-    decode = profile.decode
-    return ResultDocument(
+    document = ResultDocument(
         schema_version=SCHEMA_VERSION,
         sagescale=sagescale.__version__,
         trace=TraceInfo(
@@ -131,23 +136,31 @@ def result_document(
             duration_s=trace.duration_s,
             transform=list(trace.transforms),
         ),
-        profile=ProfileInfo(
-            name=profile.name,
-            model=profile.model,
-            gpu=profile.gpu,
-            engine=f"{profile.engine} {profile.engine_version}".strip(),
-            source=profile.source.title,
-            licence=profile.source.licence,
-            prefill_gpus_per_instance=profile.prefill.gpus_per_instance,
-            decode_gpus_per_instance=decode.gpus_per_instance,
-            max_num_seqs=decode.max_num_seqs,
-            max_kv_tokens=decode.max_kv_tokens,
-            assumed=list(profile.assumed),
-        ),
+        profile=_info(profile),
         config=dict(config),
         warnings=[*trace.warnings, *warnings],
         lower_bound_gpu_hours=min((run["lower_bound_gpu_hours"] for run in runs), default=0.0),
         runs=list(runs),
+    )
+    if world is not None:
+        document["world"] = _info(world)
+    return document
+
+
+def _info(profile: Profile) -> ProfileInfo:
+    decode = profile.decode
+    return ProfileInfo(
+        name=profile.name,
+        model=profile.model,
+        gpu=profile.gpu,
+        engine=f"{profile.engine} {profile.engine_version}".strip(),
+        source=profile.source.title,
+        licence=profile.source.licence,
+        prefill_gpus_per_instance=profile.prefill.gpus_per_instance,
+        decode_gpus_per_instance=decode.gpus_per_instance,
+        max_num_seqs=decode.max_num_seqs,
+        max_kv_tokens=decode.max_kv_tokens,
+        assumed=list(profile.assumed),
     )
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sagescale.perf import ProfileModel
+    from sagescale.perf import PerfModel, ProfileModel
     from sagescale.planner import AutoscalerConfig, Decision, Observation
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import PoolView, World
@@ -43,6 +43,9 @@ class Run:
     """A finished run.
 
     Attributes:
+        model: what the planner was told of the engines.
+        learned: what it made of that by the end; ``model`` where it learns nothing.
+        truth: what the engines really do.
         prompt: computed prompt tokens (ISL less the cached ones) by arrival, int32[n].
         produced: tokens each request had when a crash last threw it back, int32[n].
         requests: REQUEST records by arrival (``state.REQUEST``): first token, completion, state.
@@ -59,6 +62,8 @@ class Run:
     config: AutoscalerConfig
     simulator: SimulatorConfig
     model: ProfileModel
+    learned: PerfModel
+    truth: ProfileModel
     world: World
     prompt: NDArray[np.int32]
     produced: NDArray[np.int32]

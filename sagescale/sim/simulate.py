@@ -30,7 +30,7 @@ from sagescale.sim.world import build_world, computed_tokens
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sagescale.perf import Profile
+    from sagescale.perf import PerfModel, Profile
     from sagescale.planner import AutoscalerConfig, LoadForecast
     from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
@@ -59,6 +59,7 @@ def simulate(
     config: AutoscalerConfig,
     simulator: SimulatorConfig,
     *,
+    world: Profile | None = None,
     faults: Faults | None = None,
     progress: Callable[[float], None] | None = None,
     predictors: LoadPredictors | None = None,
@@ -68,9 +69,11 @@ def simulate(
 
     Args:
         trace: the requests.
-        profile: the engines, limits and hand-off costs already overridden (``world.with_overrides``).
+        profile: the engines as the planner is told, limits and hand-off costs already overridden
+            (``world.with_overrides``).
         config: the autoscaler's configuration; GPUs an instance agree with the profile.
         simulator: the modelled world's configuration.
+        world: the engines as they really are, overridden alike; None is as the planner is told.
         faults: what goes wrong; None is nothing.
         progress: called now and then with the simulated time reached, in seconds.
         predictors: used in place of those the configuration names, e.g. to feed the true load.
@@ -80,15 +83,20 @@ def simulate(
         The run; ``timing`` covers this whole call.
 
     Raises:
-        InputError: the initial pools contradict the limits or the budget.
+        InputError: the initial pools contradict the limits or the budget, or the engines told of and the
+            real ones differ in GPUs an instance.
     """
     began = time.perf_counter()
     model = ProfileModel(profile)
-    world = build_world(model, simulator, config)
-    initial = _initial(trace, model, world, config, simulator)
+    truth = model if world is None else ProfileModel(world)
+    _check_same_gpus(model, truth)
+    engines = build_world(truth, simulator, config)
+    timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
+    planner = Planner(config, model, predictors=timed, policy=policy)
+    initial = _initial(trace, planner.learned or model, engines, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)
     cluster = Cluster(
-        world,
+        engines,
         trace.arrival_s,
         trace.isl,
         computed_tokens(trace, simulator),
@@ -99,13 +107,11 @@ def simulate(
         priority=trace.priority,
         watch_launches=faults is not None,
     )
-    timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
-    planner = Planner(config, model, predictors=timed, policy=policy)
     interval_s = float(config.adjustment_interval_sec)
     loop = _Loop(
         cluster,
         planner,
-        Scrapes(cluster, interval_s, model.max_kv_tokens, simulator, faults or _NO_FAULTS),
+        Scrapes(cluster, interval_s, truth.max_kv_tokens, simulator, faults or _NO_FAULTS),
         None if faults is None else Injector(faults, cluster, simulator.simulation_seed),
         interval_s,
         max(trace.duration_s, simulator.until_s),
@@ -118,7 +124,9 @@ def simulate(
         config=config,
         simulator=simulator,
         model=model,
-        world=world,
+        learned=planner.learned or model,
+        truth=truth,
+        world=engines,
         prompt=cluster.state.prompt,
         produced=cluster.state.produced,
         requests=cluster.state.requests,
@@ -136,7 +144,7 @@ def simulate(
 
 
 def _initial(
-    trace: Trace, model: ProfileModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
+    trace: Trace, model: PerfModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
 ) -> tuple[int, int]:
     """DESIGN 5.8: as given, else sized for the first window's true load."""
     first = trace.arrival_s <= config.adjustment_interval_sec
@@ -163,6 +171,15 @@ def _initial(
             f"max_gpu_budget {config.max_gpu_budget}"
         )
     return sizes[0], sizes[1]
+
+
+def _check_same_gpus(told: ProfileModel, truth: ProfileModel) -> None:
+    asked, real = ((one.prefill_gpus, one.decode_gpus) for one in (told, truth))
+    if asked != real:
+        raise InputError(
+            f"world {truth.profile.name}: {real[0]} GPUs a prefill and {real[1]} a decode instance; expected "
+            f"{asked[0]} and {asked[1]}, as profile {told.profile.name} says"
+        )
 
 
 def _check_size(world: World, prefill: int, decode: int) -> None:

@@ -108,6 +108,7 @@ PROGRESS = np.dtype(
         ("ttft_sum_s", "f8"),
         ("duration_sum_s", "f8"),
         ("itl_sum_s", "f8"),
+        ("handoff_sum_s", "f8"),  # of the hand-offs begun, handoff_seq of them
         ("next_arrival", "i8"),
         ("next_deadline", "i8"),
         ("isl_sum", "i8"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,16 @@ def test_factors_of_nothing_leave_the_profile_as_it_is():
     assert same.kv_transfer.ms_per_1k_tokens == pytest.approx(BASE.kv_transfer.ms_per_1k_tokens)
 
 
+def test_a_replay_tells_the_mean_hand_off_of_its_part(log):
+    flat = dataclasses.replace(TRUTH, latency_ms=7.0, ms_per_1k_tokens=0.0, decode_steps=0.0)
+    assert replay(log, apply_factors(BASE, flat), ONE_EACH, WORLD).handoff_ms == pytest.approx(7.0)
+    by_length = dataclasses.replace(TRUTH, latency_ms=0.0, ms_per_1k_tokens=3.0, decode_steps=0.0)
+    part = slice(200, 500)
+    sent = log.isl[part][log.osl[part] > 1]  # a single token needs no decode instance
+    seen = replay(log, apply_factors(BASE, by_length), ONE_EACH, WORLD, part=part).handoff_ms
+    assert seen == pytest.approx(3e-3 * sent.mean(), rel=0.01)
+
+
 def test_padding_tries_the_measured_batches():
     assert padding_candidates(BASE) == ((), (1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128))
 
@@ -193,6 +204,37 @@ def test_a_log_that_is_none_is_refused(log, tmp_path):
         read_served(path)
 
 
+def test_a_log_that_is_no_file_or_would_fill_memory_is_refused(tmp_path):
+    import os
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_served(path)
+        with pytest.raises(InputError, match="not a regular file"):
+            read_pool_sizes(path, 0.0)
+    with (tmp_path / "sparse.csv").open("wb") as stream:
+        stream.truncate(10 << 30)
+    with pytest.raises(InputError, match="10737418240 bytes"):
+        read_served(tmp_path / "sparse.csv")
+    same = pa.DictionaryArray.from_arrays(pa.array(np.zeros(21_000_000, np.int8)), [1.0])
+    parquet.write_table(pa.table({"arrival_s": same}), tmp_path / "bomb.parquet")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 1 << 20
+    with pytest.raises(InputError, match="21000000 rows"):
+        read_served(tmp_path / "bomb.parquet")
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-3])
+def test_a_log_in_another_unit_is_refused(log, tmp_path, factor):
+    times = ("arrival_s", "first_token_s", "done_s")
+    odd = dataclasses.replace(log, **{name: factor * getattr(log, name) for name in times})
+    with pytest.raises(InputError, match="are the times in seconds"):
+        read_served(write(odd, tmp_path / "log.csv"))
+
+
 @pytest.fixture
 def app():
     made = typer.Typer()
@@ -250,3 +292,10 @@ def test_the_measured_engine_is_reproduced(shared):
     assert abs(errors["itl", 90].after) < 0.05
     for error in result.errors:
         assert abs(error.after) < 0.45 * abs(error.before)
+    # What the log times itself: hand-offs of a batch end together, each request's share is the mean.
+    part = slice(0, len(log) // 2)
+    batch_ends = np.unique(np.stack([log.first_token_s[part], log.kv_ready_s[part]]), axis=1)
+    measured_ms = 1e3 * float((batch_ends[1] - batch_ends[0]).sum()) / int((log.osl[part] > 1).sum())
+    assert replay(log, result.profile, ONE_EACH, WORLD, part=part).handoff_ms == pytest.approx(
+        measured_ms, rel=0.03
+    )

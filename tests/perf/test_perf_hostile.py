@@ -13,8 +13,10 @@ import zipfile
 import numpy as np
 import pytest
 from perf_runs import RUNS, vllm
+from sagescale.cli.app import app
 from sagescale.errors import InputError
-from sagescale.perf import profile_from_source
+from sagescale.perf import profile_from_source, read_profile
+from typer.testing import CliRunner
 
 SECONDS = 5.0
 MEMORY = 160 * 1024 * 1024
@@ -152,6 +154,32 @@ class TestFiles:
         refused(tmp_path / "pipe.json", "not a regular file")
         with pytest.raises(InputError, match="/dev/zero: not a regular file"):
             profile_from_source("/dev/zero")
+
+    def test_a_profile_document_that_is_no_file_is_not_read(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.yaml")
+        for path in (tmp_path / "pipe.yaml", "/dev/zero"):
+            with pytest.raises(InputError, match="not a regular file"):
+                read_profile(path)
+
+    def test_a_link_to_itself_is_no_source(self, tmp_path):
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        words = ["profile", "import", str(tmp_path / "loop"), "--out", str(tmp_path / "out.yaml")]
+        assert isinstance(CliRunner().invoke(app, words).exception, InputError)
+
+    @pytest.mark.parametrize("factor", [1e-3, 1e3])
+    def test_times_in_another_unit_are_those_of_no_engine(self, tmp_path, factor):
+        rows: list[dict[str, object]] = [
+            {"kind": "prefill", "isl": isl, "batch": 1, "ms": factor * (10.0 + 0.03 * isl)}
+            for isl in (100, 1000, 4000)
+        ]
+        rows += [
+            {"kind": "decode", "batch": n, "context": context, "ms": factor * (8.0 + 0.1 * n)}
+            for n in (1, 8)
+            for context in (500, 2000)
+        ]
+        path = tmp_path / "x.json"
+        path.write_text(json.dumps(rows))
+        refused(path, "the fastest prompt takes .* are these milliseconds")
 
     def test_a_folder_of_thousands_of_files_is_not_walked_through(self, tmp_path):
         for index in range(5100):

@@ -43,6 +43,45 @@ def decode_arrays(gpus: int = 1) -> dict:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("dynamo_h200_llama-3.1-8b-fp8", Wanted()),
+        *(("dynamo_pre_swept_h100_llama-3.3-70b-fp8", Wanted(tensor_parallel=tp)) for tp in (2, 4, 8)),
+        ("h200_pd_measured", Wanted()),
+        ("h200_pd_measured/profile.json", Wanted()),
+        *(
+            ("splitwise_perf_model.csv", Wanted(model="llama2", gpu="a100", tensor_parallel=tp))
+            for tp in (2, 8)
+        ),
+    ],
+)
+def test_every_source_at_hand_is_imported(shared, name, wanted):
+    profile = build_profile(read_sources([shared / "profiles" / name], wanted=wanted), ImportOptions())
+    assert profile.prefill.fit_error.median < 0.05
+    assert profile.decode.fit_error.median < 0.05
+    assert profile.source.files[0].path.startswith(name.rpartition("/")[2])
+
+
+def test_a_folder_of_measurements_is_their_rows_whatever_else_lies_there(tmp_path):
+    rows = [{"kind": "prefill", "isl": int(isl), "batch": 1, "ms": 10 + 0.02 * isl} for isl in ISL]
+    steps = [
+        {"kind": "decode", "batch": n, "context": c, "ms": itl(n, c)} for n in (1, 60) for c in (300, 4000)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "b.json").write_text(json.dumps(steps))
+    (tmp_path / "requests.csv").write_text("arrival_s,isl\n0,1\n")
+    (tmp_path / "meta.json").write_text("{}")
+    profile = profile_from_source(tmp_path)
+    assert [file.path for file in profile.source.files] == [
+        f"{tmp_path.name}/a.json",
+        f"{tmp_path.name}/b.json",
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no JSON list of measured rows"):
+        IMPORTERS["measurement"].read(tmp_path / "empty")
+
+
 @pytest.fixture
 def dynamo(tmp_path):
     """Write a profiler folder; the callers' changes go over the good arrays."""

@@ -218,6 +218,16 @@ class TestAMeasuredProfile:
         assert model.itl_ms(100.0, 1200.0) == MEASURED.itl_ms(100.0, 1200.0)
 
 
+class TestTheStart:
+    def test_a_measured_profile_is_believed_and_an_estimate_a_deviation_on_the_slow_side(self):
+        for n, context in ((1.0, 500.0), (64.0, 1000.0), (200.0, 3000.0)):
+            assert LearnedModel(MEASURED).itl_ms(n, context) == MEASURED.itl_ms(n, context)
+            assert 1.29 < LearnedModel(ESTIMATED).itl_ms(n, context) / ESTIMATED.itl_ms(n, context) < 1.81
+        for isl in (100.0, 1000.0, 10_000.0):
+            assert LearnedModel(MEASURED).ttft_ms(isl) == MEASURED.ttft_ms(isl)
+            assert 1.29 < LearnedModel(ESTIMATED).ttft_ms(isl) / ESTIMATED.ttft_ms(isl) < 2.01
+
+
 class TestSignedFactors:
     def test_the_others_make_up_for_one_that_is_bound(self):
         """The truth would be negative in the first part; the fit is the best that is not."""

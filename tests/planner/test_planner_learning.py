@@ -95,6 +95,14 @@ class TestWhatTeaches:
         one.step(window(2, **changed))
         assert windows_learned(one) == (1, 0)
 
+    @pytest.mark.parametrize("changed", [{"running_decode": None}, {"running_decode": 300.0}], ids=str)
+    def test_full_slots_teach_nothing_where_what_runs_is_unknown_or_changes(self, changed):
+        one = planner(ESTIMATED)
+        full = {"queued_decode": 900.0, "running_decode": 4.0 * 200}
+        one.step(window(1, **full))
+        one.step(window(2, **(full | changed)))
+        assert windows_learned(one)[1] == 0
+
     def test_a_backlog_is_not_this_windows_load(self):
         one = planner(ESTIMATED)
         one.step(window(1, queued_prefill=10_000.0))
@@ -121,13 +129,36 @@ class TestWhatTeaches:
 
 
 class TestWhatIsLearned:
+    def test_full_slots_tell_the_step_by_tokens_as_latency_contains_the_wait(self):
+        """The pool serves what it can, a queue grows, and ITL is a hundred times the step."""
+        one = planner(ESTIMATED)
+        n, context = 200.0, ISL + OSL / 2
+        step_ms = 1.6 * MEASURED.itl_ms(n, context)
+        completed = DECODE * n * 60_000.0 / step_ms / (OSL - 1.0)
+        for number in range(1, 30):
+            one.step(
+                window(
+                    number,
+                    completed=completed,
+                    duration_s_mean=OSL * step_ms / 10.0,
+                    itl_ms_mean=100.0 * step_ms,
+                    queued_decode=500.0 * number,
+                    running_decode=DECODE * n,
+                )
+            )
+        assert one.learned is not None
+        assert one.learned.itl_ms(n, context) == pytest.approx(step_ms, rel=0.02)
+
     def test_an_estimate_comes_to_the_truth_where_there_is_traffic(self):
         one = planner(ESTIMATED)
         for number in range(1, 40):
             one.step(window(number))
         assert one.learned is not None
         assert one.learned.ttft_ms(ISL) == pytest.approx(MEASURED.ttft_ms(ISL), rel=0.01)
-        assert one.learned.itl_ms(12.0, 1100.0) == pytest.approx(MEASURED.itl_ms(12.0, 1100.0), rel=0.02)
+        n, context = 4.0, ISL + OSL / 2  # what the windows' traffic runs at
+        assert one.learned.itl_ms(n, context) == pytest.approx(MEASURED.itl_ms(n, context), rel=0.02)
+        # Further off nothing was seen: what is not known stays on the slow side, where an estimate begins.
+        assert 1.0 < one.learned.itl_ms(12.0, context) / MEASURED.itl_ms(12.0, context) < 1.1
 
     def test_what_was_learned_is_not_corrected_again(self):
         one = planner(MEASURED)

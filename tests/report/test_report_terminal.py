@@ -489,3 +489,29 @@ def test_no_number_is_too_odd_to_write(value: float | None) -> None:
         formats.duration,
     ):
         assert write(value)
+
+
+def learned() -> Any:
+    times = {"told_ms": 10.0, "learned_ms": 19.0, "true_ms": 20.0}
+    made: Any = document()
+    made["world"] = {**made["profile"], "name": "h200-true"}
+    made["runs"][0]["surfaces"] = {
+        "ttft": [{"isl": 1020.0, **times}],
+        "itl": [{"requests": 64, "context_tokens": 1218.0, **times}],
+    }
+    return made
+
+
+def test_what_was_learned_stands_beside_what_is_true() -> None:
+    text = render(learned())
+    assert line_of(text, "world").split()[1] == "h200-true"
+    rows = [line.split() for line in text.splitlines() if line.endswith("-5.0%")]
+    assert rows == [
+        ["1,020", "10.0", "19.0", "20.0", "-5.0%"],
+        ["64", "x", "1,218", "10.0", "19.0", "20.0", "-5.0%"],
+    ]
+
+
+@given(ODD_NUMBERS)
+def test_odd_times_of_engines_are_printed(odd: Any) -> None:
+    render(replaced(learned(), lambda leaf: odd if isinstance(leaf, float) else leaf))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import InputError
@@ -40,13 +41,13 @@ class Importer(Protocol):
 def refuse_large(path: Path, limit: int) -> None:
     """Refuse a file above ``limit`` bytes, or no regular file at all, before anything of it is read."""
     try:
-        if not path.is_file():
-            raise InputError(f"{path}: not a regular file")
-        size = path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    if size > limit:
-        raise InputError(f"{path}: {size} bytes (expected at most {limit})")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path}: not a regular file")
+    if found.st_size > limit:
+        raise InputError(f"{path}: {found.st_size} bytes (expected at most {limit})")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError, did_you_mean
 from sagescale.perf.importers.base import source_file
 from sagescale.perf.importers.json_text import load_json
+from sagescale.perf.importers.look import Look
 from sagescale.perf.measurement import DecodePoint, KvPoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Never
-
-    from sagescale.perf.importers.look import Look
 
 __all__ = ["MeasurementImporter"]
 
@@ -31,22 +30,21 @@ _KEYS = {
 
 
 class MeasurementImporter:
-    """A JSON file of measured rows."""
+    """A JSON file of measured rows, or a folder with such files: what else lies there is not read."""
 
     name = "measurement"
 
     def recognise(self, look: Look) -> bool:
-        """Whether it is a JSON list whose first row has a ``kind``."""
-        return look.path.is_file() and look.is_list and "kind" in look.names
+        """Whether there is a JSON list whose first row has a ``kind``."""
+        return any(map(_has_rows, look.files))
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read all rows; a malformed one raises InputError naming its index, key and value."""
-        rows = load_json(path)
-        if not isinstance(rows, list) or not rows:
-            raise InputError(f"{path}: {type(rows).__name__} (expected a JSON list of measured rows)")
+        files = [file.path for file in Look(path).files if _has_rows(file)] if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"{path}: no JSON list of measured rows in this folder")
         prefill, decode, kv_transfer = [], [], []
-        for index, content in enumerate(rows):
-            row = _Row(path, index, content)
+        for row in (row for file in files for row in _rows(file)):
             kind = row.kind()
             if kind == "prefill":
                 prefill.append(PrefillPoint(row.whole("isl"), row.whole("batch"), row.ms()))
@@ -58,12 +56,23 @@ class MeasurementImporter:
             Measurement(
                 origin=str(path),
                 format=self.name,
-                files=(source_file(path, path),),
+                files=tuple(source_file(file, path) for file in files),
                 prefill=tuple(prefill),
                 decode=tuple(decode),
                 kv_transfer=tuple(kv_transfer),
             ),
         )
+
+
+def _has_rows(file: Look) -> bool:
+    return file.is_list and "kind" in file.names
+
+
+def _rows(path: Path) -> list[_Row]:
+    rows = load_json(path)
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{path}: {type(rows).__name__} (expected a JSON list of measured rows)")
+    return [_Row(path, index, content) for index, content in enumerate(rows)]
 
 
 class _Row:

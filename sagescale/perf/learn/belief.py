@@ -34,17 +34,21 @@ class Trust:
     band is as wide as they scatter. What was learned is used from the third window in a row beyond, until
     the third in a row within half of it.
 
+    Factors start at 1 and ``caution`` deviations: too few instances leave a backlog that is served for longer
+    than it takes to learn that one instance too many may go.
+
     ``most_each``: see :func:`~sagescale.perf.learn.waiting.mean_ttft`.
     """
 
     prefill: tuple[float, float]
     decode: tuple[float, float, float]
     dead_band: float
+    caution: float
     most_each: float
 
 
-MEASURED = Trust(prefill=(0.15, 0.15), decode=(0.15, 0.15, 0.15), dead_band=0.12, most_each=1.0)
-ESTIMATED = Trust(prefill=(1.0, 0.3), decode=(0.3, 0.3, 0.8), dead_band=0.0, most_each=0.4)
+MEASURED = Trust(prefill=(0.15, 0.15), decode=(0.15, 0.15, 0.15), dead_band=0.12, caution=0.0, most_each=1.0)
+ESTIMATED = Trust(prefill=(1.0, 0.3), decode=(0.3, 0.3, 0.8), dead_band=0.0, caution=1.0, most_each=0.4)
 """Arithmetic knows the work of a token better than what an engine adds to it, and memory better than KV
 kernels: how far estimates are from measured profiles is in docs/profiles.md. What is learned is used at
 once."""
@@ -56,6 +60,7 @@ class Belief:
 
     prior: tuple[float, ...]
     dead_band: float
+    caution: float
     windows: int = 0
     used: bool = field(init=False)
     factors: NDArray[np.float64] = field(init=False)
@@ -64,8 +69,8 @@ class Belief:
     _scatter: float = 0.0
 
     def __post_init__(self) -> None:
-        self._learned = SignedFactors(self.prior)
-        self.factors = np.ones(len(self.prior))
+        self._learned = SignedFactors(self.prior, self.caution)
+        self.factors = self._learned.values.copy()
         self.used = self.dead_band == 0.0
 
     @property

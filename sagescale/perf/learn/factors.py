@@ -48,10 +48,13 @@ _SURPRISE, _PERSISTENT, _SURPRISED = 0.10, 3, 0.8
 
 
 class SignedFactors:
-    """The factors of the parts of a time, 1 at first, with a standard deviation of ``prior`` each."""
+    """The factors of the parts of a time, with a standard deviation of ``prior`` each.
 
-    def __init__(self, prior: Sequence[float]) -> None:
-        self.values: NDArray[np.float64] = np.ones(len(prior))
+    They are 1 and ``caution`` of these deviations at first.
+    """
+
+    def __init__(self, prior: Sequence[float], caution: float = 0.0) -> None:
+        self.values: NDArray[np.float64] = 1.0 + caution * np.asarray(prior)
         self._information: NDArray[np.float64] = np.diag(np.asarray(prior) ** -2.0)
         self._streak = 0
 

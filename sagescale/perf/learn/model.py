@@ -47,8 +47,8 @@ class LearnedModel:
     def __init__(self, base: ProfileModel) -> None:
         self.base = base
         trust = ESTIMATED if base.profile.is_estimate else MEASURED
-        self.prefill = Belief(trust.prefill, trust.dead_band)
-        self.decode = Belief(trust.decode, trust.dead_band)
+        self.prefill = Belief(trust.prefill, trust.dead_band, trust.caution)
+        self.decode = Belief(trust.decode, trust.dead_band, trust.caution)
         self._most_each = trust.most_each
         self._fixed_ms = base.ttft_ms(1.0)
         self._line = _line(base)

@@ -19,7 +19,7 @@ from sagescale.report.layout import MARK
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sagescale.document import ResultDocument
+    from sagescale.document import ProfileInfo, ResultDocument
 
 __all__ = ["render_html", "write_html"]
 
@@ -80,7 +80,7 @@ def render_html(document: ResultDocument) -> str:
 
 
 def _masthead(document: ResultDocument) -> Markup:
-    trace, profile = document["trace"], document["profile"]
+    trace = document["trace"]
     requests, length_s = known(trace["requests"]), known(trace["duration_s"])
     rate = requests / length_s if requests is not None and length_s else None
     return element(
@@ -91,13 +91,19 @@ def _masthead(document: ResultDocument) -> Markup:
             f"{plural(requests, 'request')} in {duration(length_s)}, {figure(rate)}/s",
             *(_after_gap(step) for step in trace["transform"] or ()),
         ),
-        element(
-            "p",
-            element("b", plain(profile["name"])),
-            " ",
-            " ".join(plain(word) for word in (profile["engine"], profile["gpu"]) if word),
-            *(_after_gap(f"assumed: {plain(name)}") for name in profile["assumed"] or ()),
-        ),
+        _engines(document["profile"]),
+        _engines(document["world"], "in truth: ") if "world" in document else None,
+    )
+
+
+def _engines(profile: ProfileInfo, before: str = "") -> Markup:
+    return element(
+        "p",
+        before,
+        element("b", plain(profile["name"])),
+        " ",
+        " ".join(plain(word) for word in (profile["engine"], profile["gpu"]) if word),
+        *(_after_gap(f"assumed: {plain(name)}") for name in profile["assumed"] or ()),
     )
 
 

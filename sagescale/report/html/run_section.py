@@ -20,6 +20,7 @@ from sagescale.report.layout import MARK
 from sagescale.report.reasons import causes, times
 from sagescale.report.settings import delay, interval_s, number, setting
 from sagescale.report.shortfall import HELD, why_missed
+from sagescale.report.surfaces import SURFACE_COLUMNS, surface_rows
 
 if TYPE_CHECKING:
     from sagescale.document import Latency, ResultDocument, RunDocument
@@ -71,6 +72,7 @@ def run_section(document: ResultDocument, run: RunDocument, place: int, *, alone
         _tiles(document, run),
         _sentence(why_missed(document, run)),
         element("div", _latencies(run), _facts(document, run), class_="facts"),
+        _surfaces(run),
         element("div", *(_panel(*panel) for panel in PANELS), class_="panels"),
         class_="run",
         id=f"run-{place}",
@@ -167,6 +169,24 @@ def _latency_row(name: str, latency: Latency, target: float | None) -> Markup:
         text = f"{MARK} {figure(value)}" if over else figure(value)
         cells.append(element("td", text, class_="poor" if over else None))
     return element("tr", element("th", name, scope="row"), *cells, element("td", given(target)))
+
+
+def _surfaces(run: RunDocument) -> Markup | None:
+    parts = surface_rows(run)
+    if not parts:
+        return None
+    heads = (element("th", name, scope="col") for name in ("engines", *SURFACE_COLUMNS))
+    rows = (
+        element("tr", element("th", title, scope="row"), *(element("td", cell) for cell in cells))
+        for title, part in parts
+        for cells in part
+    )
+    return element(
+        "table",
+        element("thead", element("tr", *heads)),
+        element("tbody", *rows),
+        class_="figures",
+    )
 
 
 def _facts(document: ResultDocument, run: RunDocument) -> Markup:
