@@ -6,14 +6,22 @@ the same. A task that fails is reported and the others go on; an interruption ke
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import warnings
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import numpy as np
+
 from sagescale.errors import InputError, SagescaleError
 from sagescale.experiment.tasks import RunTask
+from sagescale.perf import ProfileModel
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.engine import Cluster
+from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +81,9 @@ def open_backend(kind: str, jobs: int, address: str | None) -> Iterator[Backend]
             if jobs == 1
             else joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1)
         )
-        with context:
+        with context, warnings.catch_warnings():
+            # A process that has grown is replaced when its task is done, which is no concern of the user's.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
             yield Backend("processes", jobs)
         return
     if address is None:
@@ -128,12 +138,23 @@ def run_tasks(
                 number, result = _perform_safely(*given)
                 done(tasks[number], result)
             return True
+        if backend.kind == "processes":
+            _compile_kernel(workload)
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         for number, result in parallel(joblib.delayed(_perform_safely)(*given) for given in arguments):
             done(tasks[number], result)
     except KeyboardInterrupt:
         return False
     return True
+
+
+def _compile_kernel(workload: Workload) -> None:
+    """Once, here: processes that find no compiled kernel would all compile it at the same time."""
+    world = build_world(ProfileModel(workload.profile), SimulatorConfig())
+    one = np.ones(1, np.int32)
+    cluster = Cluster(world, np.zeros(1), one, one, one, prefill=1, decode=1, startup_s=np.zeros)
+    cluster.advance(math.inf)
+    cluster.kv_tokens()
 
 
 def _perform_safely(
