@@ -62,6 +62,10 @@ def calibrate(
             metavar="A:B", help="Part of the log to fit to, as shares; the rest is scored. 0:1 is all."
         ),
     ] = "0:0.5",
+    score: Annotated[
+        Optional[Path],
+        typer.Option(metavar="LOG", help="Score another log of the same engine, not the rest of this one."),
+    ] = None,
     name: Annotated[
         Optional[str], typer.Option(help="The profile's name; the output's stem by default.")
     ] = None,
@@ -72,12 +76,12 @@ def calibrate(
     """Fit the few physical factors that make the simulator reproduce what an engine served.
 
     Fits prefill and decode time scale, join cost, the hand-off and batch padding to one part of the log,
-    scores the other, and writes the profile only if the fit is good (else exit code 1).
+    scores the other or another log, and writes the profile only if the fit is good (else exit code 1).
     """
     from sagescale.cli.calibration_words import calibration_page, fit_shares, mapped_columns, padded_sizes
     from sagescale.cli.pipes import stdout_console
     from sagescale.cli.progress import simulation_progress
-    from sagescale.errors import SagescaleError
+    from sagescale.errors import InputError, SagescaleError
     from sagescale.experiment.calibrate import calibrate as run_calibration
     from sagescale.experiment.provenance import with_provenance
     from sagescale.experiment.replay import PoolSizes, read_pool_sizes
@@ -96,12 +100,22 @@ def calibrate(
     base = with_overrides(load_profile(profile), simulator)
     base = base.with_limits(max_num_seqs=max_num_seqs, max_kv_tokens=max_kv_tokens)
     log = read_served(requests, named)
+    if score is not None and observations is not None:
+        raise InputError("--score: not with --observations, whose pools are those of the first log")
+    unseen = None if score is None else read_served(score, named)
     pools = PoolSizes.fixed(prefill, decode)
     if observations is not None:
         pools = read_pool_sizes(observations, log.start_s)
     with simulation_progress(1.0) as progress:
         result = run_calibration(
-            base, log, pools, simulator, fit_part=shares, paddings=sizes, progress=progress
+            base,
+            log,
+            pools,
+            simulator,
+            fit_part=shares,
+            unseen=unseen,
+            paddings=sizes,
+            progress=progress,
         )
     print_calibration(calibration_page(result, base, log, out.name), stdout_console())
     if not result.good and not force:
@@ -119,6 +133,7 @@ def calibrate(
         *(("--set", one) for one in overrides or []),
         ("--padding", padding),
         ("--fit", fit),
+        ("--score", None if score is None else score.name),
     ]
     words = ["sagescale", "profile", "calibrate", base.name, "--requests", requests.name]
     words += [word for option, value in given if value is not None for word in (option, str(value))]

@@ -137,10 +137,11 @@ def calibrate(
     simulator: SimulatorConfig,
     *,
     fit_part: tuple[float, float] = (0.0, 0.5),
+    unseen: ServedLog | None = None,
     paddings: tuple[tuple[int, ...], ...] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Calibration:
-    """Fit the factors to part of a log and score them on the rest.
+    """Fit the factors to part of a log and score them on the rest, or on another log.
 
     Args:
         profile: The engine as measured alone, limits already the served engine's.
@@ -149,6 +150,7 @@ def calibrate(
         simulator: The rest of the modelled world (batch tokens, who streams the first token).
         fit_part: The requests fitted to, as shares of the log by arrival; those before are simulated,
             as they load the engines, but not compared. (0, 1) fits and scores all.
+        unseen: Another log of the same engine and pools, scored in place of the rest.
         paddings: Padded batch sizes to try; those of ``padding_candidates`` by default.
         progress: Called with the share of the work done.
 
@@ -159,7 +161,7 @@ def calibrate(
     if not 0 <= start < stop <= len(log):
         raise InputError(f"fit part is {fit_part[0]:g}:{fit_part[1]:g} (expected shares 0 <= A < B <= 1)")
     rest = len(log) - (stop - start)
-    if stop - start < _FEWEST or 0 < rest < _FEWEST:
+    if stop - start < _FEWEST or (unseen is None and 0 < rest < _FEWEST):
         raise InputError(
             f"{log.path}: {stop - start} of {len(log)} requests to fit to, {rest} to score on "
             f"(expected at least {_FEWEST} of each; see --fit)"
@@ -167,15 +169,16 @@ def calibrate(
     fit = _Fit(profile, log, pools, simulator, start, stop)
     factors, runner_up = fit.search(paddings or padding_candidates(profile), progress)
     calibrated = apply_factors(profile, factors)
-    part = np.arange(len(log))
-    if rest:
+    scored = log if unseen is None else unseen
+    part = np.arange(len(scored))
+    if unseen is None and rest:
         part = part[(part < start) | (part >= stop)]
 
     def predicted(engine: Profile, slower: float = 1.0) -> Replayed:
-        return replay(log, engine, pools, simulator, slower=slower)
+        return replay(scored, engine, pools, simulator, slower=slower)
 
     errors = _errors(
-        log,
+        scored,
         part,
         before=predicted(profile),
         after=predicted(calibrated),
@@ -188,7 +191,7 @@ def calibrate(
         at_bounds=fit.at_bounds(factors),
         fitted=stop - start,
         scored=len(part),
-        held_out=rest > 0,
+        held_out=unseen is not None or rest > 0,
         errors=errors,
         runner_up=runner_up,
         evaluations=fit.evaluations,

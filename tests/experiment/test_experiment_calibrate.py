@@ -76,6 +76,17 @@ def test_known_factors_are_found_again(log):
     assert found.join_ms_per_1k_tokens == pytest.approx(2.0, abs=1.5)
 
 
+def test_another_log_of_the_same_engine_is_predicted(log):
+    other = served(count=400, per_s=11.0)
+    result = calibrate(BASE, log, ONE_EACH, WORLD, fit_part=(0.0, 1.0), unseen=other, paddings=((),))
+    assert result.good
+    assert result.held_out
+    assert (result.fitted, result.scored) == (700, 400)
+    assert all(abs(error.after) < 0.05 for error in result.errors)
+    slow = dataclasses.replace(other, done_s=2 * other.done_s - other.first_token_s)
+    assert not calibrate(BASE, log, ONE_EACH, WORLD, unseen=slow, paddings=((),)).good
+
+
 def test_a_profile_that_cannot_explain_the_log_is_not_called_good(log):
     # Twice as slow in the part held out: no factors of the first part predict it.
     later = np.arange(len(log)) >= 350
@@ -270,6 +281,7 @@ def test_the_command_writes_only_a_good_fit_and_says_where_it_comes_from(app, lo
         (["--fit", "0.5"], "--fit 0.5: expected two shares"),
         (["--fit", "0:0.01"], "expected at least 50"),
         (["--padding", "8,4"], "--padding 8,4"),
+        (["--score", "nowhere.csv"], "nowhere.csv: cannot read"),
         (["--columns", "arrival_s"], "--columns arrival_s: expected NAME=COLUMN"),
         (["--set", "max_batch=1"], "unknown key 'max_batch'"),
     ],
