@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.planner.policy import PoolSize, Sizing
+from sagescale.planner.policy import PoolSize, QuickPolicy, Sizing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sagescale.planner import Sizes
+    from sagescale.planner import Observation, Sizes
     from sagescale.planner.policy import Policy, Situation
 
 __all__ = ["OneMorePolicy", "SchedulePolicy"]
@@ -22,6 +22,11 @@ class OneMorePolicy:
 
     def __init__(self, inner: Policy) -> None:
         self._inner = inner
+
+    @property
+    def check(self) -> Callable[[Observation], Sizing | None] | None:
+        """The other policy's look between ticks, if it has one: what is added then is counted already."""
+        return self._inner.check if isinstance(self._inner, QuickPolicy) else None
 
     def size(self, situation: Situation) -> Sizing:
         """Ask for one more; a pool that holds keeps the one it has."""

@@ -21,6 +21,7 @@ from sagescale.sim.faults import Faults
 from sagescale.sim.measures import Served, gpu_hours
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
+from sagescale.sim.twin import KernelTwin
 from sagescale.sim.visibility import Visibility
 from sagescale.sim.world import with_overrides
 
@@ -272,7 +273,8 @@ def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMem
         policy = SchedulePolicy(sizes, interval_s)
         simulator = dataclasses.replace(simulator, initial_prefill=sizes[0][0], initial_decode=sizes[0][1])
     elif task.one_more:
-        policy = make_policy(config, ProfileModel(profile))
+        model = ProfileModel(profile)
+        policy = make_policy(config, model, twin=KernelTwin(model, simulator, config))
     if task.one_more and policy is not None:
         policy = OneMorePolicy(policy)
         simulator = _one_more_at_start(config, simulator)

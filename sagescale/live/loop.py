@@ -7,14 +7,14 @@ import logging
 import math
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sagescale.errors import SagescaleError
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
 from sagescale.live.journal import Event, Note, TickRecord
 from sagescale.live.mover import Mover
 from sagescale.planner import Observation, Planner, PoolCounts, ReasonCode, Sizes, make_load_predictors
-from sagescale.planner.constraints import fit_gpu_budget, within_limits
+from sagescale.planner.constraints import grow_affordably, within_limits
 from sagescale.planner.window import Window
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class ControlLoop:
             window_s if window_s > 0 else self._interval_s,
             states.prefill,
             states.decode,
-            **metrics.values,
+            **cast("Mapping[str, Any]", metrics.values),
         )
         decision = self._decide(observation)
         goal = self._goal(decision, states, metrics, problems, notes, known=known)
@@ -312,19 +312,7 @@ class ControlLoop:
 
     def _affordable(self, wanted: Sizes, current: Sizes) -> Sizes:
         """Fit sizes into limits and budget without taking a running instance away for it."""
-        fitted = fit_gpu_budget(within_limits(wanted, self.config), self.config)
-        if all(to >= min(at, want) for to, at, want in zip(fitted, current, wanted, strict=True)):
-            return fitted
-        # What is there stays; growth takes what is left.
-        base = Sizes(*(min(at, want) for at, want in zip(current, wanted, strict=True)))
-        gpus = Sizes(self.config.prefill_gpus_per_instance, self.config.decode_gpus_per_instance)
-        free = self.config.max_gpu_budget - sum(size * each for size, each in zip(base, gpus, strict=True))
-        grown = list(base)
-        for pool in (1, 0):
-            more = min(wanted[pool] - base[pool], max(0, free) // gpus[pool])
-            grown[pool] += more
-            free -= more * gpus[pool]
-        return Sizes(*grown)
+        return grow_affordably(wanted, current, self.config)
 
     def _safe_floor(self) -> Sizes:
         live = self.live

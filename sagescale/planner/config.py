@@ -115,6 +115,19 @@ class AutoscalerConfig:
         at_least=0,
     )
 
+    target_attainment: float = setting(
+        0.99,
+        doc="Share of all requests that the slo policy keeps within both targets.",
+        at_least=0.5,
+        below=1,
+    )
+    fast_interval_sec: int = setting(
+        15,
+        doc="How often the slo policy looks between decisions, to add instances where load has plainly "
+        "risen; 0 is never.",
+        unit="s",
+        at_least=0,
+    )
     static_prefill: int | None = setting(
         None,
         doc="Prefill instances of the static policy; null keeps those found at its first decision.",

@@ -9,7 +9,7 @@ from sagescale.planner.decision import Sizes
 if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
 
-__all__ = ["constrain", "fit_gpu_budget", "within_limits"]
+__all__ = ["constrain", "fit_gpu_budget", "grow_affordably", "within_limits"]
 
 
 def constrain(asked: Sizes, config: AutoscalerConfig) -> Sizes:
@@ -56,3 +56,22 @@ def fit_gpu_budget(asked: Sizes, config: AutoscalerConfig) -> Sizes:
         else:
             got_decode += 1
             free -= decode_gpus
+
+
+def grow_affordably(wanted: Sizes, current: Sizes, config: AutoscalerConfig) -> Sizes:
+    """Fit sizes into limits and budget without taking an instance that is wanted away for it.
+
+    What is there and wanted stays; growth takes what is left, decode first.
+    """
+    fitted = constrain(wanted, config)
+    if all(to >= min(at, want) for to, at, want in zip(fitted, current, wanted, strict=True)):
+        return fitted
+    base = Sizes(*(min(at, want) for at, want in zip(current, wanted, strict=True)))
+    gpus = Sizes(config.prefill_gpus_per_instance, config.decode_gpus_per_instance)
+    free = config.max_gpu_budget - sum(size * each for size, each in zip(base, gpus, strict=True))
+    grown = list(base)
+    for pool in (1, 0):
+        more = min(wanted[pool] - base[pool], max(0, free) // gpus[pool])
+        grown[pool] += more
+        free -= more * gpus[pool]
+    return Sizes(*grown)

@@ -56,6 +56,8 @@ class ReasonCode(StrEnum):
     WITHIN_TOLERANCE = "within_tolerance"
     STABILISED = "stabilised"
     RATE_LIMITED = "rate_limited"
+    SIZED_FOR_MISSES = "sized_for_misses"
+    SURGE = "surge"
     AT_MIN_PREFILL = "at_min_prefill"
     AT_MAX_PREFILL = "at_max_prefill"
     AT_MIN_DECODE = "at_min_decode"

@@ -45,6 +45,9 @@ class Observation:
         running_decode: Requests being decoded now.
         kv_usage: Share of the decode pool's KV memory in use now, 0 to 1.
         prefix_hit_rate: Share of prompt tokens that came from the prefix cache, 0 to 1.
+        ttft_attainment: Share of the first tokens that came within ``target_ttft_ms``.
+        itl_attainment: Share of the completed requests whose ITL was within ``target_itl_ms``.
+        lengths: (ISL, OSL) of completed requests, a sample.
     """
 
     time_s: float
@@ -66,3 +69,6 @@ class Observation:
     running_decode: float | None = None
     kv_usage: float | None = None
     prefix_hit_rate: float | None = None
+    ttft_attainment: float | None = None
+    itl_attainment: float | None = None
+    lengths: tuple[tuple[int, int], ...] | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
-from sagescale.planner.constraints import fit_gpu_budget, within_limits
+from sagescale.planner.constraints import fit_gpu_budget, grow_affordably, within_limits
 from sagescale.planner.corrections import CorrectionTracker
 from sagescale.planner.decision import (
     Adjustment,
@@ -19,7 +20,7 @@ from sagescale.planner.decision import (
 )
 from sagescale.planner.learning import make_learner
 from sagescale.planner.load import LoadPredictors, make_load_predictors
-from sagescale.planner.policy import PoolSize, Situation, make_policy
+from sagescale.planner.policy import PoolSize, QuickPolicy, Situation, make_policy
 from sagescale.planner.stabilisation import PoolStabiliser, within_tolerance
 from sagescale.planner.status import autoscaler_status
 from sagescale.planner.window import Window, read_window
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.observation import Observation
     from sagescale.planner.policy import Policy
+    from sagescale.planner.policy.slo import EngineTwin
     from sagescale.planner.status import AutoscalerStatus
 
 __all__ = ["Planner"]
@@ -49,6 +51,7 @@ class Planner:
             configuration, which the caller has made agree with the model.
         predictors: Used in place of those the configuration names, e.g. to feed the true load.
         policy: Used in place of the one the configuration names.
+        twin: Simulated engines, for a policy that tries sizes on them.
 
     Raises:
         InputError: the configuration names a predictor or policy there is none of.
@@ -61,13 +64,15 @@ class Planner:
         *,
         predictors: LoadPredictors | None = None,
         policy: Policy | None = None,
+        twin: EngineTwin | None = None,
     ) -> None:
         self.config = config
         self._learner = make_learner(config, perf_model)
         if self._learner is not None:
             perf_model = self._learner.model
         self._predictors = make_load_predictors(config) if predictors is None else predictors
-        self._policy = make_policy(config, perf_model) if policy is None else policy
+        self._policy = make_policy(config, perf_model, twin=twin) if policy is None else policy
+        self._check = self._policy.check if isinstance(self._policy, QuickPolicy) else None
         self._tracker = CorrectionTracker(perf_model, config.correction_bounds)
         up_s, down_s = config.scale_up_stabilization_window_sec, config.scale_down_stabilization_window_sec
         self._prefill_stabiliser = PoolStabiliser(up_s, down_s)
@@ -130,6 +135,46 @@ class Planner:
             adjustments=adjustments,
             reasons=(*_moves(current, targets), *causes, *((_DRY_RUN,) if config.no_operation else ())),
             no_operation=config.no_operation,
+        )
+        self._last = decision
+        return decision
+
+    @property
+    def fast_interval_s(self) -> float | None:
+        """How often to call :meth:`check` between ticks; None is never."""
+        fast_s = float(self.config.fast_interval_sec)
+        return (
+            fast_s if self._check is not None and 0.0 < fast_s < self.config.adjustment_interval_sec else None
+        )
+
+    def check(self, observation: Observation) -> Decision | None:
+        """Look at the short window just ended, between ticks or right before one; only ever asks for more.
+
+        Returns:
+            A decision where a pool is to grow, within limits and budget; else None. Right before a tick,
+            that tick decides: the answer is to be left alone.
+        """
+        if self._check is None or self._last is None:
+            return None
+        asked = self._check(observation)
+        current = Sizes(observation.prefill.asked, observation.decode.asked)
+        if asked is None or asked.prefill is None or asked.decode is None:
+            return None
+        raw = Sizes(
+            max(asked.prefill.instances, current.prefill), max(asked.decode.instances, current.decode)
+        )
+        targets = grow_affordably(raw, current, self.config)
+        if targets == current or any(to < at for to, at in zip(targets, current, strict=True)):
+            return None
+        adjustments = () if targets == raw else (Adjustment(Constraint.GPU_BUDGET, raw, targets),)
+        decision = dataclasses.replace(
+            self._last,
+            time_s=observation.time_s,
+            targets=targets,
+            current=current,
+            raw=raw,
+            adjustments=adjustments,
+            reasons=(*_moves(current, targets), *asked.reasons),
         )
         self._last = decision
         return decision

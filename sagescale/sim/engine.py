@@ -124,6 +124,8 @@ class Counters:
     duration_sum_s: float
     itl_count: int
     itl_sum_s: float
+    ttft_met: int
+    itl_met: int
     rejected: int
     timed_out: int
 
@@ -375,9 +377,16 @@ class Cluster:
             duration_sum_s=at["duration_sum_s"],
             itl_count=at["itl_count"],
             itl_sum_s=at["itl_sum_s"],
+            ttft_met=at["ttft_met"],
+            itl_met=at["itl_met"],
             rejected=at["rejected"],
             timed_out=at["timed_out"],
         )
+
+    def completed_lengths(self, since: int, until: int, most: int) -> tuple[tuple[int, int], ...]:
+        """(ISL, OSL) of the ``since``-th to the ``until``-th completed request, thinned to ``most``."""
+        which = self.state.completed[since : until : max(1, -(-(until - since) // most))]
+        return tuple(zip(self.state.isl[which].tolist(), self.state.osl[which].tolist(), strict=True))
 
     def pools(self) -> tuple[PoolView, PoolView]:
         """Return the prefill and the decode pool as they are now."""

@@ -607,7 +607,9 @@ def _first_token(s: State, request: int, t: float) -> None:
     g = s.progress[0]
     s.requests[request].first_token_s = t
     g.first_tokens += 1
-    g.ttft_sum_s += t - s.arrival_s[request]
+    ttft_s = t - s.arrival_s[request]
+    g.ttft_sum_s += ttft_s
+    g.ttft_met += ttft_s <= s.world[0].target_ttft_s
 
 
 @_inlined
@@ -621,8 +623,10 @@ def _complete(s: State, request: int, t: float) -> None:
     g.duration_sum_s += t - s.arrival_s[request]
     g.last_done_s = t
     if s.osl[request] > 1:
-        g.itl_sum_s += (t - s.requests[request].first_token_s) / (s.osl[request] - 1)
+        itl_s = (t - s.requests[request].first_token_s) / (s.osl[request] - 1)
+        g.itl_sum_s += itl_s
         g.itl_count += 1
+        g.itl_met += itl_s <= s.world[0].target_itl_s
 
 
 @_inlined

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Scrapes"]
 
+_LENGTHS = 128
+"""Completed requests of a window whose lengths are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Scrape:
@@ -53,6 +56,7 @@ class Scrapes:
         self._oldest_s = self._visibility.oldest_s
         self._taken = {BEFORE: self._scrape()}
         self._last_seen: Observation | None = None
+        self._looked: _Scrape | None = None
 
     def due(self, tick: int) -> list[float]:
         """The instants after tick ``tick - 1``, up to tick ``tick``, at which to call :meth:`take`."""
@@ -77,8 +81,24 @@ class Scrapes:
             return replace(self._last_seen, time_s=time_s, prefill=counts[0], decode=counts[1])
         if isinstance(seen, str):
             return unknown
-        self._last_seen = _observed(unknown, self._taken[seen.start_s], self._taken[seen.end_s])
+        before, now = self._taken[seen.start_s], self._taken[seen.end_s]
+        self._last_seen = replace(
+            _observed(unknown, before, now),
+            lengths=self._cluster.completed_lengths(
+                before.counters.completed, now.counters.completed, _LENGTHS
+            ),
+        )
         return self._last_seen
+
+    def look(self, prefill: PoolView, decode: PoolView) -> Observation | None:
+        """What happened since the last look; None at the first one, and while metrics are not of now."""
+        now = self._scrape() if self._visibility.current(self._cluster.now_s) else None
+        before, self._looked = self._looked, now
+        if before is None or now is None:
+            return None
+        time_s = now.counters.time_s
+        window_s = time_s - before.counters.time_s
+        return _observed(Observation(time_s, window_s, _counts(prefill), _counts(decode)), before, now)
 
     def events(self, horizon_s: float) -> list[FaultEvent]:
         """The metrics faults that began by the horizon."""
@@ -118,6 +138,8 @@ def _observed(unknown: Observation, before: _Scrape, now: _Scrape) -> Observatio
         running_decode=float(now.running[1]),
         kv_usage=now.kv_usage,
         prefix_hit_rate=_ratio(b.cached_sum - a.cached_sum, isl_sum),
+        ttft_attainment=_ratio(b.ttft_met - a.ttft_met, b.first_tokens - a.first_tokens),
+        itl_attainment=_ratio(b.itl_met - a.itl_met, b.itl_count - a.itl_count),
     )
 
 

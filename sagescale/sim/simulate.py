@@ -25,13 +25,14 @@ from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
 from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scrapes import Scrapes
+from sagescale.sim.twin import KernelTwin
 from sagescale.sim.world import build_world, computed_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sagescale.perf import PerfModel, Profile
-    from sagescale.planner import AutoscalerConfig, LoadForecast
+    from sagescale.planner import AutoscalerConfig, Decision, LoadForecast
     from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
@@ -92,7 +93,9 @@ def simulate(
     _check_same_gpus(model, truth)
     engines = build_world(truth, simulator, config)
     timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
-    planner = Planner(config, model, predictors=timed, policy=policy)
+    planner = Planner(
+        config, model, predictors=timed, policy=policy, twin=KernelTwin(model, simulator, config)
+    )
     initial = _initial(trace, planner.learned or model, engines, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)
     cluster = Cluster(
@@ -250,10 +253,7 @@ class _Loop:
         while True:
             number += 1
             tick_s = number * self.interval_s
-            for scrape_s in self.scrapes.due(number):
-                self._advance(scrape_s)
-                self.scrapes.take()
-            self._advance(tick_s)
+            self._until(number)
             if tick_s > self.horizon_s:
                 if cluster.settled or stalled >= _STALLED_TICKS or self._hopeless(tick_s):
                     return
@@ -261,6 +261,38 @@ class _Loop:
             self._tick(number)
             if progress is not None:
                 progress(tick_s)
+
+    def _until(self, number: int) -> None:
+        """Go on to a tick, scraping and looking between ticks where that is due."""
+        start_s, tick_s = (number - 1) * self.interval_s, number * self.interval_s
+        scraped = set(self.scrapes.due(number))
+        looks: set[float] = set()
+        if (fast_s := self.planner.fast_interval_s) is not None:
+            looks = {start_s + look * fast_s for look in range(int(self.interval_s / fast_s) + 1)}
+        for time_s in sorted(scraped | looks):
+            self._advance(time_s)
+            if time_s in scraped:
+                self.scrapes.take()
+            if time_s in looks:
+                self._look(tick_s)
+        self._advance(tick_s)
+
+    def _look(self, tick_s: float) -> None:
+        prefill, decode = self.cluster.pools()
+        seen = self.scrapes.look(prefill, decode)
+        if seen is None or seen.time_s > self.end_s:
+            return
+        began = time.perf_counter()
+        decision = self.planner.check(seen)
+        self.planner_s += time.perf_counter() - began
+        if decision is not None and seen.time_s < tick_s:
+            self._act(decision)
+
+    def _act(self, decision: Decision) -> None:
+        if not decision.no_operation:
+            _check_size(self.cluster.world, *decision.targets)
+            target = self.cluster if self.injector is None else self.injector
+            target.scale(decision.targets.prefill, decision.targets.decode)
 
     def fault_log(self) -> FaultLog | None:
         """What went wrong by the horizon; None where nothing was to."""
@@ -289,7 +321,4 @@ class _Loop:
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began
         self.ticks.append(Tick(observation, decision, prefill, decode))
-        if not decision.no_operation:
-            _check_size(self.cluster.world, *decision.targets)
-            target = self.cluster if self.injector is None else self.injector
-            target.scale(decision.targets.prefill, decision.targets.decode)
+        self._act(decision)

@@ -75,6 +75,11 @@ class StartupDelay:
         drawn = rng.lognormal(math.log(low), math.log(high / low) / _Z90, count)
         return np.minimum(drawn, _LONGEST_S)
 
+    @property
+    def typical_s(self) -> float:
+        """The median, s."""
+        return sum(self.parameters) / 2.0 if self.kind == "uniform" else self.parameters[0]
+
     def __str__(self) -> str:
         if self.kind == "constant":
             return f"{self.parameters[0]:g}"

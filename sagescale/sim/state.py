@@ -117,6 +117,8 @@ PROGRESS = np.dtype(
         ("first_tokens", "i8"),
         ("completed", "i8"),
         ("itl_count", "i8"),
+        ("ttft_met", "i8"),  # first tokens within the target
+        ("itl_met", "i8"),  # of itl_count, those within the target
         ("rejected", "i8"),
         ("timed_out", "i8"),
         ("in_service", "i8"),  # requests inside prefill batches

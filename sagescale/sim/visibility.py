@@ -71,6 +71,14 @@ class Visibility:
         window = self.window(tick)
         return "unknown" if window.end_s == BEFORE else window  # nothing is that old yet
 
+    def current(self, time_s: float) -> bool:
+        """Whether metrics are to be had at an instant, and are of that instant."""
+        return not (
+            self._delay_s
+            or time_s in self._outage_s
+            or any(outages.at(time_s) for outages in (self._vanish, self._freeze, self._lag))
+        )
+
     def edges(self, tick: int) -> list[float]:
         """The instants after tick ``tick - 1``, up to tick ``tick``, at which some window begins or ends."""
         start_s, end_s = (tick - 1) * self._interval_s, tick * self._interval_s

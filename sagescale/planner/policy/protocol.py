@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from sagescale.planner.decision import Corrections, LoadForecast, Reason, Sizes
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sagescale.planner.observation import Observation
     from sagescale.planner.window import Window
 
-__all__ = ["Policy", "PoolSize", "Situation", "Sizing"]
+__all__ = ["Policy", "PoolSize", "QuickPolicy", "Situation", "Sizing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,11 @@ class Policy(Protocol):
 
     def size(self, situation: Situation) -> Sizing:
         """Ask for sizes, constraints aside."""
+
+
+@runtime_checkable
+class QuickPolicy(Policy, Protocol):
+    """A policy that also looks between ticks, to ask for more at once."""
+
+    def check(self, seen: Observation) -> Sizing | None:
+        """Look at the short window just ended; ask for sizes no pool of which is smaller, or for nothing."""

@@ -1,0 +1,50 @@
+"""How many misses an instance must avoid to be worth having: a price that follows the error budget."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["ErrorBudget"]
+
+_USED = 0.7
+"""The part of the error budget that is planned to be used: the rest is for what no plan foresees."""
+
+_GAIN = 0.1
+_LARGEST_STEP = 0.3
+_START, _LOWEST, _HIGHEST = 0.5, 0.25, 8.0
+"""The price in halves of the error budget: where it begins, and its bounds."""
+
+_BIAS_WINDOWS = 240
+
+
+class ErrorBudget:
+    """The worth of an instance in misses.
+
+    Sizes are chosen so that instances at a price and misses together are least, and the price is the dual
+    variable of the promise that misses stay within ``1 - target_attainment`` over time (dual ascent): it
+    falls while more are planned for than may be, and rises while fewer are. So misses are taken where
+    avoiding them is dearest. Planned misses lead it, since they vary less than those that happen; by how much
+    the latter are more, in the mean of a few hours, is added.
+    """
+
+    def __init__(self, target_attainment: float) -> None:
+        self._allowed = 1.0 - target_attainment
+        self._log = math.log(_START)
+        self._bias = 0.0
+        self._windows = _BIAS_WINDOWS
+
+    @property
+    def worth(self) -> float:
+        """The share of the usual requests that an instance must save from missing to be worth having."""
+        return self._allowed / 2.0 * math.exp(self._log)
+
+    def compare(self, missed: float, planned: float) -> None:
+        """Take in the share of a window's requests that missed, and what had been planned for it."""
+        self._windows = min(self._windows + 1, 4 * _BIAS_WINDOWS)
+        self._bias += (missed - planned - self._bias) / self._windows
+
+    def plan(self, planned: float) -> None:
+        """Take in the share of the usual requests that the sizes just chosen are expected to miss."""
+        over = max(0.0, planned + self._bias) / (_USED * self._allowed) - 1.0
+        step = min(max(_GAIN * over, -_LARGEST_STEP), _LARGEST_STEP)
+        self._log = min(max(self._log - step, math.log(_LOWEST)), math.log(_HIGHEST))

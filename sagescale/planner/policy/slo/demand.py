@@ -1,0 +1,216 @@
+"""One pool's load to come, as a few values it may take, from how wrong the forecasts have lately been."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Demand", "Scenarios"]
+
+_MEMORY = 480
+_HALF_LIFE = 120.0
+"""Forecast errors remembered, and after how many windows one counts half."""
+
+_ALIKE = 0.25
+_UNLIKE = 0.02
+"""Errors count by how near the load they were made at is to this one: half-way off at so much, in logarithms,
+and never less than this."""
+
+_LEAST_LEVEL = 0.1
+"""Below this share of the usual load errors no longer shrink with it."""
+
+_PRIOR_WINDOWS = 4.0
+"""What the predictor itself says of its errors counts as so many."""
+
+_SURPRISE = 3.0
+"""Beyond so many deviations of what chance does, a change of the load is one."""
+_SWING_GAIN = 0.1
+_LONGEST_MEAN = 30.0
+
+_USUAL_HALF_LIFE = 240.0
+
+_SHRUNK = 40.0
+_SURE = 9.0
+"""A slope counts in full against so many independent windows, or where it is so many squared errors off 1."""
+
+_CUTS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97, 0.99)
+"""Cumulative weights between which scenarios are taken together."""
+
+_NORMAL = np.array((-1.6449, -0.6745, -0.1257, 0.1257, 0.6745, 1.6449))
+"""A normal distribution in six values."""
+
+
+class Scenarios(NamedTuple):
+    """Loads in tokens/s, rising, and how likely each is, adding up to 1."""
+
+    loads: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @property
+    def highest(self) -> float:
+        """The highest load."""
+        return float(self.loads[-1])
+
+    @property
+    def mean(self) -> float:
+        """The expected load."""
+        return float(self.loads @ self.weights)
+
+    def scaled(self, factor: float, more: float = 0.0) -> Scenarios:
+        """Return all loads times a factor, and some more."""
+        return Scenarios(self.loads * factor + more, self.weights)
+
+
+class Demand:
+    """Load of one pool in tokens/s: what was planned for, what came, and what may come.
+
+    What may come is what came when the forecast was like this one (analogues): the plan corrected by the
+    line that past plans and loads show, plus past errors, which are taken to grow with the root of the load
+    as counts do. To them comes, once, what the worst so far would be again: of n + 1 exchangeable errors the
+    next is the largest with probability 1/(n + 1).
+
+    A window's load is partly chance: with N requests of work w its variance over its square is
+    ``E[w^2] / (E[w]^2 N)``. Engines are tried on streams that have that chance in them, so it is taken out
+    here, twice: a forecast that moves no more than chance would is averaged (a Kalman filter of a local
+    level whose observation noise is known and whose level noise is what the moves show beyond it), and
+    past errors are shrunk by the share that chance explains.
+    """
+
+    def __init__(self) -> None:
+        self.usual = 0.0
+        self.expected: tuple[float, ...] = ()
+        self._spread: tuple[float, ...] = ()
+        self._windows = 0
+        self._level = 0.0
+        self._averaged = 1.0
+        self._swing = 0.0
+        self._chance = 0.0
+        self._plans: deque[tuple[float, ...]] = deque(maxlen=64)
+        self._errors: dict[int, deque[tuple[float, float]]] = {}
+
+    def observe(self, load: float | None, chance: float) -> None:
+        """Take in the load of the window just ended.
+
+        Args:
+            load: tokens/s; None is unknown.
+            chance: its variance by chance, over its square.
+        """
+        self._chance = chance
+        if load is None:
+            self._plans.append(())
+            return
+        self._windows += 1
+        gain = max(1.0 - 0.5 ** (1.0 / _USUAL_HALF_LIFE), 1.0 / self._windows)
+        self.usual += gain * (load - self.usual)
+        for ahead, plan in enumerate(reversed(self._plans), start=1):
+            if ahead <= len(plan):
+                self._errors.setdefault(ahead, deque(maxlen=_MEMORY)).append((plan[ahead - 1], load))
+
+    def plan(self, loads: Sequence[float], spread: Sequence[float]) -> None:
+        """Take in a forecast of the next windows: mean loads and their standard deviations, tokens/s."""
+        scale = self._smoothed(loads[0])
+        self.expected = tuple(scale * load for load in loads)
+        self._spread = tuple(spread)
+        self._plans.append(self.expected)
+
+    def scenarios(self, ahead: int, seen: float = 0.0) -> Scenarios:
+        """Return what the load of the ``ahead``-th window from now may be; the next is the first.
+
+        Args:
+            ahead: the window.
+            seen: a load seen just now that the forecast does not know of yet, if it is higher.
+        """
+        floor = _LEAST_LEVEL * self.usual
+        expected = max(self.expected[ahead - 1], seen)
+        planned, came = np.array(self._errors.get(ahead, ()), dtype=np.float64).reshape(-1, 2).T
+        weights = 0.5 ** (np.arange(len(planned))[::-1] / _HALF_LIFE)
+        fitted = planned
+        if len(planned):
+            fitted, expected = _recalibrated(planned, came, weights, expected, ahead)
+            apart = np.log((fitted + floor) / (expected + floor)) / _ALIKE if floor > 0.0 else 0.0 * fitted
+            weights = weights * (np.exp(-0.5 * apart * apart) + _UNLIKE)
+        here = math.sqrt(expected + floor)
+        if here == 0.0:
+            return Scenarios(np.zeros(1), np.ones(1))
+        moves = np.append((came - fitted) / np.sqrt(fitted + floor), self._spread[ahead - 1] / here * _NORMAL)
+        weights = np.append(weights, np.full(len(_NORMAL), _PRIOR_WINDOWS / len(_NORMAL)))
+        total = float(weights.sum())
+        weights /= total
+        mean = float(moves @ weights)
+        variance = float(weights @ (moves - mean) ** 2)
+        by_chance = self._chance * (expected / here) ** 2
+        kept = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
+        worse = 1.0 / (1.0 + total / ahead)
+        moves = np.append(moves, max(float(moves.max()), 0.0))
+        weights = np.append(weights * (1.0 - worse), worse)
+        return _grouped(np.maximum(0.0, expected + here * (mean + kept * (moves - mean))), weights)
+
+    def _smoothed(self, load: float) -> float:
+        """Return what to multiply a forecast by whose first value is ``load``."""
+        noise = self._chance
+        if min(self._level, load, noise) <= 0.0:
+            self._level, self._averaged = load, 1.0
+            return 1.0
+        move = math.log(load / self._level)
+        self._swing += _SWING_GAIN * (min(move * move, 1.0) - self._swing)
+        if move * move > _SURPRISE * _SURPRISE * 2.0 * noise:
+            self._level, self._averaged = load, 1.0
+            return 1.0
+        self._averaged = min(self._averaged + 1.0, _LONGEST_MEAN)
+        moved = max(0.0, self._swing - 2.0 * noise)
+        gain = max(moved / (moved + noise), 1.0 / self._averaged)
+        self._level *= math.exp(gain * move)
+        return self._level / load
+
+
+def _recalibrated(
+    planned: NDArray[np.float64],
+    came: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    expected: float,
+    ahead: int,
+) -> tuple[NDArray[np.float64], float]:
+    """Correct plans by the line through past plans and loads, never steeper than 1 (Mincer & Zarnowitz 1969).
+
+    Load that swings comes back: a high forecast tends to be too high. The line is shrunk towards no
+    correction by how few independent windows there are (errors ``ahead`` windows ahead overlap), or by how
+    far its slope is from 1 in standard errors, whichever leaves more (James & Stein's positive part).
+    """
+    total = float(weights.sum())
+    independent = total / ahead
+    trust = independent / (independent + _SHRUNK)
+    centre = float(weights @ planned) / total
+    wrong = came - planned
+    bias = float(weights @ wrong) / total
+    off, wrong = planned - centre, wrong - bias
+    spread = float(weights @ (off * off))
+    back = 0.0  # the slope less one
+    if spread > 0.0:
+        back = min(0.0, float(weights @ (off * wrong)) / spread)
+    if back < 0.0:
+        kept = trust
+        if independent > 3.0:
+            left = wrong - back * off
+            error2 = float(weights @ (left * left)) / spread / (independent - 2.0)
+            kept = max(trust, 1.0 - _SURE * error2 / (back * back))
+        back = max(kept * back, -1.0)
+    start = centre + trust * bias
+    return np.maximum(start + (1.0 + back) * off, 0.0), max(0.0, start + (1.0 + back) * (expected - centre))
+
+
+def _grouped(loads: NDArray[np.float64], weights: NDArray[np.float64]) -> Scenarios:
+    order = np.argsort(loads, kind="stable")
+    loads, weights = loads[order], weights[order]
+    group = np.searchsorted(_CUTS, np.cumsum(weights) - weights / 2.0)
+    mass = np.bincount(group, weights, minlength=len(_CUTS) + 1)
+    total = np.bincount(group, weights * loads, minlength=len(_CUTS) + 1)
+    held = mass > 0.0
+    return Scenarios(np.asarray(total[held] / mass[held]), np.asarray(mass[held], np.float64))

@@ -1,0 +1,88 @@
+"""The requests' lengths as they have lately been."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.planner.policy.slo.twin import Lengths
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.planner.observation import Observation
+    from sagescale.planner.window import Window
+
+__all__ = ["LengthMemory"]
+
+_WINDOWS = 30
+_SAMPLE = 2048
+_EVERY = 10
+_MOVED = 0.05
+
+
+def _lognormal(variation: float, count: int = 64) -> NDArray[np.float64]:
+    """Quantiles of a lognormal distribution with mean 1, in order."""
+    sigma = math.sqrt(math.log1p(variation * variation))
+    normal = NormalDist()
+    shape = np.exp([sigma * normal.inv_cdf((at + 0.5) / count) for at in range(count)])
+    quantiles: NDArray[np.float64] = shape / shape.mean()
+    return quantiles
+
+
+_SHAPE = _lognormal(1.0)
+"""Where only means are known, lengths are taken to be lognormal with a coefficient of variation of 1: those
+of the Azure services lie between 0.9 and 1.7."""
+
+
+class LengthMemory:
+    """A sample of the requests of the last windows; ``version`` changes when it does.
+
+    Drawn anew every ten windows, and when a mean has moved by 5 %: what was found out about a sample stays
+    true while it is the same.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.sample: Lengths | None = None
+        self._windows: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque(maxlen=_WINDOWS)
+        self._age = 0
+        self._hit_rate = 0.0
+
+    def observe(self, observation: Observation, window: Window) -> None:
+        """Take in a window; of one without the lengths of its requests, its means."""
+        if observation.lengths:
+            isl, osl = np.array(observation.lengths, dtype=np.int64).T
+            self._windows.append((isl, osl))
+        elif window.isl is not None and window.osl is not None:
+            # Which goes with which is not known: every seventh, modulo 64, mixes them.
+            osl = np.rint(window.osl * _SHAPE[np.arange(0, 7 * len(_SHAPE), 7) % len(_SHAPE)])
+            self._windows.append((np.rint(window.isl * _SHAPE).astype(np.int64), osl.astype(np.int64)))
+        if observation.prefix_hit_rate is not None:
+            self._hit_rate = min(max(observation.prefix_hit_rate, 0.0), 1.0)
+        self._age += 1
+        if self._windows and (self.sample is None or self._age >= _EVERY or self._moved(self.sample)):
+            self._draw()
+
+    def _moved(self, sample: Lengths) -> bool:
+        return any(
+            abs(np.log(max(float(new.mean()), 1.0) / float(old.mean()))) > _MOVED
+            for new, old in zip(self._all(), (sample.isl, sample.osl), strict=True)
+        )
+
+    def _all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        isl, osl = (np.concatenate(column) for column in zip(*self._windows, strict=True))
+        return isl, osl
+
+    def _draw(self) -> None:
+        isl, osl = self._all()
+        order = np.random.default_rng(0).permutation(len(isl))[:_SAMPLE]
+        isl, osl = np.maximum(isl[order], 1), np.maximum(osl[order], 1)
+        computed = np.maximum(np.rint(isl * (1.0 - self._hit_rate)), 1)
+        self.sample = Lengths(isl.astype(np.int32), computed.astype(np.int32), osl.astype(np.int32))
+        self.version += 1
+        self._age = 0

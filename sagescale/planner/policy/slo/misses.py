@@ -1,0 +1,93 @@
+"""What sizes of a pool would miss at loads, looked up where it has been tried, tried where it has not."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sagescale.planner.policy.slo.demand import Scenarios
+
+__all__ = ["MissCurves"]
+
+_STEP = 0.04
+_IDLE, _HOPELESS = 0.25, 1.6
+"""Shares of what instances get through at most: below nothing changes any more, above everything is late."""
+
+_ALL = 0.98
+
+
+class MissCurves:
+    """Shares of requests that miss, by instances and load, for one sample of lengths.
+
+    More load an instance never helps, and at the same load an instance more of them never hurt: what that
+    says without trying is not tried.
+
+    Args:
+        tried: the share that misses with so many instances at so many requests/s.
+        limit_rps: requests/s that one instance gets through at most.
+        tokens: tokens of a request in the mean, in the unit of the loads.
+    """
+
+    def __init__(self, tried: Callable[[int, float], float], limit_rps: float, tokens: float) -> None:
+        self.limit = limit_rps * tokens
+        self._tried = tried
+        self.tokens = tokens
+        self._limit_rps = limit_rps
+        self._known: dict[tuple[int, int], float] = {}
+        self._none: dict[int, int] = {}  # instances -> highest step known to miss nothing
+        self._all: dict[int, int] = {}  # instances -> lowest step known to miss everything
+
+    @property
+    def idle(self) -> float:
+        """Tokens/s up to which an instance is as good as idle."""
+        return _IDLE * self.limit
+
+    def share(self, instances: int, load: float) -> float:
+        """Share of the requests that miss at a load in tokens/s; linear between loads tried."""
+        if load <= 0.0:
+            return 0.0
+        if instances <= 0:
+            return 1.0
+        use = load / (self.limit * instances)
+        if use >= _HOPELESS:
+            return 1.0
+        at = math.log(max(use, _IDLE)) / _STEP
+        low = math.floor(at)
+        part = at - low
+        above = self._at(instances, low + 1)
+        if above == 0.0:
+            return 0.0
+        return above + (1.0 - part) * (self._at(instances, low) - above)
+
+    def expected(self, instances: int, scenarios: Scenarios, usual: float) -> float:
+        """Misses to expect, in shares of the requests of a window of usual load."""
+        total = 0.0
+        for load, weight in zip(
+            scenarios.loads[::-1].tolist(), scenarios.weights[::-1].tolist(), strict=True
+        ):
+            missed = self.share(instances, load)
+            if missed == 0.0:
+                break
+            total += weight * load * missed
+        return total / usual
+
+    def _at(self, instances: int, step: int) -> float:
+        key = instances, step
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        if any(fewer <= instances and step <= to for fewer, to in self._none.items()):
+            return 0.0
+        if any(more >= instances and step >= to for more, to in self._all.items()):
+            return 1.0
+        known = self._known[key] = self._tried(
+            instances, math.exp(step * _STEP) * self._limit_rps * instances
+        )
+        if known == 0.0:
+            self._none[instances] = max(step, self._none.get(instances, step))
+        elif known >= _ALL:
+            self._all[instances] = min(step, self._all.get(instances, step))
+        return known

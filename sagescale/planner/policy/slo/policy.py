@@ -1,0 +1,304 @@
+"""The slo policy: the fewest GPUs that keep requests within their targets, tried on simulated engines."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sagescale.planner.decision import Reason, ReasonCode
+from sagescale.planner.policy.protocol import PoolSize, Sizing
+from sagescale.planner.policy.slo.budget import ErrorBudget
+from sagescale.planner.policy.slo.lengths import LengthMemory
+from sagescale.planner.policy.slo.misses import MissCurves
+from sagescale.planner.policy.slo.pool import Limits, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sagescale.perf import PerfModel
+    from sagescale.planner.config import AutoscalerConfig
+    from sagescale.planner.forecast import Forecast
+    from sagescale.planner.observation import Observation
+    from sagescale.planner.policy.protocol import Situation
+    from sagescale.planner.policy.slo.demand import Scenarios
+    from sagescale.planner.policy.slo.twin import EngineTwin, Lengths
+
+__all__ = ["SloPolicy"]
+
+_SURPRISE = 3.0
+"""Load between ticks counts where it is more than so many deviations of chance above the plan."""
+
+
+class SloPolicy:
+    """Sizes both pools for ``target_attainment`` of the requests, by looking ahead in a simulation.
+
+    1. The load of each pool in tokens/s, in the window that capacity ordered now will serve, is forecast as a
+       set of scenarios from the forecast's own recent errors (``demand``).
+    2. What pools of each size would miss at such loads is found by running the simulator's kernel on
+       requests with the lengths seen lately (``misses``, ``lengths``).
+    3. The sizes are those at which instances, at the price of misses that the error budget makes
+       (``budget``), and misses are least together; under a tight GPU budget, the pair that misses least.
+    4. What waits beyond what can be served in time is load as well, to be drained in one interval.
+    5. Down goes only what was not wanted for as long as a launch takes.
+    6. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
+
+    Args:
+        config: targets, limits and headroom.
+        perf_model: the engines as they are believed to be; where they have been learned to be slower than
+            those the twin simulates, the load counts as so much higher.
+        twin: simulated engines.
+    """
+
+    name = "slo"
+
+    def __init__(self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin) -> None:
+        self._config = config
+        self._perf = perf_model
+        self._twin = twin
+        ticks = twin.startup_s / config.adjustment_interval_sec
+        self._prefill, self._decode = (
+            Pool(
+                pool,
+                Limits(
+                    getattr(config, f"min_{pool}_instances"),
+                    getattr(config, f"max_{pool}_instances"),
+                    getattr(config, f"{pool}_gpus_per_instance"),
+                ),
+                ticks,
+            )
+            for pool in ("prefill", "decode")
+        )
+        self._horizon = self._ahead
+        self._budget = ErrorBudget(config.target_attainment)
+        self._lengths = LengthMemory()
+        self._version = 0
+        self._planned: deque[float | None] = deque(maxlen=64)
+        self._windows = 0
+        self._isl: float | None = None
+        self._osl: float | None = None
+        self._seen = (-math.inf, 0.0, 0.0)
+
+    def size(self, situation: Situation) -> Sizing:
+        """Ask for sizes; hold both pools where this window's traffic, or any request's length, is unknown."""
+        seen, window = situation.observation, situation.window
+        self._prefill.startup.observe(seen.prefill)
+        self._decode.startup.observe(seen.decode)
+        self._lengths.observe(seen, window)
+        self._isl = self._isl if window.isl is None else window.isl
+        self._osl = self._osl if window.osl is None else window.osl
+        requests = situation.predictors.requests.forecast(self._looked_ahead())
+        if window.requests is None or requests is None:
+            return self._hold(_UNKNOWN_TRAFFIC)
+        if self._isl is None or self._osl is None or self._lengths.sample is None:
+            if window.requests == 0 and self._lengths.sample is None:
+                return Sizing(PoolSize(0, 0.0), PoolSize(0, 0.0), (_NO_TRAFFIC,))
+            return self._hold(_UNKNOWN_LENGTHS)
+        self._compare(seen)
+        self._try_anew(self._lengths.sample)
+        self._plan(situation, window.requests, requests, self._lengths.sample)
+
+        surprise = self._seen if self._seen[0] == seen.time_s else (0.0, 0.0, 0.0)
+        scenarios = (
+            self._scenarios(self._prefill, seen, surprise[1]),
+            self._scenarios(self._decode, seen, surprise[2]),
+        )
+        worth = self._budget.worth
+        wanted = self._affordable(
+            self._prefill.best(scenarios[0], worth), self._decode.best(scenarios[1], worth), scenarios
+        )
+        sizes, reasons, planned = [], [], 0.0
+        for pool, counts, size, what in zip(
+            (self._prefill, self._decode), (seen.prefill, seen.decode), wanted, scenarios, strict=True
+        ):
+            held = pool.held(size, counts.asked)
+            sizes.append(PoolSize(held, float(held)))
+            planned += pool.missed(held, what)
+            reasons.append(_sized(pool, size, held, what, worth))
+        self._budget.plan(planned)
+        self._planned.append(planned)
+        return Sizing(sizes[0], sizes[1], tuple(reasons))
+
+    def check(self, seen: Observation) -> Sizing | None:
+        """Look at a short window between ticks; ask for more where load is plainly above the plan."""
+        self._seen = (seen.time_s, 0.0, 0.0)
+        sample = self._lengths.sample
+        if not seen.requests or seen.window_s <= 0.0 or not self._prefill.demand.expected or sample is None:
+            return None
+        rate = seen.requests / seen.window_s
+        isl = (self._isl if seen.isl_mean is None else seen.isl_mean) or 0.0
+        loads = []
+        sizes = [seen.prefill.asked, seen.decode.asked]
+        for at, (pool, tokens) in enumerate(
+            ((self._prefill, isl * _computed(sample)), (self._decode, self._osl or 0.0))
+        ):
+            chance = (1.0 + pool.variation**2) / seen.requests
+            load = rate * tokens * self._slowdown(pool, sample)
+            plain = load > pool.demand.expected[0] * math.exp(_SURPRISE * math.sqrt(chance))
+            loads.append(load if plain else 0.0)
+            if plain:
+                sizes[at] = max(sizes[at], pool.best(self._scenarios(pool, seen, load), self._budget.worth))
+        self._seen = (seen.time_s, loads[0], loads[1])
+        if sizes == [seen.prefill.asked, seen.decode.asked]:
+            return None
+        prefill, decode = (PoolSize(size, float(size)) for size in sizes)
+        return Sizing(prefill, decode, (_SURGE,))
+
+    @property
+    def _ahead(self) -> int:
+        return max(self._prefill.startup.ahead, self._decode.startup.ahead)
+
+    def _looked_ahead(self) -> int:
+        self._horizon = max(self._horizon, self._ahead)
+        return self._horizon
+
+    def _hold(self, reason: Reason) -> Sizing:
+        for pool in (self._prefill, self._decode):
+            pool.demand.observe(None, 0.0)
+        self._planned.append(None)
+        return Sizing(None, None, (reason,))
+
+    def _compare(self, seen: Observation) -> None:
+        """Set what this window missed beside what was planned, once pools are of the policy's making."""
+        self._windows += 1
+        ahead = self._ahead
+        known = [share for share in (seen.ttft_attainment, seen.itl_attainment) if share is not None]
+        if not known or self._windows <= 2 * ahead or len(self._planned) < ahead:
+            return
+        planned = self._planned[-ahead]
+        if planned is not None:
+            missed = min(1.0, sum(1.0 - share for share in known))
+            weight = self._weight(seen)
+            self._budget.compare(missed * weight, min(planned, 1.0))
+
+    def _weight(self, seen: Observation) -> float:
+        """This window's load over the usual one: planned misses are in shares of that."""
+        usual = self._prefill.demand.usual
+        if not seen.requests or usual <= 0.0 or self._isl is None or seen.window_s <= 0.0:
+            return 0.0
+        return min(seen.requests * self._isl / seen.window_s / usual, 3.0)
+
+    def _try_anew(self, sample: Lengths) -> None:
+        """Forget what was tried with other lengths."""
+        if self._lengths.version == self._version:
+            return
+        self._version = self._lengths.version
+        twin = self._twin
+        for pool, tried, limit_rps, tokens in (
+            (self._prefill, twin.prefill_misses, twin.prefill_limit_rps(sample), sample.computed),
+            (self._decode, twin.decode_misses, twin.decode_limit_rps(sample), sample.osl),
+        ):
+            mean = float(tokens.mean())
+            pool.variation = float(tokens.std()) / mean
+            pool.curves = MissCurves(partial(_tried, tried, sample), limit_rps, mean)
+
+    def _plan(self, situation: Situation, came: float, requests: Forecast, sample: Lengths) -> None:
+        """Show each pool's demand the window's load and the forecast."""
+        interval_s = situation.window.interval_s
+        for pool, last, tokens, predictor in (
+            (self._prefill, self._isl, _computed(sample), situation.predictors.isl),
+            (self._decode, self._osl, 1.0, situation.predictors.osl),
+        ):
+            assert last is not None
+            slow = tokens * self._slowdown(pool, sample) / interval_s
+            pool.demand.observe(came * last * slow, (1.0 + pool.variation**2) / max(came, 1.0))
+            length = predictor.forecast(requests.horizon)
+            means = (last,) * requests.horizon if length is None else length.mean
+            pool.demand.plan(
+                [count * max(mean, 1.0) * slow for count, mean in zip(requests.mean, means, strict=True)],
+                [deviation * last * slow for deviation in requests.std],
+            )
+
+    def _slowdown(self, pool: Pool, sample: Lengths) -> float:
+        """How much slower engines are believed to be than those simulated."""
+        if pool is self._prefill:
+            isl = float(sample.computed.mean())
+            return self._perf.ttft_ms(isl) / self._twin.perf.ttft_ms(isl)
+        running = self._perf.max_num_seqs / 2.0
+        context = float((sample.isl + sample.osl / 2.0).mean())
+        return self._perf.itl_ms(running, context) / self._twin.perf.itl_ms(running, context)
+
+    def _scenarios(self, pool: Pool, seen: Observation, surprise: float) -> Scenarios:
+        """The load to size for: when what is ordered now will serve, or the next window's if that is more."""
+        ahead, expected = pool.startup.ahead, pool.demand.expected
+        if expected[0] > expected[ahead - 1]:
+            ahead = 1
+        headroom = self._config.load_headroom
+        return pool.demand.scenarios(ahead, surprise).scaled(headroom, headroom * self._backlog(pool, seen))
+
+    def _backlog(self, pool: Pool, seen: Observation) -> float:
+        """What will still wait once ordered capacity is there, as load that clears it in an interval."""
+        assert pool.curves is not None
+        prefill = pool is self._prefill
+        waiting = seen.queued_prefill if prefill else seen.queued_decode
+        counts = seen.prefill if prefill else seen.decode
+        if not waiting or not pool.demand.expected:
+            return 0.0
+        interval_s = self._config.adjustment_interval_sec
+        capacity = counts.ready * pool.curves.limit
+        in_time = capacity * self._config.target_ttft_ms / 1000.0
+        late = waiting * pool.curves.tokens - in_time
+        if late <= 0.0:
+            return 0.0
+        until_s = (pool.startup.ahead - 1) * interval_s
+        late += (pool.demand.expected[0] - capacity) * until_s
+        return max(0.0, late) / interval_s
+
+    def _affordable(
+        self, prefill: int, decode: int, scenarios: tuple[Scenarios, Scenarios]
+    ) -> tuple[int, int]:
+        """Where both do not fit the GPU budget, the pair that misses least; the fullest pool decides ties."""
+        mine, other = self._prefill.limits, self._decode.limits
+        budget = self._config.max_gpu_budget
+        if prefill * mine.gpus + decode * other.gpus <= budget:
+            return prefill, decode
+        best = (math.inf, mine.least, other.least)
+        for size in range(mine.least, prefill + 1):
+            rest = min(decode, (budget - size * mine.gpus) // other.gpus)
+            if rest < other.least:
+                break
+            missed = self._prefill.missed(size, scenarios[0]) + self._decode.missed(rest, scenarios[1])
+            full = max(_use(self._prefill, size, scenarios[0]), _use(self._decode, rest, scenarios[1]))
+            best = min(best, (missed + 1e-3 * min(full, 100.0), size, rest))
+        return best[1], best[2]
+
+
+def _use(pool: Pool, size: int, scenarios: Scenarios) -> float:
+    """The expected load over what a size gets through."""
+    assert pool.curves is not None
+    return scenarios.mean / (max(size, 1) * pool.curves.limit)
+
+
+def _tried(
+    tried: Callable[[int, float, Lengths], float], sample: Lengths, instances: int, requests_per_s: float
+) -> float:
+    return tried(instances, requests_per_s, sample)
+
+
+def _computed(sample: Lengths) -> float:
+    """The share of prompt tokens that prefill computes."""
+    return float(sample.computed.sum()) / float(sample.isl.sum())
+
+
+def _sized(pool: Pool, wanted: int, held: int, scenarios: Scenarios, worth: float) -> Reason:
+    assert pool.curves is not None
+    text = (
+        f"{pool.name}: {scenarios.mean:,.0f} tokens/s expected in window {pool.startup.ahead}, up to "
+        f"{scenarios.highest:,.0f}; {wanted} instances would miss {pool.missed(wanted, scenarios):.2%} of "
+        "the usual requests"
+    )
+    if wanted > pool.limits.least:
+        text += f", {wanted - 1} {pool.missed(wanted - 1, scenarios):.2%}"
+    text += f"; one more has to save {worth:.2%}"
+    if held > wanted:
+        text += f"; {held} stay until they have been idle for as long as a launch takes"
+    return Reason(ReasonCode.SIZED_FOR_MISSES, text)
+
+
+_UNKNOWN_TRAFFIC = Reason(ReasonCode.HOLD_UNKNOWN_TRAFFIC, "requests are unknown: both pools hold")
+_UNKNOWN_LENGTHS = Reason(
+    ReasonCode.HOLD_UNKNOWN_LENGTHS, "no request's length has been observed yet: both pools hold"
+)
+_NO_TRAFFIC = Reason(ReasonCode.NO_TRAFFIC, "no requests are expected: down to the minimum")
+_SURGE = Reason(ReasonCode.SURGE, "load between ticks is plainly above the plan: more at once")

@@ -1,0 +1,85 @@
+"""One pool as the slo policy sees it: its load to come, its engines tried, and what it was asked to be."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from sagescale.planner.policy.slo.demand import Demand
+from sagescale.planner.policy.slo.startup import StartupTime
+
+if TYPE_CHECKING:
+    from sagescale.planner.policy.slo.demand import Scenarios
+    from sagescale.planner.policy.slo.misses import MissCurves
+
+__all__ = ["Limits", "Pool"]
+
+_NOTHING = 1e-4
+"""A share of misses not worth an instance."""
+
+
+class Limits(NamedTuple):
+    """Instances a pool may have, and the GPUs of one."""
+
+    least: int
+    most: int
+    gpus: int
+
+
+class Pool:
+    """Chooses sizes of one pool and remembers what it needs for that.
+
+    Args:
+        name: prefill or decode.
+        limits: what the configuration allows.
+        startup_ticks: from launch to READY, as far as it is said.
+    """
+
+    def __init__(self, name: str, limits: Limits, startup_ticks: float) -> None:
+        self.name = name
+        self.limits = limits
+        self.demand = Demand()
+        self.startup = StartupTime(startup_ticks)
+        self.curves: MissCurves | None = None
+        self.variation = 1.0
+        self._wanted: deque[int] = deque()
+
+    def missed(self, instances: int, scenarios: Scenarios) -> float:
+        """Misses to expect, in shares of the requests of a window of usual load."""
+        assert self.curves is not None
+        return self.curves.expected(instances, scenarios, max(self.demand.usual, 1e-9))
+
+    def best(self, scenarios: Scenarios, worth: float) -> int:
+        """The size at which instances times their worth and misses together are least.
+
+        From the fewest that miss nothing downwards, as long as what is missed alone costs less than the best.
+        """
+        assert self.curves is not None
+        least, most = self.limits.least, self.limits.most
+        low = least - 1
+        high = max(least, min(most, math.ceil(scenarios.highest / self.curves.idle)))
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.missed(middle, scenarios) < _NOTHING:
+                high = middle
+            else:
+                low = middle
+        best, cost = high, high * worth + self.missed(high, scenarios)
+        for fewer in range(high - 1, least - 1, -1):
+            missed = self.missed(fewer, scenarios)
+            if missed >= cost:
+                break
+            if missed + fewer * worth < cost:
+                best, cost = fewer, missed + fewer * worth
+        return best
+
+    def held(self, wanted: int, current: int) -> int:
+        """Go down only to the most that was wanted in the time a launch takes to serve, two ticks at least.
+
+        Capacity given up comes back no sooner, so it has to have been idle as long (ski rental).
+        """
+        self._wanted.append(wanted)
+        while len(self._wanted) > max(2, self.startup.ahead):
+            self._wanted.popleft()
+        return wanted if wanted >= current else min(max(self._wanted), current)

@@ -1,0 +1,53 @@
+"""What the slo policy may ask of simulated engines: the simulator gives it, the planner only names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sagescale.perf import PerfModel
+
+__all__ = ["EngineTwin", "Lengths"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lengths:
+    """A sample of requests, in random order: int32[n] each.
+
+    Attributes:
+        isl: prompt tokens.
+        computed: those of them that prefill computes, at least 1.
+        osl: output tokens, at least 1.
+    """
+
+    isl: NDArray[np.int32]
+    computed: NDArray[np.int32]
+    osl: NDArray[np.int32]
+
+
+class EngineTwin(Protocol):
+    """Simulated pools to try sizes on. Answers depend on the arguments alone."""
+
+    @property
+    def perf(self) -> PerfModel:
+        """The performance model that is simulated."""
+
+    @property
+    def startup_s(self) -> float:
+        """How long an instance is said to take from launch to READY."""
+
+    def prefill_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
+        """Share of a Poisson stream of such requests that misses the TTFT target for want of prefill."""
+
+    def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
+        """Share of a Poisson stream of such requests that misses a target for want of decode."""
+
+    def prefill_limit_rps(self, lengths: Lengths) -> float:
+        """Requests a second that one prefill instance gets through when it never waits."""
+
+    def decode_limit_rps(self, lengths: Lengths) -> float:
+        """Requests a second that one decode instance gets through when its slots are always full."""
