@@ -94,17 +94,19 @@ class KernelTwin:
 
     def prefill_limit_rps(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        count = 256
+        count = len(lengths.isl)
         late_s = self._run_prefill(1, np.zeros(count), lengths)
         return count / float(late_s.max() + self._world.target_ttft_s)
 
     def decode_limit_rps(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        count = 4 * self._decode_world.max_num_seqs
+        count = 8 * self._decode_world.max_num_seqs
         cluster = self._run(self._decode_world, np.zeros(count), lengths, None, 1, 1)
-        done_s = np.sort(cluster.state.requests["done_s"])
-        low, high = count // 8, (5 * count) // 8
-        return (high - low) / float(done_s[high] - done_s[low])
+        done_s = cluster.state.requests["done_s"]
+        # Between the first completions, of the shortest, and the last, when slots are empty.
+        begin_s, end_s = np.quantile(done_s, (0.125, 0.625))
+        served = cluster.state.osl[(done_s > begin_s) & (done_s <= end_s)]
+        return float(served.sum() / (end_s - begin_s) / lengths.osl.mean())
 
     def _arrivals(self, count: int, rate: float) -> NDArray[np.float64]:
         arrival_s = np.cumsum(self._unit_gaps[:count])

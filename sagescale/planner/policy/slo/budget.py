@@ -11,7 +11,7 @@ _USED = 0.7
 
 _GAIN = 0.1
 _LARGEST_STEP = 0.3
-_START, _LOWEST, _HIGHEST = 0.5, 0.25, 8.0
+_START, _LOWEST, _HIGHEST = 1.0, 0.25, 16.0
 """The price in halves of the error budget: where it begins, and its bounds."""
 
 _BIAS_WINDOWS = 240
