@@ -37,7 +37,7 @@ _LONGEST_MEAN = 30.0
 
 _USUAL_HALF_LIFE = 240.0
 
-_SHRUNK = 40.0
+_SHRUNK = 20.0
 _SURE = 9.0
 """A slope counts in full against so many independent windows, or where it is so many squared errors off 1."""
 

@@ -40,7 +40,7 @@ class SloPolicy:
        requests with the lengths seen lately (``misses``, ``lengths``).
     3. The sizes are those at which instances, at the price of misses that the error budget makes
        (``budget``), and misses are least together; under a tight GPU budget, the pair that misses least.
-    4. What waits beyond what can be served in time is load as well, to be drained in as long as a start takes.
+    4. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
     5. Down goes only what was not wanted for as long as a launch takes.
     6. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
 
@@ -112,11 +112,11 @@ class SloPolicy:
         for pool, counts, size, what in zip(
             (self._prefill, self._decode), (seen.prefill, seen.decode), wanted, scenarios, strict=True
         ):
-            size = pool.holding(size, counts.asked, what, 1.0 - self._config.target_attainment)
-            held = pool.held(size, counts.asked)
+            enough = pool.holding(size, counts.asked, what, 1.0 - self._config.target_attainment)
+            held = pool.held(enough, counts.asked)
             sizes.append(PoolSize(held, float(held)))
             planned += pool.missed(held, what)
-            reasons.append(_sized(pool, size, held, what, worth))
+            reasons.append(_sized(pool, enough, held, what, worth))
         self._budget.plan(planned)
         self._planned.append(planned)
         return Sizing(sizes[0], sizes[1], tuple(reasons))
@@ -231,7 +231,7 @@ class SloPolicy:
         )
 
     def _backlog(self, pool: Pool, seen: Observation, surprise: float) -> float:
-        """What will still wait once ordered capacity is there, as load that clears it in the time that took."""
+        """What will still wait when ordered capacity is there, as load that clears it in that time."""
         assert pool.curves is not None
         prefill = pool is self._prefill
         waiting = seen.queued_prefill if prefill else seen.queued_decode
