@@ -93,7 +93,7 @@ class Pool:
         return wanted
 
     def _fewest(self, scenarios: Scenarios) -> int:
-        """The fewest that get through what is expected: a minute of overload may go well, a lasting one not."""
+        """The fewest that get through what is expected: overload may go well for a minute, not for longer."""
         assert self.curves is not None
         least, most = self.limits.least, self.limits.most
         return max(least, min(most, math.ceil(scenarios.mean / (_FULL * self.curves.limit))))
