@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.planner.policy.slo import Lengths
 from sagescale.sim.engine import Cluster
 from sagescale.sim.world import build_world
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.policy.slo import Lengths
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import World
 
@@ -37,6 +37,9 @@ _LASTS_S = 60.0
 _SETTLED = 2.5
 """Decode is measured after so many mean residence times."""
 
+_NOTHING_FITS_RPS = 1e6
+"""Where every request is too large for an instance's memory all are refused at once, whatever the pool."""
+
 
 class KernelTwin:
     """Tries pool sizes in the simulator's own kernel; implements ``EngineTwin``.
@@ -52,7 +55,8 @@ class KernelTwin:
         self.startup_s = simulator.startup_delay_s.typical_s
         world = build_world(perf, simulator, config)
         world = dataclasses.replace(world, max_gpus=1 << 40, request_timeout_s=None, scheduling_policy="fifo")
-        self._world = world
+        # What fits no decode instance is missed there; prefill is tried with what reaches it.
+        self._world = dataclasses.replace(world, max_kv_tokens=None)
         nothing = np.zeros(2)
         self._decode_world = dataclasses.replace(
             world,
@@ -100,13 +104,19 @@ class KernelTwin:
 
     def decode_limit_rps(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        count = 8 * self._decode_world.max_num_seqs
-        cluster = self._run(self._decode_world, np.zeros(count), lengths, None, 1, 1)
+        world = self._decode_world
+        # A step at least, so that there is an answer where every request has one token.
+        isl, osl = lengths.isl, np.maximum(lengths.osl, 2)
+        fits = np.full(len(isl), True) if world.max_kv_tokens is None else isl + osl <= world.max_kv_tokens
+        if not fits.any():
+            return _NOTHING_FITS_RPS
+        accepted = Lengths(isl[fits], lengths.computed[fits], osl[fits])
+        cluster = self._run(world, np.zeros(8 * world.max_num_seqs), accepted, None, 1, 1)
         done_s = cluster.state.requests["done_s"]
         # Between the first completions, of the shortest, and the last, when slots are empty.
         begin_s, end_s = np.quantile(done_s, (0.125, 0.625))
         served = cluster.state.osl[(done_s > begin_s) & (done_s <= end_s)]
-        return float(served.sum() / (end_s - begin_s) / lengths.osl.mean())
+        return float(served.sum() / (end_s - begin_s) / (osl * fits).mean())
 
     def _arrivals(self, count: int, rate: float) -> NDArray[np.float64]:
         arrival_s = np.cumsum(self._unit_gaps[:count])

@@ -138,12 +138,14 @@ class Demand:
         """
         floor = _LEAST_LEVEL * self.usual
         expected = max(self.expected[ahead - 1], seen)
-        planned, came = np.array(self._errors.get(ahead, ()), dtype=np.float64).reshape(-1, 2).T
+        # Before anything came there are no errors that scale to a load.
+        errors = self._errors.get(ahead, ()) if self.usual > 0.0 else ()
+        planned, came = np.array(errors, dtype=np.float64).reshape(-1, 2).T
         weights = 0.5 ** (np.arange(len(planned))[::-1] / _HALF_LIFE)
         fitted = planned
         if len(planned):
             fitted, expected = _recalibrated(planned, came, weights, expected, ahead)
-            apart = np.log((fitted + floor) / (expected + floor)) / _ALIKE if floor > 0.0 else 0.0 * fitted
+            apart = np.log((fitted + floor) / (expected + floor)) / _ALIKE
             weights = weights * (np.exp(-0.5 * apart * apart) + _UNLIKE)
         here = math.sqrt(expected + floor)
         if here == 0.0:
