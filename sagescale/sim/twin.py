@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.planner.policy.slo import Lengths
 from sagescale.sim.engine import Cluster
 from sagescale.sim.world import build_world
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.policy.slo import Lengths
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import World
 
@@ -36,9 +36,6 @@ _FEWEST, _MOST = 1500, 6000
 _LASTS_S = 60.0
 _SETTLED = 2.5
 """Decode is measured after so many mean residence times."""
-
-_NOTHING_FITS_RPS = 1e6
-"""Where every request is too large for an instance's memory all are refused at once, whatever the pool."""
 
 
 class KernelTwin:
@@ -104,19 +101,8 @@ class KernelTwin:
 
     def decode_limit_rps(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        world = self._decode_world
-        # A step at least, so that there is an answer where every request has one token.
-        isl, osl = lengths.isl, np.maximum(lengths.osl, 2)
-        fits = np.full(len(isl), True) if world.max_kv_tokens is None else isl + osl <= world.max_kv_tokens
-        if not fits.any():
-            return _NOTHING_FITS_RPS
-        accepted = Lengths(isl[fits], lengths.computed[fits], osl[fits])
-        cluster = self._run(world, np.zeros(8 * world.max_num_seqs), accepted, None, 1, 1)
-        done_s = cluster.state.requests["done_s"]
-        # Between the first completions, of the shortest, and the last, when slots are empty.
-        begin_s, end_s = np.quantile(done_s, (0.125, 0.625))
-        served = cluster.state.osl[(done_s > begin_s) & (done_s <= end_s)]
-        return float(served.sum() / (end_s - begin_s) / (osl * fits).mean())
+        n, step_s = self._steps(lengths)
+        return float((n / step_s).max() / lengths.osl.mean())
 
     def _arrivals(self, count: int, rate: float) -> NDArray[np.float64]:
         arrival_s = np.cumsum(self._unit_gaps[:count])
@@ -161,16 +147,25 @@ class KernelTwin:
 
     def _settled(self, rate_each: float, lengths: Lengths) -> tuple[float, float]:
         """Requests running on an instance and their mean residence in s, in the steady state of the means."""
-        world = self._decode_world
         steps = float(np.maximum(lengths.osl - 1, 1).mean())
-        context = float((lengths.isl + lengths.osl / 2.0).mean())
-        n = np.arange(1, world.max_num_seqs + 1)
-        held = n * context
-        piece = (world.breaks[1:, 1:-1] <= held[:, None]).sum(axis=1)
-        step_s = world.base_s[n, piece] + world.slope_s[n, piece] * held
-        if world.max_kv_tokens is not None:
-            n = n[: max(1, int(world.max_kv_tokens / context))]
-            step_s = step_s[: len(n)]
+        n, step_s = self._steps(lengths)
         enough = n / step_s >= rate_each * steps
         at = int(enough.argmax()) if enough.any() else len(n) - 1
         return float(n[at]), steps * float(step_s[at])
+
+    def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Mean step times in s of 1, 2, ... running requests, as many as slots and KV memory hold.
+
+        A step meets requests as often as they have tokens to make: means are weighted with OSL.
+        """
+        world = self._decode_world
+        share = lengths.osl / lengths.osl.sum()
+        n = np.arange(1, world.max_num_seqs + 1)
+        if world.max_kv_tokens is not None:
+            reserved = float(share @ (lengths.isl + lengths.osl))
+            n = n[: max(1, int(world.max_kv_tokens / reserved))]
+        held = n * float(share @ (lengths.isl + lengths.osl / 2.0))
+        piece = (world.breaks[1 : len(n) + 1, 1:-1] <= held[:, None]).sum(axis=1)
+        joins_s = world.join_s_per_token * float(lengths.isl.mean() / lengths.osl.mean())
+        step_s: NDArray[np.float64] = world.base_s[n, piece] + world.slope_s[n, piece] * held + n * joins_s
+        return n, step_s

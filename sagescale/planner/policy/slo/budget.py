@@ -14,7 +14,7 @@ _LEAST_USED = 0.2
 
 _GAIN = 0.1
 _LARGEST_STEP = 0.3
-_START, _LOWEST, _HIGHEST = 1.0, 0.25, 16.0
+_START, _LOWEST, _HIGHEST = 0.5, 0.25, 16.0
 """The price in halves of the error budget: where it begins, and its bounds."""
 
 _BIAS_WINDOWS, _BIAS_MEMORY = 240, 1440
@@ -49,7 +49,8 @@ class ErrorBudget:
 
     def plan(self, planned: float) -> None:
         """Take in the share of the usual requests that the sizes just chosen are expected to miss."""
-        allowed = _USED * self._allowed
-        over = planned / max(allowed - max(self._bias, 0.0), _LEAST_USED * allowed) - 1.0
+        allowed = max(self._allowed - max(self._bias, 0.0), _LEAST_USED * self._allowed)
+        # From what is meant to be used up to what may be, the price stays: sizes are whole.
+        over = planned / min(max(planned, _USED * allowed), allowed) - 1.0
         step = min(max(_GAIN * over, -_LARGEST_STEP), _LARGEST_STEP)
         self._log = min(max(self._log - step, math.log(_LOWEST)), math.log(_HIGHEST))

@@ -30,7 +30,7 @@ _LEAST_LEVEL = 0.1
 _PRIOR_WINDOWS = 4.0
 """What the predictor itself says of its errors counts as so many."""
 
-_SURPRISE = 3.0
+_SURPRISE = 4.5
 """Beyond so many deviations of what chance does, a change of the load is one."""
 _SWING_GAIN = 0.1
 _LONGEST_MEAN = 30.0

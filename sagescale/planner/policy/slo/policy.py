@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SloPolicy"]
 
-_SURPRISE = 3.0
+_SURPRISE = 4.5
 """Load between ticks counts where it is more than so many deviations of chance above the plan."""
 
 
@@ -109,10 +109,20 @@ class SloPolicy:
             self._prefill.best(scenarios[0], worth), self._decode.best(scenarios[1], worth), scenarios
         )
         sizes, reasons, planned = [], [], 0.0
-        for pool, counts, size, what in zip(
-            (self._prefill, self._decode), (seen.prefill, seen.decode), wanted, scenarios, strict=True
+        allowed = 1.0 - self._config.target_attainment
+        elsewhere = (
+            self._decode.missed(wanted[1], scenarios[1]),
+            self._prefill.missed(wanted[0], scenarios[0]),
+        )
+        for pool, counts, size, what, other in zip(
+            (self._prefill, self._decode),
+            (seen.prefill, seen.decode),
+            wanted,
+            scenarios,
+            elsewhere,
+            strict=True,
         ):
-            enough = pool.holding(size, counts.asked, what, 1.0 - self._config.target_attainment)
+            enough = pool.holding(size, counts.asked, what, allowed - min(other, allowed / 2.0))
             held = pool.held(enough, counts.asked)
             sizes.append(PoolSize(held, float(held)))
             planned += pool.missed(held, what)

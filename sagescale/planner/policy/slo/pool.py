@@ -18,8 +18,9 @@ __all__ = ["Limits", "Pool"]
 _NOTHING = 1e-4
 """A share of misses not worth an instance."""
 
-_STEADY = 2.0
-"""A smaller pool has to hold at a load that is so many deviations of chance higher."""
+_STEADY, _SAMPLED = 1.0, 0.02
+"""A smaller pool has to hold at a load that is higher by so many deviations of chance, and by what a sample
+of lengths leaves open."""
 
 _FULL = 0.95
 """The share of what instances get through at most that the expected load may take."""
@@ -86,7 +87,7 @@ class Pool:
         At a little more load, too. Otherwise a size would be left that chance, or the price that comes down
         with its misses, soon asks for again.
         """
-        more = scenarios.scaled(1.0 + _STEADY * self.demand.chance)
+        more = scenarios.scaled(1.0 + math.hypot(_STEADY * self.demand.chance, _SAMPLED))
         wanted = max(wanted, min(current, self._fewest(more)))
         while wanted < current and self.missed(wanted, more) > allowed:
             wanted += 1
