@@ -98,7 +98,7 @@ class Planner:
         if informing:
             _log_observed(window)
         current = Sizes(observation.prefill.asked, observation.decode.asked)
-        self._notice_changed_replicas(current, causes)
+        self._notice_changed_replicas(observation.time_s, current, causes)
 
         self._predictors.observe(window)
         if self._learner is not None:
@@ -194,10 +194,12 @@ class Planner:
             running=running,
         )
 
-    def _notice_changed_replicas(self, current: Sizes, causes: list[Reason]) -> None:
+    def _notice_changed_replicas(self, time_s: float, current: Sizes, causes: list[Reason]) -> None:
         last = self._last
         if last is None or last.no_operation or current == last.targets:
             return
+        if last.time_s >= time_s:
+            return  # a look right before this tick: nobody acted on it
         causes.append(
             Reason(
                 ReasonCode.REPLICAS_CHANGED,
