@@ -286,7 +286,7 @@ class ControlPlaneManager:
         actuator = CallbackActuator(self._pools, live.actuator_timeout_s, "ControlPlaneManager")
         path: Path | str = live.journal if self._keeps_journal else ":memory:"
         journal = Journal(path, actuator.target, live.journal_retention_days * _SECONDS_A_DAY)
-        source = self._collector.source(self._registry.scrape_targets, self._pd.first_token)
+        source = self._collector.source(self._registry.scrape_targets, self._pd.first_token, self.config)
         return ControlLoop(self.config, live, self._perf, source, actuator, journal, clock, (self._log,))
 
 

@@ -239,6 +239,8 @@ def read_tick(row: Sequence[Any]) -> TickRecord:
     seen: dict[str, Any] = kept["observation"]
     for pool in ("prefill", "decode"):
         seen[pool] = PoolCounts(**seen[pool])
+    if (pairs := seen.get("lengths")) is not None:
+        seen["lengths"] = tuple((isl, osl) for isl, osl in pairs)
     return TickRecord(
         id=identity,
         time_s=time_s,

@@ -7,7 +7,7 @@ import logging
 import math
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
@@ -220,7 +220,8 @@ class ControlLoop:
             window_s if window_s > 0 else self._interval_s,
             states.prefill,
             states.decode,
-            **cast("Mapping[str, Any]", metrics.values),
+            lengths=metrics.lengths,
+            **metrics.values,
         )
         decision = self._decide(observation)
         goal = self._goal(decision, states, metrics, problems, notes, known=known)

@@ -45,7 +45,7 @@ class PlanOptions:
 def run_check(setup: LiveSetup) -> int:
     """Print what a look at everything finds; return the exit code."""
     live = setup.live
-    source, actuator = make_source(live, setup.simulator.first_token), make_actuator(live)
+    source, actuator = make_source(live, setup.simulator.first_token, setup.config), make_actuator(live)
     window_s = float(setup.config.adjustment_interval_sec)
     if live.prometheus_url is None and live.scrapes:
         print(f"looking twice, {window_s / live.time_scale:g} s apart", file=sys.stderr)
@@ -95,7 +95,9 @@ def _plan(
     dry: bool,
 ) -> None:
     live = setup.live
-    source = make_source(live, setup.simulator.first_token)  # now: who stands by is to take over at once
+    source = make_source(
+        live, setup.simulator.first_token, setup.config
+    )  # now: who stands by is to take over at once
     if not dry and not _take(lock, clock, standby=options.standby):
         return
     with lock:

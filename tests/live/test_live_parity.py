@@ -9,10 +9,9 @@ from sagescale.live.emulator.cluster import EmulatedCluster
 from sagescale.live.emulator.engine_metrics import render
 from sagescale.live.journal import Journal
 from sagescale.live.loop import ControlLoop
-from sagescale.live.metrics.observe import Observer
 from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.scrape import difference, parse_page
-from sagescale.live.metrics.source import MetricSource
+from sagescale.live.metrics.source import MetricSource, make_observer
 from sagescale.live.metrics.window import RawWindow
 from sagescale.live.setup import load_live_setup
 from sagescale.sim.simulate import simulate
@@ -30,7 +29,7 @@ class Emulated:
     def __init__(self, cluster, clock) -> None:
         self.cluster = cluster
         self.began_s = clock.now
-        self.before = None
+        self.before = {}
         clock.on_wait = lambda now: cluster.advance(now - self.began_s)
 
     # --- a WindowReader
@@ -39,11 +38,12 @@ class Emulated:
         return self.target
 
     def prime(self):
-        self.before = self._look()
+        self.before = dict.fromkeys(("ticks", "looks"), self._look())
 
-    def read(self, preset, window_s, late_s=0.0):
-        before, self.before = self.before, self._look()
-        groups = {pool: difference(before[pool], page, preset) for pool, page in self.before.items()}
+    def read(self, preset, window_s, late_s=0.0, succession="ticks"):
+        before, now = self.before[succession], self._look()
+        self.before[succession] = now
+        groups = {pool: difference(before[pool], page, preset) for pool, page in now.items()}
         return RawWindow(window_s, groups, {})
 
     def _look(self):
@@ -68,11 +68,11 @@ class Emulated:
 
 def decisions(trace, settings):
     """The sizes that the live loop and the simulator decide for at every tick of a trace."""
-    setup = load_live_setup(None, [], ["actuator=export", *settings])
+    setup = load_live_setup(None, [], ["actuator=export", "metrics_preset=vllm", *settings])
     run = simulate(trace, setup.profile, setup.config, setup.simulator)
     clock = VirtualClock(wall_s=1_000_020.0)  # a multiple of every interval there is here
     world = Emulated(EmulatedCluster(trace, setup.profile, setup.config, setup.simulator), clock)
-    source = MetricSource(world, Observer(VLLM, setup.simulator.first_token))
+    source = MetricSource(world, make_observer(setup.live, setup.simulator.first_token, setup.config))
     journal = Journal(":memory:", world.target, 1e9)
     loop = ControlLoop(setup.config, setup.live, setup.model, source, world, journal, clock)
     loop.start()

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
-from sagescale.live.metrics.observe import Metrics, Observer
+from sagescale.live.metrics.observe import Metrics, Observer, Targets
 from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.window import Problem
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.prometheus import PastWindow
-    from sagescale.live.metrics.window import WindowReader
+    from sagescale.live.metrics.window import RawWindow, Succession, WindowReader
+    from sagescale.planner import AutoscalerConfig
 
-__all__ = ["MetricSource", "NoSource", "Source", "make_source"]
+__all__ = ["MetricSource", "NoSource", "Source", "make_observer", "make_source"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,11 @@ class Source(Protocol):
         """Get ready for the first window, which begins now."""
 
     def collect(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+        self,
+        window_s: float,
+        ready: Mapping[str, int | None],
+        late_s: float = 0.0,
+        succession: Succession = "ticks",
     ) -> tuple[Metrics, float]:
         """Return what was measured in the window that ended ``late_s`` ago, and its true length in seconds.
 
@@ -53,6 +58,11 @@ class MetricSource:
     def __init__(self, reader: WindowReader, observer: Observer) -> None:
         self.reader = reader
         self.observer = observer
+        # Looks are many more than ticks: what they remember would push out what ticks do.
+        self._observers: dict[Succession, Observer] = {
+            "ticks": observer,
+            "looks": Observer(observer.preset, observer.first_token, observer.targets),
+        }
 
     def describe(self) -> str:
         """Say what is read, under whose names."""
@@ -63,12 +73,18 @@ class MetricSource:
         self.reader.prime()
 
     def collect(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+        self,
+        window_s: float,
+        ready: Mapping[str, int | None],
+        late_s: float = 0.0,
+        succession: Succession = "ticks",
     ) -> tuple[Metrics, float]:
-        """Read one window."""
+        """Read one window; a look too short for the source to have seen twice is unknown, and no problem."""
         try:
-            raw = self.reader.read(self.observer.preset, window_s, late_s)
-            return self.observer.observe(raw, ready), raw.window_s
+            raw = self.reader.read(self.observer.preset, window_s, late_s, succession)
+            if succession == "looks" and _too_short(raw):
+                return Metrics({}, (), {}), raw.window_s
+            return self._observers[succession].observe(raw, ready), raw.window_s
         except SagescaleError as error:
             return _failed(str(error)), window_s
         except Exception as error:
@@ -93,6 +109,11 @@ class MetricSource:
         self.reader.close()
 
 
+def _too_short(raw: RawWindow) -> bool:
+    """Say whether a group's instances were each read less than twice, as far as the source counts that."""
+    return any(group.scrapes and max(group.scrapes.values()) < 2 for group in raw.groups.values())
+
+
 def _failed(text: str) -> Metrics:
     return Metrics({}, (Problem("source_failed", text),), {})
 
@@ -108,10 +129,14 @@ class NoSource:
         """Do nothing."""
 
     def collect(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+        self,
+        window_s: float,
+        ready: Mapping[str, int | None],
+        late_s: float = 0.0,
+        succession: Succession = "ticks",
     ) -> tuple[Metrics, float]:
         """Know nothing."""
-        del ready, late_s
+        del ready, late_s, succession
         return Metrics({}, (Problem("no_source", self.describe()),), {}), window_s
 
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
@@ -123,13 +148,23 @@ class NoSource:
         """Do nothing."""
 
 
-def make_source(live: LiveConfig, first_token: Literal["prefill", "decode"]) -> Source:
+def make_observer(
+    live: LiveConfig, first_token: Literal["prefill", "decode"], config: AutoscalerConfig | None
+) -> Observer:
+    """Build what reads the preset's names; without a configuration attainment is unknown."""
+    targets = None if config is None else Targets(config.target_ttft_ms, config.target_itl_ms)
+    return Observer(PRESETS[live.metrics_preset], first_token, targets)
+
+
+def make_source(
+    live: LiveConfig, first_token: Literal["prefill", "decode"], config: AutoscalerConfig | None = None
+) -> Source:
     """Build the source a configuration asks for; Prometheus before direct scraping.
 
     Raises:
         InputError: a secret or certificate cannot be read.
     """
-    observer = Observer(PRESETS[live.metrics_preset], first_token)
+    observer = make_observer(live, first_token, config)
     if live.prometheus_url is not None:
         from sagescale.live.metrics.prometheus import PrometheusReader
 
