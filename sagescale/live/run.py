@@ -17,6 +17,7 @@ from sagescale.live.lock import TargetLock
 from sagescale.live.loop import ControlLoop
 from sagescale.live.metrics.source import make_source
 from sagescale.live.tick_text import tick_text
+from sagescale.live.twin import make_twin
 from sagescale.live.watchers import JsonLines, PlainLines, Screen
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def _plan(
         journal = Journal(path, target, live.journal_retention_days * _SECONDS_A_DAY)
         heading = f"{source.describe()} -> {actuator.target}" + (" (dry run)" if dry else "")
         watchers, screen = _watchers(setup, options, journal, heading, dry=dry)
-        loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers)
+        twin = make_twin(config, setup.model, setup.simulator)
+        loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers, twin)
         try:
             if options.once:
                 print(tick_text(loop.run_once(), heading=heading), end="")

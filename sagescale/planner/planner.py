@@ -174,7 +174,11 @@ class Planner:
             current=current,
             raw=raw,
             adjustments=adjustments,
-            reasons=(*_moves(current, targets), *asked.reasons),
+            reasons=(
+                *_moves(current, targets),
+                *asked.reasons,
+                *((_DRY_RUN,) if self.config.no_operation else ()),
+            ),
         )
         self._last = decision
         return decision

@@ -110,7 +110,7 @@ class Load:
     def prime(self) -> None:
         pass
 
-    def collect(self, window_s, ready, late_s=0.0, succession="ticks"):
+    def collect(self, window_s, ready, late_s=0.0):
         self.reads += 1
         self.ready = ready
         if self.broken:

@@ -382,7 +382,7 @@ def test_one_query_a_pool_becomes_series_and_nan_is_unknown():
 
 
 def test_a_look_needs_two_scrapes_in_its_window():
-    def collected(scrapes, succession):
+    def collected(scrapes, how):
         with serving() as server:
             series = [
                 ({"instance": "a", "sagescale_series": f"{kind} vllm:{name}"}, value)
@@ -396,17 +396,17 @@ def test_a_look_needs_two_scrapes_in_its_window():
             source = make_source(LiveConfig(prometheus_url=server.url, metrics_preset="vllm"), "prefill")
             # The same instance in both pools would count twice: decode is asked for by another name.
             source.reader.query = only_prefill(source.reader.query)
-            metrics, _ = source.collect(15.0, {}, 0.0, succession)
+            metrics, _ = getattr(source, how)(15.0, {})
             source.close()
             return metrics
 
     def only_prefill(query):
         return lambda text, *rest: [] if "decode" in text else query(text, *rest)
 
-    assert collected("2", "looks").values["requests"] == 12.0
-    assert collected("1", "looks").values == {}
-    assert not collected("1", "looks").problems
-    assert collected("1", "ticks").values != {}
+    assert collected("2", "look").values["requests"] == 12.0
+    assert collected("1", "look").values == {}
+    assert not collected("1", "look").problems
+    assert collected("1", "collect").values != {}
 
 
 @pytest.mark.parametrize(

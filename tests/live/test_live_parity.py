@@ -14,6 +14,7 @@ from sagescale.live.metrics.scrape import difference, parse_page
 from sagescale.live.metrics.source import MetricSource, make_observer
 from sagescale.live.metrics.window import RawWindow
 from sagescale.live.setup import load_live_setup
+from sagescale.live.twin import make_twin
 from sagescale.sim.simulate import simulate
 from sagescale.trace import TransformSpec, apply_transforms, read_trace
 
@@ -74,7 +75,8 @@ def decisions(trace, settings):
     world = Emulated(EmulatedCluster(trace, setup.profile, setup.config, setup.simulator), clock)
     source = MetricSource(world, make_observer(setup.live, setup.simulator.first_token, setup.config))
     journal = Journal(":memory:", world.target, 1e9)
-    loop = ControlLoop(setup.config, setup.live, setup.model, source, world, journal, clock)
+    twin = make_twin(setup.config, setup.model, setup.simulator)
+    loop = ControlLoop(setup.config, setup.live, setup.model, source, world, journal, clock, twin=twin)
     loop.start()
     live = []
     for tick in range(1, len(run.ticks) + 1):

@@ -34,15 +34,19 @@ class Source(Protocol):
         """Get ready for the first window, which begins now."""
 
     def collect(
-        self,
-        window_s: float,
-        ready: Mapping[str, int | None],
-        late_s: float = 0.0,
-        succession: Succession = "ticks",
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
     ) -> tuple[Metrics, float]:
         """Return what was measured in the window that ended ``late_s`` ago, and its true length in seconds.
 
         It never raises for a source that fails: everything is then unknown, and a problem says why.
+        """
+
+    def look(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
+        """Do the same for the short window since the last look; the windows of ``collect`` stay whole.
+
+        One too short for the source to have seen anything change in is unknown, and no problem.
         """
 
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
@@ -73,13 +77,20 @@ class MetricSource:
         self.reader.prime()
 
     def collect(
-        self,
-        window_s: float,
-        ready: Mapping[str, int | None],
-        late_s: float = 0.0,
-        succession: Succession = "ticks",
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
     ) -> tuple[Metrics, float]:
-        """Read one window; a look too short for the source to have seen twice is unknown, and no problem."""
+        """Read one window."""
+        return self._read("ticks", window_s, ready, late_s)
+
+    def look(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
+        """Read one short window."""
+        return self._read("looks", window_s, ready, late_s)
+
+    def _read(
+        self, succession: Succession, window_s: float, ready: Mapping[str, int | None], late_s: float
+    ) -> tuple[Metrics, float]:
         try:
             raw = self.reader.read(self.observer.preset, window_s, late_s, succession)
             if succession == "looks" and _too_short(raw):
@@ -129,15 +140,17 @@ class NoSource:
         """Do nothing."""
 
     def collect(
-        self,
-        window_s: float,
-        ready: Mapping[str, int | None],
-        late_s: float = 0.0,
-        succession: Succession = "ticks",
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
     ) -> tuple[Metrics, float]:
         """Know nothing."""
-        del ready, late_s, succession
+        del ready, late_s
         return Metrics({}, (Problem("no_source", self.describe()),), {}), window_s
+
+    def look(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
+        """Know nothing."""
+        return self.collect(window_s, ready, late_s)
 
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
         """Have none."""
