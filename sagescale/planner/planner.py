@@ -156,6 +156,8 @@ class Planner:
         """
         if self._check is None or self._last is None:
             return None
+        if observation.requests is None or observation.requests < 1.0:
+            return None  # less than a request, as rates times windows may come out, is no load to go by
         asked = self._check(observation)
         current = Sizes(observation.prefill.asked, observation.decode.asked)
         if asked is None or asked.prefill is None or asked.decode is None:
