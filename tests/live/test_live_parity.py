@@ -112,3 +112,31 @@ def test_the_live_loop_decides_as_the_simulator_does(conversation, settings):
     # Engines count lengths when a part is done, the simulator at arrival: that may round differently.
     assert apart.count(0) >= 0.95 * len(apart)
     assert max(apart) <= 1
+
+
+SLO = ("policy=slo", "max_prefill_instances=128", "max_decode_instances=128", "max_gpu_budget=512")
+TARGETS = {
+    "between the edges of vLLM's buckets": ("target_ttft_ms=300", "target_itl_ms=30"),
+    "at edges": ("target_ttft_ms=250", "target_itl_ms=25"),
+}
+
+
+@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
+def test_policy_slo_decides_live_nearly_as_in_the_simulator(conversation, targets):
+    """Nearly: lengths come from histograms, that do not say which prompt goes with which output."""
+    live, simulated = decisions(conversation, (*SLO, *targets))
+    apart = []
+    for ours, theirs in zip(live, simulated, strict=True):
+        goal, target = ours.goal, theirs.decision.targets
+        apart.append(max(abs(a - b) for a, b in zip(goal, target, strict=True)))
+        if apart[-1]:
+            print(f"tick at {theirs.decision.time_s:g} s: live {tuple(goal)}, simulated {tuple(target)}")
+    print(f"{apart.count(0)} of {len(apart)} ticks alike, at most {max(apart)} apart")
+    assert len({tick.decision.targets for tick in simulated}) >= 4
+    assert sum(difference <= 1 for difference in apart) >= 0.9 * len(apart)
+    assert any(ours.last_look is not None and ours.last_look.requests for ours in live)
+    used, would = (
+        sum(sizes.prefill + sizes.decode for sizes in each)
+        for each in ([ours.goal for ours in live], [theirs.decision.targets for theirs in simulated])
+    )
+    assert used == pytest.approx(would, rel=0.1)
