@@ -521,6 +521,18 @@ def test_two_looks_at_the_instances_make_a_window():
         source.close()
 
 
+def test_looks_leave_the_windows_of_ticks_whole():
+    with serving() as server:
+        server.answers |= {"/p/metrics": (200, page(10), {}), "/d/metrics": (200, page(10), {})}
+        source = scraping(server)
+        source.prime()
+        for done, since in ((15, 5), (25, 10)):
+            server.answers |= {"/p/metrics": (200, page(done), {}), "/d/metrics": (200, page(done), {})}
+            assert source.look(15.0, {})[0].values["requests"] == since
+        assert source.collect(60.0, {})[0].values["requests"] == 15
+        source.close()
+
+
 def test_a_restarted_instance_is_not_negative_load():
     with serving() as server:
         server.answers |= {"/p/metrics": (200, page(100), {}), "/d/metrics": (200, page(10), {})}
