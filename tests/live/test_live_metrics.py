@@ -381,8 +381,8 @@ def test_one_query_a_pool_becomes_series_and_nan_is_unknown():
         assert first == second == pytest.approx(500.0 - 2.0, abs=1.0), "by the server's own clock"
 
 
-def test_a_look_needs_two_scrapes_in_its_window():
-    def collected(scrapes, how):
+def test_a_look_needs_two_scrapes_in_its_window_and_instances_that_were_there_before():
+    def collected(scrapes, how, new=False):
         with serving() as server:
             series = [
                 ({"instance": "a", "sagescale_series": f"{kind} vllm:{name}"}, value)
@@ -392,6 +392,9 @@ def test_a_look_needs_two_scrapes_in_its_window():
                     ("scrapes", "num_requests_running", scrapes),
                 )
             ]  # fmt: skip
+            if new:
+                series += [({**labels, "instance": "b"}, value) for labels, value in series if
+                           "before" not in labels["sagescale_series"]]  # fmt: skip
             server.answers["/api/v1/query"] = prometheus((200, vector(*series), {}))
             source = make_source(LiveConfig(prometheus_url=server.url, metrics_preset="vllm"), "prefill")
             # The same instance in both pools would count twice: decode is asked for by another name.
@@ -407,6 +410,8 @@ def test_a_look_needs_two_scrapes_in_its_window():
     assert collected("1", "look").values == {}
     assert not collected("1", "look").problems
     assert collected("1", "collect").values != {}
+    assert collected("2", "look", new=True).values == {}
+    assert collected("2", "collect", new=True).values["requests"] is not None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from sagescale.live.config import LiveConfig
+    from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.prometheus import PastWindow
     from sagescale.live.metrics.window import RawWindow, Succession, WindowReader
     from sagescale.planner import AutoscalerConfig
@@ -93,7 +94,7 @@ class MetricSource:
     ) -> tuple[Metrics, float]:
         try:
             raw = self.reader.read(self.observer.preset, window_s, late_s, succession)
-            if succession == "looks" and _too_short(raw):
+            if succession == "looks" and _too_short(raw, self.observer.preset):
                 return Metrics({}, (), {}), raw.window_s
             return self._observers[succession].observe(raw, ready), raw.window_s
         except SagescaleError as error:
@@ -120,9 +121,19 @@ class MetricSource:
         self.reader.close()
 
 
-def _too_short(raw: RawWindow) -> bool:
-    """Say whether a group's instances were each read less than twice, as far as the source counts that."""
-    return any(group.scrapes and max(group.scrapes.values()) < 2 for group in raw.groups.values())
+def _too_short(raw: RawWindow, preset: Preset) -> bool:
+    """Say whether a source that counts its scrapes has too few of them in a window to tell what grew.
+
+    Two are needed. An instance that appears in the window has its growth extrapolated, which in a short one
+    may be far off.
+    """
+    for group in raw.groups.values():
+        if not group.scrapes:
+            continue
+        now, before = (group.first(kind, preset.running) or {} for kind in (group.now, group.before))
+        if max(group.scrapes.values()) < 2 or now.keys() - before.keys():
+            return True
+    return False
 
 
 def _failed(text: str) -> Metrics:
