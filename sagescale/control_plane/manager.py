@@ -13,13 +13,14 @@ from sagescale.control_plane.log import LoopLog
 from sagescale.control_plane.metrics import MetricsCollector
 from sagescale.control_plane.pools import InstancePools
 from sagescale.control_plane.registry import Registry
-from sagescale.control_plane.replicas import model_for
+from sagescale.control_plane.replicas import ReplicatedTwin, model_for
 from sagescale.control_plane.router import Router, RouterConfig
 from sagescale.control_plane.separation import PDSeparationConfig
 from sagescale.errors import InputError, SagescaleError, did_you_mean
 from sagescale.live.actuators.callback import CallbackActuator
 from sagescale.live.journal import Journal
 from sagescale.live.loop import ControlLoop
+from sagescale.live.twin import make_twin
 from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig, Corrections
 from sagescale.planner.settings import declared
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sagescale.control_plane.router import Request
     from sagescale.live.clock import Clock
     from sagescale.planner import Decision
+    from sagescale.planner.policy.slo import EngineTwin
     from sagescale.planner.status import AutoscalerStatus
 
 __all__ = ["ControlPlaneManager"]
@@ -98,7 +100,8 @@ class ControlPlaneManager:
         self._pd = pd_config or PDSeparationConfig()
         self._settings = dict(live_settings or {})
         engines = sizing_profile(profile, self.config.profile_data_dir)
-        self._perf = model_for(self.config, ProfileModel(engines), engines.name)
+        self._engine = ProfileModel(engines)
+        self._perf = model_for(self.config, self._engine, engines.name)
         self._profile_name = engines.name
         self._registry = Registry()
         self._router = Router(
@@ -286,8 +289,22 @@ class ControlPlaneManager:
         actuator = CallbackActuator(self._pools, live.actuator_timeout_s, "ControlPlaneManager")
         path: Path | str = live.journal if self._keeps_journal else ":memory:"
         journal = Journal(path, actuator.target, live.journal_retention_days * _SECONDS_A_DAY)
-        source = self._collector.source(self._registry.scrape_targets, self._pd.first_token)
-        return ControlLoop(self.config, live, self._perf, source, actuator, journal, clock, (self._log,))
+        source = self._collector.source(self._registry.scrape_targets, self._pd.first_token, self.config)
+        return ControlLoop(
+            self.config, live, self._perf, source, actuator, journal, clock, (self._log,), self._twin()
+        )
+
+    def _twin(self) -> EngineTwin | None:
+        """Return simulated instances for a policy that tries sizes on them."""
+        twin = make_twin(self.config, self._engine, SimulatorConfig(first_token=self._pd.first_token))
+        if twin is None or self._perf is self._engine:
+            return twin
+        return ReplicatedTwin(
+            twin,
+            self._perf,
+            self._perf.prefill_gpus // self._engine.prefill_gpus,
+            self._perf.decode_gpus // self._engine.decode_gpus,
+        )
 
 
 def _one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:

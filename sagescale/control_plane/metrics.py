@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.live.config import LiveConfig
-from sagescale.live.metrics.observe import Observer
-from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.scrape import ScrapeReader
-from sagescale.live.metrics.source import MetricSource, Source, make_source
+from sagescale.live.metrics.source import MetricSource, Source, make_observer, make_source
 from sagescale.planner.settings import declared
 
 if TYPE_CHECKING:
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
 
     from sagescale.live.metrics.observe import Metrics
     from sagescale.live.metrics.scrape import ScrapeTarget
+    from sagescale.planner import AutoscalerConfig
 
 __all__ = ["MetricsCollector", "live_config"]
 
@@ -76,10 +75,13 @@ class MetricsCollector:
             source.close()
 
     def source(
-        self, registered: Callable[[], Iterable[ScrapeTarget]], first_token: Literal["prefill", "decode"]
+        self,
+        registered: Callable[[], Iterable[ScrapeTarget]],
+        first_token: Literal["prefill", "decode"],
+        config: AutoscalerConfig | None = None,
     ) -> Source:
         """Return what the loop reads from: registered instances, unless another source is configured."""
         if self.live.has_source:
-            return make_source(self.live, first_token)
-        observer = Observer(PRESETS[self.live.metrics_preset], first_token)
+            return make_source(self.live, first_token, config)
+        observer = make_observer(self.live, first_token, config)
         return MetricSource(ScrapeReader(self.live, registered), observer)

@@ -9,8 +9,9 @@ from sagescale.errors import InputError
 if TYPE_CHECKING:
     from sagescale.perf import DecodeCapacity, PerfModel
     from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.policy.slo import EngineTwin, Lengths
 
-__all__ = ["ReplicatedModel", "model_for"]
+__all__ = ["ReplicatedModel", "ReplicatedTwin", "model_for"]
 
 
 class ReplicatedModel:
@@ -43,6 +44,41 @@ class ReplicatedModel:
     def decode_throughput_per_gpu(self, itl_ms: float, context_tokens: float) -> DecodeCapacity:
         """Return the largest throughput whose ITL is at most ``itl_ms``."""
         return self._model.decode_throughput_per_gpu(itl_ms, context_tokens)
+
+
+class ReplicatedTwin:
+    """A twin of such instances: as many engines of the profile as all their replicas are.
+
+    Args:
+        twin: the profile's engines.
+        perf: a model of an instance.
+        prefill_replicas: engines of a prefill instance.
+        decode_replicas: engines of a decode instance.
+    """
+
+    def __init__(
+        self, twin: EngineTwin, perf: PerfModel, prefill_replicas: int, decode_replicas: int
+    ) -> None:
+        self.perf = perf
+        self.startup_s = twin.startup_s
+        self._twin = twin
+        self._prefill_replicas, self._decode_replicas = prefill_replicas, decode_replicas
+
+    def prefill_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
+        """See ``EngineTwin``."""
+        return self._twin.prefill_misses(instances * self._prefill_replicas, requests_per_s, lengths)
+
+    def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
+        """See ``EngineTwin``."""
+        return self._twin.decode_misses(instances * self._decode_replicas, requests_per_s, lengths)
+
+    def prefill_limit_rps(self, lengths: Lengths) -> float:
+        """See ``EngineTwin``."""
+        return self._prefill_replicas * self._twin.prefill_limit_rps(lengths)
+
+    def decode_limit_rps(self, lengths: Lengths) -> float:
+        """See ``EngineTwin``."""
+        return self._decode_replicas * self._twin.decode_limit_rps(lengths)
 
 
 def model_for(config: AutoscalerConfig, model: PerfModel, name: str) -> PerfModel:

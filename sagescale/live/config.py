@@ -17,7 +17,7 @@ __all__ = ["METRIC_FIELDS", "LiveConfig", "MetricQueries"]
 METRIC_FIELDS = (
     "requests", "completed", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean",
     "itl_ms_p99", "duration_s_mean", "queued_prefill", "queued_decode", "running_prefill", "running_decode",
-    "kv_usage", "prefix_hit_rate",
+    "kv_usage", "prefix_hit_rate", "ttft_attainment", "itl_attainment",
 )  # fmt: skip
 """The fields of an observation that a query of one's own may fill."""
 

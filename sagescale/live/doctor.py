@@ -134,5 +134,10 @@ def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
             )
         else:
             found.append(Finding("note", f"{name} is unknown"))
+    found.append(
+        Finding("note", "lengths: no histograms of ISL and OSL; policy slo assumes their spread")
+        if metrics.lengths is None
+        else Finding("ok", f"lengths: {len(metrics.lengths)} drawn from histograms of ISL and OSL")
+    )
     found.extend(Finding("bad", f"{item.code}: {item.text}") for item in metrics.problems)
     return found

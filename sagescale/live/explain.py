@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import statistics
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ _METRICS_FAIL = frozenset(
     {"source_failed", "no_source", "no_series", "instances_silent", "frozen", "not_a_number",
      "double_counted", "counter_reset", "inconsistent", "query_ambiguous"}
 )  # fmt: skip
+_WIDTH = 98
 _FLAPS = 0.2
 """More direction changes than this share of the ticks is called frequent."""
 
@@ -76,6 +78,8 @@ def tick_at(ticks: Sequence[TickRecord], time_s: float) -> int:
 def explain_tick(record: TickRecord, events: Iterable[Event]) -> str:
     """Say what one tick did, what came of it, and why it did not do more."""
     parts = [tick_text(record)]
+    if words := _in_plain_words(record):
+        parts.append("IN PLAIN WORDS\n" + "\n".join(textwrap.indent(text, "  ") for text in words) + "\n")
     answers = why_not_up([record])
     if answers:
         parts.append("WHY NOT MORE\n" + "\n".join(f"  {answer}" for answer in answers) + "\n")
@@ -85,14 +89,17 @@ def explain_tick(record: TickRecord, events: Iterable[Event]) -> str:
     return "\n".join(parts)
 
 
-def explain_all(ticks: Sequence[TickRecord], events: Sequence[Event]) -> str:
+def explain_all(records: Sequence[TickRecord], events: Sequence[Event]) -> str:
     """Sum a journal up and answer the guide's two questions."""
-    first, last = ticks[0], ticks[-1]
-    ups = sum(any(to > at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in ticks)
+    first, last = records[0], records[-1]
+    ticks = [record for record in records if record.kind == "tick"]
+    looks = len(records) - len(ticks)
+    ups = sum(any(to > at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in records)
     downs = sum(any(to < at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in ticks)
     kinds = Counter(event.kind for event in events)
+    between = f"; {looks} looks between them added instances" if looks else ""
     lines = [
-        f"{len(ticks)} ticks from {time_text(first.time_s)} to {time_text(last.time_s)}",
+        f"{len(ticks)} ticks from {time_text(first.time_s)} to {time_text(last.time_s)}{between}",
         f"{ups} scaled up, {downs} scaled down; now prefill {last.goal.prefill}, decode {last.goal.decode}",
         "events: " + (", ".join(f"{kind} {count}" for kind, count in kinds.most_common()) or "none"),
         "",
@@ -100,7 +107,7 @@ def explain_all(ticks: Sequence[TickRecord], events: Sequence[Event]) -> str:
         *_answers(why_not_up(ticks), "nothing held it back: the demand it forecast asked for no more"),
         "",
         "WHY DOES IT SCALE SO OFTEN?",
-        *_answers(why_so_often(ticks), "it does not"),
+        *_answers(why_so_often(records), "it does not"),
     ]
     bad = [event for event in events if event.kind in {"order_failed", "scale_up_stuck", "state_unknown"}][
         -5:
@@ -192,7 +199,11 @@ def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
         found.append(
             Answer("interval too short", f"{interval} s", "set adjustment_interval_sec to 60 to 120")
         )
-    seen = [tick.observation.requests for tick in ticks if tick.observation.requests is not None]
+    seen = [
+        tick.observation.requests
+        for tick in ticks
+        if tick.kind == "tick" and tick.observation.requests is not None
+    ]
     if len(seen) > 2 and statistics.mean(seen) > 0 and settings["load_predictor_type"] == "constant":
         spread = statistics.stdev(seen) / statistics.mean(seen)
         found.append(
@@ -220,6 +231,34 @@ def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
         )
     )
     return found
+
+
+def _in_plain_words(record: TickRecord) -> list[str]:
+    """What the slo policy's reasons mean, for somebody who does not know it."""
+    codes, seen = _codes(record), record.observation
+    found = []
+    if "surge" in codes and seen.requests is not None:
+        expected = record.decision["forecast"]["requests"]
+        plan = (
+            ""
+            if expected is None
+            else f", where {expected / record.settings['adjustment_interval_sec']:.1f} a second were forecast"
+        )
+        found.append(
+            f"This was decided between two ticks: {seen.requests:.0f} requests came in {seen.window_s:.0f} "
+            f"s, {seen.requests / seen.window_s:.1f} a second{plan}. That, or the length of their prompts, "
+            "is more than chance explains, so instances were added without waiting for the tick. Between "
+            "ticks they are only ever added; the next tick decides anew."
+        )
+    if "sized_for_misses" in codes:
+        found.append(
+            "Sizes were tried on simulated engines, with requests as long as those seen lately and the loads "
+            "that may come. Each line under WHY says what share of the requests would then miss a target, "
+            "and what one instance fewer would miss. An instance is kept if it saves at least the share that "
+            "the line ends with: a price that falls while more is missed than target_attainment allows, and "
+            "rises while less is."
+        )
+    return ["\n".join(textwrap.wrap(text, _WIDTH)) for text in found]
 
 
 def _codes(tick: TickRecord) -> set[str]:

@@ -106,8 +106,9 @@ class Exporter:
         forecast, seen = decision.forecast, record.observation
         for name in ("requests", "isl", "osl"):
             self._set(self._forecast, name, getattr(forecast, name))
-        for name in ("requests", "isl_mean", "osl_mean", "ttft_ms_mean", "itl_ms_mean", "kv_usage"):
-            self._set(self._observed, name, getattr(seen, name))
+        if record.kind == "tick":  # a look's window is a short one
+            for name in ("requests", "isl_mean", "osl_mean", "ttft_ms_mean", "itl_ms_mean", "kv_usage"):
+                self._set(self._observed, name, getattr(seen, name))
         self._correction.labels("prefill").set(decision.corrections.prefill)
         self._correction.labels("decode").set(decision.corrections.decode)
         self._known.set(seen.requests is not None)

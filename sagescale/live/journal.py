@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sagescale.errors import InputError
 from sagescale.planner import Observation, PoolCounts, Sizes
@@ -65,6 +65,8 @@ class TickRecord:
         notes: What those rules changed.
         acted: Whether anything was to act on it.
         settings: The configuration values that explain it (limits, budget, predictor).
+        kind: ``look`` is between ticks: a short window, and instances are only added.
+        last_look: The short window right before a tick, where the planner was shown one.
     """
 
     id: int
@@ -76,6 +78,8 @@ class TickRecord:
     notes: tuple[Note, ...]
     acted: bool
     settings: Mapping[str, Any]
+    kind: Literal["tick", "look"] = "tick"
+    last_look: Observation | None = None
 
     @property
     def current(self) -> Sizes:
@@ -91,6 +95,8 @@ class TickRecord:
                 "decision": self.decision,
                 "notes": [dataclasses.asdict(item) for item in self.notes],
                 "settings": self.settings,
+                "kind": self.kind,
+                "last_look": None if self.last_look is None else dataclasses.asdict(self.last_look),
             },
             separators=(",", ":"),
         )
@@ -236,20 +242,28 @@ def read_tick(row: Sequence[Any]) -> TickRecord:
     """Build a record from a row ``id, time_s, prefill, decode, acted, record``."""
     identity, time_s, prefill, decode, acted, text = row
     kept = json.loads(text)
-    seen: dict[str, Any] = kept["observation"]
-    for pool in ("prefill", "decode"):
-        seen[pool] = PoolCounts(**seen[pool])
+    last_look = kept.get("last_look")
     return TickRecord(
         id=identity,
         time_s=time_s,
-        observation=Observation(**seen),
+        observation=_read_observation(kept["observation"]),
         problems=tuple(Note(**item) for item in kept["problems"]),
         decision=kept["decision"],
         goal=Sizes(prefill, decode),
         notes=tuple(Note(**item) for item in kept["notes"]),
         acted=bool(acted),
         settings=kept["settings"],
+        kind=kept.get("kind", "tick"),
+        last_look=None if last_look is None else _read_observation(last_look),
     )
+
+
+def _read_observation(seen: dict[str, Any]) -> Observation:
+    for pool in ("prefill", "decode"):
+        seen[pool] = PoolCounts(**seen[pool])
+    if (pairs := seen.get("lengths")) is not None:
+        seen["lengths"] = tuple((isl, osl) for isl, osl in pairs)
+    return Observation(**seen)
 
 
 def read_journal(path: Path) -> tuple[Iterator[TickRecord], list[Event]]:

@@ -6,8 +6,9 @@ import dataclasses
 import logging
 import math
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from sagescale.errors import SagescaleError
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.source import Source
     from sagescale.perf import PerfModel
     from sagescale.planner import AutoscalerConfig, Decision
+    from sagescale.planner.policy.slo import EngineTwin
+
+    _Collect = Callable[[float, Mapping[str, int | None], float], tuple[Metrics, float]]
 
 __all__ = ["ControlLoop", "Watcher"]
 
@@ -52,12 +56,31 @@ class Watcher(Protocol):
         """Take note of something between ticks."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A window and the pools at its end, with what was wrong and what is worth noting about them."""
+
+    observation: Observation
+    states: PoolStates
+    known: bool
+    usable: bool
+    problems: list[Note]
+    notes: list[Note]
+
+    @property
+    def current(self) -> Sizes:
+        return self.states.asked
+
+
 class ControlLoop:
     """Reads metrics, asks the planner, keeps the journal and moves the pools, once an interval.
 
     Ticks fall on whole multiples of the interval on the clock at the start, and keep that rhythm by the
     monotonic clock: they do not drift, and a step of the wall clock moves none. A tick that comes late
     leaves out the ones it missed.
+
+    A policy that wants it is shown a short window between ticks as well (a look), and may then have
+    instances added at once.
 
     Args:
         config: The autoscaler's configuration; with ``no_operation`` nothing is ever acted on.
@@ -68,6 +91,7 @@ class ControlLoop:
         journal: Where everything is kept.
         clock: The machine's, or a test's.
         watchers: Told of everything.
+        twin: Simulated engines, for a policy that tries sizes on them (``live.twin``).
     """
 
     def __init__(
@@ -80,6 +104,7 @@ class ControlLoop:
         journal: Journal,
         clock: Clock,
         watchers: tuple[Watcher, ...] = (),
+        twin: EngineTwin | None = None,
     ) -> None:
         self.config = config
         self.live = live
@@ -92,7 +117,7 @@ class ControlLoop:
         if not self._acts:
             config = dataclasses.replace(config, no_operation=True)
         self._predictors = make_load_predictors(config)
-        self.planner = Planner(config, perf_model, predictors=self._predictors)
+        self.planner = Planner(config, perf_model, predictors=self._predictors, twin=twin)
         self.mover = Mover(
             actuator, config, drain_wait_s=live.drain_wait_s, scale_up_timeout_s=live.scale_up_timeout_s
         )
@@ -103,6 +128,8 @@ class ControlLoop:
         self._wall_offset_s = 0.0
         self._last_usable_s = 0.0
         self._last_states: PoolStates | None = None
+        self._looked_s = 0.0  # the end of the last look's window, in the pools' own time
+        self._at_tick = Sizes(0, 0)
         self.ticks = 0
 
     # --- running -------------------------------------------------------------------------------
@@ -147,6 +174,7 @@ class ControlLoop:
         self._epoch_s = wall_s - phase_s
         self._wall_offset_s = wall_s - now_s
         self._last_usable_s = now_s
+        self._looked_s = self._epoch_s + phase_s * self.live.time_scale
         self._event("started", f"{self.source.describe()}; {self.mover.actuator.target}")
         self.source.prime()
         self._resume()
@@ -159,7 +187,7 @@ class ControlLoop:
         self.journal.close()
 
     def _wait_for(self, number: int) -> bool:
-        """Sleep until a tick is due, doing what is left of the last move; say whether to stop."""
+        """Sleep until a tick is due, looking and doing what is left of the last move; say whether to stop."""
         due_s = self._anchor_s + number * self._wall_interval_s
         while True:
             now_s = self.clock.monotonic_s()
@@ -167,13 +195,25 @@ class ControlLoop:
                 return self.clock.wait_until(now_s)
             poll_s = now_s + max(0.02, self._wall_interval_s / _POLLS_A_TICK)
             # A poll close to the tick would only make the tick late.
-            if self.mover.moving and poll_s < due_s - self._wall_interval_s / _POLLS_A_TICK:
-                if self.clock.wait_until(poll_s):
-                    return True
-                if not self._paused():
-                    self._advance(None)
-            elif self.clock.wait_until(due_s):
+            if not self.mover.moving or poll_s >= due_s - self._wall_interval_s / _POLLS_A_TICK:
+                poll_s = due_s
+            look_s = self._next_look(now_s, due_s)
+            if self.clock.wait_until(min(poll_s, look_s)):
                 return True
+            if look_s <= poll_s and look_s < due_s:
+                self._look(number, look_s, due_s)
+            elif poll_s < due_s and not self._paused():
+                self._advance(None)
+
+    def _next_look(self, now_s: float, due_s: float) -> float:
+        """Return when to look next before a tick, or when that tick is due; what has passed is left out."""
+        fast_s = self.planner.fast_interval_s
+        if fast_s is None or not self.ticks:
+            return due_s
+        wall_s = fast_s / self.live.time_scale
+        start_s = due_s - self._wall_interval_s
+        look_s = start_s + max(1, math.floor((now_s - start_s) / wall_s + 1e-6) + 1) * wall_s
+        return look_s if look_s < due_s - 1e-6 * wall_s else due_s
 
     def _after(self, number: int) -> int:
         """Return the next tick's number; those whose time has passed are left out."""
@@ -191,17 +231,28 @@ class ControlLoop:
         """Do everything that belongs to one tick."""
         self.ticks += 1
         self._notice_clock_step()
+        late_s = max(0.0, self.clock.monotonic_s() - self._anchor_s - number * self._wall_interval_s)
+        seen = self._see(self.source.collect, self._time_s(number), self._interval_s, late_s)
+        self._at_tick = seen.current
+        last_look = None
+        if self.planner.fast_interval_s is not None and seen.usable:
+            last_look = self._glance(seen, late_s)
+            self.planner.check(last_look)  # the tick decides, and knows what was seen last
+        decision = self._decide(seen.observation)
+        goal = self._goal(decision, seen)
+        return self._conclude(seen, decision, goal, last_look=last_look)
+
+    def _see(self, collect: _Collect, time_s: float, window_s: float, late_s: float) -> _Seen:
+        """Find out about the pools and a window; unknown is what cannot be found out."""
         notes: list[Note] = []
         problems: list[Note] = []
-        now_s = self.clock.monotonic_s() * self.live.time_scale
-        states, known = self._states(now_s, problems)
+        states, known = self._states(self.clock.monotonic_s() * self.live.time_scale, problems)
         ready: Mapping[str, int | None] = (
             {"prefill": states.prefill.ready, "decode": states.decode.ready}
             if states is not None and known
             else {"prefill": None, "decode": None}
         )
-        late_s = max(0.0, self.clock.monotonic_s() - self._anchor_s - number * self._wall_interval_s)
-        metrics, window_s = self.source.collect(self._interval_s, ready, late_s)
+        metrics, seen_s = collect(window_s, ready, late_s)
         problems.extend(Note(item.code, item.text) for item in metrics.problems)
         if states is None:
             states = self._assume(metrics)
@@ -216,29 +267,46 @@ class ControlLoop:
                 )
             )
         observation = Observation(
-            self._time_s(number),
-            window_s if window_s > 0 else self._interval_s,
+            time_s,
+            seen_s if seen_s > 0 else window_s,
             states.prefill,
             states.decode,
-            **cast("Mapping[str, Any]", metrics.values),
+            lengths=metrics.lengths,
+            **metrics.values,
         )
-        decision = self._decide(observation)
-        goal = self._goal(decision, states, metrics, problems, notes, known=known)
-        acting = self._acts and known and not self._paused()
+        return _Seen(observation, states, known, metrics.usable, problems, notes)
+
+    def _conclude(
+        self,
+        seen: _Seen,
+        decision: Decision,
+        goal: Sizes,
+        *,
+        kind: Literal["tick", "look"] = "tick",
+        last_look: Observation | None = None,
+    ) -> TickRecord:
+        """Write a decision down, begin to act on it where that is allowed, and tell the watchers."""
+        acting = self._acts and seen.known and not self._paused()
         if self._acts and not acting:
-            why = "paused" if known else "pools_unknown"
-            text = f"{self.live.pause_file} exists" if known else "how many instances there are is not known"
-            notes.append(Note(why, f"{text}: decided, not acted on"))
+            why = "paused" if seen.known else "pools_unknown"
+            text = (
+                f"{self.live.pause_file} exists"
+                if seen.known
+                else "how many instances there are is not known"
+            )
+            seen.notes.append(Note(why, f"{text}: decided, not acted on"))
         record = TickRecord(
             id=self.journal.next_id(),
-            time_s=observation.time_s,
-            observation=observation,
-            problems=tuple(problems),
+            time_s=seen.observation.time_s,
+            observation=seen.observation,
+            problems=tuple(seen.problems),
             decision=decision.to_dict(),
             goal=goal,
-            notes=tuple(notes),
+            notes=tuple(seen.notes),
             acted=acting,
             settings=self._settings(),
+            kind=kind,
+            last_look=last_look,
         )
         self.journal.add_tick(record)
         if acting:
@@ -246,7 +314,7 @@ class ControlLoop:
             self._advance(record.id)
         else:
             self.mover.release()
-        self._tell(lambda watcher: watcher.ticked(record, decision, states))
+        self._tell(lambda watcher: watcher.ticked(record, decision, seen.states))
         self._watch_journal()
         return record
 
@@ -258,25 +326,16 @@ class ControlLoop:
         )
         return dataclasses.replace(decision, reasons=reasons)
 
-    def _goal(
-        self,
-        decision: Decision,
-        states: PoolStates,
-        metrics: Metrics,
-        problems: list[Note],
-        notes: list[Note],
-        *,
-        known: bool,
-    ) -> Sizes:
+    def _goal(self, decision: Decision, seen: _Seen) -> Sizes:
         """Apply the loop's own rules to what the planner decided."""
-        current, goal = states.asked, decision.targets
+        current, goal, notes = seen.current, decision.targets, seen.notes
         now_s = self.clock.monotonic_s()
-        if metrics.usable:
+        if seen.usable:
             self._last_usable_s = now_s
-        if not known:
+        if not seen.known:
             notes.append(Note("hold_pools_unknown", "the pools' state is not known: they stay as they are"))
             return current
-        doubts = [item for item in problems if item.code not in _HARMLESS]
+        doubts = [item for item in seen.problems if item.code not in _HARMLESS]
         if doubts and any(to < at for to, at in zip(goal, current, strict=True)):
             held = Sizes(*(max(to, at) for to, at in zip(goal, current, strict=True)))
             goal = self._affordable(held, current)
@@ -284,7 +343,7 @@ class ControlLoop:
                 Note("hold_bad_metrics", f"no scale-down while the metrics are in doubt: {doubts[0].text}")
             )
         blind_s = (now_s - self._last_usable_s) * self.live.time_scale
-        if not metrics.usable and blind_s >= self.live.no_data_timeout_s:
+        if not seen.usable and blind_s >= self.live.no_data_timeout_s:
             floor = self._safe_floor()
             raised = Sizes(*(max(to, at, low) for to, at, low in zip(goal, current, floor, strict=True)))
             goal = self._affordable(raised, current)
@@ -296,19 +355,70 @@ class ControlLoop:
                     f"and decode {floor.decode}",
                 )
             )
+        return self._capped(goal, seen, current)
+
+    def _capped(self, goal: Sizes, seen: _Seen, since: Sizes) -> Sizes:
+        """Keep what either pool changes by within the step cap, counted from the sizes at the last tick."""
         cap = self.live.max_step_instances
-        if cap is not None:
-            capped = Sizes(*(min(max(to, at - cap), at + cap) for to, at in zip(goal, current, strict=True)))
-            if capped != goal:
-                notes.append(
-                    Note(
-                        "step_capped",
-                        f"prefill {goal.prefill} and decode {goal.decode} cut to {capped.prefill} and "
-                        f"{capped.decode}: max_step_instances is {cap}",
-                    )
-                )
-                goal = self._affordable(capped, current)
-        return goal
+        if cap is None:
+            return goal
+        capped = Sizes(*(min(max(to, at - cap), at + cap) for to, at in zip(goal, since, strict=True)))
+        if capped == goal:
+            return goal
+        seen.notes.append(
+            Note(
+                "step_capped",
+                f"prefill {goal.prefill} and decode {goal.decode} cut to {capped.prefill} and "
+                f"{capped.decode}: max_step_instances is {cap}",
+            )
+        )
+        return self._affordable(capped, seen.current)
+
+    # --- between ticks -------------------------------------------------------------------------
+
+    def _look(self, number: int, look_s: float, due_s: float) -> TickRecord | None:
+        """Show the planner what happened since the last look; it may have instances added, never removed.
+
+        Whatever is not known is nothing to act on, and left for the tick to report.
+        """
+        late_s = self.clock.monotonic_s() - look_s
+        if late_s > self._wall_interval_s / self._interval_s * (self.planner.fast_interval_s or 0.0) / 2:
+            return None
+        time_s = self._time_s(number) - (due_s - look_s) * self.live.time_scale
+        seen = self._see(self.source.look, time_s, self._since_look(time_s), late_s)
+        if not seen.known or not seen.usable:
+            return None
+        decision = self.planner.check(seen.observation)
+        if decision is None:
+            return None
+        current = seen.current
+        wanted = Sizes(*map(max, current, self._capped(decision.targets, seen, self._at_tick)))
+        if wanted == current:
+            return None
+        # What the last decision still has to take away elsewhere stays to be done.
+        by_hand = any(note.code == "replicas_changed" for note in seen.notes)
+        standing = self.mover.goal if self.mover.moving and not by_hand else None
+        goal = Sizes(
+            *(
+                to if to > at else keep
+                for to, at, keep in zip(wanted, current, standing or current, strict=True)
+            )
+        )
+        return self._conclude(seen, decision, goal, kind="look")
+
+    def _glance(self, seen: _Seen, late_s: float) -> Observation:
+        """Look right before a tick: at the pools as the tick found them."""
+        ready = {"prefill": seen.states.prefill.ready, "decode": seen.states.decode.ready}
+        at = seen.observation
+        metrics, window_s = self.source.look(
+            self._since_look(at.time_s), ready if seen.known else dict.fromkeys(ready), late_s
+        )
+        return Observation(at.time_s, window_s, at.prefill, at.decode, lengths=None, **metrics.values)
+
+    def _since_look(self, time_s: float) -> float:
+        """Return how long the window is that ends now, and begin the next."""
+        since_s, self._looked_s = time_s - self._looked_s, time_s
+        return min(max(since_s, 0.001), self._interval_s)
 
     def _affordable(self, wanted: Sizes, current: Sizes) -> Sizes:
         """Fit sizes into limits and budget without taking a running instance away for it."""
@@ -392,17 +502,17 @@ class ControlLoop:
     def _resume(self) -> None:
         """Feed the planner what it would know had it never stopped."""
         past = self.journal.last_ticks(_REPLAYED)
-        if past:
-            ahead_s = past[-1].time_s - self._epoch_s
+        ticks = [record for record in past if record.kind == "tick"]
+        if ticks:
+            last = ticks[-1]
+            ahead_s = last.time_s - self._epoch_s
+            set_back_s = max(0.0, ahead_s)  # the clock was set back meanwhile
             with _quiet_planner():
                 for record in past:
-                    seen = record.observation
-                    if ahead_s > 0:  # the clock was set back meanwhile
-                        seen = dataclasses.replace(seen, time_s=seen.time_s - ahead_s)
-                    self.planner.step(seen)
-            self._event("resumed", f"{len(past)} ticks from the journal")
+                    self._replay(record, set_back_s)
+            self._event("resumed", f"{len(ticks)} ticks from the journal")
             gap = min(_MOST_MISSED, max(0, round(-ahead_s / self._interval_s)))
-            self._bridge(gap, past[-1].observation)
+            self._bridge(gap, last.observation)
             return
         try:
             windows = self.source.history(self._interval_s, self.live.warm_start_windows)
@@ -415,6 +525,19 @@ class ControlLoop:
             )
         if windows:
             self._event("warm_start", f"{len(windows)} windows of history")
+
+    def _replay(self, record: TickRecord, set_back_s: float) -> None:
+        """Show the planner what it was shown then; a look's short window is no tick's."""
+
+        def then(seen: Observation) -> Observation:
+            return dataclasses.replace(seen, time_s=seen.time_s - set_back_s) if set_back_s else seen
+
+        if record.kind == "look":
+            self.planner.check(then(record.observation))
+            return
+        if record.last_look is not None:
+            self.planner.check(then(record.last_look))
+        self.planner.step(then(record.observation))
 
     def _bridge(self, gap: int, last: Observation) -> None:
         """Fill the windows between the last run and this one from the source's own history."""

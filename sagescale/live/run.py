@@ -17,6 +17,7 @@ from sagescale.live.lock import TargetLock
 from sagescale.live.loop import ControlLoop
 from sagescale.live.metrics.source import make_source
 from sagescale.live.tick_text import tick_text
+from sagescale.live.twin import make_twin
 from sagescale.live.watchers import JsonLines, PlainLines, Screen
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class PlanOptions:
 def run_check(setup: LiveSetup) -> int:
     """Print what a look at everything finds; return the exit code."""
     live = setup.live
-    source, actuator = make_source(live, setup.simulator.first_token), make_actuator(live)
+    source, actuator = make_source(live, setup.simulator.first_token, setup.config), make_actuator(live)
     window_s = float(setup.config.adjustment_interval_sec)
     if live.prometheus_url is None and live.scrapes:
         print(f"looking twice, {window_s / live.time_scale:g} s apart", file=sys.stderr)
@@ -95,7 +96,9 @@ def _plan(
     dry: bool,
 ) -> None:
     live = setup.live
-    source = make_source(live, setup.simulator.first_token)  # now: who stands by is to take over at once
+    source = make_source(
+        live, setup.simulator.first_token, setup.config
+    )  # now: who stands by is to take over at once
     if not dry and not _take(lock, clock, standby=options.standby):
         return
     with lock:
@@ -107,7 +110,8 @@ def _plan(
         journal = Journal(path, target, live.journal_retention_days * _SECONDS_A_DAY)
         heading = f"{source.describe()} -> {actuator.target}" + (" (dry run)" if dry else "")
         watchers, screen = _watchers(setup, options, journal, heading, dry=dry)
-        loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers)
+        twin = make_twin(config, setup.model, setup.simulator)
+        loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers, twin)
         try:
             if options.once:
                 print(tick_text(loop.run_once(), heading=heading), end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["log_fields", "tick_text", "time_text"]
 
 _WIDTH = 100
-_MOST_REASONS = 12
+_MOST_LINES = 12
 
 
 def time_text(time_s: float) -> str:
@@ -27,7 +28,8 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
     seen, decision, settings = record.observation, record.decision, record.settings
     forecast, corrections = decision["forecast"], decision["corrections"]
     lines = [f"sagescale  {time_text(record.time_s)}" + (f"  {heading}" if heading else ""), ""]
-    lines.append(f"SAW       the last {seen.window_s:.0f} s")
+    between = ", between two ticks" if record.kind == "look" else ""
+    lines.append(f"SAW       the last {seen.window_s:.0f} s{between}")
     lines.append(
         "  requests {}   isl {}   osl {}   duration {}".format(
             _number(seen.requests),
@@ -77,9 +79,16 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
     lines += ["", "WHY"]
     reasons = [(item["code"], item["text"]) for item in decision["reasons"]]
     reasons += [(note.code, note.text) for note in record.notes]
-    lines.extend(_clip(f"  {code}: {text}") for code, text in reasons[:_MOST_REASONS])
-    if len(reasons) > _MOST_REASONS:
-        lines.append(f"  ... and {len(reasons) - _MOST_REASONS} more")
+    why: list[str] = []
+    for number, (code, text) in enumerate(reasons):
+        wrapped = textwrap.wrap(
+            _clip(f"{code}: {text}", 3), _WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
+        if len(why) + len(wrapped) > _MOST_LINES:
+            why.append(f"  ... and {len(reasons) - number} more")
+            break
+        why.extend(wrapped)
+    lines.extend(why)
     return "\n".join(lines) + "\n"
 
 
@@ -122,7 +131,7 @@ def _number(value: float | None, unit: str = "", digits: int = 1) -> str:
     return f"{value:.{digits}f}{unit}" if value % 1 else f"{value:.0f}{unit}"
 
 
-def _clip(text: str) -> str:
+def _clip(text: str, lines: int = 2) -> str:
     # Texts may quote labels, which are anybody's: nothing in them reaches the terminal as a command.
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= 2 * _WIDTH else text[: 2 * _WIDTH - 3] + "..."
+    return text if len(text) <= lines * _WIDTH else text[: lines * _WIDTH - 3] + "..."

@@ -156,6 +156,8 @@ class Planner:
         """
         if self._check is None or self._last is None:
             return None
+        if observation.requests is None or observation.requests < 1.0:
+            return None  # less than a request, as rates times windows may come out, is no load to go by
         asked = self._check(observation)
         current = Sizes(observation.prefill.asked, observation.decode.asked)
         if asked is None or asked.prefill is None or asked.decode is None:
@@ -174,7 +176,11 @@ class Planner:
             current=current,
             raw=raw,
             adjustments=adjustments,
-            reasons=(*_moves(current, targets), *asked.reasons),
+            reasons=(
+                *_moves(current, targets),
+                *asked.reasons,
+                *((_DRY_RUN,) if self.config.no_operation else ()),
+            ),
         )
         self._last = decision
         return decision

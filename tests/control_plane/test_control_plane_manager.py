@@ -20,7 +20,7 @@ from sagescale import (
     Request,
     SagescaleError,
 )
-from sagescale.control_plane.replicas import model_for
+from sagescale.control_plane.replicas import ReplicatedTwin, model_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "live"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "planner"))
@@ -320,6 +320,54 @@ def test_from_nothing_it_creates_the_minima_and_lets_go_of_what_is_too_much():
         manager = asyncio.run(story())
     assert removed == ["extra"]
     assert [entry.instance_type for entry in manager.get_instances()].count(DECODING) == 2
+
+
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_policy_slo_sizes_a_managers_pools_whatever_their_gpus(gpus):
+    async def story():
+        config = AutoscalerConfig(policy="slo", prefill_gpus_per_instance=gpus, fast_interval_sec=15)
+        manager = managed(autoscaler_config=config)
+        for kind in (PREFILLING, DECODING):
+            manager.register_instance(
+                ExecutionInstance(kind.name, instance_type=kind, host="127.0.0.1", port=port)
+            )
+        await manager.start()
+        await until(manager, decided)
+        await manager.stop()
+        return manager
+
+    with serving() as server:
+        port = server.server.server_address[1]
+        server.answers["/metrics"] = (200, IDLE, {})
+        manager = asyncio.run(story())
+    assert manager.last_decision is not None
+
+
+def test_replicas_are_so_many_engines_to_the_twin():
+    asked = []
+
+    class Twin:
+        startup_s, perf = 60.0, None
+
+        def prefill_misses(self, instances, requests_per_s, lengths):
+            asked.append(("prefill", instances, requests_per_s))
+            return 0.25
+
+        def decode_misses(self, instances, requests_per_s, lengths):
+            asked.append(("decode", instances, requests_per_s))
+            return 0.5
+
+        def prefill_limit_rps(self, lengths):
+            return 10.0
+
+        decode_limit_rps = prefill_limit_rps
+
+    perf = RoundNumbers()
+    twin = ReplicatedTwin(Twin(), perf, 4, 2)
+    assert (twin.prefill_misses(3, 30.0, None), twin.decode_misses(3, 30.0, None)) == (0.25, 0.5)
+    assert asked == [("prefill", 12, 30.0), ("decode", 6, 30.0)]
+    assert (twin.prefill_limit_rps(None), twin.decode_limit_rps(None)) == (40.0, 20.0)
+    assert twin.perf is perf
 
 
 def test_an_unforeseen_failure_ends_the_autoscaler_and_is_told(monkeypatch, caplog):

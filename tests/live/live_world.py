@@ -103,6 +103,8 @@ class Load:
         self.broken = ""
         self.past = []
         self.reads = 0
+        self.surge, self.blind = 1.0, False
+        self.looks = []
 
     def describe(self) -> str:
         return "a made-up source"
@@ -123,11 +125,38 @@ class Load:
         }
         return Metrics(values, (), {"prefill": 2, "decode": 2}), window_s
 
+    def look(self, window_s, ready, late_s=0.0):
+        """The short window since the last look, at ``surge`` times the load that ticks see."""
+        self.looks.append(window_s)
+        if self.broken or self.blind:
+            return Metrics({}, (Problem("source_failed", self.broken),), {}), window_s
+        values = {"requests": self.surge * self.requests * window_s / 60.0, "isl_mean": self.isl}
+        return Metrics(values, (), {"prefill": 2, "decode": 2}), window_s
+
     def history(self, window_s, windows):
         return self.past[-windows:] if windows else []
 
     def close(self) -> None:
         pass
+
+
+class RoundTwin:
+    """Engines of RoundNumbers: requests that a pool cannot get through are those that miss."""
+
+    startup_s = 60.0
+    perf = RoundNumbers()
+
+    def prefill_limit_rps(self, lengths) -> float:
+        return 10_000.0 / float(lengths.isl.mean())
+
+    def decode_limit_rps(self, lengths) -> float:
+        return 1600.0 / float(lengths.osl.mean())
+
+    def prefill_misses(self, instances, requests_per_s, lengths) -> float:
+        return max(0.0, 1.0 - 0.8 * instances * self.prefill_limit_rps(lengths) / requests_per_s)
+
+    def decode_misses(self, instances, requests_per_s, lengths) -> float:
+        return max(0.0, 1.0 - 0.8 * instances * self.decode_limit_rps(lengths) / requests_per_s)
 
 
 class Log:
@@ -171,6 +200,7 @@ class LiveWorld:
             self.journal,
             self.clock,
             (self.log,),
+            RoundTwin(),
         )
 
     def wanted(self, requests: float) -> Sizes:

@@ -34,7 +34,8 @@ def test_live_decisions_are_the_simulators(world, conversation, capsys):
     wait_for(lambda: world.state()["finished"], "the trace is served", 3700 / SPEED + 60, 0.5)
     state = world.state()
     assert planner.end() == 0
-    ticks = list(read_journal(world.folder / "journal.sqlite")[0])
+    records = read_journal(world.folder / "journal.sqlite")[0]
+    ticks = [record for record in records if record.kind == "tick"]
 
     setup = load_live_setup(None, [], [f"{key}={value}" for key, value in SETTINGS.items()])
     spec = TransformSpec(slice=None, rate_scale=20.0, speedup=1.0, tile=1, seed=0, jitter_s=30.0)

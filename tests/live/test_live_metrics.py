@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,13 @@ from live_server import prometheus, serving
 from prometheus_client.parser import text_string_to_metric_families
 from sagescale.live.config import LiveConfig, MetricQueries
 from sagescale.live.http import HttpError
-from sagescale.live.metrics.observe import Observer
+from sagescale.live.metrics.observe import Observer, Targets
 from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.prometheus import PrometheusReader
 from sagescale.live.metrics.promql import expand, group_matchers, matcher, window_query
 from sagescale.live.metrics.scrape import ScrapeReader
 from sagescale.live.metrics.source import MetricSource, NoSource, make_source
-from sagescale.live.metrics.window import RawWindow, SeriesWindow, bucket_quantile
+from sagescale.live.metrics.window import RawWindow, SeriesWindow, bucket_quantile, bucket_share
 
 VLLM = PRESETS["vllm"]
 
@@ -240,6 +241,86 @@ def test_an_empty_histogram_has_no_quantile():
     assert bucket_quantile(0.99, {}) is None
 
 
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.floats(0, 100))
+def test_a_share_of_buckets_lies_between_those_at_its_buckets_ends(values, target):
+    edges = [1.0, 5.0, 10.0, 50.0, math.inf]
+    buckets = {edge: float(sum(value <= edge for value in values)) for edge in edges}
+    found = bucket_share(target, buckets)
+    upper = next(edge for edge in edges if target <= edge)
+    low = max([0.0, *(buckets[edge] for edge in edges if edge < upper)])
+    high = buckets[upper] if upper < math.inf else low
+    assert low - 1e-9 <= found * len(values) <= high + 1e-9
+
+
+def test_an_empty_histogram_has_no_share():
+    assert bucket_share(1.0, {1.0: 0.0, math.inf: 0.0}) is None
+    assert bucket_share(1.0, {}) is None
+
+
+# --- attainment and the spread of lengths -----------------------------------------------------------
+
+
+def with_buckets(found, name, *counts):
+    edges = (0.1, 0.2, 0.4, math.inf) if name.endswith("seconds") else (100.0, 200.0, 1000.0, math.inf)
+    found.buckets[f"vllm:{name}_bucket"] = dict(zip(edges, counts, strict=True))
+    return found
+
+
+def measured(prefill, decode, preset=VLLM, first_token="prefill"):
+    return observe(prefill, decode, Observer(preset, first_token, Targets(300.0, 150.0)), preset=preset)
+
+
+def test_attainment_is_the_share_of_requests_within_the_target_interpolated_in_its_bucket():
+    prefill = with_buckets(group("prefill"), "time_to_first_token_seconds", 2.0, 4.0, 8.0, 10.0)
+    decode = with_buckets(group("decode"), "request_time_per_output_token_seconds", 5.0, 10.0, 10.0, 10.0)
+    metrics = measured(prefill, decode)
+    assert metrics.values["ttft_attainment"] == pytest.approx(0.6)
+    assert metrics.values["itl_attainment"] == pytest.approx(0.75)
+    assert observe(prefill, decode).values["ttft_attainment"] is None, "no targets are known"
+
+
+def test_a_histogram_of_tokens_says_nothing_of_requests():
+    decode = with_buckets(group("decode"), "inter_token_latency_seconds", 5.0, 10.0, 10.0, 10.0)
+    assert measured(group("prefill"), decode).values["itl_attainment"] is None
+    for preset in PRESETS.values():
+        requests = [mean.total for mean in preset.itl_ms if not mean.per_token]
+        assert all("inter_token" not in name for name in requests)
+
+
+def test_a_sum_of_two_times_has_no_attainment():
+    prefill = with_buckets(group("prefill"), "time_to_first_token_seconds", 2.0, 4.0, 8.0, 10.0)
+    decode = with_buckets(group("decode"), "time_to_first_token_seconds", 2.0, 4.0, 8.0, 10.0)
+    assert measured(prefill, decode, first_token="decode").values["ttft_attainment"] is None
+
+
+def test_lengths_have_the_observed_means_and_the_histograms_spread():
+    prefill = with_buckets(group("prefill"), "request_prompt_tokens", 8.0, 9.0, 10.0, 10.0)
+    decode = with_buckets(group("decode"), "request_generation_tokens", 10.0, 10.0, 10.0, 10.0)
+    lengths = measured(prefill, decode).lengths
+    assert len(lengths) == 64
+    isl, osl = zip(*lengths, strict=True)
+    assert sum(isl) / 64 == pytest.approx(100.0, abs=0.5)
+    assert sum(osl) / 64 == pytest.approx(20.0, abs=0.5)
+    assert max(isl) > 10 * min(isl)
+    assert min(isl) >= 1
+    # Which goes with which is independent: prompts in order meet outputs from all over.
+    assert abs(statistics.correlation(isl, osl)) < 0.2
+
+
+def test_lengths_are_unknown_where_an_exporter_has_no_histograms_of_them():
+    prefill = with_buckets(group("prefill"), "request_prompt_tokens", 8.0, 9.0, 10.0, 10.0)
+    assert measured(prefill, group("decode")).lengths is None
+    empty = with_buckets(group("decode", completed=0.0), "request_generation_tokens", 0.0, 0.0, 0.0, 0.0)
+    assert measured(prefill, empty).lengths is None
+    wanted = {name: PRESETS[name].histograms() for name in PRESETS}
+    for name, prompts in (
+        ("vllm", "vllm:request_prompt_tokens_bucket"),
+        ("sagellm", "vllm:request_prompt_tokens_bucket"),
+        ("dynamo", "dynamo_frontend_input_sequence_tokens_bucket"),
+    ):
+        assert prompts in wanted[name]
+
+
 # --- PromQL and the Prometheus API ------------------------------------------------------------------
 
 
@@ -298,6 +379,39 @@ def test_one_query_a_pool_becomes_series_and_nan_is_unknown():
         assert [server.form(index)["query"] == "time()" for index in range(3)] == [True, False, False]
         first, second = (float(server.form(index)["time"]) for index in (1, 2))
         assert first == second == pytest.approx(500.0 - 2.0, abs=1.0), "by the server's own clock"
+
+
+def test_a_look_needs_two_scrapes_in_its_window_and_instances_that_were_there_before():
+    def collected(scrapes, how, new=False):
+        with serving() as server:
+            series = [
+                ({"instance": "a", "sagescale_series": f"{kind} vllm:{name}"}, value)
+                for kind, name, value in (
+                    ("increase", "request_success_total", "12"), ("now", "num_requests_running", "3"),
+                    ("last", "num_requests_running", "3"), ("before", "num_requests_running", "3"),
+                    ("scrapes", "num_requests_running", scrapes),
+                )
+            ]  # fmt: skip
+            if new:
+                series += [({**labels, "instance": "b"}, value) for labels, value in series if
+                           "before" not in labels["sagescale_series"]]  # fmt: skip
+            server.answers["/api/v1/query"] = prometheus((200, vector(*series), {}))
+            source = make_source(LiveConfig(prometheus_url=server.url, metrics_preset="vllm"), "prefill")
+            # The same instance in both pools would count twice: decode is asked for by another name.
+            source.reader.query = only_prefill(source.reader.query)
+            metrics, _ = getattr(source, how)(15.0, {})
+            source.close()
+            return metrics
+
+    def only_prefill(query):
+        return lambda text, *rest: [] if "decode" in text else query(text, *rest)
+
+    assert collected("2", "look").values["requests"] == 12.0
+    assert collected("1", "look").values == {}
+    assert not collected("1", "look").problems
+    assert collected("1", "collect").values != {}
+    assert collected("2", "look", new=True).values == {}
+    assert collected("2", "collect", new=True).values["requests"] is not None
 
 
 @pytest.mark.parametrize(
@@ -409,6 +523,18 @@ def test_two_looks_at_the_instances_make_a_window():
         assert metrics.values["requests"] == 15 + 2
         assert metrics.values["isl_mean"] == 100.0
         assert 0 < window_s < 5
+        source.close()
+
+
+def test_looks_leave_the_windows_of_ticks_whole():
+    with serving() as server:
+        server.answers |= {"/p/metrics": (200, page(10), {}), "/d/metrics": (200, page(10), {})}
+        source = scraping(server)
+        source.prime()
+        for done, since in ((15, 5), (25, 10)):
+            server.answers |= {"/p/metrics": (200, page(done), {}), "/d/metrics": (200, page(done), {})}
+            assert source.look(15.0, {})[0].values["requests"] == since
+        assert source.collect(60.0, {})[0].values["requests"] == 15
         source.close()
 
 

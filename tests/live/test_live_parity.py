@@ -9,12 +9,12 @@ from sagescale.live.emulator.cluster import EmulatedCluster
 from sagescale.live.emulator.engine_metrics import render
 from sagescale.live.journal import Journal
 from sagescale.live.loop import ControlLoop
-from sagescale.live.metrics.observe import Observer
 from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.scrape import difference, parse_page
-from sagescale.live.metrics.source import MetricSource
+from sagescale.live.metrics.source import MetricSource, make_observer
 from sagescale.live.metrics.window import RawWindow
 from sagescale.live.setup import load_live_setup
+from sagescale.live.twin import make_twin
 from sagescale.sim.simulate import simulate
 from sagescale.trace import TransformSpec, apply_transforms, read_trace
 
@@ -30,7 +30,7 @@ class Emulated:
     def __init__(self, cluster, clock) -> None:
         self.cluster = cluster
         self.began_s = clock.now
-        self.before = None
+        self.before = {}
         clock.on_wait = lambda now: cluster.advance(now - self.began_s)
 
     # --- a WindowReader
@@ -39,11 +39,12 @@ class Emulated:
         return self.target
 
     def prime(self):
-        self.before = self._look()
+        self.before = dict.fromkeys(("ticks", "looks"), self._look())
 
-    def read(self, preset, window_s, late_s=0.0):
-        before, self.before = self.before, self._look()
-        groups = {pool: difference(before[pool], page, preset) for pool, page in self.before.items()}
+    def read(self, preset, window_s, late_s=0.0, succession="ticks"):
+        before, now = self.before[succession], self._look()
+        self.before[succession] = now
+        groups = {pool: difference(before[pool], page, preset) for pool, page in now.items()}
         return RawWindow(window_s, groups, {})
 
     def _look(self):
@@ -68,13 +69,14 @@ class Emulated:
 
 def decisions(trace, settings):
     """The sizes that the live loop and the simulator decide for at every tick of a trace."""
-    setup = load_live_setup(None, [], ["actuator=export", *settings])
+    setup = load_live_setup(None, [], ["actuator=export", "metrics_preset=vllm", *settings])
     run = simulate(trace, setup.profile, setup.config, setup.simulator)
     clock = VirtualClock(wall_s=1_000_020.0)  # a multiple of every interval there is here
     world = Emulated(EmulatedCluster(trace, setup.profile, setup.config, setup.simulator), clock)
-    source = MetricSource(world, Observer(VLLM, setup.simulator.first_token))
+    source = MetricSource(world, make_observer(setup.live, setup.simulator.first_token, setup.config))
     journal = Journal(":memory:", world.target, 1e9)
-    loop = ControlLoop(setup.config, setup.live, setup.model, source, world, journal, clock)
+    twin = make_twin(setup.config, setup.model, setup.simulator)
+    loop = ControlLoop(setup.config, setup.live, setup.model, source, world, journal, clock, twin=twin)
     loop.start()
     live = []
     for tick in range(1, len(run.ticks) + 1):
@@ -110,3 +112,31 @@ def test_the_live_loop_decides_as_the_simulator_does(conversation, settings):
     # Engines count lengths when a part is done, the simulator at arrival: that may round differently.
     assert apart.count(0) >= 0.95 * len(apart)
     assert max(apart) <= 1
+
+
+SLO = ("policy=slo", "max_prefill_instances=128", "max_decode_instances=128", "max_gpu_budget=512")
+TARGETS = {
+    "between the edges of vLLM's buckets": ("target_ttft_ms=300", "target_itl_ms=30"),
+    "at edges": ("target_ttft_ms=250", "target_itl_ms=25"),
+}
+
+
+@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
+def test_policy_slo_decides_live_nearly_as_in_the_simulator(conversation, targets):
+    """Nearly: lengths come from histograms, that do not say which prompt goes with which output."""
+    live, simulated = decisions(conversation, (*SLO, *targets))
+    apart = []
+    for ours, theirs in zip(live, simulated, strict=True):
+        goal, target = ours.goal, theirs.decision.targets
+        apart.append(max(abs(a - b) for a, b in zip(goal, target, strict=True)))
+        if apart[-1]:
+            print(f"tick at {theirs.decision.time_s:g} s: live {tuple(goal)}, simulated {tuple(target)}")
+    print(f"{apart.count(0)} of {len(apart)} ticks alike, at most {max(apart)} apart")
+    assert len({tick.decision.targets for tick in simulated}) >= 4
+    assert sum(difference <= 1 for difference in apart) >= 0.9 * len(apart)
+    assert any(ours.last_look is not None and ours.last_look.requests for ours in live)
+    used, would = (
+        sum(sizes.prefill + sizes.decode for sizes in each)
+        for each in ([ours.goal for ours in live], [theirs.decision.targets for theirs in simulated])
+    )
+    assert used == pytest.approx(would, rel=0.1)

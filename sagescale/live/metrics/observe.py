@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sagescale.live.metrics.window import Problem, SeriesWindow, bucket_quantile
+from sagescale.live.metrics.window import Problem, SeriesWindow, bucket_quantile, bucket_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Mean, Preset
     from sagescale.live.metrics.window import ByInstance, RawWindow
 
-__all__ = ["Metrics", "Observer"]
+__all__ = ["Metrics", "Observer", "Targets"]
 
 _MEMORY = 10
 """Windows for which the number of instances that reported is remembered."""
@@ -22,14 +22,33 @@ _MEMORY = 10
 _SLACK = 3.0
 """Requests by which two ways of counting may differ before it means anything."""
 
+_LENGTHS = 64
+_APART = 7
+"""Which prompt goes with which output is not known: every seventh quantile, modulo 64, mixes them."""
+
+
+class Targets(NamedTuple):
+    """What attainment is measured against."""
+
+    ttft_ms: float
+    itl_ms: float
+
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """An observation's metrics with what was wrong about them; ``reporting`` counts instances that report."""
+    """An observation's metrics with what was wrong about them.
+
+    Attributes:
+        values: Its numbers by field, all but the times and instances.
+        problems: What was wrong.
+        reporting: Instances that report, by group.
+        lengths: Its sample of (ISL, OSL); ``None`` where the exporter has no histograms of them.
+    """
 
     values: Mapping[str, float | None]
     problems: tuple[Problem, ...]
     reporting: Mapping[str, int]
+    lengths: tuple[tuple[int, int], ...] | None = None
 
     @property
     def usable(self) -> bool:
@@ -44,10 +63,12 @@ class Observer:
     Args:
         preset: Whose names.
         first_token: Which pool streams it: where TTFT is measured.
+        targets: Without them attainment is unknown.
     """
 
     preset: Preset
     first_token: Literal["prefill", "decode"] = "prefill"
+    targets: Targets | None = None
     _reported: dict[str, list[int]] = field(default_factory=dict)
 
     def observe(self, raw: RawWindow, ready: Mapping[str, int | None]) -> Metrics:
@@ -79,7 +100,10 @@ class Observer:
             )
         values |= raw.own
         reporting = {name: len(group.instances) for name, group in raw.groups.items()}
-        return Metrics(values, tuple(problems), reporting)
+        prompts, outputs = (
+            raw.groups["frontend" if self.preset.frontend else pool] for pool in ("prefill", "decode")
+        )
+        return Metrics(values, tuple(problems), reporting, self._lengths(prompts, outputs, values))
 
     def _frontend(self, group: SeriesWindow, problems: list[Problem]) -> dict[str, float | None]:
         preset = self.preset
@@ -120,11 +144,11 @@ class Observer:
         first = prefill if self.first_token == "prefill" else decode
         values = self._latencies(prefill, decode, first)
         if self.first_token == "decode" and values.get("ttft_ms_mean") is not None:
-            # The user waited for prefill first; a percentile of a sum cannot be had from two histograms.
+            # The user waited for prefill first; of a sum two histograms tell neither percentile nor share.
             before = _mean(prefill, preset.duration_s)
             own_ms = values["ttft_ms_mean"]
             values["ttft_ms_mean"] = None if before is None or own_ms is None else own_ms + 1000.0 * before
-            values["ttft_ms_p99"] = None
+            values["ttft_ms_p99"] = values["ttft_attainment"] = None
         in_prefill, in_decode = _mean(prefill, preset.duration_s), _mean(decode, preset.duration_s)
         # A request is in one pool, then in the other.
         values["duration_s_mean"] = (
@@ -159,7 +183,9 @@ class Observer:
         ]
         self._silent("decode", decode, ready.get("decode"), problems)
         if self._frozen("decode", decode, problems):
-            for name in ("osl_mean", "itl_ms_mean", "itl_ms_p99", "duration_s_mean", "completed"):
+            for name in (
+                "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "duration_s_mean", "completed",
+            ):  # fmt: skip
                 values[name] = None
         if prefill.resets:
             problems.append(_restarted("prefill", prefill))
@@ -202,7 +228,19 @@ class Observer:
             "ttft_ms_p99": _p99(first, preset.ttft_ms),
             "itl_ms_mean": _mean(outputs, preset.itl_ms),
             "itl_ms_p99": _p99(outputs, preset.itl_ms),
+            "ttft_attainment": self.targets and _share(first, preset.ttft_ms, self.targets.ttft_ms),
+            "itl_attainment": self.targets and _share(outputs, preset.itl_ms, self.targets.itl_ms),
         }
+
+    def _lengths(
+        self, prompts: SeriesWindow, outputs: SeriesWindow, values: Mapping[str, float | None]
+    ) -> tuple[tuple[int, int], ...] | None:
+        """Return requests with the lengths that both histograms show, each independent of the other."""
+        isl = _spread(prompts, self.preset.isl, values.get("isl_mean"))
+        osl = _spread(outputs, self.preset.osl, values.get("osl_mean"))
+        if isl is None or osl is None:
+            return None
+        return tuple((prompt, osl[_APART * at % _LENGTHS]) for at, prompt in enumerate(isl))
 
     def _silent(self, pool: str, group: SeriesWindow, ready: int | None, problems: list[Problem]) -> bool:
         """Say whether instances that should report do not: what they did would be missing from the sum."""
@@ -305,6 +343,27 @@ def _p99(group: SeriesWindow, means: tuple[Mean, ...]) -> float | None:
         if mean.buckets is not None and group.buckets.get(mean.buckets):
             value = bucket_quantile(0.99, group.buckets[mean.buckets])
             return None if value is None else mean.scale * value
+    return None
+
+
+def _share(group: SeriesWindow, means: tuple[Mean, ...], target: float) -> float | None:
+    """Return the share of requests within a target; entries of tokens do not tell it."""
+    for mean in means:
+        if mean.buckets is not None and not mean.per_token and group.buckets.get(mean.buckets):
+            return bucket_share(target / mean.scale, group.buckets[mean.buckets])
+    return None
+
+
+def _spread(group: SeriesWindow, means: tuple[Mean, ...], observed: float | None) -> list[int] | None:
+    """Return quantiles of the first histogram that exists, scaled to the mean observed."""
+    for mean in means:
+        if mean.buckets is not None and (buckets := group.buckets.get(mean.buckets)):
+            found = [bucket_quantile((at + 0.5) / _LENGTHS, buckets) for at in range(_LENGTHS)]
+            quantiles = [value for value in found if value is not None]
+            total = sum(quantiles)
+            if observed is None or total <= 0.0:
+                return None
+            return [max(1, round(value * observed * _LENGTHS / total)) for value in quantiles]
     return None
 
 

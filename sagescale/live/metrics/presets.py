@@ -12,18 +12,20 @@ __all__ = ["PRESETS", "Mean", "Preset"]
 class Mean:
     """A window mean: the increase of ``total`` over the increase of ``count``, times ``scale``.
 
-    ``buckets`` is the histogram they belong to, where it is one: percentiles come from it.
+    ``buckets`` is the histogram they belong to, where it is one: percentiles come from it. ``per_token``:
+    it has an entry a token, not one a request, so it cannot say how many requests kept a target.
     """
 
     total: str
     count: str
     buckets: str | None = None
     scale: float = 1.0
+    per_token: bool = False
 
     @classmethod
-    def histogram(cls, name: str, scale: float = 1.0) -> Mean:
+    def histogram(cls, name: str, scale: float = 1.0, *, per_token: bool = False) -> Mean:
         """Return the mean of a Prometheus histogram."""
-        return cls(f"{name}_sum", f"{name}_count", f"{name}_bucket", scale)
+        return cls(f"{name}_sum", f"{name}_count", f"{name}_bucket", scale, per_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,9 @@ class Preset:
         return (*self.running, *self.waiting, *self.kv_usage, *self.prefix_hit_gauge)
 
     def histograms(self) -> tuple[str, ...]:
-        """Return the bucket series that percentiles come from."""
-        found = [mean.buckets for mean in (*self.ttft_ms, *self.itl_ms) if mean.buckets]
+        """Return the bucket series that percentiles, attainment and the spread of lengths come from."""
+        means = (*self.isl, *self.osl, *self.ttft_ms, *self.itl_ms)
+        found = [mean.buckets for mean in means if mean.buckets]
         return tuple(dict.fromkeys(found))
 
 
@@ -102,8 +105,8 @@ _VLLM = Preset(
     # The target is a mean over a request, so the histogram with one entry a request comes first.
     itl_ms=(
         Mean.histogram("vllm:request_time_per_output_token_seconds", _S_TO_MS),
-        Mean.histogram("vllm:inter_token_latency_seconds", _S_TO_MS),
-        Mean.histogram("vllm:time_per_output_token_seconds", _S_TO_MS),
+        Mean.histogram("vllm:inter_token_latency_seconds", _S_TO_MS, per_token=True),
+        Mean.histogram("vllm:time_per_output_token_seconds", _S_TO_MS, per_token=True),
     ),
     duration_s=(Mean.histogram("vllm:e2e_request_latency_seconds"),),
     activity=("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
@@ -120,8 +123,8 @@ _SGLANG = Preset(
     osl=(Mean("sglang:generation_tokens_total", "sglang:num_requests_total"),),
     ttft_ms=(Mean.histogram("sglang:time_to_first_token_seconds", _S_TO_MS),),
     itl_ms=(
-        Mean.histogram("sglang:inter_token_latency_seconds", _S_TO_MS),
-        Mean.histogram("sglang:time_per_output_token_seconds", _S_TO_MS),
+        Mean.histogram("sglang:inter_token_latency_seconds", _S_TO_MS, per_token=True),
+        Mean.histogram("sglang:time_per_output_token_seconds", _S_TO_MS, per_token=True),
     ),
     duration_s=(Mean.histogram("sglang:e2e_request_latency_seconds"),),
     activity=("sglang:prompt_tokens_total", "sglang:generation_tokens_total"),
@@ -153,7 +156,7 @@ _DYNAMO = Preset(
     isl=(Mean.histogram("dynamo_frontend_input_sequence_tokens"),),
     osl=(Mean.histogram("dynamo_frontend_output_sequence_tokens"),),
     ttft_ms=(Mean.histogram("dynamo_frontend_time_to_first_token_seconds", _S_TO_MS),),
-    itl_ms=(Mean.histogram("dynamo_frontend_inter_token_latency_seconds", _S_TO_MS),),
+    itl_ms=(Mean.histogram("dynamo_frontend_inter_token_latency_seconds", _S_TO_MS, per_token=True),),
     duration_s=(Mean.histogram("dynamo_frontend_request_duration_seconds"),),
     activity=("dynamo_frontend_inter_token_latency_seconds_count",),
     model_label="model",

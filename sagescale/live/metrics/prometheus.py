@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
+    from sagescale.live.metrics.window import Succession
 
 __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
@@ -64,8 +65,11 @@ class PrometheusReader:
         """Close connections."""
         self._http.close()
 
-    def read(self, preset: Preset, window_s: float, late_s: float = 0.0) -> RawWindow:
+    def read(
+        self, preset: Preset, window_s: float, late_s: float = 0.0, succession: Succession = "ticks"
+    ) -> RawWindow:
         """Read one window, which ended ``late_s`` ago; one query a pool."""
+        del succession  # the server looks back as far as it is asked to
         began_s = time.monotonic()
         deadline = began_s + self._live.metrics_timeout_s
         # The server read its clock while it was being asked.
@@ -231,6 +235,8 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
                     found.resets.add(instance)
             case "fresh":
                 fresh.add(instance)
+            case "scrapes":
+                found.scrapes[instance] = value
             case "cpu":
                 found.alive_cpu[instance] = value
             case _:

@@ -76,6 +76,10 @@ def window_query(preset: Preset, matchers: str, instance_label: str, window_s: f
     parts.extend(
         _sum(f"resets({name}{{{matchers}}}[{window}])", by, f"resets {name}") for name in preset.completed
     )
+    parts.extend(
+        _sum(f"count_over_time({name}{{{matchers}}}[{window}])", by, f"scrapes {name}")
+        for name in preset.running
+    )
     cpu = f"process_cpu_seconds_total{{{_without_model(matchers, preset)}}}"
     parts.append(_sum(f"increase({cpu}[{window}])", by, "cpu"))
     return " or ".join(parts)

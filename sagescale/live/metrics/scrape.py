@@ -8,7 +8,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from sagescale.errors import InputError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
+    from sagescale.live.metrics.window import Succession
 
 __all__ = ["ScrapeReader", "ScrapeTarget", "difference", "parse_page"]
 
@@ -46,6 +47,13 @@ class _Page:
         self.values |= other.values
         self.buckets |= other.buckets
         self.invalid |= other.invalid
+
+
+class _Look(NamedTuple):
+    """Every group's page at one moment."""
+
+    at_s: float
+    pages: dict[str, _Page]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +131,7 @@ class ScrapeReader:
         self._registered = registered
         self._http = HttpClient(live, Credentials.of_metrics(live))
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
-        self._before: dict[str, _Page] | None = None
-        self._before_s = 0.0
+        self._before: dict[Succession, _Look] = {}
         self._seen: set[str] = set()
         self._wanted: frozenset[str] = frozenset()
 
@@ -142,33 +149,37 @@ class ScrapeReader:
         from sagescale.live.metrics.presets import PRESETS
 
         try:
-            self._look(PRESETS[self._live.metrics_preset], [])
+            look = self._look(PRESETS[self._live.metrics_preset], [])
         except HttpError:
             return
+        self._before = {"ticks": look, "looks": look}
 
     def close(self) -> None:
         """Stop reading."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
-    def read(self, preset: Preset, window_s: float, late_s: float = 0.0) -> RawWindow:
-        """Read every instance and return what changed since the last look.
+    def read(
+        self, preset: Preset, window_s: float, late_s: float = 0.0, succession: Succession = "ticks"
+    ) -> RawWindow:
+        """Read every instance and return what changed since the last time for this succession.
 
         Raises:
             HttpError: no instance at all could be read.
         """
         del late_s  # instances say nothing of the past; the window is as long as it is
-        before, before_s = self._before, self._before_s
         problems: list[Problem] = []
         now = self._look(preset, problems)
+        before = self._before.get(succession)
+        self._before[succession] = now
         groups = {
-            group: difference(None if before is None else before.get(group), page, preset)
-            for group, page in now.items()
+            group: difference(None if before is None else before.pages.get(group), page, preset)
+            for group, page in now.pages.items()
         }
-        elapsed_s = (self._before_s - before_s) * self._live.time_scale if before is not None else window_s
+        elapsed_s = window_s if before is None else (now.at_s - before.at_s) * self._live.time_scale
         return RawWindow(elapsed_s, groups, {}, tuple(problems))
 
-    def _look(self, preset: Preset, problems: list[Problem]) -> dict[str, _Page]:
+    def _look(self, preset: Preset, problems: list[Problem]) -> _Look:
         live = self._live
         deadline = time.monotonic() + live.metrics_timeout_s
         if not self._wanted:
@@ -187,16 +198,16 @@ class ScrapeReader:
                 failures.append(str(error) or f"{target.url}: no answer in time")
                 continue
             pages[target.group].update(page)
-            if target.has_history and target.url not in self._seen and self._before is not None:
-                self._before[target.group].update(page)
+            if target.has_history and target.url not in self._seen:
+                for look in self._before.values():
+                    look.pages[target.group].update(page)
             self._seen.add(target.url)
         if failures and len(failures) == len(targets):
             raise HttpError(failures[0])
         if not targets:
             raise HttpError("there are no instances to read metrics from")
         problems.extend(Problem("instance_unreachable", text) for text in failures[:10])
-        self._before, self._before_s = pages, time.monotonic()
-        return pages
+        return _Look(time.monotonic(), pages)
 
     def _fetch(self, target: ScrapeTarget, preset: Preset, deadline: float) -> _Page:
         left = deadline - time.monotonic()

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
-from sagescale.live.metrics.observe import Metrics, Observer
+from sagescale.live.metrics.observe import Metrics, Observer, Targets
 from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.window import Problem
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from sagescale.live.config import LiveConfig
+    from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.prometheus import PastWindow
-    from sagescale.live.metrics.window import WindowReader
+    from sagescale.live.metrics.window import RawWindow, Succession, WindowReader
+    from sagescale.planner import AutoscalerConfig
 
-__all__ = ["MetricSource", "NoSource", "Source", "make_source"]
+__all__ = ["MetricSource", "NoSource", "Source", "make_observer", "make_source"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,14 @@ class Source(Protocol):
         It never raises for a source that fails: everything is then unknown, and a problem says why.
         """
 
+    def look(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
+        """Do the same for the short window since the last look; the windows of ``collect`` stay whole.
+
+        One too short for the source to have seen anything change in is unknown, and no problem.
+        """
+
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
         """Return the load of past windows, oldest first; none where the source keeps none."""
 
@@ -53,6 +63,11 @@ class MetricSource:
     def __init__(self, reader: WindowReader, observer: Observer) -> None:
         self.reader = reader
         self.observer = observer
+        # Looks are many more than ticks: what they remember would push out what ticks do.
+        self._observers: dict[Succession, Observer] = {
+            "ticks": observer,
+            "looks": Observer(observer.preset, observer.first_token, observer.targets),
+        }
 
     def describe(self) -> str:
         """Say what is read, under whose names."""
@@ -66,9 +81,22 @@ class MetricSource:
         self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
     ) -> tuple[Metrics, float]:
         """Read one window."""
+        return self._read("ticks", window_s, ready, late_s)
+
+    def look(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
+        """Read one short window."""
+        return self._read("looks", window_s, ready, late_s)
+
+    def _read(
+        self, succession: Succession, window_s: float, ready: Mapping[str, int | None], late_s: float
+    ) -> tuple[Metrics, float]:
         try:
-            raw = self.reader.read(self.observer.preset, window_s, late_s)
-            return self.observer.observe(raw, ready), raw.window_s
+            raw = self.reader.read(self.observer.preset, window_s, late_s, succession)
+            if succession == "looks" and _too_short(raw, self.observer.preset):
+                return Metrics({}, (), {}), raw.window_s
+            return self._observers[succession].observe(raw, ready), raw.window_s
         except SagescaleError as error:
             return _failed(str(error)), window_s
         except Exception as error:
@@ -93,6 +121,21 @@ class MetricSource:
         self.reader.close()
 
 
+def _too_short(raw: RawWindow, preset: Preset) -> bool:
+    """Say whether a source that counts its scrapes has too few of them in a window to tell what grew.
+
+    Two are needed. An instance that appears in the window has its growth extrapolated, which in a short one
+    may be far off.
+    """
+    for group in raw.groups.values():
+        if not group.scrapes:
+            continue
+        now, before = (group.first(kind, preset.running) or {} for kind in (group.now, group.before))
+        if max(group.scrapes.values()) < 2 or now.keys() - before.keys():
+            return True
+    return False
+
+
 def _failed(text: str) -> Metrics:
     return Metrics({}, (Problem("source_failed", text),), {})
 
@@ -114,6 +157,12 @@ class NoSource:
         del ready, late_s
         return Metrics({}, (Problem("no_source", self.describe()),), {}), window_s
 
+    def look(
+        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
+    ) -> tuple[Metrics, float]:
+        """Know nothing."""
+        return self.collect(window_s, ready, late_s)
+
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
         """Have none."""
         del window_s, windows
@@ -123,13 +172,23 @@ class NoSource:
         """Do nothing."""
 
 
-def make_source(live: LiveConfig, first_token: Literal["prefill", "decode"]) -> Source:
+def make_observer(
+    live: LiveConfig, first_token: Literal["prefill", "decode"], config: AutoscalerConfig | None
+) -> Observer:
+    """Build what reads the preset's names; without a configuration attainment is unknown."""
+    targets = None if config is None else Targets(config.target_ttft_ms, config.target_itl_ms)
+    return Observer(PRESETS[live.metrics_preset], first_token, targets)
+
+
+def make_source(
+    live: LiveConfig, first_token: Literal["prefill", "decode"], config: AutoscalerConfig | None = None
+) -> Source:
     """Build the source a configuration asks for; Prometheus before direct scraping.
 
     Raises:
         InputError: a secret or certificate cannot be read.
     """
-    observer = Observer(PRESETS[live.metrics_preset], first_token)
+    observer = make_observer(live, first_token, config)
     if live.prometheus_url is not None:
         from sagescale.live.metrics.prometheus import PrometheusReader
 

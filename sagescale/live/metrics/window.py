@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sagescale.live.metrics.presets import Preset
 
-__all__ = ["Problem", "RawWindow", "SeriesWindow", "WindowReader", "bucket_quantile"]
+__all__ = [
+    "Problem", "RawWindow", "SeriesWindow", "Succession", "WindowReader", "bucket_quantile", "bucket_share",
+]  # fmt: skip
 
 ByInstance = dict[str, float]
+
+Succession = Literal["ticks", "looks"]
+"""Windows that follow one another: those of the ticks, and the short ones of the looks between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class SeriesWindow:
         invalid: Metrics that were reported as something that is no number.
         stale: Instances whose last scrape failed: what they did since the one before is missing.
         alive_cpu: CPU seconds each exporter used in the window, where it says.
+        scrapes: How often each instance was read in the window; empty where every read is a window's edge.
     """
 
     increases: dict[str, ByInstance] = field(default_factory=dict)
@@ -49,6 +55,7 @@ class SeriesWindow:
     invalid: set[str] = field(default_factory=set)
     stale: set[str] = field(default_factory=set)
     alive_cpu: ByInstance = field(default_factory=dict)
+    scrapes: ByInstance = field(default_factory=dict)
 
     @property
     def instances(self) -> set[str]:
@@ -82,8 +89,12 @@ class WindowReader(Protocol):
     def prime(self) -> None:
         """Look once, so that the first window has a beginning; failures are left to ``read``."""
 
-    def read(self, preset: Preset, window_s: float, late_s: float = 0.0) -> RawWindow:
+    def read(
+        self, preset: Preset, window_s: float, late_s: float = 0.0, succession: Succession = "ticks"
+    ) -> RawWindow:
         """Read the window that ended ``late_s`` of the clock's seconds ago, or ends now where that is past.
+
+        A reader that cannot look back begins it where the last one of its succession ended.
 
         Raises:
             SagescaleError: nothing could be read; the message says why.
@@ -103,14 +114,8 @@ def bucket_quantile(q: float, buckets: Mapping[float, float]) -> float | None:
     Returns:
         ``None`` for an empty histogram; the highest finite edge where the quantile lies beyond it.
     """
-    edges = sorted(edge for edge in buckets if not math.isnan(edge))
-    if len(edges) < 2 or edges[-1] != math.inf:
-        return None
-    # Extrapolated increases need not be monotone: a cumulative count is.
-    counts: list[float] = []
-    for edge in edges:
-        counts.append(max(buckets[edge], counts[-1] if counts else 0.0))
-    if not counts[-1] > 0:
+    edges, counts = _cumulative(buckets)
+    if not edges:
         return None
     rank = q * counts[-1]
     index = next(position for position, count in enumerate(counts) if count >= rank)
@@ -121,3 +126,36 @@ def bucket_quantile(q: float, buckets: Mapping[float, float]) -> float | None:
     inside = counts[index] - low_count
     share = (rank - low_count) / inside if inside > 0 else 1.0
     return low_edge + (edges[index] - low_edge) * share
+
+
+def bucket_share(value: float, buckets: Mapping[float, float]) -> float | None:
+    """Return the share of a histogram at or under a value, interpolated linearly inside its bucket.
+
+    Args:
+        value: In the buckets' unit.
+        buckets: Upper edge to cumulative count; the last edge is infinite.
+
+    Returns:
+        ``None`` for an empty histogram; what lies beyond the highest finite edge counts as above any value.
+    """
+    edges, counts = _cumulative(buckets)
+    if not edges:
+        return None
+    index = next(position for position, edge in enumerate(edges) if edge >= value)
+    low_edge = edges[index - 1] if index else min(0.0, edges[0])
+    low_count = counts[index - 1] if index else 0.0
+    width = edges[index] - low_edge
+    inside = (value - low_edge) / width if 0.0 < width < math.inf else 0.0
+    return (low_count + inside * (counts[index] - low_count)) / counts[-1]
+
+
+def _cumulative(buckets: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    """Return edges and counts in order; none where nothing was counted or the last edge is finite."""
+    edges = sorted(edge for edge in buckets if not math.isnan(edge))
+    if len(edges) < 2 or edges[-1] != math.inf:
+        return [], []
+    # Extrapolated increases need not be monotone: a cumulative count is.
+    counts: list[float] = []
+    for edge in edges:
+        counts.append(max(buckets[edge], counts[-1] if counts else 0.0))
+    return (edges, counts) if counts[-1] > 0 else ([], [])

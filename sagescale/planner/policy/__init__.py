@@ -27,6 +27,7 @@ __all__ = [
     "Sizing",
     "StaticPolicy",
     "make_policy",
+    "needs_twin",
     "policy_names",
     "uses_forecast",
 ]
@@ -43,6 +44,11 @@ _SLO = "slo"
 def policy_names() -> tuple[str, ...]:
     """Return the names that ``policy`` accepts."""
     return (*_POLICIES, _SLO)
+
+
+def needs_twin(name: str) -> bool:
+    """Say whether a policy tries sizes on simulated engines."""
+    return name == _SLO
 
 
 def uses_forecast(name: str) -> bool:

@@ -1,0 +1,36 @@
+"""The simulator's kernel as the planner's twin of the engines, for policies that try sizes on one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagescale.planner.policy import needs_twin
+
+if TYPE_CHECKING:
+    from sagescale.perf import ProfileModel
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.sim.config import SimulatorConfig
+
+__all__ = ["make_twin"]
+
+
+def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: SimulatorConfig) -> EngineTwin | None:
+    """Return a twin, compiled, where the policy needs one; else None, and no kernel is loaded.
+
+    Args:
+        config: names the policy, and holds the targets.
+        model: the engines as they are told to be.
+        simulator: what else is said of the cluster: batches, hand-offs, startup time.
+    """
+    if not needs_twin(config.policy):
+        return None
+    import numpy as np
+
+    from sagescale.planner.policy.slo import Lengths
+    from sagescale.sim.twin import KernelTwin
+
+    twin = KernelTwin(model, simulator, config)
+    some = np.full(1, 16, np.int32)
+    twin.decode_limit_rps(Lengths(some, some, some))  # compiled before anybody waits for a decision
+    return twin
