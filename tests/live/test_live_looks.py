@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -184,6 +185,35 @@ def test_a_look_cancels_no_scale_down_that_still_has_to_be_done():
     world.loop._wait_for(at)
     assert looks(world)[-1].goal.prefill > high.prefill
     assert looks(world)[-1].goal.decode == wanted.decode
+
+
+def test_a_day_of_faults_and_looks_shrinks_nothing_between_ticks_and_keeps_budget_and_records(tmp_path):
+    chance = random.Random(3)
+    world = LiveWorld(path=tmp_path / "j", policy="slo", max_gpu_budget=16, live={"max_step_instances": 4})
+    world.loop.start()
+    number = 1
+    for _ in range(600):
+        load, pools = world.load, world.pools
+        load.requests, load.surge = float(chance.randint(100, 400)), chance.choice([1.0, 1.0, 1.0, 4.0])
+        load.broken = "down" if chance.random() < 0.1 else ""
+        load.blind = chance.random() < 0.1
+        pools.fail_orders, pools.fail_states = chance.random() < 0.05, chance.random() < 0.03
+        if chance.random() < 0.02 and not pools.fail_states:
+            pools.pools[0][:] = pools.pools[0][: chance.randint(1, 3)]  # somebody else changes them
+        world.loop._wait_for(number)
+        world.loop.tick(number)
+        if chance.random() < 0.02:
+            world.clock.now += chance.uniform(0, 400)
+        number = world.loop._after(number)
+    for record in looks(world):
+        assert any(to > at for to, at in zip(record.goal, record.current, strict=True))
+        assert not record.problems
+    assert len(looks(world)) > 50
+    assert world.pools.most_gpus <= 16
+    world.loop.finish()
+    kept = list(read_journal(tmp_path / "j")[0])
+    assert kept == world.log.records
+    assert [record.id for record in kept] == list(range(1, len(kept) + 1))
 
 
 def run_with_restart(path, split):
