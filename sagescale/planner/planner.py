@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from sagescale.planner.constraints import fit_gpu_budget, grow_affordably, within_limits
@@ -78,6 +79,7 @@ class Planner:
         self._prefill_stabiliser = PoolStabiliser(up_s, down_s)
         self._decode_stabiliser = PoolStabiliser(up_s, down_s)
         self._last: Decision | None = None
+        self._grown_s = -math.inf  # when a look between ticks last asked for more
         if logger.isEnabledFor(logging.INFO):
             logger.info(
                 "Autoscaler initialized: TTFT target=%.1fms, ITL target=%.1fms",
@@ -98,7 +100,7 @@ class Planner:
         if informing:
             _log_observed(window)
         current = Sizes(observation.prefill.asked, observation.decode.asked)
-        self._notice_changed_replicas(current, causes)
+        self._notice_changed_replicas(observation.time_s, current, causes)
 
         self._predictors.observe(window)
         if self._learner is not None:
@@ -177,6 +179,7 @@ class Planner:
             reasons=(*_moves(current, targets), *asked.reasons),
         )
         self._last = decision
+        self._grown_s = observation.time_s
         return decision
 
     @property
@@ -194,10 +197,12 @@ class Planner:
             running=running,
         )
 
-    def _notice_changed_replicas(self, current: Sizes, causes: list[Reason]) -> None:
+    def _notice_changed_replicas(self, time_s: float, current: Sizes, causes: list[Reason]) -> None:
         last = self._last
         if last is None or last.no_operation or current == last.targets:
             return
+        if self._grown_s >= time_s:
+            return  # a look right before this tick: nobody acted on it
         causes.append(
             Reason(
                 ReasonCode.REPLICAS_CHANGED,

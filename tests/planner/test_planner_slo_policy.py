@@ -239,7 +239,9 @@ class TestBetweenTicks:
         for rate_rps in (100.0, 300.0):
             planner, sizes = settled()
             planner.check(look(rate_rps, *sizes, time_s=2460.0))
-            sized.append(planner.step(minute(41, 6600.0, *sizes)).raw)
+            decision = planner.step(minute(41, 6600.0, *sizes))
+            assert ReasonCode.REPLICAS_CHANGED not in {reason.code for reason in decision.reasons}
+            sized.append(decision.raw)
         assert sized[1].prefill > sized[0].prefill
         assert sized[1].decode > sized[0].decode
 
