@@ -20,6 +20,7 @@ from sagescale.planner import (
     initial_targets,
     make_load_predictors,
 )
+from sagescale.planner.policy import needs_twin
 from sagescale.sim.engine import Cluster
 from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
@@ -94,7 +95,11 @@ def simulate(
     engines = build_world(truth, simulator, config)
     timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
     planner = Planner(
-        config, model, predictors=timed, policy=policy, twin=KernelTwin(model, simulator, config)
+        config,
+        model,
+        predictors=timed,
+        policy=policy,
+        twin=KernelTwin(model, simulator, config) if needs_twin(config.policy) else None,
     )
     initial = _initial(trace, planner.learned or model, engines, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)
