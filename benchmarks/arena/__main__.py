@@ -5,8 +5,8 @@
 
 Every policy has the same knob, ``load_headroom``, on the same grid, and the same constraints. It is set on
 the first 40 % of the trace (two days: the first) to the cheapest value that reaches 99 %, and judged on the
-rest; the first ten minutes do not count. The champion's policy runs with its knob as it comes (1), and, for
-information, with it set as well. What is clearly losing is stopped after the first seeds: the table says so.
+rest; the first ten minutes do not count. The champion's policy runs with its knob as it comes (1). What is
+clearly losing is stopped after the first seeds: the table says so.
 docs/arena.md tells the protocol; finished runs are kept in --store, and a run that was stopped goes on.
 """
 

@@ -86,7 +86,7 @@ def compete(scenario, worker, policies, predictors, champion):
 
     Args:
         champion: "policy/predictor" of the one compared with all others. The policy runs with its knob as
-            it comes, and for information with its knob set too; everybody else with the knob set.
+            it comes, everybody else with the knob set.
     """
     whole = Workload(scenario.recorded(), scenario.transforms, scenario.engines(), block_s=None)
     cut_s = scenario.cut_s
@@ -107,19 +107,21 @@ def compete(scenario, worker, policies, predictors, champion):
         for predictor in (*(predictors if uses_forecast(policy) else ()), "oracle")
         if uses_forecast(policy) or predictor == "oracle"
     ]
-    chosen = _set_knobs(scenario, first, to_set, worker, combinations)
+    own = champion.partition("/")[0]
+    chosen = _set_knobs(
+        scenario, first, to_set, worker, [run for run in combinations if run.config.policy != own]
+    )
     entries = []
-    for run, position in chosen.items():
+    for run in combinations:
         policy, predictor = _who(run)
         kind = "reference" if predictor == "oracle" else "candidate"
         name = f"{policy}/{predictor}" if predictor != "none" else policy
-        tuned = _with_headroom(run, GRID[position])
-        if policy == champion.partition("/")[0]:
+        if policy == own:
             default = "default" if kind == "candidate" else kind
             entries.append(Entry(name, policy, predictor, default, 1.0, run))
-            entries.append(Entry(f"{name} (knob set)", policy, predictor, kind, GRID[position], tuned))
-        else:
-            entries.append(Entry(name, policy, predictor, kind, GRID[position], tuned))
+        elif run in chosen:
+            headroom = GRID[chosen[run]]
+            entries.append(Entry(name, policy, predictor, kind, headroom, _with_headroom(run, headroom)))
     entries += _fixed_and_foreseen(outcome, config, first, to_set, whole, to_judge, worker, policies)
 
     # -- everybody on the rest

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["config_app"]
 
+_ADVISED = {
+    "policy": ("slo", "slo sizes for target_attainment of the requests, not for means (docs/slo.md)"),
+}
+"""What a new file sets: defaults are the guide's, and stay so for whoever follows it."""
+
 config_app = typer.Typer(help="Write, check and explain configuration files.", no_args_is_help=True)
 
 _Profile = Annotated[
@@ -34,10 +39,10 @@ def init(
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
 ) -> None:
-    """Write a configuration file with every key, its default and its meaning."""
+    """Write a configuration file with every key, its default and its meaning; it sets policy slo."""
     from sagescale.planner.describe import commented_yaml
 
-    text = commented_yaml(_configuration_classes())
+    text = commented_yaml(_configuration_classes(), _ADVISED)
     if out is None:
         print(text, end="")
     else:

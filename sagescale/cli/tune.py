@@ -123,7 +123,7 @@ def tune(
     )
     tried_policies = choose("--policies", policies, policy_names())
     tried_predictors = choose("--predictors", predictors, predictor_names())
-    setup = load_tuning(trace, validate, profile, config or [], overrides or [], spec)
+    setup = load_tuning(trace, validate, profile, config or [], overrides or [], spec, attainment)
     base = setup.config
     space = Space(
         tried_policies,

@@ -44,8 +44,11 @@ def load_tuning(
     files: Sequence[Path],
     overrides: Sequence[str],
     transforms: TransformSpec,
+    attainment: float,
 ) -> TuneSetup:
     """Read and check everything tuning needs.
+
+    What is to be kept is also what the slo policy sizes for, unless the configuration says otherwise.
 
     Raises:
         InputError: something is wrong with it; the message says what and where.
@@ -67,6 +70,8 @@ def load_tuning(
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
     engines = sizing_profile(profile, data and data.value)
     config = autoscaler_config(settings, ProfileModel(with_overrides(engines, simulator)))
+    if "target_attainment" not in settings.explicit and 0.5 <= attainment < 1.0:
+        config = dataclasses.replace(config, target_attainment=attainment)
     whole = Workload(read_trace(trace), transforms, engines)
     duration_s = whole.trace().duration_s
     cut_s = math.inf if share is None else (1.0 - share) * duration_s

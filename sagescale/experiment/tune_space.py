@@ -22,6 +22,7 @@ NEUTRAL = HEADROOMS.index(1.0)
 
 TUNED_KEYS = (
     "policy",
+    "target_attainment",
     "load_predictor_type",
     "adjustment_interval_sec",
     "load_headroom",

@@ -90,9 +90,12 @@ class Trials:
             self._count()
 
         self._do(list(places), [task.run for task in places], done)
-        # Candidates may differ in keys that their policy does not look at: equal tasks are run once.
-        for place, task in tasks.items():
-            self._results[place] = self._results[places[task]]
+        # Candidates may differ in keys that their policy does not look at: equal tasks are run once. Results
+        # stand in the order asked for, not in that in which they came.
+        answers = {place: self._results[places[task]] for place, task in tasks.items()}
+        for place in answers:
+            self._results.pop(place, None)
+        self._results |= answers
         tried = (self.trial(candidate, replicates) for candidate in wanted)
         return {trial.candidate: trial for trial in tried if trial is not None}
 

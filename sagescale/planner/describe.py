@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sagescale.planner.key_file import parse_scalar
@@ -36,17 +37,30 @@ def yaml_text(value: object) -> str:
     return yaml.safe_dump(text, default_style='"', width=sys.maxsize, allow_unicode=True).rstrip("\n")
 
 
-def commented_yaml(types: Sequence[type[Any]]) -> str:
+def commented_yaml(
+    types: Sequence[type[Any]], advised: Mapping[str, tuple[object, str]] = MappingProxyType({})
+) -> str:
     """Write every key with its default, unit and meaning.
 
     The keys are commented out, so that what is in force is what the operator chose: a key that is set
     may mean more than its default value (``prediction_window_size``, ``*_gpus_per_instance``).
+
+    Args:
+        types: the configuration classes.
+        advised: keys to set all the same, to a value better than the default, each with a word why.
     """
     lines = ["# sagescale configuration. Every key is shown with its default; remove '# ' to set it."]
+    if advised:
+        lines += [f"# Set here, to other than its default: {', '.join(advised)}."]
     for cls in types:
         lines += ["", f"# --- {_title(cls)}"]
         for key in declared(cls).values():
-            lines += ["", *_comment(key), f"# {key.name}: {yaml_text(key.default)}"]
+            lines += ["", *_comment(key)]
+            if key.name in advised:
+                value, why = advised[key.name]
+                lines += [f"# default {yaml_text(key.default)}; {why}", f"{key.name}: {yaml_text(value)}"]
+            else:
+                lines += [f"# {key.name}: {yaml_text(key.default)}"]
     return "\n".join(lines) + "\n"
 
 

@@ -78,6 +78,7 @@ class Planner:
         self._prefill_stabiliser = PoolStabiliser(up_s, down_s)
         self._decode_stabiliser = PoolStabiliser(up_s, down_s)
         self._last: Decision | None = None
+        self._looks: list[Sizes] = []
         if logger.isEnabledFor(logging.INFO):
             logger.info(
                 "Autoscaler initialized: TTFT target=%.1fms, ITL target=%.1fms",
@@ -182,7 +183,7 @@ class Planner:
                 *((_DRY_RUN,) if self.config.no_operation else ()),
             ),
         )
-        self._last = decision
+        self._looks.append(targets)
         return decision
 
     @property
@@ -201,8 +202,10 @@ class Planner:
         )
 
     def _notice_changed_replicas(self, current: Sizes, causes: list[Reason]) -> None:
-        last = self._last
-        if last is None or last.no_operation or current == last.targets:
+        last, looks = self._last, self._looks
+        self._looks = []
+        # Not every look is acted on: the one right before a tick is not.
+        if last is None or last.no_operation or current == last.targets or current in looks:
             return
         causes.append(
             Reason(

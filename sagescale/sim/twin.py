@@ -52,7 +52,8 @@ class KernelTwin:
         self.startup_s = simulator.startup_delay_s.typical_s
         world = build_world(perf, simulator, config)
         world = dataclasses.replace(world, max_gpus=1 << 40, request_timeout_s=None, scheduling_policy="fifo")
-        self._world = world
+        # What fits no decode instance is missed there; prefill is tried with what reaches it.
+        self._world = dataclasses.replace(world, max_kv_tokens=None)
         nothing = np.zeros(2)
         self._decode_world = dataclasses.replace(
             world,
@@ -94,17 +95,14 @@ class KernelTwin:
 
     def prefill_limit_rps(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        count = 256
+        count = len(lengths.isl)
         late_s = self._run_prefill(1, np.zeros(count), lengths)
         return count / float(late_s.max() + self._world.target_ttft_s)
 
     def decode_limit_rps(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        count = 4 * self._decode_world.max_num_seqs
-        cluster = self._run(self._decode_world, np.zeros(count), lengths, None, 1, 1)
-        done_s = np.sort(cluster.state.requests["done_s"])
-        low, high = count // 8, (5 * count) // 8
-        return (high - low) / float(done_s[high] - done_s[low])
+        n, step_s = self._steps(lengths)
+        return float((n / step_s).max() / lengths.osl.mean())
 
     def _arrivals(self, count: int, rate: float) -> NDArray[np.float64]:
         arrival_s = np.cumsum(self._unit_gaps[:count])
@@ -149,16 +147,25 @@ class KernelTwin:
 
     def _settled(self, rate_each: float, lengths: Lengths) -> tuple[float, float]:
         """Requests running on an instance and their mean residence in s, in the steady state of the means."""
-        world = self._decode_world
         steps = float(np.maximum(lengths.osl - 1, 1).mean())
-        context = float((lengths.isl + lengths.osl / 2.0).mean())
-        n = np.arange(1, world.max_num_seqs + 1)
-        held = n * context
-        piece = (world.breaks[1:, 1:-1] <= held[:, None]).sum(axis=1)
-        step_s = world.base_s[n, piece] + world.slope_s[n, piece] * held
-        if world.max_kv_tokens is not None:
-            n = n[: max(1, int(world.max_kv_tokens / context))]
-            step_s = step_s[: len(n)]
+        n, step_s = self._steps(lengths)
         enough = n / step_s >= rate_each * steps
         at = int(enough.argmax()) if enough.any() else len(n) - 1
         return float(n[at]), steps * float(step_s[at])
+
+    def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Mean step times in s of 1, 2, ... running requests, as many as slots and KV memory hold.
+
+        A step meets requests as often as they have tokens to make: means are weighted with OSL.
+        """
+        world = self._decode_world
+        share = lengths.osl / lengths.osl.sum()
+        n = np.arange(1, world.max_num_seqs + 1)
+        if world.max_kv_tokens is not None:
+            reserved = float(share @ (lengths.isl + lengths.osl))
+            n = n[: max(1, int(world.max_kv_tokens / reserved))]
+        held = n * float(share @ (lengths.isl + lengths.osl / 2.0))
+        piece = (world.breaks[1 : len(n) + 1, 1:-1] <= held[:, None]).sum(axis=1)
+        joins_s = world.join_s_per_token * float(lengths.isl.mean() / lengths.osl.mean())
+        step_s: NDArray[np.float64] = world.base_s[n, piece] + world.slope_s[n, piece] * held + n * joins_s
+        return n, step_s

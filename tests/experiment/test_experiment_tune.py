@@ -8,14 +8,19 @@ import pytest
 from experiment_world import config, wave, workload
 from hypothesis import given
 from hypothesis import strategies as st
+from sagescale.cli.comparison_setup import choose
+from sagescale.cli.tune_setup import load_tuning
 from sagescale.experiment.execute import open_backend
 from sagescale.experiment.knob import Answer, cheapest_reaching, highest_attainment, search_all
 from sagescale.experiment.tune import LEVELS, Goal, tune
 from sagescale.experiment.tune_document import tune_document
 from sagescale.experiment.tune_space import Space
 from sagescale.experiment.tune_trials import Trials
+from sagescale.planner import AutoscalerConfig
+from sagescale.planner.policy import policy_names
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.part import Part
+from sagescale.trace import TransformSpec
 
 COUNT = 40
 
@@ -120,3 +125,21 @@ def test_an_interruption_keeps_the_best(monkeypatch):
     assert stopped["chosen"] is not None
     assert stopped["chosen"]["later"] is None
     assert stopped["holds"] is None
+
+
+@pytest.mark.parametrize(
+    ("attainment", "words", "sized_for"),
+    [(0.95, [], 0.95), (0.95, ["target_attainment=0.9"], 0.9), (1.0, [], 0.99), (0.3, [], 0.99)],
+)
+def test_what_is_to_be_kept_is_what_slo_sizes_for(attainment, words, sized_for):
+    setup = load_tuning("steady", "0.4", None, [], words, TransformSpec(), attainment)
+    assert setup.config.target_attainment == sized_for
+
+
+def test_slo_is_written_with_what_it_sizes_for(document):
+    row = next(one for one in (document["chosen"], *document["others"]) if one is not None)
+    assert row["config"]["target_attainment"] == AutoscalerConfig().target_attainment
+
+
+def test_every_policy_is_tried_unless_told_otherwise():
+    assert "slo" in choose("--policies", "all", policy_names())

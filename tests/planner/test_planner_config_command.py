@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from sagescale.cli.config import config_app
@@ -25,12 +26,25 @@ def config(*arguments: object) -> str:
     return result.output
 
 
-def test_init_writes_a_file_that_validates_and_changes_nothing(tmp_path):
+def test_init_writes_a_file_that_validates_and_sets_the_policy_alone(tmp_path):
     path = tmp_path / "auto.yaml"
     config("init", "--out", path)
-    assert config("validate", path) == "ok: 0 keys set, the others at their defaults\n"
-    assert [name for name in KEYS if f"\n# {name}: " not in path.read_text()] == []
-    assert config("init") == path.read_text()
+    text = path.read_text()
+    assert config("validate", path) == "ok: 1 key set, the others at their defaults\n"
+    assert [name for name in KEYS if f"\n# {name}: " not in text] == ["policy"]
+    assert "\n# default classic; slo sizes for target_attainment of the requests" in text
+    assert "\npolicy: slo\n" in text
+    assert config("init") == text
+
+
+def test_who_starts_from_init_gets_slo_and_who_follows_the_guide_its_own_policy(tmp_path):
+    path = tmp_path / "auto.yaml"
+    config("init", "--out", path)
+    assert re.search(
+        rf"^policy: slo +# {re.escape(str(path))}:\d+$", config("show", "--config", path), re.MULTILINE
+    )
+    assert AutoscalerConfig().policy == "classic"
+    assert re.search(r"^policy: classic +# default$", config("show"), re.MULTILINE)
 
 
 def test_init_does_not_overwrite_unless_told_to(tmp_path):

@@ -30,16 +30,19 @@ _LEAST_LEVEL = 0.1
 _PRIOR_WINDOWS = 4.0
 """What the predictor itself says of its errors counts as so many."""
 
-_SURPRISE = 3.0
+_SURPRISE = 4.5
 """Beyond so many deviations of what chance does, a change of the load is one."""
 _SWING_GAIN = 0.1
 _LONGEST_MEAN = 30.0
 
 _USUAL_HALF_LIFE = 240.0
 
-_SHRUNK = 40.0
+_SHRUNK = 20.0
 _SURE = 9.0
 """A slope counts in full against so many independent windows, or where it is so many squared errors off 1."""
+
+_REACH = 3.0
+"""Deviations of past plans about their mean within which their line is used."""
 
 _CUTS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97, 0.99)
 """Cumulative weights between which scenarios are taken together."""
@@ -92,7 +95,7 @@ class Demand:
         self._level = 0.0
         self._averaged = 1.0
         self._swing = 0.0
-        self._chance = 0.0
+        self._variance = 0.0
         self._plans: deque[tuple[float, ...]] = deque(maxlen=64)
         self._errors: dict[int, deque[tuple[float, float]]] = {}
 
@@ -103,7 +106,7 @@ class Demand:
             load: tokens/s; None is unknown.
             chance: its variance by chance, over its square.
         """
-        self._chance = chance
+        self._variance = chance
         if load is None:
             self._plans.append(())
             return
@@ -121,6 +124,11 @@ class Demand:
         self._spread = tuple(spread)
         self._plans.append(self.expected)
 
+    @property
+    def chance(self) -> float:
+        """The deviation that chance gives a window's load, over that load."""
+        return math.sqrt(self._variance)
+
     def scenarios(self, ahead: int, seen: float = 0.0) -> Scenarios:
         """Return what the load of the ``ahead``-th window from now may be; the next is the first.
 
@@ -130,12 +138,14 @@ class Demand:
         """
         floor = _LEAST_LEVEL * self.usual
         expected = max(self.expected[ahead - 1], seen)
-        planned, came = np.array(self._errors.get(ahead, ()), dtype=np.float64).reshape(-1, 2).T
+        # Before anything came there are no errors that scale to a load.
+        errors = self._errors.get(ahead, ()) if self.usual > 0.0 else ()
+        planned, came = np.array(errors, dtype=np.float64).reshape(-1, 2).T
         weights = 0.5 ** (np.arange(len(planned))[::-1] / _HALF_LIFE)
         fitted = planned
         if len(planned):
             fitted, expected = _recalibrated(planned, came, weights, expected, ahead)
-            apart = np.log((fitted + floor) / (expected + floor)) / _ALIKE if floor > 0.0 else 0.0 * fitted
+            apart = np.log((fitted + floor) / (expected + floor)) / _ALIKE
             weights = weights * (np.exp(-0.5 * apart * apart) + _UNLIKE)
         here = math.sqrt(expected + floor)
         if here == 0.0:
@@ -146,16 +156,16 @@ class Demand:
         weights /= total
         mean = float(moves @ weights)
         variance = float(weights @ (moves - mean) ** 2)
-        by_chance = self._chance * (expected / here) ** 2
+        by_chance = self._variance * (expected / here) ** 2
         kept = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
-        worse = 1.0 / (1.0 + total / ahead)
+        worse = 1.0 / (1.0 + total)
         moves = np.append(moves, max(float(moves.max()), 0.0))
         weights = np.append(weights * (1.0 - worse), worse)
         return _grouped(np.maximum(0.0, expected + here * (mean + kept * (moves - mean))), weights)
 
     def _smoothed(self, load: float) -> float:
         """Return what to multiply a forecast by whose first value is ``load``."""
-        noise = self._chance
+        noise = self._variance
         if min(self._level, load, noise) <= 0.0:
             self._level, self._averaged = load, 1.0
             return 1.0
@@ -202,8 +212,11 @@ def _recalibrated(
             error2 = float(weights @ (left * left)) / spread / (independent - 2.0)
             kept = max(trust, 1.0 - _SURE * error2 / (back * back))
         back = max(kept * back, -1.0)
-    start = centre + trust * bias
-    return np.maximum(start + (1.0 + back) * off, 0.0), max(0.0, start + (1.0 + back) * (expected - centre))
+    # Beyond what has been seen the line says nothing more.
+    reach = _REACH * math.sqrt(spread / total)
+    here = expected - centre
+    fitted = planned + trust * bias + back * np.clip(off, -reach, reach)
+    return np.maximum(fitted, 0.0), max(0.0, expected + trust * bias + back * min(max(here, -reach), reach))
 
 
 def _grouped(loads: NDArray[np.float64], weights: NDArray[np.float64]) -> Scenarios:

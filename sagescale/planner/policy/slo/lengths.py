@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LengthMemory"]
 
-_WINDOWS = 30
-_SAMPLE = 2048
+_WINDOWS = 60
+_SAMPLE = 8192
 _EVERY = 10
 _MOVED = 0.05
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SloPolicy"]
 
-_SURPRISE = 3.0
+_SURPRISE = 4.5
 """Load between ticks counts where it is more than so many deviations of chance above the plan."""
 
 
@@ -40,7 +40,7 @@ class SloPolicy:
        requests with the lengths seen lately (``misses``, ``lengths``).
     3. The sizes are those at which instances, at the price of misses that the error budget makes
        (``budget``), and misses are least together; under a tight GPU budget, the pair that misses least.
-    4. What waits beyond what can be served in time is load as well, to be drained in one interval.
+    4. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
     5. Down goes only what was not wanted for as long as a launch takes.
     6. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
 
@@ -109,13 +109,24 @@ class SloPolicy:
             self._prefill.best(scenarios[0], worth), self._decode.best(scenarios[1], worth), scenarios
         )
         sizes, reasons, planned = [], [], 0.0
-        for pool, counts, size, what in zip(
-            (self._prefill, self._decode), (seen.prefill, seen.decode), wanted, scenarios, strict=True
+        allowed = 1.0 - self._config.target_attainment
+        elsewhere = (
+            self._decode.missed(wanted[1], scenarios[1]),
+            self._prefill.missed(wanted[0], scenarios[0]),
+        )
+        for pool, counts, size, what, other in zip(
+            (self._prefill, self._decode),
+            (seen.prefill, seen.decode),
+            wanted,
+            scenarios,
+            elsewhere,
+            strict=True,
         ):
-            held = pool.held(size, counts.asked)
+            enough = pool.holding(size, counts.asked, what, allowed - min(other, allowed / 2.0))
+            held = pool.held(enough, counts.asked)
             sizes.append(PoolSize(held, float(held)))
             planned += pool.missed(held, what)
-            reasons.append(_sized(pool, size, held, what, worth))
+            reasons.append(_sized(pool, enough, held, what, worth))
         self._budget.plan(planned)
         self._planned.append(planned)
         return Sizing(sizes[0], sizes[1], tuple(reasons))
@@ -225,10 +236,12 @@ class SloPolicy:
         if expected[0] > expected[ahead - 1]:
             ahead = 1
         headroom = self._config.load_headroom
-        return pool.demand.scenarios(ahead, surprise).scaled(headroom, headroom * self._backlog(pool, seen))
+        return pool.demand.scenarios(ahead, surprise).scaled(
+            headroom, headroom * self._backlog(pool, seen, surprise)
+        )
 
-    def _backlog(self, pool: Pool, seen: Observation) -> float:
-        """What will still wait once ordered capacity is there, as load that clears it in an interval."""
+    def _backlog(self, pool: Pool, seen: Observation, surprise: float) -> float:
+        """What will still wait when ordered capacity is there, as load that clears it in that time."""
         assert pool.curves is not None
         prefill = pool is self._prefill
         waiting = seen.queued_prefill if prefill else seen.queued_decode
@@ -242,8 +255,8 @@ class SloPolicy:
         if late <= 0.0:
             return 0.0
         until_s = (pool.startup.ahead - 1) * interval_s
-        late += (pool.demand.expected[0] - capacity) * until_s
-        return max(0.0, late) / interval_s
+        late += (max(pool.demand.expected[0], surprise) - capacity) * until_s
+        return max(0.0, late) / max(interval_s, until_s)
 
     def _affordable(
         self, prefill: int, decode: int, scenarios: tuple[Scenarios, Scenarios]

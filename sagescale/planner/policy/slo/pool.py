@@ -18,6 +18,13 @@ __all__ = ["Limits", "Pool"]
 _NOTHING = 1e-4
 """A share of misses not worth an instance."""
 
+_STEADY, _SAMPLED = 1.0, 0.02
+"""A smaller pool has to hold at a load that is higher by so many deviations of chance, and by what a sample
+of lengths leaves open."""
+
+_FULL = 0.95
+"""The share of what instances get through at most that the expected load may take."""
+
 
 class Limits(NamedTuple):
     """Instances a pool may have, and the GPUs of one."""
@@ -56,7 +63,7 @@ class Pool:
         From the fewest that miss nothing downwards, as long as what is missed alone costs less than the best.
         """
         assert self.curves is not None
-        least, most = self.limits.least, self.limits.most
+        least, most = self._fewest(scenarios), self.limits.most
         low = least - 1
         high = max(least, min(most, math.ceil(scenarios.highest / self.curves.idle)))
         while high - low > 1:
@@ -73,6 +80,24 @@ class Pool:
             if missed + fewer * worth < cost:
                 best, cost = fewer, missed + fewer * worth
         return best
+
+    def holding(self, wanted: int, current: int, scenarios: Scenarios, allowed: float) -> int:
+        """The smallest size from what is wanted up to the present one that would itself hold.
+
+        At a little more load, too. Otherwise a size would be left that chance, or the price that comes down
+        with its misses, soon asks for again.
+        """
+        more = scenarios.scaled(1.0 + math.hypot(_STEADY * self.demand.chance, _SAMPLED))
+        wanted = max(wanted, min(current, self._fewest(more)))
+        while wanted < current and self.missed(wanted, more) > allowed:
+            wanted += 1
+        return wanted
+
+    def _fewest(self, scenarios: Scenarios) -> int:
+        """The fewest that get through what is expected: overload may go well for a minute, not for longer."""
+        assert self.curves is not None
+        least, most = self.limits.least, self.limits.most
+        return max(least, min(most, math.ceil(scenarios.mean / (_FULL * self.curves.limit))))
 
     def held(self, wanted: int, current: int) -> int:
         """Go down only to the most that was wanted in the time a launch takes to serve, two ticks at least.

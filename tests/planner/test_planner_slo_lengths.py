@@ -1,0 +1,90 @@
+"""The requests' lengths that engines are tried with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planner_world import seen
+from sagescale.planner.policy.slo.lengths import LengthMemory
+from sagescale.planner.window import read_window
+
+pairs = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**5)), min_size=1, max_size=50)
+
+
+def shown(memory: LengthMemory, **changes: object) -> LengthMemory:
+    observation = seen(**changes)
+    memory.observe(observation, read_window(observation, 60.0, []))
+    return memory
+
+
+@given(st.lists(pairs, min_size=1, max_size=10), st.floats(0.0, 1.0))
+def test_a_sample_is_of_requests_that_came_and_can_be_served(windows, hit_rate):
+    memory = LengthMemory()
+    for lengths in windows:
+        shown(memory, lengths=tuple(lengths), prefix_hit_rate=hit_rate)
+    sample = memory.sample
+    assert sample is not None
+    came = {(max(isl, 1), max(osl, 1)) for lengths in windows for isl, osl in lengths}
+    assert set(zip(sample.isl.tolist(), sample.osl.tolist(), strict=True)) <= came
+    assert (sample.computed >= 1).all()
+    assert (sample.computed <= sample.isl).all()
+
+
+def test_nothing_is_known_before_a_request_was_seen():
+    memory = shown(LengthMemory(), isl_mean=None, osl_mean=None)
+    assert memory.sample is None
+    assert memory.version == 0
+
+
+def test_where_only_means_are_known_lengths_spread_about_them_as_requests_do():
+    sample = shown(LengthMemory(), isl_mean=1000.0, osl_mean=200.0).sample
+    assert sample is not None
+    for values, mean in ((sample.isl, 1000.0), (sample.osl, 200.0)):
+        assert values.mean() == pytest.approx(mean, rel=0.01)
+        assert 0.5 < values.std() / mean < 1.5
+    assert abs(np.corrcoef(sample.isl, sample.osl)[0, 1]) < 0.3
+
+
+def test_what_the_prefix_cache_holds_is_not_computed():
+    sample = shown(LengthMemory(), lengths=((1000, 100),) * 20, prefix_hit_rate=0.4).sample
+    assert sample is not None
+    assert sample.computed.tolist() == [600] * 20
+
+
+def test_equal_windows_leave_what_was_tried_true_for_a_while():
+    memory = LengthMemory()
+    versions = {shown(memory, lengths=((1000, 100), (500, 20)) * 20).version for _ in range(6)}
+    assert len(versions) == 1
+
+
+@pytest.mark.parametrize("changes", [{"lengths": ((3000, 100),) * 50}, {"lengths": ((1000, 400),) * 50}])
+def test_lengths_that_move_are_sampled_anew_at_once(changes):
+    memory = shown(LengthMemory(), lengths=((1000, 100),) * 50)
+    assert shown(memory, **changes).version == 2
+
+
+def test_lengths_of_long_ago_are_forgotten():
+    memory = shown(LengthMemory(), lengths=((9999, 9999),) * 50)
+    for _ in range(100):
+        shown(memory, lengths=((1000, 100),) * 50)
+    assert memory.sample is not None
+    assert set(memory.sample.isl.tolist()) == {1000}
+
+
+def test_a_sample_is_bounded_however_many_requests_there_are():
+    memory = LengthMemory()
+    for _ in range(5):
+        shown(memory, lengths=tuple((isl, 10) for isl in range(1, 20_001)))
+    assert memory.sample is not None
+    assert len(memory.sample.isl) < 20_000
+
+
+def test_equal_windows_give_equal_samples():
+    lengths = tuple((isl, isl % 97 + 1) for isl in range(1, 5000))
+    one, two = (shown(LengthMemory(), lengths=lengths).sample for _ in range(2))
+    assert one is not None
+    assert two is not None
+    assert (one.isl == two.isl).all()
+    assert (one.osl == two.osl).all()

@@ -1,0 +1,307 @@
+"""Policy slo in the planner's cycle: what it asks for, holds, gives up and adds between ticks."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planner_world import BUSY, RoundNumbers, seen
+from sagescale.errors import SagescaleError
+from sagescale.perf import ProfileModel, load_profile
+from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, ReasonCode
+from sagescale.planner.policy import make_policy
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.twin import KernelTwin
+from slo_world import RoundTwin, minute, poisson, run, share_missed, slo_planner
+
+requests = st.none() | st.just(0.0) | st.floats(1.0, 30_000.0)
+FEW = settings(max_examples=25)
+
+
+def look(rate_rps: float, prefill: int, decode: int, time_s: float, window_s: float = 15.0) -> Observation:
+    ready = {"prefill": PoolCounts(ready=prefill), "decode": PoolCounts(ready=decode)}
+    return seen(BUSY, time_s=time_s, window_s=window_s, requests=rate_rps * window_s, completed=None, **ready)
+
+
+def settled(requests_a_minute: float = 6000.0, windows: int = 40, **keys: object):
+    """A planner after a flat load, and the sizes it came to."""
+    planner = slo_planner(**keys)
+    sizes = run(planner, poisson(requests_a_minute, windows))[-1]
+    return planner, sizes
+
+
+class TestSizes:
+    def test_they_hold_what_is_asked_at_a_flat_load(self):
+        _, (prefill, decode) = settled()
+        missed = share_missed(prefill, 100 * 1000 / 10_000) + share_missed(decode, 100 * 200 / 2_000)
+        assert missed <= 0.01
+        assert share_missed(prefill - 3, 10.0) + share_missed(decode - 3, 10.0) > 0.01
+
+    @FEW
+    @given(st.lists(requests, min_size=1, max_size=12), st.integers(2, 60))
+    def test_limits_and_budget_hold_whatever_comes(self, loads, budget):
+        planner = slo_planner(max_gpu_budget=budget)
+        for number, (prefill, decode) in enumerate(run(planner, loads), 1):
+            assert prefill >= 1
+            assert decode >= 1
+            assert prefill + decode <= budget
+            asked = planner.check(look(300.0, prefill, decode, 60.0 * number + 15))
+            if asked is not None:
+                assert sum(asked.targets) <= budget
+
+    @FEW
+    @given(st.floats(10.0, 10_000.0), st.floats(1.0, 3.0), st.integers(1, 15))
+    def test_more_load_never_asks_for_fewer(self, load, times, windows):
+        less = run(slo_planner(), [load] * windows)
+        more = run(slo_planner(), [load * times] * windows)
+        assert all(
+            high >= low for pair in zip(more, less, strict=True) for high, low in zip(*pair, strict=True)
+        )
+
+    def test_headroom_never_asks_for_fewer(self):
+        spent = [
+            sum(map(sum, run(slo_planner(load_headroom=headroom), poisson(6000.0, 60))))
+            for headroom in (1.0, 1.2, 1.5)
+        ]
+        assert spent == sorted(spent)
+
+    def test_a_looser_attainment_never_asks_for_more(self):
+        spent = [
+            sum(map(sum, run(slo_planner(target_attainment=target), poisson(6000.0, 200))))
+            for target in (0.6, 0.9, 0.99, 0.999)
+        ]
+        assert spent == sorted(spent)
+        assert spent[0] < spent[-1]
+
+    def test_a_step_is_asked_for_at_the_tick_that_sees_it(self):
+        planner, sizes = settled()
+        before = planner.step(minute(41, 6000.0, *sizes)).raw
+        after = planner.step(minute(42, 24_000.0, *before)).raw
+        assert after.prefill >= 3.5 * before.prefill
+        assert after.decode >= 3.5 * before.decode
+
+    def test_flat_load_does_not_flap(self):
+        planner, _ = settled(windows=60)
+        sizes = run(planner, poisson(6000.0, 400, seed=7), first=61, start=settled(windows=60)[1])
+        for pool in zip(*sizes, strict=True):
+            assert sum(old != new for old, new in itertools.pairwise(pool)) <= 4
+
+    def test_what_waits_is_load_too(self):
+        sized = {}
+        for waiting in (0.0, 20_000.0):
+            planner, sizes = settled()
+            sized[waiting] = planner.step(minute(41, 6000.0, *sizes, queued_prefill=waiting)).raw
+        assert sized[20_000.0].prefill > sized[0.0].prefill
+        assert sized[20_000.0].decode == sized[0.0].decode
+
+    def test_engines_learned_to_be_slower_than_those_simulated_get_more_instances(self):
+        twin, slow = (
+            RoundTwin(),
+            RoundNumbers(prefill_tokens_per_s=5_000.0, step_floor_ms=20.0, step_ms_per_request=1.0),
+        )
+        fast = run(slo_planner(twin), poisson(6000.0, 20))[-1]
+        slowed = run(slo_planner(twin, slow), poisson(6000.0, 20))[-1]
+        for pool in (0, 1):
+            assert slowed[pool] == pytest.approx(2 * fast[pool], abs=4)
+
+
+class TestBudget:
+    def test_where_it_is_tight_no_affordable_pair_misses_much_less(self):
+        budget = 18
+        _, (prefill, decode) = settled(max_gpu_budget=budget)
+
+        def missed(mine: int, other: int) -> float:
+            return share_missed(mine, 10.0) + share_missed(other, 10.0)
+
+        assert prefill + decode == budget
+        least = min(missed(size, budget - size) for size in range(1, budget))
+        assert missed(prefill, decode) <= least + 0.05
+
+    def test_the_pool_whose_instances_save_more_gets_them(self):
+        """Decode work weighs six times as much: a proportional cut would leave both pools failing."""
+        planner = slo_planner(max_gpu_budget=30)
+        sizes = run(planner, [2400.0] * 40, start=(5, 5))
+        prefill, decode = sizes[-1]
+        assert share_missed(prefill, 4.0) <= 0.01
+        assert decode <= 26
+        heavy = slo_planner(RoundTwin(decode_tokens_per_s=300.0), max_gpu_budget=30)
+        prefill, decode = run(heavy, [2400.0] * 40, start=(5, 5))[-1]
+        assert prefill + decode <= 30
+        assert decode > 3 * prefill
+
+
+class TestWhatIsNotKnown:
+    @pytest.mark.parametrize("pools", [(3, 5), (7, 2)])
+    def test_unknown_traffic_holds_both_pools(self, pools):
+        planner, _ = settled()
+        decision = planner.step(minute(41, None, *pools))
+        assert tuple(decision.targets) == pools
+        assert ReasonCode.HOLD_UNKNOWN_TRAFFIC in {reason.code for reason in decision.reasons}
+
+    def test_unknown_lengths_hold_both_pools(self):
+        nothing = {"isl_mean": None, "osl_mean": None}
+        decision = slo_planner().step(minute(1, 600.0, 3, 5, **nothing))
+        assert tuple(decision.targets) == (3, 5)
+        assert ReasonCode.HOLD_UNKNOWN_LENGTHS in {reason.code for reason in decision.reasons}
+
+    def test_a_gap_in_the_metrics_is_followed_by_what_was_before_it(self):
+        planner, before = settled()
+        run(planner, [None] * 5, first=41, start=before)
+        after = run(planner, [6000.0] * 3, first=46, start=before)[-1]
+        assert after == pytest.approx(before, abs=1)
+
+    def test_with_no_twin_it_is_not_made(self):
+        with pytest.raises(SagescaleError, match=r"slo.*simulated engines"):
+            make_policy(AutoscalerConfig(policy="slo"), RoundNumbers())
+
+
+class TestSilence:
+    def test_from_the_start_is_the_minimum(self):
+        nothing = {"isl_mean": None, "osl_mean": None}
+        planner = slo_planner(min_decode_instances=2)
+        assert tuple(planner.step(minute(1, 0.0, 9, 9, **nothing)).raw) == (0, 0)
+        assert tuple(planner.step(minute(2, 0.0, 9, 9, **nothing)).targets) == (1, 2)
+
+    @pytest.mark.parametrize("lengths", [{}, {"isl_mean": None, "osl_mean": None}], ids=["told", "unknown"])
+    def test_of_hours_ends_at_the_minimum(self, lengths):
+        planner, sizes = settled(min_decode_instances=2)
+        for number in range(41, 41 + 360):
+            sizes = planner.step(minute(number, 0.0, *sizes, **lengths)).targets
+        assert tuple(sizes) == (1, 2)
+
+    def test_ends_with_the_traffic(self):
+        planner, sizes = settled()
+        quiet = run(planner, [0.0] * 60, first=41, start=sizes)[-1]
+        assert run(planner, [6000.0] * 3, first=101, start=quiet)[-1] == pytest.approx(sizes, rel=0.3)
+
+
+class TestBetweenTicks:
+    def test_a_surge_gets_more_at_once(self):
+        planner, sizes = settled()
+        decision = planner.check(look(400.0, *sizes, time_s=2415.0))
+        assert decision is not None
+        assert decision.targets.prefill > sizes[0]
+        assert decision.targets.decode > sizes[1]
+        assert ReasonCode.SURGE in {reason.code for reason in decision.reasons}
+
+    @FEW
+    @given(requests, st.integers(1, 60), st.integers(1, 60), st.integers(20, 120))
+    def test_it_never_asks_for_less_and_keeps_limits_and_budget(self, count, prefill, decode, budget):
+        planner, _ = settled(windows=5, max_gpu_budget=budget)
+        now = {"prefill": PoolCounts(ready=prefill), "decode": PoolCounts(ready=decode)}
+        decision = planner.check(seen(BUSY, time_s=315.0, window_s=15.0, requests=count, **now))
+        if decision is not None:
+            assert decision.targets.prefill >= prefill
+            assert decision.targets.decode >= decode
+            assert sum(decision.targets) <= budget
+            assert decision.targets.prefill <= 60
+            assert decision.targets.decode <= 60
+
+    @FEW
+    @given(
+        st.lists(st.floats(10.0, 20_000.0), min_size=1, max_size=20),
+        st.floats(1.0, 400.0),
+        st.floats(1.0, 3.0),
+    )
+    def test_the_more_is_seen_the_more_is_asked_for(self, loads, rate_rps, times):
+        planner = slo_planner()
+        sizes = run(planner, loads)[-1]
+        asked = []
+        for rate in (rate_rps, rate_rps * times):
+            decision = planner.check(look(rate, *sizes, time_s=60.0 * len(loads) + 15))
+            asked.append(sizes if decision is None else decision.raw)
+        assert asked[1][0] >= asked[0][0]
+        assert asked[1][1] >= asked[0][1]
+
+    @pytest.mark.parametrize("rate_rps", [1.0, 10.0, 100.0])
+    def test_ordinary_noise_adds_nothing(self, rate_rps):
+        planner, sizes = settled(60.0 * rate_rps)
+        counts = np.random.default_rng(5).poisson(15.0 * rate_rps, 400)
+        asked = [planner.check(look(count / 15.0, *sizes, time_s=2415.0)) for count in counts.tolist()]
+        assert sum(decision is not None for decision in asked) <= 8
+
+    @pytest.mark.parametrize("changes", [{"requests": None}, {"requests": 0.0}, {"window_s": 0.0}], ids=str)
+    def test_nothing_known_adds_nothing(self, changes):
+        planner, sizes = settled()
+        assert planner.check(dataclasses.replace(look(400.0, *sizes, time_s=2415.0), **changes)) is None
+
+    def test_before_the_first_tick_there_is_no_plan_to_be_above(self):
+        assert slo_planner().check(look(400.0, 1, 1, time_s=15.0)) is None
+
+    def test_what_was_seen_right_before_a_tick_is_sized_for_by_it(self):
+        sized = []
+        for rate_rps in (100.0, 300.0):
+            planner, sizes = settled()
+            planner.check(look(rate_rps, *sizes, time_s=2460.0))
+            decision = planner.step(minute(41, 6600.0, *sizes))
+            assert ReasonCode.REPLICAS_CHANGED not in {reason.code for reason in decision.reasons}
+            sized.append(decision.raw)
+        assert sized[1].prefill > sized[0].prefill
+        assert sized[1].decode > sized[0].decode
+
+    def test_it_is_off_at_zero_and_where_it_is_no_shorter_than_the_interval(self):
+        assert slo_planner().fast_interval_s == 15.0
+        assert slo_planner(fast_interval_sec=0).fast_interval_s is None
+        assert slo_planner(fast_interval_sec=60).fast_interval_s is None
+
+
+class TestSameInSameOut:
+    LOADS = (*poisson(3000.0, 20), None, *poisson(9000.0, 10), 0.0, 0.0)
+
+    def test_equal_planners_decide_equally(self):
+        assert run(slo_planner(), list(self.LOADS)) == run(slo_planner(), list(self.LOADS))
+
+    def test_a_copy_goes_on_as_the_original_does(self):
+        original = slo_planner()
+        sizes = run(original, list(self.LOADS))[-1]
+        other = copy.deepcopy(original)
+        later = [run(one, poisson(5000.0, 10, seed=9), first=40, start=sizes) for one in (original, other)]
+        assert later[0] == later[1]
+
+
+class TestOnTheKernel:
+    PERF = ProfileModel(load_profile("h200-llama-3.1-8b-fp8"))
+
+    def planner(self, **keys: object) -> Planner:
+        config = AutoscalerConfig(
+            **{
+                "policy": "slo",
+                "prefill_gpus_per_instance": 1,
+                "decode_gpus_per_instance": 1,
+                "max_prefill_instances": 128,
+                "max_decode_instances": 128,
+                "max_gpu_budget": 512,
+                "target_ttft_ms": 300.0,
+                "target_itl_ms": 30.0,
+            }
+            | keys
+        )
+        return Planner(config, self.PERF, twin=KernelTwin(self.PERF, SimulatorConfig(), config))
+
+    @pytest.mark.parametrize(
+        ("key", "values"), [("target_ttft_ms", (150, 300, 1000, 5000)), ("target_itl_ms", (10, 20, 30, 60))]
+    )
+    def test_a_looser_target_never_asks_for_more(self, key, values):
+        sizes = [run(self.planner(**{key: value}), [24_000.0] * 3)[-1] for value in values]
+        pool = 0 if key == "target_ttft_ms" else 1
+        assert [size[pool] for size in sizes] == sorted((size[pool] for size in sizes), reverse=True)
+        assert sizes[0][pool] > sizes[-1][pool]
+
+    def test_a_tick_at_a_hundred_instances_takes_little_time(self, capsys):
+        planner = self.planner()
+        loads = poisson(400_000.0, 40)
+        spent, sizes = [], (40, 40)
+        for number, load in enumerate(loads, 1):
+            began = time.perf_counter()
+            sizes = planner.step(minute(number, load, *sizes)).targets
+            spent.append(1000 * (time.perf_counter() - began))
+        assert sum(sizes) >= 100
+        with capsys.disabled():
+            shown = ", ".join(f"{np.quantile(spent[1:], q):.1f}" for q in (0.5, 0.95, 1.0))
+            print(f"\nslo at {sum(sizes)} instances: ms a tick, median, 95 %, longest: {shown}")

@@ -1,0 +1,100 @@
+"""One pool's size: instances at a price and misses together are least, and going down waits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sagescale.planner.policy.slo.demand import Scenarios
+from sagescale.planner.policy.slo.misses import MissCurves
+from sagescale.planner.policy.slo.pool import Limits, Pool
+from slo_world import share_missed
+
+LIMIT_RPS, TOKENS, MOST = 5.0, 100.0, 60
+USUAL = 2_000.0
+scenarios = st.lists(st.floats(0.0, 30_000.0), min_size=1, max_size=8).map(
+    lambda loads: Scenarios(np.sort(np.array(loads)), np.full(len(loads), 1.0 / len(loads)))
+)
+worths = st.floats(1e-4, 0.1)
+
+
+def pool(least: int = 1, most: int = MOST, startup_ticks: float = 1.0) -> Pool:
+    made = Pool("decode", Limits(least, most, 1), startup_ticks)
+    made.curves = MissCurves(
+        lambda instances, rps: share_missed(instances, rps / LIMIT_RPS), LIMIT_RPS, TOKENS
+    )
+    made.demand.observe(USUAL, 0.0)
+    return made
+
+
+def gets_through(size: int, what: Scenarios) -> bool:
+    return size * LIMIT_RPS * TOKENS >= what.mean
+
+
+@given(scenarios, worths)
+def test_no_size_that_gets_through_the_load_is_cheaper(what, worth):
+    one = pool()
+    best = one.best(what, worth)
+    cost = best * worth + one.missed(best, what)
+    for size in range(1, MOST + 1):
+        if gets_through(size * 0.95, what):
+            assert cost <= size * worth + one.missed(size, what) + 0.01
+
+
+@given(scenarios, worths, st.integers(0, 20), st.integers(20, 60))
+def test_limits_hold_whatever_comes(what, worth, least, most):
+    assert least <= pool(least, most).best(what, worth) <= most
+
+
+@given(st.floats(0.0, 30_000.0), worths, st.floats(1.0, 3.0))
+def test_more_load_never_asks_for_fewer(load, worth, times):
+    """Where the load is sure: one that only may come, and is too dear to be ready for, is given up."""
+    one, sure = pool(most=400), Scenarios(np.array([load]), np.ones(1))
+    assert one.best(sure.scaled(times), worth) >= one.best(sure, worth)
+
+
+@given(scenarios, worths, st.floats(1.0, 10.0))
+def test_dearer_instances_are_never_more(what, worth, times):
+    one = pool()
+    assert one.best(what, worth * times) <= one.best(what, worth)
+
+
+@given(scenarios, worths)
+def test_expected_load_always_gets_through_where_limits_allow(what, worth):
+    best = pool().best(what, worth)
+    assert best == MOST or gets_through(best, what)
+
+
+def test_no_load_asks_for_the_least():
+    assert pool(2).best(Scenarios(np.zeros(1), np.ones(1)), 0.01) == 2
+
+
+@given(scenarios, st.integers(1, MOST), st.integers(1, MOST), st.floats(0.0, 0.1))
+def test_a_smaller_pool_is_taken_only_if_it_would_hold(what, wanted, current, allowed):
+    one = pool()
+    size = one.holding(wanted, current, what, allowed)
+    assert size >= wanted
+    assert size <= max(wanted, current)
+    if wanted <= size < current:
+        assert one.missed(size, what) <= allowed + 0.021
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.integers(1, 5))
+def test_down_goes_only_what_was_not_wanted_for_as_long_as_a_launch_takes(wanted, startup_ticks):
+    one = pool(startup_ticks=float(startup_ticks))
+    current = 10
+    for number, size in enumerate(wanted):
+        lately = wanted[max(0, number - startup_ticks) : number + 1]
+        got = one.held(size, current)
+        assert got >= size
+        if size >= current:
+            assert got == size
+        else:
+            assert got == min(current, max(lately))
+        current = got
+
+
+def test_missing_everything_is_the_most_that_can_be_missed():
+    one = pool()
+    assert one.missed(1, Scenarios(np.array([USUAL * 100]), np.ones(1))) == pytest.approx(100.0)
