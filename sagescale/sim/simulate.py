@@ -142,6 +142,7 @@ def simulate(
         lifetimes=cluster.lifetimes(horizon_s),
         initial=initial,
         ticks=tuple(loop.ticks),
+        surges=tuple(loop.surges),
         horizon_s=horizon_s,
         max_gpus_used=cluster.max_gpus_used,
         rejected=counters.rejected,
@@ -244,6 +245,7 @@ class _Loop:
         self.interval_s = interval_s
         self.end_s = end_s
         self.ticks: list[Tick] = []
+        self.surges: list[Decision] = []
         self.planner_s = 0.0
 
     @property
@@ -291,6 +293,7 @@ class _Loop:
         decision = self.planner.check(seen)
         self.planner_s += time.perf_counter() - began
         if decision is not None and seen.time_s < tick_s:
+            self.surges.append(decision)
             self._act(decision)
 
     def _act(self, decision: Decision) -> None:
