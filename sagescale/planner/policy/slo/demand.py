@@ -36,6 +36,7 @@ _SWING_GAIN = 0.1
 _LONGEST_MEAN = 30.0
 
 _USUAL_HALF_LIFE = 240.0
+_NO_LOAD = 1e-9
 
 _SHRUNK = 20.0
 _SURE = 9.0
@@ -166,7 +167,7 @@ class Demand:
     def _smoothed(self, load: float) -> float:
         """Return what to multiply a forecast by whose first value is ``load``."""
         noise = self._variance
-        if min(self._level, load, noise) <= 0.0:
+        if min(self._level, load, noise) <= _NO_LOAD:
             self._level, self._averaged = load, 1.0
             return 1.0
         move = math.log(load / self._level)

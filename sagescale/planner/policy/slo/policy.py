@@ -135,7 +135,13 @@ class SloPolicy:
         """Look at a short window between ticks; ask for more where load is plainly above the plan."""
         self._seen = (seen.time_s, 0.0, 0.0)
         sample = self._lengths.sample
-        if not seen.requests or seen.window_s <= 0.0 or not self._prefill.demand.expected or sample is None:
+        if (
+            not seen.requests
+            or seen.requests < 1.0
+            or seen.window_s <= 0.0
+            or not self._prefill.demand.expected
+            or sample is None
+        ):
             return None
         rate = seen.requests / seen.window_s
         isl = (self._isl if seen.isl_mean is None else seen.isl_mean) or 0.0
@@ -149,7 +155,9 @@ class SloPolicy:
             plain = load > pool.demand.expected[0] * math.exp(_SURPRISE * math.sqrt(chance))
             loads.append(load if plain else 0.0)
             if plain:
-                sizes[at] = max(sizes[at], pool.best(self._scenarios(pool, seen, load), self._budget.worth))
+                wanted = pool.best(self._scenarios(pool, seen, load), self._budget.worth)
+                pool.remember(wanted)
+                sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
         if sizes == [seen.prefill.asked, seen.decode.asked]:
             return None
@@ -304,6 +312,8 @@ def _sized(pool: Pool, wanted: int, held: int, scenarios: Scenarios, worth: floa
     if wanted > pool.limits.least:
         text += f", {wanted - 1} {pool.missed(wanted - 1, scenarios):.2%}"
     text += f"; one more has to save {worth:.2%}"
+    if pool.fewest(scenarios) == wanted:
+        text += "; fewer would be full by what is expected"
     if held > wanted:
         text += f"; {held} stay until they have been idle for as long as a launch takes"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)

@@ -63,7 +63,7 @@ class Pool:
         From the fewest that miss nothing downwards, as long as what is missed alone costs less than the best.
         """
         assert self.curves is not None
-        least, most = self._fewest(scenarios), self.limits.most
+        least, most = self.fewest(scenarios), self.limits.most
         low = least - 1
         high = max(least, min(most, math.ceil(scenarios.highest / self.curves.idle)))
         while high - low > 1:
@@ -88,16 +88,21 @@ class Pool:
         with its misses, soon asks for again.
         """
         more = scenarios.scaled(1.0 + math.hypot(_STEADY * self.demand.chance, _SAMPLED))
-        wanted = max(wanted, min(current, self._fewest(more)))
+        wanted = max(wanted, min(current, self.fewest(more)))
         while wanted < current and self.missed(wanted, more) > allowed:
             wanted += 1
         return wanted
 
-    def _fewest(self, scenarios: Scenarios) -> int:
+    def fewest(self, scenarios: Scenarios) -> int:
         """The fewest that get through what is expected: overload may go well for a minute, not for longer."""
         assert self.curves is not None
         least, most = self.limits.least, self.limits.most
         return max(least, min(most, math.ceil(scenarios.mean / (_FULL * self.curves.limit))))
+
+    def remember(self, wanted: int) -> None:
+        """Take a size wanted between ticks as wanted at the last one: the next does not undo it."""
+        if self._wanted:
+            self._wanted[-1] = max(self._wanted[-1], wanted)
 
     def held(self, wanted: int, current: int) -> int:
         """Go down only to the most that was wanted in the time a launch takes to serve, two ticks at least.
