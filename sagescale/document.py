@@ -121,10 +121,14 @@ class GpuHours(TypedDict):
 
 
 class ScalingCounts(TypedDict):
-    """``changes`` counts ticks at which either target moved; launches leave out the initial instances."""
+    """``changes`` counts ticks at which either target moved, ``surges`` decisions between ticks.
+
+    Launches leave out the initial instances.
+    """
 
     ticks: int
     changes: int
+    surges: NotRequired[int]
     prefill_launched: int
     decode_launched: int
     max_gpus: int
@@ -199,6 +203,17 @@ class Timeline(TypedDict):
     prefill_correction: list[float]
     decode_correction: list[float]
     reasons: list[list[str]]
+
+
+class SurgeRecord(TypedDict):
+    """A decision between two ticks: the sizes it found and the targets it set, never smaller."""
+
+    time_s: float
+    prefill_found: int
+    prefill_target: int
+    decode_found: int
+    decode_target: int
+    reasons: list[str]
 
 
 class FaultRecord(TypedDict):
@@ -319,6 +334,7 @@ class RunDocument(TypedDict):
 
     In comparisons ``kind`` is ``candidate``, or ``hindsight`` for what knows the future and cannot win;
     ``regret_gpu_hours`` is measured against the clairvoyant schedule.
+    ``reasons`` counts those of ticks; ``surges`` have their own.
     """
 
     name: str
@@ -340,6 +356,7 @@ class RunDocument(TypedDict):
     reasons: dict[str, int]
     faults: FaultsResult | None
     timeline: Timeline
+    surges: NotRequired[list[SurgeRecord]]
     timing: TimingInfo
     kind: NotRequired[str]
     misses: NotRequired[MissSplit]

@@ -21,6 +21,7 @@ from sagescale.experiment.execute import Failure, memos_for, run_tasks
 from sagescale.experiment.forecasts import needs_forecasts
 from sagescale.experiment.grid import (
     Entry,
+    fixed_world,
     grid_entries,
     plain_world,
     static_entry,
@@ -47,7 +48,7 @@ from sagescale.sim.result import configuration, result_document
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sagescale.document import MissSplit, ResultDocument, RunDocument
     from sagescale.experiment.clairvoyant import Schedule
@@ -138,7 +139,8 @@ class _Work:
         later = dict.fromkeys(task for task in wanted if needs_forecasts(task))
         first: list[Task] = [
             *(ForecastTask.of(task, series) for task in later for series in ("requests", "isl")),
-            *(search for world in worlds for search in self._searches(world)),
+            *(self._schedule_search(world) for world in worlds),
+            *(self._pair_search(world) for world in self._fixed(worlds)),
             *(task for task in wanted if task not in later),
         ]
         self._do(first, later=len(later) + 2 * len(worlds))
@@ -152,12 +154,20 @@ class _Work:
             for entry in entries
         ]
 
-    def _searches(self, world: Variant) -> tuple[ClairvoyantTask, StaticSearchTask]:
-        asked, faults = self.comparison.attainment, self.comparison.faults
-        return (
-            ClairvoyantTask(world.config, world.simulator, asked, faults),
-            StaticSearchTask(world.config, world.simulator, asked, faults),
-        )
+    def _fixed(self, worlds: Sequence[Variant]) -> list[Variant]:
+        """The worlds that differ to a fixed pair, whose crashed instances only a tick makes good."""
+        if self.comparison.faults is not None:
+            return list(worlds)
+        interval_s = self.comparison.variants[0].config.adjustment_interval_sec
+        return list(dict.fromkeys(fixed_world(world, interval_s) for world in worlds))
+
+    def _schedule_search(self, world: Variant) -> ClairvoyantTask:
+        made = self.comparison
+        return ClairvoyantTask(world.config, world.simulator, made.attainment, made.faults)
+
+    def _pair_search(self, world: Variant) -> StaticSearchTask:
+        made = self.comparison
+        return StaticSearchTask(world.config, world.simulator, made.attainment, made.faults)
 
     def _of_entry(self, entry: Entry) -> list[RunTask]:
         """All runs of an entry: on every replicate, and those that split its misses."""
@@ -203,7 +213,10 @@ class _Work:
         ]
 
     def _peaks(self) -> list[Entry]:
-        """The fixed pair that the busiest windows of each pool need by the classic formulas."""
+        """The fixed pair that the busiest windows of each pool need by the classic formulas.
+
+        Windows are as long as the interval: each length may have its own pair.
+        """
         peaks: dict[RunTask, Entry] = {}
         trace = self.workload.trace()
         for variant in self.comparison.variants:
@@ -223,18 +236,21 @@ class _Work:
             sizes = within_limits(Sizes(prefill, decode), config)
             gpus = sizes.prefill * model.prefill_gpus + sizes.decode * model.decode_gpus
             if gpus <= config.max_gpu_budget:
-                entry = static_entry(world, "peak", sizes)
+                [fixed] = self._fixed([world])
+                entry = static_entry(fixed, "peak", sizes)
+                if entry.task not in peaks and entry.name in {one.name for one in peaks.values()}:
+                    entry = dataclasses.replace(entry, name=static_entry(world, "peak", sizes).name)
                 peaks.setdefault(entry.task, entry)
         return list(peaks.values())
 
     def _found_in_hindsight(self, worlds: Sequence[Variant]) -> list[Entry]:
         found = []
-        for world in worlds:
-            schedules, pairs = self._searches(world)
-            pair: StaticPair | None = self.results.get(pairs)  # type: ignore[assignment]  # a search answers with a pair
+        for world in self._fixed(worlds):
+            pair: StaticPair | None = self.results.get(self._pair_search(world))  # type: ignore[assignment]  # a search answers with a pair
             if pair is not None and pair.sizes is not None:
                 found.append(static_entry(world, "cheapest", pair.sizes))
-            schedule: Schedule | None = self.results.get(schedules)  # type: ignore[assignment]  # a search answers with a schedule
+        for world in worlds:
+            schedule: Schedule | None = self.results.get(self._schedule_search(world))  # type: ignore[assignment]  # a search answers with a schedule
             if schedule is not None:
                 name = " ".join(filter(None, ("clairvoyant", world.label)))
                 task = RunTask(world.config, world.simulator, schedule=schedule, load="true", document=True)
@@ -348,6 +364,7 @@ class _Work:
     def _references(self) -> dict[tuple[AutoscalerConfig, SimulatorConfig], float]:
         """GPU-hours of each world's achievable reference: the schedule, or a cheaper fixed pair."""
         references: dict[tuple[AutoscalerConfig, SimulatorConfig], float] = {}
+        worlds = {world_of(entry.task) for entry in self.entries}
         for entry in self.entries:
             outcome = self.results.get(entry.task)
             known = entry.policy == "clairvoyant" or entry.predictor == "cheapest"
@@ -356,9 +373,24 @@ class _Work:
                 and isinstance(outcome, Outcome)
                 and outcome.score.attainment >= self.comparison.attainment
             ):
-                world = world_of(entry.task)
-                references[world] = min(outcome.score.gpu_hours, references.get(world, math.inf))
+                for world in self._alike(entry, worlds):
+                    references[world] = min(outcome.score.gpu_hours, references.get(world, math.inf))
         return references
+
+    def _alike(
+        self, entry: Entry, worlds: Iterable[tuple[AutoscalerConfig, SimulatorConfig]]
+    ) -> list[tuple[AutoscalerConfig, SimulatorConfig]]:
+        """The worlds whose runs compare with an entry: a fixed pair's are all that differ only in ticks."""
+        config, simulator = world_of(entry.task)
+        if entry.policy != "static" or self.comparison.faults is not None:
+            return [(config, simulator)]
+        interval_s = config.adjustment_interval_sec
+        return [
+            world
+            for world in worlds
+            if (dataclasses.replace(world[0], adjustment_interval_sec=interval_s), world[1])
+            == (config, simulator)
+        ]
 
     def _forecasters(self) -> list[Forecaster]:
         by_spec: dict[tuple[str, float], Forecaster] = {}

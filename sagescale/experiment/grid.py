@@ -25,6 +25,7 @@ __all__ = [
     "Entry",
     "Variant",
     "combinations",
+    "fixed_world",
     "grid_entries",
     "label_variants",
     "plain_world",
@@ -43,7 +44,9 @@ _FORECAST_KEYS = (
 )
 _CORRECTION_KEYS = ("enable_correction", "correction_bounds", "enable_online_learning")
 _REACTIVE_KEYS = ("reactive_prefill_requests", "reactive_decode_usage")
+_SLO_KEYS = ("target_attainment", "fast_interval_sec")
 _STATIC_KEYS = ("static_prefill", "static_decode")
+_INTERVAL_KEY = "adjustment_interval_sec"
 _STEERING_KEYS = (
     "policy",
     "load_headroom",
@@ -54,6 +57,7 @@ _STEERING_KEYS = (
     *_CORRECTION_KEYS,
     *_REACTIVE_KEYS,
     *_STATIC_KEYS,
+    *_SLO_KEYS,
 )
 """Keys that change what a planner does, but not what a fixed pair or a schedule can do."""
 
@@ -213,25 +217,26 @@ def grid_entries(
         for policy in dict.fromkeys((*policies, "reactive")):
             if policy == "static" and variant.config.static_prefill is variant.config.static_decode is None:
                 continue  # the pairs found in hindsight stand for it
-            config = dataclasses.replace(variant.config, policy=policy)
+            strange = () if policy == "slo" else _SLO_KEYS
+            config = _defaults(dataclasses.replace(variant.config, policy=policy), strange)
             if uses_forecast(policy):
                 for predictor in predictors:
                     named = dataclasses.replace(config, load_predictor_type=predictor)
                     task = RunTask(named, variant.simulator, document=True)
-                    entries.append(_entry(variant, policy, predictor, "candidate", task, ()))
-                entries.append(_with_truth(variant, config))
+                    entries.append(_entry(variant, policy, predictor, "candidate", task, strange))
+                entries.append(_with_truth(variant, config, strange))
             else:
                 others = _REACTIVE_KEYS if policy == "static" else _STATIC_KEYS
-                dropped = (*_FORECAST_KEYS, *_CORRECTION_KEYS, *others)
+                dropped = (*_FORECAST_KEYS, *_CORRECTION_KEYS, *others, *strange)
                 task = RunTask(_defaults(config, dropped), variant.simulator, document=True)
                 entries.append(_entry(variant, policy, "none", "candidate", task, dropped))
     return _unique(entries)
 
 
-def _with_truth(variant: Variant, config: AutoscalerConfig) -> Entry:
+def _with_truth(variant: Variant, config: AutoscalerConfig, dropped: Sequence[str]) -> Entry:
     """The policy fed the true load of the next interval: the oracle."""
     task = RunTask(without_forecast(config), variant.simulator, load="true", document=True)
-    return _entry(variant, config.policy, "oracle", "hindsight", task, _FORECAST_KEYS)
+    return _entry(variant, config.policy, "oracle", "hindsight", task, (*_FORECAST_KEYS, *dropped))
 
 
 def plain_world(variant: Variant) -> Variant:
@@ -245,6 +250,13 @@ def world_of(task: RunTask) -> tuple[AutoscalerConfig, SimulatorConfig]:
     """What a fixed pair or schedule would run in, in the planner's place: equal for comparable runs."""
     simulator = dataclasses.replace(task.simulator, initial_prefill=None, initial_decode=None)
     return _defaults(task.config, _STEERING_KEYS), simulator
+
+
+def fixed_world(world: Variant, interval_s: int) -> Variant:
+    """The world of a fixed pair with nothing going wrong: it is the same however often it is looked at."""
+    kept = tuple(item for item in world.differs if item[0] != _INTERVAL_KEY)
+    config = dataclasses.replace(world.config, adjustment_interval_sec=interval_s)
+    return Variant(_label(world, (_INTERVAL_KEY,)), config, world.simulator, kept)
 
 
 def static_entry(world: Variant, which: str, sizes: Sizes) -> Entry:

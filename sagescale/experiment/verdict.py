@@ -144,22 +144,22 @@ def _difference(winner: RunDocument, second: RunDocument) -> str:
         ours, theirs = winner["forecast"]["requests"], second["forecast"]["requests"]
         if ours["mape"] is not None and theirs["mape"] is not None:
             compared = (
-                f"its requests forecasts are off by {100 * ours['mape']:.1f} %, "
-                f"the other's by {100 * theirs['mape']:.1f} %"
+                f"the forecasts of requests of {winner['name']} are off by {100 * ours['mape']:.1f} %, "
+                f"those of {second['name']} by {100 * theirs['mape']:.1f} %"
             )
             if ours["mape"] <= theirs["mape"]:
                 return compared
             if ours["bias"] is not None and theirs["bias"] is not None and ours["bias"] < theirs["bias"]:
                 return (
-                    f"{compared}, but on average {theirs['bias'] - ours['bias']:.3g} requests a window "
-                    "lower, and it meets the targets all the same"
+                    f"{compared}, but they are on average {theirs['bias'] - ours['bias']:.3g} requests a "
+                    f"window lower, and {winner['name']} meets the targets all the same"
                 )
     for pool in ("prefill", "decode"):
         saved = second["gpu_hours"][pool] - winner["gpu_hours"][pool]
         total = second["gpu_hours"]["total"] - winner["gpu_hours"]["total"]
         if total > 0 and saved >= 0.75 * total:
             return f"the difference is in the {pool} pool"
-    return "it keeps fewer instances waiting for load that does not come"
+    return f"{winner['name']} keeps fewer instances waiting for load that does not come"
 
 
 def _alone(winner: RunDocument, tried: Sequence[RunDocument]) -> str:

@@ -32,5 +32,5 @@ def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: Simulato
 
     twin = KernelTwin(model, simulator, config)
     some = np.full(1, 16, np.int32)
-    twin.decode_limit_rps(Lengths(some, some, some))  # compiled before anybody waits for a decision
+    twin.prefill_limit_rps(Lengths(some, some, some))  # compiled before anybody waits for a decision
     return twin

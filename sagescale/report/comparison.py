@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from sagescale.report.comparison_faults import print_fault_costs
-from sagescale.report.formats import NOTHING, count, duration, figure, known, plain, plural, share, signed
+from sagescale.report.formats import (
+    NOTHING,
+    count,
+    duration,
+    figure,
+    known,
+    plain,
+    plural,
+    share,
+    signed,
+    within,
+)
 from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
-from sagescale.report.sparkline import bars, downsample, windows_per_bar
+from sagescale.report.sparkline import bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +160,7 @@ def _cells(run: RunDocument, named: int, causes: Sequence[str], *, reached: bool
     sla, replicates = run["sla"], run.get("replicates")
     hours, attained = figure(run["gpu_hours"]["total"]), share(sla["attainment"])
     if replicates is not None:
-        hours = _interval(
+        hours = within(
             replicates["gpu_hours_interval"]["mean"], replicates["gpu_hours_interval"]["half_width"]
         )
         middle, width = (
@@ -188,10 +200,6 @@ def _most(misses: MissSplit | None, style: str) -> Text:
     return Text(f"{_CAUSE_WORDS.get(cause, cause)} {_part(misses, cause)}", style=style)
 
 
-def _interval(mean: float, half_width: float | None) -> str:
-    return f"{mean:.2f}" + ("" if half_width is None else f" ± {half_width:.2f}")
-
-
 def _against(value: float | None, target: float, style: str) -> Text:
     number = known(value)
     if number is not None and number > target:
@@ -206,16 +214,32 @@ def _print_shapes(page: Page, runs: Sequence[RunDocument]) -> None:
         return
     top = max(max(run["timeline"]["gpus"]) for run in shown)
     width = min(max(len(_name(run)) for run in shown), page.body_width // 2)
-    ticks = max(len(run["timeline"]["gpus"]) for run in shown)
-    size = windows_per_bar(ticks, page.body_width - width - 8)
+    ends = [[known(time_s) or 0.0 for time_s in run["timeline"]["time_s"]] for run in shown]
+    longest_s = max(times[0] for times in ends)
+    bar_s = max(longest_s, max(times[-1] for times in ends) / max(1, page.body_width - width - 8))
     page.blank()
-    for place, run in enumerate(shown):
-        gpus: list[float | None] = [float(value) for value in run["timeline"]["gpus"]]
-        name = _name(run)
-        line = Text((name if len(name) <= width else name[: width - 1] + "…").ljust(width) + "  ")
-        line.append(bars(downsample(gpus, size, max), 0.0, float(top)), style=GOOD)
+    for place, (run, times) in enumerate(zip(shown, ends, strict=True)):
+        line = Text(_shortened(_name(run), width).ljust(width) + "  ")
+        line.append(bars(_by_time(times, run["timeline"]["gpus"], bar_s), 0.0, float(top)), style=GOOD)
         line.append(f"  ≤ {count(max(run['timeline']['gpus']))}", style=DIM)
         page.field("GPUs" if place == 0 else "", line)
+
+
+def _shortened(name: str, width: int) -> str:
+    """Cut in the middle: names that begin alike end differently."""
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def _by_time(times: Sequence[float], values: Sequence[float], bar_s: float) -> list[float | None]:
+    """The largest value of every ``bar_s`` seconds, whatever the interval of its ticks."""
+    most: dict[int, float] = {}
+    for time_s, value in zip(times, values, strict=True):
+        bar = max(0, math.ceil(time_s / bar_s - 1e-9) - 1) if bar_s > 0 else 0
+        most[bar] = max(float(value), most.get(bar, 0.0))
+    return [most.get(bar) for bar in range(max(most) + 1)]
 
 
 def _print_forecasts(page: Page, runs: Sequence[RunDocument]) -> None:

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["NOTHING", "count", "duration", "figure", "given", "known", "plain", "plural", "share", "signed"]
+__all__ = [
+    "NOTHING",
+    "count",
+    "duration",
+    "figure",
+    "given",
+    "known",
+    "plain",
+    "plural",
+    "share",
+    "signed",
+    "within",
+]
 
 NOTHING = "–"
 """What stands for a value that is not defined."""
@@ -54,6 +66,16 @@ def figure(value: float | None) -> str:
     # Rounding first, so that 9.996 is 10.0 and not 10.00.
     size = float(f"{size:.3g}")
     return f"{number:,.{max(0, 2 - math.floor(math.log10(size)))}f}"
+
+
+def within(mean: float | None, half_width: float | None) -> str:
+    """Write the middle of an interval and half its width to the same digit: ``1.95 ± 0.02``."""
+    text, half = figure(mean), known(half_width)
+    if known(mean) is None or half is None or "e" in text:
+        return text
+    decimals = len(text.partition(".")[2])
+    least = 10.0**-decimals
+    return f"{text} ± " + (f"{half:,.{decimals}f}" if half == 0 or half >= least / 2 else f"< {least:g}")
 
 
 def given(value: float | None) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.report.formats import known, plain
+from sagescale.report.formats import known, plain, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["causes", "in_words", "limits", "times"]
+    from sagescale.document import RunDocument
+
+__all__ = ["causes", "in_words", "limits", "surges_in_words", "times"]
 
 _MOVES = ("scale_up", "scale_down", "steady")
 """What was done; every other code says why."""
@@ -55,6 +57,12 @@ def times(reasons: Mapping[str, int], code: str) -> int:
 def in_words(code: str) -> str:
     """Return what a reason code means; codes not known here are read as they are spelt."""
     return _WORDS.get(code, plain(code).replace("_", " "))
+
+
+def surges_in_words(run: RunDocument) -> tuple[str, ...]:
+    """Return how often the planner acted between ticks; nothing where it did not."""
+    surges = known(run["scaling"].get("surges"))
+    return (f"{plural(surges, 'surge')} between ticks",) if surges else ()
 
 
 def causes(reasons: Mapping[str, int], most: int) -> list[tuple[int, str]]:

@@ -21,7 +21,7 @@ from sagescale.report.formats import (
 )
 from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
 from sagescale.report.over_time import print_over_time
-from sagescale.report.reasons import causes, times
+from sagescale.report.reasons import causes, surges_in_words, times
 from sagescale.report.settings import delay, interval_s, number, setting
 from sagescale.report.shortfall import HELD, why_missed
 from sagescale.report.surfaces import print_surfaces
@@ -218,6 +218,7 @@ def _print_scaling(page: Page, run: RunDocument) -> None:
         plural(scaling["ticks"], "tick"),
         f"{plural(scaling['changes'], 'change')} "
         f"(up in {count(times(reasons, 'scale_up'))}, down in {count(times(reasons, 'scale_down'))})",
+        *surges_in_words(run),
         f"launched {count(scaling['prefill_launched'])} prefill, {count(scaling['decode_launched'])} decode",
     )
     given = [f"{count(number)}× {words}" for number, words in causes(reasons, _MOST_CAUSES)]

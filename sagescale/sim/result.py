@@ -16,6 +16,7 @@ from sagescale.document import (
     ResultDocument,
     RunDocument,
     ScalingCounts,
+    SurgeRecord,
     TimingInfo,
     TraceInfo,
 )
@@ -82,6 +83,7 @@ def run_document(
         scaling=ScalingCounts(
             ticks=len(run.ticks),
             changes=len(moved),
+            surges=len(run.surges),
             prefill_launched=int(launched.sum()) - run.initial[0],
             decode_launched=int((~launched).sum()) - run.initial[1],
             max_gpus=run.max_gpus_used,
@@ -92,6 +94,17 @@ def run_document(
         ),
         faults=faults,
         timeline=by_tick,
+        surges=[
+            SurgeRecord(
+                time_s=surge.time_s,
+                prefill_found=surge.current.prefill,
+                prefill_target=surge.targets.prefill,
+                decode_found=surge.current.decode,
+                decode_target=surge.targets.decode,
+                reasons=[str(reason.code) for reason in surge.reasons],
+            )
+            for surge in run.surges
+        ],
         timing=TimingInfo(simulate_s=0.0, planner_s=0.0, forecast_s=0.0, requests_per_s=0.0),
     )
     if run.truth is not run.model:

@@ -53,6 +53,7 @@ class Run:
         lifetimes: LIFE records by launch, cut off at the horizon.
         initial: instances of each pool at time 0.
         ticks: by time.
+        surges: decisions between ticks, by time; each asks for more than was there.
         horizon_s: where GPU-hours end.
         max_gpus_used: the most GPUs in use at any instant.
         faults: what went wrong; None where nothing was to.
@@ -72,6 +73,7 @@ class Run:
     lifetimes: NDArray[np.void]
     initial: tuple[int, int]
     ticks: tuple[Tick, ...]
+    surges: tuple[Decision, ...]
     horizon_s: float
     max_gpus_used: int
     rejected: int

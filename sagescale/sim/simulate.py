@@ -20,6 +20,7 @@ from sagescale.planner import (
     initial_targets,
     make_load_predictors,
 )
+from sagescale.planner.policy import needs_twin
 from sagescale.sim.engine import Cluster
 from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
@@ -94,7 +95,11 @@ def simulate(
     engines = build_world(truth, simulator, config)
     timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
     planner = Planner(
-        config, model, predictors=timed, policy=policy, twin=KernelTwin(model, simulator, config)
+        config,
+        model,
+        predictors=timed,
+        policy=policy,
+        twin=KernelTwin(model, simulator, config) if needs_twin(config.policy) else None,
     )
     initial = _initial(trace, planner.learned or model, engines, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)
@@ -137,6 +142,7 @@ def simulate(
         lifetimes=cluster.lifetimes(horizon_s),
         initial=initial,
         ticks=tuple(loop.ticks),
+        surges=tuple(loop.surges),
         horizon_s=horizon_s,
         max_gpus_used=cluster.max_gpus_used,
         rejected=counters.rejected,
@@ -239,6 +245,7 @@ class _Loop:
         self.interval_s = interval_s
         self.end_s = end_s
         self.ticks: list[Tick] = []
+        self.surges: list[Decision] = []
         self.planner_s = 0.0
 
     @property
@@ -286,6 +293,7 @@ class _Loop:
         decision = self.planner.check(seen)
         self.planner_s += time.perf_counter() - began
         if decision is not None and seen.time_s < tick_s:
+            self.surges.append(decision)
             self._act(decision)
 
     def _act(self, decision: Decision) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
+import numpy as np
 import pytest
-from experiment_world import compared, config, variants, wave, without_timing, workload
+from experiment_world import PROFILE, compared, config, variants, wave, without_timing, workload
 from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.experiment.compare import Comparison, compare
@@ -18,6 +20,7 @@ from sagescale.planner import policy_names
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
+from sagescale.trace import Trace
 
 PREDICTORS = ("constant", "moving_average", "kalman")
 
@@ -175,6 +178,38 @@ def test_equal_runs_of_a_grid_are_done_once():
     assert len(names) == len(set(names))
     # No fixed pair that holds and no schedule depends on the headroom of a planner.
     assert names.count("static/cheapest") == names.count("clairvoyant") == 1
+
+
+def test_a_fixed_pair_is_searched_once_whatever_the_interval():
+    document = compared(None, {"adjustment_interval_sec": 30}, {"adjustment_interval_sec": 60})
+    names = [run["name"] for run in document["runs"]]
+    assert names.count("static/cheapest") == 1
+    assert len([name for name in names if name.startswith("static/cheapest")]) == 1
+    cheapest = named(document, "static/cheapest")["gpu_hours"]["total"]
+    for name in ("reactive adjustment_interval_sec=30", "reactive adjustment_interval_sec=60"):
+        run = named(document, name)
+        assert run["gpu_hours"]["total"] - run["regret_gpu_hours"] <= cheapest
+
+
+def test_surges_between_ticks_are_told_and_only_ask_for_more():
+    # Load that rises twentyfold in the middle of a window.
+    arrivals = np.concatenate([np.arange(0.0, 320.0, 0.25), np.arange(320.0, 480.0, 0.0125)])
+    trace = Trace.from_arrays(arrivals, np.full(len(arrivals), 1500), np.full(len(arrivals), 200))
+    run = run_document(simulate(trace, PROFILE, config(policy="slo"), SimulatorConfig()), "")
+    assert run["scaling"]["surges"] == len(run["surges"]) > 0
+    for surge in run["surges"]:
+        assert surge["time_s"] not in run["timeline"]["time_s"]
+        found, target = (
+            [surge[f"{pool}_{end}"] for pool in ("prefill", "decode")] for end in ("found", "target")
+        )
+        assert found != target
+        assert all(map(int.__le__, found, target))
+        assert "scale_up" in surge["reasons"]
+
+
+def test_the_verdict_names_whom_it_speaks_of(document):
+    comparison = document["comparison"]
+    assert not re.search(r"\bit keeps|\bits requests|the other's", comparison["verdict"])
 
 
 def test_ranking_uses_the_mean_over_replicates():

@@ -135,8 +135,3 @@ def test_policy_slo_decides_live_nearly_as_in_the_simulator(conversation, target
     assert len({tick.decision.targets for tick in simulated}) >= 4
     assert sum(difference <= 1 for difference in apart) >= 0.9 * len(apart)
     assert any(ours.last_look is not None and ours.last_look.requests for ours in live)
-    used, would = (
-        sum(sizes.prefill + sizes.decode for sizes in each)
-        for each in ([ours.goal for ours in live], [theirs.decision.targets for theirs in simulated])
-    )
-    assert used == pytest.approx(would, rel=0.1)

@@ -88,6 +88,7 @@ def run(name: str = "classic/kalman", hours: float = 3.0, attainment: float = 0.
         "scaling": {
             "ticks": TICKS,
             "changes": 8,
+            "surges": 1,
             "prefill_launched": 2,
             "decode_launched": 6,
             "max_gpus": 6,
@@ -98,6 +99,16 @@ def run(name: str = "classic/kalman", hours: float = 3.0, attainment: float = 0.
         },
         "reasons": {"steady": 18, "scale_up": 6, "correction_bounded": 6},
         "timeline": timeline(),
+        "surges": [
+            {
+                "time_s": 75.0,
+                "prefill_found": 1,
+                "prefill_target": 2,
+                "decode_found": 3,
+                "decode_target": 3,
+                "reasons": ["scale_up", "surge"],
+            }
+        ],
         "timing": {"simulate_s": 1.5, "planner_s": 0.1, "forecast_s": 0.05, "requests_per_s": 5879.0},
         **more,
     }

@@ -206,7 +206,7 @@ def test_replicates_are_judged_by_their_mean():
     }
     found = page(made)
     assert found.data("comparison-data")["runs"][1]["hours"] == 2.7
-    assert "2.70 ± 0.130" in found.says
+    assert "2.70 ± 0.13" in found.says
     assert "99.20 % ± 0.12" in found.says
 
 
@@ -217,6 +217,25 @@ def test_ranking_marks_winner_front_and_what_misses_the_target():
     assert "▲ 95.00 %" in says
     assert "clairvoyant/oracle*" in says
     assert "could not be fitted" in says
+
+
+def test_what_looks_at_no_forecast_has_no_error_of_one():
+    made = comparison()
+    before = page(made).says.count(" 7.0 % ")
+    made["runs"][0]["predictor"] = "none"
+    assert page(made).says.count(" 7.0 % ") == before - 1
+
+
+def test_surges_are_told_and_placed():
+    found = page(document())
+    assert "1 surge between ticks" in found.says
+    (surge,) = found.data("run-data-0")["surges"]
+    assert surge == {
+        "t": 75_000,
+        "prefill": [1, 2],
+        "decode": [3, 3],
+        "reasons": ["scale up", "surge"],
+    }
 
 
 def test_faults_are_told_and_placed():

@@ -142,6 +142,14 @@ def test_pointing_at_a_decision_tells_its_reasons_and_every_panel_s_values(opene
     assert cursors == 1
 
 
+def test_a_decision_between_ticks_is_told_at_the_tick_next_to_it(opened):
+    driver = opened(document())
+    assert "up between ticks" in driver.find_element("css selector", "[data-panel=decisions] .legend").text
+    point_at(driver, "decisions", 75 / (60 * (TICKS + 0.5)))
+    bubble = wait(driver, lambda d: d.find_element("css selector", "[data-panel=decisions] .bubble").text)
+    assert "▲ 00:01:15 between ticks: prefill 1 → 2; surge" in bubble.splitlines()
+
+
 def test_zooming_one_panel_zooms_all(opened):
     driver = opened(document())
     ranges = """return [...document.querySelectorAll(".plot")].map((p) => p.layout.xaxis.range

@@ -67,6 +67,7 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
         "bound_gpus": None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4)),
         "budget": number(document, run, "max_gpu_budget"),
         "faults": _faults(run),
+        "surges": _surges(run),
     }
 
 
@@ -146,4 +147,17 @@ def _faults(run: RunDocument) -> list[dict[str, object]]:
         }
         for event in found.get("events") or ()
         if (time_s := known(event.get("time_s"))) is not None and abs(time_s) < _LATEST_S
+    ]
+
+
+def _surges(run: RunDocument) -> list[dict[str, object]]:
+    """Return the decisions between ticks: found and target of each pool, and reasons in words."""
+    return [
+        {
+            "t": 1000.0 * time_s,
+            **{name: [_whole(surge.get(f"{name}_{end}")) for end in ("found", "target")] for name in _POOLS},
+            "reasons": [in_words(code) for code in surge.get("reasons") or ()],
+        }
+        for surge in run.get("surges") or ()
+        if (time_s := known(surge.get("time_s"))) is not None and abs(time_s) < _LATEST_S
     ]

@@ -23,6 +23,12 @@ function ninesScale(values) {
   };
 }
 
+// The ends of a run's interval, which is a point where there is but one replicate.
+function ends(run) {
+  const half = run.attainment_half ?? 0;
+  return half ? [Math.max(0, run.attainment - half), run.attainment, Math.min(1, run.attainment + half)] : [run.attainment];
+}
+
 class ComparisonView {
   constructor(section) {
     this.section = section;
@@ -34,15 +40,16 @@ class ComparisonView {
     const c = colours();
     const { runs, front, asked, bound } = this.data;
     const placed = runs.map((run, place) => ({ ...run, place })).filter((run) => run.hours !== null && run.attainment !== null);
-    const nines = ninesScale([...placed.map((run) => run.attainment), ...(asked === null ? [] : [asked])]);
+    const nines = ninesScale([...placed.flatMap(ends), ...(asked === null ? [] : [asked])]);
     const at = (run) => nines.scale(run.attainment);
     const policies = [...new Set(placed.map((run) => run.policy))];
+    nest(placed, policies, nines);
     const traces = [this.frontLine(front.map((place) => runs[place]), at, c)];
     policies.forEach((policy, i) => traces.push(this.points(policy, i, placed, nines, c)));
     const figure = this.section.querySelector("figure.panel");
     const plot = figure.querySelector(".plot");
-    const most = placed.reduce((a, run) => Math.max(a, run.hours), 0);
-    const least = placed.reduce((a, run) => Math.min(a, run.hours), bound ?? Infinity);
+    const most = placed.reduce((a, run) => Math.max(a, run.hours + (run.hours_half ?? 0)), 0);
+    const least = placed.reduce((a, run) => Math.min(a, run.hours - (run.hours_half ?? 0)), bound ?? Infinity);
     const pad = 0.06 * (most - least || most || 1);
     const layout = {
       ...baseLayout(c),
@@ -101,13 +108,14 @@ class ComparisonView {
     const about = (run) =>
       [`<b>${plotText(run.name)}</b>`, `${percent(run.attainment)} of requests`, `${number(run.hours)} GPU-hours, ${number(run.ratio)} × the lower bound`,
         `TTFT p99 ${number(run.ttft_p99)} ms, ITL p99 ${number(run.itl_p99)} ms`,
-        ...(run.hindsight ? ["knows the future: a yardstick"] : [])].join("<br>");
+        ...(run.hindsight ? ["knows the future: a yardstick"] : []),
+        ...(run.beside.length ? [`here as well: ${plotText(run.beside.slice(0, 4).join(", "))}${run.beside.length > 4 ? ", …" : ""}`] : [])].join("<br>");
     return {
       type: "scatter", mode: "markers", name: policy,
       x: mine.map((run) => run.hours), y: mine.map((run) => nines.scale(run.attainment)),
       customdata: mine.map((run) => [run.place, about(run)]),
       hovertemplate: "%{customdata[1]}<extra></extra>",
-      marker: { size: 10, symbol: mine.map((run) => symbol + (run.hindsight ? "-open" : "")), color: hue, line: { width: mine.map((run) => (run.hindsight ? 1.6 : 1)), color: mine.map((run) => (run.hindsight ? hue : c.paper)) } },
+      marker: { opacity: 1, size: mine.map((run) => 10 + 5 * Math.min(3, run.beneath)), symbol: mine.map((run) => symbol + (run.hindsight ? "-open" : "")), color: hue, line: { width: mine.map((run) => (run.hindsight ? 1.6 : 1)), color: mine.map((run) => (run.hindsight ? hue : c.paper)) } },
       ...(halves
         ? {
             error_x: { array: mine.map((run) => run.hours_half), thickness: 1, width: 3, color: hue },
@@ -138,6 +146,20 @@ class ComparisonView {
   }
 }
 
+// Marks that coincide are nested, the first drawn the largest, and each tells of the others.
+function nest(placed, policies, nines) {
+  const hours = placed.map((run) => run.hours);
+  const near = Math.max(...hours) * 0.002;
+  const drawn = [...placed].sort((a, b) => policies.indexOf(a.policy) - policies.indexOf(b.policy) || a.place - b.place);
+  drawn.forEach((run, i) => {
+    const coincides = (other) =>
+      other !== run && Math.abs(other.hours - run.hours) <= near &&
+      Math.abs(nines.scale(other.attainment) - nines.scale(run.attainment)) <= 0.01;
+    run.beside = placed.filter(coincides).map((other) => other.name);
+    run.beneath = drawn.slice(i + 1).filter(coincides).length;
+  });
+}
+
 // Names beside as many points as there is room for, those on the front first; the others tell theirs on hover.
 function labels(placed, front, at, layout, width, c) {
   const { margin, height, xaxis, yaxis } = layout;
@@ -164,7 +186,7 @@ function labels(placed, front, at, layout, width, c) {
     taken.push([fit.left, fit.low, fit.left + long, fit.low + 12]);
     found.push({
       x: run.hours, y: at(run), text: plotText(text), showarrow: false, xanchor: fit.side < 0 ? "right" : "left", yanchor: "middle",
-      xshift: 9 * fit.side, yshift: 13 * fit.up, font: { size: 10.5, color: front.includes(run.place) ? c.ink : c.muted },
+      xshift: 9 * fit.side, yshift: 13 * fit.up, bgcolor: faint(c.paper, 0.85), borderpad: 0, font: { size: 10.5, color: front.includes(run.place) ? c.ink : c.muted },
     });
   }
   return found;

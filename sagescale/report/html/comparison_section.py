@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.report.formats import NOTHING, count, duration, figure, known, plain, plural, share, signed
+from sagescale.report.formats import (
+    NOTHING,
+    count,
+    duration,
+    figure,
+    known,
+    plain,
+    plural,
+    share,
+    signed,
+    within,
+)
 from sagescale.report.html.frontier import attainment_of, gpu_hours_of, half_widths, pareto_front
 from sagescale.report.html.markup import Markup, element, join
 from sagescale.report.html.run_section import tile
@@ -35,6 +46,8 @@ _FAULT_COLUMNS = (
     ("GPU-h w/o", "calmhours", "GPU-hours of the same run with nothing going wrong"),
 )
 """Only where faults were given."""
+
+_NO_FORECAST = {"none", "peak", "cheapest"}
 
 _CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 
@@ -177,7 +190,8 @@ def _row(
     attainment, hours = attainment_of(run), gpu_hours_of(run)
     hours_half, attainment_half = half_widths(run)
     attained = share(attainment) + ("" if attainment_half is None else f" ± {100 * attainment_half:.2f}")
-    mape = known(run["forecast"]["requests"]["mape"])
+    # Scored whether or not the policy looks at it.
+    mape = None if run["predictor"] in _NO_FORECAST else known(run["forecast"]["requests"]["mape"])
     peak, changes = known(run["scaling"]["max_gpus"]), known(run["scaling"]["changes"])
     regret, ratio = known(run.get("regret_gpu_hours")), known(run["ratio_to_lower_bound"])
     return element(
@@ -192,7 +206,7 @@ def _row(
             data_value=plain(run["name"]),
         ),
         _cell(attainment, attained, poor=not reached),
-        _cell(hours, figure(hours) + ("" if hours_half is None else f" ± {figure(hours_half)}")),
+        _cell(hours, within(hours, hours_half)),
         _cell(ratio, figure(ratio)),
         _cell(regret, signed(regret)),
         _cell(peak, count(peak)),

@@ -102,6 +102,7 @@ function instances(run, pool, c) {
   });
   const decided = [run.pools[pool].ready[0], ...columns[`${pool}_target`]];
   const top = decided.reduce((a, v) => Math.max(a, v ?? 0), 0);
+  const surges = run.surges.filter((surge) => surge[pool][1] !== surge[pool][0]);
   const crashes = run.faults.filter((fault) => fault.pool === pool && fault.until === null);
   return {
     traces: [
@@ -110,7 +111,13 @@ function instances(run, pool, c) {
       state("draining", c.purple, "."),
       ...(largest(run.pools[pool].waiting) ? [state("waiting", c.grey, "x")] : []),
       {
-        ...line("decided", x, held(decided), { color: c.ink, shape: "hv", dash: "4px,2px", width: 1.4 }), shift: 1,
+        ...line("decided", x, held(decided), {
+          color: c.ink, shape: "hv", ...(x.length > 600 ? { width: 0.5 } : { dash: "4px,2px", width: 1.4 }),
+        }), shift: 1,
+      },
+      {
+        type: "scatter", mode: "markers", name: "up between ticks", x: surges.map((s) => s.t), y: surges.map((s) => s[pool][1]),
+        marker: { symbol: "triangle-up-open", size: 7, color: c.ink, line: { width: 1.2 } },
       },
       {
         type: "scatter", mode: "markers", name: "fault", x: crashes.map((f) => f.t), y: crashes.map(() => 0.06 * (top || 1)),
@@ -138,6 +145,7 @@ function decisionText(run, i) {
   const expected = columns.requests_forecast[i];
   const from = i > 0 ? run.t[i - 1] : 0;
   const faults = run.faults.filter((fault) => fault.t > from && fault.t <= run.t[i]);
+  const surges = run.surges.filter((surge) => nearest(run.t, surge.t) === i);
   return [
     pools.join(", "),
     expected === null
@@ -145,9 +153,19 @@ function decisionText(run, i) {
       : `expects ${number(expected)} ${run.per_second ? "requests/s" : "requests"}${p90 === null ? "" : `, p90 ${number(p90)}`}`,
     `corrections: prefill ${number(columns.prefill_correction[i])}, decode ${number(columns.decode_correction[i])}`,
     ...run.reasonsAt(i).map((why) => `• ${why}`),
+    ...surges.map((surge) => `▲ ${clock(surge.t, run.end)} between ticks: ${surgeText(surge)}`),
     ...faults.map((fault) => `× ${fault.kind}${fault.restarted ? `, ${number(fault.restarted)} requests restarted` : ""}`),
   ];
 }
+
+function surgeText(surge) {
+  const grown = ["prefill", "decode"].filter((pool) => surge[pool][1] !== surge[pool][0]);
+  const moves = grown.map((pool) => `${pool} ${number(surge[pool][0])} → ${number(surge[pool][1])}`);
+  return [moves.join(", "), ...surge.reasons.filter((why) => !MOVES.has(why))].join("; ");
+}
+
+// What was done; every other reason says why.
+const MOVES = new Set(["scale up", "scale down", "steady"]);
 
 function decisions(run, c) {
   const { t, columns } = run;
@@ -159,21 +177,36 @@ function decisions(run, c) {
       if (move) marks[move > 0 ? "up" : "down"].push([at, rows[pool]]);
     });
   }
-  const moves = new Set(["scale up", "scale down", "steady"]);
+  // Marked where the reasons change; a line lasts as long as they hold.
+  const told = t.map((_, i) => run.reasonsAt(i).filter((why) => !MOVES.has(why)).join());
+  const lasting = [];
   t.forEach((at, i) => {
-    if (run.reasonsAt(i).some((reason) => !moves.has(reason))) marks.told.push([at, 0.5]);
+    if (!told[i]) return;
+    if (told[i] !== told[i - 1]) marks.told.push([at, 0.5]);
+    lasting.push([at, 0.5], [run.next[i], told[i + 1] ? 0.5 : null]);
   });
+  const surges = run.surges.flatMap((surge) =>
+    Object.keys(rows).filter((pool) => surge[pool][1] !== surge[pool][0]).map((pool) => [surge.t, rows[pool] + 0.3]),
+  );
   const dots = (name, points, marker) => ({
     type: "scatter", mode: "markers", name, x: points.map((p) => p[0]), y: points.map((p) => p[1]), marker,
   });
-  const size = t.length > 300 ? 6 : 9;
+  const many = t.length > 300;
+  const size = many ? 6 : 9;
   return {
     traces: [
+      {
+        type: "scatter", mode: "lines", name: "for as long", unlisted: true, x: lasting.map((p) => p[0]), y: lasting.map((p) => p[1]),
+        line: { color: faint(c.purple, 0.6), width: 1 },
+      },
       dots("up", marks.up, { symbol: "triangle-up", size, color: c.blue }),
       dots("down", marks.down, { symbol: "triangle-down", size, color: c.orange }),
-      dots("limited, held or noted", marks.told, { symbol: "diamond-open", size: size - 1, color: c.purple, line: { width: 1.5 } }),
+      dots("why", marks.told, {
+        symbol: "diamond-open", size: size - 1, color: faint(c.purple, many ? 0.5 : 1), line: { width: many ? 0.7 : 1.5 },
+      }),
+      dots("up between ticks", surges, { symbol: "triangle-up-open", size: size - 2, color: c.blue, line: { width: 1.2 } }),
       {
-        type: "scatter", mode: "lines", name: "steady", x: [0, run.end, null, 0, run.end], y: [0, 0, null, 1, 1],
+        type: "scatter", mode: "lines", name: "steady", unlisted: true, x: [0, run.end, null, 0, run.end], y: [0, 0, null, 1, 1],
         line: { color: c.grey, width: 1, dash: "1px,3px" },
       },
     ],

@@ -57,9 +57,9 @@ function swatch(trace) {
   if (trace.mode === "markers") {
     const shapes = {
       "triangle-up": "M9 1L14 9H4Z", "triangle-down": "M9 9L14 1H4Z", x: "M5 1L13 9M13 1L5 9",
-      "diamond-open": "M9 1L13 5L9 9L5 5Z",
+      "diamond-open": "M9 1L13 5L9 9L5 5Z", "triangle-up-open": "M9 1L14 9H4Z",
     };
-    const open = ["x", "diamond-open"].includes(trace.marker.symbol);
+    const open = ["x", "diamond-open", "triangle-up-open"].includes(trace.marker.symbol);
     box.append(
       build("path", {
         d: shapes[trace.marker.symbol], fill: open ? "none" : trace.marker.color,
@@ -87,7 +87,7 @@ function legend(figure, plot, traces, note) {
   place.replaceChildren();
   const values = [];
   traces.forEach((trace, i) => {
-    if (!trace.x.length) return;
+    if (!trace.x.length || trace.unlisted) return;
     const entry = build("button", { type: "button", title: "hide or show", "aria-pressed": "true" }, swatch(trace), trace.name);
     entry.addEventListener("click", () => {
       const shown = entry.getAttribute("aria-pressed") === "true";

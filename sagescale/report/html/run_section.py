@@ -17,7 +17,7 @@ from sagescale.report.formats import (
 )
 from sagescale.report.html.markup import Markup, element, join
 from sagescale.report.layout import MARK
-from sagescale.report.reasons import causes, times
+from sagescale.report.reasons import causes, surges_in_words, times
 from sagescale.report.settings import delay, interval_s, number, setting
 from sagescale.report.shortfall import HELD, why_missed
 from sagescale.report.surfaces import SURFACE_COLUMNS, surface_rows
@@ -214,7 +214,7 @@ def _planner(document: ResultDocument, run: RunDocument) -> str:
         part
         for part in (
             f"{plain(run['policy'])} policy",
-            f"{plain(run['predictor'])} predictor",
+            "no predictor" if run["predictor"] == "none" else f"{plain(run['predictor'])} predictor",
             f"decides every {duration(interval_s(document, run))}",
             "" if startup is None else f"startup {delay(startup)}",
             f"starts at {count(initial.get('prefill'))} prefill, {count(initial.get('decode'))} decode",
@@ -243,10 +243,15 @@ def _requests(run: RunDocument) -> str:
 
 def _scaling(run: RunDocument) -> str:
     scaling, reasons = run["scaling"], run["reasons"] or {}
-    return (
-        f"{plural(scaling['ticks'], 'tick')}; {plural(scaling['changes'], 'change')} "
-        f"(up in {count(times(reasons, 'scale_up'))}, down in {count(times(reasons, 'scale_down'))}); "
-        f"launched {count(scaling['prefill_launched'])} prefill, {count(scaling['decode_launched'])} decode"
+    prefill, decode = count(scaling["prefill_launched"]), count(scaling["decode_launched"])
+    up, down = count(times(reasons, "scale_up")), count(times(reasons, "scale_down"))
+    return "; ".join(
+        (
+            plural(scaling["ticks"], "tick"),
+            f"{plural(scaling['changes'], 'change')} (up in {up}, down in {down})",
+            *surges_in_words(run),
+            f"launched {prefill} prefill, {decode} decode",
+        )
     )
 
 
