@@ -157,9 +157,10 @@ class Planner:
         """
         if self._check is None or self._last is None:
             return None
-        if observation.requests is None or observation.requests < 1.0:
+        window = read_window(observation, observation.window_s, [])
+        if window.requests is None or window.requests < 1.0:
             return None  # less than a request, as rates times windows may come out, is no load to go by
-        asked = self._check(observation)
+        asked = self._check(dataclasses.replace(observation, requests=window.requests, isl_mean=window.isl))
         current = Sizes(observation.prefill.asked, observation.decode.asked)
         if asked is None or asked.prefill is None or asked.decode is None:
             return None

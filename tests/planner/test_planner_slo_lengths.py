@@ -53,6 +53,20 @@ def test_what_the_prefix_cache_holds_is_not_computed():
     assert sample.computed.tolist() == [600] * 20
 
 
+def test_one_window_of_hits_is_not_believed_and_a_cache_that_is_lost_soon_is():
+    memory = LengthMemory()
+
+    def computed(*hit_rates: float) -> int:
+        for hit_rate in hit_rates:
+            shown(memory, lengths=((1000, 100),) * 20, prefix_hit_rate=hit_rate)
+        assert memory.sample is not None
+        return int(memory.sample.computed[0])
+
+    assert computed(*[0.5] * 12, 0.99, *[0.5] * 12) == 500
+    assert computed(0.99) == 500
+    assert computed(0.0, 0.0, 0.0) == 1000
+
+
 def test_equal_windows_leave_what_was_tried_true_for_a_while():
     memory = LengthMemory()
     versions = {shown(memory, lengths=((1000, 100), (500, 20)) * 20).version for _ in range(6)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 import time
 
 import numpy as np
@@ -22,6 +23,13 @@ from slo_world import RoundTwin, minute, poisson, run, share_missed, slo_planner
 
 requests = st.none() | st.just(0.0) | st.floats(1.0, 30_000.0)
 FEW = settings(max_examples=25)
+
+METRICS = [
+    field.name
+    for field in dataclasses.fields(Observation)
+    if "None" in str(field.type) and field.name != "lengths"
+]
+maybe = st.none() | st.floats(allow_nan=True, allow_infinity=True) | st.floats(0.0, 10_000.0)
 
 
 def look(rate_rps: float, prefill: int, decode: int, time_s: float, window_s: float = 15.0) -> Observation:
@@ -159,6 +167,39 @@ class TestWhatIsNotKnown:
     def test_with_no_twin_it_is_not_made(self):
         with pytest.raises(SagescaleError, match=r"slo.*simulated engines"):
             make_policy(AutoscalerConfig(policy="slo"), RoundNumbers())
+
+    @FEW
+    @given(
+        st.lists(st.fixed_dictionaries(dict.fromkeys(METRICS, maybe)), min_size=1, max_size=6),
+        st.sampled_from([1.0, 60.0, 61.5]),
+    )
+    def test_whatever_metrics_say_sizes_stay_within_limits_and_budget(self, windows, window_s):
+        planner, _ = settled(windows=5, max_gpu_budget=40)
+        for number, metrics in enumerate(windows, 6):
+            now = {"prefill": PoolCounts(ready=9), "decode": PoolCounts(ready=9)}
+            seen_now = Observation(60.0 * number, window_s, **now, **metrics)
+            for decision in (planner.check(seen_now), planner.step(seen_now)):
+                if decision is not None:
+                    assert 1 <= decision.targets.prefill <= 60
+                    assert 1 <= decision.targets.decode <= 60
+                    assert sum(decision.targets) <= 40
+
+    @pytest.mark.parametrize("lie", [math.nan, math.inf, -1.0, 1e15])
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_one_impossible_value_changes_nothing_for_long(self, metric, lie):
+        planner, before = settled()
+        lied = planner.step(seen(minute(41, 6000.0, *before), **{metric: lie})).targets
+        assert run(planner, [6000.0] * 5, first=42, start=tuple(lied))[-1] == pytest.approx(before, abs=1)
+
+    @pytest.mark.parametrize("missing", METRICS)
+    def test_a_missing_metric_never_scales_down(self, missing):
+        (whole, sizes), (blind, _) = settled(), settled()
+        for number in range(41, 46):
+            busy = minute(number, 6000.0 + 600.0 * (number - 40), *sizes)
+            full, part = whole.step(busy), blind.step(seen(busy, **{missing: None}))
+            for pool in (0, 1):
+                assert part.targets[pool] >= min(full.targets[pool], part.current[pool])
+            sizes = tuple(full.targets)
 
 
 class TestSilence:

@@ -51,8 +51,8 @@ forecast mine.csv --predictors all
 compare-predictors made.csv --predictors constant,kalman --jobs 2 --html compare.html
 tune steady --policies classic --predictors constant --refinements 2 --seeds 1 --jobs 2 --out tuned.yaml
 plan --config auto.yaml --set scrape_discovery_url=URL/sd --set metrics_preset=vllm --set time_scale=60 \
---ticks 2 --set actuator=webhook --set webhook_url=URL/scale --set webhook_state_url=URL/state \
---set exporter_port=0
+--set actuator=webhook --set webhook_url=URL/scale --set webhook_state_url=URL/state --set exporter_port=0 \
+--ticks 2
 explain sagescale-journal.sqlite
 """.replace("\\\n", "")
     .strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,9 @@ _WINDOWS = 60
 _SAMPLE = 8192
 _EVERY = 10
 _MOVED = 0.05
+
+_HITS = 5
+"""Windows whose median is the prefix cache's hit rate: that of one with few requests says little."""
 
 
 def _lognormal(variation: float, count: int = 64) -> NDArray[np.float64]:
@@ -51,7 +54,7 @@ class LengthMemory:
         self.sample: Lengths | None = None
         self._windows: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque(maxlen=_WINDOWS)
         self._age = 0
-        self._hit_rate = 0.0
+        self._hit_rates: deque[float] = deque(maxlen=_HITS)
 
     def observe(self, observation: Observation, window: Window) -> None:
         """Take in a window; of one without the lengths of its requests, its means."""
@@ -62,8 +65,8 @@ class LengthMemory:
             # Which goes with which is not known: every seventh, modulo 64, mixes them.
             osl = np.rint(window.osl * _SHAPE[np.arange(0, 7 * len(_SHAPE), 7) % len(_SHAPE)])
             self._windows.append((np.rint(window.isl * _SHAPE).astype(np.int64), osl.astype(np.int64)))
-        if observation.prefix_hit_rate is not None:
-            self._hit_rate = min(max(observation.prefix_hit_rate, 0.0), 1.0)
+        if observation.prefix_hit_rate is not None and 0.0 <= observation.prefix_hit_rate <= 1.0:
+            self._hit_rates.append(observation.prefix_hit_rate)
         self._age += 1
         if self._windows and (self.sample is None or self._age >= _EVERY or self._moved(self.sample)):
             self._draw()
@@ -71,18 +74,17 @@ class LengthMemory:
     def _moved(self, sample: Lengths) -> bool:
         return any(
             abs(np.log(max(float(new.mean()), 1.0) / float(old.mean()))) > _MOVED
-            for new, old in zip(self._all(), (sample.isl, sample.osl), strict=True)
+            for new, old in zip(self._all(), (sample.isl, sample.computed, sample.osl), strict=True)
         )
 
-    def _all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        isl, osl = (np.concatenate(column) for column in zip(*self._windows, strict=True))
-        return isl, osl
+    def _all(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        isl, osl = (np.maximum(np.concatenate(column), 1) for column in zip(*self._windows, strict=True))
+        hit_rate = median(self._hit_rates) if self._hit_rates else 0.0
+        return isl, np.maximum(np.rint(isl * (1.0 - hit_rate)), 1.0), osl
 
     def _draw(self) -> None:
-        isl, osl = self._all()
+        isl, computed, osl = self._all()
         order = np.random.default_rng(0).permutation(len(isl))[:_SAMPLE]
-        isl, osl = np.maximum(isl[order], 1), np.maximum(osl[order], 1)
-        computed = np.maximum(np.rint(isl * (1.0 - self._hit_rate)), 1)
-        self.sample = Lengths(isl.astype(np.int32), computed.astype(np.int32), osl.astype(np.int32))
+        self.sample = Lengths(*(column[order].astype(np.int32) for column in (isl, computed, osl)))
         self.version += 1
         self._age = 0

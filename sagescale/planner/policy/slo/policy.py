@@ -182,7 +182,8 @@ class SloPolicy:
         """Set what this window missed beside what was planned, once pools are of the policy's making."""
         self._windows += 1
         ahead = self._ahead
-        known = [share for share in (seen.ttft_attainment, seen.itl_attainment) if share is not None]
+        shares = (seen.ttft_attainment, seen.itl_attainment)
+        known = [share for share in shares if share is not None and 0.0 <= share <= 1.0]
         if not known or self._windows <= 2 * ahead or len(self._planned) < ahead:
             return
         planned = self._planned[-ahead]
@@ -254,7 +255,7 @@ class SloPolicy:
         prefill = pool is self._prefill
         waiting = seen.queued_prefill if prefill else seen.queued_decode
         counts = seen.prefill if prefill else seen.decode
-        if not waiting or not pool.demand.expected:
+        if waiting is None or not 0.0 < waiting < math.inf or not pool.demand.expected:
             return 0.0
         interval_s = self._config.adjustment_interval_sec
         capacity = counts.ready * pool.curves.limit
