@@ -215,7 +215,7 @@ class _Work:
     def _peaks(self) -> list[Entry]:
         """The fixed pair that the busiest windows of each pool need by the classic formulas.
 
-        Windows are as long as the interval: each length may have its own pair.
+        Interval and headroom make a pair: where they make several, each has its variant's name.
         """
         peaks: dict[RunTask, Entry] = {}
         trace = self.workload.trace()
@@ -239,7 +239,7 @@ class _Work:
                 [fixed] = self._fixed([world])
                 entry = static_entry(fixed, "peak", sizes)
                 if entry.task not in peaks and entry.name in {one.name for one in peaks.values()}:
-                    entry = dataclasses.replace(entry, name=static_entry(world, "peak", sizes).name)
+                    entry = dataclasses.replace(entry, name=f"static/peak {variant.label}")
                 peaks.setdefault(entry.task, entry)
         return list(peaks.values())
 

@@ -191,6 +191,13 @@ def test_a_fixed_pair_is_searched_once_whatever_the_interval():
         assert run["gpu_hours"]["total"] - run["regret_gpu_hours"] <= cheapest
 
 
+def test_peaks_that_differ_have_names_that_differ():
+    document = compared(None, {"load_headroom": 1.0}, {"load_headroom": 2.0})
+    names = [run["name"] for run in document["runs"]]
+    assert {"static/peak", "static/peak load_headroom=2"} <= set(names)
+    assert len(names) == len(set(names))
+
+
 def test_surges_between_ticks_are_told_and_only_ask_for_more():
     # Load that rises twentyfold in the middle of a window.
     arrivals = np.concatenate([np.arange(0.0, 320.0, 0.25), np.arange(320.0, 480.0, 0.0125)])

@@ -144,7 +144,7 @@ def test_pointing_at_a_decision_tells_its_reasons_and_every_panel_s_values(opene
 
 def test_a_decision_between_ticks_is_told_at_the_tick_next_to_it(opened):
     driver = opened(document())
-    assert "up between ticks" in driver.find_element("css selector", "[data-panel=decisions] .legend").text
+    assert "surge" in driver.find_element("css selector", "[data-panel=decisions] .legend").text
     point_at(driver, "decisions", 75 / (60 * (TICKS + 0.5)))
     bubble = wait(driver, lambda d: d.find_element("css selector", "[data-panel=decisions] .bubble").text)
     assert "▲ 00:01:15 between ticks: prefill 1 → 2; surge" in bubble.splitlines()

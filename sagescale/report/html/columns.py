@@ -129,7 +129,12 @@ def _reasons(codes: Sequence[Sequence[str]], kept: Sequence[int]) -> dict[str, l
         sets.setdefault(tuple(map(str, codes[place] if place < len(codes) else ())), len(sets))
         for place in kept
     ]
-    return {"sets": [[in_words(code) for code in each] for each in sets], "at": at}
+    return {"sets": [_words(each) for each in sets], "at": at}
+
+
+def _words(codes: Sequence[str]) -> list[str]:
+    """Each different reason once: both pools may have the same."""
+    return [in_words(code) for code in dict.fromkeys(codes)]
 
 
 def _faults(run: RunDocument) -> list[dict[str, object]]:
@@ -156,7 +161,7 @@ def _surges(run: RunDocument) -> list[dict[str, object]]:
         {
             "t": 1000.0 * time_s,
             **{name: [_whole(surge.get(f"{name}_{end}")) for end in ("found", "target")] for name in _POOLS},
-            "reasons": [in_words(code) for code in surge.get("reasons") or ()],
+            "reasons": _words(surge.get("reasons") or ()),
         }
         for surge in run.get("surges") or ()
         if (time_s := known(surge.get("time_s"))) is not None and abs(time_s) < _LATEST_S

@@ -116,7 +116,7 @@ function instances(run, pool, c) {
         }), shift: 1,
       },
       {
-        type: "scatter", mode: "markers", name: "up between ticks", x: surges.map((s) => s.t), y: surges.map((s) => s[pool][1]),
+        type: "scatter", mode: "markers", name: "surge", x: surges.map((s) => s.t), y: surges.map((s) => s[pool][1]),
         marker: { symbol: "triangle-up-open", size: 7, color: c.ink, line: { width: 1.2 } },
       },
       {
@@ -204,7 +204,7 @@ function decisions(run, c) {
       dots("why", marks.told, {
         symbol: "diamond-open", size: size - 1, color: faint(c.purple, many ? 0.5 : 1), line: { width: many ? 0.7 : 1.5 },
       }),
-      dots("up between ticks", surges, { symbol: "triangle-up-open", size: size - 2, color: c.blue, line: { width: 1.2 } }),
+      dots("surge", surges, { symbol: "triangle-up-open", size: size - 2, color: c.blue, line: { width: 1.2 } }),
       {
         type: "scatter", mode: "lines", name: "steady", unlisted: true, x: [0, run.end, null, 0, run.end], y: [0, 0, null, 1, 1],
         line: { color: c.grey, width: 1, dash: "1px,3px" },

@@ -214,7 +214,9 @@ def _planner(document: ResultDocument, run: RunDocument) -> str:
         part
         for part in (
             f"{plain(run['policy'])} policy",
-            "no predictor" if run["predictor"] == "none" else f"{plain(run['predictor'])} predictor",
+            "no predictor"
+            if run["predictor"] in {"none", "peak", "cheapest"}
+            else f"{plain(run['predictor'])} predictor",
             f"decides every {duration(interval_s(document, run))}",
             "" if startup is None else f"startup {delay(startup)}",
             f"starts at {count(initial.get('prefill'))} prefill, {count(initial.get('decode'))} decode",
