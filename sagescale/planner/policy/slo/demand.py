@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Demand", "Scenarios"]
 
 _MEMORY = 480
-_HALF_LIFE = 120.0
+_HALF_LIFE = 240.0
 """Forecast errors remembered, and after how many windows one counts half."""
 
 _ALIKE = 0.25
