@@ -14,7 +14,7 @@ AHEAD = 3
 
 
 def fed(history: list[tuple[float | None, float, float, float]]) -> Demand:
-    demand = Demand()
+    demand = Demand(60.0)
     for came, expected, spread, chance in history:
         demand.observe(came, chance)
         demand.plan((expected,) * AHEAD, (spread,) * AHEAD)
@@ -23,7 +23,7 @@ def fed(history: list[tuple[float | None, float, float, float]]) -> Demand:
 
 def flat(mean: float, windows: int, requests: float) -> Demand:
     """After Poisson windows that were forecast as the last one was."""
-    demand = Demand()
+    demand = Demand(60.0)
     for count in np.random.default_rng(1).poisson(requests, windows):
         demand.observe(mean * count / requests, 1.0 / requests)
         demand.plan((mean * count / requests,) * AHEAD, (0.0,) * AHEAD)
@@ -109,7 +109,7 @@ def test_a_step_is_followed_at_once(times):
 
 
 def test_a_forecast_that_moves_as_chance_does_is_averaged():
-    demand, expected = Demand(), []
+    demand, expected = Demand(60.0), []
     for count in np.random.default_rng(3).poisson(100.0, 200):
         demand.observe(float(count), 0.01)
         demand.plan((float(count),), (0.0,))

@@ -20,7 +20,7 @@ worths = st.floats(1e-4, 0.1)
 
 
 def pool(least: int = 1, most: int = MOST, startup_ticks: float = 1.0) -> Pool:
-    made = Pool("decode", Limits(least, most, 1), startup_ticks)
+    made = Pool("decode", Limits(least, most, 1), 60.0, 60.0 * startup_ticks)
     made.curves = MissCurves(
         lambda instances, rps: share_missed(instances, rps / LIMIT_RPS), LIMIT_RPS, TOKENS
     )

@@ -73,9 +73,7 @@ def window_query(preset: Preset, matchers: str, instance_label: str, window_s: f
         _sum(_growth(name, matchers, window), "le", f"bucket {name}") for name in preset.histograms()
     )
     parts.extend(_sum(f"{name}{{{matchers}}}", by, f"fresh {name}") for name in preset.running)
-    parts.extend(
-        _sum(f"resets({name}{{{matchers}}}[{window}])", by, f"resets {name}") for name in preset.completed
-    )
+    parts.extend(_sum(_falls(name, matchers, window), by, f"resets {name}") for name in preset.completed)
     parts.extend(
         _sum(f"count_over_time({name}{{{matchers}}}[{window}])", by, f"scrapes {name}")
         for name in preset.running
@@ -94,6 +92,17 @@ def _growth(name: str, matchers: str, window: str) -> str:
     series = f"{name}{{{matchers}}}"
     grown = f"((last_over_time({series}[{window}]) - {series} offset {window}) >= 0)"
     return f"({grown} or increase({series}[{window}]))"
+
+
+def _falls(name: str, matchers: str, window: str) -> str:
+    """Write how often a counter fell since the sample that holds at the window's start.
+
+    ``resets`` sees the samples inside alone: a fall between the last one before and the first one after the
+    start would be in no window at all.
+    """
+    series = f"{name}{{{matchers}}}"
+    inside = f"resets({series}[{window}])"
+    return f"({inside} + ({series} offset {window} > bool last_over_time({series}[{window}])) or {inside})"
 
 
 def _without_model(matchers: str, preset: Preset) -> str:

@@ -14,7 +14,7 @@ _LEAST_USED = 0.2
 
 _GAIN = 0.1
 _LARGEST_STEP = 0.3
-_START, _LOWEST, _HIGHEST = 0.25, 0.25, 16.0
+_START, _LOWEST, _HIGHEST = 0.5, 0.25, 16.0
 """The price in halves of the error budget: where it begins, and its bounds."""
 
 _BIAS_WINDOWS, _BIAS_MEMORY = 240, 1440

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Demand", "Scenarios"]
 
 _MEMORY = 480
-_HALF_LIFE = 240.0
-"""Forecast errors remembered, and after how many windows one counts half."""
+_HALF_LIFE_S = 7200.0
+"""Windows whose forecast errors are remembered, and the time after which one counts half."""
 
 _ALIKE = 0.25
 _UNLIKE = 0.02
@@ -86,9 +86,13 @@ class Demand:
     here, twice: a forecast that moves no more than chance would is averaged (a Kalman filter of a local
     level whose observation noise is known and whose level noise is what the moves show beyond it), and
     past errors are shrunk by the share that chance explains.
+
+    Args:
+        interval_s: length of a window.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, interval_s: float) -> None:
+        self._half_life = _HALF_LIFE_S / interval_s
         self.usual = 0.0
         self.expected: tuple[float, ...] = ()
         self._spread: tuple[float, ...] = ()
@@ -142,7 +146,7 @@ class Demand:
         # Before anything came there are no errors that scale to a load.
         errors = self._errors.get(ahead, ()) if self.usual > 0.0 else ()
         planned, came = np.array(errors, dtype=np.float64).reshape(-1, 2).T
-        weights = 0.5 ** (np.arange(len(planned))[::-1] / _HALF_LIFE)
+        weights = 0.5 ** (np.arange(len(planned))[::-1] / self._half_life)
         fitted = planned
         if len(planned):
             fitted, expected = _recalibrated(planned, came, weights, expected, ahead)

@@ -57,7 +57,7 @@ class SloPolicy:
         self._config = config
         self._perf = perf_model
         self._twin = twin
-        ticks = twin.startup_s / config.adjustment_interval_sec
+        interval_s = float(config.adjustment_interval_sec)
         self._prefill, self._decode = (
             Pool(
                 pool,
@@ -66,7 +66,8 @@ class SloPolicy:
                     getattr(config, f"max_{pool}_instances"),
                     getattr(config, f"{pool}_gpus_per_instance"),
                 ),
-                ticks,
+                interval_s,
+                twin.startup_s,
             )
             for pool in ("prefill", "decode")
         )

@@ -40,14 +40,15 @@ class Pool:
     Args:
         name: prefill or decode.
         limits: what the configuration allows.
-        startup_ticks: from launch to READY, as far as it is said.
+        interval_s: between ticks.
+        startup_s: from launch to READY, as far as it is said.
     """
 
-    def __init__(self, name: str, limits: Limits, startup_ticks: float) -> None:
+    def __init__(self, name: str, limits: Limits, interval_s: float, startup_s: float) -> None:
         self.name = name
         self.limits = limits
-        self.demand = Demand()
-        self.startup = StartupTime(startup_ticks)
+        self.demand = Demand(interval_s)
+        self.startup = StartupTime(startup_s / interval_s)
         self.curves: MissCurves | None = None
         self.variation = 1.0
         self._wanted: deque[int] = deque()
