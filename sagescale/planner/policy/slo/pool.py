@@ -52,6 +52,7 @@ class Pool:
         self.curves: MissCurves | None = None
         self.variation = 1.0
         self._wanted: deque[int] = deque()
+        self._surge = 0
 
     def missed(self, instances: int, scenarios: Scenarios) -> float:
         """Misses to expect, in shares of the requests of a window of usual load."""
@@ -101,9 +102,8 @@ class Pool:
         return max(least, min(most, math.ceil(scenarios.mean / (_FULL * self.curves.limit))))
 
     def remember(self, wanted: int) -> None:
-        """Take a size wanted between ticks as wanted at the last one: the next does not undo it."""
-        if self._wanted:
-            self._wanted[-1] = max(self._wanted[-1], wanted)
+        """Take in a size wanted between ticks: the next tick does not undo it."""
+        self._surge = max(self._surge, wanted)
 
     def held(self, wanted: int, current: int) -> int:
         """Go down only to the most that was wanted in the time a launch takes to serve, two ticks at least.
@@ -113,4 +113,5 @@ class Pool:
         self._wanted.append(wanted)
         while len(self._wanted) > max(2, self.startup.ahead):
             self._wanted.popleft()
-        return wanted if wanted >= current else min(max(self._wanted), current)
+        surge, self._surge = self._surge, 0
+        return wanted if wanted >= current else min(max(*self._wanted, surge), current)
