@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "Pool"]
 
-_NOTHING = 1e-4
-"""A share of misses not worth an instance."""
-
 _STEADY, _SAMPLED = 1.0, 0.02
 """A smaller pool has to hold at a load that is higher by so many deviations of chance, and by what a sample
 of lengths leaves open."""
@@ -62,15 +59,17 @@ class Pool:
     def best(self, scenarios: Scenarios, worth: float) -> int:
         """The size at which instances times their worth and misses together are least.
 
-        From the fewest that miss nothing downwards, as long as what is missed alone costs less than the best.
+        From the fewest that leave less than an instance is worth to avoid, downwards, as long as what is
+        missed alone costs less than the best.
         """
         assert self.curves is not None
         least, most = self.fewest(scenarios), self.limits.most
         low = least - 1
         high = max(least, min(most, math.ceil(scenarios.highest / self.curves.idle)))
+        floor = self.missed(high, scenarios)  # what no size avoids
         while high - low > 1:
             middle = (low + high) // 2
-            if self.missed(middle, scenarios) < _NOTHING:
+            if self.missed(middle, scenarios) - floor < worth:
                 high = middle
             else:
                 low = middle
