@@ -21,7 +21,7 @@ from sagescale.sim.faults import Faults
 from sagescale.sim.measures import Served, gpu_hours
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
-from sagescale.sim.twin import KernelTwin
+from sagescale.sim.twin import twin_for
 from sagescale.sim.visibility import Visibility
 from sagescale.sim.world import with_overrides
 
@@ -274,7 +274,7 @@ def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMem
         simulator = dataclasses.replace(simulator, initial_prefill=sizes[0][0], initial_decode=sizes[0][1])
     elif task.one_more:
         model = ProfileModel(profile)
-        policy = make_policy(config, model, twin=KernelTwin(model, simulator, config))
+        policy = make_policy(config, model, twin=twin_for(config, model, simulator))
     if task.one_more and policy is not None:
         policy = OneMorePolicy(policy)
         simulator = _one_more_at_start(config, simulator)

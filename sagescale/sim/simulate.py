@@ -20,13 +20,12 @@ from sagescale.planner import (
     initial_targets,
     make_load_predictors,
 )
-from sagescale.planner.policy import needs_twin
 from sagescale.sim.engine import Cluster
 from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
 from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scrapes import Scrapes
-from sagescale.sim.twin import KernelTwin
+from sagescale.sim.twin import twin_for
 from sagescale.sim.world import build_world, computed_tokens
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def simulate(
         model,
         predictors=timed,
         policy=policy,
-        twin=KernelTwin(model, simulator, config) if needs_twin(config.policy) else None,
+        twin=twin_for(config, model, simulator) if policy is None else None,
     )
     initial = _initial(trace, planner.learned or model, engines, config, simulator)
     rng = np.random.default_rng(simulator.simulation_seed)

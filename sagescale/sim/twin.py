@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.planner.policy import needs_twin
 from sagescale.sim.engine import Cluster
 from sagescale.sim.world import build_world
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import World
 
-__all__ = ["KernelTwin"]
+__all__ = ["KernelTwin", "twin_for"]
 
 _MOST_PREFILL, _MOST_DECODE = 16, 8
 """Pooling more instances than this changes little: larger pools are tried at this size, at the same rate an
@@ -36,6 +37,11 @@ _FEWEST, _MOST = 1500, 6000
 _LASTS_S = 60.0
 _SETTLED = 2.5
 """Decode is measured after so many mean residence times."""
+
+
+def twin_for(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorConfig) -> KernelTwin | None:
+    """Return a twin where the configured policy tries sizes on one, else None."""
+    return KernelTwin(perf, simulator, config) if needs_twin(config.policy) else None
 
 
 class KernelTwin:
@@ -84,13 +90,14 @@ class KernelTwin:
         count = min(count, len(self._unit_gaps))
         arrival_s = self._arrivals(count, rate)
         cluster = self._run(world, arrival_s, lengths, None, 1, pool)
-        requests = cluster.state.requests[min(warm_up, count // 2) :]
-        steps = cluster.state.osl[min(warm_up, count // 2) :] - 1
+        measured = slice(min(warm_up, count // 2), None)
+        requests = cluster.state.requests[measured]
+        steps = cluster.state.osl[measured] - 1
         with np.errstate(invalid="ignore", divide="ignore"):
             itl_s = (requests["done_s"] - requests["first_token_s"]) / steps
         missed = (steps > 0) & ~(itl_s <= world.target_itl_s)
         if world.first_token == "decode":
-            missed |= requests["first_token_s"] - arrival_s[min(warm_up, count // 2) :] > world.target_ttft_s
+            missed |= requests["first_token_s"] - arrival_s[measured] > world.target_ttft_s
         return float(missed.mean())
 
     def prefill_limit_rps(self, lengths: Lengths) -> float:
