@@ -72,6 +72,14 @@ class ReplicatedTwin:
         """See ``EngineTwin``."""
         return self._twin.decode_misses(instances * self._decode_replicas, requests_per_s, lengths)
 
+    def prefill_misses_alone(self, lengths: Lengths) -> float:
+        """See ``EngineTwin``."""
+        return self._twin.prefill_misses_alone(lengths)
+
+    def decode_misses_alone(self, lengths: Lengths) -> float:
+        """See ``EngineTwin``."""
+        return self._twin.decode_misses_alone(lengths)
+
     def prefill_limit_rps(self, lengths: Lengths) -> float:
         """See ``EngineTwin``."""
         return self._prefill_replicas * self._twin.prefill_limit_rps(lengths)

@@ -1,14 +1,15 @@
 """The kernel as a planner's twin of the engines: what a pool of some size would miss, found by running it.
 
 One pool at a time is simulated, the other never in the way, on a Poisson stream of sampled requests. The
-draws are the same for every size and rate (common random numbers), so that answers differ by what is asked
-and not by luck, and equal questions have equal answers.
+draws are the same for every size and rate (common random numbers), and a stream is stretched until its
+tokens a second are what was asked for (a control variate): answers differ by what is asked and not by luck,
+and equal questions have equal answers.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from sagescale.sim.engine import Cluster
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from sagescale.perf import ProfileModel
@@ -35,13 +38,36 @@ _FEWEST, _MOST = 1500, 6000
 """Requests measured."""
 
 _LASTS_S = 60.0
-_SETTLED = 2.5
-"""Decode is measured after so many mean residence times."""
+"""How long the load lasts, as far as so many requests go."""
+
+_COPING = 0.9
+"""Before it, decode has the same load, or this share of what it gets through at most, if that is less: a pool
+that is overloaded has been so for as long as the load lasts, not for ever."""
+
+_SETTLED = 0.95
+"""So much of the steady state is there when the load begins."""
+
+_APART_S = 3600.0
+"""Requests so far apart never meet."""
 
 
 def twin_for(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorConfig) -> KernelTwin | None:
     """Return a twin where the configured policy tries sizes on one, else None."""
     return KernelTwin(perf, simulator, config) if needs_twin(config.policy) else None
+
+
+class _Sample(NamedTuple):
+    """A sample of lengths and what is known of it.
+
+    Attributes:
+        late_alone, slow_alone: bool[n]; the requests that no pool serves in time, prefill and decode.
+        tried: shares missed, by what was tried, at which size, and at how many requests/s.
+    """
+
+    lengths: Lengths
+    late_alone: NDArray[np.bool_]
+    slow_alone: NDArray[np.bool_]
+    tried: dict[tuple[str, int, float], float]
 
 
 class KernelTwin:
@@ -69,36 +95,43 @@ class KernelTwin:
             prefill_floor_s=0.0,
             kv_blocks_prefill=False,
         )
+        self._last: _Sample | None = None
         self._unit_gaps = np.random.default_rng(0).exponential(1.0, 1 << 16)
 
     def prefill_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        pool = min(instances, _MOST_PREFILL)
-        rate = requests_per_s * pool / instances
+        return self._tried(self._try_prefill, instances, _MOST_PREFILL, requests_per_s, lengths)
+
+    def _try_prefill(self, pool: int, rate: float, sample: _Sample) -> float:
         count = int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
-        late_s = self._run_prefill(pool, self._arrivals(count, rate), lengths)
-        return float((late_s[count // 10 :] > 0.0).mean())
+        arrival_s = self._arrivals(count, rate, sample.lengths.computed)
+        late = self._run_prefill(pool, arrival_s, sample.lengths) > 0.0
+        return _share(sample.late_alone, late, count // 10)
 
     def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        world = self._decode_world
-        pool = min(instances, _MOST_DECODE)
-        rate = requests_per_s * pool / instances
-        running, residence_s = self._settled(rate / pool, lengths)
-        warm_up = int(_SETTLED * residence_s * rate)
-        count = warm_up + int(min(max(rate * _LASTS_S, _FEWEST), max(_FEWEST, pool * running)))
+        return self._tried(self._try_decode, instances, _MOST_DECODE, requests_per_s, lengths)
+
+    def _try_decode(self, pool: int, rate: float, sample: _Sample) -> float:
+        before = min(rate, _COPING * pool * self.decode_limit_rps(sample.lengths))
+        warm_up = int(self._settling_s(before / pool, sample.lengths) * before)
+        count = warm_up + int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
         count = min(count, len(self._unit_gaps))
-        arrival_s = self._arrivals(count, rate)
-        cluster = self._run(world, arrival_s, lengths, None, 1, pool)
-        measured = slice(min(warm_up, count // 2), None)
-        requests = cluster.state.requests[measured]
-        steps = cluster.state.osl[measured] - 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            itl_s = (requests["done_s"] - requests["first_token_s"]) / steps
-        missed = (steps > 0) & ~(itl_s <= world.target_itl_s)
-        if world.first_token == "decode":
-            missed |= requests["first_token_s"] - arrival_s[measured] > world.target_ttft_s
-        return float(missed.mean())
+        warm_up = min(warm_up, count // 2)
+        arrival_s = self._arrivals(count, rate, sample.lengths.osl)
+        arrival_s -= arrival_s[warm_up]
+        arrival_s[:warm_up] *= rate / before
+        arrival_s -= arrival_s[0]
+        missed = self._run_decode(pool, arrival_s, sample.lengths)
+        return _share(sample.slow_alone, missed, warm_up)
+
+    def prefill_misses_alone(self, lengths: Lengths) -> float:
+        """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
+        return float(self._about(lengths).late_alone.mean())
+
+    def decode_misses_alone(self, lengths: Lengths) -> float:
+        """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
+        return float(self._about(lengths).slow_alone.mean())
 
     def prefill_limit_rps(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
@@ -111,10 +144,42 @@ class KernelTwin:
         n, step_s = self._steps(lengths)
         return float((n / step_s).max() / lengths.osl.mean())
 
-    def _arrivals(self, count: int, rate: float) -> NDArray[np.float64]:
+    def _about(self, lengths: Lengths) -> _Sample:
+        """What is known of a sample of lengths; only of the last one asked about."""
+        if self._last is None or self._last.lengths is not lengths:
+            arrival_s = np.arange(len(lengths.isl), dtype=np.float64) * _APART_S
+            self._last = _Sample(
+                lengths,
+                self._run_prefill(1, arrival_s, lengths) > 0.0,
+                self._run_decode(1, arrival_s, lengths),
+                {},
+            )
+        return self._last
+
+    def _tried(
+        self,
+        attempt: Callable[[int, float, _Sample], float],
+        instances: int,
+        most: int,
+        requests_per_s: float,
+        lengths: Lengths,
+    ) -> float:
+        """Answer from what was tried with the same lengths, or try it."""
+        sample = self._about(lengths)
+        pool = min(instances, most)
+        # Rounded, so that pools tried at the same size and rate an instance ask the same.
+        rate = float(np.float32(requests_per_s / instances)) * pool
+        key = attempt.__name__, pool, rate
+        if key not in sample.tried:
+            sample.tried[key] = attempt(pool, rate, sample)
+        return sample.tried[key]
+
+    def _arrivals(self, count: int, rate: float, tokens: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return times in s of Poisson arrivals whose tokens a second are, over all of them, the rate's."""
         arrival_s = np.cumsum(self._unit_gaps[:count])
         arrival_s -= arrival_s[0]
-        arrival_s /= rate
+        lasts_s = float(np.resize(tokens, count).sum()) / (rate * float(tokens.mean()))
+        arrival_s *= lasts_s / float(arrival_s[-1])
         return arrival_s
 
     def _run_prefill(
@@ -128,6 +193,18 @@ class KernelTwin:
             cluster.state.requests["first_token_s"] - arrival_s - world.target_ttft_s
         )
         return late_s
+
+    def _run_decode(self, pool: int, arrival_s: NDArray[np.float64], lengths: Lengths) -> NDArray[np.bool_]:
+        """Which requests miss a target where prefill takes no time."""
+        world = self._decode_world
+        state = self._run(world, arrival_s, lengths, None, 1, pool).state
+        requests, steps = state.requests, state.osl - 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            itl_s = (requests["done_s"] - requests["first_token_s"]) / steps
+        missed: NDArray[np.bool_] = (steps > 0) & ~(itl_s <= world.target_itl_s)
+        if world.first_token == "decode":
+            missed |= requests["first_token_s"] - arrival_s > world.target_ttft_s
+        return missed
 
     def _run(
         self,
@@ -152,13 +229,20 @@ class KernelTwin:
         cluster.advance(np.inf)
         return cluster
 
-    def _settled(self, rate_each: float, lengths: Lengths) -> tuple[float, float]:
-        """Requests running on an instance and their mean residence in s, in the steady state of the means."""
-        steps = float(np.maximum(lengths.osl - 1, 1).mean())
+    def _settling_s(self, rate_each: float, lengths: Lengths) -> float:
+        """How long an empty instance takes until as many requests run as in the steady state of the means.
+
+        Those running at a time t after the first are, of all that will, as many as have no more than t to go
+        in the steady state: the distribution of lengths in equilibrium. Where lengths vary much, that is
+        many times a mean residence.
+        """
         n, step_s = self._steps(lengths)
-        enough = n / step_s >= rate_each * steps
+        steps = np.sort(np.maximum(lengths.osl - 1, 0))
+        done = np.cumsum(steps) + steps * np.arange(len(steps) - 1, -1, -1)
+        needed = int(steps[np.searchsorted(done, _SETTLED * steps.sum())])
+        enough = n / step_s >= rate_each * steps.mean()
         at = int(enough.argmax()) if enough.any() else len(n) - 1
-        return float(n[at]), steps * float(step_s[at])
+        return needed * float(step_s[at])
 
     def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Mean step times in s of 1, 2, ... running requests, as many as slots and KV memory hold.
@@ -176,3 +260,9 @@ class KernelTwin:
         joins_s = world.join_s_per_token * float(lengths.isl.mean() / lengths.osl.mean())
         step_s: NDArray[np.float64] = world.base_s[n, piece] + world.slope_s[n, piece] * held + n * joins_s
         return n, step_s
+
+
+def _share(alone: NDArray[np.bool_], missed: NDArray[np.bool_], warm_up: int) -> float:
+    """Share that misses: what does so alone, of the sample, and what does so in company, of those tried."""
+    in_company = missed & ~np.resize(alone, len(missed))
+    return float(alone.mean() + in_company[warm_up:].mean())

@@ -362,11 +362,18 @@ def test_replicas_are_so_many_engines_to_the_twin():
 
         decode_limit_rps = prefill_limit_rps
 
+        def prefill_misses_alone(self, lengths):
+            return 0.01
+
+        def decode_misses_alone(self, lengths):
+            return 0.02
+
     perf = RoundNumbers()
     twin = ReplicatedTwin(Twin(), perf, 4, 2)
     assert (twin.prefill_misses(3, 30.0, None), twin.decode_misses(3, 30.0, None)) == (0.25, 0.5)
     assert asked == [("prefill", 12, 30.0), ("decode", 6, 30.0)]
     assert (twin.prefill_limit_rps(None), twin.decode_limit_rps(None)) == (40.0, 20.0)
+    assert (twin.prefill_misses_alone(None), twin.decode_misses_alone(None)) == (0.01, 0.02)
     assert twin.perf is perf
 
 

@@ -152,6 +152,11 @@ class RoundTwin:
     def decode_limit_rps(self, lengths) -> float:
         return 1600.0 / float(lengths.osl.mean())
 
+    def prefill_misses_alone(self, lengths) -> float:
+        return 0.0
+
+    decode_misses_alone = prefill_misses_alone
+
     def prefill_misses(self, instances, requests_per_s, lengths) -> float:
         return max(0.0, 1.0 - 0.8 * instances * self.prefill_limit_rps(lengths) / requests_per_s)
 

@@ -29,6 +29,11 @@ class RoundTwin:
     def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         return share_missed(instances, requests_per_s / self.decode_limit_rps(lengths))
 
+    def prefill_misses_alone(self, lengths: Lengths) -> float:
+        return 0.0
+
+    decode_misses_alone = prefill_misses_alone
+
     def prefill_limit_rps(self, lengths: Lengths) -> float:
         return self.perf.prefill_tokens_per_s / float(lengths.computed.mean())
 

@@ -24,6 +24,9 @@ _UNLIKE = 0.02
 """Errors count by how near the load they were made at is to this one: half-way off at so much, in logarithms,
 and never less than this."""
 
+_NEAR = 4.0
+"""Of those made at loads further off, the worst says nothing of this load: that is a factor of e."""
+
 _LEAST_LEVEL = 0.1
 """Below this share of the usual load errors no longer shrink with it."""
 
@@ -79,7 +82,8 @@ class Demand:
     What may come is what came when the forecast was like this one (analogues): the plan corrected by the
     line that past plans and loads show, plus past errors, which are taken to grow with the root of the load
     as counts do. To them comes, once, what the worst so far would be again: of n + 1 exchangeable errors the
-    next is the largest with probability 1/(n + 1).
+    next is the largest with probability 1/(n + 1). Errors made ``ahead`` windows ahead overlap: n of them are
+    worth between ``n / ahead`` and n, and the geometric mean is taken.
 
     A window's load is partly chance: with N requests of work w its variance over its square is
     ``E[w^2] / (E[w]^2 N)``. Engines are tried on streams that have that chance in them, so it is taken out
@@ -147,7 +151,7 @@ class Demand:
         errors = self._errors.get(ahead, ()) if self.usual > 0.0 else ()
         planned, came = np.array(errors, dtype=np.float64).reshape(-1, 2).T
         weights = 0.5 ** (np.arange(len(planned))[::-1] / self._half_life)
-        fitted = planned
+        fitted, apart = planned, np.zeros(len(planned))
         if len(planned):
             fitted, expected = _recalibrated(planned, came, weights, expected, ahead)
             apart = np.log((fitted + floor) / (expected + floor)) / _ALIKE
@@ -163,8 +167,9 @@ class Demand:
         variance = float(weights @ (moves - mean) ** 2)
         by_chance = self._variance * (expected / here) ** 2
         kept = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
-        worse = 1.0 / (1.0 + total)
-        moves = np.append(moves, max(float(moves.max()), 0.0))
+        worse = 1.0 / (1.0 + total / math.sqrt(ahead))
+        near = np.append(np.abs(apart) <= _NEAR, np.ones(len(_NORMAL), dtype=np.bool_))
+        moves = np.append(moves, max(float(moves[near].max()), 0.0))
         weights = np.append(weights * (1.0 - worse), worse)
         return _grouped(np.maximum(0.0, expected + here * (mean + kept * (moves - mean))), weights)
 

@@ -29,15 +29,19 @@ class MissCurves:
         tried: the share that misses with so many instances at so many requests/s.
         limit_rps: requests/s that one instance gets through at most.
         tokens: tokens of a request in the mean, in the unit of the loads.
+        alone: the share that misses whatever the size.
     """
 
-    def __init__(self, tried: Callable[[int, float], float], limit_rps: float, tokens: float) -> None:
+    def __init__(
+        self, tried: Callable[[int, float], float], limit_rps: float, tokens: float, alone: float = 0.0
+    ) -> None:
         self.limit = limit_rps * tokens
+        self.alone = alone
         self._tried = tried
         self.tokens = tokens
         self._limit_rps = limit_rps
         self._known: dict[tuple[int, int], float] = {}
-        self._none: dict[int, int] = {}  # instances -> highest step known to miss nothing
+        self._none: dict[int, int] = {}  # instances -> highest step known to miss no more than alone
         self._all: dict[int, int] = {}  # instances -> lowest step known to miss everything
 
     @property
@@ -58,18 +62,18 @@ class MissCurves:
         low = math.floor(at)
         part = at - low
         above = self._at(instances, low + 1)
-        if above == 0.0:
-            return 0.0
+        if above == self.alone:
+            return above
         return above + (1.0 - part) * (self._at(instances, low) - above)
 
     def expected(self, instances: int, scenarios: Scenarios, usual: float) -> float:
         """Misses to expect, in shares of the requests of a window of usual load."""
-        total = 0.0
+        total = self.alone * scenarios.mean
         for load, weight in zip(
             scenarios.loads[::-1].tolist(), scenarios.weights[::-1].tolist(), strict=True
         ):
-            missed = self.share(instances, load)
-            if missed == 0.0:
+            missed = self.share(instances, load) - self.alone
+            if missed <= 0.0:
                 break
             total += weight * load * missed
         return total / usual
@@ -80,13 +84,13 @@ class MissCurves:
         if known is not None:
             return known
         if any(fewer <= instances and step <= to for fewer, to in self._none.items()):
-            return 0.0
+            return self.alone
         if any(more >= instances and step >= to for more, to in self._all.items()):
             return 1.0
         known = self._known[key] = self._tried(
             instances, math.exp(step * _STEP) * self._limit_rps * instances
         )
-        if known == 0.0:
+        if known <= self.alone:
             self._none[instances] = max(step, self._none.get(instances, step))
         elif known >= _ALL:
             self._all[instances] = min(step, self._all.get(instances, step))

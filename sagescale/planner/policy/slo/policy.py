@@ -30,6 +30,9 @@ __all__ = ["SloPolicy"]
 _SURPRISE = 4.5
 """Load between ticks counts where it is more than so many deviations of chance above the plan."""
 
+_ABSURD = 1e12
+"""So many requests wait nowhere: such a count is taken as unknown."""
+
 
 class SloPolicy:
     """Sizes both pools for ``target_attainment`` of the requests, by looking ahead in a simulation.
@@ -107,7 +110,9 @@ class SloPolicy:
         )
         worth = self._budget.worth
         wanted = self._affordable(
-            self._prefill.best(scenarios[0], worth), self._decode.best(scenarios[1], worth), scenarios
+            (self._prefill.best(scenarios[0], worth), self._decode.best(scenarios[1], worth)),
+            (seen.prefill.asked, seen.decode.asked),
+            (self._to_come(self._prefill, surprise[1]), self._to_come(self._decode, surprise[2])),
         )
         sizes, reasons, planned = [], [], 0.0
         allowed = 1.0 - self._config.target_attainment
@@ -206,13 +211,25 @@ class SloPolicy:
             return
         self._version = self._lengths.version
         twin = self._twin
-        for pool, tried, limit_rps, tokens in (
-            (self._prefill, twin.prefill_misses, twin.prefill_limit_rps(sample), sample.computed),
-            (self._decode, twin.decode_misses, twin.decode_limit_rps(sample), sample.osl),
+        for pool, tried, alone, limit_rps, tokens in (
+            (
+                self._prefill,
+                twin.prefill_misses,
+                twin.prefill_misses_alone,
+                twin.prefill_limit_rps,
+                sample.computed,
+            ),
+            (
+                self._decode,
+                twin.decode_misses,
+                twin.decode_misses_alone,
+                twin.decode_limit_rps,
+                sample.osl,
+            ),
         ):
             mean = float(tokens.mean())
             pool.variation = float(tokens.std()) / mean
-            pool.curves = MissCurves(partial(_tried, tried, sample), limit_rps, mean)
+            pool.curves = MissCurves(partial(_tried, tried, sample), limit_rps(sample), mean, alone(sample))
 
     def _plan(self, situation: Situation, came: float, requests: Forecast, sample: Lengths) -> None:
         """Show each pool's demand the window's load and the forecast."""
@@ -241,14 +258,16 @@ class SloPolicy:
         return self._perf.itl_ms(running, context) / self._twin.perf.itl_ms(running, context)
 
     def _scenarios(self, pool: Pool, seen: Observation, surprise: float) -> Scenarios:
-        """The load to size for: when what is ordered now will serve, or the next window's if that is more."""
+        """The load to size for: what is to come, and what waits."""
+        waits = self._config.load_headroom * self._backlog(pool, seen, surprise)
+        return self._to_come(pool, surprise).scaled(1.0, waits)
+
+    def _to_come(self, pool: Pool, surprise: float) -> Scenarios:
+        """The load when what is ordered now will serve, or the next window's if that is more."""
         ahead, expected = pool.startup.ahead, pool.demand.expected
         if expected[0] > expected[ahead - 1]:
             ahead = 1
-        headroom = self._config.load_headroom
-        return pool.demand.scenarios(ahead, surprise).scaled(
-            headroom, headroom * self._backlog(pool, seen, surprise)
-        )
+        return pool.demand.scenarios(ahead, surprise).scaled(self._config.load_headroom)
 
     def _backlog(self, pool: Pool, seen: Observation, surprise: float) -> float:
         """What will still wait when ordered capacity is there, as load that clears it in that time."""
@@ -256,7 +275,7 @@ class SloPolicy:
         prefill = pool is self._prefill
         waiting = seen.queued_prefill if prefill else seen.queued_decode
         counts = seen.prefill if prefill else seen.decode
-        if waiting is None or not 0.0 < waiting < math.inf or not pool.demand.expected:
+        if waiting is None or not 0.0 < waiting < _ABSURD or not pool.demand.expected:
             return 0.0
         interval_s = self._config.adjustment_interval_sec
         capacity = counts.ready * pool.curves.limit
@@ -269,22 +288,30 @@ class SloPolicy:
         return max(0.0, late) / max(interval_s, until_s)
 
     def _affordable(
-        self, prefill: int, decode: int, scenarios: tuple[Scenarios, Scenarios]
+        self, wanted: tuple[int, int], current: tuple[int, int], scenarios: tuple[Scenarios, Scenarios]
     ) -> tuple[int, int]:
-        """Where both do not fit the GPU budget, the pair that misses least; the fullest pool decides ties."""
+        """Where both do not fit the GPU budget, the pair that misses least; the fullest pool decides ties.
+
+        Of the load to come, that is: whoever chases what waits starves the other pool, then chases that.
+        The present pair stays if it is one of those and misses hardly more than the best.
+        """
         mine, other = self._prefill.limits, self._decode.limits
         budget = self._config.max_gpu_budget
-        if prefill * mine.gpus + decode * other.gpus <= budget:
-            return prefill, decode
-        best = (math.inf, mine.least, other.least)
-        for size in range(mine.least, prefill + 1):
-            rest = min(decode, (budget - size * mine.gpus) // other.gpus)
+        if wanted[0] * mine.gpus + wanted[1] * other.gpus <= budget:
+            return wanted
+        allowed = 1.0 - self._config.target_attainment
+        best, kept = (math.inf, mine.least, other.least), math.inf
+        for size in range(mine.least, wanted[0] + 1):
+            rest = min(wanted[1], (budget - size * mine.gpus) // other.gpus)
             if rest < other.least:
                 break
             missed = self._prefill.missed(size, scenarios[0]) + self._decode.missed(rest, scenarios[1])
             full = max(_use(self._prefill, size, scenarios[0]), _use(self._decode, rest, scenarios[1]))
-            best = min(best, (missed + 1e-3 * min(full, 100.0), size, rest))
-        return best[1], best[2]
+            cost = missed + 1e-3 * min(full, 100.0)
+            best = min(best, (cost, size, rest))
+            if (size, rest) == current:
+                kept = cost
+        return current if kept <= best[0] + allowed / 10.0 else best[1:]
 
 
 def _use(pool: Pool, size: int, scenarios: Scenarios) -> float:

@@ -66,7 +66,7 @@ class Pool:
         least, most = self.fewest(scenarios), self.limits.most
         low = least - 1
         high = max(least, min(most, math.ceil(scenarios.highest / self.curves.idle)))
-        floor = self.missed(high, scenarios)  # what no size avoids
+        floor = self.missed(high, scenarios)
         while high - low > 1:
             middle = (low + high) // 2
             if self.missed(middle, scenarios) - floor < worth:
@@ -85,12 +85,13 @@ class Pool:
     def holding(self, wanted: int, current: int, scenarios: Scenarios, allowed: float) -> int:
         """The smallest size from what is wanted up to the present one that would itself hold.
 
-        At a little more load, too. Otherwise a size would be left that chance, or the price that comes down
-        with its misses, soon asks for again.
+        At the expected load, and a little more: otherwise a size would be left that chance soon asks for
+        again. What the load may be beyond that is in the price.
         """
+        assert self.curves is not None
         more = scenarios.scaled(1.0 + math.hypot(_STEADY * self.demand.chance, _SAMPLED))
         wanted = max(wanted, min(current, self.fewest(more)))
-        while wanted < current and self.missed(wanted, more) > allowed:
+        while wanted < current and self.curves.share(wanted, more.mean) - self.curves.alone > allowed:
             wanted += 1
         return wanted
 
@@ -105,12 +106,23 @@ class Pool:
         self._surge = max(self._surge, wanted)
 
     def held(self, wanted: int, current: int) -> int:
-        """Go down only to the most that was wanted in the time a launch takes to serve, two ticks at least.
+        """Give up what was not wanted in the time a launch takes to serve, two ticks at least.
 
-        Capacity given up comes back no sooner, so it has to have been idle as long (ski rental).
+        Capacity given up comes back no sooner, so an instance has to have been idle as long (ski rental).
+        Of several idle ones a part goes before: after a share x of that time, the share
+        ``(exp(x) - 1) / (e - 1)``, with which the best randomised strategy would have let go of each (Karlin
+        et al. 1994; Lu, Chen & Andrew 2013 for servers).
         """
+        patience = max(2, self.startup.ahead)
         self._wanted.append(wanted)
-        while len(self._wanted) > max(2, self.startup.ahead):
+        while len(self._wanted) > patience:
             self._wanted.popleft()
         surge, self._surge = self._surge, 0
-        return wanted if wanted >= current else min(max(*self._wanted, surge), current)
+        if wanted >= current:
+            return wanted
+        most, released = wanted, 0.0
+        for age, size in enumerate(reversed(self._wanted)):
+            if size > most:
+                released += (size - most) * math.expm1(age / patience) / (math.e - 1.0)
+                most = size
+        return min(max(most - math.floor(released), surge), current)

@@ -46,6 +46,12 @@ class EngineTwin(Protocol):
     def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """Share of a Poisson stream of such requests that misses a target for want of decode."""
 
+    def prefill_misses_alone(self, lengths: Lengths) -> float:
+        """Share of such requests that misses the TTFT target even alone: no size avoids it."""
+
+    def decode_misses_alone(self, lengths: Lengths) -> float:
+        """Share of such requests that misses a target for want of decode even alone."""
+
     def prefill_limit_rps(self, lengths: Lengths) -> float:
         """Requests a second that one prefill instance gets through when it never waits."""
 
