@@ -38,7 +38,8 @@ def png(path, outcomes, tables):
     figure, axes = plt.subplots(lines, columns, figsize=(5.4 * columns, 4.3 * lines), squeeze=False)
     seen = {}
     for axis, outcome in zip(axes.flat, outcomes, strict=False):
-        _panel(axis, outcome, tables[outcome.scenario.name], seen)
+        draw = _panel if outcome.scenario.budget_share is None else _ranking
+        draw(axis, outcome, tables[outcome.scenario.name], seen)
     for axis in list(axes.flat)[len(outcomes) :]:
         axis.set_axis_off()
     entries = 3 * columns
@@ -56,53 +57,28 @@ def png(path, outcomes, tables):
 
 
 def _panel(axis, outcome, table, seen):
-    champion = outcome.champion.entry.name if outcome.champion else None
+    champion = _champion(outcome)
     for row in table:
-        colour, marker, _ = _style(row["policy"])
-        reference = row["kind"] == "reference"
         x, y = row["gpu_hours"]["mean"], _miss(row["attainment"]["mean"])
-        label = row["policy"]
-        if reference and row["policy"] != "clairvoyant":
-            label += " in hindsight" if row["policy"] == "static" else ", true load"
-        drawn = axis.errorbar(
+        _mark(
+            axis,
+            row,
+            seen,
+            champion,
             x,
             y,
             xerr=_around(x, row["gpu_hours"], lambda value: value),
             yerr=_around(y, row["attainment"], _miss),
-            fmt=marker,
-            color=colour,
-            markerfacecolor="white" if reference and marker != "*" else colour,
-            markersize=11 if marker == "*" or row["name"] == champion else 6,
-            markeredgewidth=1.4,
-            alpha=0.45 if row["stopped"] else 1.0,
-            elinewidth=1.0,
-            capsize=2,
-            zorder=4 if row["name"] == champion else 3,
         )
-        seen.setdefault(label, drawn)
         if row["name"] == champion:
-            axis.annotate(
-                row["name"],
-                (x, y),
-                textcoords="offset points",
-                xytext=(7, 7),
-                fontsize=9,
-                color=colour,
-                weight="bold",
-            )
+            _name(axis, row, (x, y), xytext=(-8, 7), ha="right", fontsize=9, weight="bold")
     best = next(
         (row for row in table if row["kind"] == "candidate" and row["reaches"] and row["name"] != champion),
         None,
     )
     if best is not None:
-        axis.annotate(
-            best["name"],
-            (best["gpu_hours"]["mean"], _miss(best["attainment"]["mean"])),
-            textcoords="offset points",
-            xytext=(7, -12),
-            fontsize=8,
-            color=_style(best["policy"])[0],
-        )
+        place = best["gpu_hours"]["mean"], _miss(best["attainment"]["mean"])
+        _name(axis, best, place, xytext=(9, -14), ha="left", fontsize=8)
     axis.axhline(1.0 - ASKED, color="0.3", linewidth=1.0, linestyle="--", zorder=1)
     axis.axhspan(_FLOOR / 2, 1.0 - ASKED, color="0.93", zorder=0)
     if outcome.lower_bound_gpu_hours:
@@ -131,6 +107,65 @@ def _panel(axis, outcome, table, seen):
     axis.set_title(outcome.scenario.name, loc="left", fontsize=11)
     axis.set_xlabel("GPU-hours in the judged part")
     axis.set_ylabel("attainment")
+
+
+def _ranking(axis, outcome, table, seen):
+    """Attainment by name: where everybody has the whole budget, GPU-hours tell nothing."""
+    champion = _champion(outcome)
+    ordered = sorted(table, key=lambda row: row["attainment"]["mean"])
+    for place, row in enumerate(ordered):
+        x = 100.0 * row["attainment"]["mean"]
+        xerr = _around(x, row["attainment"], lambda value: 100.0 * value)
+        _mark(axis, row, seen, champion, x, place, xerr=xerr)
+    axis.set_yticks(range(len(ordered)), [row["name"] for row in ordered], fontsize=7)
+    for label, row in zip(axis.get_yticklabels(), ordered, strict=True):
+        label.set_weight("bold" if row["name"] == champion else "normal")
+    axis.set_xlim(0.0, None)
+    axis.grid(color="0.88", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.set_title(f"{outcome.scenario.name}, {outcome.budget} GPUs", loc="left", fontsize=11)
+    axis.set_xlabel("attainment, %")
+
+
+def _champion(outcome):
+    return outcome.champion.entry.name if outcome.champion else None
+
+
+def _mark(axis, row, seen, champion, x, y, **errors):
+    colour, marker, _ = _style(row["policy"])
+    reference = row["kind"] == "reference"
+    label = row["policy"]
+    if reference and row["policy"] != "clairvoyant":
+        label += " in hindsight" if row["policy"] == "static" else ", true load"
+    drawn = axis.errorbar(
+        x,
+        y,
+        **errors,
+        fmt=marker,
+        color=colour,
+        markerfacecolor="white" if reference and marker != "*" else colour,
+        markersize=11 if marker == "*" or row["name"] == champion else 6,
+        markeredgewidth=1.4,
+        alpha=0.45 if row["stopped"] else 1.0,
+        elinewidth=1.0,
+        capsize=2,
+        zorder=4 if row["name"] == champion else 3,
+    )
+    seen.setdefault(label, drawn)
+
+
+def _name(axis, row, place, **how):
+    from matplotlib.patheffects import withStroke
+
+    axis.annotate(
+        row["name"],
+        place,
+        textcoords="offset points",
+        color=_style(row["policy"])[0],
+        path_effects=[withStroke(linewidth=3, foreground="white")],
+        zorder=6,
+        **how,
+    )
 
 
 def _nothing():

@@ -131,6 +131,14 @@ class TestBudget:
         least = min(missed(size, budget - size) for size in range(1, budget))
         assert missed(prefill, decode) <= least + 0.05
 
+    def test_where_it_is_tight_what_waits_moves_nothing(self):
+        """Whoever takes instances from one pool for what waits for the other has to give them back."""
+        sized = []
+        for waiting in (0.0, 50_000.0):
+            planner, sizes = settled(max_gpu_budget=18)
+            sized.append(planner.step(minute(41, 6000.0, *sizes, queued_prefill=waiting)).targets)
+        assert sized[0] == sized[1]
+
     def test_the_pool_whose_instances_save_more_gets_them(self):
         """Decode work weighs six times as much: a proportional cut would leave both pools failing."""
         planner = slo_planner(max_gpu_budget=30)

@@ -122,6 +122,13 @@ class TestPrefill:
     def test_a_prompt_that_cannot_be_in_time_is_late_on_any_pool(self):
         assert TWIN.prefill_misses(16, 0.01, same(100_000, 10)) == 1.0
 
+    def test_what_is_late_alone_is_known(self):
+        isl = np.where(np.arange(1000) % 25 == 0, 100_000, 500).astype(np.int32)
+        lengths = Lengths(isl, isl, np.full(1000, 10, np.int32))
+        assert TWIN.prefill_misses_alone(lengths) == 0.04
+        assert TWIN.prefill_misses(64, 1.0, lengths) == 0.04
+        assert TWIN.decode_misses_alone(USUAL) == 0.0
+
     def test_prefix_hits_save_work(self):
         cached = requests(hit_rate=0.5)
         assert limit_rps("prefill", cached) > 1.5 * limit_rps("prefill")
@@ -141,6 +148,13 @@ class TestPrefill:
 
 
 class TestDecode:
+    def test_a_pool_is_full_when_it_is_tried(self):
+        """Where a few replies are very long, that takes many times a mean residence."""
+        varying = np.random.default_rng(1).lognormal(2.7, 1.38, 8192)  # mean 39, coefficient of variation 2.4
+        osl = np.maximum(1, np.rint(varying)).astype(np.int32)
+        lengths = Lengths(np.full(8192, 750, np.int32), np.full(8192, 750, np.int32), osl)
+        assert misses("decode", 2, 1.5, lengths) > 0.5
+
     def test_requests_of_one_token_miss_nothing(self):
         assert misses("decode", 1, 0.9, same(1000, 1)) == 0.0
 
