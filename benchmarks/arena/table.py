@@ -88,9 +88,10 @@ def verdict(outcome, table):
     else:
         # Not only the cheapest: every rival that reaches it, each by its own paired difference.
         won = all((row["gpu_hours_more_than_champion"]["low"] or 0.0) > 0 for row in reaching)
+    at = "" if best["load_headroom"] is None else f" at load_headroom {_headroom(best)}"
     return won, (
         f"{name}: {who} reaches {100 * ASKED:g} % with {hours:.2f} GPU-hours; the cheapest rival that does, "
-        f"{best['name']} at load_headroom {_headroom(best)}, takes {best['gpu_hours']['mean']:.2f}: "
+        f"{best['name']}{at}, takes {best['gpu_hours']['mean']:.2f}: "
         f"{_hours_interval(more)} more ({100 * more['mean'] / hours:+.1f} %)."
     )
 

@@ -24,8 +24,8 @@ _UNLIKE = 0.02
 """Errors count by how near the load they were made at is to this one: half-way off at so much, in logarithms,
 and never less than this."""
 
-_NEAR = 4.0
-"""Of those made at loads further off, the worst says nothing of this load: that is a factor of e."""
+_NEAR = 8.0
+"""Of those made at loads further off, the worst says nothing of this load: that is a factor of e squared."""
 
 _LEAST_LEVEL = 0.1
 """Below this share of the usual load errors no longer shrink with it."""
