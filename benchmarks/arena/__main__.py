@@ -1,7 +1,7 @@
 """Every policy with every predictor, on six scenarios, judged on data that set none of their knobs.
 
-    python benchmarks/arena [--quick] [--scenario chat ...] [--policies a,b] [--predictors a,b] [--jobs 2]
-                            [--json OUT] [--markdown OUT] [--png OUT] [--html OUT]
+    python benchmarks/arena [--quick] [--elsewhere] [--scenario chat ...] [--policies a,b] [--predictors a,b]
+                            [--jobs 2] [--json OUT] [--markdown OUT] [--png OUT] [--html OUT]
 
 Every policy has the same knob, ``load_headroom``, on the same grid, and the same constraints. It is set on
 the first 40 % of the trace (two days: the first) to the cheapest value that reaches 99 %, and judged on the
@@ -32,12 +32,12 @@ def main() -> int:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.forecast import predictor_names
     from sagescale.planner.policy import policy_names
-    from scenarios import SCENARIOS, quick
+    from scenarios import ELSEWHERE, SCENARIOS, quick
     from store import Store
     from table import markdown, rows, verdict
     from worker import Worker
 
-    names = [scenario.name for scenario in SCENARIOS]
+    names = [scenario.name for scenario in (*SCENARIOS, *ELSEWHERE)]
     default = AutoscalerConfig().load_predictor_type
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument(
         "--champion", default=f"slo/{default}", metavar="POLICY/PREDICTOR", help=f"default slo/{default}"
     )
+    parser.add_argument("--elsewhere", action="store_true", help="eight other scenarios, three seeds each")
     parser.add_argument("--quick", action="store_true", help="fewer seeds, a tenth of the two days' traffic")
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="judged seeds, in place of each scenario's own"
@@ -65,7 +66,10 @@ def main() -> int:
         predictors = choose("--predictors", given.predictors, tried)
     except SagescaleError as error:
         parser.error(str(error))
-    chosen = [scenario for scenario in SCENARIOS if not given.scenario or scenario.name in given.scenario]
+    if given.scenario:
+        chosen = [scenario for scenario in (*SCENARIOS, *ELSEWHERE) if scenario.name in given.scenario]
+    else:
+        chosen = ELSEWHERE if given.elsewhere else SCENARIOS
     if given.quick:
         chosen = [quick(scenario) for scenario in chosen]
     if given.seeds:

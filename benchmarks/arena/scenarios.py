@@ -98,11 +98,12 @@ _CONV, _CODE = "azure_llm_2023_conv.csv", "azure_llm_2023_code.csv"
 _SMALL, _LARGE = "h200-llama-3.1-8b-fp8", "h100-llama-3.3-70b-fp8-tp4"
 
 CHAT = Scenario("chat", _CONV, 20, _SMALL, 300, 30, 60, 60)
+CODE = Scenario("code", _CODE, 20, _SMALL, 500, 30, 60, 30)
 
 SCENARIOS = (
     CHAT,
     Scenario("fleet", _CONV, 100, _SMALL, 300, 30, 60, 60, seeds=5, knob_seeds=2, look=2),
-    Scenario("code", _CODE, 20, _SMALL, 500, 30, 60, 30),
+    CODE,
     Scenario("large", _CONV, 10, _LARGE, 1000, 50, 300, 60),
     Scenario(
         "days",
@@ -123,11 +124,26 @@ SCENARIOS = (
     dataclasses.replace(CHAT, name="budget", budget_share=0.8),
 )
 
+ELSEWHERE = tuple(
+    dataclasses.replace(scenario, seeds=3, knob_seeds=2)
+    for scenario in (
+        dataclasses.replace(CHAT, name="chat_relaxed", rate_scale=8, target_ttft_ms=2000, target_itl_ms=50),
+        dataclasses.replace(CHAT, name="chat_strict", rate_scale=40, target_ttft_ms=200, target_itl_ms=25),
+        dataclasses.replace(CHAT, name="chat_slow_start", startup_s=120),
+        dataclasses.replace(CHAT, name="chat_quick", rate_scale=60, startup_s=30, interval_s=30),
+        dataclasses.replace(CODE, name="code_little", rate_scale=5),
+        dataclasses.replace(CODE, name="code_much", rate_scale=60, target_ttft_ms=1000, target_itl_ms=40),
+        Scenario("code_large", _CODE, 20, _LARGE, 1500, 50, 120, 60),
+        Scenario("chat_large", _CONV, 30, _LARGE, 800, 45, 180, 60),
+    )
+)
+"""Other rates, targets, engines and startup times: nothing of any policy was chosen on these."""
+
 MAX_GPU_BUDGET = 512
 
 
 def quick(scenario):
     """The same in minutes: fewer seeds, and two days of one tenth of the traffic."""
-    seeds = {10: 3, 5: 2, 2: 1}[scenario.seeds]
+    seeds = {10: 3, 5: 2, 3: 2, 2: 1}[scenario.seeds]
     rate = 1 if scenario.hours_resampled else scenario.rate_scale
     return dataclasses.replace(scenario, seeds=seeds, knob_seeds=1, look=1, around=0, rate_scale=rate)
