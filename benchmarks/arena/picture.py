@@ -71,7 +71,8 @@ def _panel(axis, outcome, table, seen):
             yerr=_around(y, row["attainment"], _miss),
         )
         if row["name"] == champion:
-            _name(axis, row, (x, y), xytext=(-8, 7), ha="right", fontsize=9, weight="bold")
+            up = 7 if y > _FLOOR else -16
+            _name(axis, row, (x, y), xytext=(-8, up), ha="right", fontsize=9, weight="bold")
     best = next(
         (row for row in table if row["kind"] == "candidate" and row["reaches"] and row["name"] != champion),
         None,
