@@ -37,12 +37,13 @@ def main() -> int:
     from table import markdown, rows, verdict
     from worker import Worker
 
-    names = [scenario.name for scenario in (*SCENARIOS, *ELSEWHERE)]
+    every = (*SCENARIOS, *ELSEWHERE)
+    names = [scenario.name for scenario in every]
     default = AutoscalerConfig().load_predictor_type
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenario", action="append", choices=names, help="repeatable; all if not given")
+    parser.add_argument("--scenario", action="append", choices=names, help="repeatable; default: the six")
     parser.add_argument("--policies", default="all", metavar="A,B")
     parser.add_argument("--predictors", default="all", metavar="A,B")
     parser.add_argument(
@@ -67,7 +68,7 @@ def main() -> int:
     except SagescaleError as error:
         parser.error(str(error))
     if given.scenario:
-        chosen = [scenario for scenario in (*SCENARIOS, *ELSEWHERE) if scenario.name in given.scenario]
+        chosen = [scenario for scenario in every if scenario.name in given.scenario]
     else:
         chosen = ELSEWHERE if given.elsewhere else SCENARIOS
     if given.quick:

@@ -21,6 +21,7 @@ from sagescale.report.formats import (
     within,
 )
 from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
+from sagescale.report.settings import uses_predictor
 from sagescale.report.sparkline import bars
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _print_forecasts(page: Page, runs: Sequence[RunDocument]) -> None:
     """How good each predictor was, by series, in the best-placed run that used it."""
     best: dict[str, RunDocument] = {}
     for run in runs:
-        if run["predictor"] not in {"none", "oracle", "peak", "cheapest"}:
+        if uses_predictor(run) and run["predictor"] != "oracle":
             best.setdefault(run["predictor"], run)
     if not best:
         return

@@ -9,7 +9,10 @@ from sagescale.report.formats import duration, known, plain
 if TYPE_CHECKING:
     from sagescale.document import ResultDocument, RunDocument
 
-__all__ = ["delay", "interval_s", "number", "setting"]
+__all__ = ["delay", "interval_s", "number", "setting", "uses_predictor"]
+
+_NO_FORECAST = {"none", "peak", "cheapest"}
+"""What stands in place of a predictor where there is none."""
 
 
 def setting(document: ResultDocument, run: RunDocument, key: str) -> object:
@@ -29,6 +32,11 @@ def interval_s(document: ResultDocument, run: RunDocument) -> float | None:
     time_s = run["timeline"]["time_s"]
     first = known(time_s[0]) if time_s else None
     return next((each for each in (configured, first) if each is not None and each > 0), None)
+
+
+def uses_predictor(run: RunDocument) -> bool:
+    """Say whether a predictor, or the truth, stood behind the run's decisions."""
+    return run["predictor"] not in _NO_FORECAST
 
 
 def delay(value: object) -> str:

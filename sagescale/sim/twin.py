@@ -61,12 +61,16 @@ class _Sample(NamedTuple):
 
     Attributes:
         late_alone, slow_alone: bool[n]; the requests that no pool serves in time, prefill and decode.
+        steps: as by ``_steps``.
+        settling_steps: after so many, as many requests run as nearly always will.
         tried: shares missed, by what was tried, at which size, and at how many requests/s.
     """
 
     lengths: Lengths
     late_alone: NDArray[np.bool_]
     slow_alone: NDArray[np.bool_]
+    steps: tuple[NDArray[np.int64], NDArray[np.float64]]
+    settling_steps: int
     tried: dict[tuple[str, int, float], float]
 
 
@@ -113,8 +117,8 @@ class KernelTwin:
         return self._tried(self._try_decode, instances, _MOST_DECODE, requests_per_s, lengths)
 
     def _try_decode(self, pool: int, rate: float, sample: _Sample) -> float:
-        before = min(rate, _COPING * pool * self.decode_limit_rps(sample.lengths))
-        warm_up = int(self._settling_s(before / pool, sample.lengths) * before)
+        before = min(rate, _COPING * pool * _limit_rps(sample))
+        warm_up = int(_settling_s(before / pool, sample) * before)
         count = warm_up + int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
         count = min(count, len(self._unit_gaps))
         warm_up = min(warm_up, count // 2)
@@ -141,8 +145,7 @@ class KernelTwin:
 
     def decode_limit_rps(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
-        n, step_s = self._steps(lengths)
-        return float((n / step_s).max() / lengths.osl.mean())
+        return _limit_rps(self._about(lengths))
 
     def _about(self, lengths: Lengths) -> _Sample:
         """What is known of a sample of lengths; only of the last one asked about."""
@@ -152,6 +155,8 @@ class KernelTwin:
                 lengths,
                 self._run_prefill(1, arrival_s, lengths) > 0.0,
                 self._run_decode(1, arrival_s, lengths),
+                self._steps(lengths),
+                _settling_steps(lengths),
                 {},
             )
         return self._last
@@ -229,21 +234,6 @@ class KernelTwin:
         cluster.advance(np.inf)
         return cluster
 
-    def _settling_s(self, rate_each: float, lengths: Lengths) -> float:
-        """How long an empty instance takes until as many requests run as in the steady state of the means.
-
-        Those running at a time t after the first are, of all that will, as many as have no more than t to go
-        in the steady state: the distribution of lengths in equilibrium. Where lengths vary much, that is
-        many times a mean residence.
-        """
-        n, step_s = self._steps(lengths)
-        steps = np.sort(np.maximum(lengths.osl - 1, 0))
-        done = np.cumsum(steps) + steps * np.arange(len(steps) - 1, -1, -1)
-        needed = int(steps[np.searchsorted(done, _SETTLED * steps.sum())])
-        enough = n / step_s >= rate_each * steps.mean()
-        at = int(enough.argmax()) if enough.any() else len(n) - 1
-        return needed * float(step_s[at])
-
     def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Mean step times in s of 1, 2, ... running requests, as many as slots and KV memory hold.
 
@@ -260,6 +250,32 @@ class KernelTwin:
         joins_s = world.join_s_per_token * float(lengths.isl.mean() / lengths.osl.mean())
         step_s: NDArray[np.float64] = world.base_s[n, piece] + world.slope_s[n, piece] * held + n * joins_s
         return n, step_s
+
+
+def _limit_rps(sample: _Sample) -> float:
+    """Requests a second that a decode instance gets through when its slots are always full."""
+    n, step_s = sample.steps
+    return float((n / step_s).max() / sample.lengths.osl.mean())
+
+
+def _settling_steps(lengths: Lengths) -> int:
+    """After how many steps an empty instance has ``_SETTLED`` of the requests that run in the steady state.
+
+    Those running at a time t after the first are, of all that will, as many as have no more than t to go
+    in the steady state: the distribution of lengths in equilibrium. Where lengths vary much, that is
+    many times a mean residence.
+    """
+    steps = np.sort(np.maximum(lengths.osl - 1, 0))
+    done = np.cumsum(steps) + steps * np.arange(len(steps) - 1, -1, -1)
+    return int(steps[np.searchsorted(done, _SETTLED * steps.sum())])
+
+
+def _settling_s(rate_each: float, sample: _Sample) -> float:
+    """How long that takes, in the step time of the steady state of the means."""
+    n, step_s = sample.steps
+    enough = n / step_s >= rate_each * np.maximum(sample.lengths.osl - 1, 0).mean()
+    at = int(enough.argmax()) if enough.any() else len(n) - 1
+    return sample.settling_steps * float(step_s[at])
 
 
 def _share(alone: NDArray[np.bool_], missed: NDArray[np.bool_], warm_up: int) -> float:

@@ -287,20 +287,27 @@ def test_a_journal_is_kept_where_one_is_named_and_nowhere_else(tmp_path, monkeyp
     assert (tmp_path / "kept.sqlite").exists()
 
 
+def beside_an_idle_engine(story):
+    """What a story comes to that is told the port of an engine nobody asks anything of."""
+    with serving() as server:
+        server.answers["/metrics"] = (200, IDLE, {})
+        return asyncio.run(story(server.server.server_address[1]))
+
+
 def test_from_nothing_it_creates_the_minima_and_lets_go_of_what_is_too_much():
     names = iter(range(100))
     removed = []
 
-    def new(kind, name=None):
-        return ExecutionInstance(name or f"new-{next(names)}", instance_type=kind, port=port)
-
-    async def create(kind):
-        return new(kind)
-
     def remove(instance):
         removed.append(instance.instance_id)
 
-    async def story():
+    async def story(port):
+        def new(kind, name=None):
+            return ExecutionInstance(name or f"new-{next(names)}", instance_type=kind, port=port)
+
+        async def create(kind):
+            return new(kind)
+
         manager = managed(
             autoscaler_config=AutoscalerConfig(min_decode_instances=2),
             create_instance=create,
@@ -314,17 +321,14 @@ def test_from_nothing_it_creates_the_minima_and_lets_go_of_what_is_too_much():
         await manager.stop()
         return manager
 
-    with serving() as server:
-        port = server.server.server_address[1]
-        server.answers["/metrics"] = (200, IDLE, {})
-        manager = asyncio.run(story())
+    manager = beside_an_idle_engine(story)
     assert removed == ["extra"]
     assert [entry.instance_type for entry in manager.get_instances()].count(DECODING) == 2
 
 
 @pytest.mark.parametrize("gpus", [1, 4])
 def test_policy_slo_sizes_a_managers_pools_whatever_their_gpus(gpus):
-    async def story():
+    async def story(port):
         config = AutoscalerConfig(policy="slo", prefill_gpus_per_instance=gpus, fast_interval_sec=15)
         manager = managed(autoscaler_config=config)
         for kind in (PREFILLING, DECODING):
@@ -336,10 +340,7 @@ def test_policy_slo_sizes_a_managers_pools_whatever_their_gpus(gpus):
         await manager.stop()
         return manager
 
-    with serving() as server:
-        port = server.server.server_address[1]
-        server.answers["/metrics"] = (200, IDLE, {})
-        manager = asyncio.run(story())
+    manager = beside_an_idle_engine(story)
     assert manager.last_decision is not None
 
 

@@ -20,6 +20,7 @@ from sagescale.report.html.frontier import attainment_of, gpu_hours_of, half_wid
 from sagescale.report.html.markup import Markup, element, join
 from sagescale.report.html.run_section import tile
 from sagescale.report.layout import MARK
+from sagescale.report.settings import uses_predictor
 
 if TYPE_CHECKING:
     from sagescale.document import ComparisonInfo, ResultDocument, RunDocument
@@ -46,8 +47,6 @@ _FAULT_COLUMNS = (
     ("GPU-h w/o", "calmhours", "GPU-hours of the same run with nothing going wrong"),
 )
 """Only where faults were given."""
-
-_NO_FORECAST = {"none", "peak", "cheapest"}
 
 _CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 
@@ -191,7 +190,7 @@ def _row(
     hours_half, attainment_half = half_widths(run)
     attained = share(attainment) + ("" if attainment_half is None else f" ± {100 * attainment_half:.2f}")
     # Scored whether or not the policy looks at it.
-    mape = None if run["predictor"] in _NO_FORECAST else known(run["forecast"]["requests"]["mape"])
+    mape = known(run["forecast"]["requests"]["mape"]) if uses_predictor(run) else None
     peak, changes = known(run["scaling"]["max_gpus"]), known(run["scaling"]["changes"])
     regret, ratio = known(run.get("regret_gpu_hours")), known(run["ratio_to_lower_bound"])
     return element(

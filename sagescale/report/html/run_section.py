@@ -18,7 +18,7 @@ from sagescale.report.formats import (
 from sagescale.report.html.markup import Markup, element, join
 from sagescale.report.layout import MARK
 from sagescale.report.reasons import causes, surges_in_words, times
-from sagescale.report.settings import delay, interval_s, number, setting
+from sagescale.report.settings import delay, interval_s, number, setting, uses_predictor
 from sagescale.report.shortfall import HELD, why_missed
 from sagescale.report.surfaces import SURFACE_COLUMNS, surface_rows
 
@@ -214,9 +214,7 @@ def _planner(document: ResultDocument, run: RunDocument) -> str:
         part
         for part in (
             f"{plain(run['policy'])} policy",
-            "no predictor"
-            if run["predictor"] in {"none", "peak", "cheapest"}
-            else f"{plain(run['predictor'])} predictor",
+            f"{plain(run['predictor'])} predictor" if uses_predictor(run) else "no predictor",
             f"decides every {duration(interval_s(document, run))}",
             "" if startup is None else f"startup {delay(startup)}",
             f"starts at {count(initial.get('prefill'))} prefill, {count(initial.get('decode'))} decode",

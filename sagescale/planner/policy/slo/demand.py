@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Demand", "Scenarios"]
+__all__ = ["SURPRISE", "Demand", "Scenarios"]
 
 _MEMORY = 480
 _HALF_LIFE_S = 7200.0
@@ -33,7 +33,7 @@ _LEAST_LEVEL = 0.1
 _PRIOR_WINDOWS = 4.0
 """What the predictor itself says of its errors counts as so many."""
 
-_SURPRISE = 4.5
+SURPRISE = 4.5
 """Beyond so many deviations of what chance does, a change of the load is one."""
 _SWING_GAIN = 0.1
 _LONGEST_MEAN = 30.0
@@ -181,7 +181,7 @@ class Demand:
             return 1.0
         move = math.log(load / self._level)
         self._swing += _SWING_GAIN * (min(move * move, 1.0) - self._swing)
-        if move * move > _SURPRISE * _SURPRISE * 2.0 * noise:
+        if move * move > SURPRISE * SURPRISE * 2.0 * noise:
             self._level, self._averaged = load, 1.0
             return 1.0
         self._averaged = min(self._averaged + 1.0, _LONGEST_MEAN)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.protocol import PoolSize, Sizing
 from sagescale.planner.policy.slo.budget import ErrorBudget
+from sagescale.planner.policy.slo.demand import SURPRISE
 from sagescale.planner.policy.slo.lengths import LengthMemory
 from sagescale.planner.policy.slo.misses import MissCurves
 from sagescale.planner.policy.slo.pool import Limits, Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.forecast import Forecast
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from sagescale.planner.policy.slo.twin import EngineTwin, Lengths
 
 __all__ = ["SloPolicy"]
-
-_SURPRISE = 4.5
-"""Load between ticks counts where it is more than so many deviations of chance above the plan."""
 
 _ABSURD = 1e12
 """So many requests wait nowhere: such a count is taken as unknown."""
@@ -104,15 +100,19 @@ class SloPolicy:
         self._plan(situation, window.requests, requests, self._lengths.sample)
 
         surprise = self._seen if self._seen[0] == seen.time_s else (0.0, 0.0, 0.0)
+        to_come = (
+            self._to_come(self._prefill, surprise[1]),
+            self._to_come(self._decode, surprise[2]),
+        )
         scenarios = (
-            self._scenarios(self._prefill, seen, surprise[1]),
-            self._scenarios(self._decode, seen, surprise[2]),
+            self._with_backlog(self._prefill, to_come[0], seen, surprise[1]),
+            self._with_backlog(self._decode, to_come[1], seen, surprise[2]),
         )
         worth = self._budget.worth
         wanted = self._affordable(
             (self._prefill.best(scenarios[0], worth), self._decode.best(scenarios[1], worth)),
             (seen.prefill.asked, seen.decode.asked),
-            (self._to_come(self._prefill, surprise[1]), self._to_come(self._decode, surprise[2])),
+            to_come,
         )
         sizes, reasons, planned = [], [], 0.0
         allowed = 1.0 - self._config.target_attainment
@@ -158,10 +158,11 @@ class SloPolicy:
         ):
             chance = (1.0 + pool.variation**2) / seen.requests
             load = rate * tokens * self._slowdown(pool, sample)
-            plain = load > pool.demand.expected[0] * math.exp(_SURPRISE * math.sqrt(chance))
+            plain = load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
             loads.append(load if plain else 0.0)
             if plain:
-                wanted = pool.best(self._scenarios(pool, seen, load), self._budget.worth)
+                what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
+                wanted = pool.best(what, self._budget.worth)
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
@@ -229,7 +230,7 @@ class SloPolicy:
         ):
             mean = float(tokens.mean())
             pool.variation = float(tokens.std()) / mean
-            pool.curves = MissCurves(partial(_tried, tried, sample), limit_rps(sample), mean, alone(sample))
+            pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))
 
     def _plan(self, situation: Situation, came: float, requests: Forecast, sample: Lengths) -> None:
         """Show each pool's demand the window's load and the forecast."""
@@ -257,10 +258,9 @@ class SloPolicy:
         context = float((sample.isl + sample.osl / 2.0).mean())
         return self._perf.itl_ms(running, context) / self._twin.perf.itl_ms(running, context)
 
-    def _scenarios(self, pool: Pool, seen: Observation, surprise: float) -> Scenarios:
+    def _with_backlog(self, pool: Pool, to_come: Scenarios, seen: Observation, surprise: float) -> Scenarios:
         """The load to size for: what is to come, and what waits."""
-        waits = self._config.load_headroom * self._backlog(pool, seen, surprise)
-        return self._to_come(pool, surprise).scaled(1.0, waits)
+        return to_come.scaled(1.0, self._config.load_headroom * self._backlog(pool, seen, surprise))
 
     def _to_come(self, pool: Pool, surprise: float) -> Scenarios:
         """The load when what is ordered now will serve, or the next window's if that is more."""
@@ -318,12 +318,6 @@ def _use(pool: Pool, size: int, scenarios: Scenarios) -> float:
     """The expected load over what a size gets through."""
     assert pool.curves is not None
     return scenarios.mean / (max(size, 1) * pool.curves.limit)
-
-
-def _tried(
-    tried: Callable[[int, float, Lengths], float], sample: Lengths, instances: int, requests_per_s: float
-) -> float:
-    return tried(instances, requests_per_s, sample)
 
 
 def _computed(sample: Lengths) -> float:
