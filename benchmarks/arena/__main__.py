@@ -32,7 +32,7 @@ def main() -> int:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.forecast import predictor_names
     from sagescale.planner.policy import policy_names
-    from scenarios import ELSEWHERE, SCENARIOS, quick
+    from scenarios import ELSEWHERE, SCENARIOS, TRACES, quick
     from store import Store
     from table import markdown, rows, verdict
     from worker import Worker
@@ -67,6 +67,8 @@ def main() -> int:
         predictors = choose("--predictors", given.predictors, tried)
     except SagescaleError as error:
         parser.error(str(error))
+    if not TRACES.is_dir():
+        parser.error(f"{TRACES}: no such folder; SAGESCALE_SHARED names the one that holds traces/")
     if given.scenario:
         chosen = [scenario for scenario in every if scenario.name in given.scenario]
     else:
