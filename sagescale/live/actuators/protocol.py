@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
+from sagescale.live.foreign_text import foreign_text
 from sagescale.planner import PoolCounts, Sizes
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ __all__ = ["Actuator", "ActuatorError", "Order", "PoolStates", "pool_states"]
 
 class ActuatorError(SagescaleError):
     """The pools could not be scaled, or their state not be read; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(foreign_text(message, 500))
 
 
 @dataclass(frozen=True, slots=True)
