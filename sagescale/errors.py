@@ -41,7 +41,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: str, most: int) -> str:
-    """Return a text as one line of at most ``most`` characters, all printable: spaces for breaks, ``?`` else."""
+    """Return a text as one line of at most ``most`` characters, a ``?`` for each that is not printable."""
     # Never more than is shown: twenty megabytes of words would take a gigabyte as a list.
     words = " ".join(text[: 8 * most].split())
     cut = words if len(words) <= most and len(text) <= 8 * most else f"{words[: most - 3]}..."
