@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.live.actuators.protocol import ActuatorError, pool_states
+from sagescale.live.actuators.protocol import ActuatorError, parse_pool_states
 from sagescale.live.foreign_text import foreign_text
 
 if TYPE_CHECKING:
@@ -68,12 +68,7 @@ class CommandActuator:
         if not self._state_command:
             return None
         output = self._run(self._state_command, b"", _MAX_OUTPUT)
-        source = f"actuator_state_command {self._state_command[0]}"
-        try:
-            document = json.loads(output)
-        except ValueError:
-            raise ActuatorError(f"{source}: its output is not JSON") from None
-        return pool_states(document, source)
+        return parse_pool_states(output, f"actuator_state_command {self._state_command[0]}")
 
     def carry_out(self, order: Order) -> None:
         """Run the program with the order on its standard input."""

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.live.actuators.protocol import ActuatorError, pool_states
+from sagescale.live.actuators.protocol import ActuatorError, parse_pool_states
 from sagescale.live.http import HttpClient, HttpError, place_of
 from sagescale.live.secret import read_secret
 
@@ -79,11 +79,7 @@ class WebhookActuator:
             reply = self._http.get(url, timeout_s=self._live.actuator_timeout_s)
         except HttpError as error:
             raise ActuatorError(str(error)) from None
-        try:
-            document = json.loads(reply.body)
-        except ValueError:
-            raise ActuatorError(f"{place_of(url)}: the answer is not JSON") from None
-        return pool_states(document, place_of(url))
+        return parse_pool_states(reply.body, place_of(url))
 
     def carry_out(self, order: Order) -> None:
         """Post the order until it is taken, at most ``webhook_attempts`` times within the time limit."""
