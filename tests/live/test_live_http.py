@@ -24,6 +24,11 @@ from sagescale.live.http import Credentials, HttpClient, HttpError
 from sagescale.live.secret import Secret, read_secret
 
 
+@pytest.fixture(autouse=True)
+def no_secrets_of_other_tests(monkeypatch):
+    monkeypatch.setattr("sagescale.live.secret._known", {})
+
+
 def client(**keys):
     live = LiveConfig(**keys)
     return HttpClient(live, Credentials.of_metrics(live))
