@@ -202,6 +202,15 @@ class Journal:
         self.flush()
         self._db.close()
 
+    def began_s(self, now_s: float) -> float:
+        """Return when the journal's first run began; that is now where nothing says otherwise."""
+        try:
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('began_s', ?)", (repr(now_s),))
+            (kept,) = self._db.execute("SELECT value FROM meta WHERE key = 'began_s'").fetchone()
+            return float(kept)
+        except (sqlite3.Error, TypeError, ValueError):
+            return now_s
+
     def largest_goal(self, since_s: float) -> Sizes | None:
         """Return the largest size of either pool gone for since then."""
         try:

@@ -42,6 +42,7 @@ class Outcome:
     attainment: float | None
     prefill_gpu_hours: float
     decode_gpu_hours: float
+    max_gpus_used: int
     finished: bool
 
 
@@ -213,6 +214,7 @@ class EmulatedCluster:
             attainment=self._good / counters.arrived if counters.arrived else None,
             prefill_gpu_hours=float(hours[lives["prefill"]].sum()) * world.prefill_gpus,
             decode_gpu_hours=float(hours[~lives["prefill"]].sum()) * world.decode_gpus,
+            max_gpus_used=self.cluster.max_gpus_used,
             finished=self.finished,
         )
 

@@ -35,7 +35,7 @@ _INDEX = """sagescale emulator
   GET  /metrics             every instance's metrics on one page, labelled instance and job
   GET  /instances/N/metrics one instance's own page
   GET  /sd                  the instances, for Prometheus' http_sd_configs
-  GET  /state               pools by state, requests, GPU-hours
+  GET  /state               pools by state, requests, GPU-hours, the most GPUs held at any instant
   POST /scale               {"targets": {"prefill": P, "decode": D}}, or an order of `sagescale plan`
   POST /start               begin, where it was started with --wait; {"at": SECONDS_SINCE_1970} begins then
   POST /fault               {"kind": "none|error|slow|frozen|nan|half|reset|double", "value": SECONDS}
@@ -210,6 +210,7 @@ class Emulator:
                 "decode": outcome.decode_gpu_hours,
                 "total": outcome.prefill_gpu_hours + outcome.decode_gpu_hours,
             },
+            "max_gpus_used": outcome.max_gpus_used,
             "finished": outcome.finished,
         }
 
@@ -316,6 +317,8 @@ def _restarted(page: str, since: str) -> str:
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a planner reads every instance at once; who finds no room tries again in a second
+
     def handle_error(self, request: object, client_address: object) -> None:
         # Whoever asked has gone, or sent nonsense: no reason for a traceback among the emulator's own words.
         del request
