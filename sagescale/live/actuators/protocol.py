@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
 from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.live.foreign_text import foreign_text
 from sagescale.planner import PoolCounts, Sizes
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ MAX_INSTANCES = 100_000
 
 class ActuatorError(SagescaleError):
     """The pools could not be scaled, or their state not be read; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(foreign_text(message, 500))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from sagescale.errors import InputError
 from sagescale.live.actuators.protocol import ActuatorError, parse_pool_states
 from sagescale.live.http import HttpClient, HttpError, place_of
 from sagescale.live.secret import read_secret
@@ -96,6 +97,9 @@ class WebhookActuator:
                 self._http.request(
                     "POST", self._url, timeout_s=left, content=body, headers=self._headers(order, body)
                 )
+            except InputError as error:
+                # A key that is being replaced may be missing for a moment.
+                problem = str(error)
             except HttpError as error:
                 problem = str(error)
                 if error.status is not None and error.status < 500 and error.status != 429:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.live.foreign_text import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +95,7 @@ def _document(body: bytes) -> object:
 def _result(body: bytes) -> tuple[object, str]:
     document = _object(_document(body))
     if document.get("status") != "success":
-        raise AnswerError(f"the query failed: {str(document.get('error', 'no status'))[:300]}")
+        raise AnswerError(f"the query failed: {foreign_text(document.get('error', 'no status'))}")
     data = _object(document.get("data"))
     kind = data.get("resultType")
     return data.get("result"), kind[:40] if isinstance(kind, str) else _kind(kind)
