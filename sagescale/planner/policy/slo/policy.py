@@ -94,8 +94,14 @@ class SloPolicy:
             return self._hold(_UNKNOWN_TRAFFIC)
         if self._isl is None or self._osl is None or self._lengths.sample is None:
             if window.requests == 0 and self._lengths.sample is None:
-                idle = (self._prefill.held(0, seen.prefill.asked), self._decode.held(0, seen.decode.asked))
-                return Sizing(*(PoolSize(held, float(held)) for held in idle), (_NO_TRAFFIC,))
+                prefill, decode = (
+                    PoolSize(held, float(held))
+                    for held in (
+                        self._prefill.held(0, seen.prefill.asked),
+                        self._decode.held(0, seen.decode.asked),
+                    )
+                )
+                return Sizing(prefill, decode, (_NO_TRAFFIC,))
             return self._hold(_UNKNOWN_LENGTHS)
         self._compare(seen, self._lengths.sample)
         self._try_anew(self._lengths.sample)
