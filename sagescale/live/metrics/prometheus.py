@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sagescale.errors import InputError
+from sagescale.live.config import HELD_FIELDS
 from sagescale.live.http import Credentials, HttpClient, HttpError
 from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points
 from sagescale.live.metrics.promql import KIND_LABEL, duration, expand, group_matchers, window_query
@@ -76,18 +77,21 @@ class PrometheusReader:
             query = window_query(preset, matchers, self._live.instance_label, wall_window_s)
             groups[group] = _series(self.query(query, deadline, end_s), self._live.instance_label)
         own: dict[str, float | None] = {}
+        own_before: dict[str, float | None] = {}
         problems: list[Problem] = []
         for name, text in self._live.metric_queries.queries:
-            samples = self.query(expand(text, self._live, preset, wall_window_s), deadline, end_s)
+            query = expand(text, self._live, preset, wall_window_s)
+            samples = self.query(query, deadline, end_s)
             if len(samples) > 1:
                 problems.append(
                     Problem(
                         "query_ambiguous", f"the query of {name} gives {len(samples)} numbers; expected one"
                     )
                 )
-            value = samples[0].value if len(samples) == 1 else math.nan
-            own[name] = value if math.isfinite(value) else None
-        return RawWindow(window_s, groups, own, tuple(problems))
+            own[name] = _one(samples)
+            if name in HELD_FIELDS:
+                own_before[name] = _one(self.query(query, deadline, end_s - wall_window_s))
+        return RawWindow(window_s, groups, own, tuple(problems), own_before)
 
     def query(self, query: str, deadline: float | None = None, at_s: float | None = None) -> list[Sample]:
         """Evaluate an instant query at a time of the server's, by default its present.
@@ -133,10 +137,13 @@ class PrometheusReader:
                 for name in names
             )
 
-        requests = (
-            grown(preset.arrived, arrivals)
-            if preset.arrived
-            else f"({grown(preset.completed, arrivals)}){delta(preset.running)}{delta(preset.waiting[:1])}"
+        # Which of the queues there are is not known: the engine's own alone always is.
+        held = delta(preset.running if preset.frontend else (*preset.running, *preset.waiting[:1]))
+        requests = " or ".join(
+            (
+                *(grown((name,), arrivals) for name in preset.arrived),
+                f"({grown(preset.completed, arrivals)}){held}",
+            )
         )
         lengths = [
             " or ".join(
@@ -178,6 +185,11 @@ class PrometheusReader:
             return read(reply.body)
         except AnswerError as error:
             raise HttpError(f"{self._url}: {error}") from None
+
+
+def _one(samples: list[Sample]) -> float | None:
+    value = samples[0].value if len(samples) == 1 else math.nan
+    return value if math.isfinite(value) else None
 
 
 def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
