@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given, settings
@@ -227,7 +228,7 @@ def test_what_is_kept_contradicts_nothing_and_what_is_not_is_said(values, also):
     kept, problems = dict(values), []
     keep_possible(kept, also, problems)
     assert all(rule.says(kept, also) is None for rule in CONTRADICTIONS)
-    lost = {name for name, value in values.items() if kept[name] is None and value != 0.0}
+    lost = {name for name, value in values.items() if kept[name] is None and abs(value) > 0.01}
     assert bool(lost) <= bool(problems)
     if not problems:
         assert kept == pytest.approx({name: value or kept[name] for name, value in
@@ -517,3 +518,34 @@ def test_extra_matchers_are_label_matchers(text):
 def test_extra_matchers_that_are_none_are_refused_by_name(text):
     with pytest.raises(InputError, match=r"extra_matchers is .* expected label matchers"):
         LiveConfig(extra_matchers=text)
+
+
+# --- history ----------------------------------------------------------------------------------------
+
+
+def test_history_is_read_with_ones_own_queries_and_held_to_the_same_rules():
+    series = {
+        "mine": [600.0, 600.0, -50.0, 600.0, 600.0], "lengths": [800.0, 800.0, 800.0, 0.0, 1e30],
+        "shed": [0.0, 40.0, 0.0, 0.0, 0.0], "queue": [0.0, 100.0, 100.0, 100.0, 100.0],
+    }  # fmt: skip
+
+    def answer(request):
+        form = dict(parse_qsl(request["body"].decode()))
+        values = series.get(form["query"], [200.0] * 5)
+        start_s = float(form["start"])
+        points = [[start_s + 60.0 * at, str(value)] for at, value in enumerate(values)]
+        data = {"resultType": "matrix", "result": [{"metric": {}, "values": points}]}
+        return (200, {"status": "success", "data": data}, {})
+
+    with serving() as server:
+        server.answers["/api/v1/query"] = prometheus((200, {}, {}), now_s=500.0)
+        server.answers["/api/v1/query_range"] = answer
+        own = {
+            "requests": "mine", "isl_mean": "lengths", "requests_shed": "shed",
+            "requests_queued_gateway": "queue",
+        }  # fmt: skip
+        source = make_source(LiveConfig(prometheus_url=server.url, metric_queries=own), "prefill")
+        past = source.history(60.0, 4)
+        source.close()
+    assert [window.requests for window in past] == [740.0, None, None, None]
+    assert [window.isl for window in past] == [800.0, 800.0, None, None]

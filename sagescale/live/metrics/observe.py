@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Mean, Preset
     from sagescale.live.metrics.window import ByInstance
 
-__all__ = ["NEEDS", "Metrics", "Observer", "Targets"]
+__all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_kept_out"]
 
 _MEMORY = 10
 """Windows for which the number of instances that reported is remembered."""
@@ -122,7 +122,7 @@ class Observer:
             if name in raw.own and raw.own[name] is None
         )
         keep_possible(values, self._evidence(raw), problems)
-        _add_kept_out(values, raw, problems)
+        add_kept_out(values, raw.own_before, problems)
         for pool in ("prefill", "decode"):
             if (counted := values.pop(f"instances_{pool}", None)) is not None:
                 reporting[pool] = round(counted)
@@ -481,12 +481,21 @@ def _without_negatives(raw: RawWindow, preset: Preset, problems: list[Problem]) 
     return dataclasses.replace(raw, groups=groups), doubtful
 
 
-def _add_kept_out(values: dict[str, float | None], raw: RawWindow, problems: list[Problem]) -> None:
-    """Add what a gateway turned away, and what its queue grew by, to the load; it reached no pool."""
-    shed, queued = values.pop("requests_shed", None), values.pop("requests_queued_gateway", None)
-    parts = [shed] if "requests_shed" in raw.own else []
-    if "requests_queued_gateway" in raw.own:
-        before = raw.own_before.get("requests_queued_gateway")
+def add_kept_out(
+    values: dict[str, float | None], at_start: Mapping[str, float | None], problems: list[Problem]
+) -> None:
+    """Add what a gateway turned away, and what its queue grew by, to the load; it reached no pool.
+
+    Args:
+        values: A window's numbers, changed in place; ``requests_shed`` and ``requests_queued_gateway`` are
+            taken out.
+        at_start: The queue at the window's start.
+        problems: Takes what is wrong.
+    """
+    parts = [values.pop("requests_shed")] if "requests_shed" in values else []
+    queued = None
+    if "requests_queued_gateway" in values:
+        queued, before = values.pop("requests_queued_gateway"), at_start.get("requests_queued_gateway")
         if queued is not None and before is None:
             problems.append(
                 Problem("window_incomplete", "requests_queued_gateway is not known at the window's start")

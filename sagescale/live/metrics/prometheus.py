@@ -10,6 +10,8 @@ from sagescale.errors import InputError
 from sagescale.live.config import HELD_FIELDS
 from sagescale.live.http import Credentials, HttpClient, HttpError
 from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points
+from sagescale.live.metrics.observe import add_kept_out
+from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.promql import KIND_LABEL, duration, expand, group_matchers, window_query
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
@@ -24,6 +26,9 @@ __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
 
 _Read = TypeVar("_Read")
+
+
+_LOAD_FIELDS = frozenset(("requests", "isl_mean", "osl_mean", "requests_shed", "requests_queued_gateway"))
 
 
 class PastWindow(NamedTuple):
@@ -137,14 +142,8 @@ class PrometheusReader:
                 for name in names
             )
 
-        # Which of the queues there are is not known: the engine's own alone always is.
-        held = delta(preset.running if preset.frontend else (*preset.running, *preset.waiting[:1]))
-        requests = " or ".join(
-            (
-                *(grown((name,), arrivals) for name in preset.arrived),
-                f"({grown(preset.completed, arrivals)}){held}",
-            )
-        )
+        completed = f"({grown(preset.completed, arrivals)}){delta(preset.held)}"
+        requests = " or ".join((*(grown((name,), arrivals) for name in preset.arrived), completed))
         lengths = [
             " or ".join(
                 f"(sum(increase({mean.total}{{{where}}}[{window}]))"
@@ -153,18 +152,24 @@ class PrometheusReader:
             )
             for means, where in ((preset.isl, arrivals), (preset.osl, outputs))
         ]
-        columns = [self._range(query, start_s, end_s, wall_s) for query in (requests, *lengths)]
+        queries = dict(zip(("requests", "isl_mean", "osl_mean"), (requests, *lengths), strict=True)) | {
+            name: expand(query, self._live, preset, wall_s)
+            for name, query in self._live.metric_queries.queries
+            if name in _LOAD_FIELDS
+        }
+        # One more at the start: what a queue grew by is the difference to the window before.
+        columns = {
+            name: self._range(query, start_s - wall_s, end_s, wall_s) for name, query in queries.items()
+        }
         found = []
-        for index in range(windows):
-            requests_seen, isl, osl = (column.get(index) for column in columns)
-            found.append(
-                PastWindow(
-                    start_s + index * wall_s,
-                    None if requests_seen is None else max(0.0, requests_seen),
-                    isl or None,
-                    osl or None,
-                )
+        for index in range(1, windows + 1):
+            values, before = (
+                {name: column.get(at) for name, column in columns.items()} for at in (index, index - 1)
             )
+            keep_possible(values, Evidence(), [])
+            add_kept_out(values, before, [])
+            isl, osl = values["isl_mean"], values["osl_mean"]
+            found.append(PastWindow(start_s + (index - 1) * wall_s, values["requests"], isl, osl))
         known = next((index for index, past in enumerate(found) if past.requests is not None), len(found))
         return found[known:]
 
