@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagescale.errors import InputError
+from sagescale.live.foreign_text import foreign_text
 from sagescale.planner import Observation, PoolCounts, Sizes
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Note:
 
     code: str
     text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", foreign_text(self.text, 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,9 @@ class Event:
     kind: str
     text: str
     detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", foreign_text(self.text, 1000))
 
 
 class Journal:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sagescale.live.actuators.protocol import ActuatorError, Order, PoolStates
+from sagescale.errors import SagescaleError
+from sagescale.live.actuators.protocol import Order, PoolStates
 from sagescale.planner import PoolCounts, Sizes
 from sagescale.planner.constraints import launches
 
@@ -161,7 +162,7 @@ class Mover:
             return []
         try:
             found = self._found(now_s)
-        except ActuatorError as error:
+        except SagescaleError as error:
             return [Move("state_unknown", str(error))]
         if found is None:
             return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")]
@@ -188,7 +189,7 @@ class Mover:
             order = Order(f"{self._key}-{self._orders}", sizes, current, self._decision)
         try:
             self.actuator.carry_out(order)
-        except ActuatorError as error:
+        except SagescaleError as error:
             self._failed = order
             return Move("order_failed", str(error), order)
         self._failed = None
