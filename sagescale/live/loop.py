@@ -238,7 +238,7 @@ class ControlLoop:
         if self.planner.fast_interval_s is not None and seen.usable:
             last_look = self._glance(seen, late_s)
             self.planner.check(last_look)  # the tick decides, and knows what was seen last
-        decision = self._decide(seen.observation)
+        decision = self.planner.step(seen.observation)
         goal = self._goal(decision, seen)
         return self._conclude(seen, decision, goal, last_look=last_look)
 
@@ -258,14 +258,6 @@ class ControlLoop:
             states = self._assume(metrics)
             known = self.mover.assumed
         self._last_states = states
-        if (before := self.mover.changed_by_hand(states)) is not None:
-            notes.append(
-                Note(
-                    "replicas_changed",
-                    f"prefill {before.prefill} and decode {before.decode} were set, found are "
-                    f"{states.asked.prefill} and {states.asked.decode}: somebody else changed them; adopted",
-                )
-            )
         observation = Observation(
             time_s,
             seen_s if seen_s > 0 else window_s,
@@ -314,17 +306,10 @@ class ControlLoop:
             self._advance(record.id)
         else:
             self.mover.release()
+            self.planner.applied(None)
         self._tell(lambda watcher: watcher.ticked(record, decision, seen.states))
         self._watch_journal()
         return record
-
-    def _decide(self, observation: Observation) -> Decision:
-        decision = self.planner.step(observation)
-        # The loop's own rules may have set other sizes than the planner's; it says itself what changed.
-        reasons = tuple(
-            reason for reason in decision.reasons if reason.code is not ReasonCode.REPLICAS_CHANGED
-        )
-        return dataclasses.replace(decision, reasons=reasons)
 
     def _goal(self, decision: Decision, seen: _Seen) -> Sizes:
         """Apply the loop's own rules to what the planner decided."""
@@ -396,8 +381,8 @@ class ControlLoop:
         if wanted == current:
             return None
         # What the last decision still has to take away elsewhere stays to be done.
-        by_hand = any(note.code == "replicas_changed" for note in seen.notes)
-        standing = self.mover.goal if self.mover.moving and not by_hand else None
+        by_others = self.planner.changed_by_others(current)
+        standing = self.mover.goal if self.mover.moving and not by_others else None
         goal = Sizes(
             *(
                 to if to > at else keep
@@ -475,7 +460,9 @@ class ControlLoop:
 
     def _advance(self, tick: int | None) -> None:
         """Take the next step of a move; what comes of it is journalled."""
-        for move in self.mover.advance(self.clock.monotonic_s() * self.live.time_scale):
+        moves, meant = self.mover.advance(self.clock.monotonic_s() * self.live.time_scale)
+        self.planner.applied(meant)
+        for move in moves:
             detail = (
                 {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes._asdict()}
             )
@@ -513,6 +500,7 @@ class ControlLoop:
             self._event("resumed", f"{len(ticks)} ticks from the journal")
             gap = min(_MOST_MISSED, max(0, round(-ahead_s / self._interval_s)))
             self._bridge(gap, last.observation)
+            self.planner.applied(None)  # what the pools have been set to since is not known
             return
         try:
             windows = self.source.history(self._interval_s, self.live.warm_start_windows)
@@ -567,6 +555,7 @@ class ControlLoop:
             for index in range(windows):
                 at_s = after_s + (index + 1) * self._interval_s
                 self.planner.step(Observation(at_s, self._interval_s, states.prefill, states.decode))
+        self.planner.applied(None)
 
     # --- records -------------------------------------------------------------------------------
 

@@ -110,7 +110,6 @@ class Mover:
         self._failed: Order | None = None
         self._growing_since_s: float | None = None
         self._stuck = False
-        self._expected: Sizes | None = None
 
     @property
     def moving(self) -> bool:
@@ -144,11 +143,6 @@ class Mover:
             _with_waiting(found.decode, self.pending.decode),
         )
 
-    def changed_by_hand(self, states: PoolStates) -> Sizes | None:
-        """Return what was last set if the pools are now meant to be something else."""
-        expected = self._expected
-        return expected if expected is not None and states.asked != expected else None
-
     def begin(self, goal: Sizes, decision: Mapping[str, object], key: str) -> None:
         """Take on a goal in place of the one before; nothing is ordered yet."""
         if goal != self.goal:
@@ -159,19 +153,24 @@ class Mover:
 
     def release(self) -> None:
         """Forget the goal: the pools are left as they are (paused, or a dry run)."""
-        self.goal, self._failed, self.pending, self._expected = None, None, Sizes(0, 0), None
+        self.goal, self._failed, self.pending = None, None, Sizes(0, 0)
         self._growing_since_s = None
 
-    def advance(self, now_s: float) -> list[Move]:
-        """Do what can be done now; failures are moves too, and are tried again on the next call."""
+    def advance(self, now_s: float) -> tuple[list[Move], Sizes | None]:
+        """Do what can be done now; failures are moves too, and are tried again on the next call.
+
+        Returns:
+            What happened, and what the pools are meant to be from now on: what was ordered and what is still
+            to be. ``None`` where that is not known.
+        """
         if self.goal is None:
-            return []
+            return [], None
         try:
             found = self._found(now_s)
         except ActuatorError as error:
-            return [Move("state_unknown", str(error))]
+            return [Move("state_unknown", str(error))], None
         if found is None:
-            return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")]
+            return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")], None
         moves: list[Move] = []
         sizes = next_sizes(self.goal, found, self._config)
         if sizes != found.asked:
@@ -180,9 +179,8 @@ class Mover:
             self._failed = None
         reached = found.asked if self._failed is not None else sizes
         self.pending = Sizes(*(max(0, to - at) for to, at in zip(self.goal, reached, strict=True)))
-        self._expected = Sizes(*(at + left for at, left in zip(reached, self.pending, strict=True)))
         moves.extend(self._watch_growth(found, sizes, now_s))
-        return moves
+        return moves, Sizes(*(at + left for at, left in zip(reached, self.pending, strict=True)))
 
     def _found(self, now_s: float) -> PoolStates | None:
         found = self.actuator.states()
@@ -227,7 +225,6 @@ class Mover:
             )
         )
         self.goal, self.pending = sizes, Sizes(0, 0)
-        self._expected = sizes
         return [Move("scale_up_stuck", f"not complete after {self._timeout_s:g} s: {missing}")]
 
 

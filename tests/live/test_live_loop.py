@@ -18,7 +18,8 @@ def started(**keys):
 
 
 def codes(record):
-    return [note.code for note in record.notes] + [problem.code for problem in record.problems]
+    reasons = [reason["code"] for reason in record.decision["reasons"]]
+    return [item.code for item in (*record.notes, *record.problems)] + reasons
 
 
 def test_pools_follow_the_load():
