@@ -96,7 +96,7 @@ class MetricSource:
             raw = self.reader.read(self.observer.preset, window_s, late_s, succession)
             if succession == "looks" and _too_short(raw, self.observer.preset):
                 return Metrics({}, (), {}), raw.window_s
-            return self._observers[succession].observe(raw, ready), raw.window_s
+            return self._observer.observe(raw), raw.window_s
         except SagescaleError as error:
             return _failed(str(error)), window_s
         except Exception as error:
