@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["InputError", "SagescaleError", "did_you_mean"]
+__all__ = ["InputError", "SagescaleError", "did_you_mean", "one_line"]
 
 
 class SagescaleError(Exception):
@@ -38,3 +38,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def one_line(text: str, most: int) -> str:
+    """Return a text as one line of at most ``most`` characters, a ``?`` for each that is not printable."""
+    # Never more than is shown: twenty megabytes of words would take a gigabyte as a list.
+    words = " ".join(text[: 8 * most].split())
+    cut = words if len(words) <= most and len(text) <= 8 * most else f"{words[: most - 3]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in cut)

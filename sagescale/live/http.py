@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import time
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sagescale.errors import InputError, SagescaleError
+from sagescale.live.foreign_text import foreign_text
 from sagescale.live.secret import read_secret
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import httpx
 
+    from sagescale.live.bounded_socket import Budget
     from sagescale.live.config import LiveConfig
     from sagescale.live.secret import Secret
 
 __all__ = ["Credentials", "HttpClient", "HttpError", "Reply", "place_of"]
 
 _MAX_REDIRECTS = 3
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+_FRAMING_BYTES = 65_536
+"""Beyond the answer itself, with an eighth of that: for headers and the sizes of chunks."""
+
+_HEADERS = {"User-Agent": "sagescale", "Accept": "*/*", "Accept-Encoding": "gzip", "Connection": "close"}
 
 
 class HttpError(SagescaleError):
@@ -32,8 +40,12 @@ class HttpError(SagescaleError):
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
+        super().__init__(foreign_text(message, 500))
         self.status = status
+
+
+class _UnreadableError(Exception):
+    """An answer came that cannot be unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +94,26 @@ class Credentials:
                 raise InputError(
                     "a bearer token and a user name or password are given; expected one of the two"
                 )
+            if not token.reveal().isascii() or not token.reveal().isprintable():
+                raise InputError(
+                    "metrics_bearer_token holds what no header may; expected printable ASCII alone"
+                )
             return Secret(f"Bearer {token.reveal()}")
         if self.username is None:
             if password is not None:
                 raise InputError("a password is given but metrics_username is not; expected both")
             return None
         pair = f"{self.username}:{'' if password is None else password.reveal()}"
-        return Secret("Basic " + b64encode(pair.encode()).decode())
+        packed = Secret(b64encode(pair.encode()).decode())
+        return Secret(f"Basic {packed.reveal()}")
 
 
 class HttpClient:
     """Requests with the configuration's TLS, a deadline each, and a limit on what is read.
+
+    The deadline is one for the whole request, from looking up the name to the last byte, redirects included;
+    the limit counts what comes over the wire and, apart, what that decodes to. Each request has a
+    connection of its own, so that nothing a server sent too much is taken for its next answer.
 
     Environment proxies and ``.netrc`` are not consulted: who is talked to, and with which password, is in
     the configuration alone. A redirect is followed within one origin and refused across.
@@ -102,18 +123,13 @@ class HttpClient:
     """
 
     def __init__(self, live: LiveConfig, credentials: Credentials | None = None) -> None:
-        import httpx
-
         self._max_bytes = live.metrics_max_bytes
         self._credentials = credentials or Credentials()
         self._credentials.header()  # a missing secret is refused now, not at the first tick
-        self._client = httpx.Client(
-            verify=_tls(live), follow_redirects=False, trust_env=False, headers={"User-Agent": "sagescale"}
-        )
+        self._tls = _tls(live)
 
     def close(self) -> None:
-        """Close kept connections."""
-        self._client.close()
+        """Do nothing: no connection outlives its request."""
 
     def get(self, url: str, *, timeout_s: float, params: Mapping[str, str] | None = None) -> Reply:
         """Get; see ``request``."""
@@ -133,45 +149,89 @@ class HttpClient:
         """Send one request and read its whole answer.
 
         Raises:
-            HttpError: anything but an answer below 400, in time and within the size limit.
+            HttpError: anything but a success, in time and within the size limit.
+            InputError: a secret cannot be read any more.
         """
+        import httpcore
         import httpx
 
-        deadline = time.monotonic() + timeout_s
+        from sagescale.live.bounded_socket import AnswerTooLongError, Budget
+
+        budget = Budget(timeout_s, self._max_bytes + self._max_bytes // 8 + _FRAMING_BYTES)
         place = place_of(url)
-        sent = dict(headers or {})
+        sent = {**_HEADERS, **(headers or {})}
         if (secret := self._credentials.header()) is not None:
             sent["Authorization"] = secret.reveal()
-        body: Mapping[str, str] | None = form
-        for _ in range(_MAX_REDIRECTS + 1):
-            left = max(0.001, deadline - time.monotonic())
-            try:
-                with self._client.stream(
-                    method, url, params=params, data=body, content=content, headers=sent, timeout=left
-                ) as response:
-                    if response.is_redirect:
-                        url = _same_origin(url, response, place)
-                        params = None
-                        continue
-                    data = self._read(response, deadline, place)
-            except httpx.TimeoutException:
-                raise HttpError(f"{place}: no answer within {timeout_s:g} s") from None
-            except httpx.HTTPError as error:
-                raise HttpError(f"{place}: {_reason(error)}") from None
-            if response.status_code >= 400:
-                text = " ".join(data[:200].decode("utf-8", "replace").split())
-                raise HttpError(f"{place}: answered {response.status_code}: {text}", response.status_code)
-            return Reply(response.status_code, data)
+        try:
+            request = httpx.Request(method, url, params=params, data=form, content=content, headers=sent)
+            for _ in range(_MAX_REDIRECTS + 1):
+                status, found, data = self._exchange(request, budget)
+                if status in _REDIRECTS and "location" in found:
+                    request.url = _same_origin(request.url, found["location"], status, place)
+                    continue
+                if not 200 <= status < 300:
+                    raise HttpError(f"{place}: answered {status}: {foreign_text(data, 200)}", status)
+                return Reply(status, data)
+        except AnswerTooLongError:
+            raise HttpError(
+                f"{place}: the answer is longer than metrics_max_bytes ({self._max_bytes})"
+            ) from None
+        except TimeoutError:
+            raise HttpError(f"{place}: no answer within {timeout_s:g} s") from None
+        except _UnreadableError as error:
+            raise HttpError(f"{place}: {error}") from None
+        except httpcore.LocalProtocolError:
+            # Its text quotes what was to be sent.
+            raise HttpError(f"{place}: the request cannot be sent: a header holds what none may") from None
+        except (OSError, ValueError, httpx.InvalidURL, httpcore.ProtocolError) as error:
+            raise HttpError(f"{place}: {str(error).strip() or type(error).__name__}") from None
         raise HttpError(f"{place}: more than {_MAX_REDIRECTS} redirects")
 
-    def _read(self, response: httpx.Response, deadline: float, place: str) -> bytes:
+    def _exchange(self, request: httpx.Request, budget: Budget) -> tuple[int, httpx.Headers, bytes]:
+        import httpcore
+        import httpx
+
+        from sagescale.live.bounded_socket import BoundedBackend
+
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        connection = httpcore.HTTPConnection(
+            url.origin, ssl_context=self._tls, network_backend=BoundedBackend(budget)
+        )
+        with (
+            connection,
+            connection.stream(
+                request.method, url, headers=request.headers.raw, content=request.read()
+            ) as response,
+        ):
+            headers = httpx.Headers(response.headers)
+            encoding = headers.get("content-encoding", "identity").strip().lower()
+            return response.status, headers, self._decoded(response.iter_stream(), encoding)
+
+    def _decoded(self, pieces: Iterable[bytes], encoding: str) -> bytes:
+        """Join an answer's pieces, unpacked if they are packed; never more than is allowed is unpacked.
+
+        An answer packed twice, or in another way, is one that was not asked for.
+        """
+        from sagescale.live.bounded_socket import AnswerTooLongError
+
+        if encoding not in {"identity", "", "gzip", "x-gzip"}:
+            raise _UnreadableError(f"the answer is encoded as '{encoding}'; expected plain or gzip, once")
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in encoding else None
         data = bytearray()
-        for chunk in response.iter_bytes():
-            data += chunk
+        for piece in pieces:
+            try:
+                data += piece if unpack is None else unpack.decompress(piece, self._max_bytes + 1 - len(data))
+            except zlib.error as error:
+                raise _UnreadableError(f"the answer is not gzip: {error}") from None
             if len(data) > self._max_bytes:
-                raise HttpError(f"{place}: the answer is longer than metrics_max_bytes ({self._max_bytes})")
-            if time.monotonic() > deadline:
-                raise HttpError(f"{place}: the answer took too long")
+                raise AnswerTooLongError
+        if unpack is not None and data and (not unpack.eof or unpack.unused_data):
+            raise _UnreadableError("the answer is not one whole gzip stream")
         return bytes(data)
 
 
@@ -181,28 +241,22 @@ def place_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _same_origin(url: str, response: httpx.Response, place: str) -> str:
-    target = response.url.join(response.headers.get("location", ""))
-    old = response.url
-    if (target.scheme, target.host, target.port) != (old.scheme, old.host, old.port):
-        raise HttpError(f"{place}: redirects to another host ({target.host}), which is not followed")
-    if response.status_code == 303 or str(target) == url:
-        raise HttpError(f"{place}: redirects with {response.status_code}, which is not followed")
-    return str(target)
+def _same_origin(old: httpx.URL, location: str, status: int, place: str) -> httpx.URL:
+    new = old.join(location)
+    if (new.scheme, new.host, new.port) != (old.scheme, old.host, old.port):
+        raise HttpError(f"{place}: redirects to another host ({new.host}), which is not followed")
+    if status == 303 or new == old:
+        raise HttpError(f"{place}: redirects with {status}, which is not followed")
+    return new
 
 
-def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
-
-
-def _tls(live: LiveConfig) -> ssl.SSLContext | bool:
+def _tls(live: LiveConfig) -> ssl.SSLContext:
     import ssl
 
-    if not live.tls_verify and live.tls_client_cert_file is None:
-        return False
-    if live.tls_ca_file is None and live.tls_client_cert_file is None:
-        return True
+    import httpx
+
+    if live.tls_client_cert_file is None and (not live.tls_verify or live.tls_ca_file is None):
+        return httpx.create_ssl_context(verify=live.tls_verify, trust_env=False)
     try:
         context = ssl.create_default_context(cafile=live.tls_ca_file)
         if not live.tls_verify:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sagescale.live.actuators.protocol import ActuatorError, Order, PoolStates
 from sagescale.planner import PoolCounts, Sizes
+from sagescale.planner.constraints import launches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,18 +72,10 @@ def next_sizes(goal: Sizes, states: PoolStates, config: AutoscalerConfig) -> Siz
         size * (pool.ready + pool.starting + pool.draining + pool.waiting)
         for size, pool in zip(gpus, (states.prefill, states.decode), strict=True)
     )
-    free = config.max_gpu_budget - held
-    sizes = [min(now, then) for now, then in zip(asked, goal, strict=True)]
-    missing = [max(0, then - now) for now, then in zip(asked, goal, strict=True)]
-    while True:
-        fits = [pool for pool in (0, 1) if missing[pool] > 0 and gpus[pool] <= free]
-        if not fits:
-            return Sizes(*sizes)
-        # The pool that is further behind its goal comes first, decode on a tie.
-        pool = max(fits, key=lambda item: (missing[item] / max(1, goal[item]), item))
-        sizes[pool] += 1
-        missing[pool] -= 1
-        free -= gpus[pool]
+    stay = Sizes(*map(min, asked, goal))
+    missing = Sizes(goal.prefill - stay.prefill, goal.decode - stay.decode)
+    more = launches(missing, goal, gpus, config.max_gpu_budget - held)
+    return Sizes(stay.prefill + more.prefill, stay.decode + more.decode)
 
 
 class Mover:

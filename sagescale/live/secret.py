@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from sagescale.errors import InputError
 
-__all__ = ["Secret", "read_secret"]
+__all__ = ["Secret", "read_secret", "without_secrets"]
+
+_LEAST_LETTERS = 3
+"""A shorter secret is none, and hiding it would garble every message."""
+
+_KEPT = 64
+"""Secrets remembered so that they can be hidden: those in use and, as they rotate, the last ones."""
+
+_known: dict[str, None] = {}
 
 
 class Secret:
@@ -17,6 +27,10 @@ class Secret:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        if len(text) >= _LEAST_LETTERS:
+            _known.setdefault(text)
+            for old in list(_known)[:-_KEPT]:
+                _known.pop(old, None)
 
     def reveal(self) -> str:
         """Return the text, for the one place that sends it."""
@@ -32,6 +46,21 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a secret is not written anywhere")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with ``***`` for every secret read so far, also as JSON, a URL or Python writes it.
+
+    A server may send back what it was sent, and what it sends back is shown and kept.
+    """
+    forms = {
+        form
+        for known in tuple(_known)
+        for form in (known, json.dumps(known)[1:-1], quote(known), quote(known, safe=""), repr(known)[1:-1])
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "***")
+    return text
 
 
 def read_secret(key: str, file: str | None, env: str | None) -> Secret | None:

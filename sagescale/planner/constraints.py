@@ -9,7 +9,7 @@ from sagescale.planner.decision import Sizes
 if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
 
-__all__ = ["constrain", "fit_gpu_budget", "grow_affordably", "within_limits"]
+__all__ = ["constrain", "fit_gpu_budget", "grow_affordably", "launches", "within_limits"]
 
 
 def constrain(asked: Sizes, config: AutoscalerConfig) -> Sizes:
@@ -61,17 +61,41 @@ def fit_gpu_budget(asked: Sizes, config: AutoscalerConfig) -> Sizes:
 def grow_affordably(wanted: Sizes, current: Sizes, config: AutoscalerConfig) -> Sizes:
     """Fit sizes into limits and budget without taking an instance that is wanted away for it.
 
-    What is there and wanted stays; growth takes what is left, decode first.
+    What is there and wanted stays, limits and budget or not; growth takes what is left (:func:`launches`).
     """
-    fitted = constrain(wanted, config)
-    if all(to >= min(at, want) for to, at, want in zip(fitted, current, wanted, strict=True)):
-        return fitted
-    base = Sizes(*(min(at, want) for at, want in zip(current, wanted, strict=True)))
+    base = Sizes(*map(min, current, wanted))
+    goal = Sizes(*map(max, base, within_limits(wanted, config)))
     gpus = Sizes(config.prefill_gpus_per_instance, config.decode_gpus_per_instance)
-    free = config.max_gpu_budget - sum(size * each for size, each in zip(base, gpus, strict=True))
-    grown = list(base)
-    for pool in (1, 0):
-        more = min(wanted[pool] - base[pool], max(0, free) // gpus[pool])
-        grown[pool] += more
-        free -= more * gpus[pool]
-    return Sizes(*grown)
+    free = config.max_gpu_budget - base.prefill * gpus.prefill - base.decode * gpus.decode
+    missing = Sizes(goal.prefill - base.prefill, goal.decode - base.decode)
+    more = launches(missing, goal, gpus, free)
+    return Sizes(base.prefill + more.prefill, base.decode + more.decode)
+
+
+def launches(missing: Sizes, goal: Sizes, gpus: Sizes, free: int) -> Sizes:
+    """Return how many instances of each pool may be launched with the GPUs that are free now.
+
+    One by one, each for the pool that misses the largest share of its goal, decode on a tie; one that does
+    not fit is passed over. This is who gets GPUs first, live and simulated: the simulator's compiled kernel
+    has it again (``_launch_waiting``), and a test holds the two together.
+
+    Args:
+        missing: instances asked for that have not been launched.
+        goal: the sizes the pools are to have, those included.
+        gpus: GPUs of an instance.
+        free: GPUs nobody holds; below zero nothing is launched.
+    """
+    prefill = decode = 0
+    while True:
+        prefill_left, decode_left = missing.prefill - prefill, missing.decode - decode
+        more_prefill = prefill_left > 0 and gpus.prefill <= free
+        more_decode = decode_left > 0 and gpus.decode <= free
+        if not more_prefill and not more_decode:
+            return Sizes(prefill, decode)
+        # prefill_left / goal.prefill > decode_left / goal.decode, exact in integers.
+        if more_prefill and (not more_decode or prefill_left * goal.decode > decode_left * goal.prefill):
+            prefill += 1
+            free -= gpus.prefill
+        else:
+            decode += 1
+            free -= gpus.decode

@@ -1071,68 +1071,118 @@ def _stop_decode(s: State, slot: int, t: float) -> None:
 
 
 @_compiled
-def _launch_waiting(s: State, t: float) -> None:
-    """Rule 6: a launch that does not fit the budget waits, and starts the instant GPUs are free."""
+def _launch_prefill(s: State, t: float) -> None:
+    """Begin a launch that waited; the caller has made sure that its GPUs are free."""
     g = s.progress[0]
     w = s.world[0]
-    while g.prefill_waiting > 0 and g.gpus_used + w.prefill_gpus <= w.max_gpus:
-        g.prefill_waiting -= 1
-        g.prefill_free -= 1
-        slot = s.prefill[g.prefill_free].free_slot
-        p = s.prefill[slot]
-        p.status = STARTING
-        p.id = g.prefill_ids
-        p.load = 0
-        p.head = -1
-        p.tail = -1
-        p.queued = 0
-        p.batch = -1
-        p.cursor = -1
-        p.busy = False
-        p.handing = False
-        p.by_slack = w.scheduling == SLO_AWARE
-        p.cold_s = 0.0
-        p.event_s = t + s.startup_s[g.startups]
-        g.startups += 1
-        g.prefill_ids += 1
-        g.gpus_used += w.prefill_gpus
-        p.life = g.lives
-        g.lives += 1
-        s.life[p.life].prefill = True
-        s.life[p.life].id = p.id
-        s.life[p.life].launch_s = t
-        event_update(s.prefill, slot)
-        router_update(s.prefill, slot)
-    while g.decode_waiting > 0 and g.gpus_used + w.decode_gpus <= w.max_gpus:
-        g.decode_waiting -= 1
-        g.decode_free -= 1
-        slot = s.decode[g.decode_free].free_slot
-        d = s.decode[slot]
-        d.status = STARTING
-        d.id = g.decode_ids
-        d.load = 0
-        d.head = -1
-        d.tail = -1
-        d.queued = 0
-        d.running = 0
-        d.kv = 0
-        d.reserved = 0
-        d.steps = 0
-        d.run_steps = 0
-        d.joined = -1
-        d.last_step_end_s = -1.0
-        d.cold_s = 0.0
-        d.event_s = t + s.startup_s[g.startups]
-        g.startups += 1
-        g.decode_ids += 1
-        g.gpus_used += w.decode_gpus
-        d.life = g.lives
-        g.lives += 1
-        s.life[d.life].prefill = False
-        s.life[d.life].id = d.id
-        s.life[d.life].launch_s = t
-        event_update(s.decode, slot)
-        router_update(s.decode, slot)
+    g.prefill_waiting -= 1
+    g.prefill_free -= 1
+    slot = s.prefill[g.prefill_free].free_slot
+    p = s.prefill[slot]
+    p.status = STARTING
+    p.id = g.prefill_ids
+    p.load = 0
+    p.head = -1
+    p.tail = -1
+    p.queued = 0
+    p.batch = -1
+    p.cursor = -1
+    p.busy = False
+    p.handing = False
+    p.by_slack = w.scheduling == SLO_AWARE
+    p.cold_s = 0.0
+    p.event_s = t + s.startup_s[g.startups]
+    g.startups += 1
+    g.prefill_ids += 1
+    g.gpus_used += w.prefill_gpus
+    p.life = g.lives
+    g.lives += 1
+    s.life[p.life].prefill = True
+    s.life[p.life].id = p.id
+    s.life[p.life].launch_s = t
+    event_update(s.prefill, slot)
+    router_update(s.prefill, slot)
+
+
+@_compiled
+def _launch_decode(s: State, t: float) -> None:
+    """Begin a launch that waited; the caller has made sure that its GPUs are free."""
+    g = s.progress[0]
+    w = s.world[0]
+    g.decode_waiting -= 1
+    g.decode_free -= 1
+    slot = s.decode[g.decode_free].free_slot
+    d = s.decode[slot]
+    d.status = STARTING
+    d.id = g.decode_ids
+    d.load = 0
+    d.head = -1
+    d.tail = -1
+    d.queued = 0
+    d.running = 0
+    d.kv = 0
+    d.reserved = 0
+    d.steps = 0
+    d.run_steps = 0
+    d.joined = -1
+    d.last_step_end_s = -1.0
+    d.cold_s = 0.0
+    d.event_s = t + s.startup_s[g.startups]
+    g.startups += 1
+    g.decode_ids += 1
+    g.gpus_used += w.decode_gpus
+    d.life = g.lives
+    g.lives += 1
+    s.life[d.life].prefill = False
+    s.life[d.life].id = d.id
+    s.life[d.life].launch_s = t
+    event_update(s.decode, slot)
+    router_update(s.decode, slot)
+
+
+@_compiled
+def _asked(instances: Any, waiting: int) -> int:
+    """The size a pool is to have: STARTING, READY, and launches that wait."""
+    asked = waiting
+    for slot in range(instances.size):
+        if instances[slot].status == STARTING or instances[slot].status == READY:
+            asked += 1
+    return asked
+
+
+@_compiled
+def _launch_waiting(s: State, t: float) -> None:
+    """Rule 6: a launch that does not fit the budget waits, and starts the instant GPUs are free.
+
+    Where both pools wait, the one that misses the larger share of its size comes first, decode on a tie
+    (``planner.constraints.launches``, which says it for the planner and the live mover).
+    """
+    g = s.progress[0]
+    w = s.world[0]
+    free = w.max_gpus - g.gpus_used
+    prefill = decode = 0
+    prefill_size = decode_size = 0
+    if g.prefill_waiting > 0 and g.decode_waiting > 0:
+        prefill_size = _asked(s.prefill, g.prefill_waiting)
+        decode_size = _asked(s.decode, g.decode_waiting)
+    while True:
+        prefill_left = g.prefill_waiting - prefill
+        decode_left = g.decode_waiting - decode
+        more_prefill = prefill_left > 0 and w.prefill_gpus <= free
+        more_decode = decode_left > 0 and w.decode_gpus <= free
+        # prefill_left / prefill_size > decode_left / decode_size, exact in integers.
+        if more_prefill and (not more_decode or prefill_left * decode_size > decode_left * prefill_size):
+            prefill += 1
+            free -= w.prefill_gpus
+        elif more_decode:
+            decode += 1
+            free -= w.decode_gpus
+        else:
+            break
+    for _ in range(prefill):
+        _launch_prefill(s, t)
+    for _ in range(decode):
+        _launch_decode(s, t)
     g.max_gpus_used = max(g.max_gpus_used, g.gpus_used)
 
 
@@ -1219,14 +1269,8 @@ def scale(s: State, prefill_target: int, decode_target: int, t: float) -> None:
     The caller has made room: free slots, startup delays and lifetimes for every launch this can cause.
     """
     g = s.progress[0]
-    prefill = g.prefill_waiting
-    for slot in range(s.prefill.size):
-        if s.prefill[slot].status == STARTING or s.prefill[slot].status == READY:
-            prefill += 1
-    decode = g.decode_waiting
-    for slot in range(s.decode.size):
-        if s.decode[slot].status == STARTING or s.decode[slot].status == READY:
-            decode += 1
+    prefill = _asked(s.prefill, g.prefill_waiting)
+    decode = _asked(s.decode, g.decode_waiting)
     if prefill > prefill_target:
         _shrink_prefill(s, prefill - prefill_target, t)
     if decode > decode_target:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from types import SimpleNamespace
 
 import pytest
@@ -73,6 +77,68 @@ def test_a_command_that_fails_or_hangs_is_reported_in_time():
     with pytest.raises(ActuatorError, match="killed"):
         CommandActuator(python("import time; time.sleep(60)"), (), 0.3).carry_out(ORDER)
     assert time.monotonic() - began < 5
+
+
+@pytest.fixture
+def escaping(tmp_path):
+    """The words of a program that leaves its session, holds on to all pipes, and notes its number."""
+    note = tmp_path / "pid"
+    yield (
+        "import subprocess, sys, time; left = subprocess.Popen(['sleep', '60'], start_new_session=True); "
+        f"open({str(note)!r}, 'a').write(str(left.pid) + '\\n'); "
+    )
+    for number in note.read_text().split():
+        os.kill(int(number), signal.SIGKILL)
+
+
+def test_a_program_that_escaped_and_holds_the_pipes_is_not_waited_for(escaping):
+    state = json.dumps({"prefill": {"ready": 2}, "decode": {"ready": 3}})
+    began = time.monotonic()
+    CommandActuator(python(escaping), (), 20.0).carry_out(ORDER)
+    found = CommandActuator(["true"], python(f"{escaping} print({state!r})"), 20.0).states()
+    assert found == PoolStates(PoolCounts(2), PoolCounts(3))
+    with pytest.raises(ActuatorError, match="exit code 1: no quota"):
+        CommandActuator(python(f"{escaping} sys.exit('no quota')"), (), 20.0).carry_out(ORDER)
+    with pytest.raises(ActuatorError, match="not done within 1 s, killed"):
+        CommandActuator(python(f"{escaping} time.sleep(60)"), (), 1.0).carry_out(ORDER)
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["yes"], "printed more than 1000000 bytes, killed"),
+        (["sh", "-c", "yes >&2"], "not done within 0.5 s, killed"),
+        (["sh", "-c", "yes | cat; sleep 60"], "printed more than"),
+        (["sh", "-c", "yes >&2 & exec sleep 60"], "not done within"),
+    ],
+)
+def test_a_program_that_prints_for_ever_is_ended_and_costs_no_memory(words, match):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ActuatorError, match=match):
+            CommandActuator(["true"], words, 0.5).states()
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_program_that_does_not_read_its_order_is_judged_by_its_exit():
+    order = Order("key-1", Sizes(3, 4), Sizes(2, 5), {"reasons": ["long"] * 100_000})
+    CommandActuator(["true"], (), 10.0).carry_out(order)
+    with pytest.raises(ActuatorError, match="killed"):
+        CommandActuator(["sleep", "60"], (), 0.3).carry_out(order)
+    long = "import sys; sys.exit(len(sys.stdin.read()) != int(sys.argv[1]))"
+    size = len(json.dumps(order.to_dict())) + 1
+    CommandActuator([*python(long), str(size)], (), 10.0).carry_out(order)
+
+
+def test_what_a_program_says_is_shown_as_one_clean_line():
+    text = "print('\\n\\x1b[2J' + 'x' * 90_000 + '\\u202e', file=sys.stderr); sys.exit(1)"
+    with pytest.raises(ActuatorError, match=r"exit code 1: ") as error:
+        CommandActuator(python("import sys; " + text), (), 10.0).carry_out(ORDER)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500
 
 
 def test_a_state_command_says_what_there_is():
@@ -179,6 +245,38 @@ def test_a_callback_is_called_in_time_or_given_up():
     given_up.set()  # it was done no sooner
     with pytest.raises(ActuatorError, match="ZeroDivisionError"):
         CallbackActuator(lambda order: 1 / 0, 5.0).carry_out(ORDER)
+
+
+def test_calls_that_never_return_do_not_pile_up():
+    given_up = threading.Event()
+    stuck = CallbackActuator(lambda order: given_up.wait(60.0), 0.01)
+    for _ in range(8):
+        with pytest.raises(ActuatorError, match="not done within"):
+            stuck.carry_out(ORDER)
+    with pytest.raises(ActuatorError, match="8 calls have not returned"):
+        stuck.carry_out(ORDER)
+    given_up.set()
+
+
+def test_a_stuck_callback_does_not_keep_the_process_alive():
+    text = (
+        "import threading; from sagescale.live.actuators.callback import CallbackActuator\n"
+        "class Ask:\n    states = threading.Event().wait\n"
+        "try: CallbackActuator(Ask, 0.01).states()\n"
+        "except Exception as error: print(error)"
+    )
+    done = subprocess.run(python(text), capture_output=True, text=True, timeout=30, check=True)
+    assert "not done within" in done.stdout
+
+
+def test_a_callback_that_exits_or_talks_in_colours_is_a_failure_in_one_line():
+    def leave(order):
+        raise SystemExit(f"\x1b[31m{'no' * 10_000}\n")
+
+    with pytest.raises(ActuatorError, match="SystemExit: ") as error:
+        CallbackActuator(leave, 5.0).carry_out(ORDER)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) <= 500
 
 
 def test_a_callback_that_is_none_is_refused():

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import pickle
+import socket
 import threading
+import time
+import tracemalloc
+from base64 import b64decode, b64encode
+from urllib.parse import quote
 
 import pytest
+from hostile_server import DRIP_S, DRIPS, FLOODS, OK, attacking, gzipped
+from hypothesis import given
+from hypothesis import strategies as st
 from live_server import serving
 from sagescale.errors import InputError
 from sagescale.live.config import LiveConfig
+from sagescale.live.foreign_text import foreign_text
 from sagescale.live.http import Credentials, HttpClient, HttpError
 from sagescale.live.secret import Secret, read_secret
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_other_tests(monkeypatch):
+    monkeypatch.setattr("sagescale.live.secret._known", {})
 
 
 def client(**keys):
@@ -88,6 +104,181 @@ def test_an_answer_too_late_is_given_up():
             found.get(f"{server.url}/", timeout_s=0.2)
         given_up.set()  # the answer came no sooner
         found.close()
+
+
+# --- whatever the other end does ---------------------------------------------------------------------
+
+DEADLINE_S = 0.4
+
+
+def ends_in_time(url, match, *, method="GET", content=None, **keys):
+    """A request fails within its deadline (generously) and needs little memory."""
+    found = client(**keys)
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(HttpError, match=match) as error:
+            found.request(method, url, timeout_s=DEADLINE_S, content=content)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - began < 5 * DEADLINE_S
+    assert peak < 10_000_000
+    assert len(str(error.value)) <= 500
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("attack", DRIPS)
+def test_a_deadline_holds_however_slowly_a_server_drips(attack):
+    with attacking(*DRIPS[attack], DRIP_S) as port:
+        scheme = "https" if attack == "TLS handshake" else "http"
+        ends_in_time(f"{scheme}://127.0.0.1:{port}/", "no answer within|timed out")
+
+
+def test_a_deadline_holds_for_a_server_that_does_not_listen():
+    with attacking([], [], listens=False) as port:
+        ends_in_time(f"http://127.0.0.1:{port}/", "no answer within", method="POST", content=b"x" * 9_000_000)
+
+
+def test_a_deadline_is_one_for_all_redirects():
+    def later(request):
+        threading.Event().wait(DEADLINE_S / 2)
+        return 302, b"", {"Location": request["path"] + "x"}
+
+    with serving() as server:
+        server.answers = {"/" + "x" * number: later for number in range(9)}
+        ends_in_time(f"{server.url}/", "no answer within")
+
+
+def test_a_deadline_holds_where_names_are_not_resolved(monkeypatch):
+    given_up, asked, resolve = threading.Event(), [], socket.getaddrinfo
+
+    def stuck(host, port, *rest, flags=0, **keys):
+        if flags & socket.AI_NUMERICHOST:
+            return resolve(host, port, *rest, flags=flags, **keys)
+        asked.append(host)
+        given_up.wait(60.0)
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    for _ in range(3):
+        ends_in_time("http://prometheus.example/", "no answer within")
+    assert asked == ["prometheus.example"]  # one thread waits for a name, however often it is asked for
+    given_up.set()
+
+
+@pytest.mark.parametrize("attack", FLOODS)
+def test_no_more_is_read_or_unpacked_than_is_allowed(attack):
+    with attacking(*FLOODS[attack]) as port:
+        ends_in_time(
+            f"http://127.0.0.1:{port}/",
+            "metrics_max_bytes|is encoded as|too large|too long|no answer within",
+            metrics_max_bytes=1_000_000,
+        )
+
+
+@pytest.mark.parametrize("packed", [gzipped(b"metrics", 1)[:-1], b"metrics", gzip.compress(b"a") * 2])
+def test_an_answer_that_is_not_whole_gzip_is_refused(packed):
+    with serving() as server:
+        server.answers["/"] = (200, packed, {"Content-Encoding": "gzip"})
+        with pytest.raises(HttpError, match="gzip"):
+            client().get(f"{server.url}/", timeout_s=5)
+
+
+UNPACKER = client(metrics_max_bytes=5000)
+
+
+@given(st.binary(max_size=5000))
+def test_an_answer_is_the_same_packed_and_plain(data):
+    for body, encoding in (
+        (data, "identity"),
+        (gzip.compress(data), "gzip"),
+        (gzip.compress(data), "x-gzip"),
+    ):
+        pieces = [body[start : start + 100] for start in range(0, len(body), 100)]
+        assert UNPACKER._decoded(pieces, encoding) == data
+
+
+def test_nothing_is_taken_for_the_next_answer():
+    second = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"
+    with attacking([OK + b"Content-Length: 4\r\n\r\ngood" + second], []) as port:
+        found = client()
+        assert [found.get(f"http://127.0.0.1:{port}/", timeout_s=5).body for _ in "ab"] == [b"good"] * 2
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "//\x7f", "http://a:b", "/%00\x00", "http://ö..x/"])
+def test_a_redirect_to_nowhere_is_an_error_of_the_request(location):
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+    with attacking([answer], []) as port, pytest.raises(HttpError) as error:
+        client().get(f"http://127.0.0.1:{port}/", timeout_s=5)
+    assert "no answer within" not in str(error.value)
+
+
+# --- foreign text -------------------------------------------------------------------------------------
+
+
+@given(st.text() | st.binary(), st.integers(10, 400))
+def test_foreign_text_is_one_printable_line_of_bounded_length(text, most):
+    found = foreign_text(text, most)
+    assert len(found) <= most
+    assert found.isprintable()
+    found.encode()
+    assert foreign_text(found, most) == found
+    if isinstance(text, str) and text.isprintable() and len(text) <= most:
+        assert found == " ".join(text.split())
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=8), st.text(), st.text(), st.integers(10, 400))
+def test_no_secret_is_left_in_foreign_text_in_any_spelling(secret, before, after, most):
+    Secret(secret)
+    shown = " ".join(secret.split())
+    for spelt in (secret, json.dumps(secret), quote(secret), quote(secret, safe=""), repr(secret)):
+        found = foreign_text(f"{before}{spelt}{after}", most)
+        assert shown not in found or shown in "***" or shown in f"{before}***{after}"
+
+
+def test_twenty_megabytes_of_text_need_no_more_than_themselves():
+    text = "a " * 10_000_000
+    tracemalloc.start()
+    try:
+        foreign_text(text)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("key", ["bearer", "basic"])
+def test_an_echoing_server_gets_no_secret_into_a_message(key, tmp_path):
+    (tmp_path / "secret").write_text("s3cr3t-t0k3n")
+    keys = (
+        {"metrics_bearer_token_file": str(tmp_path / "secret")}
+        if key == "bearer"
+        else {"metrics_username": "planner", "metrics_password_file": str(tmp_path / "secret")}
+    )
+    with serving() as server:
+        server.answers["/"] = lambda request: (
+            401,
+            (
+                "\x1b[31m"
+                + str(request["headers"])
+                + b64decode(request["headers"]["Authorization"].split()[1] + "====").decode("latin-1")
+            ).encode(),
+            {},
+        )
+        with pytest.raises(HttpError) as error:
+            client(**keys).get(f"{server.url}/", timeout_s=5)
+    text = str(error.value)
+    assert "answered 401" in text
+    assert "\x1b" not in text
+    for word in ("s3cr3t", b64encode(b"planner:s3cr3t-t0k3n").decode()[:8]):
+        assert word not in text
+
+
+def test_a_secret_that_no_header_can_hold_is_refused_without_showing_it(tmp_path):
+    (tmp_path / "token").write_text("s3cr3t-\u00e9")
+    with pytest.raises(InputError, match="expected printable ASCII") as error:
+        client(metrics_bearer_token_file=str(tmp_path / "token"))
+    assert "s3cr3t" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ observations, scaling actions, (8) once more; round again for what that made due
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -386,10 +387,24 @@ class Simulation:
                     instance.phase, instance.stop_s = Phase.STOPPED, now
 
     def start_launches(self, now: float) -> None:
-        """Rule 9 (8): waiting launches start where GPUs are free, prefill before decode (rule 6)."""
+        """Rule 9 (8): waiting launches start where GPUs are free (rule 6).
+
+        GPUs go one launch at a time to the pool that misses the largest share of its size, decode on a tie;
+        a launch that does not fit is passed over. Those of one instant are numbered prefill first.
+        """
+        free = self.world.max_gpus - self.gpus_in_use
+        pools = (self.decode, self.prefill)
+        begun = {pool.name: 0 for pool in pools}
+        while fitting := [
+            pool for pool in pools if pool.waiting > begun[pool.name] and pool.gpus_per_instance <= free
+        ]:
+            # Of equals, max takes the first: decode.
+            pool = max(fitting, key=lambda pool: Fraction(pool.waiting - begun[pool.name], pool.asked))
+            begun[pool.name] += 1
+            free -= pool.gpus_per_instance
         delays = self.world.startup_delays_s
         for pool in (self.prefill, self.decode):
-            while pool.waiting and self.gpus_in_use + pool.gpus_per_instance <= self.world.max_gpus:
+            for _ in range(begun[pool.name]):
                 pool.waiting -= 1
                 pool.launch(now, delays[self.launches % len(delays)]).cold_s = self.cold_s
                 self.launches += 1

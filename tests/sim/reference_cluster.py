@@ -225,6 +225,11 @@ class Pool(Generic[AnyInstance]):
         return [instance for instance in self.instances if instance.phase in phases]
 
     @property
+    def asked(self) -> int:
+        """The size the pool is to have (rule 6)."""
+        return len(self.in_phase(Phase.STARTING, Phase.READY)) + self.waiting
+
+    @property
     def gpus_in_use(self) -> int:
         """GPU time runs from launch to STOPPED, draining included (rule 6)."""
         return self.gpus_per_instance * len(self.in_phase(Phase.STARTING, Phase.READY, Phase.DRAINING))
@@ -260,7 +265,7 @@ class Pool(Generic[AnyInstance]):
 
     def retarget(self, target: int, now: float) -> None:
         """Ask for more, or give up what is asked for, then what starts, then what serves (rule 6)."""
-        surplus = len(self.in_phase(Phase.STARTING, Phase.READY)) + self.waiting - target
+        surplus = self.asked - target
         if surplus <= 0:
             self.waiting -= surplus
             return

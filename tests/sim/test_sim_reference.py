@@ -499,14 +499,23 @@ def test_a_later_decision_withdraws_a_waiting_launch():
     assert lives(outcome, "decode") == [(0.0, 0.0, None, None, 20.0)]
 
 
-def test_waiting_launches_start_prefill_first_but_no_gpu_is_stranded():
-    # Budget 5, prefill instances of 2 GPUs, decode of 1: (1, 1) uses 3. To (3, 2): one prefill fits (5) and
-    # nothing else. With a budget of 6 a second prefill does not fit (7) but the decode instance does (6).
+def test_waiting_launches_start_in_the_pool_furthest_behind_but_no_gpu_is_stranded():
+    # Budget 5, prefill instances of 2 GPUs, decode of 1: (1, 1) uses 3. To (3, 2): prefill misses 2 of 3,
+    # decode 1 of 2. One prefill fits (5) and nothing else. With a budget of 6 decode takes the sixth: by then
+    # it is further behind, 1 of 2 against 1 of 3, and a second prefill would not fit (7).
     world = replace(WORLD, prefill_gpus=2)
     tight = simulate([], replace(world, max_gpus=5), (1, 1), [(0.0, 3, 2)], until_s=1.0)
     assert [len(lives(tight, pool)) for pool in ("prefill", "decode")] == [2, 1]
     loose = simulate([], replace(world, max_gpus=6), (1, 1), [(0.0, 3, 2)], until_s=1.0)
     assert [len(lives(loose, pool)) for pool in ("prefill", "decode")] == [2, 2]
+
+
+def test_of_pools_equally_far_behind_decode_starts_first():
+    # Budget 4, (1, 1) in use, to (4, 4): 3 of 4 each. Decode, then prefill, which is further behind by then.
+    outcome = simulate([], replace(WORLD, max_gpus=4), (1, 1), [(0.0, 4, 4)], until_s=1.0)
+    assert [len(lives(outcome, pool)) for pool in ("prefill", "decode")] == [2, 2]
+    outcome = simulate([], replace(WORLD, max_gpus=3), (1, 1), [(0.0, 4, 4)], until_s=1.0)
+    assert [len(lives(outcome, pool)) for pool in ("prefill", "decode")] == [1, 2]
 
 
 def test_one_decision_shrinks_before_it_grows():

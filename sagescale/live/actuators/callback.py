@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from sagescale.live.actuators.protocol import Order, PoolStates
 
 __all__ = ["CallbackActuator", "load_callback"]
+
+_MOST_UNFINISHED = 8
 
 
 def load_callback(path: str) -> Callable[..., Any]:
@@ -41,13 +44,14 @@ class CallbackActuator:
     """Calls ``function(order)`` with the order in plain types; whatever it raises is a failure.
 
     If the function has an attribute ``states``, that is called for the pools' state and returns what a
-    state command would print.
+    state command would print. A call that does not return in time is left to itself, as a thread cannot be
+    stopped; no more than a few may be left so.
     """
 
     def __init__(self, function: Callable[..., Any], timeout_s: float, name: str = "callback") -> None:
         self._function = function
         self._timeout_s = timeout_s
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="callback")
+        self._unfinished: list[Future[object]] = []
         self.target = f"callback {name}"
 
     def states(self) -> PoolStates | None:
@@ -60,17 +64,31 @@ class CallbackActuator:
         self._call(self._function, order.to_dict())
 
     def close(self) -> None:
-        """Forget about calls that never returned; a thread cannot be stopped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Do nothing: the threads of calls that never returned end with the process."""
 
     def _call(self, function: Callable[..., Any], *given: object) -> object:
-        call = self._pool.submit(function, *given)
+        self._unfinished = [call for call in self._unfinished if not call.done()]
+        if len(self._unfinished) >= _MOST_UNFINISHED:
+            raise ActuatorError(
+                f"{self.target}: {len(self._unfinished)} calls have not returned; expected each to end by "
+                "itself: none is made until one does"
+            )
+        call: Future[object] = Future()
+        # A daemon: one that never returns must not keep the planner from ending.
+        threading.Thread(target=_finish, args=(call, function, given), name="callback", daemon=True).start()
         try:
             return call.result(self._timeout_s)
-        except TimeoutError:
-            # The thread goes on; the next call gets one of its own.
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="callback")
-            raise ActuatorError(f"{self.target}: not done within {self._timeout_s:g} s") from None
         except Exception as error:
+            if not call.done():
+                self._unfinished.append(call)
+                raise ActuatorError(f"{self.target}: not done within {self._timeout_s:g} s") from None
             raise ActuatorError(f"{self.target}: {type(error).__name__}: {error}") from error
+
+
+def _finish(call: Future[object], function: Callable[..., Any], given: tuple[object, ...]) -> None:
+    try:
+        call.set_result(function(*given))
+    except Exception as error:  # noqa: BLE001  # anybody's code; raised again where it is waited for
+        call.set_exception(error)
+    except BaseException as error:  # noqa: BLE001  # it may leave, but not take the planner along
+        call.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))

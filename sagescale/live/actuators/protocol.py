@@ -6,16 +6,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
+from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.live.foreign_text import foreign_text
 from sagescale.planner import PoolCounts, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Actuator", "ActuatorError", "Order", "PoolStates", "pool_states"]
+__all__ = [
+    "MAX_INSTANCES",
+    "Actuator",
+    "ActuatorError",
+    "Order",
+    "PoolStates",
+    "parse_pool_states",
+    "pool_states",
+]
+
+
+MAX_INSTANCES = 100_000
+"""Of one pool and state. More is no pool but a mistake, and sizes are computed with."""
 
 
 class ActuatorError(SagescaleError):
     """The pools could not be scaled, or their state not be read; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(foreign_text(message, 500))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,19 @@ class Actuator(Protocol):
         """Let go of connections."""
 
 
+def parse_pool_states(text: bytes, source: str) -> PoolStates:
+    """Read what a state command or URL answers: ``pool_states`` of a JSON text.
+
+    Raises:
+        ActuatorError: it is something else.
+    """
+    try:
+        document = parse_json(text)
+    except BadJsonError as error:
+        raise ActuatorError(f"{source}: its answer is not JSON: {error}") from None
+    return pool_states(document, source)
+
+
 def pool_states(document: object, source: str) -> PoolStates:
     """Read ``{"prefill": {"ready": 2, ...}, "decode": {...}}``; counts left out are 0, ``ready`` is needed.
 
@@ -94,7 +124,10 @@ def pool_states(document: object, source: str) -> PoolStates:
         if not isinstance(entry, dict) or "ready" not in entry:
             raise ActuatorError(f'{source}: no {pool} pool in it; expected {{"{pool}": {{"ready": N, ...}}}}')
         values = [entry.get(name, 0) for name in ("ready", "starting", "draining", "waiting")]
-        if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values):
-            raise ActuatorError(f"{source}: the counts of {pool} are {values}; expected integers, at least 0")
+        if not all(type(value) is int and 0 <= value <= MAX_INSTANCES for value in values):
+            raise ActuatorError(
+                f"{source}: the counts of {pool} are {repr(values)[:100]}; "
+                f"expected integers from 0 to {MAX_INSTANCES}"
+            )
         counts.append(PoolCounts(*values))
     return PoolStates(*counts)

@@ -8,7 +8,8 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from sagescale.live.actuators.protocol import ActuatorError, pool_states
+from sagescale.errors import InputError
+from sagescale.live.actuators.protocol import ActuatorError, parse_pool_states
 from sagescale.live.http import HttpClient, HttpError, place_of
 from sagescale.live.secret import read_secret
 
@@ -78,11 +79,7 @@ class WebhookActuator:
             reply = self._http.get(url, timeout_s=self._live.actuator_timeout_s)
         except HttpError as error:
             raise ActuatorError(str(error)) from None
-        try:
-            document = json.loads(reply.body)
-        except ValueError:
-            raise ActuatorError(f"{url}: the answer is not JSON") from None
-        return pool_states(document, url)
+        return parse_pool_states(reply.body, place_of(url))
 
     def carry_out(self, order: Order) -> None:
         """Post the order until it is taken, at most ``webhook_attempts`` times within the time limit."""
@@ -100,6 +97,9 @@ class WebhookActuator:
                 self._http.request(
                     "POST", self._url, timeout_s=left, content=body, headers=self._headers(order, body)
                 )
+            except InputError as error:
+                # A key that is being replaced may be missing for a moment.
+                problem = str(error)
             except HttpError as error:
                 problem = str(error)
                 if error.status is not None and error.status < 500 and error.status != 429:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sagescale.errors import InputError
 from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points
 from sagescale.live.metrics.promql import KIND_LABEL, duration, expand, group_matchers, window_query
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
 
-class Sample(NamedTuple):
-    """One series of an instant vector."""
-
-    labels: Mapping[str, str]
-    value: float
+_Read = TypeVar("_Read")
 
 
 class PastWindow(NamedTuple):
@@ -101,15 +97,7 @@ class PrometheusReader:
         """
         timeout_s = self._live.metrics_timeout_s if deadline is None else deadline - time.monotonic()
         form = {"query": query} if at_s is None else {"query": query, "time": f"{at_s:.3f}"}
-        result, kind = self._ask("query", form, timeout_s)
-        if kind == "scalar" and isinstance(result, list) and len(result) == 2:
-            return [Sample({}, _number(result[1]))]
-        if kind != "vector" or not isinstance(result, list):
-            raise HttpError(f"{self._url}: the query gives a {kind}; expected numbers at one instant")
-        try:
-            return [Sample(item["metric"], _number(item["value"][1])) for item in result if "value" in item]
-        except (KeyError, TypeError, IndexError):
-            raise HttpError(f"{self._url}: the answer is not a Prometheus query result") from None
+        return self._ask("query", form, timeout_s, instant)
 
     def now_s(self, deadline: float | None = None) -> float:
         """Return the server's time.
@@ -174,43 +162,22 @@ class PrometheusReader:
         return found[known:]
 
     def _range(self, query: str, start_s: float, end_s: float, step_s: float) -> dict[int, float]:
-        result, kind = self._ask(
-            "query_range",
-            {"query": query, "start": f"{start_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:.3f}"},
-            self._live.metrics_timeout_s,
-        )
-        if kind != "matrix" or not isinstance(result, list):
-            raise HttpError(f"{self._url}: the range query gives a {kind}; expected a matrix")
-        found: dict[int, float] = {}
-        for series in result:
-            for at, text in series.get("values", []):
-                value = _number(text)
-                if math.isfinite(value):
-                    found[round((float(at) - start_s) / step_s)] = value
-        return found
+        form = {"query": query, "start": f"{start_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:.3f}"}
+        found = self._ask("query_range", form, self._live.metrics_timeout_s, points)
+        last = (end_s - start_s) / step_s
+        places = [((at_s - start_s) / step_s, value) for at_s, value in found]
+        return {round(place): value for place, value in places if -0.5 <= place <= last + 0.5}
 
-    def _ask(self, path: str, form: dict[str, str], timeout_s: float) -> tuple[object, str]:
+    def _ask(
+        self, path: str, form: dict[str, str], timeout_s: float, read: Callable[[bytes], _Read]
+    ) -> _Read:
         if timeout_s <= 0:
             raise HttpError(f"{self._url}: no answer within {self._live.metrics_timeout_s:g} s")
         reply = self._http.request("POST", f"{self._url}/api/v1/{path}", timeout_s=timeout_s, form=form)
         try:
-            document = json.loads(reply.body)
-        except ValueError:
-            raise HttpError(f"{self._url}: the answer is not JSON; is this a Prometheus server?") from None
-        if not isinstance(document, dict) or document.get("status") != "success":
-            reason = document.get("error", "no status") if isinstance(document, dict) else "no status"
-            raise HttpError(f"{self._url}: the query failed: {reason}")
-        data = document.get("data")
-        if not isinstance(data, dict):
-            raise HttpError(f"{self._url}: the answer holds no data")
-        return data.get("result"), str(data.get("resultType"))
-
-
-def _number(text: object) -> float:
-    try:
-        return float(text)  # type: ignore[arg-type]  # whatever is no number raises
-    except (TypeError, ValueError):
-        return math.nan
+            return read(reply.body)
+        except AnswerError as error:
+            raise HttpError(f"{self._url}: {error}") from None
 
 
 def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
@@ -229,7 +196,7 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
             case "now" | "last" | "before":
                 getattr(found, kind).setdefault(name, {})[instance] = value
             case "bucket":
-                found.buckets.setdefault(name, {})[_number(labels.get("le"))] = value
+                found.buckets.setdefault(name, {})[number(labels.get("le"))] = value
             case "resets":
                 if value > 0:
                     found.resets.add(instance)

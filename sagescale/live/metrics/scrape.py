@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from sagescale.errors import InputError
 from sagescale.live.config import check_url
 from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.metrics.answers import AnswerError, discovered
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
 if TYPE_CHECKING:
@@ -106,8 +106,9 @@ def parse_page(
                     key = (sample.name, name)
                     page.values[key] = page.values.get(key, 0.0) + value
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        # The parser raises whatever its string handling raises.
-        raise HttpError(f"{instance}: its page is not in Prometheus' text format: {error}") from None
+        # The parser raises whatever its string handling raises, and quotes the whole line.
+        said = " ".join(str(error)[:200].split())
+        raise HttpError(f"{instance}: its page is not in Prometheus' text format: {said}") from None
     for name in page.invalid:
         # A sum with a part missing is not the sum.
         page.values = {key: value for key, value in page.values.items() if key[0] != name}
@@ -245,14 +246,9 @@ class ScrapeReader:
         live = self._live
         reply = self._http.get(url, timeout_s=live.metrics_timeout_s)
         try:
-            listed = json.loads(reply.body)
-            entries = [
-                (str(address), {str(key): str(value) for key, value in entry.get("labels", {}).items()})
-                for entry in listed
-                for address in entry["targets"]
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise HttpError(f"{url}: not in Prometheus' HTTP service discovery format") from None
+            entries = discovered(reply.body)
+        except AnswerError as error:
+            raise HttpError(f"{url}: {error}; expected Prometheus' HTTP service discovery format") from None
         if len(entries) > _MAX_TARGETS:
             raise HttpError(f"{url}: lists {len(entries)} targets; expected at most {_MAX_TARGETS}")
         for address, labels in entries:

@@ -1,0 +1,132 @@
+"""What a metric source answers, checked before anything is read from it: one checker a shape."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.live.foreign_text import foreign_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["AnswerError", "Sample", "discovered", "instant", "number", "points"]
+
+
+class AnswerError(ValueError):
+    """An answer has another shape than its protocol says: what was found and expected, in a few words."""
+
+
+class Sample(NamedTuple):
+    """One series of an instant vector."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+def instant(body: bytes) -> list[Sample]:
+    """Read a Prometheus server's answer to a query at one instant: a vector or a scalar.
+
+    Raises:
+        AnswerError: it is something else, or says that the query failed.
+    """
+    result, kind = _result(body)
+    if kind == "scalar":
+        return [Sample({}, number(_pair(result)[1]))]
+    if kind != "vector":
+        raise AnswerError(f"the query gives a {kind}; expected numbers at one instant")
+    found = []
+    for item in _list(result):
+        series = _object(item)
+        if "value" in series:  # else a native histogram
+            found.append(Sample(_labels(series.get("metric")), number(_pair(series["value"])[1])))
+    return found
+
+
+def points(body: bytes) -> list[tuple[float, float]]:
+    """Read a Prometheus server's answer to a query over a range: time and value of every finite point.
+
+    Raises:
+        AnswerError: it is something else, or says that the query failed.
+    """
+    result, kind = _result(body)
+    if kind != "matrix":
+        raise AnswerError(f"the range query gives a {kind}; expected a matrix")
+    pairs = [_pair(pair) for item in _list(result) for pair in _list(_object(item).get("values", []))]
+    read = [(number(at), number(value)) for at, value in pairs]
+    return [(at, value) for at, value in read if math.isfinite(at) and math.isfinite(value)]
+
+
+def discovered(body: bytes) -> list[tuple[str, Mapping[str, str]]]:
+    """Read a list of targets in Prometheus' HTTP service discovery format: every address with its labels.
+
+    Raises:
+        AnswerError: it is something else.
+    """
+    found = []
+    for item in _list(_document(body)):
+        entry = _object(item)
+        labels = _labels(entry.get("labels", {}))
+        for address in _list(entry.get("targets")):
+            if not isinstance(address, str):
+                raise AnswerError(f"a target is {_kind(address)}; expected text")
+            found.append((address, labels))
+    return found
+
+
+def number(value: object) -> float:
+    """Read a sample's value, which is text; whatever is none is no number (NaN)."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return math.nan
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _document(body: bytes) -> object:
+    try:
+        return parse_json(body)
+    except BadJsonError as error:
+        raise AnswerError(f"the answer is not JSON: {error}") from None
+
+
+def _result(body: bytes) -> tuple[object, str]:
+    document = _object(_document(body))
+    if document.get("status") != "success":
+        raise AnswerError(f"the query failed: {foreign_text(document.get('error', 'no status'))}")
+    data = _object(document.get("data"))
+    kind = data.get("resultType")
+    return data.get("result"), kind[:40] if isinstance(kind, str) else _kind(kind)
+
+
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise AnswerError(f"found {_kind(value)} in the answer; expected an object")
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise AnswerError(f"found {_kind(value)} in the answer; expected a list")
+    return value
+
+
+def _pair(value: object) -> list[object]:
+    pair = _list(value)
+    if len(pair) != 2:
+        raise AnswerError(f"found a list of {len(pair)} in the answer; expected time and value")
+    return pair
+
+
+def _labels(value: object) -> Mapping[str, str]:
+    labels = _object(value)
+    if not all(isinstance(text, str) for text in labels.values()):
+        raise AnswerError("a label's value is no text")
+    return {name: str(text) for name, text in labels.items()}
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,110 @@
+"""Who gets freed GPUs first is one rule: kernel, mover and planner agree from every state."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sagescale.live.actuators.protocol import PoolStates
+from sagescale.live.mover import next_sizes
+from sagescale.perf import ProfileModel, load_profile
+from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
+from sagescale.planner.constraints import grow_affordably, launches
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.engine import Cluster, World
+from sagescale.sim.world import build_world
+
+PROFILE = load_profile("h200-llama-3.1-8b-fp8")
+ENGINES = build_world(
+    ProfileModel(PROFILE),
+    SimulatorConfig(),
+    AutoscalerConfig(prefill_gpus_per_instance=1, decode_gpus_per_instance=1),
+)
+sizes = st.builds(Sizes, st.integers(0, 9), st.integers(0, 9))
+gpus_each = st.builds(Sizes, st.integers(1, 4), st.integers(1, 4))
+
+
+def gpus(counts: Sizes, each: Sizes) -> int:
+    return counts.prefill * each.prefill + counts.decode * each.decode
+
+
+def counts(cluster: Cluster) -> PoolStates:
+    return PoolStates(
+        *(PoolCounts(view.ready, view.starting, view.draining, view.waiting) for view in cluster.pools())
+    )
+
+
+def busy_cluster(each: Sizes, budget: int, initial: Sizes, requests: int) -> Cluster:
+    """A cluster whose instances have so many requests in all to finish before they can stop."""
+    world = World(
+        **{
+            **{name: getattr(ENGINES, name) for name in World.__slots__},
+            "prefill_gpus": each.prefill,
+            "decode_gpus": each.decode,
+            "max_gpus": budget,
+        }
+    )
+    tokens = np.full(requests, 1000, np.int32)
+    cluster = Cluster(
+        world, np.zeros(requests), tokens, tokens, tokens,
+        prefill=initial.prefill, decode=initial.decode, startup_s=lambda count: np.full(count, 60.0),
+    )  # fmt: skip
+    cluster.advance(0.5)
+    return cluster
+
+
+@settings(max_examples=300)
+@given(sizes, sizes, sizes, gpus_each, st.integers(0, 60), st.integers(0, 12))
+def test_kernel_mover_and_planner_give_free_gpus_to_the_same_pools(initial, fewer, goal, each, spare, busy):
+    budget = max(gpus(initial, each) + spare, 1)
+    config = AutoscalerConfig(
+        prefill_gpus_per_instance=each.prefill, decode_gpus_per_instance=each.decode, max_gpu_budget=budget,
+        min_prefill_instances=0, min_decode_instances=0,
+    )  # fmt: skip
+    cluster = busy_cluster(each, budget, initial, busy)
+    cluster.scale(*map(min, initial, fewer))  # what is busy drains, and holds its GPUs
+    cluster.advance(0.5)
+    before = counts(cluster)
+    goal = Sizes(*map(max, goal, before.asked))
+    expected = next_sizes(goal, before, config)
+
+    cluster.hold_launches(held=True)
+    cluster.scale(*goal)
+    assert counts(cluster).asked == goal
+    cluster.hold_launches(held=False)
+    after = counts(cluster)
+    launched = Sizes(*(pool.ready + pool.starting for pool in (after.prefill, after.decode)))
+    assert launched == expected
+
+    drains = before.prefill.draining + before.decode.draining
+    if not drains:
+        assert grow_affordably(goal, before.asked, config) == expected
+
+
+@given(sizes, sizes, gpus_each, st.integers(-8, 80))
+def test_launches_fit_leave_no_gpu_idle_and_keep_the_pools_abreast(missing, there, each, free):
+    goal = Sizes(missing.prefill + there.prefill, missing.decode + there.decode)
+    more = launches(missing, goal, each, free)
+    assert all(0 <= got <= wanted for got, wanted in zip(more, missing, strict=True))
+    assert gpus(more, each) <= max(free, 0)
+    left = free - gpus(more, each)
+    assert all(got == wanted or gpu > left for got, wanted, gpu in zip(more, missing, each, strict=True)), (
+        "an instance that was asked for would have fitted"
+    )
+
+
+def test_the_example_that_kernel_and_mover_once_answered_differently():
+    # (1, 1) to (4, 4) with four GPUs: prefill was filled first (3+1), where the mover made it 2+2.
+    assert launches(Sizes(3, 3), Sizes(4, 4), Sizes(1, 1), 2) == (1, 1)
+    cluster = busy_cluster(Sizes(1, 1), 4, Sizes(1, 1), 0)
+    cluster.scale(4, 4)
+    after = counts(cluster)
+    assert (after.prefill.starting, after.decode.starting) == (1, 1)
+
+
+def test_growth_under_a_budget_takes_from_no_instance_that_is_wanted():
+    config = AutoscalerConfig(prefill_gpus_per_instance=2, decode_gpus_per_instance=1, max_gpu_budget=12)
+    # 6 + 2 GPUs are taken; prefill misses 2 of 5, decode 6 of 8: decode until it is abreast.
+    assert grow_affordably(Sizes(5, 8), Sizes(3, 2), config) == (3, 6)
+    assert grow_affordably(Sizes(2, 8), Sizes(5, 2), config) == (2, 8), "what is not wanted makes room"
+    assert grow_affordably(Sizes(9, 3), Sizes(6, 3), config) == (6, 3), "over the budget nothing grows"
