@@ -116,7 +116,7 @@ def _group(group: str, series: SeriesWindow, preset: Preset) -> list[Finding]:
 
 
 def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
-    metrics = source.observer.observe(raw, {})
+    metrics = source.observer.observe(raw)
     found = []
     for name in METRIC_FIELDS:
         value = metrics.values.get(name)

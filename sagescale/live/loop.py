@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from sagescale.errors import SagescaleError
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
 from sagescale.live.journal import Event, Note, TickRecord
+from sagescale.live.metrics.reporters import Reporters
 from sagescale.live.mover import Mover
-from sagescale.planner import Observation, Planner, PoolCounts, ReasonCode, Sizes, make_load_predictors
+from sagescale.planner import Observation, Planner, PoolCounts, Sizes, make_load_predictors
 from sagescale.planner.constraints import grow_affordably, within_limits
 from sagescale.planner.window import Window
 
@@ -41,6 +42,7 @@ _POLLS_A_TICK = 20
 _REPLAYED = 2000
 _MOST_MISSED = 1000
 _CLOCK_STEP_S = 2.0
+_REPORTERS = "reporters"
 
 _HARMLESS = frozenset({"instance_unreachable"})
 """Problems that are none by themselves: an instance that is gone on purpose cannot be reached either."""
@@ -128,6 +130,9 @@ class ControlLoop:
         self._wall_offset_s = 0.0
         self._last_usable_s = 0.0
         self._last_states: PoolStates | None = None
+        # An instance ready for two whole intervals has been read, however rarely it is.
+        self._reporters = Reporters(grace_s=2 * self._interval_s)
+        self._reporters_kept: dict[str, list[str]] = {}
         self._looked_s = 0.0  # the end of the last look's window, in the pools' own time
         self._at_tick = Sizes(0, 0)
         self.ticks = 0
@@ -246,17 +251,11 @@ class ControlLoop:
         """Find out about the pools and a window; unknown is what cannot be found out."""
         notes: list[Note] = []
         problems: list[Note] = []
-        states, known = self._states(self.clock.monotonic_s() * self.live.time_scale, problems)
-        ready: Mapping[str, int | None] = (
-            {"prefill": states.prefill.ready, "decode": states.decode.ready}
-            if states is not None and known
-            else {"prefill": None, "decode": None}
-        )
-        metrics, seen_s = collect(window_s, ready, late_s)
+        states, known = self._states(self._now_s(), problems)
+        metrics, seen_s = self._read(collect, window_s, states if known else None, late_s)
         problems.extend(Note(item.code, item.text) for item in metrics.problems)
         if states is None:
-            states = self._assume(metrics)
-            known = self.mover.assumed
+            states, known = self._assume(metrics, notes)
         self._last_states = states
         observation = Observation(
             time_s,
@@ -267,6 +266,20 @@ class ControlLoop:
             **metrics.values,
         )
         return _Seen(observation, states, known, metrics.usable, problems, notes)
+
+    def _read(
+        self, collect: _Collect, window_s: float, states: PoolStates | None, late_s: float
+    ) -> tuple[Metrics, float]:
+        """Read a window, and take out what is not known because somebody who should report does not."""
+        ready: dict[str, int | None] = {"prefill": None, "decode": None}
+        if states is not None and states.counted:
+            ready = {"prefill": states.prefill.ready, "decode": states.decode.ready}
+        metrics, seen_s = collect(window_s, ready, late_s)
+        metrics = self._reporters.judge(metrics, ready, self._now_s())
+        if (names := self._reporters.names) != self._reporters_kept:
+            self._reporters_kept = names
+            self.journal.remember(_REPORTERS, names)
+        return metrics, seen_s
 
     def _conclude(
         self,
@@ -302,6 +315,7 @@ class ControlLoop:
         )
         self.journal.add_tick(record)
         if acting:
+            self._reporters.decided(goal._asdict(), self._now_s())
             self.mover.begin(goal, record.decision, f"{self.journal.identity}-{record.id}")
             self._advance(record.id)
         else:
@@ -393,10 +407,9 @@ class ControlLoop:
 
     def _glance(self, seen: _Seen, late_s: float) -> Observation:
         """Look right before a tick: at the pools as the tick found them."""
-        ready = {"prefill": seen.states.prefill.ready, "decode": seen.states.decode.ready}
         at = seen.observation
-        metrics, window_s = self.source.look(
-            self._since_look(at.time_s), ready if seen.known else dict.fromkeys(ready), late_s
+        metrics, window_s = self._read(
+            self.source.look, self._since_look(at.time_s), seen.states if seen.known else None, late_s
         )
         return Observation(at.time_s, window_s, at.prefill, at.decode, lengths=None, **metrics.values)
 
@@ -411,8 +424,7 @@ class ControlLoop:
 
     def _safe_floor(self) -> Sizes:
         live = self.live
-        since_s = self._epoch_s + (self.clock.monotonic_s() - self._anchor_s) * live.time_scale
-        seen = self.journal.largest_goal(since_s - live.safe_floor_lookback_s)
+        seen = self.journal.largest_goal(self._epoch_now_s() - live.safe_floor_lookback_s)
         low = Sizes(self.config.min_prefill_instances, self.config.min_decode_instances)
         largest = low if seen is None else seen
         return within_limits(
@@ -433,25 +445,30 @@ class ControlLoop:
             problems.append(Note("pools_unknown", str(error)))
             return self._last_states or self._minimum(), False
 
-    def _assume(self, metrics: Metrics) -> PoolStates:
-        """Take the instances that report for the pool, where nobody else knows."""
-        reporting = Sizes(metrics.reporting.get("prefill", 0), metrics.reporting.get("decode", 0))
-        if not self._acts:
-            # A dry run changes nothing, so what reports is always what there is.
-            counted = PoolStates(PoolCounts(reporting.prefill), PoolCounts(reporting.decode))
-            return counted if any(reporting) else self._last_states or counted
-        if not all(reporting):
-            last = self.journal.last_ticks(1)
+    def _assume(self, metrics: Metrics, notes: list[Note]) -> tuple[PoolStates, bool]:
+        """Take the instances that report, or should, for the pools where nobody else knows.
+
+        Returns:
+            The pools, and whether that is something to go by.
+        """
+        sizes = Sizes(self._reporters.expected("prefill"), self._reporters.expected("decode"))
+        if not self._acts and any(sizes):
+            return _pools_of(sizes), True  # a dry run changes nothing: what there is reports
+        if not all(sizes):
+            last = [] if not self._acts else self.journal.last_ticks(1)
             if last and last[0].acted:
-                reporting = last[0].goal
+                sizes = last[0].goal
             elif metrics.usable:
                 # Sizes are absolute: where the load is known, nothing needs to be known of the pools to set
                 # them. Where it is not, holding at a guess could shrink them, so nothing is done.
-                reporting = self._minimum().asked
+                sizes = self._minimum().asked
+                text = f"prefill {sizes.prefill} and decode {sizes.decode} are assumed"
+                notes.append(Note("pools_assumed", f"nobody says how many instances there are: {text}"))
             else:
-                return self._minimum()
-        self.mover.assume(reporting)
-        return PoolStates(PoolCounts(reporting.prefill), PoolCounts(reporting.decode))
+                return self._last_states or self._minimum(), False
+        if self._acts:
+            self.mover.assume(sizes)
+        return _pools_of(sizes), True
 
     def _minimum(self) -> PoolStates:
         return PoolStates(
@@ -460,7 +477,7 @@ class ControlLoop:
 
     def _advance(self, tick: int | None) -> None:
         """Take the next step of a move; what comes of it is journalled."""
-        moves, meant = self.mover.advance(self.clock.monotonic_s() * self.live.time_scale)
+        moves, meant = self.mover.advance(self._now_s())
         self.planner.applied(meant)
         for move in moves:
             detail = (
@@ -477,6 +494,14 @@ class ControlLoop:
         """The pools' own time of a tick: the clock's at real speed."""
         return self._epoch_s + number * self._interval_s
 
+    def _now_s(self) -> float:
+        """The pools' own time by the monotonic clock: it never jumps, and begins anywhere."""
+        return self.clock.monotonic_s() * self.live.time_scale
+
+    def _epoch_now_s(self) -> float:
+        """The pools' own time since 1970, as records carry it."""
+        return self._epoch_s + (self.clock.monotonic_s() - self._anchor_s) * self.live.time_scale
+
     def _notice_clock_step(self) -> None:
         offset_s = self.clock.wall_s() - self.clock.monotonic_s()
         step_s = offset_s - self._wall_offset_s
@@ -489,6 +514,7 @@ class ControlLoop:
     def _resume(self) -> None:
         """Feed the planner what it would know had it never stopped."""
         past = self.journal.last_ticks(_REPLAYED)
+        self._recall_reporters(past)
         ticks = [record for record in past if record.kind == "tick"]
         if ticks:
             last = ticks[-1]
@@ -513,6 +539,19 @@ class ControlLoop:
             )
         if windows:
             self._event("warm_start", f"{len(windows)} windows of history")
+
+    def _recall_reporters(self, past: list[TickRecord]) -> None:
+        """Expect those to report who were expected before; an outage does not end by a restart."""
+        now_s, epoch_s = self._now_s(), self._epoch_now_s()
+        for record in past:
+            if record.acted:
+                self._reporters.decided(record.goal._asdict(), now_s - max(0.0, epoch_s - record.time_s))
+        names = self.journal.recall(_REPORTERS)
+        if not past or past[-1].time_s < epoch_s - self.live.safe_floor_lookback_s:
+            return  # so long ago that anything may have been changed on purpose
+        if isinstance(names, dict) and all(_is_texts(group) for group in names.values()):
+            self._reporters.recall(names)
+            self._reporters_kept = self._reporters.names
 
     def _replay(self, record: TickRecord, set_back_s: float) -> None:
         """Show the planner what it was shown then; a look's short window is no tick's."""
@@ -573,8 +612,7 @@ class ControlLoop:
     def _event(
         self, kind: str, text: str, tick: int | None = None, detail: Mapping[str, object] | None = None
     ) -> None:
-        elapsed_s = self.clock.monotonic_s() - self._anchor_s
-        event = Event(self._epoch_s + elapsed_s * self.live.time_scale, tick, kind, text, detail or {})
+        event = Event(self._epoch_now_s(), tick, kind, text, detail or {})
         self.journal.add_event(event)
         self._tell(lambda watcher: watcher.happened(event))
 
@@ -595,6 +633,14 @@ class ControlLoop:
                 news(watcher)
             except (OSError, ValueError) as error:
                 logger.warning("%s: %s", type(watcher).__name__, error)
+
+
+def _pools_of(sizes: Sizes) -> PoolStates:
+    return PoolStates(PoolCounts(sizes.prefill), PoolCounts(sizes.decode), counted=False)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _unknown(last: Observation, time_s: float) -> Observation:

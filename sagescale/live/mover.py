@@ -6,6 +6,7 @@ long, or never ends, holds up no later decision: a new goal replaces the old one
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ class _Books:
         return PoolStates(
             PoolCounts(self.sizes.prefill, draining=sum(gone.prefill for _, gone in self.leaving)),
             PoolCounts(self.sizes.decode, draining=sum(gone.decode for _, gone in self.leaving)),
+            counted=False,
         )
 
     def set(self, sizes: Sizes, now_s: float) -> None:
@@ -114,11 +116,6 @@ class Mover:
         if self._books.sizes is None:
             self._books.sizes = sizes
 
-    @property
-    def assumed(self) -> bool:
-        """Whether there is something to go by where the actuator cannot say."""
-        return self._books.sizes is not None
-
     def states(self, now_s: float) -> PoolStates | None:
         """Return the pools, what we still mean to order counted as waiting.
 
@@ -131,9 +128,10 @@ class Mover:
         found = self._found(now_s)
         if found is None:
             return None
-        return PoolStates(
-            _with_waiting(found.prefill, self.pending.prefill),
-            _with_waiting(found.decode, self.pending.decode),
+        return dataclasses.replace(
+            found,
+            prefill=_with_waiting(found.prefill, self.pending.prefill),
+            decode=_with_waiting(found.decode, self.pending.decode),
         )
 
     def begin(self, goal: Sizes, decision: Mapping[str, object], key: str) -> None:

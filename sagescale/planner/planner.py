@@ -150,7 +150,7 @@ class Planner:
     def applied(self, sizes: Sizes | None) -> None:
         """Be told what the pools were really set to, where that is not what was decided; None is nothing.
 
-        Only whoever acts knows: what it was not allowed to do, could not do or gave up is nobody else's doing.
+        Only whoever acts knows: what it may not do, could not do or gave up is nobody else's doing.
         """
         self._meant = () if sizes is None else (sizes,)
 

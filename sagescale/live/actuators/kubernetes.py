@@ -98,7 +98,8 @@ class KubernetesActuator:
 
     def states(self) -> PoolStates | None:
         """Count the pods of both workloads."""
-        return PoolStates(*(self._counts(load) for load in self._workloads))
+        prefill, decode = self._workloads
+        return PoolStates(self._counts(prefill), self._counts(decode))
 
     def carry_out(self, order: Order) -> None:
         """Patch the workloads that change, the shrinking one first."""

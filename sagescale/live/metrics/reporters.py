@@ -1,4 +1,4 @@
-"""Who should report: a partial outage is told from a pool that has become smaller, for as long as it lasts."""
+"""Who should report: a partial outage is no smaller pool, for as long as it lasts."""
 
 from __future__ import annotations
 
