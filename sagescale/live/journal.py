@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.live.foreign_text import foreign_text
 from sagescale.planner import Observation, PoolCounts, Sizes
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Note:
 
     code: str
     text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", foreign_text(self.text, 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,9 @@ class Event:
     kind: str
     text: str
     detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", foreign_text(self.text, 1000))
 
 
 class Journal:

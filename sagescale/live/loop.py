@@ -5,31 +5,46 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from sagescale.errors import SagescaleError
-from sagescale.live.actuators.protocol import ActuatorError, PoolStates
+from sagescale.live.actuators.protocol import PoolStates
+from sagescale.live.foreign_text import foreign_text
 from sagescale.live.journal import Event, Note, TickRecord
+from sagescale.live.metrics.observe import Metrics
 from sagescale.live.metrics.reporters import Reporters
+from sagescale.live.metrics.window import Problem
 from sagescale.live.mover import Mover
-from sagescale.planner import Observation, Planner, PoolCounts, Sizes, make_load_predictors
+from sagescale.planner import (
+    Corrections,
+    Decision,
+    LoadForecast,
+    Observation,
+    Planner,
+    PoolCounts,
+    Reason,
+    ReasonCode,
+    Sizes,
+    make_load_predictors,
+)
 from sagescale.planner.constraints import grow_affordably, within_limits
 from sagescale.planner.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sagescale.live.actuators.protocol import Actuator
     from sagescale.live.clock import Clock
     from sagescale.live.config import LiveConfig
     from sagescale.live.journal import Journal
-    from sagescale.live.metrics.observe import Metrics
     from sagescale.live.metrics.source import Source
     from sagescale.perf import PerfModel
-    from sagescale.planner import AutoscalerConfig, Decision
+    from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy.slo import EngineTwin
 
     _Collect = Callable[[float, Mapping[str, int | None], float], tuple[Metrics, float]]
@@ -38,11 +53,14 @@ __all__ = ["ControlLoop", "Watcher"]
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _POLLS_A_TICK = 20
 _REPLAYED = 2000
 _MOST_MISSED = 1000
 _CLOCK_STEP_S = 2.0
 _REPORTERS = "reporters"
+_FRAMES_KEPT = 5
 
 _HARMLESS = frozenset({"instance_unreachable"})
 """Problems that are none by themselves: an instance that is gone on purpose cannot be reached either."""
@@ -135,38 +153,46 @@ class ControlLoop:
         self._reporters_kept: dict[str, list[str]] = {}
         self._looked_s = 0.0  # the end of the last look's window, in the pools' own time
         self._at_tick = Sizes(0, 0)
+        self._shown = 0  # the last tick that the planner was shown
+        self._failure = ""
+        self._reporting = False
         self.ticks = 0
 
     # --- running -------------------------------------------------------------------------------
 
     def run(self, *, ticks: int | None = None) -> None:
         """Tick until asked to stop, or for so many ticks."""
-        self.start()
         number = 1
         try:
+            self.start()
             while ticks is None or number <= ticks:
                 if self._wait_for(number):
                     break
-                self.tick(number)
+                self._tick_or_hold(number)
                 number = self._after(number)
         finally:
             self.finish()
 
     def run_once(self) -> TickRecord:
-        """Look, decide and (unless it is a dry run) act once, now."""
-        self.start()
+        """Look, decide and (unless it is a dry run) act once, now.
+
+        Raises:
+            SagescaleError: nothing could be decided; the pools stay as they are.
+        """
         try:
+            self.start()
             if self.live.prometheus_url is None and self.live.scrapes:
                 # A window needs two looks.
                 self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s)
             self._anchor_s = self.clock.monotonic_s()
             self._epoch_s = self.clock.wall_s()
-            record = self.tick(0)
+            if (record := self._tick_or_hold(0)) is None:
+                raise SagescaleError(f"nothing could be decided: {self._failure}")
             # What waits for GPUs to become free is still ordered, within an interval.
             while self.mover.moving and self.clock.monotonic_s() < self._anchor_s + self._wall_interval_s:
                 if self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s / _POLLS_A_TICK):
                     break
-                self._advance(record.id)
+                self._advance_or_hold(record.id)
             return record
         finally:
             self.finish()
@@ -181,14 +207,14 @@ class ControlLoop:
         self._last_usable_s = now_s
         self._looked_s = self._epoch_s + phase_s * self.live.time_scale
         self._event("started", f"{self.source.describe()}; {self.mover.actuator.target}")
-        self.source.prime()
-        self._resume()
+        self._guarded("getting ready to read metrics", self.source.prime, _nothing)
+        self._guarded("taking up the last run", self._resume, _nothing)
 
     def finish(self) -> None:
         """Close everything, in order; the pools stay as they are."""
         self._event("stopped", "the pools stay as they are")
-        self.source.close()
-        self.mover.actuator.close()
+        self._guarded("closing the metric source", self.source.close, _nothing)
+        self._guarded("closing the actuator", self.mover.actuator.close, _nothing)
         self.journal.close()
 
     def _wait_for(self, number: int) -> bool:
@@ -206,9 +232,9 @@ class ControlLoop:
             if self.clock.wait_until(min(poll_s, look_s)):
                 return True
             if look_s <= poll_s and look_s < due_s:
-                self._look(number, look_s, due_s)
+                self._guarded("looking", partial(self._look, number, look_s, due_s), _nothing)
             elif poll_s < due_s and not self._paused():
-                self._advance(None)
+                self._advance_or_hold(None)
 
     def _next_look(self, now_s: float, due_s: float) -> float:
         """Return when to look next before a tick, or when that tick is due; what has passed is left out."""
@@ -230,6 +256,46 @@ class ControlLoop:
             self._feed_unknown(min(missed, _MOST_MISSED), self._time_s(number))
         return following
 
+    # --- when something unforeseen fails -------------------------------------------------------
+
+    def _guarded(self, doing: str, call: Callable[[], _T], otherwise: Callable[[str], _T]) -> _T:
+        """Return what a call returns; where it fails, what ``otherwise`` makes of the words for that.
+
+        The one place where an error that nothing foresaw ends: it is named, counted and journalled, and the
+        loop goes on. Memory or stack that ran out is such an error: what was held is free again here.
+        KeyboardInterrupt and SystemExit are none; they end the loop, in order.
+        """
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001  # no error may end a loop that runs unattended
+            text = self._failed(doing, error)
+        return otherwise(text)
+
+    def _failed(self, doing: str, error: Exception) -> str:
+        self._failure = text = foreign_text(f"{doing} failed: {type(error).__name__}: {error}")
+        if not self._reporting:  # a watcher that cannot take the report is no news to it
+            self._reporting = True
+            frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_KEPT:]
+            at = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+            self._event(
+                "loop_failed", f"{text} (at {at[-1]}); the pools stay, please report it", None, {"at": at}
+            )
+            self._reporting = False
+        return text
+
+    def _tick_or_hold(self, number: int) -> TickRecord | None:
+        """Do a tick; one that fails leaves the pools as they are, and the next begins anew."""
+
+        def hold(_: str) -> None:
+            self._release()
+            if self._shown != number:
+                self._feed_unknown(1, self._time_s(number - 1))
+
+        return self._guarded(f"tick {number}", partial(self.tick, number), hold)
+
+    def _advance_or_hold(self, tick: int | None) -> None:
+        self._guarded("moving the pools", partial(self._advance, tick), lambda _: self._release())
+
     # --- one tick ------------------------------------------------------------------------------
 
     def tick(self, number: int) -> TickRecord:
@@ -241,9 +307,12 @@ class ControlLoop:
         self._at_tick = seen.current
         last_look = None
         if self.planner.fast_interval_s is not None and seen.usable:
-            last_look = self._glance(seen, late_s)
-            self.planner.check(last_look)  # the tick decides, and knows what was seen last
-        decision = self.planner.step(seen.observation)
+            last_look = self._guarded("looking", partial(self._glance, seen, late_s), _nothing)
+        self._shown = number
+        decision = self._guarded("deciding", partial(self.planner.step, seen.observation), _nothing)
+        if decision is None:
+            seen.notes.append(Note("loop_failed", f"{self._failure}: the pools stay as they are"))
+            seen, decision = dataclasses.replace(seen, usable=False), _no_decision(seen)
         goal = self._goal(decision, seen)
         return self._conclude(seen, decision, goal, last_look=last_look)
 
@@ -252,7 +321,11 @@ class ControlLoop:
         notes: list[Note] = []
         problems: list[Note] = []
         states, known = self._states(self._now_s(), problems)
-        metrics, seen_s = self._read(collect, window_s, states if known else None, late_s)
+        metrics, seen_s = self._guarded(
+            "reading the metrics",
+            partial(self._read, collect, window_s, states if known else None, late_s),
+            lambda text: (Metrics({}, (Problem("source_failed", text),), {}), window_s),
+        )
         problems.extend(Note(item.code, item.text) for item in metrics.problems)
         if states is None:
             states, known = self._assume(metrics, notes)
@@ -319,8 +392,7 @@ class ControlLoop:
             self.mover.begin(goal, record.decision, f"{self.journal.identity}-{record.id}")
             self._advance(record.id)
         else:
-            self.mover.release()
-            self.planner.applied(None)
+            self._release()
         self._tell(lambda watcher: watcher.ticked(record, decision, seen.states))
         self._watch_journal()
         return record
@@ -406,12 +478,14 @@ class ControlLoop:
         return self._conclude(seen, decision, goal, kind="look")
 
     def _glance(self, seen: _Seen, late_s: float) -> Observation:
-        """Look right before a tick: at the pools as the tick found them."""
+        """Look right before a tick, at the pools as the tick found them, and show the planner."""
         at = seen.observation
         metrics, window_s = self._read(
             self.source.look, self._since_look(at.time_s), seen.states if seen.known else None, late_s
         )
-        return Observation(at.time_s, window_s, at.prefill, at.decode, lengths=None, **metrics.values)
+        last_look = Observation(at.time_s, window_s, at.prefill, at.decode, lengths=None, **metrics.values)
+        self.planner.check(last_look)  # the tick decides, and knows what was seen last
+        return last_look
 
     def _since_look(self, time_s: float) -> float:
         """Return how long the window is that ends now, and begin the next."""
@@ -439,11 +513,18 @@ class ControlLoop:
 
     def _states(self, now_s: float, problems: list[Note]) -> tuple[PoolStates | None, bool]:
         """Return the pools and whether that is current; ``None`` where nobody can say yet."""
-        try:
-            return self.mover.states(now_s), True
-        except ActuatorError as error:
-            problems.append(Note("pools_unknown", str(error)))
+
+        def ask() -> tuple[PoolStates | None, bool]:
+            try:
+                return self.mover.states(now_s), True
+            except SagescaleError as error:
+                return unknown(str(error))
+
+        def unknown(text: str) -> tuple[PoolStates | None, bool]:
+            problems.append(Note("pools_unknown", text))
             return self._last_states or self._minimum(), False
+
+        return self._guarded("reading the pools", ask, unknown)
 
     def _assume(self, metrics: Metrics, notes: list[Note]) -> tuple[PoolStates, bool]:
         """Take the instances that report, or should, for the pools where nobody else knows.
@@ -485,6 +566,11 @@ class ControlLoop:
             )
             self._event(move.kind, move.text, tick, detail)
 
+    def _release(self) -> None:
+        """Leave the pools to whoever wants to change them."""
+        self.mover.release()
+        self.planner.applied(None)
+
     def _paused(self) -> bool:
         return self.live.pause_file is not None and Path(self.live.pause_file).exists()
 
@@ -521,8 +607,7 @@ class ControlLoop:
             ahead_s = last.time_s - self._epoch_s
             set_back_s = max(0.0, ahead_s)  # the clock was set back meanwhile
             with _quiet_planner():
-                for record in past:
-                    self._replay(record, set_back_s)
+                self._replay_all(past, set_back_s)
             self._event("resumed", f"{len(ticks)} ticks from the journal")
             gap = min(_MOST_MISSED, max(0, round(-ahead_s / self._interval_s)))
             self._bridge(gap, last.observation)
@@ -540,7 +625,7 @@ class ControlLoop:
         if windows:
             self._event("warm_start", f"{len(windows)} windows of history")
 
-    def _recall_reporters(self, past: list[TickRecord]) -> None:
+    def _recall_reporters(self, past: Sequence[TickRecord]) -> None:
         """Expect those to report who were expected before; an outage does not end by a restart."""
         now_s, epoch_s = self._now_s(), self._epoch_now_s()
         for record in past:
@@ -552,6 +637,20 @@ class ControlLoop:
         if isinstance(names, dict) and all(_is_texts(group) for group in names.values()):
             self._reporters.recall(names)
             self._reporters_kept = self._reporters.names
+
+    def _replay_all(self, past: Sequence[TickRecord], set_back_s: float) -> None:
+        """Show the planner every record; one that it fails on is an unknown window, and costs only itself."""
+        failed: list[tuple[TickRecord, Exception]] = []
+        for record in past:
+            try:
+                self._replay(record, set_back_s)
+            except Exception as error:  # noqa: BLE001  # reported below, once for all of them
+                failed.append((record, error))
+        if failed:
+            record, first = failed[0]
+            self._failed(
+                f"replaying {len(failed)} of {len(past)} records, the first of them {record.id},", first
+            )
 
     def _replay(self, record: TickRecord, set_back_s: float) -> None:
         """Show the planner what it was shown then; a look's short window is no tick's."""
@@ -590,11 +689,16 @@ class ControlLoop:
 
     def _feed_unknown(self, windows: int, after_s: float) -> None:
         states = self._last_states or self._minimum()
-        with _quiet_planner():
+
+        def feed() -> None:
             for index in range(windows):
                 at_s = after_s + (index + 1) * self._interval_s
                 self.planner.step(Observation(at_s, self._interval_s, states.prefill, states.decode))
+
         self.planner.applied(None)
+
+        with _quiet_planner():
+            self._guarded("noting a window that is unknown", feed, _nothing)
 
     # --- records -------------------------------------------------------------------------------
 
@@ -628,11 +732,34 @@ class ControlLoop:
 
     def _tell(self, news: Callable[[Watcher], None]) -> None:
         """Tell every watcher; one whose output is gone (a closed pipe, a full disk) is no reason to stop."""
-        for watcher in self._watchers:
+
+        def tell(watcher: Watcher) -> None:
             try:
                 news(watcher)
             except (OSError, ValueError) as error:
                 logger.warning("%s: %s", type(watcher).__name__, error)
+
+        for watcher in self._watchers:
+            self._guarded(f"telling {type(watcher).__name__}", partial(tell, watcher), _nothing)
+
+
+def _nothing(_: str) -> None:
+    return None
+
+
+def _no_decision(seen: _Seen) -> Decision:
+    """Hold both pools, for want of a planner that decides."""
+    return Decision(
+        time_s=seen.observation.time_s,
+        targets=seen.current,
+        current=seen.current,
+        forecast=LoadForecast(None, None, None),
+        corrections=Corrections(),
+        raw=seen.current,
+        adjustments=(),
+        reasons=(Reason(ReasonCode.HOLD_UNKNOWN_METRICS, "nothing could be decided: held"),),
+        no_operation=False,
+    )
 
 
 def _pools_of(sizes: Sizes) -> PoolStates:

@@ -10,7 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sagescale.live.actuators.protocol import ActuatorError, Order, PoolStates
+from sagescale.errors import SagescaleError
+from sagescale.live.actuators.protocol import Order, PoolStates
 from sagescale.planner import PoolCounts, Sizes
 from sagescale.planner.constraints import launches
 
@@ -158,7 +159,7 @@ class Mover:
             return [], None
         try:
             found = self._found(now_s)
-        except ActuatorError as error:
+        except SagescaleError as error:
             return [Move("state_unknown", str(error))], None
         if found is None:
             return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")], None
@@ -184,7 +185,7 @@ class Mover:
             order = Order(f"{self._key}-{self._orders}", sizes, current, self._decision)
         try:
             self.actuator.carry_out(order)
-        except ActuatorError as error:
+        except SagescaleError as error:
             self._failed = order
             return Move("order_failed", str(error), order)
         self._failed = None

@@ -6,6 +6,8 @@ import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from sagescale.errors import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -133,5 +135,4 @@ def _number(value: float | None, unit: str = "", digits: int = 1) -> str:
 
 def _clip(text: str, lines: int = 2) -> str:
     # Texts may quote labels, which are anybody's: nothing in them reaches the terminal as a command.
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= lines * _WIDTH else text[: lines * _WIDTH - 3] + "..."
+    return one_line(text, lines * _WIDTH)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sagescale.live.emulator.cluster import EmulatedCluster
-from sagescale.live.emulator.engine_metrics import render
+from sagescale.live.emulator.engine_metrics import EngineMetrics, render
 from sagescale.live.emulator.pace import Pace
 from sagescale.live.emulator.server import Emulator
 from sagescale.live.secret import Secret
@@ -130,6 +130,57 @@ def test_pages_come_and_go_with_instances(trace):
     assert len(emulated.engines()) == 2
 
 
+@pytest.mark.parametrize("first_token", ["prefill", "decode"])
+def test_an_instance_that_dies_takes_its_page_along_and_its_requests_are_served_again(trace, first_token):
+    _, emulated = cluster(trace, f"first_token={first_token}", "initial_prefill=2", "initial_decode=3")
+    emulated.linger_s = 1e9
+    emulated.advance(60.0)
+    gone = {"prefill-0", "decode-0"}
+    lost = sum(engine.completed for engine in emulated.engines() if engine.name in gone)
+    assert all(emulated.crash(name) for name in sorted(gone))
+    assert not gone & {engine.name for engine in emulated.engines()}
+    assert not emulated.crash("decode-0"), "once"
+    assert not emulated.crash("decode-x")
+    emulated.advance(61.0)  # nothing that happens later brings a page back
+    assert not gone & {engine.name for engine in emulated.engines()}
+    for step in range(11, 60):
+        emulated.advance(6.0 * step)
+    assert emulated.finished
+    sent_again = int(emulated.cluster.state.requests["restarts"].sum())
+    assert sent_again > 0
+    found = totals(emulated.engines())
+    completed = sum(found[job, "vllm:request_success_total"] for job in ("prefill", "decode")) + lost
+    in_decode = trace.osl > 1 if first_token == "prefill" else np.ones(len(trace), bool)
+    # One that was thrown back before its prefill ended is counted there once, as any other.
+    assert len(trace) + in_decode.sum() <= completed <= len(trace) + in_decode.sum() + sent_again
+    assert found["prefill", "vllm:time_to_first_token_seconds_sum"] >= 0
+    for engine in emulated.engines():
+        assert (engine.duration.counts >= 0).all()
+
+
+@given(ranks=st.integers(1, 8))
+def test_ranks_share_what_is_counted_and_have_the_same_kv_usage(ranks):
+    engine = EngineMetrics("decode-0", "decode", completed=12, running=5, kv_usage=0.3, cpu_s=2.0)
+    engine.prompt.observe(np.array([10.0, 3000.0]))
+    pages = [
+        "\n".join(
+            line for lines in render([engine], LABELS, with_instance=True, ranks=n).values() for line in lines
+        )
+        for n in (1, ranks)
+    ]
+    whole, split = ({}, {})
+    for page, found in zip(pages, (whole, split), strict=True):
+        for family in text_string_to_metric_families(page + "\n"):
+            for sample in family.samples:
+                labels = {key: value for key, value in sample.labels.items() if key != "engine"}
+                found.setdefault((sample.name, *sorted(labels.items())), []).append(sample.value)
+    assert whole.keys() == split.keys()
+    for key, (value,) in whole.items():
+        assert len(split[key]) == (1 if key[0] == "process_cpu_seconds_total" else ranks)
+        shared = np.mean if key[0] == "vllm:kv_cache_usage_perc" else np.sum
+        assert shared(split[key]) == pytest.approx(value)
+
+
 class Http:
     def __init__(self, emulator) -> None:
         self.emulator = emulator
@@ -208,6 +259,40 @@ def test_pages_discovery_and_faults(served):
     first = ask("GET", "/metrics")[1]
     assert ask("GET", "/metrics")[1] == first
     assert ask("POST", "/fault", '{"kind": "frozn"}')[0] == 400
+
+
+def test_faults_of_one_instance_and_of_labels(served):
+    ask = served(wait=True)
+
+    def fault(**document):
+        return ask("POST", "/fault", json.dumps(document))[0]
+
+    page = "/instances/decode-0/metrics"
+    assert fault(kind="miss", instance="decode-0") == 200
+    assert [ask("GET", page)[0] for _ in range(2)] == [500, 200], "one read is missed"
+    fault(kind="miss", instance="decode-0")
+    assert [b'instance="decode-0"' in ask("GET", "/metrics")[1] for _ in range(2)] == [False, True]
+    fault(kind="ranks", value=2)
+    assert b'engine="1"' in ask("GET", page)[1]
+    names = [entry["labels"]["instance"] for entry in json.loads(ask("GET", "/sd")[1])]
+    fault(kind="double")
+    twice = json.loads(ask("GET", "/sd")[1])
+    assert len(twice) == 2 * len(names)
+    jobs = [entry["labels"]["job"] for entry in twice if entry["labels"]["instance"] == "decode-0"]
+    assert jobs == ["decode", "decode-again"]
+    assert b'job="decode-again"' in ask("GET", "/metrics")[1]
+    fault(kind="none")
+    assert fault(kind="crash", instance="decode-0", value=60) == 200
+    assert ask("GET", page)[0] == 404
+    assert "decode-0" in {entry["labels"]["instance"] for entry in json.loads(ask("GET", "/sd")[1])}
+    pool = json.loads(ask("GET", "/state")[1])["decode"]
+    assert pool["ready"] + pool["starting"] == sum("decode" in name for name in names), "another replaces it"
+    for nonsense in (
+        {"kind": "crash", "instance": "decode-0"}, {"kind": "miss", "instance": "x"}, {"kind": "miss"},
+        {"kind": "miss", "instance": 3}, {"kind": "nan", "instance": "decode-1"},
+        {"kind": "ranks"}, {"kind": "ranks", "value": 2.5},
+    ):  # fmt: skip
+        assert fault(**nonsense) == 400, nonsense
 
 
 @given(

@@ -85,6 +85,10 @@ class EmulatedCluster:
         self._prefill_of = np.full(count, -1, np.int64)  # the prefill instance's id, once known
         self._prefilled = np.zeros(count, bool)
         self._prefilled_s = np.full(count, np.nan)
+        self._sent_s = trace.arrival_s.copy()  # to prefill; again after a crash, with what it has to compute
+        self._sent_tokens = trace.isl.astype(np.float64)
+        self._computed = self._prompt.astype(np.float64)
+        self._asked = trace.osl.astype(np.float64)  # of the engines that have it now
         self._completed = 0
         self._oldest_prompt = 0  # every request before it has left prefill
         self._oldest = 0  # every request before it has ended
@@ -107,6 +111,17 @@ class EmulatedCluster:
 
     def compile(self) -> None:
         """Have the whole kernel compiled before anybody waits for an answer: half a minute, once."""
+        nothing = np.zeros(0, np.int32)
+        Cluster(
+            self.cluster.world,
+            np.zeros(0),
+            nothing,
+            nothing,
+            nothing,
+            prefill=1,
+            decode=1,
+            startup_s=np.zeros,
+        ).crash("decode", 0)
         self.cluster.advance(0.0)
         self.engines()
         self.outcome()
@@ -126,6 +141,40 @@ class EmulatedCluster:
         self._count()  # before a slot changes hands
         self.cluster.scale(*sizes)
         self._track()
+
+    def crash(self, name: str) -> bool:
+        """Lose an instance now, with its page and its counts; its requests go to prefill again.
+
+        As a proxy that sends again what was made so far: prefill counts prompt and output tokens, from now.
+
+        Returns:
+            Whether there was such an instance.
+        """
+        role, _, number = name.partition("-")
+        if (
+            role not in {"prefill", "decode"}
+            or not number.isdigit()
+            or (role, int(number)) not in self._engines
+        ):
+            return False
+        self._count()
+        before = self.cluster.state.requests["restarts"].copy()
+        if not self.cluster.crash("prefill" if role == "prefill" else "decode", int(number)):
+            return False
+        again = np.flatnonzero(self.cluster.state.requests["restarts"] != before)
+        if len(again):
+            made = self.cluster.state.produced[again]
+            self._sent_s[again] = self.now_s
+            self._sent_tokens[again] = self.trace.isl[again] + made
+            self._computed[again] = self._prompt[again] + made
+            self._asked[again] = self.trace.osl[again] - made
+            self._prefill_of[again] = -1
+            self._prefilled[again] = False
+            self._prefilled_s[again] = np.nan
+            self._oldest_prompt = min(self._oldest_prompt, int(again[0]))
+        del self._engines[role, int(number)]
+        self._track()
+        return True
 
     def pools(self) -> tuple[PoolCounts, PoolCounts]:
         """Return both pools by state."""
@@ -199,7 +248,9 @@ class EmulatedCluster:
             index = np.flatnonzero(left) + self._oldest_prompt
             self._prefilled[index] = True
             if self._first_at_prefill:
-                self._prefilled_s[index] = self.cluster.state.requests["first_token_s"][index]
+                first_s = self.cluster.state.requests["first_token_s"][index]
+                # One sent again has had its first token: when it left prefill, no record says.
+                self._prefilled_s[index] = np.where(first_s < self._sent_s[index], self.now_s, first_s)
             self._credit_prefill(index)
         gone = self._prefilled[window] | (states > DONE)
         self._oldest_prompt += int(np.argmin(gone)) if not gone.all() else len(gone)
@@ -214,9 +265,9 @@ class EmulatedCluster:
         for identity in np.unique(self._prefill_of[index]).tolist():
             mine = index[self._prefill_of[index] == identity]
             engine = self._engine("prefill", identity)
-            spent_s = self._prefilled_s[mine] - self.trace.arrival_s[mine]
-            isl = self.trace.isl[mine].astype(np.float64)
-            computed = self._prompt[mine]
+            spent_s = self._prefilled_s[mine] - self._sent_s[mine]
+            isl = self._sent_tokens[mine]
+            computed = self._computed[mine]
             engine.completed += len(mine)
             engine.prompt_tokens += float(isl.sum())
             engine.cache_queries += float(isl.sum())
@@ -235,7 +286,6 @@ class EmulatedCluster:
         self._completed = done
         records = self.cluster.state.requests[index]
         osl = self.trace.osl[index].astype(np.float64)
-        isl = self.trace.isl[index].astype(np.float64)
         ttft_s = records["first_token_s"] - self.trace.arrival_s[index]
         itl_s = np.divide(
             records["done_s"] - records["first_token_s"], osl - 1, out=np.zeros(len(osl)), where=osl > 1
@@ -245,6 +295,11 @@ class EmulatedCluster:
                 (ttft_s * 1000 <= self.config.target_ttft_ms) & (itl_s * 1000 <= self.config.target_itl_ms)
             )
         )
+        # What engines know of one sent again begins there.
+        again = self._sent_s[index] > self.trace.arrival_s[index]
+        isl, osl = self._sent_tokens[index], self._asked[index]
+        first_s = np.where(again, self._prefilled_s[index], records["first_token_s"])
+        itl_s = np.divide(records["done_s"] - first_s, osl - 1, out=np.zeros(len(osl)), where=osl > 1)
         # With the first token from prefill, a request of one token never reaches decode.
         decoded = np.flatnonzero(osl > 1) if self._first_at_prefill else np.arange(len(osl))
         slots = records["bound"]
@@ -261,7 +316,8 @@ class EmulatedCluster:
             engine.request_itl.observe(itl_s[several])
             engine.itl.observe(itl_s[several], osl[several] - 1)
             if not self._first_at_prefill:
-                engine.ttft.observe(records["first_token_s"][mine] - self._prefilled_s[index[mine]])
+                fresh = mine[~again[mine]]
+                engine.ttft.observe(records["first_token_s"][fresh] - self._prefilled_s[index[fresh]])
 
     # --- instances -----------------------------------------------------------------------------
 
@@ -295,7 +351,7 @@ class EmulatedCluster:
         running = records["state"] == RUNNING
         slots = len(state.decode)
         in_handoff = np.bincount(handed, minlength=slots)
-        isl = self.trace.isl[self._oldest : arrived]
+        isl = self._sent_tokens[self._oldest : arrived]
         prompts = np.bincount(records["bound"][running], isl[running], slots)
         in_batch = np.bincount(records["bound"][records["state"] == IN_PREFILL], minlength=len(state.prefill))
         for engine in self._engines.values():

@@ -67,7 +67,7 @@ class EngineMetrics:
 
 
 def render(
-    engines: Iterable[EngineMetrics], common: Mapping[str, str], *, with_instance: bool
+    engines: Iterable[EngineMetrics], common: Mapping[str, str], *, with_instance: bool, ranks: int = 1
 ) -> dict[str, list[str]]:
     """Write engines in Prometheus' text format, grouped by metric.
 
@@ -75,6 +75,8 @@ def render(
         engines: Which.
         common: Labels of every series, e.g. ``model_name``.
         with_instance: Whether series say which instance and job they are of, as a page of several must.
+        ranks: Data-parallel ranks of an engine. Several have a series each, labelled ``engine``: equal
+            shares of whatever is counted, and the same share of KV memory in use.
 
     Returns:
         The lines of each metric family, its HELP and TYPE first.
@@ -91,28 +93,33 @@ def render(
         labels = dict(common)
         if with_instance:
             labels |= {"instance": engine.name, "job": engine.role}
-        inside = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
-        for name, kind, about, value in engine.scalars():
-            family(name, kind, about).append(f"vllm:{name}{{{inside}}} {value!r}")
-        reasons = (("stop", engine.completed), ("length", 0.0), ("abort", 0.0))
-        for reason, value in reasons:
-            family("request_success_total", "counter", "Requests finished.").append(
-                f'vllm:request_success_total{{{inside},finished_reason="{reason}"}} {value!r}'
-            )
-        for name, about, histogram in engine.histograms():
-            lines = family(name, "histogram", about)
-            lines.extend(
-                f'vllm:{name}_bucket{{{inside},le="{edge}"}} {value!r}'
-                for edge, value in histogram.cumulative()
-            )
-            lines.append(f"vllm:{name}_sum{{{inside}}} {histogram.total!r}")
-            lines.append(f"vllm:{name}_count{{{inside}}} {histogram.count!r}")
+        for rank in range(ranks):
+            inside = _inside(labels if ranks == 1 else {**labels, "engine": str(rank)})
+            for name, kind, about, value in engine.scalars():
+                part = value if name == "kv_cache_usage_perc" else value / ranks
+                family(name, kind, about).append(f"vllm:{name}{{{inside}}} {part!r}")
+            reasons = (("stop", engine.completed), ("length", 0.0), ("abort", 0.0))
+            for reason, value in reasons:
+                family("request_success_total", "counter", "Requests finished.").append(
+                    f'vllm:request_success_total{{{inside},finished_reason="{reason}"}} {value / ranks!r}'
+                )
+            for name, about, histogram in engine.histograms():
+                lines = family(name, "histogram", about)
+                lines.extend(
+                    f'vllm:{name}_bucket{{{inside},le="{edge}"}} {value / ranks!r}'
+                    for edge, value in histogram.cumulative()
+                )
+                lines.append(f"vllm:{name}_sum{{{inside}}} {histogram.total / ranks!r}")
+                lines.append(f"vllm:{name}_count{{{inside}}} {histogram.count / ranks!r}")
         cpu = "process_cpu_seconds_total"
         families.setdefault(cpu, [f"# HELP {cpu} CPU time.", f"# TYPE {cpu} counter"])
         process = {key: value for key, value in labels.items() if key in {"instance", "job"}}
-        inside = ",".join(f'{key}="{_escaped(value)}"' for key, value in process.items())
-        families[cpu].append(f"{cpu}{{{inside}}} {engine.cpu_s!r}")
+        families[cpu].append(f"{cpu}{{{_inside(process)}}} {engine.cpu_s!r}")
     return families
+
+
+def _inside(labels: Mapping[str, str]) -> str:
+    return ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
 
 
 def _escaped(text: str) -> str:

@@ -6,13 +6,14 @@ import json
 import logging
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
 from sagescale.live.actuators.webhook import signature_holds
 from sagescale.live.emulator.engine_metrics import render
-from sagescale.live.emulator.faults import Fault, spoil
+from sagescale.live.emulator.faults import ONCE, Fault, spoil
 from sagescale.planner import Sizes
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ _INDEX = """sagescale emulator
   GET  /state               pools by state, requests, GPU-hours
   POST /scale               {"targets": {"prefill": P, "decode": D}}, or an order of `sagescale plan`
   POST /start               begin, where it was started with --wait; {"at": SECONDS_SINCE_1970} begins then
-  POST /fault               {"kind": "none|error|slow|frozen|nan|half|reset", "value": SECONDS}
+  POST /fault               {"kind": "none|error|slow|frozen|nan|half|reset|double", "value": SECONDS}
+                            {"kind": "ranks", "value": COUNT}, {"kind": "miss", "instance": NAME},
+                            {"kind": "crash", "instance": NAME, "value": SECONDS_LISTED_AFTER}
 """
 
 
@@ -75,6 +78,8 @@ class Emulator:
         self._began_s = None if wait else time.time()
         self._fault = Fault()
         self._frozen: dict[str, str] = {}
+        self._missed: set[str] = set()  # instances whose next page does not come
+        self._dead: dict[str, float] = {}  # crashed instances, and until when they are listed
         self._done_keys: dict[str, Sizes] = {}
         emulator = self
 
@@ -121,21 +126,29 @@ class Emulator:
         """Return the metric page of one instance, or of all; ``None`` if there is no such instance.
 
         Raises:
-            InputError: the fault in force is an error.
+            InputError: the fault in force is an error, or this read is one to be missed.
         """
         fault = self._fault
         if fault.kind == "error":
             raise InputError("an emulated failure")
+        missed = self._missed & {instance} if instance else set(self._missed)
+        self._missed -= missed
+        if instance in missed:
+            raise InputError("an emulated read that is missed")
         with self._lock:
             self._catch_up()
             engines = self._cluster.engines()
             if fault.kind == "half":
                 engines = [engine for number, engine in enumerate(engines) if number % 2]
+            engines = [engine for engine in engines if engine.name not in missed]
             if instance is not None:
                 engines = [engine for engine in engines if engine.name == instance]
                 if not engines:
                     return None
-            lines = render(engines, self._labels, with_instance=instance is None)
+            ranks = int(fault.value) if fault.kind == "ranks" else 1
+            if fault.kind == "double" and instance is None:
+                engines += [replace(engine, role=_again(engine.role)) for engine in engines]
+            lines = render(engines, self._labels, with_instance=instance is None, ranks=ranks)
             page = "\n".join(line for family in lines.values() for line in family) + "\n"
         key = instance or ""
         if fault.kind == "frozen":
@@ -148,19 +161,27 @@ class Emulator:
         """Return the instances in the form of Prometheus' HTTP service discovery."""
         with self._lock:
             self._catch_up()
-            engines = self._cluster.engines()
+            listed = {engine.name: engine.role for engine in self._cluster.engines()}
             serving = self._cluster.serving()
+            for name, until_s in list(self._dead.items()):
+                if self._cluster.now_s < until_s:
+                    listed[name] = name.partition("-")[0]
+                else:
+                    del self._dead[name]
+        jobs = list(listed.items())
+        if self._fault.kind == "double":
+            jobs += [(name, _again(role)) for name, role in jobs]
         return [
             {
                 "targets": [host],
                 "labels": {
-                    "__metrics_path__": f"/instances/{engine.name}/metrics",
-                    "job": engine.role,
-                    "instance": engine.name,
-                    "__meta_sagescale_state": serving.get(engine.name, "stopped"),
+                    "__metrics_path__": f"/instances/{name}/metrics",
+                    "job": job,
+                    "instance": name,
+                    "__meta_sagescale_state": serving.get(name, "stopped"),
                 },
             }
-            for engine in engines
+            for name, job in jobs
         ]
 
     def state(self) -> dict[str, Any]:
@@ -234,12 +255,23 @@ class Emulator:
                 self._began_s = float(at_s)
 
     def set_fault(self, document: object) -> None:
-        """Put a fault in force in place of the one before.
+        """Put a fault in force in place of the one before, or let one happen that does not last.
 
         Raises:
-            InputError: there is no such fault.
+            InputError: there is no such fault, or no such instance.
         """
         fault = Fault.parse(document)
+        if fault.kind in ONCE:
+            with self._lock:
+                self._catch_up()
+                known = any(engine.name == fault.instance for engine in self._cluster.engines())
+                if fault.kind == "miss" and known:
+                    self._missed.add(fault.instance)
+                elif fault.kind == "crash" and self._cluster.crash(fault.instance):
+                    self._dead[fault.instance] = self._cluster.now_s + fault.value
+                else:
+                    raise InputError(f"fault instance {fault.instance!r}: there is none that serves")
+            return
         self._frozen.clear()
         self._fault = fault
 
@@ -259,6 +291,10 @@ class Emulator:
     def _catch_up(self) -> None:
         if self._began_s is not None:
             self._cluster.advance(self._pace.trace_s(time.time() - self._began_s))
+
+
+def _again(job: str) -> str:
+    return f"{job}-again"
 
 
 def _restarted(page: str, since: str) -> str:

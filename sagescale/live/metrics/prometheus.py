@@ -6,7 +6,6 @@ import math
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sagescale.errors import InputError
 from sagescale.live.http import Credentials, HttpClient, HttpError
 from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points
 from sagescale.live.metrics.promql import KIND_LABEL, duration, expand, group_matchers, window_query
@@ -209,6 +208,6 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
             case "cpu":
                 found.alive_cpu[instance] = value
             case _:
-                raise InputError(f"the server answered with a series that was not asked for: {dict(labels)}")
+                raise HttpError(f"the server answered with a series that was not asked for: {dict(labels)}")
     found.stale = found.instances - fresh
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MetricSource", "NoSource", "Source", "make_observer", "make_source"]
 
-logger = logging.getLogger(__name__)
-
 
 class Source(Protocol):
     """Where the loop's metrics come from."""
@@ -39,7 +36,7 @@ class Source(Protocol):
     ) -> tuple[Metrics, float]:
         """Return what was measured in the window that ended ``late_s`` ago, and its true length in seconds.
 
-        It never raises for a source that fails: everything is then unknown, and a problem says why.
+        It does not raise for a source that fails: everything is then unknown, and a problem says why.
         """
 
     def look(
@@ -95,10 +92,6 @@ class MetricSource:
             return self.observer.observe(raw), raw.window_s
         except SagescaleError as error:
             return _failed(str(error)), window_s
-        except Exception as error:
-            # What comes over the network is anybody's: no answer may end a loop that runs unattended.
-            logger.exception("the metric source failed in an unforeseen way")
-            return _failed(f"unforeseen: {type(error).__name__}: {error}"), window_s
 
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
         """Return past windows from a reader that has them.

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from sagescale.live.foreign_text import foreign_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -27,6 +29,10 @@ class Problem:
 
     code: str
     text: str
+
+    def __post_init__(self) -> None:
+        # It may quote labels and answers, which are anybody's.
+        object.__setattr__(self, "text", foreign_text(self.text, 500))
 
 
 @dataclass(slots=True)
