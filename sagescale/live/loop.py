@@ -60,6 +60,8 @@ _REPLAYED = 2000
 _MOST_MISSED = 1000
 _CLOCK_STEP_S = 2.0
 _REPORTERS = "reporters"
+_SAME_S = 1e-6
+"""Moments nearer than this are one."""
 _FRAMES_KEPT = 5
 
 _HARMLESS = frozenset({"instance_unreachable"})
@@ -238,13 +240,12 @@ class ControlLoop:
 
     def _next_look(self, now_s: float, due_s: float) -> float:
         """Return when to look next before a tick, or when that tick is due; what has passed is left out."""
-        fast_s = self.planner.fast_interval_s
-        if fast_s is None or not self.ticks:
+        if not self.ticks:
             return due_s
-        wall_s = fast_s / self.live.time_scale
         start_s = due_s - self._wall_interval_s
-        look_s = start_s + max(1, math.floor((now_s - start_s) / wall_s + 1e-6) + 1) * wall_s
-        return look_s if look_s < due_s - 1e-6 * wall_s else due_s
+        # The one right before the tick belongs to the tick.
+        looks = (start_s + look_s / self.live.time_scale for look_s in self.planner.looks_s[:-1])
+        return next((look_s for look_s in looks if look_s > now_s + _SAME_S), due_s)
 
     def _after(self, number: int) -> int:
         """Return the next tick's number; those whose time has passed are left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from sagescale.planner.constraints import fit_gpu_budget, grow_affordably, within_limits
@@ -165,6 +166,18 @@ class Planner:
         return (
             fast_s if self._check is not None and 0.0 < fast_s < self.config.adjustment_interval_sec else None
         )
+
+    @property
+    def looks_s(self) -> tuple[float, ...]:
+        """When to show it short windows, in seconds after a tick; the last is right before the next tick.
+
+        Live and simulated alike; each window begins where the last one ended. Empty where the policy does
+        not look between ticks.
+        """
+        fast_s, interval_s = self.fast_interval_s, float(self.config.adjustment_interval_sec)
+        if fast_s is None:
+            return ()
+        return (*(number * fast_s for number in range(1, math.ceil(interval_s / fast_s))), interval_s)
 
     def check(self, observation: Observation) -> Decision | None:
         """Look at the short window just ended, between ticks or right before one; only ever asks for more.

@@ -272,9 +272,8 @@ class _Loop:
         """Go on to a tick, scraping and looking between ticks where that is due."""
         start_s, tick_s = (number - 1) * self.interval_s, number * self.interval_s
         scraped = set(self.scrapes.due(number))
-        looks: set[float] = set()
-        if (fast_s := self.planner.fast_interval_s) is not None:
-            looks = {start_s + look * fast_s for look in range(int(self.interval_s / fast_s) + 1)}
+        # Before the first tick nothing can be decided: one look right before it, where the next begins.
+        looks = {start_s + look_s for look_s in self.planner.looks_s[-1 if number == 1 else 0 :]}
         for time_s in sorted(scraped | looks):
             self._advance(time_s)
             if time_s in scraped:
