@@ -26,11 +26,13 @@ class Reports(NamedTuple):
         names: The instances that report now.
         complete: Those of which everything is there; ``None`` where the load is not the sum of their reports.
         listed: The instances that discovery lists, reporting or not; ``None`` where nobody says.
+        counted: How many there are, where a query of the operator's own says.
     """
 
     names: frozenset[str]
     complete: frozenset[str] | None
     listed: frozenset[str] | None = None
+    counted: int | None = None
 
 
 @dataclass(slots=True)
@@ -45,10 +47,12 @@ class GroupReporters:
     Attributes:
         grace_s: How long an instance may have been ready without having been read.
         names: Those that have reported and should go on; only where nobody counts.
+        counted: How many there are by the operator's own query.
     """
 
     grace_s: float
     names: frozenset[str] = frozenset()
+    counted: int | None = None
     _ready: list[tuple[float, int]] = field(default_factory=list)
     _decided: list[tuple[float, int]] = field(default_factory=list)
 
@@ -65,6 +69,7 @@ class GroupReporters:
     def missing(self, reports: Reports) -> int:
         """Return how many instances that should report do not, and take note of those that do."""
         complete = reports.names if reports.complete is None else reports.complete
+        self.counted = reports.counted
         if self._ready:
             return max(0, min(ready for _, ready in self._ready) - len(complete))
         listed = reports.listed
@@ -115,8 +120,9 @@ class Reporters:
             self._group(name).decide(size, now_s)
 
     def expected(self, group: str) -> int:
-        """Return how many have reported and should, where nobody counts the instances that are ready."""
-        return len(self._group(group).names)
+        """Return how many there are taken to be, where nobody counts the instances that are ready."""
+        found = self._group(group)
+        return len(found.names) if found.counted is None else found.counted
 
     def judge(self, metrics: Metrics, ready: Mapping[str, int | None], now_s: float) -> Metrics:
         """Return the metrics with what is not known, because somebody is not heard, taken out.
