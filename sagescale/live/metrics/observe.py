@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from sagescale.live.metrics.window import Problem, SeriesWindow, bucket_quantile, bucket_share
+from sagescale.live.metrics.possible import Evidence, keep_possible
+from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow, bucket_quantile, bucket_share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Literal
 
     from sagescale.live.metrics.presets import Mean, Preset
-    from sagescale.live.metrics.window import ByInstance, RawWindow
+    from sagescale.live.metrics.window import ByInstance
 
-__all__ = ["Metrics", "Observer", "Targets"]
+__all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_kept_out"]
 
 _MEMORY = 10
 """Windows for which the number of instances that reported is remembered."""
 
-_SLACK = 3.0
-"""Requests by which two ways of counting may differ before it means anything."""
+_ENOUGH = 20.0
+"""Requests completed, at least, before tokens a request are held against what counters of tokens say."""
+
+NEEDS = {
+    "prefill": ("requests", "isl_mean"),
+    "decode": ("osl_mean",),
+    "frontend": ("requests", "isl_mean", "osl_mean"),
+}
+"""What a group's series are needed for: queries of the operator's own for all of it make them dispensable."""
+
+_HELD = ("queued_prefill", "running_prefill", "queued_decode", "running_decode")
 
 _LENGTHS = 64
 _APART = 7
@@ -79,6 +90,7 @@ class Observer:
             ready: Instances that are ready by pool, where something other than the metrics knows.
         """
         problems = list(raw.problems)
+        raw, doubtful = _without_negatives(raw, self.preset, problems)
         if self.preset.frontend:
             values = self._frontend(raw.groups["frontend"], problems)
         else:
@@ -87,19 +99,33 @@ class Observer:
             if not group.instances:
                 if name != "decode":
                     values["requests"] = None  # what was seen earlier in the window is not the whole of it
-                problems.append(
-                    Problem(
-                        "no_series", f"no {name} instance reports {self.preset.running[0]}: see plan --check"
+                if not all(need in raw.own for need in NEEDS[name]):
+                    problems.append(
+                        Problem(
+                            "no_series",
+                            f"no {name} instance reports {self.preset.running[0]}: see plan --check",
+                        )
                     )
-                )
             problems.extend(
                 Problem(
                     "not_a_number", f"{name} was reported as something that is no number: taken as unknown"
                 )
                 for name in sorted(group.invalid)
             )
+        if doubtful:
+            values["requests"] = None
         values |= raw.own
         reporting = {name: len(group.instances) for name, group in raw.groups.items()}
+        problems.extend(
+            Problem("no_series", f"the query of {name} gives no number: its metric is not there")
+            for name in ("requests", "requests_shed", "requests_queued_gateway")
+            if name in raw.own and raw.own[name] is None
+        )
+        keep_possible(values, self._evidence(raw), problems)
+        add_kept_out(values, raw.own_before, problems)
+        for pool in ("prefill", "decode"):
+            if (counted := values.pop(f"instances_{pool}", None)) is not None:
+                reporting[pool] = round(counted)
         prompts, outputs = (
             raw.groups["frontend" if self.preset.frontend else pool] for pool in ("prefill", "decode")
         )
@@ -110,7 +136,8 @@ class Observer:
         values = self._latencies(group, group, group)
         values["duration_s_mean"] = _mean(group, preset.duration_s)
         arrived = group.first(group.increases, preset.arrived)
-        values["requests"] = None if arrived is None else sum(arrived.values())
+        # What waits in a frontend is part of what is in flight.
+        values["requests"] = _arrivals(group, preset) if arrived is None else sum(arrived.values())
         completed = group.first(group.increases, preset.completed)
         values["completed"] = None if completed is None else sum(completed.values())
         values["running_decode"] = _total(group.now, preset.running)
@@ -192,30 +219,27 @@ class Observer:
             wrong.append(True)
         if decode.resets:
             problems.append(_restarted("decode", decode))
-        requests = values["requests"]
-        if requests is not None and requests < 0:
-            if requests < -_SLACK:
-                problems.append(
-                    Problem(
-                        "inconsistent",
-                        f"arrivals came out as {requests:.1f}: instances were lost in the window",
-                    )
-                )
-                wrong.append(True)
-            values["requests"] = 0.0
-        reached_decode = _arrivals(decode, preset)
-        if values["requests"] == 0 and reached_decode is not None and reached_decode > _SLACK:
-            problems.append(
-                Problem(
-                    "inconsistent",
-                    f"prefill reports no requests but {reached_decode:.0f} reached decode: its metrics "
-                    "are not current",
-                )
-            )
-            wrong.append(True)
         if any(wrong):
             values["requests"] = None
         return values
+
+    def _evidence(self, raw: RawWindow) -> Evidence:
+        """Return what the series say beside the numbers made of them."""
+        preset = self.preset
+        prefill, decode = (
+            raw.groups["frontend" if preset.frontend else pool] for pool in ("prefill", "decode")
+        )
+        counted = {
+            name: tokens
+            for name, group, means in (("isl_mean", prefill, preset.isl), ("osl_mean", decode, preset.osl))
+            if (tokens := _counted(group, means, preset)) is not None
+        }
+        before, now = _held(raw.groups.values(), preset) or _held_by_own(raw) or (None, None)
+        if preset.frontend:
+            return Evidence(before, now, counted=counted)
+        earlier = _held((prefill,), preset)
+        reached = _arrivals(decode, preset)
+        return Evidence(before, now, None if earlier is None else earlier[0], reached, counted)
 
     def _latencies(
         self, prompts: SeriesWindow, outputs: SeriesWindow, first: SeriesWindow
@@ -368,13 +392,121 @@ def _spread(group: SeriesWindow, means: tuple[Mean, ...], observed: float | None
 
 
 def _arrivals(group: SeriesWindow, preset: Preset) -> float | None:
-    """Completions plus the change of running and waiting: an overload shows before anything completes."""
+    """Completions plus the change of what is held: an overload shows before anything completes."""
     completed = group.first(group.increases, preset.completed)
     running = group.first(group.last, preset.running)
     if completed is None or running is None:
         return None
     total = sum(completed.values())
-    for name in (*preset.running, *preset.waiting):
+    for name in preset.held:
         if name in group.last:
             total += sum(group.last[name].values()) - sum(group.before.get(name, {}).values())
     return total
+
+
+def _held(groups: Iterable[SeriesWindow], preset: Preset) -> tuple[float, float] | None:
+    """Return the requests held at a window's start and, of the same instances, at its end."""
+    before = now = 0.0
+    for group in groups:
+        if group.first(group.before, preset.running) is None:
+            return None
+        for name in preset.held:
+            earlier, later = group.before.get(name, {}), group.now.get(name, {})
+            before += sum(earlier.values())
+            now += sum(later.get(instance, 0.0) for instance in earlier)
+    return before, now
+
+
+def _held_by_own(raw: RawWindow) -> tuple[float, float] | None:
+    """Return the same where the operator's own queries say it."""
+    before, now = ([kind.get(name) for name in _HELD] for kind in (raw.own_before, raw.own))
+    earlier, later = ([value for value in found if value is not None] for found in (before, now))
+    return (sum(earlier), sum(later)) if len(earlier) == len(later) == len(_HELD) else None
+
+
+def _counted(group: SeriesWindow, means: tuple[Mean, ...], preset: Preset) -> float | None:
+    """Return tokens a completed request by counters that no histogram fills.
+
+    Tokens are counted as they are made, requests when they end: only over many more requests than are under
+    way do the two mean the same.
+    """
+    running = [group.first(kind, preset.running) for kind in (group.before, group.now)]
+    for mean in means:
+        totals, counts = group.increases.get(mean.total), group.increases.get(mean.count)
+        if mean.buckets is None and totals and counts and None not in running:
+            completed = sum(counts.values())
+            under_way = max(sum(one.values()) for one in running if one is not None)
+            if completed >= max(_ENOUGH, 2.0 * under_way):
+                return _mean(group, (mean,))
+    return None
+
+
+def _without_negatives(raw: RawWindow, preset: Preset, problems: list[Problem]) -> tuple[RawWindow, bool]:
+    """Take out metrics that are below zero somewhere, which no gauge or counter can be.
+
+    Returns:
+        The window without them, and whether the load is made of one of them or of one that is no number: a
+        sum with a part missing is not the sum.
+    """
+    groups = {}
+    doubtful = False
+    for role, group in raw.groups.items():
+        negative = {
+            name: (instance, value)
+            for kind in (group.increases, group.before, group.last, group.now)
+            for name, values in kind.items()
+            for instance, value in values.items()
+            if value < 0.0
+        }
+        problems.extend(
+            Problem("invalid_metric", f"{role}: {instance} reports {name} as {value:g}: taken as unknown")
+            for name, (instance, value) in sorted(negative.items())
+        )
+        doubtful |= bool(
+            (negative.keys() | group.invalid) & {*preset.arrived, *preset.completed, *preset.held}
+        )
+
+        def without(
+            kind: dict[str, ByInstance], gone: Mapping[str, object] = negative
+        ) -> dict[str, ByInstance]:
+            return {name: values for name, values in kind.items() if name not in gone}
+
+        groups[role] = dataclasses.replace(
+            group,
+            increases=without(group.increases),
+            now=without(group.now),
+            last=without(group.last),
+            before=without(group.before),
+        )
+    return dataclasses.replace(raw, groups=groups), doubtful
+
+
+def add_kept_out(
+    values: dict[str, float | None], at_start: Mapping[str, float | None], problems: list[Problem]
+) -> None:
+    """Add what a gateway turned away, and what its queue grew by, to the load; it reached no pool.
+
+    Args:
+        values: A window's numbers, changed in place; ``requests_shed`` and ``requests_queued_gateway`` are
+            taken out.
+        at_start: The queue at the window's start.
+        problems: Takes what is wrong.
+    """
+    parts = [values.pop("requests_shed")] if "requests_shed" in values else []
+    queued = None
+    if "requests_queued_gateway" in values:
+        queued, before = values.pop("requests_queued_gateway"), at_start.get("requests_queued_gateway")
+        if queued is not None and before is None:
+            problems.append(
+                Problem("window_incomplete", "requests_queued_gateway is not known at the window's start")
+            )
+        parts.append(None if queued is None or before is None else queued - before)
+    if not parts:
+        return
+    known = [part for part in parts if part is not None]
+    unserved = sum(known) if len(known) == len(parts) else None
+    requests, waiting = values.get("requests"), values.get("queued_prefill")
+    values["requests_unserved"] = unserved
+    values["requests"] = None if requests is None or unserved is None else max(0.0, requests + unserved)
+    if queued is not None and waiting is not None:
+        values["queued_prefill"] = waiting + queued

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -78,9 +79,16 @@ class ScrapeTarget:
 
 
 def parse_page(
-    text: str, instance: str, instance_label: str, wanted: frozenset[str], labels: Mapping[str, str]
+    text: str,
+    instance: str,
+    instance_label: str,
+    wanted: frozenset[str],
+    labels: Mapping[str, str],
+    *,
+    ratios: frozenset[str] = frozenset(),
+    any_case: bool = False,
 ) -> _Page:
-    """Read a metric page; series of one metric and instance are added up.
+    """Read a metric page; series of one metric and instance (its ranks) are added up.
 
     Args:
         text: The page in Prometheus' text format.
@@ -88,17 +96,21 @@ def parse_page(
         instance_label: Which label says so.
         wanted: The metrics to keep.
         labels: Values that a sample carrying these labels must have, e.g. the model's name.
+        ratios: Metrics that are shares: of several series the mean counts.
+        any_case: Whether those values may be in another case.
 
     Raises:
         HttpError: the page is in no such format.
     """
     page = _Page()
+    ranks: Counter[tuple[str, str]] = Counter()
+    same = str.casefold if any_case else str
     try:
         for family in _families(text):
             for sample in family.samples:
                 if sample.name not in wanted:
                     continue
-                if any(sample.labels.get(name, value) != value for name, value in labels.items()):
+                if any(same(sample.labels.get(name, value)) != same(value) for name, value in labels.items()):
                     continue
                 name = sample.labels.get(instance_label, instance)
                 value = float(sample.value)
@@ -110,10 +122,14 @@ def parse_page(
                 else:
                     key = (sample.name, name)
                     page.values[key] = page.values.get(key, 0.0) + value
+                    ranks[key] += 1
     except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         # The parser raises whatever its string handling raises, and quotes the whole line.
         said = " ".join(str(error)[:200].split())
         raise HttpError(f"{instance}: its page is not in Prometheus' text format: {said}") from None
+    for key in page.values:
+        if key[0] in ratios:
+            page.values[key] /= ranks[key]
     for name in page.invalid:
         # A sum with a part missing is not the sum.
         page.values = {key: value for key, value in page.values.items() if key[0] != name}
@@ -250,7 +266,15 @@ class ScrapeReader:
         if self._live.model_name is not None:
             labels[preset.model_label] = self._live.model_name
         text = reply.body.decode("utf-8", "replace")
-        return parse_page(text, target.instance, self._live.instance_label, self._wanted, labels)
+        return parse_page(
+            text,
+            target.instance,
+            self._live.instance_label,
+            self._wanted,
+            labels,
+            ratios=frozenset(preset.ratios()),
+            any_case=preset.model_any_case,
+        )
 
     def _targets(self, groups: tuple[str, ...], deadline: float) -> list[ScrapeTarget]:
         live = self._live

@@ -77,13 +77,15 @@ class SeriesWindow:
 class RawWindow:
     """What a source saw of one window: ``prefill`` and ``decode``, or ``frontend`` alone.
 
-    ``own`` are the numbers of the operator's own queries, by observation field.
+    ``own`` are the numbers of the operator's own queries, by observation field; ``own_before`` those of
+    them that are gauges, at the window's start.
     """
 
     window_s: float
     groups: Mapping[str, SeriesWindow]
     own: Mapping[str, float | None]
     problems: tuple[Problem, ...] = ()
+    own_before: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class WindowReader(Protocol):
