@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sagescale.errors import SagescaleError
 from sagescale.live.actuators.protocol import ActuatorError
 from sagescale.live.config import METRIC_FIELDS
+from sagescale.live.foreign_text import foreign_text
 from sagescale.live.metrics.observe import NEEDS
 from sagescale.live.metrics.source import MetricSource
 
@@ -36,6 +37,10 @@ class Finding:
     level: str
     what: str
     fix: str = ""
+
+    def __post_init__(self) -> None:
+        # It names instances and models by their labels, which are anybody's.
+        object.__setattr__(self, "what", foreign_text(self.what, 500))
 
 
 def check(source: Source, actuator: Actuator, window_s: float) -> list[Finding]:

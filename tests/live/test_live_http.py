@@ -20,6 +20,7 @@ from live_server import serving
 from sagescale.errors import InputError
 from sagescale.live.actuators.protocol import ActuatorError
 from sagescale.live.config import LiveConfig
+from sagescale.live.doctor import Finding
 from sagescale.live.foreign_text import foreign_text
 from sagescale.live.http import Credentials, HttpClient, HttpError
 from sagescale.live.journal import Event, Journal, Note
@@ -307,7 +308,7 @@ def test_instances_and_their_discovery_share_one_deadline():
 def test_whatever_a_message_quotes_it_is_one_printable_line(text):
     quoted = [
         str(InputError(text)), str(HttpError(text)), str(ActuatorError(text)), Problem("x", text).text,
-        Note("x", text).text, Event(0.0, None, "x", text).text,
+        Finding("ok", text).what, Note("x", text).text, Event(0.0, None, "x", text).text,
     ]  # fmt: skip
     for found in quoted:
         assert found.isprintable()

@@ -190,7 +190,7 @@ class ScrapeReader:
         if self._registered is not None:
             return "registered instances"
         if live.scrape_discovery_url is not None:
-            return f"instances listed at {live.scrape_discovery_url}"
+            return f"instances listed at {place_of(live.scrape_discovery_url)}"
         return f"{len(live.scrape_prefill)} prefill and {len(live.scrape_decode)} decode instances"
 
     def prime(self) -> None:
