@@ -135,7 +135,7 @@ def _group(group: str, series: SeriesWindow, preset: Preset) -> list[Finding]:
 
 
 def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
-    metrics = source.observer.observe(raw, {})
+    metrics = source.observer.observe(raw)
     found = [
         Finding("note", f"{name} = {value:.2f} (a query)")
         if value is not None

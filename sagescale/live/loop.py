@@ -17,6 +17,7 @@ from sagescale.live.actuators.protocol import PoolStates
 from sagescale.live.foreign_text import foreign_text
 from sagescale.live.journal import Event, Note, TickRecord
 from sagescale.live.metrics.observe import Metrics
+from sagescale.live.metrics.reporters import Reporters
 from sagescale.live.metrics.window import Problem
 from sagescale.live.mover import Mover
 from sagescale.planner import (
@@ -58,6 +59,7 @@ _POLLS_A_TICK = 20
 _REPLAYED = 2000
 _MOST_MISSED = 1000
 _CLOCK_STEP_S = 2.0
+_REPORTERS = "reporters"
 _SAME_S = 1e-6
 """Moments nearer than this are one."""
 _FRAMES_KEPT = 5
@@ -148,6 +150,9 @@ class ControlLoop:
         self._wall_offset_s = 0.0
         self._last_usable_s = 0.0
         self._last_states: PoolStates | None = None
+        # An instance ready for two whole intervals has been read, however rarely it is.
+        self._reporters = Reporters(grace_s=2 * self._interval_s)
+        self._reporters_kept: dict[str, list[str]] = {}
         self._looked_s = 0.0  # the end of the last look's window, in the pools' own time
         self._at_tick = Sizes(0, 0)
         self._shown = 0  # the last tick that the planner was shown
@@ -283,14 +288,14 @@ class ControlLoop:
         """Do a tick; one that fails leaves the pools as they are, and the next begins anew."""
 
         def hold(_: str) -> None:
-            self.mover.release()
+            self._release()
             if self._shown != number:
                 self._feed_unknown(1, self._time_s(number - 1))
 
         return self._guarded(f"tick {number}", partial(self.tick, number), hold)
 
     def _advance_or_hold(self, tick: int | None) -> None:
-        self._guarded("moving the pools", partial(self._advance, tick), lambda _: self.mover.release())
+        self._guarded("moving the pools", partial(self._advance, tick), lambda _: self._release())
 
     # --- one tick ------------------------------------------------------------------------------
 
@@ -305,7 +310,7 @@ class ControlLoop:
         if self.planner.fast_interval_s is not None and seen.usable:
             last_look = self._guarded("looking", partial(self._glance, seen, late_s), _nothing)
         self._shown = number
-        decision = self._guarded("deciding", partial(self._decide, seen.observation), _nothing)
+        decision = self._guarded("deciding", partial(self.planner.step, seen.observation), _nothing)
         if decision is None:
             seen.notes.append(Note("loop_failed", f"{self._failure}: the pools stay as they are"))
             seen, decision = dataclasses.replace(seen, usable=False), _no_decision(seen)
@@ -316,30 +321,16 @@ class ControlLoop:
         """Find out about the pools and a window; unknown is what cannot be found out."""
         notes: list[Note] = []
         problems: list[Note] = []
-        states, known = self._states(self.clock.monotonic_s() * self.live.time_scale, problems)
-        ready: Mapping[str, int | None] = (
-            {"prefill": states.prefill.ready, "decode": states.decode.ready}
-            if states is not None and known
-            else {"prefill": None, "decode": None}
-        )
+        states, known = self._states(self._now_s(), problems)
         metrics, seen_s = self._guarded(
             "reading the metrics",
-            partial(collect, window_s, ready, late_s),
+            partial(self._read, collect, window_s, states if known else None, late_s),
             lambda text: (Metrics({}, (Problem("source_failed", text),), {}), window_s),
         )
         problems.extend(Note(item.code, item.text) for item in metrics.problems)
         if states is None:
-            states = self._assume(metrics)
-            known = self.mover.assumed
+            states, known = self._assume(metrics, notes)
         self._last_states = states
-        if (before := self.mover.changed_by_hand(states)) is not None:
-            notes.append(
-                Note(
-                    "replicas_changed",
-                    f"prefill {before.prefill} and decode {before.decode} were set, found are "
-                    f"{states.asked.prefill} and {states.asked.decode}: somebody else changed them; adopted",
-                )
-            )
         observation = Observation(
             time_s,
             seen_s if seen_s > 0 else window_s,
@@ -349,6 +340,20 @@ class ControlLoop:
             **metrics.values,
         )
         return _Seen(observation, states, known, metrics.usable, problems, notes)
+
+    def _read(
+        self, collect: _Collect, window_s: float, states: PoolStates | None, late_s: float
+    ) -> tuple[Metrics, float]:
+        """Read a window, and take out what is not known because somebody who should report does not."""
+        ready: dict[str, int | None] = {"prefill": None, "decode": None}
+        if states is not None and states.counted:
+            ready = {"prefill": states.prefill.ready, "decode": states.decode.ready}
+        metrics, seen_s = collect(window_s, ready, late_s)
+        metrics = self._reporters.judge(metrics, ready, self._now_s())
+        if (names := self._reporters.names) != self._reporters_kept:
+            self._reporters_kept = names
+            self.journal.remember(_REPORTERS, names)
+        return metrics, seen_s
 
     def _conclude(
         self,
@@ -384,21 +389,14 @@ class ControlLoop:
         )
         self.journal.add_tick(record)
         if acting:
+            self._reporters.decided(goal._asdict(), self._now_s())
             self.mover.begin(goal, record.decision, f"{self.journal.identity}-{record.id}")
             self._advance(record.id)
         else:
-            self.mover.release()
+            self._release()
         self._tell(lambda watcher: watcher.ticked(record, decision, seen.states))
         self._watch_journal()
         return record
-
-    def _decide(self, observation: Observation) -> Decision:
-        decision = self.planner.step(observation)
-        # The loop's own rules may have set other sizes than the planner's; it says itself what changed.
-        reasons = tuple(
-            reason for reason in decision.reasons if reason.code is not ReasonCode.REPLICAS_CHANGED
-        )
-        return dataclasses.replace(decision, reasons=reasons)
 
     def _goal(self, decision: Decision, seen: _Seen) -> Sizes:
         """Apply the loop's own rules to what the planner decided."""
@@ -470,8 +468,8 @@ class ControlLoop:
         if wanted == current:
             return None
         # What the last decision still has to take away elsewhere stays to be done.
-        by_hand = any(note.code == "replicas_changed" for note in seen.notes)
-        standing = self.mover.goal if self.mover.moving and not by_hand else None
+        by_others = self.planner.changed_by_others(current)
+        standing = self.mover.goal if self.mover.moving and not by_others else None
         goal = Sizes(
             *(
                 to if to > at else keep
@@ -482,10 +480,9 @@ class ControlLoop:
 
     def _glance(self, seen: _Seen, late_s: float) -> Observation:
         """Look right before a tick, at the pools as the tick found them, and show the planner."""
-        ready = {"prefill": seen.states.prefill.ready, "decode": seen.states.decode.ready}
         at = seen.observation
-        metrics, window_s = self.source.look(
-            self._since_look(at.time_s), ready if seen.known else dict.fromkeys(ready), late_s
+        metrics, window_s = self._read(
+            self.source.look, self._since_look(at.time_s), seen.states if seen.known else None, late_s
         )
         last_look = Observation(at.time_s, window_s, at.prefill, at.decode, lengths=None, **metrics.values)
         self.planner.check(last_look)  # the tick decides, and knows what was seen last
@@ -502,8 +499,7 @@ class ControlLoop:
 
     def _safe_floor(self) -> Sizes:
         live = self.live
-        since_s = self._epoch_s + (self.clock.monotonic_s() - self._anchor_s) * live.time_scale
-        seen = self.journal.largest_goal(since_s - live.safe_floor_lookback_s)
+        seen = self.journal.largest_goal(self._epoch_now_s() - live.safe_floor_lookback_s)
         low = Sizes(self.config.min_prefill_instances, self.config.min_decode_instances)
         largest = low if seen is None else seen
         return within_limits(
@@ -531,25 +527,30 @@ class ControlLoop:
 
         return self._guarded("reading the pools", ask, unknown)
 
-    def _assume(self, metrics: Metrics) -> PoolStates:
-        """Take the instances that report for the pool, where nobody else knows."""
-        reporting = Sizes(metrics.reporting.get("prefill", 0), metrics.reporting.get("decode", 0))
-        if not self._acts:
-            # A dry run changes nothing, so what reports is always what there is.
-            counted = PoolStates(PoolCounts(reporting.prefill), PoolCounts(reporting.decode))
-            return counted if any(reporting) else self._last_states or counted
-        if not all(reporting):
-            last = self.journal.last_ticks(1)
+    def _assume(self, metrics: Metrics, notes: list[Note]) -> tuple[PoolStates, bool]:
+        """Take the instances that report, or should, for the pools where nobody else knows.
+
+        Returns:
+            The pools, and whether that is something to go by.
+        """
+        sizes = Sizes(self._reporters.expected("prefill"), self._reporters.expected("decode"))
+        if not self._acts and any(sizes):
+            return _pools_of(sizes), True  # a dry run changes nothing: what there is reports
+        if not all(sizes):
+            last = [] if not self._acts else self.journal.last_ticks(1)
             if last and last[0].acted:
-                reporting = last[0].goal
+                sizes = last[0].goal
             elif metrics.usable:
                 # Sizes are absolute: where the load is known, nothing needs to be known of the pools to set
                 # them. Where it is not, holding at a guess could shrink them, so nothing is done.
-                reporting = self._minimum().asked
+                sizes = self._minimum().asked
+                text = f"prefill {sizes.prefill} and decode {sizes.decode} are assumed"
+                notes.append(Note("pools_assumed", f"nobody says how many instances there are: {text}"))
             else:
-                return self._minimum()
-        self.mover.assume(reporting)
-        return PoolStates(PoolCounts(reporting.prefill), PoolCounts(reporting.decode))
+                return self._last_states or self._minimum(), False
+        if self._acts:
+            self.mover.assume(sizes)
+        return _pools_of(sizes), True
 
     def _minimum(self) -> PoolStates:
         return PoolStates(
@@ -558,11 +559,18 @@ class ControlLoop:
 
     def _advance(self, tick: int | None) -> None:
         """Take the next step of a move; what comes of it is journalled."""
-        for move in self.mover.advance(self.clock.monotonic_s() * self.live.time_scale):
+        moves, meant = self.mover.advance(self._now_s())
+        self.planner.applied(meant)
+        for move in moves:
             detail = (
                 {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes._asdict()}
             )
             self._event(move.kind, move.text, tick, detail)
+
+    def _release(self) -> None:
+        """Leave the pools to whoever wants to change them."""
+        self.mover.release()
+        self.planner.applied(None)
 
     def _paused(self) -> bool:
         return self.live.pause_file is not None and Path(self.live.pause_file).exists()
@@ -572,6 +580,14 @@ class ControlLoop:
     def _time_s(self, number: int) -> float:
         """The pools' own time of a tick: the clock's at real speed."""
         return self._epoch_s + number * self._interval_s
+
+    def _now_s(self) -> float:
+        """The pools' own time by the monotonic clock: it never jumps, and begins anywhere."""
+        return self.clock.monotonic_s() * self.live.time_scale
+
+    def _epoch_now_s(self) -> float:
+        """The pools' own time since 1970, as records carry it."""
+        return self._epoch_s + (self.clock.monotonic_s() - self._anchor_s) * self.live.time_scale
 
     def _notice_clock_step(self) -> None:
         offset_s = self.clock.wall_s() - self.clock.monotonic_s()
@@ -585,6 +601,7 @@ class ControlLoop:
     def _resume(self) -> None:
         """Feed the planner what it would know had it never stopped."""
         past = self.journal.last_ticks(_REPLAYED)
+        self._recall_reporters(past)
         ticks = [record for record in past if record.kind == "tick"]
         if ticks:
             last = ticks[-1]
@@ -595,6 +612,7 @@ class ControlLoop:
             self._event("resumed", f"{len(ticks)} ticks from the journal")
             gap = min(_MOST_MISSED, max(0, round(-ahead_s / self._interval_s)))
             self._bridge(gap, last.observation)
+            self.planner.applied(None)  # what the pools have been set to since is not known
             return
         try:
             windows = self.source.history(self._interval_s, self.live.warm_start_windows)
@@ -607,6 +625,19 @@ class ControlLoop:
             )
         if windows:
             self._event("warm_start", f"{len(windows)} windows of history")
+
+    def _recall_reporters(self, past: Sequence[TickRecord]) -> None:
+        """Expect those to report who were expected before; an outage does not end by a restart."""
+        now_s, epoch_s = self._now_s(), self._epoch_now_s()
+        for record in past:
+            if record.acted:
+                self._reporters.decided(record.goal._asdict(), now_s - max(0.0, epoch_s - record.time_s))
+        names = self.journal.recall(_REPORTERS)
+        if not past or past[-1].time_s < epoch_s - self.live.safe_floor_lookback_s:
+            return  # so long ago that anything may have been changed on purpose
+        if isinstance(names, dict) and all(_is_texts(group) for group in names.values()):
+            self._reporters.recall(names)
+            self._reporters_kept = self._reporters.names
 
     def _replay_all(self, past: Sequence[TickRecord], set_back_s: float) -> None:
         """Show the planner every record; one that it fails on is an unknown window, and costs only itself."""
@@ -665,6 +696,8 @@ class ControlLoop:
                 at_s = after_s + (index + 1) * self._interval_s
                 self.planner.step(Observation(at_s, self._interval_s, states.prefill, states.decode))
 
+        self.planner.applied(None)
+
         with _quiet_planner():
             self._guarded("noting a window that is unknown", feed, _nothing)
 
@@ -684,8 +717,7 @@ class ControlLoop:
     def _event(
         self, kind: str, text: str, tick: int | None = None, detail: Mapping[str, object] | None = None
     ) -> None:
-        elapsed_s = self.clock.monotonic_s() - self._anchor_s
-        event = Event(self._epoch_s + elapsed_s * self.live.time_scale, tick, kind, text, detail or {})
+        event = Event(self._epoch_now_s(), tick, kind, text, detail or {})
         self.journal.add_event(event)
         self._tell(lambda watcher: watcher.happened(event))
 
@@ -729,6 +761,14 @@ def _no_decision(seen: _Seen) -> Decision:
         reasons=(Reason(ReasonCode.HOLD_UNKNOWN_METRICS, "nothing could be decided: held"),),
         no_operation=False,
     )
+
+
+def _pools_of(sizes: Sizes) -> PoolStates:
+    return PoolStates(PoolCounts(sizes.prefill), PoolCounts(sizes.decode), counted=False)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _unknown(last: Observation, time_s: float) -> Observation:

@@ -79,7 +79,7 @@ class Planner:
         self._prefill_stabiliser = PoolStabiliser(up_s, down_s)
         self._decode_stabiliser = PoolStabiliser(up_s, down_s)
         self._last: Decision | None = None
-        self._looks: list[Sizes] = []
+        self._meant: tuple[Sizes, ...] = ()  # what the pools were last set to; nothing: nobody set them
         if logger.isEnabledFor(logging.INFO):
             logger.info(
                 "Autoscaler initialized: TTFT target=%.1fms, ITL target=%.1fms",
@@ -100,7 +100,13 @@ class Planner:
         if informing:
             _log_observed(window)
         current = Sizes(observation.prefill.asked, observation.decode.asked)
-        self._notice_changed_replicas(current, causes)
+        if self.changed_by_others(current):
+            causes.append(
+                Reason(
+                    ReasonCode.REPLICAS_CHANGED,
+                    f"last set were {_pair(self._meant[0])}, found are {_pair(current)}: taken as they are",
+                )
+            )
 
         self._predictors.observe(window)
         if self._learner is not None:
@@ -139,7 +145,19 @@ class Planner:
             no_operation=config.no_operation,
         )
         self._last = decision
+        self._meant = () if config.no_operation else (targets,)
         return decision
+
+    def applied(self, sizes: Sizes | None) -> None:
+        """Be told what the pools were really set to, where that is not what was decided; None is nothing.
+
+        Only whoever acts knows: what it may not do, could not do or gave up is nobody else's doing.
+        """
+        self._meant = () if sizes is None else (sizes,)
+
+    def changed_by_others(self, current: Sizes) -> bool:
+        """Say whether the pools are meant to be something else than they were last set to."""
+        return bool(self._meant) and current not in self._meant
 
     @property
     def fast_interval_s(self) -> float | None:
@@ -197,7 +215,8 @@ class Planner:
                 *((_DRY_RUN,) if self.config.no_operation else ()),
             ),
         )
-        self._looks.append(targets)
+        # Not every look is acted on: the one right before a tick is not.
+        self._meant = (*self._meant, targets) if self._meant else ()
         return decision
 
     @property
@@ -213,19 +232,6 @@ class Planner:
             None if self._last is None else self._last.time_s,
             enabled=True,
             running=running,
-        )
-
-    def _notice_changed_replicas(self, current: Sizes, causes: list[Reason]) -> None:
-        last, looks = self._last, self._looks
-        self._looks = []
-        # Not every look is acted on: the one right before a tick is not.
-        if last is None or last.no_operation or current == last.targets or current in looks:
-            return
-        causes.append(
-            Reason(
-                ReasonCode.REPLICAS_CHANGED,
-                f"the last decision set {_pair(last.targets)}, found are {_pair(current)}: taken as they are",
-            )
         )
 
     def _constrain(

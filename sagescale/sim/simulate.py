@@ -84,13 +84,14 @@ def simulate(
         The run; ``timing`` covers this whole call.
 
     Raises:
-        InputError: the initial pools contradict the limits or the budget, or the engines told of and the
-            real ones differ in GPUs an instance.
+        InputError: the initial pools contradict the limits or the budget, or the configuration, the engines
+            told of and the real ones differ in GPUs an instance.
     """
     began = time.perf_counter()
     model = ProfileModel(profile)
     truth = model if world is None else ProfileModel(world)
     _check_same_gpus(model, truth)
+    _check_gpus(config, model)
     engines = build_world(truth, simulator, config)
     timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
     planner = Planner(
@@ -188,6 +189,17 @@ def _check_same_gpus(told: ProfileModel, truth: ProfileModel) -> None:
             f"world {truth.profile.name}: {real[0]} GPUs a prefill and {real[1]} a decode instance; expected "
             f"{asked[0]} and {asked[1]}, as profile {told.profile.name} says"
         )
+
+
+def _check_gpus(config: AutoscalerConfig, model: ProfileModel) -> None:
+    """An instance is one engine of the profile here: other GPUs an instance would be sized for, not run."""
+    for pool, gpus in (("prefill", model.prefill_gpus), ("decode", model.decode_gpus)):
+        key, profile = f"{pool}_gpus_per_instance", model.profile.name
+        if (given := getattr(config, key)) != gpus:
+            raise InputError(
+                f"{key} is {given} but the instances of profile {profile} have {gpus} GPUs; expected {gpus}: "
+                "a simulated instance is one engine of the profile"
+            )
 
 
 def _check_size(world: World, prefill: int, decode: int) -> None:

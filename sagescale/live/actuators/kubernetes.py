@@ -106,7 +106,8 @@ class KubernetesActuator:
         self._calls.call(self._patch, order)
 
     def _count(self) -> PoolStates:
-        return PoolStates(*(self._counts(load) for load in self._workloads))
+        prefill, decode = self._workloads
+        return PoolStates(self._counts(prefill), self._counts(decode))
 
     def _patch(self, order: Order) -> None:
         loads = zip(self._workloads, order.sizes, order.current, strict=True)

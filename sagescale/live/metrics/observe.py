@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from sagescale.live.metrics.possible import Evidence, keep_possible
+from sagescale.live.metrics.reporters import Reports
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow, bucket_quantile, bucket_share
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.window import ByInstance
 
 __all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_kept_out"]
-
-_MEMORY = 10
-"""Windows for which the number of instances that reported is remembered."""
 
 _ENOUGH = 20.0
 """Requests completed, at least, before tokens a request are held against what counters of tokens say."""
@@ -52,13 +50,13 @@ class Metrics:
     Attributes:
         values: Its numbers by field, all but the times and instances.
         problems: What was wrong.
-        reporting: Instances that report, by group.
+        reporting: Who reports, by group.
         lengths: Its sample of (ISL, OSL); ``None`` where the exporter has no histograms of them.
     """
 
     values: Mapping[str, float | None]
     problems: tuple[Problem, ...]
-    reporting: Mapping[str, int]
+    reporting: Mapping[str, Reports]
     lengths: tuple[tuple[int, int], ...] | None = None
 
     @property
@@ -69,7 +67,7 @@ class Metrics:
 
 @dataclass(slots=True)
 class Observer:
-    """Reads windows; remembers how many instances have been reporting, to notice when some go silent.
+    """Reads windows, one at a time; it remembers nothing.
 
     Args:
         preset: Whose names.
@@ -80,21 +78,15 @@ class Observer:
     preset: Preset
     first_token: Literal["prefill", "decode"] = "prefill"
     targets: Targets | None = None
-    _reported: dict[str, list[int]] = field(default_factory=dict)
 
-    def observe(self, raw: RawWindow, ready: Mapping[str, int | None]) -> Metrics:
-        """Read one window.
-
-        Args:
-            raw: The series.
-            ready: Instances that are ready by pool, where something other than the metrics knows.
-        """
+    def observe(self, raw: RawWindow) -> Metrics:
+        """Read one window."""
         problems = list(raw.problems)
         raw, doubtful = _without_negatives(raw, self.preset, problems)
         if self.preset.frontend:
             values = self._frontend(raw.groups["frontend"], problems)
         else:
-            values = self._pools(raw.groups["prefill"], raw.groups["decode"], ready, problems)
+            values = self._pools(raw.groups["prefill"], raw.groups["decode"], problems)
         for name, group in raw.groups.items():
             if not group.instances:
                 if name != "decode":
@@ -115,7 +107,7 @@ class Observer:
         if doubtful:
             values["requests"] = None
         values |= raw.own
-        reporting = {name: len(group.instances) for name, group in raw.groups.items()}
+        reporting = {name: self._reports(name, group, raw.own) for name, group in raw.groups.items()}
         problems.extend(
             Problem("no_series", f"the query of {name} gives no number: its metric is not there")
             for name in ("requests", "requests_shed", "requests_queued_gateway")
@@ -125,7 +117,8 @@ class Observer:
         add_kept_out(values, raw.own_before, problems)
         for pool in ("prefill", "decode"):
             if (counted := values.pop(f"instances_{pool}", None)) is not None:
-                reporting[pool] = round(counted)
+                unheard = Reports(frozenset(), None)
+                reporting[pool] = reporting.get(pool, unheard)._replace(counted=round(counted))
         prompts, outputs = (
             raw.groups["frontend" if self.preset.frontend else pool] for pool in ("prefill", "decode")
         )
@@ -153,7 +146,6 @@ class Observer:
         self,
         prefill: SeriesWindow,
         decode: SeriesWindow,
-        ready: Mapping[str, int | None],
         problems: list[Problem],
     ) -> dict[str, float | None]:
         preset = self.preset
@@ -205,10 +197,8 @@ class Observer:
                 )
         wrong = [
             _incomplete("prefill", prefill, preset, problems),
-            self._silent("prefill", prefill, ready.get("prefill"), problems),
             self._frozen("prefill", prefill, problems),
         ]
-        self._silent("decode", decode, ready.get("decode"), problems)
         if self._frozen("decode", decode, problems):
             for name in (
                 "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "duration_s_mean", "completed",
@@ -266,29 +256,16 @@ class Observer:
             return None
         return tuple((prompt, osl[_APART * at % _LENGTHS]) for at, prompt in enumerate(isl))
 
-    def _silent(self, pool: str, group: SeriesWindow, ready: int | None, problems: list[Problem]) -> bool:
-        """Say whether instances that should report do not: what they did would be missing from the sum."""
-        completed = group.first(group.increases, self.preset.completed)
-        running = group.first(group.now, self.preset.running)
-        counting = min(len(completed or ()), len(running or ()) or len(completed or ()))
-        history = self._reported.setdefault(pool, [])
-        known = max(history, default=0)
-        history.append(len(group.instances))
-        del history[:-_MEMORY]
-        # An instance that has just become ready may not have been read yet: only those seen before count.
-        expected = known if ready is None else min(ready, known)
-        if ready is None:
-            # Nobody else knows the pool's size: an instance that went away took what it was doing along.
-            history[:] = history[-1:]
-        if counting >= expected:
-            return False
-        problems.append(
-            Problem(
-                "instances_silent",
-                f"{counting} of {expected} {pool} instances report: the others are not seen",
-            )
-        )
-        return True
+    def _reports(self, name: str, group: SeriesWindow, own: Mapping[str, float | None]) -> Reports:
+        """Say who reports, and of whom both what was done and what is being done is there."""
+        names, listed = frozenset(group.instances), None if group.listed is None else frozenset(group.listed)
+        if ("osl_mean" if name == "decode" else "requests") in own:
+            return Reports(names, None, listed)  # somebody else sees it whole
+        if name == "frontend":
+            return Reports(names, names, listed)
+        completed = group.first(group.increases, self.preset.completed) or {}
+        running = group.first(group.now, self.preset.running) or completed
+        return Reports(names, frozenset(completed.keys() & running.keys()), listed)
 
     def _frozen(self, pool: str, group: SeriesWindow, problems: list[Problem]) -> bool:
         """Say whether instances claim to be busy while none of their counters moves."""

@@ -218,6 +218,8 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
                     found.resets.add(instance)
             case "fresh":
                 fresh.add(instance)
+            case "listed":
+                found.listed = (found.listed or set()) | {instance}
             case "scrapes":
                 found.scrapes[instance] = value
             case "cpu":

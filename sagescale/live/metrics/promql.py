@@ -126,8 +126,10 @@ def window_query(preset: Preset, matchers: str, instance_label: str, window_s: f
         _sum(f"count_over_time({name}{{{matchers}}}[{window}])", by, f"scrapes {name}")
         for name in preset.running
     )
-    cpu = f"process_cpu_seconds_total{{{_without_model(matchers, preset)}}}"
-    parts.append(_sum(f"increase({cpu}[{window}])", by, "cpu"))
+    targets = _without_model(matchers, preset)
+    parts.append(_sum(f"increase(process_cpu_seconds_total{{{targets}}}[{window}])", by, "cpu"))
+    # The server keeps ``up`` for every target it is to read, 0 where it cannot, until it is removed.
+    parts.append(_sum(f"up{{{targets}}}", by, "listed"))
     return " or ".join(parts)
 
 

@@ -63,6 +63,7 @@ class _Look(NamedTuple):
 
     at_s: float
     pages: dict[str, _Page]
+    listed: dict[str, set[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,8 @@ class ScrapeReader:
             group: difference(None if before is None else before.pages.get(group), page, preset)
             for group, page in now.pages.items()
         }
+        for group, listed in now.listed.items():
+            groups[group].listed = listed
         elapsed_s = window_s if before is None else (now.at_s - before.at_s) * self._live.time_scale
         return RawWindow(elapsed_s, groups, {}, tuple(problems))
 
@@ -255,7 +258,10 @@ class ScrapeReader:
         if not targets:
             raise HttpError("there are no instances to read metrics from")
         problems.extend(Problem("instance_unreachable", text) for text in failures[:10])
-        return _Look(time.monotonic(), pages)
+        listed: dict[str, set[str]] = {group: set() for group in groups}
+        for target in targets:
+            listed[target.group].add(target.instance)
+        return _Look(time.monotonic(), pages, listed)
 
     def _fetch(self, target: ScrapeTarget, preset: Preset, deadline: float) -> _Page:
         left = deadline - time.monotonic()

@@ -60,11 +60,6 @@ class MetricSource:
     def __init__(self, reader: WindowReader, observer: Observer) -> None:
         self.reader = reader
         self.observer = observer
-        # Looks are many more than ticks: what they remember would push out what ticks do.
-        self._observers: dict[Succession, Observer] = {
-            "ticks": observer,
-            "looks": Observer(observer.preset, observer.first_token, observer.targets),
-        }
 
     def describe(self) -> str:
         """Say what is read, under whose names."""
@@ -90,10 +85,11 @@ class MetricSource:
         self, succession: Succession, window_s: float, ready: Mapping[str, int | None], late_s: float
     ) -> tuple[Metrics, float]:
         try:
+            del ready  # the loop judges who reports
             raw = self.reader.read(self.observer.preset, window_s, late_s, succession)
             if succession == "looks" and _too_short(raw, self.observer.preset):
                 return Metrics({}, (), {}), raw.window_s
-            return self._observers[succession].observe(raw, ready), raw.window_s
+            return self.observer.observe(raw), raw.window_s
         except SagescaleError as error:
             return _failed(str(error)), window_s
 

@@ -49,6 +49,7 @@ class SeriesWindow:
         invalid: Metrics that were reported as something that is no number.
         stale: Instances whose last scrape failed: what they did since the one before is missing.
         alive_cpu: CPU seconds each exporter used in the window, where it says.
+        listed: The instances that discovery lists, reporting or not; ``None`` where nobody says.
         scrapes: How often each instance was read in the window; empty where every read is a window's edge.
     """
 
@@ -61,6 +62,7 @@ class SeriesWindow:
     invalid: set[str] = field(default_factory=set)
     stale: set[str] = field(default_factory=set)
     alive_cpu: ByInstance = field(default_factory=dict)
+    listed: set[str] | None = None
     scrapes: ByInstance = field(default_factory=dict)
 
     @property
