@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_LONGEST = 2000
+
 __all__ = ["InputError", "SagescaleError", "did_you_mean", "one_line"]
 
 
@@ -22,6 +24,10 @@ class SagescaleError(Exception):
     """The run failed for a reason that is worth one line to its user."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        # It may quote what a file holds: nothing of that is a command to a terminal, or fills one.
+        super().__init__(one_line(message, _LONGEST))
 
 
 class InputError(SagescaleError):

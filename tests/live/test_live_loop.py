@@ -8,6 +8,7 @@ import json
 import pytest
 from live_world import LiveWorld, Pools, VirtualClock
 from sagescale.live.metrics.prometheus import PastWindow
+from sagescale.live.metrics.reporters import Reports
 from sagescale.planner import ReasonCode, Sizes
 
 
@@ -18,7 +19,8 @@ def started(**keys):
 
 
 def codes(record):
-    return [note.code for note in record.notes] + [problem.code for problem in record.problems]
+    reasons = [reason["code"] for reason in record.decision["reasons"]]
+    return [item.code for item in (*record.notes, *record.problems)] + reasons
 
 
 def test_pools_follow_the_load():
@@ -263,6 +265,19 @@ def test_a_killed_planner_resumes_and_decides_as_one_that_was_not(tmp_path):
     assert run(10) == run(99)
 
 
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_the_pools_own_time_goes_on_over_a_restart_whatever_the_scale(tmp_path, scale):
+    world = LiveWorld(path=tmp_path / "journal.sqlite", live={"time_scale": scale})
+    world.loop.start()
+    world.ticks(5)
+    world.clock.wait_until(world.clock.now + 3 * 60.0 / scale)  # killed, and started again three ticks later
+    world.loop = world.new_loop()
+    world.loop.start()
+    world.ticks(1)
+    times = [record.time_s for record in world.journal.last_ticks(10)]
+    assert [round(at - times[0]) for at in times] == [0, 60, 120, 180, 240, 480]
+
+
 def test_what_happened_while_it_was_down_is_read_from_the_sources_history(tmp_path):
     world = LiveWorld(path=tmp_path / "journal.sqlite", load_predictor_type="moving_average")
     world.loop.start()
@@ -337,7 +352,8 @@ def test_where_nobody_knows_the_pools_a_known_load_still_sets_them_and_an_unknow
 
     def frontend(window_s, ready, late_s):
         metrics, window_s = plain(window_s, ready)
-        return type(metrics)(metrics.values, metrics.problems, {"frontend": 1}), window_s
+        frontend = {"frontend": Reports(frozenset("a"), frozenset("a"))}
+        return type(metrics)(metrics.values, metrics.problems, frontend), window_s
 
     world.load.collect = frontend
     world.load.broken = "down"
