@@ -140,7 +140,7 @@ class World:
         return process
 
     def start_prometheus(
-        self, scrape_s: float, *, discovery: bool = False, target: str | None = None
+        self, scrape_s: float, *, discovery: bool = False, target: str | None = None, jobs: str = ""
     ) -> Process:
         program = shutil.which("prometheus")
         if program is None:
@@ -154,7 +154,7 @@ class World:
         )
         (self.folder / "prometheus.yml").write_text(
             f"global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\n"
-            f"scrape_configs:\n- job_name: emulator\n  honor_labels: true\n{where}"
+            f"scrape_configs:\n- job_name: emulator\n  honor_labels: true\n{where}{jobs}"
         )
         words = [
             program,

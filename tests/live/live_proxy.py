@@ -1,4 +1,4 @@
-"""A proxy that can be made to lie, drip, flood or say nothing: what stands between a planner and its world."""
+"""A proxy between a planner and its world that can be made to lie, drip, flood or say nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import gzip
 import http.client
 import json
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -34,13 +35,16 @@ class Proxy:
 
     Attributes:
         mode: ``pass``; ``refuse`` closes the connection; or one of ``HOSTILE``.
-        rewrite: Changes what a metric page says; None leaves it.
+        lies: What it makes of metric pages.
+        again: Whether it also answers under ``/again``, for a second job that reads the same engines.
         orders: Every scale command that was answered with 200.
     """
 
     def __init__(self, port: int) -> None:
         self.mode = "pass"
-        self.rewrite: Callable[[str], str] | None = None
+        self.lies = Lies()
+        self.again = False
+        self._lock = threading.Lock()
         self.orders: list[Order] = []
         self._target = port
         proxy = self
@@ -77,8 +81,9 @@ class Proxy:
             targets = json.loads(body)["targets"]
             key = headers.get("Idempotency-Key", "")
             self.orders.append(Order(time.time(), key, targets["prefill"], targets["decode"]))
-        if self.rewrite is not None and path.endswith("/metrics"):
-            data = self.rewrite(data.decode()).encode()
+        if path.endswith("/metrics") and answer.status == 200:
+            with self._lock:
+                data = self.lies(data.decode()).encode()
         return answer.status, answer.headers.get("Content-Type", "text/plain"), data
 
 
@@ -101,15 +106,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             getattr(self, f"_{mode}")(lambda: self.owner.mode == mode)
             return
+        path = self.path.removeprefix("/again")
+        if path != self.path and not self.owner.again:
+            self._whole(503, b"", {})
+            return
         headers = {**self.headers, "Connection": "close", "Accept-Encoding": "identity"}
         try:
-            status, kind, data = self.owner.forward(self.command, self.path, headers, body)
+            status, kind, data = self.owner.forward(self.command, path, headers, body)
         except (OSError, http.client.HTTPException):
             self.close_connection = True  # as if the proxy were not there
             return
+        if path != self.path:
+            data = re.sub(rb'job="(\w+)"', rb'job="\1-again"', data)
         self._whole(status, data, {"Content-Type": kind})
 
-    do_GET = do_POST = _serve
+    def do_GET(self) -> None:  # the base class dispatches by these names
+        self._serve()
+
+    def do_POST(self) -> None:  # the base class dispatches by these names
+        self._serve()
 
     def _whole(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -173,34 +188,37 @@ def _bomb() -> bytes:
     return gzip.compress(gzip.compress(b" " * 250_000_000, 1), 9)
 
 
-def _lines(page: str, names: tuple[str, ...], value: Callable[[str, float], float]) -> str:
-    """Change the values of some metrics of a page."""
-    changed = []
-    for line in page.split("\n"):
-        series, _, number = line.rpartition(" ")
-        if series.partition("{")[0].removeprefix("vllm:") in names:
-            line = f"{series} {value(series, float(number))!r}"  # noqa: PLW2901  # changed on the way
-        changed.append(line)
-    return "\n".join(changed)
+class Lies:
+    """What a proxy makes of the pages of engines: their running requests, and how their sums of lengths grow.
 
+    Attributes:
+        running: What every engine says it works on; None is the truth.
+        prompt: The share of their growth by which sums of prompt lengths grow.
+        generation: The same of output lengths. A sum goes on from where it is when the lie ends.
+    """
 
-def negative_running(page: str) -> str:
-    """Engines that say they work on less than nothing."""
-    return _lines(page, ("num_requests_running",), lambda *_: -15.0)
+    def __init__(self) -> None:
+        self.running: float | None = None
+        self.prompt = self.generation = 1.0
+        self._sums: dict[str, tuple[float, float]] = {}  # what was true, and what was said
 
+    def __call__(self, page: str) -> str:
+        """Rewrite a metric page."""
+        told = []
+        for line in page.split("\n"):
+            series, _, number = line.rpartition(" ")
+            name = series.partition("{")[0]
+            if name == "vllm:num_requests_running" and self.running is not None:
+                number = str(self.running)
+            elif name == "vllm:request_prompt_tokens_sum":
+                number = self._sum(series, float(number), self.prompt)
+            elif name == "vllm:request_generation_tokens_sum":
+                number = self._sum(series, float(number), self.generation)
+            told.append(f"{series} {number}" if series else number)
+        return "\n".join(told)
 
-def lengths_grow(share: float) -> Callable[[str], str]:
-    """Make a page whose sums of lengths grow by a share only of what they should, while requests go on."""
-    since: dict[str, float] = {}
-
-    def rewrite(page: str) -> str:
-        names = (
-            ("request_prompt_tokens_sum", "request_generation_tokens_sum")
-            if share == 0
-            else ("request_generation_tokens_sum",)
-        )
-        return _lines(
-            page, names, lambda series, now: (at := since.setdefault(series, now)) + (now - at) * share
-        )
-
-    return rewrite
+    def _sum(self, series: str, now: float, share: float) -> str:
+        true, said = self._sums.get(series, (now, now))
+        said = now if now < true else said + (now - true) * share
+        self._sums[series] = now, said
+        return repr(said)

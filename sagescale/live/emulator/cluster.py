@@ -177,6 +177,12 @@ class EmulatedCluster:
         self._track()
         return True
 
+    def reset(self) -> None:
+        """Have every engine count again from nothing, as after a restart that nobody else noticed."""
+        self._count()
+        for key, engine in self._engines.items():
+            self._engines[key] = EngineMetrics(engine.name, engine.role)
+
     def pools(self) -> tuple[PoolCounts, PoolCounts]:
         """Return both pools by state."""
         prefill, decode = (
