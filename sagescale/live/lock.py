@@ -8,14 +8,35 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from sagescale.errors import InputError, SagescaleError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["TargetLock"]
+__all__ = ["Right", "TargetLock"]
+
+
+class Right(Protocol):
+    """The right to scale a target, which one planner at a time has."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+
+    def acquire(self) -> bool:
+        """Take it; say whether it was free.
+
+        Raises:
+            SagescaleError: it cannot be found out.
+        """
+
+    def holds(self) -> bool:
+        """Say whether it is still ours."""
+
+    def release(self) -> None:
+        """Give it back."""
 
 
 class TargetLock:
