@@ -40,6 +40,12 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
             _number(seen.duration_s_mean, " s"),
         )
     )
+    if seen.requests_unserved:
+        lines.append(
+            f"  {_number(seen.requests_unserved)} of them reached no pool: a gateway shed or keeps them"
+            if seen.requests_unserved > 0.0
+            else f"  {_number(-seen.requests_unserved)} more reached the pools from a gateway's queue"
+        )
     lines.append(
         "  TTFT {} (p99 {}, target {:g} ms)   ITL {} (p99 {}, target {:g} ms)".format(
             _number(seen.ttft_ms_mean, " ms"),

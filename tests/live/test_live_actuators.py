@@ -219,6 +219,29 @@ def test_a_refusal_is_final_and_a_dead_receiver_is_given_up(tmp_path):
         actuator.close()
 
 
+def test_a_key_that_is_gone_for_a_moment_fails_the_order_and_not_the_planner(tmp_path):
+    with serving() as server:
+        server.answers["/hook"] = (200, b"", {})
+        actuator = webhook(server, tmp_path)
+        (tmp_path / "key").unlink()
+        with pytest.raises(ActuatorError, match="webhook_secret_file"):
+            actuator.carry_out(ORDER)
+        assert server.asked == []
+        (tmp_path / "key").write_text("new")
+        actuator.carry_out(ORDER)
+        actuator.close()
+
+
+def test_a_receiver_that_echoes_the_order_gets_no_key_into_a_message(tmp_path):
+    with serving() as server:
+        server.answers["/hook"] = lambda request: (500, b"\x1b[2J the key is shh" * 100_000, {})
+        actuator = webhook(server, tmp_path)
+        with pytest.raises(ActuatorError, match=r"answered 500: \?\[2J the key is \*\*\*") as error:
+            actuator.carry_out(ORDER)
+        assert len(str(error.value)) <= 500
+        actuator.close()
+
+
 def test_the_state_is_read_over_http(tmp_path):
     with serving() as server:
         server.answers["/state"] = (200, {"prefill": {"ready": 1}, "decode": {"ready": 2, "draining": 1}}, {})

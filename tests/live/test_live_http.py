@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 import socket
 import threading
@@ -63,6 +64,14 @@ def test_secrets_come_from_file_or_environment_only(tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         read_secret("x", str(tmp_path / "two"), None)
     assert "secret-one" not in str(error.value)
+
+
+def test_a_secret_is_not_read_from_what_has_no_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_text("x" * 100_000)
+    for name in ("/dev/zero", str(tmp_path), str(tmp_path / "pipe"), str(tmp_path / "long")):
+        with pytest.raises(InputError, match="expected one line with the secret"):
+            read_secret("x", name, None)
 
 
 def test_credentials_are_sent_to_their_host_and_nowhere_else(tmp_path):

@@ -21,6 +21,7 @@ from sagescale.live.metrics.promql import expand, group_matchers, parse_matchers
 from sagescale.live.metrics.scrape import parse_page
 from sagescale.live.metrics.source import make_source
 from sagescale.live.metrics.window import RawWindow, SeriesWindow
+from sagescale.live.tick_text import tick_text
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts
 from sagescale.planner.window import read_window
@@ -378,6 +379,8 @@ def test_load_that_never_reaches_the_pools_makes_them_grow(policy):
         world.load.collect = lambda window_s, ready, late_s=0.0: (metrics, window_s)
         world.loop.start()
         world.ticks(6)
+        kept_out = "2400 of them reached no pool: a gateway" in tick_text(world.log.records[-1])
+        assert kept_out == bool(own)
         return world.pools.sizes
 
     plain, shed = sizes({}), sizes({"requests_shed": 2400.0})
