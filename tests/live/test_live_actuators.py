@@ -97,7 +97,7 @@ def test_a_program_that_escaped_and_holds_the_pipes_is_not_waited_for(escaping):
     began = time.monotonic()
     CommandActuator(python(escaping), (), 20.0).carry_out(ORDER)
     found = CommandActuator(["true"], python(f"{escaping} print({state!r})"), 20.0).states()
-    assert found == PoolStates(PoolCounts(2), PoolCounts(3), draining_seen=False)
+    assert found == PoolStates(PoolCounts(2), PoolCounts(3))
     with pytest.raises(ActuatorError, match="exit code 1: no quota"):
         CommandActuator(python(f"{escaping} sys.exit('no quota')"), (), 20.0).carry_out(ORDER)
     with pytest.raises(ActuatorError, match="not done within 1 s, killed"):
