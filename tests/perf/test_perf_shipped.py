@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from sagescale.cli.profile import profile_app
 from sagescale.perf import ProfileModel, list_profiles, load_profile
 from sagescale.resources import shipped
 from typer.testing import CliRunner
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = list_profiles()
 
