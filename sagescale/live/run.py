@@ -74,7 +74,8 @@ def run_plan(setup: LiveSetup, options: PlanOptions) -> None:
 
     Raises:
         InputError: something in the configuration cannot be used.
-        SagescaleError: another planner scales this target.
+        SagescaleError: another planner scales this target or writes this journal, or not everything could be
+            written.
     """
     live, config = setup.live, setup.config
     if options.log not in {None, "screen", "plain", "json"}:
@@ -130,6 +131,11 @@ def _plan(
         finally:
             if screen is not None:
                 screen.close()
+        if missing := journal.waiting + journal.lost:
+            raise SagescaleError(
+                f"journal: {path}: {missing} of the {journal.added} records of this run are not in it "
+                f"({journal.failure or 'it cannot take them'}): make room; the pools stay as decided"
+            )
 
 
 def _take(lock: TargetLock, clock: SystemClock, *, standby: bool) -> bool:
