@@ -4,7 +4,8 @@
     └── InputError            the user's file, key or value is wrong  exit code 2
 
 A message is one line, written for the person who reads it at 3 a.m.: where (file, line, column or
-key), what was found, what was expected, and what to do. Anything else that escapes is a bug.
+key), what was found, what was expected, and what to do. Whatever a file, a name or a server put into it,
+it is printable and of a bounded length. Anything else that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_LONGEST = 2000
+
 __all__ = ["InputError", "SagescaleError", "did_you_mean", "one_line"]
 
 
@@ -22,6 +25,9 @@ class SagescaleError(Exception):
     """The run failed for a reason that is worth one line to its user."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, _LONGEST))
 
 
 class InputError(SagescaleError):

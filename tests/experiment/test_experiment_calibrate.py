@@ -281,7 +281,7 @@ def test_the_command_writes_only_a_good_fit_and_says_where_it_comes_from(app, lo
         (["--fit", "0.5"], "--fit 0.5: expected two shares"),
         (["--fit", "0:0.01"], "expected at least 50"),
         (["--padding", "8,4"], "--padding 8,4"),
-        (["--score", "nowhere.csv"], "nowhere.csv: cannot read"),
+        (["--score", "nowhere.csv"], "nowhere.csv: cannot be read"),
         (["--columns", "arrival_s"], "--columns arrival_s: expected NAME=COLUMN"),
         (["--set", "max_batch=1"], "unknown key 'max_batch'"),
     ],
