@@ -4,8 +4,7 @@
     └── InputError            the user's file, key or value is wrong  exit code 2
 
 A message is one line, written for the person who reads it at 3 a.m.: where (file, line, column or
-key), what was found, what was expected, and what to do. Whatever a file, a name or a server put into it,
-it is printable and of a bounded length. Anything else that escapes is a bug.
+key), what was found, what was expected, and what to do. Anything else that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ class SagescaleError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
+        # It may quote what a file holds: nothing of that is a command to a terminal, or fills one.
         super().__init__(one_line(message, _LONGEST))
 
 

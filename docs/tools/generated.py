@@ -127,7 +127,8 @@ def metrics_page() -> str:
         if preset.prefix_hits or preset.prefix_hit_gauge:
             hits = (preset.prefix_hits,) if preset.prefix_hits else preset.prefix_hit_gauge
             rows.append(("prefix_hit_rate", _names(hits)))
-        lines += [f"### `{preset.name}` ({labels})", "", *_table(("field", "metrics"), rows), ""]
+        lines += [f"### `{preset.name}` ({labels})", "", f"Checked against: {preset.checked}.", ""]
+        lines += [*_table(("field", "metrics"), rows), ""]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 from sagescale.control_plane.instance import ExecutionInstance, ExecutionInstanceType, PoolName
 from sagescale.control_plane.metrics import MetricsCollector
 from sagescale.errors import SagescaleError
+from sagescale.live.config import LiveConfig
+from sagescale.live.http import HttpClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +47,7 @@ class EmulatedPlatform:
     def __init__(self, url: str, speed: float) -> None:
         self.url = url
         self.speed = speed
+        self._http = HttpClient(LiveConfig())
         self._turn = threading.Condition(threading.RLock())
         self._known: dict[str, ExecutionInstance] = {}
         self._creating = dict.fromkeys(_TYPES, 0)
@@ -134,15 +138,10 @@ class EmulatedPlatform:
         self._ask("POST", path, document)
 
     def _ask(self, method: str, path: str, document: object) -> Any:  # noqa: ANN401  # JSON
-        import httpx
-
-        try:
-            answer = httpx.request(method, self.url + path, json=document, timeout=30.0, trust_env=False)
-        except httpx.HTTPError as error:
-            raise SagescaleError(f"{self.url}{path}: {error}") from None
-        if answer.is_error:
-            raise SagescaleError(f"{self.url}{path}: {answer.text.strip()}")
-        return answer.json()
+        content = None if document is None else json.dumps(document).encode()
+        headers = {"Content-Type": "application/json"}
+        reply = self._http.request(method, self.url + path, timeout_s=30.0, content=content, headers=headers)
+        return json.loads(reply.body)
 
 
 @contextmanager

@@ -10,16 +10,28 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.live.metrics.promql import parse_matchers
 from sagescale.planner.settings import check, setting
 
-__all__ = ["METRIC_FIELDS", "LiveConfig", "MetricQueries"]
+__all__ = ["HELD_FIELDS", "METRIC_FIELDS", "QUERY_FIELDS", "LiveConfig", "MetricQueries"]
 
 METRIC_FIELDS = (
     "requests", "completed", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean",
     "itl_ms_p99", "duration_s_mean", "queued_prefill", "queued_decode", "running_prefill", "running_decode",
     "kv_usage", "prefix_hit_rate", "ttft_attainment", "itl_attainment",
 )  # fmt: skip
-"""The fields of an observation that a query of one's own may fill."""
+"""The numbers of an observation."""
+
+QUERY_FIELDS = (
+    *METRIC_FIELDS, "requests_shed", "requests_queued_gateway", "instances_prefill", "instances_decode",
+)  # fmt: skip
+"""What a query of one's own may give: beside those numbers what a gateway keeps from the pools, and how many
+instances there are."""
+
+HELD_FIELDS = frozenset(
+    ("queued_prefill", "queued_decode", "running_prefill", "running_decode", "requests_queued_gateway")
+)
+"""Those of them that are gauges of requests: they are asked for at both ends of a window."""
 
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -51,9 +63,9 @@ class MetricQueries:
                 "expected a mapping of observation fields to PromQL"
             )
         for name, query in value.items():
-            if name not in METRIC_FIELDS:
-                hint = did_you_mean(str(name), METRIC_FIELDS)
-                raise ValueError(f"'{name}' is no metric; expected one of {', '.join(METRIC_FIELDS)}{hint}")
+            if name not in QUERY_FIELDS:
+                hint = did_you_mean(str(name), QUERY_FIELDS)
+                raise ValueError(f"'{name}' is no metric; expected one of {', '.join(QUERY_FIELDS)}{hint}")
             if not isinstance(query, str) or not query.strip():
                 raise ValueError(f"the query of {name} is {query!r}; expected PromQL text")
         return cls(tuple((str(name), str(query)) for name, query in value.items()))
@@ -269,6 +281,13 @@ class LiveConfig:
                 f"prefill_pool and decode_pool are both '{self.prefill_pool}'; expected two expressions that "
                 "tell the pools apart, or every request is counted twice"
             )
+        try:
+            parse_matchers(self.extra_matchers)
+        except ValueError as error:
+            raise InputError(
+                f"extra_matchers is '{self.extra_matchers}': {error}; expected label matchers with commas "
+                'between them, e.g. cluster="a",env=~"prod.*"'
+            ) from None
         if self.metric_queries.queries and self.prometheus_url is None:
             raise InputError("metric_queries is given but prometheus_url is not; expected a server to ask")
         needs = {

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from sagescale.errors import SagescaleError
 from sagescale.live.actuators.protocol import ActuatorError
 from sagescale.live.config import METRIC_FIELDS
+from sagescale.live.foreign_text import foreign_text
+from sagescale.live.metrics.observe import NEEDS
 from sagescale.live.metrics.source import MetricSource
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ class Finding:
     what: str
     fix: str = ""
 
+    def __post_init__(self) -> None:
+        # It names instances and models by their labels, which are anybody's.
+        object.__setattr__(self, "what", foreign_text(self.what, 500))
+
 
 def check(source: Source, actuator: Actuator, window_s: float) -> list[Finding]:
     """Read one window and the pools' state, and say what is there."""
@@ -52,7 +58,12 @@ def check(source: Source, actuator: Actuator, window_s: float) -> list[Finding]:
         return [*found, Finding("bad", str(error), "check the address, the network and the credentials")]
     found.append(Finding("ok", f"{source.describe()} answers"))
     for group, series in raw.groups.items():
-        found.extend(_group(group, series, preset))
+        if not series.instances and all(name in raw.own for name in NEEDS[group]):
+            found.append(
+                Finding("ok", f"{group}: no instance is read; queries give {', '.join(NEEDS[group])}")
+            )
+        else:
+            found.extend(_group(group, series, preset))
     found.extend(_values(source, raw))
     return found
 
@@ -88,6 +99,14 @@ def _group(group: str, series: SeriesWindow, preset: Preset) -> list[Finding]:
     names = ", ".join(sorted(series.instances)[:4])
     more = "" if len(series.instances) <= 4 else f" and {len(series.instances) - 4} more"
     found = [Finding("ok", f"{group}: {len(series.instances)} instances report: {names}{more}")]
+    if preset.arrived and not any(series.increases.get(name) for name in preset.arrived):
+        found.append(
+            Finding(
+                "note",
+                f"{group}: arrivals: none of {', '.join(preset.arrived)} (since May 2026): they are "
+                f"{preset.completed[0]} plus the change of {preset.running[0]}",
+            )
+        )
     for what, options, kind in (
         ("completions", preset.completed, series.increases),
         ("running", preset.running, series.now),
@@ -116,8 +135,14 @@ def _group(group: str, series: SeriesWindow, preset: Preset) -> list[Finding]:
 
 
 def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
-    metrics = source.observer.observe(raw, {})
-    found = []
+    metrics = source.observer.observe(raw)
+    found = [
+        Finding("note", f"{name} = {value:.2f} (a query)")
+        if value is not None
+        else Finding("bad", f"{name}: its query gives no number")
+        for name, value in raw.own.items()
+        if name not in METRIC_FIELDS
+    ]
     for name in METRIC_FIELDS:
         value = metrics.values.get(name)
         if value is not None:

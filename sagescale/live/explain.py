@@ -25,7 +25,7 @@ _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _METRICS_FAIL = frozenset(
     {"source_failed", "no_source", "no_series", "instances_silent", "frozen", "not_a_number",
-     "double_counted", "counter_reset", "inconsistent", "query_ambiguous"}
+     "double_counted", "counter_reset", "inconsistent", "invalid_metric", "query_ambiguous"}
 )  # fmt: skip
 _WIDTH = 98
 _FLAPS = 0.2

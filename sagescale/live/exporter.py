@@ -55,6 +55,9 @@ class Exporter:
         self._moves = counter("scalings", "Decisions that changed a pool.", "pool", "direction")
         self._problems = counter("problems", "What was wrong, by kind.", "code")
         self._events = counter("events", "Orders, failures, starts and ends.", "kind")
+        self._failures = counter(
+            "loop_failures", "Errors that nothing foresaw; the pools stayed. Report them."
+        )
         self._reasons = counter("reasons", "Why decisions were what they were.", "code")
         gauge("target_ttft_ms", "Target TTFT.").set(config.target_ttft_ms)
         gauge("target_itl_ms", "Target ITL.").set(config.target_itl_ms)
@@ -123,6 +126,8 @@ class Exporter:
     def happened(self, event: Event) -> None:
         """Count an event."""
         self._events.labels(event.kind).inc()
+        if event.kind == "loop_failed":
+            self._failures.inc()
         self._waiting.set(self._journal.waiting)
 
     def _set(self, gauge: object, name: str, value: float | None) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagescale.errors import InputError
+from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.live.foreign_text import foreign_text
 from sagescale.planner import Observation, PoolCounts, Sizes
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ class Note:
 
     code: str
     text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", foreign_text(self.text, 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,9 @@ class Event:
     kind: str
     text: str
     detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", foreign_text(self.text, 1000))
 
 
 class Journal:
@@ -201,6 +209,21 @@ class Journal:
         """Write what waits, if possible, and close."""
         self.flush()
         self._db.close()
+
+    def remember(self, key: str, value: object) -> None:
+        """Keep something that is to outlive a restart, in place of what was kept before; best effort."""
+        try:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+        except sqlite3.Error as error:
+            self.failure = str(error)
+
+    def recall(self, key: str) -> object:
+        """Return what was kept; ``None`` where nothing was, or it cannot be read."""
+        try:
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            return None if row is None else parse_json(row[0].encode())
+        except (sqlite3.Error, BadJsonError, AttributeError):
+            return None
 
     def largest_goal(self, since_s: float) -> Sizes | None:
         """Return the largest size of either pool gone for since then."""

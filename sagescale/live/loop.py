@@ -5,30 +5,46 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from sagescale.errors import SagescaleError
-from sagescale.live.actuators.protocol import ActuatorError, PoolStates
+from sagescale.live.actuators.protocol import PoolStates
+from sagescale.live.foreign_text import foreign_text
 from sagescale.live.journal import Event, Note, TickRecord
+from sagescale.live.metrics.observe import Metrics
+from sagescale.live.metrics.reporters import Reporters
+from sagescale.live.metrics.window import Problem
 from sagescale.live.mover import Mover
-from sagescale.planner import Observation, Planner, PoolCounts, ReasonCode, Sizes, make_load_predictors
+from sagescale.planner import (
+    Corrections,
+    Decision,
+    LoadForecast,
+    Observation,
+    Planner,
+    PoolCounts,
+    Reason,
+    ReasonCode,
+    Sizes,
+    make_load_predictors,
+)
 from sagescale.planner.constraints import grow_affordably, within_limits
 from sagescale.planner.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sagescale.live.actuators.protocol import Actuator
     from sagescale.live.clock import Clock
     from sagescale.live.config import LiveConfig
     from sagescale.live.journal import Journal
-    from sagescale.live.metrics.observe import Metrics
     from sagescale.live.metrics.source import Source
     from sagescale.perf import PerfModel
-    from sagescale.planner import AutoscalerConfig, Decision
+    from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy.slo import EngineTwin
 
     _Collect = Callable[[float, Mapping[str, int | None], float], tuple[Metrics, float]]
@@ -37,10 +53,16 @@ __all__ = ["ControlLoop", "Watcher"]
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _POLLS_A_TICK = 20
 _REPLAYED = 2000
 _MOST_MISSED = 1000
 _CLOCK_STEP_S = 2.0
+_REPORTERS = "reporters"
+_SAME_S = 1e-6
+"""Moments nearer than this are one."""
+_FRAMES_KEPT = 5
 
 _HARMLESS = frozenset({"instance_unreachable"})
 """Problems that are none by themselves: an instance that is gone on purpose cannot be reached either."""
@@ -128,40 +150,51 @@ class ControlLoop:
         self._wall_offset_s = 0.0
         self._last_usable_s = 0.0
         self._last_states: PoolStates | None = None
+        # An instance ready for two whole intervals has been read, however rarely it is.
+        self._reporters = Reporters(grace_s=2 * self._interval_s)
+        self._reporters_kept: dict[str, list[str]] = {}
         self._looked_s = 0.0  # the end of the last look's window, in the pools' own time
         self._at_tick = Sizes(0, 0)
+        self._shown = 0  # the last tick that the planner was shown
+        self._failure = ""
+        self._reporting = False
         self.ticks = 0
 
     # --- running -------------------------------------------------------------------------------
 
     def run(self, *, ticks: int | None = None) -> None:
         """Tick until asked to stop, or for so many ticks."""
-        self.start()
         number = 1
         try:
+            self.start()
             while ticks is None or number <= ticks:
                 if self._wait_for(number):
                     break
-                self.tick(number)
+                self._tick_or_hold(number)
                 number = self._after(number)
         finally:
             self.finish()
 
     def run_once(self) -> TickRecord:
-        """Look, decide and (unless it is a dry run) act once, now."""
-        self.start()
+        """Look, decide and (unless it is a dry run) act once, now.
+
+        Raises:
+            SagescaleError: nothing could be decided; the pools stay as they are.
+        """
         try:
+            self.start()
             if self.live.prometheus_url is None and self.live.scrapes:
                 # A window needs two looks.
                 self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s)
             self._anchor_s = self.clock.monotonic_s()
             self._epoch_s = self.clock.wall_s()
-            record = self.tick(0)
+            if (record := self._tick_or_hold(0)) is None:
+                raise SagescaleError(f"nothing could be decided: {self._failure}")
             # What waits for GPUs to become free is still ordered, within an interval.
             while self.mover.moving and self.clock.monotonic_s() < self._anchor_s + self._wall_interval_s:
                 if self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s / _POLLS_A_TICK):
                     break
-                self._advance(record.id)
+                self._advance_or_hold(record.id)
             return record
         finally:
             self.finish()
@@ -176,14 +209,14 @@ class ControlLoop:
         self._last_usable_s = now_s
         self._looked_s = self._epoch_s + phase_s * self.live.time_scale
         self._event("started", f"{self.source.describe()}; {self.mover.actuator.target}")
-        self.source.prime()
-        self._resume()
+        self._guarded("getting ready to read metrics", self.source.prime, _nothing)
+        self._guarded("taking up the last run", self._resume, _nothing)
 
     def finish(self) -> None:
         """Close everything, in order; the pools stay as they are."""
         self._event("stopped", "the pools stay as they are")
-        self.source.close()
-        self.mover.actuator.close()
+        self._guarded("closing the metric source", self.source.close, _nothing)
+        self._guarded("closing the actuator", self.mover.actuator.close, _nothing)
         self.journal.close()
 
     def _wait_for(self, number: int) -> bool:
@@ -201,19 +234,18 @@ class ControlLoop:
             if self.clock.wait_until(min(poll_s, look_s)):
                 return True
             if look_s <= poll_s and look_s < due_s:
-                self._look(number, look_s, due_s)
+                self._guarded("looking", partial(self._look, number, look_s, due_s), _nothing)
             elif poll_s < due_s and not self._paused():
-                self._advance(None)
+                self._advance_or_hold(None)
 
     def _next_look(self, now_s: float, due_s: float) -> float:
         """Return when to look next before a tick, or when that tick is due; what has passed is left out."""
-        fast_s = self.planner.fast_interval_s
-        if fast_s is None or not self.ticks:
+        if not self.ticks:
             return due_s
-        wall_s = fast_s / self.live.time_scale
         start_s = due_s - self._wall_interval_s
-        look_s = start_s + max(1, math.floor((now_s - start_s) / wall_s + 1e-6) + 1) * wall_s
-        return look_s if look_s < due_s - 1e-6 * wall_s else due_s
+        # The one right before the tick belongs to the tick.
+        looks = (start_s + look_s / self.live.time_scale for look_s in self.planner.looks_s[:-1])
+        return next((look_s for look_s in looks if look_s > now_s + _SAME_S), due_s)
 
     def _after(self, number: int) -> int:
         """Return the next tick's number; those whose time has passed are left out."""
@@ -224,6 +256,46 @@ class ControlLoop:
             self._event("ticks_missed", f"{missed} ticks passed while tick {number} was under way: left out")
             self._feed_unknown(min(missed, _MOST_MISSED), self._time_s(number))
         return following
+
+    # --- when something unforeseen fails -------------------------------------------------------
+
+    def _guarded(self, doing: str, call: Callable[[], _T], otherwise: Callable[[str], _T]) -> _T:
+        """Return what a call returns; where it fails, what ``otherwise`` makes of the words for that.
+
+        The one place where an error that nothing foresaw ends: it is named, counted and journalled, and the
+        loop goes on. Memory or stack that ran out is such an error: what was held is free again here.
+        KeyboardInterrupt and SystemExit are none; they end the loop, in order.
+        """
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001  # no error may end a loop that runs unattended
+            text = self._failed(doing, error)
+        return otherwise(text)
+
+    def _failed(self, doing: str, error: Exception) -> str:
+        self._failure = text = foreign_text(f"{doing} failed: {type(error).__name__}: {error}")
+        if not self._reporting:  # a watcher that cannot take the report is no news to it
+            self._reporting = True
+            frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_KEPT:]
+            at = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+            self._event(
+                "loop_failed", f"{text} (at {at[-1]}); the pools stay, please report it", None, {"at": at}
+            )
+            self._reporting = False
+        return text
+
+    def _tick_or_hold(self, number: int) -> TickRecord | None:
+        """Do a tick; one that fails leaves the pools as they are, and the next begins anew."""
+
+        def hold(_: str) -> None:
+            self._release()
+            if self._shown != number:
+                self._feed_unknown(1, self._time_s(number - 1))
+
+        return self._guarded(f"tick {number}", partial(self.tick, number), hold)
+
+    def _advance_or_hold(self, tick: int | None) -> None:
+        self._guarded("moving the pools", partial(self._advance, tick), lambda _: self._release())
 
     # --- one tick ------------------------------------------------------------------------------
 
@@ -236,9 +308,12 @@ class ControlLoop:
         self._at_tick = seen.current
         last_look = None
         if self.planner.fast_interval_s is not None and seen.usable:
-            last_look = self._glance(seen, late_s)
-            self.planner.check(last_look)  # the tick decides, and knows what was seen last
-        decision = self._decide(seen.observation)
+            last_look = self._guarded("looking", partial(self._glance, seen, late_s), _nothing)
+        self._shown = number
+        decision = self._guarded("deciding", partial(self.planner.step, seen.observation), _nothing)
+        if decision is None:
+            seen.notes.append(Note("loop_failed", f"{self._failure}: the pools stay as they are"))
+            seen, decision = dataclasses.replace(seen, usable=False), _no_decision(seen)
         goal = self._goal(decision, seen)
         return self._conclude(seen, decision, goal, last_look=last_look)
 
@@ -246,26 +321,16 @@ class ControlLoop:
         """Find out about the pools and a window; unknown is what cannot be found out."""
         notes: list[Note] = []
         problems: list[Note] = []
-        states, known = self._states(self.clock.monotonic_s() * self.live.time_scale, problems)
-        ready: Mapping[str, int | None] = (
-            {"prefill": states.prefill.ready, "decode": states.decode.ready}
-            if states is not None and known
-            else {"prefill": None, "decode": None}
+        states, known = self._states(self._now_s(), problems)
+        metrics, seen_s = self._guarded(
+            "reading the metrics",
+            partial(self._read, collect, window_s, states if known else None, late_s),
+            lambda text: (Metrics({}, (Problem("source_failed", text),), {}), window_s),
         )
-        metrics, seen_s = collect(window_s, ready, late_s)
         problems.extend(Note(item.code, item.text) for item in metrics.problems)
         if states is None:
-            states = self._assume(metrics)
-            known = self.mover.assumed
+            states, known = self._assume(metrics, notes)
         self._last_states = states
-        if (before := self.mover.changed_by_hand(states)) is not None:
-            notes.append(
-                Note(
-                    "replicas_changed",
-                    f"prefill {before.prefill} and decode {before.decode} were set, found are "
-                    f"{states.asked.prefill} and {states.asked.decode}: somebody else changed them; adopted",
-                )
-            )
         observation = Observation(
             time_s,
             seen_s if seen_s > 0 else window_s,
@@ -275,6 +340,20 @@ class ControlLoop:
             **metrics.values,
         )
         return _Seen(observation, states, known, metrics.usable, problems, notes)
+
+    def _read(
+        self, collect: _Collect, window_s: float, states: PoolStates | None, late_s: float
+    ) -> tuple[Metrics, float]:
+        """Read a window, and take out what is not known because somebody who should report does not."""
+        ready: dict[str, int | None] = {"prefill": None, "decode": None}
+        if states is not None and states.counted:
+            ready = {"prefill": states.prefill.ready, "decode": states.decode.ready}
+        metrics, seen_s = collect(window_s, ready, late_s)
+        metrics = self._reporters.judge(metrics, ready, self._now_s())
+        if (names := self._reporters.names) != self._reporters_kept:
+            self._reporters_kept = names
+            self.journal.remember(_REPORTERS, names)
+        return metrics, seen_s
 
     def _conclude(
         self,
@@ -310,21 +389,14 @@ class ControlLoop:
         )
         self.journal.add_tick(record)
         if acting:
+            self._reporters.decided(goal._asdict(), self._now_s())
             self.mover.begin(goal, record.decision, f"{self.journal.identity}-{record.id}")
             self._advance(record.id)
         else:
-            self.mover.release()
+            self._release()
         self._tell(lambda watcher: watcher.ticked(record, decision, seen.states))
         self._watch_journal()
         return record
-
-    def _decide(self, observation: Observation) -> Decision:
-        decision = self.planner.step(observation)
-        # The loop's own rules may have set other sizes than the planner's; it says itself what changed.
-        reasons = tuple(
-            reason for reason in decision.reasons if reason.code is not ReasonCode.REPLICAS_CHANGED
-        )
-        return dataclasses.replace(decision, reasons=reasons)
 
     def _goal(self, decision: Decision, seen: _Seen) -> Sizes:
         """Apply the loop's own rules to what the planner decided."""
@@ -396,8 +468,8 @@ class ControlLoop:
         if wanted == current:
             return None
         # What the last decision still has to take away elsewhere stays to be done.
-        by_hand = any(note.code == "replicas_changed" for note in seen.notes)
-        standing = self.mover.goal if self.mover.moving and not by_hand else None
+        by_others = self.planner.changed_by_others(current)
+        standing = self.mover.goal if self.mover.moving and not by_others else None
         goal = Sizes(
             *(
                 to if to > at else keep
@@ -407,13 +479,14 @@ class ControlLoop:
         return self._conclude(seen, decision, goal, kind="look")
 
     def _glance(self, seen: _Seen, late_s: float) -> Observation:
-        """Look right before a tick: at the pools as the tick found them."""
-        ready = {"prefill": seen.states.prefill.ready, "decode": seen.states.decode.ready}
+        """Look right before a tick, at the pools as the tick found them, and show the planner."""
         at = seen.observation
-        metrics, window_s = self.source.look(
-            self._since_look(at.time_s), ready if seen.known else dict.fromkeys(ready), late_s
+        metrics, window_s = self._read(
+            self.source.look, self._since_look(at.time_s), seen.states if seen.known else None, late_s
         )
-        return Observation(at.time_s, window_s, at.prefill, at.decode, lengths=None, **metrics.values)
+        last_look = Observation(at.time_s, window_s, at.prefill, at.decode, lengths=None, **metrics.values)
+        self.planner.check(last_look)  # the tick decides, and knows what was seen last
+        return last_look
 
     def _since_look(self, time_s: float) -> float:
         """Return how long the window is that ends now, and begin the next."""
@@ -426,8 +499,7 @@ class ControlLoop:
 
     def _safe_floor(self) -> Sizes:
         live = self.live
-        since_s = self._epoch_s + (self.clock.monotonic_s() - self._anchor_s) * live.time_scale
-        seen = self.journal.largest_goal(since_s - live.safe_floor_lookback_s)
+        seen = self.journal.largest_goal(self._epoch_now_s() - live.safe_floor_lookback_s)
         low = Sizes(self.config.min_prefill_instances, self.config.min_decode_instances)
         largest = low if seen is None else seen
         return within_limits(
@@ -442,31 +514,43 @@ class ControlLoop:
 
     def _states(self, now_s: float, problems: list[Note]) -> tuple[PoolStates | None, bool]:
         """Return the pools and whether that is current; ``None`` where nobody can say yet."""
-        try:
-            return self.mover.states(now_s), True
-        except ActuatorError as error:
-            problems.append(Note("pools_unknown", str(error)))
+
+        def ask() -> tuple[PoolStates | None, bool]:
+            try:
+                return self.mover.states(now_s), True
+            except SagescaleError as error:
+                return unknown(str(error))
+
+        def unknown(text: str) -> tuple[PoolStates | None, bool]:
+            problems.append(Note("pools_unknown", text))
             return self._last_states or self._minimum(), False
 
-    def _assume(self, metrics: Metrics) -> PoolStates:
-        """Take the instances that report for the pool, where nobody else knows."""
-        reporting = Sizes(metrics.reporting.get("prefill", 0), metrics.reporting.get("decode", 0))
-        if not self._acts:
-            # A dry run changes nothing, so what reports is always what there is.
-            counted = PoolStates(PoolCounts(reporting.prefill), PoolCounts(reporting.decode))
-            return counted if any(reporting) else self._last_states or counted
-        if not all(reporting):
-            last = self.journal.last_ticks(1)
+        return self._guarded("reading the pools", ask, unknown)
+
+    def _assume(self, metrics: Metrics, notes: list[Note]) -> tuple[PoolStates, bool]:
+        """Take the instances that report, or should, for the pools where nobody else knows.
+
+        Returns:
+            The pools, and whether that is something to go by.
+        """
+        sizes = Sizes(self._reporters.expected("prefill"), self._reporters.expected("decode"))
+        if not self._acts and any(sizes):
+            return _pools_of(sizes), True  # a dry run changes nothing: what there is reports
+        if not all(sizes):
+            last = [] if not self._acts else self.journal.last_ticks(1)
             if last and last[0].acted:
-                reporting = last[0].goal
+                sizes = last[0].goal
             elif metrics.usable:
                 # Sizes are absolute: where the load is known, nothing needs to be known of the pools to set
                 # them. Where it is not, holding at a guess could shrink them, so nothing is done.
-                reporting = self._minimum().asked
+                sizes = self._minimum().asked
+                text = f"prefill {sizes.prefill} and decode {sizes.decode} are assumed"
+                notes.append(Note("pools_assumed", f"nobody says how many instances there are: {text}"))
             else:
-                return self._minimum()
-        self.mover.assume(reporting)
-        return PoolStates(PoolCounts(reporting.prefill), PoolCounts(reporting.decode))
+                return self._last_states or self._minimum(), False
+        if self._acts:
+            self.mover.assume(sizes)
+        return _pools_of(sizes), True
 
     def _minimum(self) -> PoolStates:
         return PoolStates(
@@ -475,11 +559,18 @@ class ControlLoop:
 
     def _advance(self, tick: int | None) -> None:
         """Take the next step of a move; what comes of it is journalled."""
-        for move in self.mover.advance(self.clock.monotonic_s() * self.live.time_scale):
+        moves, meant = self.mover.advance(self._now_s())
+        self.planner.applied(meant)
+        for move in moves:
             detail = (
                 {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes._asdict()}
             )
             self._event(move.kind, move.text, tick, detail)
+
+    def _release(self) -> None:
+        """Leave the pools to whoever wants to change them."""
+        self.mover.release()
+        self.planner.applied(None)
 
     def _paused(self) -> bool:
         return self.live.pause_file is not None and Path(self.live.pause_file).exists()
@@ -489,6 +580,14 @@ class ControlLoop:
     def _time_s(self, number: int) -> float:
         """The pools' own time of a tick: the clock's at real speed."""
         return self._epoch_s + number * self._interval_s
+
+    def _now_s(self) -> float:
+        """The pools' own time by the monotonic clock: it never jumps, and begins anywhere."""
+        return self.clock.monotonic_s() * self.live.time_scale
+
+    def _epoch_now_s(self) -> float:
+        """The pools' own time since 1970, as records carry it."""
+        return self._epoch_s + (self.clock.monotonic_s() - self._anchor_s) * self.live.time_scale
 
     def _notice_clock_step(self) -> None:
         offset_s = self.clock.wall_s() - self.clock.monotonic_s()
@@ -502,17 +601,18 @@ class ControlLoop:
     def _resume(self) -> None:
         """Feed the planner what it would know had it never stopped."""
         past = self.journal.last_ticks(_REPLAYED)
+        self._recall_reporters(past)
         ticks = [record for record in past if record.kind == "tick"]
         if ticks:
             last = ticks[-1]
             ahead_s = last.time_s - self._epoch_s
             set_back_s = max(0.0, ahead_s)  # the clock was set back meanwhile
             with _quiet_planner():
-                for record in past:
-                    self._replay(record, set_back_s)
+                self._replay_all(past, set_back_s)
             self._event("resumed", f"{len(ticks)} ticks from the journal")
             gap = min(_MOST_MISSED, max(0, round(-ahead_s / self._interval_s)))
             self._bridge(gap, last.observation)
+            self.planner.applied(None)  # what the pools have been set to since is not known
             return
         try:
             windows = self.source.history(self._interval_s, self.live.warm_start_windows)
@@ -525,6 +625,33 @@ class ControlLoop:
             )
         if windows:
             self._event("warm_start", f"{len(windows)} windows of history")
+
+    def _recall_reporters(self, past: Sequence[TickRecord]) -> None:
+        """Expect those to report who were expected before; an outage does not end by a restart."""
+        now_s, epoch_s = self._now_s(), self._epoch_now_s()
+        for record in past:
+            if record.acted:
+                self._reporters.decided(record.goal._asdict(), now_s - max(0.0, epoch_s - record.time_s))
+        names = self.journal.recall(_REPORTERS)
+        if not past or past[-1].time_s < epoch_s - self.live.safe_floor_lookback_s:
+            return  # so long ago that anything may have been changed on purpose
+        if isinstance(names, dict) and all(_is_texts(group) for group in names.values()):
+            self._reporters.recall(names)
+            self._reporters_kept = self._reporters.names
+
+    def _replay_all(self, past: Sequence[TickRecord], set_back_s: float) -> None:
+        """Show the planner every record; one that it fails on is an unknown window, and costs only itself."""
+        failed: list[tuple[TickRecord, Exception]] = []
+        for record in past:
+            try:
+                self._replay(record, set_back_s)
+            except Exception as error:  # noqa: BLE001  # reported below, once for all of them
+                failed.append((record, error))
+        if failed:
+            record, first = failed[0]
+            self._failed(
+                f"replaying {len(failed)} of {len(past)} records, the first of them {record.id},", first
+            )
 
     def _replay(self, record: TickRecord, set_back_s: float) -> None:
         """Show the planner what it was shown then; a look's short window is no tick's."""
@@ -563,10 +690,16 @@ class ControlLoop:
 
     def _feed_unknown(self, windows: int, after_s: float) -> None:
         states = self._last_states or self._minimum()
-        with _quiet_planner():
+
+        def feed() -> None:
             for index in range(windows):
                 at_s = after_s + (index + 1) * self._interval_s
                 self.planner.step(Observation(at_s, self._interval_s, states.prefill, states.decode))
+
+        self.planner.applied(None)
+
+        with _quiet_planner():
+            self._guarded("noting a window that is unknown", feed, _nothing)
 
     # --- records -------------------------------------------------------------------------------
 
@@ -584,8 +717,7 @@ class ControlLoop:
     def _event(
         self, kind: str, text: str, tick: int | None = None, detail: Mapping[str, object] | None = None
     ) -> None:
-        elapsed_s = self.clock.monotonic_s() - self._anchor_s
-        event = Event(self._epoch_s + elapsed_s * self.live.time_scale, tick, kind, text, detail or {})
+        event = Event(self._epoch_now_s(), tick, kind, text, detail or {})
         self.journal.add_event(event)
         self._tell(lambda watcher: watcher.happened(event))
 
@@ -601,11 +733,42 @@ class ControlLoop:
 
     def _tell(self, news: Callable[[Watcher], None]) -> None:
         """Tell every watcher; one whose output is gone (a closed pipe, a full disk) is no reason to stop."""
-        for watcher in self._watchers:
+
+        def tell(watcher: Watcher) -> None:
             try:
                 news(watcher)
             except (OSError, ValueError) as error:
                 logger.warning("%s: %s", type(watcher).__name__, error)
+
+        for watcher in self._watchers:
+            self._guarded(f"telling {type(watcher).__name__}", partial(tell, watcher), _nothing)
+
+
+def _nothing(_: str) -> None:
+    return None
+
+
+def _no_decision(seen: _Seen) -> Decision:
+    """Hold both pools, for want of a planner that decides."""
+    return Decision(
+        time_s=seen.observation.time_s,
+        targets=seen.current,
+        current=seen.current,
+        forecast=LoadForecast(None, None, None),
+        corrections=Corrections(),
+        raw=seen.current,
+        adjustments=(),
+        reasons=(Reason(ReasonCode.HOLD_UNKNOWN_METRICS, "nothing could be decided: held"),),
+        no_operation=False,
+    )
+
+
+def _pools_of(sizes: Sizes) -> PoolStates:
+    return PoolStates(PoolCounts(sizes.prefill), PoolCounts(sizes.decode), counted=False)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _unknown(last: Observation, time_s: float) -> Observation:

@@ -6,10 +6,12 @@ long, or never ends, holds up no later decision: a new goal replaces the old one
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sagescale.live.actuators.protocol import ActuatorError, Order, PoolStates
+from sagescale.errors import SagescaleError
+from sagescale.live.actuators.protocol import Order, PoolStates
 from sagescale.planner import PoolCounts, Sizes
 from sagescale.planner.constraints import launches
 
@@ -49,6 +51,7 @@ class _Books:
         return PoolStates(
             PoolCounts(self.sizes.prefill, draining=sum(gone.prefill for _, gone in self.leaving)),
             PoolCounts(self.sizes.decode, draining=sum(gone.decode for _, gone in self.leaving)),
+            counted=False,
         )
 
     def set(self, sizes: Sizes, now_s: float) -> None:
@@ -103,7 +106,6 @@ class Mover:
         self._failed: Order | None = None
         self._growing_since_s: float | None = None
         self._stuck = False
-        self._expected: Sizes | None = None
 
     @property
     def moving(self) -> bool:
@@ -114,11 +116,6 @@ class Mover:
         """Take the pools to have these sizes, where the actuator cannot say and nothing was ordered yet."""
         if self._books.sizes is None:
             self._books.sizes = sizes
-
-    @property
-    def assumed(self) -> bool:
-        """Whether there is something to go by where the actuator cannot say."""
-        return self._books.sizes is not None
 
     def states(self, now_s: float) -> PoolStates | None:
         """Return the pools, what we still mean to order counted as waiting.
@@ -132,15 +129,11 @@ class Mover:
         found = self._found(now_s)
         if found is None:
             return None
-        return PoolStates(
-            _with_waiting(found.prefill, self.pending.prefill),
-            _with_waiting(found.decode, self.pending.decode),
+        return dataclasses.replace(
+            found,
+            prefill=_with_waiting(found.prefill, self.pending.prefill),
+            decode=_with_waiting(found.decode, self.pending.decode),
         )
-
-    def changed_by_hand(self, states: PoolStates) -> Sizes | None:
-        """Return what was last set if the pools are now meant to be something else."""
-        expected = self._expected
-        return expected if expected is not None and states.asked != expected else None
 
     def begin(self, goal: Sizes, decision: Mapping[str, object], key: str) -> None:
         """Take on a goal in place of the one before; nothing is ordered yet."""
@@ -152,19 +145,24 @@ class Mover:
 
     def release(self) -> None:
         """Forget the goal: the pools are left as they are (paused, or a dry run)."""
-        self.goal, self._failed, self.pending, self._expected = None, None, Sizes(0, 0), None
+        self.goal, self._failed, self.pending = None, None, Sizes(0, 0)
         self._growing_since_s = None
 
-    def advance(self, now_s: float) -> list[Move]:
-        """Do what can be done now; failures are moves too, and are tried again on the next call."""
+    def advance(self, now_s: float) -> tuple[list[Move], Sizes | None]:
+        """Do what can be done now; failures are moves too, and are tried again on the next call.
+
+        Returns:
+            What happened, and what the pools are meant to be from now on: what was ordered and what is still
+            to be. ``None`` where that is not known.
+        """
         if self.goal is None:
-            return []
+            return [], None
         try:
             found = self._found(now_s)
-        except ActuatorError as error:
-            return [Move("state_unknown", str(error))]
+        except SagescaleError as error:
+            return [Move("state_unknown", str(error))], None
         if found is None:
-            return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")]
+            return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")], None
         moves: list[Move] = []
         sizes = next_sizes(self.goal, found, self._config)
         if sizes != found.asked:
@@ -173,9 +171,8 @@ class Mover:
             self._failed = None
         reached = found.asked if self._failed is not None else sizes
         self.pending = Sizes(*(max(0, to - at) for to, at in zip(self.goal, reached, strict=True)))
-        self._expected = Sizes(*(at + left for at, left in zip(reached, self.pending, strict=True)))
         moves.extend(self._watch_growth(found, sizes, now_s))
-        return moves
+        return moves, Sizes(*(at + left for at, left in zip(reached, self.pending, strict=True)))
 
     def _found(self, now_s: float) -> PoolStates | None:
         found = self.actuator.states()
@@ -188,7 +185,7 @@ class Mover:
             order = Order(f"{self._key}-{self._orders}", sizes, current, self._decision)
         try:
             self.actuator.carry_out(order)
-        except ActuatorError as error:
+        except SagescaleError as error:
             self._failed = order
             return Move("order_failed", str(error), order)
         self._failed = None
@@ -220,7 +217,6 @@ class Mover:
             )
         )
         self.goal, self.pending = sizes, Sizes(0, 0)
-        self._expected = sizes
         return [Move("scale_up_stuck", f"not complete after {self._timeout_s:g} s: {missing}")]
 
 

@@ -14,6 +14,7 @@ __all__ = ["Secret", "read_secret", "without_secrets"]
 _LEAST_LETTERS = 3
 """A shorter secret is none, and hiding it would garble every message."""
 
+_MOST_BYTES = 65_536
 _KEPT = 64
 """Secrets remembered so that they can be hidden: those in use and, as they rotate, the last ones."""
 
@@ -80,12 +81,17 @@ def read_secret(key: str, file: str | None, env: str | None) -> Secret | None:
         return Secret(text)
     if file is None:
         return None
+    path = Path(file)
     try:
-        text = Path(file).read_text(encoding="utf-8").strip()
+        if path.exists() and not path.is_file():
+            raise InputError(f"{key}_file: {file}: not a regular file; expected one line with the secret")
+        with path.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+        text = data.decode().strip()
     except OSError as error:
         raise InputError(f"{key}_file: {file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{key}_file: {file}: not UTF-8 text; expected the secret alone") from None
-    if not text or "\n" in text:
+    if not text or "\n" in text or len(data) > _MOST_BYTES:
         raise InputError(f"{key}_file: {file}: expected one line with the secret")
     return Secret(text)

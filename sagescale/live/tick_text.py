@@ -6,6 +6,8 @@ import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from sagescale.errors import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -38,6 +40,12 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
             _number(seen.duration_s_mean, " s"),
         )
     )
+    if seen.requests_unserved:
+        lines.append(
+            f"  {_number(seen.requests_unserved)} of them reached no pool: a gateway shed or keeps them"
+            if seen.requests_unserved > 0.0
+            else f"  {_number(-seen.requests_unserved)} more reached the pools from a gateway's queue"
+        )
     lines.append(
         "  TTFT {} (p99 {}, target {:g} ms)   ITL {} (p99 {}, target {:g} ms)".format(
             _number(seen.ttft_ms_mean, " ms"),
@@ -133,5 +141,4 @@ def _number(value: float | None, unit: str = "", digits: int = 1) -> str:
 
 def _clip(text: str, lines: int = 2) -> str:
     # Texts may quote labels, which are anybody's: nothing in them reaches the terminal as a command.
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= lines * _WIDTH else text[: lines * _WIDTH - 3] + "..."
+    return one_line(text, lines * _WIDTH)

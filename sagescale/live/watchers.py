@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from sagescale.errors import one_line
 from sagescale.live.tick_text import log_fields, tick_text, time_text
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ class PlainLines:
         self._say(f"{time_text(event.time_s)} {level}{event.kind}: {event.text}")
 
     def _say(self, line: str) -> None:
-        print(
-            "".join(letter if letter.isprintable() else "?" for letter in line), file=self._stream, flush=True
-        )
+        print(one_line(line, 2000), file=self._stream, flush=True)
 
 
 class JsonLines:

@@ -41,8 +41,8 @@ class CorrectionTracker:
                         f"no decode instance is ready: the decode correction stays {decode:.3f}",
                     )
                 )
-            elif window.requests and window.duration_s is not None:
-                concurrency = window.requests / decode_ready * window.duration_s / window.interval_s
+            elif window.reached and window.duration_s is not None:
+                concurrency = window.reached / decode_ready * window.duration_s / window.interval_s
                 expected = self.perf.itl_ms(concurrency, isl + window.osl / 2)
                 decode = self._bounded("decode", window.itl_ms, expected, decode, reasons)
         self.factors = Corrections(prefill, decode)

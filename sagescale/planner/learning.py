@@ -66,7 +66,7 @@ class OnlineLearner:
         """Take in the next window; say so where from now on a measured profile is, or is no longer, left."""
         before = self.model.prefill.used, self.model.decode.used
         seen = (*self._seen, observation)
-        if len(seen) > 1 and window.requests is not None and window.requests >= _FEWEST_REQUESTS:
+        if len(seen) > 1 and window.reached is not None and window.reached >= _FEWEST_REQUESTS:
             if _steady([one.decode for one in seen]):
                 self._learn_decode(observation, seen[-2], window)
             if _steady([one.prefill for one in seen]):
@@ -134,10 +134,10 @@ class OnlineLearner:
 
     def _learn_prefill(self, now: Observation, before: Observation, window: Window) -> None:
         """TTFT less the waiting that the load explains."""
-        if window.ttft_ms is None or window.isl is None or window.requests is None:
+        computed = window.computed_isl
+        if window.ttft_ms is None or computed is None or window.reached is None:
             return
-        computed = window.isl * (1.0 - (now.prefix_hit_rate or 0.0))
-        rate = window.requests / window.interval_s
+        rate = window.reached / window.interval_s
         instances = now.prefill.ready
         if before.queued_prefill is not None:
             backlog_ms = before.queued_prefill / instances * self.model.ttft_ms(computed)

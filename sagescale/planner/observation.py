@@ -34,7 +34,9 @@ class Observation:
     window; TTFT over its first tokens. "No traffic" is ``requests == 0``, observed.
 
     Attributes:
-        requests: Requests that arrived.
+        requests: Requests that arrived, whether or not they reached a pool.
+        requests_unserved: Those of them that a gateway turned away, and what its queue grew by (below zero
+            where it drained): the pools saw ``requests - requests_unserved``.
         completed: Requests that finished.
         isl_mean: Mean prompt tokens of the arrivals.
         osl_mean: Mean output tokens of the completions.
@@ -72,3 +74,4 @@ class Observation:
     ttft_attainment: float | None = None
     itl_attainment: float | None = None
     lengths: tuple[tuple[int, int], ...] | None = None
+    requests_unserved: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from sagescale.planner.constraints import fit_gpu_budget, grow_affordably, within_limits
@@ -78,7 +79,7 @@ class Planner:
         self._prefill_stabiliser = PoolStabiliser(up_s, down_s)
         self._decode_stabiliser = PoolStabiliser(up_s, down_s)
         self._last: Decision | None = None
-        self._looks: list[Sizes] = []
+        self._meant: tuple[Sizes, ...] = ()  # what the pools were last set to; nothing: nobody set them
         if logger.isEnabledFor(logging.INFO):
             logger.info(
                 "Autoscaler initialized: TTFT target=%.1fms, ITL target=%.1fms",
@@ -99,7 +100,13 @@ class Planner:
         if informing:
             _log_observed(window)
         current = Sizes(observation.prefill.asked, observation.decode.asked)
-        self._notice_changed_replicas(current, causes)
+        if self.changed_by_others(current):
+            causes.append(
+                Reason(
+                    ReasonCode.REPLICAS_CHANGED,
+                    f"last set were {_pair(self._meant[0])}, found are {_pair(current)}: taken as they are",
+                )
+            )
 
         self._predictors.observe(window)
         if self._learner is not None:
@@ -138,7 +145,19 @@ class Planner:
             no_operation=config.no_operation,
         )
         self._last = decision
+        self._meant = () if config.no_operation else (targets,)
         return decision
+
+    def applied(self, sizes: Sizes | None) -> None:
+        """Be told what the pools were really set to, where that is not what was decided; None is nothing.
+
+        Only whoever acts knows: what it may not do, could not do or gave up is nobody else's doing.
+        """
+        self._meant = () if sizes is None else (sizes,)
+
+    def changed_by_others(self, current: Sizes) -> bool:
+        """Say whether the pools are meant to be something else than they were last set to."""
+        return bool(self._meant) and current not in self._meant
 
     @property
     def fast_interval_s(self) -> float | None:
@@ -147,6 +166,18 @@ class Planner:
         return (
             fast_s if self._check is not None and 0.0 < fast_s < self.config.adjustment_interval_sec else None
         )
+
+    @property
+    def looks_s(self) -> tuple[float, ...]:
+        """When to show it short windows, in seconds after a tick; the last is right before the next tick.
+
+        Live and simulated alike; each window begins where the last one ended. Empty where the policy does
+        not look between ticks.
+        """
+        fast_s, interval_s = self.fast_interval_s, float(self.config.adjustment_interval_sec)
+        if fast_s is None:
+            return ()
+        return (*(number * fast_s for number in range(1, math.ceil(interval_s / fast_s))), interval_s)
 
     def check(self, observation: Observation) -> Decision | None:
         """Look at the short window just ended, between ticks or right before one; only ever asks for more.
@@ -184,7 +215,8 @@ class Planner:
                 *((_DRY_RUN,) if self.config.no_operation else ()),
             ),
         )
-        self._looks.append(targets)
+        # Not every look is acted on: the one right before a tick is not.
+        self._meant = (*self._meant, targets) if self._meant else ()
         return decision
 
     @property
@@ -200,19 +232,6 @@ class Planner:
             None if self._last is None else self._last.time_s,
             enabled=True,
             running=running,
-        )
-
-    def _notice_changed_replicas(self, current: Sizes, causes: list[Reason]) -> None:
-        last, looks = self._last, self._looks
-        self._looks = []
-        # Not every look is acted on: the one right before a tick is not.
-        if last is None or last.no_operation or current == last.targets or current in looks:
-            return
-        causes.append(
-            Reason(
-                ReasonCode.REPLICAS_CHANGED,
-                f"the last decision set {_pair(last.targets)}, found are {_pair(current)}: taken as they are",
-            )
         )
 
     def _constrain(

@@ -84,13 +84,14 @@ def simulate(
         The run; ``timing`` covers this whole call.
 
     Raises:
-        InputError: the initial pools contradict the limits or the budget, or the engines told of and the
-            real ones differ in GPUs an instance.
+        InputError: the initial pools contradict the limits or the budget, or the configuration, the engines
+            told of and the real ones differ in GPUs an instance.
     """
     began = time.perf_counter()
     model = ProfileModel(profile)
     truth = model if world is None else ProfileModel(world)
     _check_same_gpus(model, truth)
+    _check_gpus(config, model)
     engines = build_world(truth, simulator, config)
     timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
     planner = Planner(
@@ -190,6 +191,17 @@ def _check_same_gpus(told: ProfileModel, truth: ProfileModel) -> None:
         )
 
 
+def _check_gpus(config: AutoscalerConfig, model: ProfileModel) -> None:
+    """An instance is one engine of the profile here: other GPUs an instance would be sized for, not run."""
+    for pool, gpus in (("prefill", model.prefill_gpus), ("decode", model.decode_gpus)):
+        key, profile = f"{pool}_gpus_per_instance", model.profile.name
+        if (given := getattr(config, key)) != gpus:
+            raise InputError(
+                f"{key} is {given} but the instances of profile {profile} have {gpus} GPUs; expected {gpus}: "
+                "a simulated instance is one engine of the profile"
+            )
+
+
 def _check_size(world: World, prefill: int, decode: int) -> None:
     """Refuse pools that would not fit this machine's memory, rather than run into it."""
     for pool, instances, most in (
@@ -272,9 +284,8 @@ class _Loop:
         """Go on to a tick, scraping and looking between ticks where that is due."""
         start_s, tick_s = (number - 1) * self.interval_s, number * self.interval_s
         scraped = set(self.scrapes.due(number))
-        looks: set[float] = set()
-        if (fast_s := self.planner.fast_interval_s) is not None:
-            looks = {start_s + look * fast_s for look in range(int(self.interval_s / fast_s) + 1)}
+        # Before the first tick nothing can be decided: one look right before it, where the next begins.
+        looks = {start_s + look_s for look_s in self.planner.looks_s[-1 if number == 1 else 0 :]}
         for time_s in sorted(scraped | looks):
             self._advance(time_s)
             if time_s in scraped:

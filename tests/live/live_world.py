@@ -10,6 +10,7 @@ from sagescale.live.config import LiveConfig
 from sagescale.live.journal import Journal
 from sagescale.live.loop import ControlLoop
 from sagescale.live.metrics.observe import Metrics
+from sagescale.live.metrics.reporters import Reports
 from sagescale.live.metrics.window import Problem
 from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
 from sagescale.planner.initial import initial_targets
@@ -18,6 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "planner"))
 from planner_world import RoundNumbers
 
 ONE_GPU = {"prefill_gpus_per_instance": 1, "decode_gpus_per_instance": 1}
+
+
+def reporting(prefill, decode, listed=None):
+    """Say that so many report, of so many that discovery lists."""
+    found = {}
+    for at, (group, count) in enumerate({"prefill": prefill, "decode": decode}.items()):
+        names = frozenset(f"{group}-{number}" for number in range(count))
+        known = listed and frozenset(f"{group}-{number}" for number in range(listed[at]))
+        found[group] = Reports(names, names, known)
+    return found
 
 
 class VirtualClock:
@@ -104,6 +115,9 @@ class Load:
         self.past = []
         self.reads = 0
         self.surge, self.blind = 1.0, False
+        self.pools = None  # whose instances report
+        self.silent = Sizes(0, 0)  # how many of them do not
+        self.listed = None  # how many discovery lists
         self.looks = []
 
     def describe(self) -> str:
@@ -123,7 +137,14 @@ class Load:
             "osl_mean": self.osl if self.requests else None,
             "completed": self.requests,
         }
-        return Metrics(values, (), {"prefill": 2, "decode": 2}), window_s
+        return Metrics(values, (), self.reports()), window_s
+
+    def reports(self):
+        if self.pools is None:
+            return reporting(2, 2, self.listed)
+        there = self.pools.look()
+        counts = there.prefill.ready - self.silent.prefill, there.decode.ready - self.silent.decode
+        return reporting(*counts, self.listed)
 
     def look(self, window_s, ready, late_s=0.0):
         """The short window since the last look, at ``surge`` times the load that ticks see."""
@@ -131,7 +152,7 @@ class Load:
         if self.broken or self.blind:
             return Metrics({}, (Problem("source_failed", self.broken),), {}), window_s
         values = {"requests": self.surge * self.requests * window_s / 60.0, "isl_mean": self.isl}
-        return Metrics(values, (), {"prefill": 2, "decode": 2}), window_s
+        return Metrics(values, (), self.reports()), window_s
 
     def history(self, window_s, windows):
         return self.past[-windows:] if windows else []
@@ -190,6 +211,7 @@ class LiveWorld:
         self.live = LiveConfig(**({"actuator": "export", "lock_dir": "/tmp"} | (live or {})))
         self.pools = pools or Pools(self.clock)
         self.load = Load()
+        self.load.pools = self.pools
         self.log = Log()
         self.path = path
         self.loop = self.new_loop()

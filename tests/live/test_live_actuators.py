@@ -13,6 +13,7 @@ import tracemalloc
 from types import SimpleNamespace
 
 import pytest
+from hostile_server import DRIP_S, DRIPS, attacking
 from hypothesis import given
 from hypothesis import strategies as st
 from live_server import serving
@@ -218,6 +219,29 @@ def test_a_refusal_is_final_and_a_dead_receiver_is_given_up(tmp_path):
         actuator.close()
 
 
+def test_a_key_that_is_gone_for_a_moment_fails_the_order_and_not_the_planner(tmp_path):
+    with serving() as server:
+        server.answers["/hook"] = (200, b"", {})
+        actuator = webhook(server, tmp_path)
+        (tmp_path / "key").unlink()
+        with pytest.raises(ActuatorError, match="webhook_secret_file"):
+            actuator.carry_out(ORDER)
+        assert server.asked == []
+        (tmp_path / "key").write_text("new")
+        actuator.carry_out(ORDER)
+        actuator.close()
+
+
+def test_a_receiver_that_echoes_the_order_gets_no_key_into_a_message(tmp_path):
+    with serving() as server:
+        server.answers["/hook"] = lambda request: (500, b"\x1b[2J the key is shh" * 100_000, {})
+        actuator = webhook(server, tmp_path)
+        with pytest.raises(ActuatorError, match=r"answered 500: \?\[2J the key is \*\*\*") as error:
+            actuator.carry_out(ORDER)
+        assert len(str(error.value)) <= 500
+        actuator.close()
+
+
 def test_the_state_is_read_over_http(tmp_path):
     with serving() as server:
         server.answers["/state"] = (200, {"prefill": {"ready": 1}, "decode": {"ready": 2, "draining": 1}}, {})
@@ -376,3 +400,35 @@ def test_an_api_error_is_a_failure_with_its_status():
 
     with pytest.raises(ActuatorError, match="404 Not Found"):
         kubernetes(SimpleNamespace(call_api=refuse, close=lambda: None)).carry_out(ORDER)
+
+
+@pytest.mark.parametrize("attack", ["silence", "headers", "body", "interim answers"])
+def test_a_deadline_is_one_for_all_calls_of_the_kubernetes_api(attack):
+    client = pytest.importorskip("kubernetes.client")
+    with attacking(*DRIPS[attack], DRIP_S) as port:
+        settings = client.Configuration()
+        settings.host = f"http://127.0.0.1:{port}"
+        settings.retries = False
+        actuator = kubernetes(client.ApiClient(settings), actuator_timeout_s=0.4)
+        began = time.monotonic()
+        with pytest.raises(ActuatorError, match="kubernetes: "):
+            actuator.states()
+        with pytest.raises(ActuatorError, match="kubernetes: "):
+            actuator.carry_out(ORDER)
+        assert time.monotonic() - began < 4
+
+
+def test_an_order_that_was_given_up_patches_nothing_later():
+    pytest.importorskip("kubernetes")
+    answered, before = threading.Event(), set(threading.enumerate())
+    api = FakeApi({"p": 2, "d": 5})
+    answer, api.call_api = (
+        api.call_api,
+        lambda *given, **keys: (answered.wait(60.0), answer(*given, **keys))[1],
+    )
+    with pytest.raises(ActuatorError, match=r"not done within 0\.05 s"):
+        kubernetes(api, actuator_timeout_s=0.05).carry_out(ORDER)
+    (late,) = set(threading.enumerate()) - before
+    answered.set()
+    late.join(10.0)
+    assert api.replicas == {"p": 2, "d": 5}

@@ -146,7 +146,8 @@ def test_a_planner_killed_in_the_middle_of_scaling_resumes(scaled):
     scaled.planner.start()
     ticks = ticks_after(scaled, 3, len(before))
     assert [tick.id for tick in before + ticks] == list(range(1, len(before) + len(ticks) + 1))
-    assert "replicas_changed" in {note.code for tick in before[-2:] for note in tick.notes}
+    reasons = {reason["code"] for tick in before[-2:] for reason in tick.decision["reasons"]}
+    assert "replicas_changed" in reasons
     events = read_journal(scaled.folder / "journal.sqlite")[1]
     assert "resumed" in {event.kind for event in events}
     wait_for(lambda: asked(scaled.state()) == journal(scaled)[-1].goal, "the pools are as decided", 30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 import socket
 import threading
@@ -18,9 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from live_server import serving
 from sagescale.errors import InputError
+from sagescale.live.actuators.protocol import ActuatorError
 from sagescale.live.config import LiveConfig
+from sagescale.live.doctor import Finding
 from sagescale.live.foreign_text import foreign_text
 from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.journal import Event, Journal, Note
+from sagescale.live.metrics.presets import PRESETS
+from sagescale.live.metrics.scrape import ScrapeReader, parse_page
+from sagescale.live.metrics.source import make_source
+from sagescale.live.metrics.window import Problem
 from sagescale.live.secret import Secret, read_secret
 
 
@@ -56,6 +64,14 @@ def test_secrets_come_from_file_or_environment_only(tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         read_secret("x", str(tmp_path / "two"), None)
     assert "secret-one" not in str(error.value)
+
+
+def test_a_secret_is_not_read_from_what_has_no_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_text("x" * 100_000)
+    for name in ("/dev/zero", str(tmp_path), str(tmp_path / "pipe"), str(tmp_path / "long")):
+        with pytest.raises(InputError, match="expected one line with the secret"):
+            read_secret("x", name, None)
 
 
 def test_credentials_are_sent_to_their_host_and_nowhere_else(tmp_path):
@@ -177,7 +193,10 @@ def test_no_more_is_read_or_unpacked_than_is_allowed(attack):
         )
 
 
-@pytest.mark.parametrize("packed", [gzipped(b"metrics", 1)[:-1], b"metrics", gzip.compress(b"a") * 2])
+@pytest.mark.parametrize(
+    "packed", [gzipped(b"metrics", 1)[:-1], b"metrics", gzip.compress(b"a") * 2],
+    ids=["cut short", "not packed", "two"],
+)  # fmt: skip
 def test_an_answer_that_is_not_whole_gzip_is_refused(packed):
     with serving() as server:
         server.answers["/"] = (200, packed, {"Content-Encoding": "gzip"})
@@ -245,6 +264,83 @@ def test_twenty_megabytes_of_text_need_no_more_than_themselves():
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "times"),
+    [("", "m 1\n", 8_000_000), ("m{", 'a="",', 6_000_000), ("", "\n", 32_000_000), ("m ", "9", 400)],
+    ids=["samples", "labels", "lines", "digits"],
+)  # fmt: skip
+def test_a_hostile_page_takes_little_more_memory_than_itself(start, more, times):
+    page = start + more * times
+    tracemalloc.start()
+    try:
+        with pytest.raises(HttpError, match="text format") as error:
+            parse_page(page, "i", "instance", frozenset({"m"}), {})
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(str(error.value)) <= 500
+
+
+@given(st.lists(st.sampled_from(["x", "y_total", "z"]), max_size=30), st.integers(1, 5))
+def test_a_page_reads_the_same_in_pieces(names, size):
+    text = "".join(f'# HELP {n} of it\n# TYPE {n} counter\n{n}{{a="1"}} 1\n{n}{{a="2"}} 2\n' for n in names)
+    wanted = frozenset({"x_total", "y_total", "z"})
+    whole = parse_page(text, "i", "instance", wanted, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sagescale.live.metrics.scrape._PIECE_LINES", size)
+        assert parse_page(text, "i", "instance", wanted, {}) == whole
+
+
+def test_instances_and_their_discovery_share_one_deadline():
+    with serving() as lister, attacking(*DRIPS["headers"], DRIP_S) as port:
+
+        def late(request):
+            threading.Event().wait(0.75 * DEADLINE_S)
+            return 200, [{"targets": [f"127.0.0.1:{port}"], "labels": {"job": "prefill"}}], {}
+
+        lister.answers["/sd"] = late
+        reader = ScrapeReader(
+            LiveConfig(
+                metrics_preset="vllm", scrape_discovery_url=f"{lister.url}/sd", metrics_timeout_s=DEADLINE_S
+            )
+        )
+        began = time.monotonic()
+        with pytest.raises(HttpError, match="no answer"):
+            reader.read(PRESETS["vllm"], 60.0)
+        assert time.monotonic() - began < 5 * DEADLINE_S
+        reader.close()
+
+
+@given(st.text(max_size=3000))
+def test_whatever_a_message_quotes_it_is_one_printable_line(text):
+    quoted = [
+        str(InputError(text)), str(HttpError(text)), str(ActuatorError(text)), Problem("x", text).text,
+        Finding("ok", text).what, Note("x", text).text, Event(0.0, None, "x", text).text,
+    ]  # fmt: skip
+    for found in quoted:
+        assert found.isprintable()
+        assert len(found) <= 2000
+
+
+def test_twenty_megabytes_of_error_are_a_line_in_the_journal(tmp_path):
+    error = {"status": "error", "error": "\x1b[31m" + "no " * 7_000_000}
+    with serving() as server:
+        server.answers["/api/v1/query"] = (400, error, {})
+        live = LiveConfig(prometheus_url=server.url, metrics_preset="vllm")
+        metrics, _ = make_source(live, "prefill").collect(60.0, {})
+        (problem,) = metrics.problems
+        server.answers["/api/v1/query"] = (200, error, {})
+        metrics, _ = make_source(live, "prefill").collect(60.0, {})
+        problems = (problem, *metrics.problems)
+    assert [item.code for item in problems] == ["source_failed"] * 2
+    path = tmp_path / "journal"
+    journal = Journal(path, "a target", 1e9)
+    for item in problems:
+        journal.add_event(Event(0.0, None, item.code, item.text))
+    journal.close()
+    assert path.stat().st_size < 100_000
 
 
 @pytest.mark.parametrize("key", ["bearer", "basic"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,11 @@ from live_world import LiveWorld, VirtualClock
 from sagescale.live.explain import explain_all, explain_tick
 from sagescale.live.journal import read_journal
 from sagescale.live.tick_text import tick_text
-from sagescale.planner import ReasonCode, Sizes
+from sagescale.perf import load_profile
+from sagescale.planner import AutoscalerConfig, Planner, ReasonCode, Sizes
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.simulate import simulate
+from sagescale.trace import Trace
 
 STEADY = 8
 """Ticks after which the policy knows its load."""
@@ -59,6 +64,28 @@ def test_a_look_is_written_down_before_anything_acts():
     kind, goal, ordered = seen[0]
     assert kind == "look"
     assert goal == ordered
+
+
+@pytest.mark.parametrize("fast_s", [7, 15, 25, 40, 59])
+def test_looks_come_when_they_come_in_simulation_one_right_before_every_tick(fast_s, monkeypatch):
+    """Whether or not ``fast_interval_sec`` divides the interval."""
+    world = LiveWorld(policy="slo", fast_interval_sec=fast_s)
+    world.loop.start()
+    world.ticks(5)
+    live = world.load.looks[1:]  # before the first there is no other
+
+    simulated = []
+    monkeypatch.setattr(Planner, "check", lambda _, seen: simulated.append((seen.time_s, seen.window_s)))
+    count = 240
+    trace = Trace.from_arrays(
+        1.25 * np.arange(count), np.full(count, 1000, np.int32), np.full(count, 20, np.int32)
+    )
+    config = AutoscalerConfig(policy="slo", fast_interval_sec=fast_s, prefill_gpus_per_instance=1)
+    simulate(trace, load_profile("h200-llama-3.1-8b-fp8"), config, SimulatorConfig(until_s=300.0))
+
+    assert [time_s for time_s, _ in simulated if time_s % 60.0 == 0.0] == [120.0, 180.0, 240.0, 300.0]
+    upto = [window_s for time_s, window_s in simulated if time_s <= 300.0]
+    assert live == pytest.approx(upto, abs=1e-6)
 
 
 def test_other_policies_are_shown_no_looks():

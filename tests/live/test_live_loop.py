@@ -8,6 +8,7 @@ import json
 import pytest
 from live_world import LiveWorld, Pools, VirtualClock
 from sagescale.live.metrics.prometheus import PastWindow
+from sagescale.live.metrics.reporters import Reports
 from sagescale.planner import ReasonCode, Sizes
 
 
@@ -18,7 +19,8 @@ def started(**keys):
 
 
 def codes(record):
-    return [note.code for note in record.notes] + [problem.code for problem in record.problems]
+    reasons = [reason["code"] for reason in record.decision["reasons"]]
+    return [item.code for item in (*record.notes, *record.problems)] + reasons
 
 
 def test_pools_follow_the_load():
@@ -337,7 +339,8 @@ def test_where_nobody_knows_the_pools_a_known_load_still_sets_them_and_an_unknow
 
     def frontend(window_s, ready, late_s):
         metrics, window_s = plain(window_s, ready)
-        return type(metrics)(metrics.values, metrics.problems, {"frontend": 1}), window_s
+        frontend = {"frontend": Reports(frozenset("a"), frozenset("a"))}
+        return type(metrics)(metrics.values, metrics.problems, frontend), window_s
 
     world.load.collect = frontend
     world.load.broken = "down"

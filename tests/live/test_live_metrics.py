@@ -47,10 +47,10 @@ def group(role, completed=10.0, running=(1.0, 1.0), waiting=(0.0, 0.0), tokens=N
     return found
 
 
-def observe(prefill, decode, observer=None, ready=None, preset=VLLM):
+def observe(prefill, decode, observer=None, preset=VLLM):
     observer = observer or Observer(preset)
     raw = RawWindow(60.0, {"prefill": prefill, "decode": decode}, {})
-    return observer.observe(raw, ready or {"prefill": None, "decode": None})
+    return observer.observe(raw)
 
 
 def codes(metrics):
@@ -102,41 +102,13 @@ def test_no_traffic_is_an_observed_zero_with_unknown_means():
     assert not metrics.problems
 
 
-def test_instances_that_go_silent_make_the_load_unknown():
-    observer = Observer(VLLM)
-    ready = {"prefill": 4, "decode": 1}
-    observe(group("prefill", instances="abcd"), group("decode"), observer, ready)
-    metrics = observe(group("prefill", instances="ab"), group("decode"), observer, ready)
-    assert "instances_silent" in codes(metrics)
-    assert metrics.values["requests"] is None
-
-
-def test_instances_removed_on_purpose_are_not_missed():
-    observer = Observer(VLLM)
-    observe(group("prefill", instances="abcd"), group("decode"), observer, {"prefill": 4, "decode": 1})
-    metrics = observe(
-        group("prefill", instances="ab"), group("decode"), observer, {"prefill": 2, "decode": 1}
-    )
-    assert metrics.values["requests"] == 20.0
-    assert not metrics.problems
-
-
-def test_an_instance_just_ready_need_not_report_yet():
-    observer = Observer(VLLM)
-    observe(group("prefill"), group("decode"), observer, {"prefill": 1, "decode": 1})
-    metrics = observe(group("prefill"), group("decode"), observer, {"prefill": 3, "decode": 1})
-    assert metrics.values["requests"] == 10.0
-
-
-def test_half_of_the_counters_gone_is_noticed_while_gauges_stay():
-    observer = Observer(VLLM)
-    ready = {"prefill": 4, "decode": 1}
-    observe(group("prefill", instances="abcd"), group("decode"), observer, ready)
+def test_an_instance_of_which_counters_are_gone_is_not_complete():
     prefill = group("prefill", instances="abcd")
     for name in ("prefill-c", "prefill-d"):
         del prefill.increases["vllm:request_success_total"][name]
-    metrics = observe(prefill, group("decode"), observer, ready)
-    assert metrics.values["requests"] is None
+    reports = observe(prefill, group("decode")).reporting["prefill"]
+    assert reports.names == {"prefill-a", "prefill-b", "prefill-c", "prefill-d"}
+    assert reports.complete == {"prefill-a", "prefill-b"}
 
 
 def test_values_that_do_not_move_are_frozen_not_idle():
@@ -198,7 +170,7 @@ def test_a_frontend_counts_arrivals_itself():
         "dynamo_frontend_input_sequence_tokens_count": {"f": 50.0},
     }
     found.now = {"dynamo_frontend_inflight_requests": {"f": 20.0}}
-    metrics = Observer(PRESETS["dynamo"]).observe(RawWindow(60.0, {"frontend": found}, {}), {})
+    metrics = Observer(PRESETS["dynamo"]).observe(RawWindow(60.0, {"frontend": found}, {}))
     assert metrics.values["requests"] == 70.0
     assert metrics.values["isl_mean"] == 100.0
 
@@ -588,7 +560,10 @@ def test_instances_may_be_discovered():
         )
         source.prime()
         metrics, _ = source.collect(60.0, {})
-        assert metrics.reporting == {"prefill": 1, "decode": 1}
+        assert {group: len(found.names) for group, found in metrics.reporting.items()} == {
+            "prefill": 1, "decode": 1,
+        }  # fmt: skip
+        assert all(found.listed == found.names for found in metrics.reporting.values())
         assert not any(asked["path"] == "/other/metrics" for asked in server.asked)
         source.close()
 

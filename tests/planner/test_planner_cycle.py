@@ -188,6 +188,18 @@ def test_replicas_changed_by_hand_are_noticed_adopted_and_said():
     assert by_hand.targets == Sizes(5, 7)
 
 
+def test_whoever_acts_tells_what_was_really_set():
+    planner = make_planner()
+    planner.step(BUSY)
+    planner.applied(Sizes(3, 4))  # a step cap, say
+    found = seen(BUSY, prefill=PoolCounts(3), decode=PoolCounts(4))
+    assert not planner.changed_by_others(Sizes(3, 4))
+    assert planner.changed_by_others(Sizes(5, 5))
+    assert not planner.step(found).has(ReasonCode.REPLICAS_CHANGED)
+    planner.applied(None)
+    assert not planner.step(seen(found, prefill=PoolCounts(9))).has(ReasonCode.REPLICAS_CHANGED)
+
+
 def test_a_launch_that_waits_for_gpus_is_still_asked_for():
     held = make_planner().step(seen(NOTHING_KNOWN, decode=PoolCounts(ready=4, waiting=2)))
     assert held.targets.decode == 6

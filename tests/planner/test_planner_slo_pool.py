@@ -85,6 +85,8 @@ def test_the_last_idle_instance_goes_when_not_wanted_for_as_long_as_a_launch_tak
     one = pool(startup_ticks=float(startup_ticks))
     current = 10
     for number, size in enumerate(wanted):
+        if number == 0:  # what is found at the first decision counts as wanted then
+            wanted = [max(size, current), *wanted[1:]]
         most = min(current, max(wanted[max(0, number - startup_ticks) : number + 1]))
         got = one.held(size, current)
         if size >= current:

@@ -16,6 +16,7 @@ from sagescale.trace import TransformSpec, apply_transforms, read_trace
 
 TRUE = load_profile("h200-llama-3.1-8b-fp8")
 SIMULATOR = SimulatorConfig()
+ONE_GPU = {"prefill_gpus_per_instance": 1, "decode_gpus_per_instance": 1}
 
 
 def slower(profile, by):
@@ -41,7 +42,7 @@ def ramp():
 
 
 def test_a_world_that_is_as_told_changes_nothing(ramp):
-    config = AutoscalerConfig()
+    config = AutoscalerConfig(**ONE_GPU)
     told = simulate(ramp, TRUE, config, SIMULATOR)
     same = simulate(ramp, TRUE, config, SIMULATOR, world=TRUE)
     assert (told.requests == same.requests).all()
@@ -49,7 +50,7 @@ def test_a_world_that_is_as_told_changes_nothing(ramp):
 
 
 def test_requests_are_served_by_the_world_and_sized_for_by_the_profile(ramp):
-    blind = AutoscalerConfig(enable_online_learning=False, no_operation=True)
+    blind = AutoscalerConfig(**ONE_GPU, enable_online_learning=False, no_operation=True)
     run = simulate(ramp, TRUE, blind, SIMULATOR, world=slower(TRUE, 1.5))
     as_told = simulate(ramp, TRUE, blind, SIMULATOR)
     assert run.initial == as_told.initial
@@ -61,14 +62,30 @@ def test_requests_are_served_by_the_world_and_sized_for_by_the_profile(ramp):
 
 
 def test_what_is_learned_comes_nearer_to_the_truth(ramp):
-    document = run_document(simulate(ramp, TRUE, AutoscalerConfig(), SIMULATOR, world=slower(TRUE, 1.5)), "x")
+    document = run_document(
+        simulate(ramp, TRUE, AutoscalerConfig(**ONE_GPU), SIMULATOR, world=slower(TRUE, 1.5)), "x"
+    )
     wrong = [abs(point["learned_ms"] / point["true_ms"] - 1) for point in document["surfaces"]["itl"]]
     assert sum(wrong) / len(wrong) < 0.15
 
 
 def test_instances_of_other_gpus_are_refused(ramp):
     with pytest.raises(InputError, match="4 GPUs a prefill and 4 a decode instance; expected 1 and 1"):
-        simulate(ramp, TRUE, AutoscalerConfig(), SIMULATOR, world=load_profile("h100-llama-3.3-70b-fp8-tp4"))
+        simulate(
+            ramp,
+            TRUE,
+            AutoscalerConfig(**ONE_GPU),
+            SIMULATOR,
+            world=load_profile("h100-llama-3.3-70b-fp8-tp4"),
+        )
+
+
+@pytest.mark.parametrize("pool", ["prefill", "decode"])
+def test_a_configuration_of_other_gpus_is_refused_as_on_the_command_line(ramp, pool):
+    key = f"{pool}_gpus_per_instance"
+    config = AutoscalerConfig(**{**ONE_GPU, key: 4})
+    with pytest.raises(InputError, match=f"{key} is 4 but the instances of profile {TRUE.name} have 1 GPUs"):
+        simulate(ramp, TRUE, config, SIMULATOR)
 
 
 @pytest.mark.parametrize(

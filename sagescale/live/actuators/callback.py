@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import threading
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
+from sagescale.live.actuators.in_time import TimedCalls
 from sagescale.live.actuators.protocol import ActuatorError, pool_states
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from sagescale.live.actuators.protocol import Order, PoolStates
 
 __all__ = ["CallbackActuator", "load_callback"]
-
-_MOST_UNFINISHED = 8
 
 
 def load_callback(path: str) -> Callable[..., Any]:
@@ -50,9 +47,8 @@ class CallbackActuator:
 
     def __init__(self, function: Callable[..., Any], timeout_s: float, name: str = "callback") -> None:
         self._function = function
-        self._timeout_s = timeout_s
-        self._unfinished: list[Future[object]] = []
         self.target = f"callback {name}"
+        self._calls = TimedCalls(self.target, timeout_s)
 
     def states(self) -> PoolStates | None:
         """Ask the function's ``states``, where it has one."""
@@ -67,28 +63,9 @@ class CallbackActuator:
         """Do nothing: the threads of calls that never returned end with the process."""
 
     def _call(self, function: Callable[..., Any], *given: object) -> object:
-        self._unfinished = [call for call in self._unfinished if not call.done()]
-        if len(self._unfinished) >= _MOST_UNFINISHED:
-            raise ActuatorError(
-                f"{self.target}: {len(self._unfinished)} calls have not returned; expected each to end by "
-                "itself: none is made until one does"
-            )
-        call: Future[object] = Future()
-        # A daemon: one that never returns must not keep the planner from ending.
-        threading.Thread(target=_finish, args=(call, function, given), name="callback", daemon=True).start()
         try:
-            return call.result(self._timeout_s)
+            return self._calls.call(function, *given)
+        except ActuatorError:
+            raise
         except Exception as error:
-            if not call.done():
-                self._unfinished.append(call)
-                raise ActuatorError(f"{self.target}: not done within {self._timeout_s:g} s") from None
             raise ActuatorError(f"{self.target}: {type(error).__name__}: {error}") from error
-
-
-def _finish(call: Future[object], function: Callable[..., Any], given: tuple[object, ...]) -> None:
-    try:
-        call.set_result(function(*given))
-    except Exception as error:  # noqa: BLE001  # anybody's code; raised again where it is waited for
-        call.set_exception(error)
-    except BaseException as error:  # noqa: BLE001  # it may leave, but not take the planner along
-        call.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))

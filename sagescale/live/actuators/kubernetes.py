@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
+from sagescale.live.actuators.in_time import TimedCalls
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
 from sagescale.planner import PoolCounts
 
@@ -84,10 +85,10 @@ class KubernetesActuator:
         if self._workloads[0] == self._workloads[1]:
             raise InputError("kubernetes_prefill and kubernetes_decode are the same workload; expected two")
         self._namespace = live.kubernetes_namespace
-        self._timeout_s = live.actuator_timeout_s
         self._context = live.kubernetes_context
         self._api = _client(live) if api is None else api
         self._pods_listed = True
+        self._calls = TimedCalls("kubernetes", live.actuator_timeout_s)
 
     @property
     def target(self) -> str:
@@ -98,10 +99,17 @@ class KubernetesActuator:
 
     def states(self) -> PoolStates | None:
         """Count the pods of both workloads."""
-        return PoolStates(*(self._counts(load) for load in self._workloads))
+        return self._calls.call(self._count)
 
     def carry_out(self, order: Order) -> None:
         """Patch the workloads that change, the shrinking one first."""
+        self._calls.call(self._patch, order)
+
+    def _count(self) -> PoolStates:
+        prefill, decode = self._workloads
+        return PoolStates(self._counts(prefill), self._counts(decode))
+
+    def _patch(self, order: Order) -> None:
         loads = zip(self._workloads, order.sizes, order.current, strict=True)
         for load, size, _ in sorted(loads, key=lambda item: item[1] - item[2]):
             scale = self._call("GET", load.path(self._namespace))
@@ -180,7 +188,7 @@ class KubernetesActuator:
                 auth_settings=["BearerToken"],
                 response_type="object",
                 _return_http_data_only=True,
-                _request_timeout=self._timeout_s,
+                _request_timeout=self._calls.left_s(),
             )
         except refused as error:
             raise ActuatorError(f"kubernetes: {method} {path}: {error.status} {error.reason}") from None

@@ -37,10 +37,15 @@ class ActuatorError(SagescaleError):
 
 @dataclass(frozen=True, slots=True)
 class PoolStates:
-    """Both pools as the actuator finds them."""
+    """Both pools as the actuator finds them.
+
+    Attributes:
+        counted: Whether somebody counted the instances; else it is what they were set to by our own account.
+    """
 
     prefill: PoolCounts
     decode: PoolCounts
+    counted: bool = True
 
     @property
     def asked(self) -> Sizes:
@@ -130,4 +135,4 @@ def pool_states(document: object, source: str) -> PoolStates:
                 f"expected integers from 0 to {MAX_INSTANCES}"
             )
         counts.append(PoolCounts(*values))
-    return PoolStates(*counts)
+    return PoolStates(counts[0], counts[1])

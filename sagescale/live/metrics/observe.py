@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sagescale.live.metrics.window import Problem, SeriesWindow, bucket_quantile, bucket_share
+from sagescale.live.metrics.possible import Evidence, keep_possible
+from sagescale.live.metrics.reporters import Reports
+from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow, bucket_quantile, bucket_share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Literal
 
     from sagescale.live.metrics.presets import Mean, Preset
-    from sagescale.live.metrics.window import ByInstance, RawWindow
+    from sagescale.live.metrics.window import ByInstance
 
-__all__ = ["Metrics", "Observer", "Targets"]
+__all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_kept_out"]
 
-_MEMORY = 10
-"""Windows for which the number of instances that reported is remembered."""
+_ENOUGH = 20.0
+"""Requests completed, at least, before tokens a request are held against what counters of tokens say."""
 
-_SLACK = 3.0
-"""Requests by which two ways of counting may differ before it means anything."""
+NEEDS = {
+    "prefill": ("requests", "isl_mean"),
+    "decode": ("osl_mean",),
+    "frontend": ("requests", "isl_mean", "osl_mean"),
+}
+"""What a group's series are needed for: queries of the operator's own for all of it make them dispensable."""
+
+_HELD = ("queued_prefill", "running_prefill", "queued_decode", "running_decode")
 
 _LENGTHS = 64
 _APART = 7
@@ -41,13 +50,13 @@ class Metrics:
     Attributes:
         values: Its numbers by field, all but the times and instances.
         problems: What was wrong.
-        reporting: Instances that report, by group.
+        reporting: Who reports, by group.
         lengths: Its sample of (ISL, OSL); ``None`` where the exporter has no histograms of them.
     """
 
     values: Mapping[str, float | None]
     problems: tuple[Problem, ...]
-    reporting: Mapping[str, int]
+    reporting: Mapping[str, Reports]
     lengths: tuple[tuple[int, int], ...] | None = None
 
     @property
@@ -58,7 +67,7 @@ class Metrics:
 
 @dataclass(slots=True)
 class Observer:
-    """Reads windows; remembers how many instances have been reporting, to notice when some go silent.
+    """Reads windows, one at a time; it remembers nothing.
 
     Args:
         preset: Whose names.
@@ -69,37 +78,47 @@ class Observer:
     preset: Preset
     first_token: Literal["prefill", "decode"] = "prefill"
     targets: Targets | None = None
-    _reported: dict[str, list[int]] = field(default_factory=dict)
 
-    def observe(self, raw: RawWindow, ready: Mapping[str, int | None]) -> Metrics:
-        """Read one window.
-
-        Args:
-            raw: The series.
-            ready: Instances that are ready by pool, where something other than the metrics knows.
-        """
+    def observe(self, raw: RawWindow) -> Metrics:
+        """Read one window."""
         problems = list(raw.problems)
+        raw, doubtful = _without_negatives(raw, self.preset, problems)
         if self.preset.frontend:
             values = self._frontend(raw.groups["frontend"], problems)
         else:
-            values = self._pools(raw.groups["prefill"], raw.groups["decode"], ready, problems)
+            values = self._pools(raw.groups["prefill"], raw.groups["decode"], problems)
         for name, group in raw.groups.items():
             if not group.instances:
                 if name != "decode":
                     values["requests"] = None  # what was seen earlier in the window is not the whole of it
-                problems.append(
-                    Problem(
-                        "no_series", f"no {name} instance reports {self.preset.running[0]}: see plan --check"
+                if not all(need in raw.own for need in NEEDS[name]):
+                    problems.append(
+                        Problem(
+                            "no_series",
+                            f"no {name} instance reports {self.preset.running[0]}: see plan --check",
+                        )
                     )
-                )
             problems.extend(
                 Problem(
                     "not_a_number", f"{name} was reported as something that is no number: taken as unknown"
                 )
                 for name in sorted(group.invalid)
             )
+        if doubtful:
+            values["requests"] = None
         values |= raw.own
-        reporting = {name: len(group.instances) for name, group in raw.groups.items()}
+        reporting = {name: self._reports(name, group, raw.own) for name, group in raw.groups.items()}
+        problems.extend(
+            Problem("no_series", f"the query of {name} gives no number: its metric is not there")
+            for name in ("requests", "requests_shed", "requests_queued_gateway")
+            if name in raw.own and raw.own[name] is None
+        )
+        keep_possible(values, self._evidence(raw), problems)
+        add_kept_out(values, raw.own_before, problems)
+        for pool in ("prefill", "decode"):
+            if (counted := values.pop(f"instances_{pool}", None)) is not None:
+                unheard = Reports(frozenset(), None)
+                reporting[pool] = reporting.get(pool, unheard)._replace(counted=round(counted))
         prompts, outputs = (
             raw.groups["frontend" if self.preset.frontend else pool] for pool in ("prefill", "decode")
         )
@@ -110,7 +129,8 @@ class Observer:
         values = self._latencies(group, group, group)
         values["duration_s_mean"] = _mean(group, preset.duration_s)
         arrived = group.first(group.increases, preset.arrived)
-        values["requests"] = None if arrived is None else sum(arrived.values())
+        # What waits in a frontend is part of what is in flight.
+        values["requests"] = _arrivals(group, preset) if arrived is None else sum(arrived.values())
         completed = group.first(group.increases, preset.completed)
         values["completed"] = None if completed is None else sum(completed.values())
         values["running_decode"] = _total(group.now, preset.running)
@@ -126,7 +146,6 @@ class Observer:
         self,
         prefill: SeriesWindow,
         decode: SeriesWindow,
-        ready: Mapping[str, int | None],
         problems: list[Problem],
     ) -> dict[str, float | None]:
         preset = self.preset
@@ -178,10 +197,8 @@ class Observer:
                 )
         wrong = [
             _incomplete("prefill", prefill, preset, problems),
-            self._silent("prefill", prefill, ready.get("prefill"), problems),
             self._frozen("prefill", prefill, problems),
         ]
-        self._silent("decode", decode, ready.get("decode"), problems)
         if self._frozen("decode", decode, problems):
             for name in (
                 "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "duration_s_mean", "completed",
@@ -192,30 +209,27 @@ class Observer:
             wrong.append(True)
         if decode.resets:
             problems.append(_restarted("decode", decode))
-        requests = values["requests"]
-        if requests is not None and requests < 0:
-            if requests < -_SLACK:
-                problems.append(
-                    Problem(
-                        "inconsistent",
-                        f"arrivals came out as {requests:.1f}: instances were lost in the window",
-                    )
-                )
-                wrong.append(True)
-            values["requests"] = 0.0
-        reached_decode = _arrivals(decode, preset)
-        if values["requests"] == 0 and reached_decode is not None and reached_decode > _SLACK:
-            problems.append(
-                Problem(
-                    "inconsistent",
-                    f"prefill reports no requests but {reached_decode:.0f} reached decode: its metrics "
-                    "are not current",
-                )
-            )
-            wrong.append(True)
         if any(wrong):
             values["requests"] = None
         return values
+
+    def _evidence(self, raw: RawWindow) -> Evidence:
+        """Return what the series say beside the numbers made of them."""
+        preset = self.preset
+        prefill, decode = (
+            raw.groups["frontend" if preset.frontend else pool] for pool in ("prefill", "decode")
+        )
+        counted = {
+            name: tokens
+            for name, group, means in (("isl_mean", prefill, preset.isl), ("osl_mean", decode, preset.osl))
+            if (tokens := _counted(group, means, preset)) is not None
+        }
+        before, now = _held(raw.groups.values(), preset) or _held_by_own(raw) or (None, None)
+        if preset.frontend:
+            return Evidence(before, now, counted=counted)
+        earlier = _held((prefill,), preset)
+        reached = _arrivals(decode, preset)
+        return Evidence(before, now, None if earlier is None else earlier[0], reached, counted)
 
     def _latencies(
         self, prompts: SeriesWindow, outputs: SeriesWindow, first: SeriesWindow
@@ -242,29 +256,16 @@ class Observer:
             return None
         return tuple((prompt, osl[_APART * at % _LENGTHS]) for at, prompt in enumerate(isl))
 
-    def _silent(self, pool: str, group: SeriesWindow, ready: int | None, problems: list[Problem]) -> bool:
-        """Say whether instances that should report do not: what they did would be missing from the sum."""
-        completed = group.first(group.increases, self.preset.completed)
-        running = group.first(group.now, self.preset.running)
-        counting = min(len(completed or ()), len(running or ()) or len(completed or ()))
-        history = self._reported.setdefault(pool, [])
-        known = max(history, default=0)
-        history.append(len(group.instances))
-        del history[:-_MEMORY]
-        # An instance that has just become ready may not have been read yet: only those seen before count.
-        expected = known if ready is None else min(ready, known)
-        if ready is None:
-            # Nobody else knows the pool's size: an instance that went away took what it was doing along.
-            history[:] = history[-1:]
-        if counting >= expected:
-            return False
-        problems.append(
-            Problem(
-                "instances_silent",
-                f"{counting} of {expected} {pool} instances report: the others are not seen",
-            )
-        )
-        return True
+    def _reports(self, name: str, group: SeriesWindow, own: Mapping[str, float | None]) -> Reports:
+        """Say who reports, and of whom both what was done and what is being done is there."""
+        names, listed = frozenset(group.instances), None if group.listed is None else frozenset(group.listed)
+        if ("osl_mean" if name == "decode" else "requests") in own:
+            return Reports(names, None, listed)  # somebody else sees it whole
+        if name == "frontend":
+            return Reports(names, names, listed)
+        completed = group.first(group.increases, self.preset.completed) or {}
+        running = group.first(group.now, self.preset.running) or completed
+        return Reports(names, frozenset(completed.keys() & running.keys()), listed)
 
     def _frozen(self, pool: str, group: SeriesWindow, problems: list[Problem]) -> bool:
         """Say whether instances claim to be busy while none of their counters moves."""
@@ -368,13 +369,121 @@ def _spread(group: SeriesWindow, means: tuple[Mean, ...], observed: float | None
 
 
 def _arrivals(group: SeriesWindow, preset: Preset) -> float | None:
-    """Completions plus the change of running and waiting: an overload shows before anything completes."""
+    """Completions plus the change of what is held: an overload shows before anything completes."""
     completed = group.first(group.increases, preset.completed)
     running = group.first(group.last, preset.running)
     if completed is None or running is None:
         return None
     total = sum(completed.values())
-    for name in (*preset.running, *preset.waiting):
+    for name in preset.held:
         if name in group.last:
             total += sum(group.last[name].values()) - sum(group.before.get(name, {}).values())
     return total
+
+
+def _held(groups: Iterable[SeriesWindow], preset: Preset) -> tuple[float, float] | None:
+    """Return the requests held at a window's start and, of the same instances, at its end."""
+    before = now = 0.0
+    for group in groups:
+        if group.first(group.before, preset.running) is None:
+            return None
+        for name in preset.held:
+            earlier, later = group.before.get(name, {}), group.now.get(name, {})
+            before += sum(earlier.values())
+            now += sum(later.get(instance, 0.0) for instance in earlier)
+    return before, now
+
+
+def _held_by_own(raw: RawWindow) -> tuple[float, float] | None:
+    """Return the same where the operator's own queries say it."""
+    before, now = ([kind.get(name) for name in _HELD] for kind in (raw.own_before, raw.own))
+    earlier, later = ([value for value in found if value is not None] for found in (before, now))
+    return (sum(earlier), sum(later)) if len(earlier) == len(later) == len(_HELD) else None
+
+
+def _counted(group: SeriesWindow, means: tuple[Mean, ...], preset: Preset) -> float | None:
+    """Return tokens a completed request by counters that no histogram fills.
+
+    Tokens are counted as they are made, requests when they end: only over many more requests than are under
+    way do the two mean the same.
+    """
+    running = [group.first(kind, preset.running) for kind in (group.before, group.now)]
+    for mean in means:
+        totals, counts = group.increases.get(mean.total), group.increases.get(mean.count)
+        if mean.buckets is None and totals and counts and None not in running:
+            completed = sum(counts.values())
+            under_way = max(sum(one.values()) for one in running if one is not None)
+            if completed >= max(_ENOUGH, 2.0 * under_way):
+                return _mean(group, (mean,))
+    return None
+
+
+def _without_negatives(raw: RawWindow, preset: Preset, problems: list[Problem]) -> tuple[RawWindow, bool]:
+    """Take out metrics that are below zero somewhere, which no gauge or counter can be.
+
+    Returns:
+        The window without them, and whether the load is made of one of them or of one that is no number: a
+        sum with a part missing is not the sum.
+    """
+    groups = {}
+    doubtful = False
+    for role, group in raw.groups.items():
+        negative = {
+            name: (instance, value)
+            for kind in (group.increases, group.before, group.last, group.now)
+            for name, values in kind.items()
+            for instance, value in values.items()
+            if value < 0.0
+        }
+        problems.extend(
+            Problem("invalid_metric", f"{role}: {instance} reports {name} as {value:g}: taken as unknown")
+            for name, (instance, value) in sorted(negative.items())
+        )
+        doubtful |= bool(
+            (negative.keys() | group.invalid) & {*preset.arrived, *preset.completed, *preset.held}
+        )
+
+        def without(
+            kind: dict[str, ByInstance], gone: Mapping[str, object] = negative
+        ) -> dict[str, ByInstance]:
+            return {name: values for name, values in kind.items() if name not in gone}
+
+        groups[role] = dataclasses.replace(
+            group,
+            increases=without(group.increases),
+            now=without(group.now),
+            last=without(group.last),
+            before=without(group.before),
+        )
+    return dataclasses.replace(raw, groups=groups), doubtful
+
+
+def add_kept_out(
+    values: dict[str, float | None], at_start: Mapping[str, float | None], problems: list[Problem]
+) -> None:
+    """Add what a gateway turned away, and what its queue grew by, to the load; it reached no pool.
+
+    Args:
+        values: A window's numbers, changed in place; ``requests_shed`` and ``requests_queued_gateway`` are
+            taken out.
+        at_start: The queue at the window's start.
+        problems: Takes what is wrong.
+    """
+    parts = [values.pop("requests_shed")] if "requests_shed" in values else []
+    queued = None
+    if "requests_queued_gateway" in values:
+        queued, before = values.pop("requests_queued_gateway"), at_start.get("requests_queued_gateway")
+        if queued is not None and before is None:
+            problems.append(
+                Problem("window_incomplete", "requests_queued_gateway is not known at the window's start")
+            )
+        parts.append(None if queued is None or before is None else queued - before)
+    if not parts:
+        return
+    known = [part for part in parts if part is not None]
+    unserved = sum(known) if len(known) == len(parts) else None
+    requests, waiting = values.get("requests"), values.get("queued_prefill")
+    values["requests_unserved"] = unserved
+    values["requests"] = None if requests is None or unserved is None else max(0.0, requests + unserved)
+    if queued is not None and waiting is not None:
+        values["queued_prefill"] = waiting + queued

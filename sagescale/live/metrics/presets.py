@@ -1,9 +1,15 @@
-"""What each engine calls its metrics; the first of several names that exists is used."""
+"""What each engine calls its metrics, as ``presets.yaml`` lists it."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["PRESETS", "Mean", "Preset"]
 
@@ -35,17 +41,19 @@ class Preset:
     Attributes:
         frontend: One place sees every request once, from arrival to end; else the pools' instances do,
             each its own part: every request appears in both pools, with OSL 1 in prefill.
+        checked: Against which version its names were held.
         arrived: Counter of arrivals. Engines have none: arrivals are completions plus the change of
-            running and waiting.
+            running and waiting; of running alone in a frontend, where what waits runs too.
         completed: Counter of completions.
         running: Gauge of requests in progress.
         waiting: Gauges of requests that wait, added up where several exist.
         activity: Counters that move whenever the exporter is alive and busy.
-        model_label: Carries the model's name.
+        model_label: Carries the model's name; ``model_any_case`` where it may be in lower case.
         namespace_label: Carries ``namespace``, where the preset has one.
     """
 
     name: str
+    checked: str
     completed: tuple[str, ...]
     running: tuple[str, ...]
     waiting: tuple[str, ...]
@@ -61,7 +69,13 @@ class Preset:
     arrived: tuple[str, ...] = ()
     frontend: bool = False
     model_label: str = "model_name"
+    model_any_case: bool = False
     namespace_label: str | None = None
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Gauges whose sum is the requests there are; in a frontend what waits is counted as running too."""
+        return self.running if self.frontend else (*self.running, *self.waiting)
 
     def means(self) -> tuple[Mean, ...]:
         """Return every mean it may use."""
@@ -79,6 +93,10 @@ class Preset:
         """Return every gauge it may use."""
         return (*self.running, *self.waiting, *self.kv_usage, *self.prefix_hit_gauge)
 
+    def ratios(self) -> tuple[str, ...]:
+        """Return the gauges that are shares: of several ranks of an instance the mean counts, not the sum."""
+        return (*self.kv_usage, *self.prefix_hit_gauge)
+
     def histograms(self) -> tuple[str, ...]:
         """Return the bucket series that percentiles, attainment and the spread of lengths come from."""
         means = (*self.isl, *self.osl, *self.ttft_ms, *self.itl_ms)
@@ -86,88 +104,34 @@ class Preset:
         return tuple(dict.fromkeys(found))
 
 
-_S_TO_MS = 1000.0
+def _mean(written: Mapping[str, Any]) -> Mean:
+    scale = 1000.0 if written.get("unit") == "s" else 1.0
+    per_token = written.get("per_token", False)
+    if "histogram" in written:
+        return Mean.histogram(written["histogram"], scale, per_token=per_token)
+    return Mean(written["total"], written["count"], None, scale, per_token)
 
-_VLLM = Preset(
-    name="vllm",
-    completed=("vllm:request_success_total",),
-    running=("vllm:num_requests_running",),
-    waiting=("vllm:num_requests_waiting",),
-    isl=(
-        Mean.histogram("vllm:request_prompt_tokens"),
-        Mean("vllm:prompt_tokens_total", "vllm:request_success_total"),
-    ),
-    osl=(
-        Mean.histogram("vllm:request_generation_tokens"),
-        Mean("vllm:generation_tokens_total", "vllm:request_success_total"),
-    ),
-    ttft_ms=(Mean.histogram("vllm:time_to_first_token_seconds", _S_TO_MS),),
-    # The target is a mean over a request, so the histogram with one entry a request comes first.
-    itl_ms=(
-        Mean.histogram("vllm:request_time_per_output_token_seconds", _S_TO_MS),
-        Mean.histogram("vllm:inter_token_latency_seconds", _S_TO_MS, per_token=True),
-        Mean.histogram("vllm:time_per_output_token_seconds", _S_TO_MS, per_token=True),
-    ),
-    duration_s=(Mean.histogram("vllm:e2e_request_latency_seconds"),),
-    activity=("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
-    kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
-    prefix_hits=Mean("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),
-)
 
-_SGLANG = Preset(
-    name="sglang",
-    completed=("sglang:num_requests_total",),
-    running=("sglang:num_running_reqs",),
-    waiting=("sglang:num_queue_reqs", "sglang:num_decode_transfer_queue_reqs"),
-    isl=(Mean("sglang:prompt_tokens_total", "sglang:num_requests_total"),),
-    osl=(Mean("sglang:generation_tokens_total", "sglang:num_requests_total"),),
-    ttft_ms=(Mean.histogram("sglang:time_to_first_token_seconds", _S_TO_MS),),
-    itl_ms=(
-        Mean.histogram("sglang:inter_token_latency_seconds", _S_TO_MS, per_token=True),
-        Mean.histogram("sglang:time_per_output_token_seconds", _S_TO_MS, per_token=True),
-    ),
-    duration_s=(Mean.histogram("sglang:e2e_request_latency_seconds"),),
-    activity=("sglang:prompt_tokens_total", "sglang:generation_tokens_total"),
-    kv_usage=("sglang:token_usage",),
-    prefix_hit_gauge=("sglang:cache_hit_rate",),
-)
+def _preset(name: str, written: Mapping[str, Any]) -> Preset:
+    fields: dict[str, Any] = {}
+    for key, value in written.items():
+        if key in {"isl", "osl", "ttft_ms", "itl_ms", "duration_s"}:
+            fields[key] = tuple(_mean(one) for one in value)
+        elif key == "prefix_hits":
+            fields[key] = _mean(value)
+        else:
+            fields[key] = tuple(value) if isinstance(value, list) else value
+    return Preset(name, **fields)
 
-_TRTLLM = Preset(
-    name="trtllm",
-    completed=("trtllm_request_success_total",),
-    running=("trtllm_num_requests_running",),
-    waiting=("trtllm_num_requests_waiting",),
-    isl=(Mean("trtllm_prompt_tokens_total", "trtllm_request_success_total"),),
-    osl=(Mean("trtllm_generation_tokens_total", "trtllm_request_success_total"),),
-    ttft_ms=(Mean.histogram("trtllm_time_to_first_token_seconds", _S_TO_MS),),
-    itl_ms=(Mean.histogram("trtllm_time_per_output_token_seconds", _S_TO_MS),),
-    duration_s=(Mean.histogram("trtllm_e2e_request_latency_seconds"),),
-    activity=("trtllm_prompt_tokens_total", "trtllm_generation_tokens_total"),
-    kv_usage=("trtllm_kv_cache_utilization",),
-)
 
-_DYNAMO = Preset(
-    name="dynamo",
-    frontend=True,
-    arrived=("dynamo_frontend_requests_started_total",),
-    completed=("dynamo_frontend_requests_total",),
-    running=("dynamo_frontend_inflight_requests",),
-    waiting=("dynamo_frontend_queued_requests",),
-    isl=(Mean.histogram("dynamo_frontend_input_sequence_tokens"),),
-    osl=(Mean.histogram("dynamo_frontend_output_sequence_tokens"),),
-    ttft_ms=(Mean.histogram("dynamo_frontend_time_to_first_token_seconds", _S_TO_MS),),
-    itl_ms=(Mean.histogram("dynamo_frontend_inter_token_latency_seconds", _S_TO_MS, per_token=True),),
-    duration_s=(Mean.histogram("dynamo_frontend_request_duration_seconds"),),
-    activity=("dynamo_frontend_inter_token_latency_seconds_count",),
-    model_label="model",
-    namespace_label="dynamo_namespace",
-)
+def _presets() -> dict[str, Preset]:
+    written = yaml.safe_load(files(__package__).joinpath("presets.yaml").read_text(encoding="utf-8"))
+    found = {}
+    for name, keys in written.items():
+        whole = {**written.get(keys.get("like"), {}), **keys}
+        whole.pop("like", None)
+        found[name] = _preset(name, whole)
+    return found
 
-PRESETS = {
-    "vllm": _VLLM,
-    "sglang": _SGLANG,
-    "trtllm": _TRTLLM,
-    "dynamo": _DYNAMO,
-    # The guide's control plane reads vLLM's names under its own two labels.
-    "sagellm": dataclasses.replace(_VLLM, name="sagellm", model_label="model", namespace_label="namespace"),
-}
+
+PRESETS = _presets()

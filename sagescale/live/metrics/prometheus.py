@@ -6,9 +6,11 @@ import math
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sagescale.errors import InputError
+from sagescale.live.config import HELD_FIELDS
 from sagescale.live.http import Credentials, HttpClient, HttpError
 from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points
+from sagescale.live.metrics.observe import add_kept_out
+from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.promql import KIND_LABEL, duration, expand, group_matchers, window_query
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
@@ -23,6 +25,9 @@ __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
 
 _Read = TypeVar("_Read")
+
+
+_LOAD_FIELDS = frozenset(("requests", "isl_mean", "osl_mean", "requests_shed", "requests_queued_gateway"))
 
 
 class PastWindow(NamedTuple):
@@ -76,18 +81,21 @@ class PrometheusReader:
             query = window_query(preset, matchers, self._live.instance_label, wall_window_s)
             groups[group] = _series(self.query(query, deadline, end_s), self._live.instance_label)
         own: dict[str, float | None] = {}
+        own_before: dict[str, float | None] = {}
         problems: list[Problem] = []
         for name, text in self._live.metric_queries.queries:
-            samples = self.query(expand(text, self._live, preset, wall_window_s), deadline, end_s)
+            query = expand(text, self._live, preset, wall_window_s)
+            samples = self.query(query, deadline, end_s)
             if len(samples) > 1:
                 problems.append(
                     Problem(
                         "query_ambiguous", f"the query of {name} gives {len(samples)} numbers; expected one"
                     )
                 )
-            value = samples[0].value if len(samples) == 1 else math.nan
-            own[name] = value if math.isfinite(value) else None
-        return RawWindow(window_s, groups, own, tuple(problems))
+            own[name] = _one(samples)
+            if name in HELD_FIELDS:
+                own_before[name] = _one(self.query(query, deadline, end_s - wall_window_s))
+        return RawWindow(window_s, groups, own, tuple(problems), own_before)
 
     def query(self, query: str, deadline: float | None = None, at_s: float | None = None) -> list[Sample]:
         """Evaluate an instant query at a time of the server's, by default its present.
@@ -133,11 +141,8 @@ class PrometheusReader:
                 for name in names
             )
 
-        requests = (
-            grown(preset.arrived, arrivals)
-            if preset.arrived
-            else f"({grown(preset.completed, arrivals)}){delta(preset.running)}{delta(preset.waiting[:1])}"
-        )
+        completed = f"({grown(preset.completed, arrivals)}){delta(preset.held)}"
+        requests = " or ".join((*(grown((name,), arrivals) for name in preset.arrived), completed))
         lengths = [
             " or ".join(
                 f"(sum(increase({mean.total}{{{where}}}[{window}]))"
@@ -146,18 +151,24 @@ class PrometheusReader:
             )
             for means, where in ((preset.isl, arrivals), (preset.osl, outputs))
         ]
-        columns = [self._range(query, start_s, end_s, wall_s) for query in (requests, *lengths)]
+        queries = dict(zip(("requests", "isl_mean", "osl_mean"), (requests, *lengths), strict=True)) | {
+            name: expand(query, self._live, preset, wall_s)
+            for name, query in self._live.metric_queries.queries
+            if name in _LOAD_FIELDS
+        }
+        # One more at the start: what a queue grew by is the difference to the window before.
+        columns = {
+            name: self._range(query, start_s - wall_s, end_s, wall_s) for name, query in queries.items()
+        }
         found = []
-        for index in range(windows):
-            requests_seen, isl, osl = (column.get(index) for column in columns)
-            found.append(
-                PastWindow(
-                    start_s + index * wall_s,
-                    None if requests_seen is None else max(0.0, requests_seen),
-                    isl or None,
-                    osl or None,
-                )
+        for index in range(1, windows + 1):
+            values, before = (
+                {name: column.get(at) for name, column in columns.items()} for at in (index, index - 1)
             )
+            keep_possible(values, Evidence(), [])
+            add_kept_out(values, before, [])
+            isl, osl = values["isl_mean"], values["osl_mean"]
+            found.append(PastWindow(start_s + (index - 1) * wall_s, values["requests"], isl, osl))
         known = next((index for index, past in enumerate(found) if past.requests is not None), len(found))
         return found[known:]
 
@@ -178,6 +189,11 @@ class PrometheusReader:
             return read(reply.body)
         except AnswerError as error:
             raise HttpError(f"{self._url}: {error}") from None
+
+
+def _one(samples: list[Sample]) -> float | None:
+    value = samples[0].value if len(samples) == 1 else math.nan
+    return value if math.isfinite(value) else None
 
 
 def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
@@ -202,11 +218,13 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
                     found.resets.add(instance)
             case "fresh":
                 fresh.add(instance)
+            case "listed":
+                found.listed = (found.listed or set()) | {instance}
             case "scrapes":
                 found.scrapes[instance] = value
             case "cpu":
                 found.alive_cpu[instance] = value
             case _:
-                raise InputError(f"the server answered with a series that was not asked for: {dict(labels)}")
+                raise HttpError(f"the server answered with a series that was not asked for: {dict(labels)}")
     found.stale = found.instances - fresh
     return found

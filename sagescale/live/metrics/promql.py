@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -10,12 +11,51 @@ if TYPE_CHECKING:
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
 
-__all__ = ["GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers", "matcher", "window_query"]
+__all__ = [
+    "GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers", "matcher", "parse_matchers",
+    "window_query",
+]  # fmt: skip
 
 KIND_LABEL = "sagescale_series"
 """The label that tells the parts of one big query apart."""
 
 GROUP_LABEL = "sagescale_instance"
+
+
+_MATCHER = re.compile(
+    r"""\s*(?P<label>[a-zA-Z_][a-zA-Z0-9_]*)\s*(?P<operator>=~|!~|!=|=)\s*"""
+    r"""(?P<value>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)\s*(?:,|$)"""
+)
+
+
+class Matcher(NamedTuple):
+    """A label matcher as written: ``value`` has its quotes."""
+
+    label: str
+    operator: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.label}{self.operator}{self.value}"
+
+
+def parse_matchers(text: str) -> list[Matcher]:
+    """Read a list of label matchers, e.g. ``cluster="a",env=~"prod.*"``; braces around it may be there.
+
+    Raises:
+        ValueError: it is none; the message says from where on.
+    """
+    rest = text.strip()
+    if rest.startswith("{") and rest.endswith("}"):
+        rest = rest[1:-1]
+    found = []
+    while rest.strip():
+        one = _MATCHER.match(rest)
+        if one is None:
+            raise ValueError(f"'{rest.strip()[:60]}' is no label matcher")
+        found.append(Matcher(one["label"], one["operator"], one["value"]))
+        rest = rest[one.end() :]
+    return found
 
 
 def matcher(label: str, operator: str, value: str) -> str:
@@ -34,10 +74,12 @@ def _common(live: LiveConfig, preset: Preset) -> list[str]:
     if preset.namespace_label is not None:
         found.append(matcher(preset.namespace_label, "=", live.namespace))
     if live.model_name is not None:
-        found.append(matcher(preset.model_label, "=", live.model_name))
-    if live.extra_matchers.strip():
-        found.append(live.extra_matchers.strip().strip(",{}"))
-    return found
+        found.append(
+            matcher(preset.model_label, "=~", f"(?i){re.escape(live.model_name)}")
+            if preset.model_any_case
+            else matcher(preset.model_label, "=", live.model_name)
+        )
+    return [*found, *map(str, parse_matchers(live.extra_matchers))]
 
 
 def group_matchers(live: LiveConfig, preset: Preset) -> dict[str, str]:
@@ -55,6 +97,10 @@ def _sum(inner: str, by: str, kind: str) -> str:
     return f'label_replace(sum by ({by}) ({inner}), "{KIND_LABEL}", "{kind}", "", "")'
 
 
+def _mean(inner: str, by: str, kind: str) -> str:
+    return f'label_replace(avg by ({by}) ({inner}), "{KIND_LABEL}", "{kind}", "", "")'
+
+
 def window_query(preset: Preset, matchers: str, instance_label: str, window_s: float) -> str:
     """Write one query for every series of one group over one window, so that all are of one instant.
 
@@ -65,10 +111,12 @@ def window_query(preset: Preset, matchers: str, instance_label: str, window_s: f
     parts = [_sum(_growth(name, matchers, window), by, f"increase {name}") for name in preset.counters()]
     for name in preset.gauges():
         selector = f"{name}{{{matchers}}}"
+        # An instance may have a series for each of its ranks.
+        of_ranks = _mean if name in preset.ratios() else _sum
         # One scrape that fails makes a series vanish for that instant: half a window is patience enough.
-        parts.append(_sum(f"last_over_time({selector}[{duration(window_s / 2)}])", by, f"now {name}"))
-        parts.append(_sum(f"last_over_time({selector}[{window}])", by, f"last {name}"))
-        parts.append(_sum(f"{selector} offset {window}", by, f"before {name}"))
+        parts.append(of_ranks(f"last_over_time({selector}[{duration(window_s / 2)}])", by, f"now {name}"))
+        parts.append(of_ranks(f"last_over_time({selector}[{window}])", by, f"last {name}"))
+        parts.append(of_ranks(f"{selector} offset {window}", by, f"before {name}"))
     parts.extend(
         _sum(_growth(name, matchers, window), "le", f"bucket {name}") for name in preset.histograms()
     )
@@ -78,8 +126,10 @@ def window_query(preset: Preset, matchers: str, instance_label: str, window_s: f
         _sum(f"count_over_time({name}{{{matchers}}}[{window}])", by, f"scrapes {name}")
         for name in preset.running
     )
-    cpu = f"process_cpu_seconds_total{{{_without_model(matchers, preset)}}}"
-    parts.append(_sum(f"increase({cpu}[{window}])", by, "cpu"))
+    targets = _without_model(matchers, preset)
+    parts.append(_sum(f"increase(process_cpu_seconds_total{{{targets}}}[{window}])", by, "cpu"))
+    # The server keeps ``up`` for every target it is to read, 0 where it cannot, until it is removed.
+    parts.append(_sum(f"up{{{targets}}}", by, "listed"))
     return " or ".join(parts)
 
 
@@ -108,8 +158,7 @@ def _falls(name: str, matchers: str, window: str) -> str:
 def _without_model(matchers: str, preset: Preset) -> str:
     # Process metrics know nothing of models and namespaces.
     labels = {preset.model_label, preset.namespace_label}
-    kept = [part for part in matchers.split(",") if part.partition("=")[0].strip() not in labels]
-    return ",".join(kept)
+    return ",".join(str(one) for one in parse_matchers(matchers) if one.label not in labels)
 
 
 def expand(query: str, live: LiveConfig, preset: Preset, window_s: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,12 +13,14 @@ from urllib.parse import urlsplit
 
 from sagescale.errors import InputError
 from sagescale.live.config import check_url
-from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.http import Credentials, HttpClient, HttpError, place_of
 from sagescale.live.metrics.answers import AnswerError, discovered
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from prometheus_client import Metric
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
@@ -27,6 +30,12 @@ __all__ = ["ScrapeReader", "ScrapeTarget", "difference", "parse_page"]
 
 _THREADS = 16
 _MAX_TARGETS = 4096
+
+_MAX_LINES = 100_000
+"""On a page. An engine's has two thousand."""
+
+_MAX_LINE_LETTERS = 16_384
+_PIECE_LINES = 1000
 
 Values = dict[tuple[str, str], float]
 """Counters and gauges, by metric and instance."""
@@ -54,6 +63,7 @@ class _Look(NamedTuple):
 
     at_s: float
     pages: dict[str, _Page]
+    listed: dict[str, set[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +80,16 @@ class ScrapeTarget:
 
 
 def parse_page(
-    text: str, instance: str, instance_label: str, wanted: frozenset[str], labels: Mapping[str, str]
+    text: str,
+    instance: str,
+    instance_label: str,
+    wanted: frozenset[str],
+    labels: Mapping[str, str],
+    *,
+    ratios: frozenset[str] = frozenset(),
+    any_case: bool = False,
 ) -> _Page:
-    """Read a metric page; series of one metric and instance are added up.
+    """Read a metric page; series of one metric and instance (its ranks) are added up.
 
     Args:
         text: The page in Prometheus' text format.
@@ -80,19 +97,21 @@ def parse_page(
         instance_label: Which label says so.
         wanted: The metrics to keep.
         labels: Values that a sample carrying these labels must have, e.g. the model's name.
+        ratios: Metrics that are shares: of several series the mean counts.
+        any_case: Whether those values may be in another case.
 
     Raises:
         HttpError: the page is in no such format.
     """
-    from prometheus_client.parser import text_string_to_metric_families
-
     page = _Page()
+    ranks: Counter[tuple[str, str]] = Counter()
+    same = str.casefold if any_case else str
     try:
-        for family in text_string_to_metric_families(text):
+        for family in _families(text):
             for sample in family.samples:
                 if sample.name not in wanted:
                     continue
-                if any(sample.labels.get(name, value) != value for name, value in labels.items()):
+                if any(same(sample.labels.get(name, value)) != same(value) for name, value in labels.items()):
                     continue
                 name = sample.labels.get(instance_label, instance)
                 value = float(sample.value)
@@ -104,14 +123,43 @@ def parse_page(
                 else:
                     key = (sample.name, name)
                     page.values[key] = page.values.get(key, 0.0) + value
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+                    ranks[key] += 1
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         # The parser raises whatever its string handling raises, and quotes the whole line.
         said = " ".join(str(error)[:200].split())
         raise HttpError(f"{instance}: its page is not in Prometheus' text format: {said}") from None
+    for key in page.values:
+        if key[0] in ratios:
+            page.values[key] /= ranks[key]
     for name in page.invalid:
         # A sum with a part missing is not the sum.
         page.values = {key: value for key, value in page.values.items() if key[0] != name}
     return page
+
+
+def _families(text: str) -> Iterator[Metric]:
+    """Parse a page a piece at a time: a hostile one would take 25 times its size if parsed at once.
+
+    Raises:
+        ValueError: it has too many lines, or too long ones; or what the parser raises.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    if text.count("\n") > _MAX_LINES:
+        raise ValueError(f"more than {_MAX_LINES} lines")
+    kind = ""
+    piece: list[str] = []
+    for line in text.split("\n"):
+        if len(line) > _MAX_LINE_LETTERS:
+            raise ValueError(f"a line of more than {_MAX_LINE_LETTERS} characters")
+        if line.startswith("# TYPE "):
+            kind = line
+        piece.append(line)
+        if len(piece) > _PIECE_LINES:
+            yield from text_string_to_metric_families("\n".join(piece))
+            # What follows is still of this kind.
+            piece = [kind]
+    yield from text_string_to_metric_families("\n".join(piece))
 
 
 class ScrapeReader:
@@ -142,7 +190,7 @@ class ScrapeReader:
         if self._registered is not None:
             return "registered instances"
         if live.scrape_discovery_url is not None:
-            return f"instances listed at {live.scrape_discovery_url}"
+            return f"instances listed at {place_of(live.scrape_discovery_url)}"
         return f"{len(live.scrape_prefill)} prefill and {len(live.scrape_decode)} decode instances"
 
     def prime(self) -> None:
@@ -177,6 +225,8 @@ class ScrapeReader:
             group: difference(None if before is None else before.pages.get(group), page, preset)
             for group, page in now.pages.items()
         }
+        for group, listed in now.listed.items():
+            groups[group].listed = listed
         elapsed_s = window_s if before is None else (now.at_s - before.at_s) * self._live.time_scale
         return RawWindow(elapsed_s, groups, {}, tuple(problems))
 
@@ -188,15 +238,15 @@ class ScrapeReader:
                 (*preset.counters(), *preset.gauges(), *preset.histograms(), "process_cpu_seconds_total")
             )
         groups = ("frontend",) if preset.frontend else ("prefill", "decode")
-        targets = self._targets(groups)
+        targets = self._targets(groups, deadline)
         pages: dict[str, _Page] = {group: _Page() for group in groups}
         answers = [self._pool.submit(self._fetch, target, preset, deadline) for target in targets]
         failures = []
         for target, answer in zip(targets, answers, strict=True):
             try:
-                page = answer.result(timeout=max(0.1, deadline - time.monotonic() + 1.0))
+                page = answer.result(timeout=max(0.0, deadline - time.monotonic() + 1.0))
             except (HttpError, TimeoutError) as error:
-                failures.append(str(error) or f"{target.url}: no answer in time")
+                failures.append(str(error) or f"{place_of(target.url)}: no answer in time")
                 continue
             pages[target.group].update(page)
             if target.has_history and target.url not in self._seen:
@@ -208,20 +258,31 @@ class ScrapeReader:
         if not targets:
             raise HttpError("there are no instances to read metrics from")
         problems.extend(Problem("instance_unreachable", text) for text in failures[:10])
-        return _Look(time.monotonic(), pages)
+        listed: dict[str, set[str]] = {group: set() for group in groups}
+        for target in targets:
+            listed[target.group].add(target.instance)
+        return _Look(time.monotonic(), pages, listed)
 
     def _fetch(self, target: ScrapeTarget, preset: Preset, deadline: float) -> _Page:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise HttpError(f"{target.url}: no answer within {self._live.metrics_timeout_s:g} s")
+            raise HttpError(f"{place_of(target.url)}: no answer within {self._live.metrics_timeout_s:g} s")
         reply = self._http.get(target.url, timeout_s=left)
         labels = {}
         if self._live.model_name is not None:
             labels[preset.model_label] = self._live.model_name
         text = reply.body.decode("utf-8", "replace")
-        return parse_page(text, target.instance, self._live.instance_label, self._wanted, labels)
+        return parse_page(
+            text,
+            target.instance,
+            self._live.instance_label,
+            self._wanted,
+            labels,
+            ratios=frozenset(preset.ratios()),
+            any_case=preset.model_any_case,
+        )
 
-    def _targets(self, groups: tuple[str, ...]) -> list[ScrapeTarget]:
+    def _targets(self, groups: tuple[str, ...], deadline: float) -> list[ScrapeTarget]:
         live = self._live
         registered = [] if self._registered is None else list(self._registered())
         if groups == ("frontend",):
@@ -233,18 +294,19 @@ class ScrapeReader:
             for url in urls
         ]
         if live.scrape_discovery_url is not None:
-            found.extend(self._discover(live.scrape_discovery_url))
+            found.extend(self._discover(live.scrape_discovery_url, deadline))
         return found
 
-    def _discover(self, url: str) -> Iterable[ScrapeTarget]:
+    def _discover(self, url: str, deadline: float) -> Iterable[ScrapeTarget]:
         live = self._live
-        reply = self._http.get(url, timeout_s=live.metrics_timeout_s)
+        place = place_of(url)
+        reply = self._http.get(url, timeout_s=deadline - time.monotonic())
         try:
             entries = discovered(reply.body)
         except AnswerError as error:
-            raise HttpError(f"{url}: {error}; expected Prometheus' HTTP service discovery format") from None
+            raise HttpError(f"{place}: {error}; expected Prometheus' HTTP service discovery format") from None
         if len(entries) > _MAX_TARGETS:
-            raise HttpError(f"{url}: lists {len(entries)} targets; expected at most {_MAX_TARGETS}")
+            raise HttpError(f"{place}: lists {len(entries)} targets; expected at most {_MAX_TARGETS}")
         for address, labels in entries:
             scheme, path = labels.get("__scheme__", "http"), labels.get("__metrics_path__", "/metrics")
             page = f"{scheme}://{address}{path}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MetricSource", "NoSource", "Source", "make_observer", "make_source"]
 
-logger = logging.getLogger(__name__)
-
 
 class Source(Protocol):
     """Where the loop's metrics come from."""
@@ -39,7 +36,7 @@ class Source(Protocol):
     ) -> tuple[Metrics, float]:
         """Return what was measured in the window that ended ``late_s`` ago, and its true length in seconds.
 
-        It never raises for a source that fails: everything is then unknown, and a problem says why.
+        It does not raise for a source that fails: everything is then unknown, and a problem says why.
         """
 
     def look(
@@ -63,11 +60,6 @@ class MetricSource:
     def __init__(self, reader: WindowReader, observer: Observer) -> None:
         self.reader = reader
         self.observer = observer
-        # Looks are many more than ticks: what they remember would push out what ticks do.
-        self._observers: dict[Succession, Observer] = {
-            "ticks": observer,
-            "looks": Observer(observer.preset, observer.first_token, observer.targets),
-        }
 
     def describe(self) -> str:
         """Say what is read, under whose names."""
@@ -93,16 +85,13 @@ class MetricSource:
         self, succession: Succession, window_s: float, ready: Mapping[str, int | None], late_s: float
     ) -> tuple[Metrics, float]:
         try:
+            del ready  # the loop judges who reports
             raw = self.reader.read(self.observer.preset, window_s, late_s, succession)
             if succession == "looks" and _too_short(raw, self.observer.preset):
                 return Metrics({}, (), {}), raw.window_s
-            return self._observers[succession].observe(raw, ready), raw.window_s
+            return self.observer.observe(raw), raw.window_s
         except SagescaleError as error:
             return _failed(str(error)), window_s
-        except Exception as error:
-            # What comes over the network is anybody's: no answer may end a loop that runs unattended.
-            logger.exception("the metric source failed in an unforeseen way")
-            return _failed(f"unforeseen: {type(error).__name__}: {error}"), window_s
 
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
         """Return past windows from a reader that has them.

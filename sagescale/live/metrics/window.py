@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from sagescale.live.foreign_text import foreign_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +30,10 @@ class Problem:
     code: str
     text: str
 
+    def __post_init__(self) -> None:
+        # It may quote labels and answers, which are anybody's.
+        object.__setattr__(self, "text", foreign_text(self.text, 500))
+
 
 @dataclass(slots=True)
 class SeriesWindow:
@@ -43,6 +49,7 @@ class SeriesWindow:
         invalid: Metrics that were reported as something that is no number.
         stale: Instances whose last scrape failed: what they did since the one before is missing.
         alive_cpu: CPU seconds each exporter used in the window, where it says.
+        listed: The instances that discovery lists, reporting or not; ``None`` where nobody says.
         scrapes: How often each instance was read in the window; empty where every read is a window's edge.
     """
 
@@ -55,6 +62,7 @@ class SeriesWindow:
     invalid: set[str] = field(default_factory=set)
     stale: set[str] = field(default_factory=set)
     alive_cpu: ByInstance = field(default_factory=dict)
+    listed: set[str] | None = None
     scrapes: ByInstance = field(default_factory=dict)
 
     @property
@@ -71,13 +79,15 @@ class SeriesWindow:
 class RawWindow:
     """What a source saw of one window: ``prefill`` and ``decode``, or ``frontend`` alone.
 
-    ``own`` are the numbers of the operator's own queries, by observation field.
+    ``own`` are the numbers of the operator's own queries, by observation field; ``own_before`` those of
+    them that are gauges, at the window's start.
     """
 
     window_s: float
     groups: Mapping[str, SeriesWindow]
     own: Mapping[str, float | None]
     problems: tuple[Problem, ...] = ()
+    own_before: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class WindowReader(Protocol):

@@ -65,8 +65,8 @@ class LengthMemory:
             # Which goes with which is not known: every seventh, modulo 64, mixes them.
             osl = np.rint(window.osl * _SHAPE[np.arange(0, 7 * len(_SHAPE), 7) % len(_SHAPE)])
             self._windows.append((np.rint(window.isl * _SHAPE).astype(np.int64), osl.astype(np.int64)))
-        if observation.prefix_hit_rate is not None and 0.0 <= observation.prefix_hit_rate <= 1.0:
-            self._hit_rates.append(observation.prefix_hit_rate)
+        if window.prefix_hit_rate is not None:
+            self._hit_rates.append(window.prefix_hit_rate)
         self._age += 1
         if self._windows and (self.sample is None or self._age >= _EVERY or self._moved(self.sample)):
             self._draw()

@@ -40,7 +40,8 @@ class SloPolicy:
     3. The sizes are those at which instances, at the price of misses that the error budget makes
        (``budget``), and misses are least together; under a tight GPU budget, the pair that misses least.
     4. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
-    5. Down goes only what was not wanted for as long as a launch takes.
+    5. Down goes only what was not wanted for as long as a launch takes; what is found at the first decision
+       counts as wanted then.
     6. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
 
     Args:
@@ -93,9 +94,16 @@ class SloPolicy:
             return self._hold(_UNKNOWN_TRAFFIC)
         if self._isl is None or self._osl is None or self._lengths.sample is None:
             if window.requests == 0 and self._lengths.sample is None:
-                return Sizing(PoolSize(0, 0.0), PoolSize(0, 0.0), (_NO_TRAFFIC,))
+                prefill, decode = (
+                    PoolSize(held, float(held))
+                    for held in (
+                        self._prefill.held(0, seen.prefill.asked),
+                        self._decode.held(0, seen.decode.asked),
+                    )
+                )
+                return Sizing(prefill, decode, (_NO_TRAFFIC,))
             return self._hold(_UNKNOWN_LENGTHS)
-        self._compare(seen)
+        self._compare(seen, self._lengths.sample)
         self._try_anew(self._lengths.sample)
         self._plan(situation, window.requests, requests, self._lengths.sample)
 
@@ -153,11 +161,9 @@ class SloPolicy:
         isl = (self._isl if seen.isl_mean is None else seen.isl_mean) or 0.0
         loads = []
         sizes = [seen.prefill.asked, seen.decode.asked]
-        for at, (pool, tokens) in enumerate(
-            ((self._prefill, isl * _computed(sample)), (self._decode, self._osl or 0.0))
-        ):
+        for at, (pool, length) in enumerate(((self._prefill, isl), (self._decode, self._osl or 0.0))):
             chance = (1.0 + pool.variation**2) / seen.requests
-            load = rate * tokens * self._slowdown(pool, sample)
+            load = rate * length * self._work(pool, sample)
             plain = load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
             loads.append(load if plain else 0.0)
             if plain:
@@ -185,7 +191,7 @@ class SloPolicy:
         self._planned.append(None)
         return Sizing(None, None, (reason,))
 
-    def _compare(self, seen: Observation) -> None:
+    def _compare(self, seen: Observation, sample: Lengths) -> None:
         """Set what this window missed beside what was planned, once pools are of the policy's making."""
         self._windows += 1
         ahead = self._ahead
@@ -196,15 +202,16 @@ class SloPolicy:
         planned = self._planned[-ahead]
         if planned is not None:
             missed = min(1.0, sum(1.0 - share for share in known))
-            weight = self._weight(seen)
+            weight = self._weight(seen, sample)
             self._budget.compare(missed * weight, min(planned, 1.0))
 
-    def _weight(self, seen: Observation) -> float:
+    def _weight(self, seen: Observation, sample: Lengths) -> float:
         """This window's load over the usual one: planned misses are in shares of that."""
         usual = self._prefill.demand.usual
         if not seen.requests or usual <= 0.0 or self._isl is None or seen.window_s <= 0.0:
             return 0.0
-        return min(seen.requests * self._isl / seen.window_s / usual, 3.0)
+        load = seen.requests * self._isl / seen.window_s * self._work(self._prefill, sample)
+        return min(load / usual, 3.0)
 
     def _try_anew(self, sample: Lengths) -> None:
         """Forget what was tried with other lengths."""
@@ -235,25 +242,31 @@ class SloPolicy:
     def _plan(self, situation: Situation, came: float, requests: Forecast, sample: Lengths) -> None:
         """Show each pool's demand the window's load and the forecast."""
         interval_s = situation.window.interval_s
-        for pool, last, tokens, predictor in (
-            (self._prefill, self._isl, _computed(sample), situation.predictors.isl),
-            (self._decode, self._osl, 1.0, situation.predictors.osl),
+        for pool, last, predictor in (
+            (self._prefill, self._isl, situation.predictors.isl),
+            (self._decode, self._osl, situation.predictors.osl),
         ):
             assert last is not None
-            slow = tokens * self._slowdown(pool, sample) / interval_s
-            pool.demand.observe(came * last * slow, (1.0 + pool.variation**2) / max(came, 1.0))
+            work = self._work(pool, sample) / interval_s
+            # Of a short window chance does more than of the interval that its requests are scaled to.
+            counted = came * situation.observation.window_s / situation.window.interval_s
+            pool.demand.observe(came * last * work, (1.0 + pool.variation**2) / max(counted, 1.0))
             length = predictor.forecast(requests.horizon)
             means = (last,) * requests.horizon if length is None else length.mean
             pool.demand.plan(
-                [count * max(mean, 1.0) * slow for count, mean in zip(requests.mean, means, strict=True)],
-                [deviation * last * slow for deviation in requests.std],
+                [count * max(mean, 1.0) * work for count, mean in zip(requests.mean, means, strict=True)],
+                [deviation * last * work for deviation in requests.std],
             )
 
-    def _slowdown(self, pool: Pool, sample: Lengths) -> float:
-        """How much slower engines are believed to be than those simulated."""
+    def _work(self, pool: Pool, sample: Lengths) -> float:
+        """What a token of ISL or OSL counts as load, in tokens that simulated engines work off.
+
+        Prompt tokens from the prefix cache are not computed. Where engines are believed to be slower than
+        those simulated, each token counts as so many more. Loads are compared in this unit alone.
+        """
         if pool is self._prefill:
             isl = float(sample.computed.mean())
-            return self._perf.ttft_ms(isl) / self._twin.perf.ttft_ms(isl)
+            return _computed(sample) * (self._perf.ttft_ms(isl) / self._twin.perf.ttft_ms(isl))
         running = self._perf.max_num_seqs / 2.0
         context = float((sample.isl + sample.osl / 2.0).mean())
         return self._perf.itl_ms(running, context) / self._twin.perf.itl_ms(running, context)
@@ -264,7 +277,10 @@ class SloPolicy:
 
     def _to_come(self, pool: Pool, surprise: float) -> Scenarios:
         """The load when what is ordered now will serve, or the next window's if that is more."""
-        ahead, expected = pool.startup.ahead, pool.demand.expected
+        expected = pool.demand.expected
+        # In unknown windows nothing is planned, but starts may be seen to take longer than the last plan
+        # reaches: its last window stands for what lies beyond.
+        ahead = min(pool.startup.ahead, len(expected))
         if expected[0] > expected[ahead - 1]:
             ahead = 1
         return pool.demand.scenarios(ahead, surprise).scaled(self._config.load_headroom)
@@ -326,15 +342,16 @@ def _computed(sample: Lengths) -> float:
 
 
 def _sized(pool: Pool, wanted: int, held: int, scenarios: Scenarios, worth: float) -> Reason:
-    assert pool.curves is not None
+    # Planned in shares of the usual requests, of which a peak is a multiple; said in shares of the expected.
+    each = max(pool.demand.usual, 1e-9) / max(scenarios.mean, 1e-9)
+    missed = _share(pool.missed(wanted, scenarios) * each)
     text = (
         f"{pool.name}: {scenarios.mean:,.0f} tokens/s expected in window {pool.startup.ahead}, up to "
-        f"{scenarios.highest:,.0f}; {wanted} instances would miss {pool.missed(wanted, scenarios):.2%} of "
-        "the usual requests"
+        f"{scenarios.highest:,.0f}; {wanted} instances would miss {missed} of the requests expected"
     )
     if wanted > pool.limits.least:
-        text += f", {wanted - 1} {pool.missed(wanted - 1, scenarios):.2%}"
-    text += f"; one more has to save {worth:.2%}"
+        text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios) * each)}"
+    text += f"; one more has to save {_share(worth * each)}"
     if pool.fewest(scenarios) == wanted:
         text += "; fewer would be full by what is expected"
     if held > wanted:
@@ -342,9 +359,16 @@ def _sized(pool: Pool, wanted: int, held: int, scenarios: Scenarios, worth: floa
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)
 
 
+def _share(share: float) -> str:
+    return "more than all" if share > 1.0 + 1e-9 else f"{share:.2%}"
+
+
 _UNKNOWN_TRAFFIC = Reason(ReasonCode.HOLD_UNKNOWN_TRAFFIC, "requests are unknown: both pools hold")
 _UNKNOWN_LENGTHS = Reason(
     ReasonCode.HOLD_UNKNOWN_LENGTHS, "no request's length has been observed yet: both pools hold"
 )
-_NO_TRAFFIC = Reason(ReasonCode.NO_TRAFFIC, "no requests are expected: down to the minimum")
+_NO_TRAFFIC = Reason(
+    ReasonCode.NO_TRAFFIC,
+    "no requests are expected: down to the minimum, once it has been so for as long as a launch takes",
+)
 _SURGE = Reason(ReasonCode.SURGE, "load between ticks is plainly above the plan: more at once")

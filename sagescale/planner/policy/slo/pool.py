@@ -111,10 +111,12 @@ class Pool:
         Capacity given up comes back no sooner, so an instance has to have been idle as long (ski rental).
         Of several idle ones a part goes before: after a share x of that time, the share
         ``(exp(x) - 1) / (e - 1)``, with which the best randomised strategy would have let go of each (Karlin
-        et al. 1994; Lu, Chen & Andrew 2013 for servers).
+        et al. 1994; Lu, Chen & Andrew 2013 for servers). The size found at the first decision counts as
+        wanted then: what came before is not known, however short the window.
         """
         patience = max(2, self.startup.ahead)
-        self._wanted.append(wanted)
+        # As the HPA's window does: what is found at the first decision counts as recommended at that moment.
+        self._wanted.append(wanted if self._wanted else max(wanted, current))
         while len(self._wanted) > patience:
             self._wanted.popleft()
         surge, self._surge = self._surge, 0
