@@ -200,7 +200,7 @@ def test_impossible_rows_are_named(log, tmp_path, column, value, message):
 
 def test_a_log_that_is_none_is_refused(log, tmp_path):
     path = tmp_path / "log.csv"
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_served(path)
     path.write_bytes(b"PAR1 nothing of the kind")
     with pytest.raises(InputError, match="expected CSV"):

