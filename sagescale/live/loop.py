@@ -20,6 +20,7 @@ from sagescale.live.metrics.observe import Metrics
 from sagescale.live.metrics.reporters import Reporters
 from sagescale.live.metrics.window import Problem
 from sagescale.live.mover import Mover
+from sagescale.live.records import SETTINGS_KEPT
 from sagescale.planner import (
     Corrections,
     Decision,
@@ -209,6 +210,7 @@ class ControlLoop:
         self._last_usable_s = now_s
         self._looked_s = self._epoch_s + phase_s * self.live.time_scale
         self._event("started", f"{self.source.describe()}; {self.mover.actuator.target}")
+        self._watch_journal()
         self._guarded("getting ready to read metrics", self.source.prime, _nothing)
         self._guarded("taking up the last run", self._resume, _nothing)
 
@@ -217,7 +219,8 @@ class ControlLoop:
         self._event("stopped", "the pools stay as they are")
         self._guarded("closing the metric source", self.source.close, _nothing)
         self._guarded("closing the actuator", self.mover.actuator.close, _nothing)
-        self.journal.close()
+        self._guarded("closing the journal", self.journal.close, _nothing)
+        self._watch_journal()
 
     def _wait_for(self, number: int) -> bool:
         """Sleep until a tick is due, looking and doing what is left of the last move; say whether to stop."""
@@ -601,6 +604,7 @@ class ControlLoop:
     def _resume(self) -> None:
         """Feed the planner what it would know had it never stopped."""
         past = self.journal.last_ticks(_REPLAYED)
+        self._watch_journal()
         self._recall_reporters(past)
         ticks = [record for record in past if record.kind == "tick"]
         if ticks:
@@ -704,15 +708,7 @@ class ControlLoop:
     # --- records -------------------------------------------------------------------------------
 
     def _settings(self) -> Mapping[str, object]:
-        config = self.config
-        return {
-            name: getattr(config, name)
-            for name in (
-                "target_ttft_ms", "target_itl_ms", "adjustment_interval_sec", "min_prefill_instances",
-                "max_prefill_instances", "min_decode_instances", "max_decode_instances", "max_gpu_budget",
-                "prefill_gpus_per_instance", "decode_gpus_per_instance", "load_predictor_type", "policy",
-            )
-        }  # fmt: skip
+        return {name: getattr(self.config, name) for name in SETTINGS_KEPT}
 
     def _event(
         self, kind: str, text: str, tick: int | None = None, detail: Mapping[str, object] | None = None
@@ -722,6 +718,10 @@ class ControlLoop:
         self._tell(lambda watcher: watcher.happened(event))
 
     def _watch_journal(self) -> None:
+        """Say what is wrong with the journal: to the watchers where it cannot be written there."""
+        notices, self.journal.notices = self.journal.notices, []
+        for text in notices:
+            self._event("journal_damaged", text)
         if self.journal.waiting:
             event = Event(
                 self.clock.wall_s(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagescale.errors import InputError
+from sagescale.errors import InputError, SagescaleError
 from sagescale.live.actuators.make import make_actuator
 from sagescale.live.clock import SystemClock, stopping_on_signals
 from sagescale.live.doctor import check
@@ -70,7 +70,8 @@ def run_plan(setup: LiveSetup, options: PlanOptions) -> None:
 
     Raises:
         InputError: something in the configuration cannot be used.
-        SagescaleError: another planner scales this target.
+        SagescaleError: another planner scales this target or writes this journal, or not everything could be
+            written.
     """
     live, config = setup.live, setup.config
     if options.log not in {None, "screen", "plain", "json"}:
@@ -120,6 +121,11 @@ def _plan(
         finally:
             if screen is not None:
                 screen.close()
+        if missing := journal.waiting + journal.lost:
+            raise SagescaleError(
+                f"journal: {path}: {missing} of the {journal.added} records of this run are not in it "
+                f"({journal.failure or 'it cannot take them'}): make room; the pools stay as decided"
+            )
 
 
 def _take(lock: TargetLock, clock: SystemClock, *, standby: bool) -> bool:

@@ -95,6 +95,25 @@ def test_misses_weigh_the_same_however_slow_engines_have_been_learned_to_be(time
     assert policy._weight(minute(11, 6000.0, 8, 8), sample) == pytest.approx(2.0, rel=0.01)
 
 
+@pytest.mark.parametrize("pool", ["prefill", "decode"])
+@pytest.mark.parametrize("times", [0.5, 1.0, 2.0])
+def test_what_waits_counts_as_what_comes_does_however_slow_engines_have_been_learned_to_be(pool, times):
+    slow = RoundNumbers(
+        prefill_tokens_per_s=10_000.0 / times, step_floor_ms=10.0 * times, step_ms_per_request=0.5 * times
+    )
+    planner = slo_planner(RoundTwin(), slow)
+    run(planner, [3000.0] * 10)
+    policy = planner._policy
+    one = getattr(policy, f"_{pool}")
+    queued, length = f"queued_{pool}", {"prefill": 1000.0, "decode": 200.0}[pool]
+
+    def backlog(waiting: float) -> float:
+        return policy._backlog(one, minute(11, 3000.0, 8, 8, **{queued: waiting}), 0.0)
+
+    more = (backlog(30_000.0) - backlog(20_000.0)) * 60.0
+    assert more == pytest.approx(10_000.0 * length * times, rel=0.01)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(1.0, 60_000.0), min_size=2, max_size=15), st.integers(2, 40), st.integers(0, 5))
 def test_no_share_that_is_told_passes_the_whole(loads, budget, seed):

@@ -438,3 +438,18 @@ def test_what_is_not_understood_is_refused_by_line(tmp_path, text, message):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.yaml: cannot be read"):
         read_faults(tmp_path / "gone.yaml")
+
+
+def test_a_look_after_an_outage_in_which_starts_were_slow_decides():
+    """Load that rises before and after: policy slo looked past its last plan."""
+    parts = [make_trace(20.0, 500.0), make_trace(45.0, 1000.0), make_trace(120.0, 300.0)]
+    begins = (0.0, 500.0, 1500.0)
+    trace = Trace.from_arrays(
+        np.concatenate([part.arrival_s + at for part, at in zip(parts, begins, strict=True)]),
+        np.concatenate([part.isl for part in parts]),
+        np.concatenate([part.osl for part in parts]),
+    )
+    faults = Faults(starts=(StartFault(kind="slow_starts", from_s=0.0, to_s=LONG_S, factor=30.0),))
+    blind = {"metric_outage_s": "660:1510"}
+    result = run(faults, trace, blind, policy="slo", adjustment_interval_sec=60)
+    assert any(1500.0 < surge.time_s < 1800.0 for surge in result.surges)

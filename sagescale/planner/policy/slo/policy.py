@@ -261,12 +261,16 @@ class SloPolicy:
     def _work(self, pool: Pool, sample: Lengths) -> float:
         """What a token of ISL or OSL counts as load, in tokens that simulated engines work off.
 
-        Prompt tokens from the prefix cache are not computed. Where engines are believed to be slower than
-        those simulated, each token counts as so many more. Loads are compared in this unit alone.
+        Prompt tokens from the prefix cache are not computed. Loads are compared in this unit alone.
         """
+        slowdown = self._slowdown(pool, sample)
+        return _computed(sample) * slowdown if pool is self._prefill else slowdown
+
+    def _slowdown(self, pool: Pool, sample: Lengths) -> float:
+        """How much slower engines are believed to be than those simulated: each token counts as so many."""
         if pool is self._prefill:
             isl = float(sample.computed.mean())
-            return _computed(sample) * (self._perf.ttft_ms(isl) / self._twin.perf.ttft_ms(isl))
+            return self._perf.ttft_ms(isl) / self._twin.perf.ttft_ms(isl)
         running = self._perf.max_num_seqs / 2.0
         context = float((sample.isl + sample.osl / 2.0).mean())
         return self._perf.itl_ms(running, context) / self._twin.perf.itl_ms(running, context)
@@ -288,6 +292,8 @@ class SloPolicy:
     def _backlog(self, pool: Pool, seen: Observation, surprise: float) -> float:
         """What will still wait when ordered capacity is there, as load that clears it in that time."""
         assert pool.curves is not None
+        sample = self._lengths.sample
+        assert sample is not None
         prefill = pool is self._prefill
         waiting = seen.queued_prefill if prefill else seen.queued_decode
         counts = seen.prefill if prefill else seen.decode
@@ -296,7 +302,7 @@ class SloPolicy:
         interval_s = self._config.adjustment_interval_sec
         capacity = counts.ready * pool.curves.limit
         in_time = capacity * self._config.target_ttft_ms / 1000.0
-        late = waiting * pool.curves.tokens - in_time
+        late = waiting * pool.curves.tokens * self._slowdown(pool, sample) - in_time
         if late <= 0.0:
             return 0.0
         until_s = (pool.startup.ahead - 1) * interval_s
