@@ -1,8 +1,8 @@
 """What runs often, and how long it takes here: `python benchmarks/hot_paths.py`.
 
 A predictor's step, a planner's step, a tick of policy slo at a hundred instances on the kernel, and reading a
-million rows of Azure CSV: the best of a few, and the ratio to a loop in plain Python on the same core, which is
-what to compare between machines. Nothing is asserted: on a busy machine everything is slow.
+million rows of Azure CSV: the best of a few, and the ratio to a loop in plain Python on the same core, which
+is what to compare between machines. Nothing is asserted: on a busy machine everything is slow.
 """
 
 from __future__ import annotations
