@@ -8,14 +8,25 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from sagescale.errors import InputError, SagescaleError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["FileLock", "TargetLock"]
+__all__ = ["FileLock", "Right", "TargetLock"]
+
+
+class Right(Protocol):
+    """The right to scale a target, which one planner at a time has; it may be lost."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+
+    def holds(self) -> bool:
+        """Say whether it is still ours."""
 
 
 class FileLock:
