@@ -83,7 +83,7 @@ class Proxy:
             self.orders.append(Order(time.time(), key, targets["prefill"], targets["decode"]))
         if path.endswith("/metrics") and answer.status == 200:
             with self._lock:
-                data = self.lies(data.decode()).encode()
+                data = self.lies(path, data.decode()).encode()
         return answer.status, answer.headers.get("Content-Type", "text/plain"), data
 
 
@@ -202,8 +202,8 @@ class Lies:
         self.prompt = self.generation = 1.0
         self._sums: dict[str, tuple[float, float]] = {}  # what was true, and what was said
 
-    def __call__(self, page: str) -> str:
-        """Rewrite a metric page."""
+    def __call__(self, path: str, page: str) -> str:
+        """Rewrite the metric page that lies there."""
         told = []
         for line in page.split("\n"):
             series, _, number = line.rpartition(" ")
@@ -211,9 +211,9 @@ class Lies:
             if name == "vllm:num_requests_running" and self.running is not None:
                 number = str(self.running)
             elif name == "vllm:request_prompt_tokens_sum":
-                number = self._sum(series, float(number), self.prompt)
+                number = self._sum(path + series, float(number), self.prompt)
             elif name == "vllm:request_generation_tokens_sum":
-                number = self._sum(series, float(number), self.generation)
+                number = self._sum(path + series, float(number), self.generation)
             told.append(f"{series} {number}" if series else number)
         return "\n".join(told)
 
