@@ -6,6 +6,7 @@ import functools
 import gzip
 import http.client
 import json
+import math
 import re
 import threading
 import time
@@ -218,6 +219,8 @@ class Lies:
         return "\n".join(told)
 
     def _sum(self, series: str, now: float, share: float) -> str:
+        if math.isnan(now):
+            return "NaN"
         true, said = self._sums.get(series, (now, now))
         said = now if now < true else said + (now - true) * share
         self._sums[series] = now, said

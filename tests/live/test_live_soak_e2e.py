@@ -60,7 +60,7 @@ OPTIONS |= dict(text.split("=", 1) for text in os.environ.get("SAGESCALE_SOAK", 
 INTERVAL_S = 300
 SPEED = float(OPTIONS["speed"])
 WALL_S = INTERVAL_S / SPEED
-SCRAPE_S = 0.15
+SCRAPE_S = 0.25
 TICKS = round(float(OPTIONS["hours"]) * 3600 / INTERVAL_S)
 ISL, OSL = 24_000, 400
 BUDGET = 10
@@ -496,7 +496,7 @@ class Verdict:
         found += [
             f"not alive: {self.describe(tick)}"
             for tick in self.compared()
-            if self.ticks[tick].goal != self.wants(tick)
+            if self.ticks[tick].goal != self.wants(tick) and tick not in self.held()
         ]
         return found
 
@@ -529,6 +529,16 @@ class Verdict:
         if self.soak.failures != 0:
             found.append(f"sagescale_loop_failures_total is {self.soak.failures}, expected 0")
         return found
+
+    def held(self) -> list[int]:
+        """Quiet ticks at which the load was not known: the machine was busy elsewhere for too long."""
+        late = {"source_failed", "window_incomplete", "scrapes_late", "pools_unknown"}
+        return [
+            tick
+            for tick in self.compared()
+            if (seen := self.ticks[tick]).goal == seen.current
+            and late & {problem.code for problem in seen.problems}
+        ]
 
     def compared(self) -> list[int]:
         """The ticks that have to equal the simulator's."""
@@ -601,7 +611,9 @@ def test_nothing_ends_stalls_or_misleads_it(source, tmp_path, capsys):
         f"SOAK {source}: {hours:g} hours at {SPEED:g}x, seed {OPTIONS['seed']}, {took_s:.0f} s",
         f"{len(verdict.by_id)} records of {TICKS} ticks, {len(soak.orders.orders)} orders, {kills} kills",
         f"{sum(kinds.values())} faults: {json.dumps(dict(sorted(kinds.items())))}",
-        f"{equal} of {len(compared)} decisions equal, {moving} of them changes; {possible} ticks were quiet",
+        f"{equal} of {len(compared)} decisions equal, {moving} of them changes, "  # noqa: ISC004
+        f"{len(verdict.held())} held; {possible} ticks were quiet",
+        *(f"held: {verdict.describe(tick)}" for tick in verdict.held()),
         f"RSS {min(early):.0f} MB early, {max(late):.0f} MB late in the last process, "  # noqa: ISC004
         f"{soak.peak_mb:.0f} MB at most",
         f"events {dict(verdict.events)}",
@@ -611,7 +623,7 @@ def test_nothing_ends_stalls_or_misleads_it(source, tmp_path, capsys):
         print("", *lines, sep="\n", file=sys.stderr)
     assert ended == 0
     assert not wrong
-    assert len(compared) >= 0.7 * possible
+    assert len(compared) - len(verdict.held()) >= 0.8 * possible - 1
     assert len(compared) >= 0.15 * TICKS
     assert max(late) <= min(early) + 30
     assert soak.peak_mb <= max(early) + 200
