@@ -192,7 +192,7 @@ class ControlLoop:
                 # A window needs two looks.
                 self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s)
             self._anchor_s = self.clock.monotonic_s()
-            self._epoch_s = self.clock.wall_s()
+            self._epoch_s = self._own_time_s(self.clock.wall_s())
             if (record := self._tick_or_hold(0)) is None:
                 raise SagescaleError(f"nothing could be decided: {self._failure}")
             # What waits for GPUs to become free is still ordered, within an interval.
@@ -209,7 +209,7 @@ class ControlLoop:
         now_s, wall_s = self.clock.monotonic_s(), self.clock.wall_s()
         phase_s = wall_s % self._wall_interval_s
         self._anchor_s = now_s - phase_s
-        self._epoch_s = wall_s - phase_s
+        self._epoch_s = self._own_time_s(wall_s - phase_s)
         self._wall_offset_s = wall_s - now_s
         self._last_usable_s = now_s
         self._looked_s = self._epoch_s + phase_s * self.live.time_scale
@@ -610,6 +610,17 @@ class ControlLoop:
     def _time_s(self, number: int) -> float:
         """The pools' own time of a tick: the clock's at real speed."""
         return self._epoch_s + number * self._interval_s
+
+    def _own_time_s(self, wall_s: float) -> float:
+        """The pools' own time at a time of the clock: the same after a restart, whatever the scale."""
+        scale = self.live.time_scale
+        if scale == 1.0:
+            return wall_s
+        began_s = self.journal.recall("began_s")
+        if not isinstance(began_s, float):
+            began_s = wall_s
+            self.journal.remember("began_s", began_s)
+        return began_s + (wall_s - began_s) * scale
 
     def _now_s(self) -> float:
         """The pools' own time by the monotonic clock: it never jumps, and begins anywhere."""
