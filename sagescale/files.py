@@ -1,8 +1,13 @@
-"""Output files: they appear whole or not at all, and are refused before the work rather than after it."""
+"""Files in and out.
+
+Input is regular files of a bounded size: a device or a pipe has no end. Output files appear whole or not at
+all, and are refused before the work rather than after it.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -10,9 +15,84 @@ from sagescale.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
 
-__all__ = ["check_writable", "write_whole", "written_whole"]
+__all__ = [
+    "check_writable",
+    "open_input",
+    "read_input",
+    "read_input_text",
+    "shown_path",
+    "write_whole",
+    "written_whole",
+]
+
+
+def open_input(path: str | os.PathLike[str], expected: str, at_most: int) -> BufferedReader:
+    """Open a regular file of at most ``at_most`` bytes for reading.
+
+    What was opened is looked at, not the name: nothing can be put in its place in between.
+
+    Args:
+        path: the file.
+        expected: what it should be, for messages: ``a fault file``.
+        at_most: the largest size, in bytes.
+
+    Raises:
+        InputError: it is missing, unreadable, a folder, a device, a pipe or too large.
+    """
+    # Without O_NONBLOCK opening a pipe would wait for a writer.
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot be read: {reason} (expected {expected})") from error
+    found = os.fstat(handle)
+    problem = ""
+    if stat.S_ISDIR(found.st_mode):
+        problem = f"cannot be read: is a directory (expected {expected})"
+    elif not stat.S_ISREG(found.st_mode):
+        problem = f"not a regular file (expected {expected}); write it to a file first"
+    elif found.st_size > at_most:
+        problem = f"{found.st_size} bytes (expected at most {at_most} of {expected})"
+    if problem:
+        os.close(handle)
+        raise InputError(f"{path}: {problem}")
+    return os.fdopen(handle, "rb")
+
+
+def read_input(path: str | os.PathLike[str], expected: str, at_most: int) -> bytes:
+    """Read a file whole; see :func:`open_input`.
+
+    Raises:
+        InputError: as there, or it grew beyond the limit meanwhile.
+    """
+    with open_input(path, expected, at_most) as stream:
+        try:
+            data = stream.read(at_most + 1)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror} (expected {expected})") from error
+    if len(data) > at_most:
+        raise InputError(f"{path}: more than {at_most} bytes (expected at most that of {expected})")
+    return data
+
+
+def read_input_text(path: str | os.PathLike[str], expected: str, at_most: int) -> str:
+    """Read a file of UTF-8 text, with or without a byte order mark; see :func:`open_input`.
+
+    Raises:
+        InputError: as there, or it is not UTF-8.
+    """
+    try:
+        return read_input(path, expected, at_most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start}: not UTF-8 text (expected {expected})") from None
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that can be printed and stored; bytes that are no UTF-8 become ``\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def check_writable(path: Path) -> None:

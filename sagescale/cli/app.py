@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -72,6 +73,8 @@ def main() -> None:
     # Small matrices only: BLAS threads would spin against each other, and results would depend on them.
     for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         app()
     except SagescaleError as error:

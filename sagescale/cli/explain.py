@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +26,15 @@ def explain(
 
     from sagescale.errors import InputError
     from sagescale.live.explain import explain_all, explain_tick, parse_time, tick_at
-    from sagescale.live.journal import read_journal
+    from sagescale.live.journal import left_out, read_journal
 
-    found, events = read_journal(journal)
+    broken: list[str] = []
+    found, events = read_journal(journal, broken)
     ticks = list(found)
+    if broken:
+        print(f"{journal}: {left_out(broken)}", file=sys.stderr)
     if not ticks:
-        raise InputError(f"{journal}: no decision in it yet")
+        raise InputError(f"{journal}: no decision in it " + ("that can be read" if broken else "yet"))
     if at is not None:
         ticks = [ticks[tick_at(ticks, parse_time(at, ticks[-1].time_s))]]
     if json_out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.files import read_input_text
 from sagescale.perf import ProfileModel
-from sagescale.perf.importers.base import refuse_large
 from sagescale.sim.engine import Cluster
 from sagescale.sim.world import build_world
 
@@ -116,9 +117,9 @@ def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:
 
     expected = "time_s,prefill,decode"
     rows: list[tuple[float, int, int]] = []
-    refuse_large(path, _MAX_BYTES)
+    text = read_input_text(path, "pool sizes over time", _MAX_BYTES)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.StringIO(text, newline="") as stream:
             lines = csv.DictReader(stream)
             if not {"time_s", "prefill", "decode"} <= set(lines.fieldnames or ()):
                 raise InputError(f"{path}: columns {lines.fieldnames} (expected {expected})")
@@ -130,7 +131,7 @@ def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:
                         f"{expected}: seconds in order, whole instances >= 0)"
                     )
                 rows.append(row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise InputError(f"{path}: cannot read: {error}") from error
     begun = [row for row in rows if row[0] <= 0]
     rows = [*begun[-1:], *(row for row in rows if row[0] > 0)]

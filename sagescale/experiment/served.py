@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.perf.importers.base import refuse_large
+from sagescale.files import read_input, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +126,7 @@ def read_served(path: Path, columns: Mapping[str, str] | None = None) -> ServedL
         prefill_start_s=times("prefill_start_s") if "prefill_start_s" in values else None,
         kv_ready_s=times("kv_ready_s") if "kv_ready_s" in values else None,
         start_s=start_s,
-        path=str(path),
+        path=shown_path(path),
         sha256=sha256,
     )
 
@@ -145,11 +145,7 @@ def _table(path: Path) -> tuple[Any, str]:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    refuse_large(path, _MAX_BYTES)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+    data = read_input(path, "a log of served requests", _MAX_BYTES)
     try:
         buffer = pa.BufferReader(data)
         if data[:4] == b"PAR1":

@@ -7,16 +7,18 @@ where ours is another, so that the imported configuration asks for the same.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.files import read_input_text, shown_path
+from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.config import LiveConfig
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.describe import yaml_text
 from sagescale.planner.key_file import Located, read_key_tree
 from sagescale.planner.settings import coerce, declared
+from sagescale.yaml_guard import MAX_YAML_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -338,7 +340,10 @@ def _check(taken: Mapping[str, _Taken], path: Path) -> None:
 def _written(taken: Mapping[str, _Taken], left: list[str], path: Path) -> str:
     entries = [(f"{name}: {yaml_text(item.value)}", item.origin) for name, item in taken.items()]
     width = min(48, max(len(entry) for entry, _ in entries))
-    lines = [f"# Made by `sagescale config import` from {path}, a configuration of Dynamo's planner.", ""]
+    lines = [
+        f"# Made by `sagescale config import` from {shown_path(path)}, a configuration of Dynamo's planner.",
+        "",
+    ]
     lines += [f"{entry:<{width}}  # {origin}" for entry, origin in entries]
     if left:
         lines += ["", "# Without a counterpart:", *(f"#   {line}" for line in left)]
@@ -347,18 +352,14 @@ def _written(taken: Mapping[str, _Taken], left: list[str], path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Located]:
     """Read YAML with lines, or JSON."""
-    try:
-        is_json = path.read_text(encoding="utf-8-sig").lstrip().startswith("{")
-    except (OSError, UnicodeDecodeError):
-        is_json = False  # the reader of key files says what is wrong
-    if not is_json:
+    text = read_input_text(path, "a configuration of Dynamo's planner", MAX_YAML_BYTES)
+    if not text.lstrip().startswith("{"):
         return read_key_tree(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        document = parse_json(text)
+    except BadJsonError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply; expected an object of keys") from None
+    assert isinstance(document, dict)
     return {name: _located(value, str(path)) for name, value in document.items()}
 
 

@@ -1,33 +1,70 @@
 """The decision journal: everything seen and decided, in SQLite.
 
-A record is written before anything acts on it. Where the disk refuses (full, gone), records wait in
-memory and are written, in order, as soon as it accepts again.
+A record is written before anything acts on it. Where the file takes none now (full, locked, gone), records
+wait in memory and are written, in order, as soon as it does again; nothing waits for the file.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import itertools
 import json
 import secrets
 import sqlite3
+import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.live.actuators.protocol import MAX_INSTANCES
 from sagescale.live.foreign_text import foreign_text
-from sagescale.planner import Observation, PoolCounts, Sizes
+from sagescale.live.lock import FileLock
+from sagescale.live.records import (
+    MAX_ID,
+    BadRecordError,
+    Event,
+    Note,
+    TickRecord,
+    read_event,
+    read_tick,
+)
+from sagescale.planner import Sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Event", "Journal", "Note", "TickRecord", "read_journal"]
+__all__ = ["Event", "Journal", "Note", "TickRecord", "left_out", "read_journal"]
+
+_T = TypeVar("_T")
 
 _VERSION = 1
 _KEPT_IN_MEMORY = 100_000
 _TRIM_EVERY = 50
+_SALVAGED = 2000
+_OPEN_PATIENCE_S = 5.0
+_PATIENCE_MS = 100
+"""How long one record may wait for whoever has the file locked: ticks do not wait for their journal."""
+_CLOSE_PATIENCE_MS = 5000
+_MOST_SET_ASIDE = 3
+"""In one run: a disk that damages every file is not to be filled with them."""
+
+_FILE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""SQLite's messages quote the file, and Python reads them as UTF-8."""
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+"""The last one is said of a table or column that is not there: names in the file are not what we wrote."""
+
+_MAGIC = b"SQLite format 3\0"
+
+_ADD_TICK = "INSERT OR REPLACE INTO ticks VALUES (?, ?, ?, ?, ?, ?)"
+_ADD_EVENT = "INSERT INTO events (time_s, tick, kind, text, detail) VALUES (?, ?, ?, ?, ?)"
+_REMEMBER = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+_TICKS = "SELECT id, time_s, prefill, decode, acted, record FROM ticks"
+_EVENTS = "SELECT id, time_s, tick, kind, text, detail FROM events"
+_META = "SELECT key, value FROM meta"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -43,86 +80,18 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_by_time ON events (time_s);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Why the loop did something else than the planner asked, or what was wrong; like a reason."""
-
-    code: str
-    text: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", foreign_text(self.text, 1000))
-
-
-@dataclass(frozen=True, slots=True)
-class TickRecord:
-    """One tick: what was seen, what the planner decided, and what the loop made of it.
-
-    Attributes:
-        id: Counts up, across restarts.
-        time_s: When it was decided, seconds since 1970 (of the pools' own time, where that is scaled).
-        observation: What the planner was given.
-        problems: What was wrong with the metrics.
-        decision: The planner's decision, in plain JSON types.
-        goal: The sizes to go for, after the loop's own rules.
-        notes: What those rules changed.
-        acted: Whether anything was to act on it.
-        settings: The configuration values that explain it (limits, budget, predictor).
-        kind: ``look`` is between ticks: a short window, and instances are only added.
-        last_look: The short window right before a tick, where the planner was shown one.
-    """
-
-    id: int
-    time_s: float
-    observation: Observation
-    problems: tuple[Note, ...]
-    decision: Mapping[str, Any]
-    goal: Sizes
-    notes: tuple[Note, ...]
-    acted: bool
-    settings: Mapping[str, Any]
-    kind: Literal["tick", "look"] = "tick"
-    last_look: Observation | None = None
-
-    @property
-    def current(self) -> Sizes:
-        """The sizes found."""
-        return Sizes(self.observation.prefill.asked, self.observation.decode.asked)
-
-    def to_json(self) -> str:
-        """Return what the journal keeps."""
-        return json.dumps(
-            {
-                "observation": dataclasses.asdict(self.observation),
-                "problems": [dataclasses.asdict(item) for item in self.problems],
-                "decision": self.decision,
-                "notes": [dataclasses.asdict(item) for item in self.notes],
-                "settings": self.settings,
-                "kind": self.kind,
-                "last_look": None if self.last_look is None else dataclasses.asdict(self.last_look),
-            },
-            separators=(",", ":"),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened between ticks: an order, a failure, a start or an end."""
-
-    time_s: float
-    tick: int | None
-    kind: str
-    text: str
-    detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", foreign_text(self.text, 1000))
+_LARGEST = """
+SELECT max(prefill), max(decode) FROM ticks WHERE time_s >= ? AND typeof(time_s) = 'real'
+    AND typeof(prefill) = 'integer' AND prefill BETWEEN 0 AND ?
+    AND typeof(decode) = 'integer' AND decode BETWEEN 0 AND ?
+"""
 
 
 class Journal:
-    """The journal of one target, open for writing.
+    """The journal of one target, open for writing; no other journal of that file is, meanwhile.
+
+    A damaged file, or one of another version, is moved aside with everything that is in it, and a new one
+    begun with what can still be read; ``notices`` says so.
 
     Args:
         path: The file; created where there is none. ``":memory:"`` keeps nothing.
@@ -131,41 +100,123 @@ class Journal:
 
     Raises:
         InputError: the file is no journal, or another target's, or cannot be opened.
+        SagescaleError: another planner writes it.
     """
 
     def __init__(self, path: Path | str, target: str, retention_s: float) -> None:
         self.path = path
+        self._target = target
         self._retention_s = retention_s
         self._waiting: deque[tuple[str, tuple[Any, ...]]] = deque()
-        self.lost = 0
+        self._set_aside = 0
+        self._unreadable: set[int] = set()
+        self.notices: list[str] = []
+        """What its reader should know of the file, a line each; whoever tells it empties the list."""
+        self.added = self.lost = 0
         self.failure = ""
         self._writes = 0
+        self._lock = None if path == ":memory:" else _lock_of(Path(path))
+        known = self._lock is not None and self._take(self._lock)
         try:
-            self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None)
-            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA journal_size_limit = 4000000")
-            self._db.executescript(_SCHEMA)
-            self._identify(target)
-            (last,) = self._db.execute("SELECT coalesce(max(id), 0) FROM ticks").fetchone()
-        except sqlite3.Error as error:
+            self._open_or_renew(known)
+            last = self._last_id()
+        except _FILE_ERRORS as error:
+            if self._lock is not None and not known:
+                self._lock.path.unlink(missing_ok=True)  # the file has never been a journal of ours
+            self._unlock()
             raise InputError(f"journal: {path}: cannot be opened: {error}") from None
-        self._next_id = int(last) + 1
+        except BaseException:
+            self._unlock()
+            raise
+        self._next_id = last + 1
         self.identity = secrets.token_hex(4)
         """Tells this run's orders from those of a run on another journal."""
 
-    def _identify(self, target: str) -> None:
-        found = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
+    def _take(self, lock: FileLock) -> bool:
+        """Lock the file; say whether it has been a journal before."""
+        path = Path(self.path)
+        if not path.parent.is_dir():
+            raise InputError(f"journal: {path}: cannot be opened: the folder {path.parent} does not exist")
+        known = lock.path.exists()
+        lock.acquire_or_refuse()
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            known = known or stream.read(len(_MAGIC)) == _MAGIC
+        return known
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _open_or_renew(self, known: bool) -> None:
+        try:
+            self._open()
+        except _FILE_ERRORS as error:
+            if not known or not _is_damage(error) or not self._renew(str(error)):
+                raise
+        except _OtherVersionError as error:
+            if not self._renew(str(error)):
+                raise InputError(f"journal: {self.path}: {error}") from None
+
+    def _open(self) -> None:
+        self._db = sqlite3.connect(self.path, timeout=_OPEN_PATIENCE_S, isolation_level=None)
+        self._db.text_factory = _text
+        self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA journal_size_limit = 4000000")
+        self._db.executescript(_SCHEMA)
+        for every_column in (_TICKS, _EVENTS, _META):
+            self._db.execute(f"{every_column} LIMIT 0")
+        self._identify()
+        self._last_id()  # damage there is to be found now
+        self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+
+    def _last_id(self) -> int:
+        found = self._db.execute("SELECT coalesce(max(id), 0) FROM ticks WHERE id <= ?", (MAX_ID,)).fetchone()
+        return max(0, int(found[0]))
+
+    def _identify(self) -> None:
+        found = dict(self._db.execute(_META).fetchall())
         if found.get("version", str(_VERSION)) != str(_VERSION):
-            raise InputError(f"journal: {self.path}: of version {found['version']}; expected {_VERSION}")
-        if found.get("target", target) != target:
+            raise _OtherVersionError(f"of version {foreign_text(found['version'], 20)}; expected {_VERSION}")
+        if found.get("target", self._target) != self._target:
             raise InputError(
-                f"journal: {self.path}: belongs to {found['target']}, not to {target}; "
+                f"journal: {self.path}: belongs to {foreign_text(found['target'])}, not to {self._target}; "
                 "expected a file of its own"
             )
-        for key, value in (("version", str(_VERSION)), ("target", target)):
+        for key, value in (("version", str(_VERSION)), ("target", self._target)):
             self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
+
+    def _renew(self, why: str) -> bool:
+        """Move the file aside, begin a new one with what can be read of it, and say whether that worked."""
+        if self.path == ":memory:" or self._set_aside >= _MOST_SET_ASIDE:
+            return False
+        self._set_aside += 1
+        ticks = list(_readable(self._db, f"{_TICKS} ORDER BY id DESC", _SALVAGED))
+        kept = list(_readable(self._db, _META, _SALVAGED))
+        with contextlib.suppress(*_FILE_ERRORS):
+            self._db.close()
+        path = Path(self.path)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        aside = path.with_name(f"{path.name}.damaged-{stamp}-{self._set_aside}")
+        try:
+            for end in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
+        except OSError as error:
+            self.failure = f"{why}; it cannot be moved aside: {error.strerror}"
+            return False
+        self._open()
+        self._db.executemany(_ADD_TICK, reversed(ticks))
+        self._db.executemany(
+            "INSERT OR IGNORE INTO meta VALUES (?, ?)",
+            [pair for pair in kept if pair[0] not in {"version", "target"}],
+        )
+        self.notices.append(
+            f"the journal {path} is damaged ({foreign_text(why, 100)}): moved to {aside.name}, and a new one "
+            f"begun with {len(ticks)} ticks that can be read"
+        )
+        return True
 
     def next_id(self) -> int:
         """Return the id of the next tick and count on."""
@@ -174,23 +225,17 @@ class Journal:
 
     @property
     def waiting(self) -> int:
-        """Records that the disk has not taken yet."""
+        """Records that the file has not taken yet."""
         return len(self._waiting)
 
     def add_tick(self, record: TickRecord) -> None:
         """Write a tick, or keep it until that is possible."""
-        self._write(
-            "INSERT OR REPLACE INTO ticks VALUES (?, ?, ?, ?, ?, ?)",
-            (record.id, record.time_s, *record.goal, int(record.acted), record.to_json()),
-        )
+        self._write(_ADD_TICK, record.to_row())
         self._trim(record.time_s)
 
     def add_event(self, event: Event) -> None:
         """Write an event, or keep it until that is possible."""
-        self._write(
-            "INSERT INTO events (time_s, tick, kind, text, detail) VALUES (?, ?, ?, ?, ?)",
-            (event.time_s, event.tick, event.kind, event.text, json.dumps(event.detail)),
-        )
+        self._write(_ADD_EVENT, (event.time_s, event.tick, event.kind, event.text, json.dumps(event.detail)))
 
     def flush(self) -> bool:
         """Try to write what waits; say whether nothing is left."""
@@ -198,51 +243,83 @@ class Journal:
             sql, values = self._waiting[0]
             try:
                 self._db.execute(sql, values)
-            except sqlite3.Error as error:
+            except (OverflowError, UnicodeEncodeError, sqlite3.DataError) as error:
+                self.lost += 1  # no file will ever take it; those after it are not to wait for that
+                self.notices.append(f"a record cannot be written: {foreign_text(error, 100)}")
+            except _FILE_ERRORS as error:
+                if _is_damage(error) and self._renewed(str(error)):
+                    continue
+                if not self.failure:  # the next ones find out at once
+                    self._be_patient(0)
                 self.failure = str(error)
                 return False
             self._waiting.popleft()
+        if self.failure:
+            self._be_patient(_PATIENCE_MS)
         self.failure = ""
         return True
 
+    def _renewed(self, why: str) -> bool:
+        try:
+            return self._renew(why)
+        except _FILE_ERRORS as error:
+            self.failure = str(error)
+            return False
+
+    def _be_patient(self, wait_ms: int) -> None:
+        with contextlib.suppress(*_FILE_ERRORS):
+            self._db.execute(f"PRAGMA busy_timeout = {wait_ms}")
+
     def close(self) -> None:
-        """Write what waits, if possible, and close."""
+        """Write what waits, if possible, and close; what then still waits is not in the file."""
+        self._be_patient(_CLOSE_PATIENCE_MS)
         self.flush()
-        self._db.close()
+        with contextlib.suppress(*_FILE_ERRORS):
+            self._db.close()
+        self._unlock()
 
     def remember(self, key: str, value: object) -> None:
-        """Keep something that is to outlive a restart, in place of what was kept before; best effort."""
-        try:
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
-        except sqlite3.Error as error:
-            self.failure = str(error)
+        """Keep something that is to outlive a restart, in place of what was kept before."""
+        self._write(_REMEMBER, (key, json.dumps(value)))
 
     def recall(self, key: str) -> object:
         """Return what was kept; ``None`` where nothing was, or it cannot be read."""
+        waiting = [values[1] for sql, values in self._waiting if sql == _REMEMBER and values[0] == key]
+        written = _readable(self._db, "SELECT value FROM meta WHERE key = ?", 1, (key,))
+        text = waiting[-1] if waiting else next((value for (value,) in written), None)
         try:
-            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            return None if row is None else parse_json(row[0].encode())
-        except (sqlite3.Error, BadJsonError, AttributeError):
+            return parse_json(text) if isinstance(text, str) else None
+        except BadJsonError:
             return None
 
     def largest_goal(self, since_s: float) -> Sizes | None:
         """Return the largest size of either pool gone for since then."""
-        try:
-            row = self._db.execute(
-                "SELECT max(prefill), max(decode) FROM ticks WHERE time_s >= ?", (since_s,)
-            ).fetchone()
-        except sqlite3.Error:
-            return None
-        return None if row[0] is None else Sizes(*row)
+        goals = [values[2:4] for sql, values in self._waiting if sql == _ADD_TICK and values[1] >= since_s]
+        goals += _readable(self._db, _LARGEST, 1, (since_s, MAX_INSTANCES, MAX_INSTANCES))
+        known = [goal for goal in goals if None not in goal]
+        return Sizes(*map(max, zip(*known, strict=True))) if known else None
 
     def last_ticks(self, count: int) -> list[TickRecord]:
-        """Return the last ticks, oldest first."""
-        rows = self._db.execute(
-            "SELECT id, time_s, prefill, decode, acted, record FROM ticks ORDER BY id DESC LIMIT ?", (count,)
-        ).fetchall()
-        return [read_tick(row) for row in reversed(rows)]
+        """Return the last ticks that can be read, oldest first; ``notices`` names those that cannot."""
+        found: list[TickRecord] = []
+        waiting = [values for sql, values in reversed(self._waiting) if sql == _ADD_TICK]
+        broken: list[str] = []
+        written = _readable(self._db, f"{_TICKS} ORDER BY id DESC", broken=broken)
+        for row in itertools.chain(waiting, written):
+            if len(found) >= count:
+                break
+            try:
+                found.append(read_tick(row))
+            except BadRecordError as error:
+                if row[0] not in self._unreadable:
+                    self._unreadable.add(row[0])
+                    broken.append(f"record {foreign_text(row[0], 20)}: {error}")
+        if broken:
+            self.notices.append(f"{left_out(broken)}; they stay in {self.path}")
+        return found[::-1]
 
     def _write(self, sql: str, values: tuple[Any, ...]) -> None:
+        self.added += 1
         self._waiting.append((sql, values))
         if len(self._waiting) > _KEPT_IN_MEMORY:
             self._waiting.popleft()
@@ -257,40 +334,29 @@ class Journal:
             for table in ("ticks", "events"):
                 self._db.execute(f"DELETE FROM {table} WHERE time_s < ?", (now_s - self._retention_s,))  # noqa: S608  # two names of our own
             self._db.execute("PRAGMA incremental_vacuum(200)").fetchall()
-        except sqlite3.Error as error:
-            self.failure = str(error)
+        except _FILE_ERRORS as error:
+            if not (_is_damage(error) and self._renewed(str(error))):
+                self.failure = str(error)
 
 
-def read_tick(row: Sequence[Any]) -> TickRecord:
-    """Build a record from a row ``id, time_s, prefill, decode, acted, record``."""
-    identity, time_s, prefill, decode, acted, text = row
-    kept = json.loads(text)
-    last_look = kept.get("last_look")
-    return TickRecord(
-        id=identity,
-        time_s=time_s,
-        observation=_read_observation(kept["observation"]),
-        problems=tuple(Note(**item) for item in kept["problems"]),
-        decision=kept["decision"],
-        goal=Sizes(prefill, decode),
-        notes=tuple(Note(**item) for item in kept["notes"]),
-        acted=bool(acted),
-        settings=kept["settings"],
-        kind=kept.get("kind", "tick"),
-        last_look=None if last_look is None else _read_observation(last_look),
+def _lock_of(path: Path) -> FileLock:
+    return FileLock(
+        path.with_name(f"{path.name}.lock"),
+        f"writing the journal {path}",
+        "stop it first, or name another file (--set journal=FILE)",
     )
 
 
-def _read_observation(seen: dict[str, Any]) -> Observation:
-    for pool in ("prefill", "decode"):
-        seen[pool] = PoolCounts(**seen[pool])
-    if (pairs := seen.get("lengths")) is not None:
-        seen["lengths"] = tuple((isl, osl) for isl, osl in pairs)
-    return Observation(**seen)
+class _OtherVersionError(Exception):
+    """A journal of another version."""
 
 
-def read_journal(path: Path) -> tuple[Iterator[TickRecord], list[Event]]:
+def read_journal(path: Path, damage: list[str] | None = None) -> tuple[Iterator[TickRecord], list[Event]]:
     """Open a journal for reading only.
+
+    Args:
+        path: The file.
+        damage: What cannot be read is said here, a line each; what is left out there is the rest.
 
     Returns:
         Its ticks by time, read as they are consumed, and all its events.
@@ -300,13 +366,65 @@ def read_journal(path: Path) -> tuple[Iterator[TickRecord], list[Event]]:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such journal; expected the file that `sagescale plan` writes")
+    broken: list[str] = [] if damage is None else damage
     try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
-        rows = db.execute("SELECT time_s, tick, kind, text, detail FROM events ORDER BY id").fetchall()
-        ticks = db.execute("SELECT id, time_s, prefill, decode, acted, record FROM ticks ORDER BY id")
-    except sqlite3.Error as error:
+        db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_OPEN_PATIENCE_S)
+        db.text_factory = _text
+        db.execute("SELECT ticks.id, events.id FROM ticks, events LIMIT 0")
+    except _FILE_ERRORS as error:
         raise InputError(f"{path}: is no journal: {error}") from None
-    events = [
-        Event(time_s, tick, kind, text, json.loads(detail)) for time_s, tick, kind, text, detail in rows
-    ]
-    return (read_tick(row) for row in ticks), events
+    events = _read_all(_from_both_ends(db, _EVENTS, broken), lambda row: read_event(row[1:]), broken)
+    return _read_all(_from_both_ends(db, _TICKS, broken), read_tick, broken), list(events)
+
+
+def _read_all(
+    rows: Iterator[tuple[Any, ...]], read: Callable[[tuple[Any, ...]], _T], broken: list[str]
+) -> Iterator[_T]:
+    for row in rows:
+        try:
+            yield read(row)
+        except BadRecordError as error:
+            broken.append(f"record {foreign_text(row[0], 20)}: {error}")
+
+
+def _from_both_ends(db: sqlite3.Connection, sql: str, broken: list[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows by id; where a damaged page ends the reading, those after it are read from the other end."""
+    last, damage = -1, list[str]()
+    for row in _readable(db, f"{sql} ORDER BY id", broken=damage):
+        last = row[0]
+        yield row
+    if damage:
+        broken += damage
+        after = _readable(db, f"{sql} ORDER BY id DESC")
+        yield from reversed(list(itertools.takewhile(lambda row: row[0] > last, after)))
+
+
+def _readable(
+    db: sqlite3.Connection,
+    sql: str,
+    most: int | None = None,
+    values: tuple[Any, ...] = (),
+    *,
+    broken: list[str] | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Yield rows as far as they can be read."""
+    try:
+        yield from itertools.islice(db.execute(sql, values), most)
+    except _FILE_ERRORS as error:
+        if broken is not None:
+            broken.append(f"all of a page: {error}")
+
+
+def left_out(broken: list[str]) -> str:
+    """Say in one line what could not be read."""
+    return f"{len(broken)} records cannot be read and are left out (first: {broken[0]})"
+
+
+def _is_damage(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, UnicodeDecodeError) or (code is not None and code & 0xFF in _DAMAGED)
+
+
+def _text(data: bytes) -> str:
+    """Read a text of the file; damaged bytes are not to keep the rest of a row from being read."""
+    return data.decode("utf-8", "replace")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.perf.checks import MAX_MS, MAX_REQUESTS, MAX_TOKENS, all_positive
 from sagescale.perf.configuration import Wanted, choose
 from sagescale.perf.document import read_profile
 from sagescale.perf.fit.decode_surface import fit_decode
@@ -124,6 +125,7 @@ def build_profile(measurements: Sequence[Measurement], options: ImportOptions) -
 def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
     _enough(source)
     _in_milliseconds(source)
+    _possible(source)
     slots = options.max_num_seqs or source.max_num_seqs
     kv_tokens = options.max_kv_tokens or source.max_kv_tokens
     assumed = [
@@ -249,6 +251,27 @@ def _in_milliseconds(source: Measurement) -> None:
                 f"{source.origin}: the fastest {what} takes {fastest:g} ms (expected {_FASTEST_MS:g} to "
                 f"{_SLOWEST_MS:g}: are these milliseconds?)"
             )
+
+
+def _possible(source: Measurement) -> None:
+    """Refuse what no instance holds, before tables of that size are made.
+
+    Raises ValueError, as a profile does that holds it.
+    """
+    PrefillMeasured(
+        isl_tokens=tuple(point.isl_tokens for point in source.prefill),
+        batch=tuple(point.batch for point in source.prefill),
+        ttft_ms=tuple(point.ttft_ms for point in source.prefill),
+    )
+    for name, values, most in (
+        ("decode concurrency", [point.concurrency for point in source.decode], MAX_REQUESTS),
+        ("decode context_tokens", [point.context_tokens for point in source.decode], MAX_TOKENS),
+        ("decode itl_ms", [point.itl_ms for point in source.decode], MAX_MS),
+        ("kv_transfer tokens", [point.tokens for point in source.kv_transfer], MAX_TOKENS),
+        ("kv_transfer ms", [point.ms for point in source.kv_transfer], MAX_MS),
+        ("max_num_seqs", [source.max_num_seqs or 1], MAX_REQUESTS),
+    ):
+        all_positive(name, values, most)
 
 
 def _kv_transfer(source: Measurement, options: ImportOptions) -> KvTransfer:

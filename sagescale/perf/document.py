@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from yaml.constructor import ConstructorError, SafeConstructor
 
 from sagescale.errors import InputError
-from sagescale.files import write_whole
+from sagescale.files import read_input_text, write_whole
 from sagescale.perf.fields import Fields
 from sagescale.perf.profile import (
     SCHEMA,
@@ -27,13 +28,12 @@ from sagescale.perf.profile import (
     Source,
     SourceFile,
 )
+from sagescale.yaml_guard import MAX_YAML_BYTES, compose_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
 __all__ = ["profile_to_yaml", "read_profile", "write_profile"]
-
-_MAX_BYTES = 16 * 1024 * 1024
 
 
 def read_profile(path: str | os.PathLike[str]) -> Profile:
@@ -43,16 +43,7 @@ def read_profile(path: str | os.PathLike[str]) -> Profile:
     profile: bad YAML, a missing, misspelt or doubled key, times that fall under load.
     """
     file = os.fspath(path)
-    try:
-        if os.path.getsize(file) > _MAX_BYTES:  # noqa: PTH202 -- `file` is the text shown in errors
-            raise InputError(f"{file}: larger than {_MAX_BYTES} bytes (expected a profile document)")
-        if not (Path(file).is_file() or Path(file).is_dir()):
-            raise InputError(f"{file}: not a regular file (expected a profile document)")
-        text = Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: cannot read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: byte {error.start}: not UTF-8 (expected a YAML profile)") from error
+    text = read_input_text(path, "a profile document", MAX_YAML_BYTES)
     return _profile(_parse(text, file), file)
 
 
@@ -74,22 +65,18 @@ def write_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
     write_whole(Path(path), profile_to_yaml(profile).encode())
 
 
-# libyaml's parser is ten times faster than the one in Python, and not everywhere there.
-_BaseLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_BaseLoader):  # type: ignore[misc, valid-type]  # the base is chosen at run time
+class _Constructor(SafeConstructor):
     """Safe YAML that refuses a key given twice instead of keeping the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen: set[object] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
             key = key_node.value
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is given twice", key_node.start_mark
-                )
-            seen.add(key if isinstance(key, str) else id(key_node))
+            if not isinstance(key, str):
+                raise ConstructorError(None, None, "a key must be a plain name", key_node.start_mark)
+            if key in seen:
+                raise ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key)
         mapping: dict[Hashable, object] = super().construct_mapping(node, deep=deep)
         return mapping
 
@@ -126,15 +113,18 @@ _Dumper.add_representer(float, _represent_float)
 
 
 def _parse(text: str, file: str) -> object:
+    node = compose_yaml(text, file)
+    if node is None:
+        return None
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- a subclass of the safe loader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        document: object = _Constructor().construct_document(node)
+    except ConstructorError as error:
+        mark = error.problem_mark
         where = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{file}{where}: {problem} (expected YAML, schema {SCHEMA})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: {type(error).__name__}: not a YAML profile") from error
+        raise InputError(f"{file}{where}: {error.problem} (expected YAML, schema {SCHEMA})") from error
+    except ValueError as error:  # a date without a thirteenth month
+        raise InputError(f"{file}: {error} (expected YAML, schema {SCHEMA})") from error
+    return document
 
 
 def _profile(document: object, file: str) -> Profile:

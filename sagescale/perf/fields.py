@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.perf.checks import is_sane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Fields:
     def integer(self, name: str, *, least: int = 1, default: int | None = None) -> int:
         """Take a whole number of at least ``least``."""
         expected = f"a whole number >= {least}"
-        return self._take(name, default, expected, lambda v: v if _is_int(v) and v >= least else None)
+        return self._take(name, default, expected, lambda v: v if _is_int(v) and least <= v < 2**53 else None)
 
     def integer_or_null(self, name: str, *, least: int = 1) -> int | None:
         """Take a whole number, or null (also when the key is missing)."""
@@ -80,7 +80,7 @@ class Fields:
         """Take a list of whole numbers >= 1."""
 
         def convert(value: object) -> tuple[int, ...] | None:
-            if isinstance(value, list) and all(_is_int(item) and item >= 1 for item in value):
+            if isinstance(value, list) and all(_is_int(item) and 1 <= item < 2**53 for item in value):
                 return tuple(value)
             return None
 
@@ -163,12 +163,7 @@ def _is_int(value: object) -> TypeGuard[int]:
 
 
 def _non_negative(value: object) -> float | None:
-    if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    ):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 and is_sane(value):
         return float(value)
     return None
 

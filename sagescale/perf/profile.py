@@ -8,10 +8,22 @@ and never fall with more load.
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, field, replace
 
-from sagescale.perf.checks import all_positive, at_least, knots, never_falls, same_length
+from sagescale.perf.checks import (
+    MAX_GPUS,
+    MAX_KV_TOKENS,
+    MAX_MS,
+    MAX_REQUESTS,
+    MAX_TABLE,
+    MAX_TOKENS,
+    all_positive,
+    at_least,
+    knots,
+    never_falls,
+    not_negative,
+    same_length,
+)
 
 __all__ = [
     "DEFAULT_MAX_NUM_SEQS",
@@ -75,9 +87,9 @@ class PrefillMeasured:
 
     def __post_init__(self) -> None:
         same_length(isl_tokens=self.isl_tokens, batch=self.batch, ttft_ms=self.ttft_ms)
-        all_positive("isl_tokens", self.isl_tokens)
-        all_positive("batch", self.batch)
-        all_positive("ttft_ms", self.ttft_ms)
+        all_positive("isl_tokens", self.isl_tokens, MAX_TOKENS)
+        all_positive("batch", self.batch, MAX_REQUESTS)
+        all_positive("ttft_ms", self.ttft_ms, MAX_MS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +102,9 @@ class DecodeMeasured:
 
     def __post_init__(self) -> None:
         same_length(concurrency=self.concurrency, context_tokens=self.context_tokens, itl_ms=self.itl_ms)
-        all_positive("concurrency", self.concurrency)
-        all_positive("context_tokens", self.context_tokens)
-        all_positive("itl_ms", self.itl_ms)
+        all_positive("concurrency", self.concurrency, MAX_REQUESTS)
+        all_positive("context_tokens", self.context_tokens, MAX_TOKENS)
+        all_positive("itl_ms", self.itl_ms, MAX_MS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +125,12 @@ class PrefillProfile:
     batch_error: FitError | None = None
 
     def __post_init__(self) -> None:
-        at_least("gpus_per_instance", self.gpus_per_instance, 1)
+        at_least("gpus_per_instance", self.gpus_per_instance, 1, MAX_GPUS)
         same_length(isl_tokens=self.isl_tokens, ttft_ms=self.ttft_ms)
-        knots("isl_tokens", self.isl_tokens)
-        all_positive("ttft_ms", self.ttft_ms)
+        knots("isl_tokens", self.isl_tokens, MAX_TOKENS)
+        all_positive("ttft_ms", self.ttft_ms, MAX_MS)
         never_falls("ttft_ms", self.ttft_ms, "isl_tokens", self.isl_tokens)
-        if not (math.isfinite(self.quadratic_ms) and self.quadratic_ms >= 0):
-            raise ValueError(f"quadratic_ms: {self.quadratic_ms} (expected a number >= 0)")
+        not_negative("quadratic_ms", self.quadratic_ms)
         if self.floor_ms is not None and not 0 < self.floor_ms <= self.ttft_ms[0]:
             raise ValueError(
                 f"floor_ms: {self.floor_ms} (expected above 0, at most the first ttft_ms {self.ttft_ms[0]})"
@@ -147,18 +158,24 @@ class DecodeProfile:
     fit_error: FitError | None = None
 
     def __post_init__(self) -> None:
-        at_least("gpus_per_instance", self.gpus_per_instance, 1)
-        at_least("max_num_seqs", self.max_num_seqs, 1)
+        at_least("gpus_per_instance", self.gpus_per_instance, 1, MAX_GPUS)
+        at_least("max_num_seqs", self.max_num_seqs, 1, MAX_REQUESTS)
         if self.max_kv_tokens is not None:
-            at_least("max_kv_tokens", self.max_kv_tokens, 1)
+            at_least("max_kv_tokens", self.max_kv_tokens, 1, MAX_KV_TOKENS)
         if self.padded_batch_sizes:
-            at_least("padded_batch_sizes[0]", self.padded_batch_sizes[0], 1)
+            at_least("padded_batch_sizes[0]", self.padded_batch_sizes[0], 1, MAX_REQUESTS)
+            at_least("padded_batch_sizes[-1]", self.padded_batch_sizes[-1], 1, MAX_REQUESTS)
             if any(a >= b for a, b in itertools.pairwise(self.padded_batch_sizes)):
                 raise ValueError(
                     f"padded_batch_sizes: {list(self.padded_batch_sizes)} (expected numbers that increase)"
                 )
-        knots("concurrency", self.concurrency)
-        knots("context_tokens", self.context_tokens)
+        knots("concurrency", self.concurrency, MAX_REQUESTS)
+        knots("context_tokens", self.context_tokens, MAX_TOKENS)
+        if self.max_num_seqs * len(self.context_tokens) > MAX_TABLE:
+            raise ValueError(
+                f"max_num_seqs: {self.max_num_seqs} at {len(self.context_tokens)} contexts "
+                f"(expected at most {MAX_TABLE} of both together)"
+            )
         if len(self.itl_ms) != len(self.concurrency):
             raise ValueError(
                 f"itl_ms: {len(self.itl_ms)} rows (expected {len(self.concurrency)}, one per concurrency)"
@@ -169,7 +186,7 @@ class DecodeProfile:
                 raise ValueError(
                     f"{name}: {len(row)} values (expected {len(self.context_tokens)}, one per context)"
                 )
-            all_positive(name, row)
+            all_positive(name, row, MAX_MS)
             never_falls(name, row, "context_tokens", self.context_tokens)
         for j, context in enumerate(self.context_tokens):
             column = [row[j] for row in self.itl_ms]
@@ -195,9 +212,7 @@ class KvTransfer:
 
     def __post_init__(self) -> None:
         for name in ("latency_ms", "ms_per_1k_tokens", "decode_steps"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name}: {value} (expected a number >= 0)")
+            not_negative(name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,9 +236,8 @@ class Profile:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name: '' (expected a name)")
-        at_least("tensor_parallel", self.tensor_parallel, 1)
-        if not (math.isfinite(self.join_ms_per_1k_tokens) and self.join_ms_per_1k_tokens >= 0):
-            raise ValueError(f"join_ms_per_1k_tokens: {self.join_ms_per_1k_tokens} (expected a number >= 0)")
+        at_least("tensor_parallel", self.tensor_parallel, 1, MAX_GPUS)
+        not_negative("join_ms_per_1k_tokens", self.join_ms_per_1k_tokens)
 
     @property
     def is_estimate(self) -> bool:

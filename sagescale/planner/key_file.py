@@ -7,9 +7,11 @@ anchors and aliases are refused; so are duplicate keys.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from sagescale.errors import InputError
+from sagescale.files import read_input_text
+from sagescale.yaml_guard import MAX_YAML_BYTES, compose_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +31,7 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_DEPTH = 20  # no key's value nests deeper, and YAML readers take quadratic time over what does
-_INTEGER_DIGITS = 400  # more than any key accepts; int() of very long text is slow, then an error
+_INTEGER_DIGITS = 41  # with a sign; the guard refuses longer ones in a file
 
 
 class Located(NamedTuple):
@@ -66,13 +67,7 @@ def read_key_tree(path: Path) -> dict[str, Located]:
 
 
 def _read_items(path: Path) -> list[tuple[str, yaml.Node]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); expected a YAML file") from None
-    root = _compose(text, str(path))
+    root = compose_yaml(read_input_text(path, "a YAML file", MAX_YAML_BYTES), str(path))
     if root is None:
         return []
     import yaml
@@ -89,7 +84,7 @@ def parse_value(text: str, where: str) -> object:
         InputError: it is not YAML; ``where`` says in the message where it was written.
     """
     try:
-        root = _compose(text, where)
+        root = compose_yaml(text, where)
     except InputError as error:
         # It is one line: which one is no help.
         raise InputError(str(error).replace(f"{where}:1:", f"{where}:")) from None
@@ -109,39 +104,6 @@ def parse_scalar(text: str) -> object:
     if _NAN.fullmatch(text):
         return float("nan")
     return text
-
-
-def _compose(text: str, where: str) -> yaml.Node | None:
-    import yaml
-
-    try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            place = _at(where, event.start_mark)
-            if depth > _DEPTH:
-                raise InputError(f"{place}: nested too deeply; expected `key: value` lines")
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise InputError(f"{place}: anchors and aliases are not accepted")
-            if tag := getattr(event, "tag", None):
-                raise InputError(f"{place}: the tag {tag} is not accepted")
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise InputError(f"{_at(where, mark)}: not YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
-
-
-class _Mark(Protocol):
-    """A place in YAML text, whichever of the library's two parsers made it."""
-
-    @property
-    def line(self) -> int: ...
-
-
-def _at(where: str, mark: _Mark | None) -> str:
-    return where if mark is None else f"{where}:{mark.line + 1}"
 
 
 def _where(path: Path | str, node: yaml.Node) -> str:
@@ -178,7 +140,7 @@ def _construct(node: yaml.Node, path: str) -> object:
 
     if isinstance(node, yaml.ScalarNode):
         # A quoted scalar is text whatever it looks like.
-        return parse_scalar(node.value) if node.style is None else node.value
+        return node.value if node.style else parse_scalar(node.value)
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, path) for item in node.value]
     assert isinstance(node, yaml.MappingNode)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.files import shown_path
 from sagescale.planner.key_file import Located, read_key_tree
 from sagescale.planner.settings import check, coerce, declared, setting
 
@@ -225,7 +226,7 @@ def read_faults(path: Path) -> Faults:
         crashes=tuple(fault for fault in faults if isinstance(fault, Crash)),
         starts=tuple(fault for fault in faults if isinstance(fault, StartFault)),
         outages=tuple(fault for fault in faults if isinstance(fault, Outage)),
-        file=str(path),
+        file=shown_path(path),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,14 @@ from sagescale.resources import shipped
 from sagescale.trace.readers import READERS
 from sagescale.trace.recognise import look
 from sagescale.trace.source import open_source
-from sagescale.trace.trace import Trace
+from sagescale.trace.trace import MAX_SPAN_S, Trace
 
 if TYPE_CHECKING:
     import os
 
     from sagescale.trace.readers.base import Reader, Rows
     from sagescale.trace.recognise import Head
+    from sagescale.trace.source import Source
 
 __all__ = ["format_names", "read_trace", "shipped_traces"]
 
@@ -60,6 +62,7 @@ def read_trace(path: str | os.PathLike[str], *, format: str | None = None) -> Tr
         raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
     # A shipped trace goes by its name: where the installation keeps it means nothing elsewhere.
     name = source.path if located == Path(path) else located.stem
+    _check_span(rows, source, head, reader)
     return _put_in_order(rows, name, source.sha256, reader.name)
 
 
@@ -93,6 +96,32 @@ def _recognised(path: str, head: Head) -> Reader:
     raise InputError(f"{found}: no known trace format; expected {shapes}")
 
 
+def _check_span(rows: Rows, source: Source, head: Head, reader: Reader) -> None:
+    """Refuse arrivals further apart than anything is simulated for, naming the row that is."""
+    first, last = rows.ticks.argmin(), rows.ticks.argmax()
+    # As floats: nanoseconds of two centuries do not fit 64 bits, nor their difference.
+    earliest, latest = float(rows.ticks[first]), float(rows.ticks[last])
+    span_s = (latest - earliest) / rows.ticks_per_s
+    if span_s <= MAX_SPAN_S:
+        return
+    middle = float(np.median(rows.ticks))
+    row = int(last if latest - middle >= middle - earliest else first)
+    place = _place(source, head, row)
+    other = "first" if row == last else "last"
+    raise InputError(
+        f"{source.path}: {place}, column '{reader.layout.arrival}': {span_s:.6g} s from the {other} arrival; "
+        f"expected a trace of at most {MAX_SPAN_S:.0f} s, a year, in {reader.layout.clock.unit}"
+    )
+
+
+def _place(source: Source, head: Head, row: int) -> str:
+    """Say where a row stands, counted from 0: by its line in a text."""
+    if head.kind == "parquet":
+        return f"row {row + 1}"
+    lines = (number for number, _ in source.lines() if number > head.header_lines)
+    return f"line {next(itertools.islice(lines, row, None))}"
+
+
 def _column_names(reader: Reader) -> set[str]:
     return {field.column for field in reader.layout.required}
 
@@ -103,7 +132,7 @@ def _put_in_order(rows: Rows, path: str, sha256: str, name: str) -> Trace:
     cached, priority = rows.cached_tokens, rows.priority
     # Whole ticks stay whole until they are differences; narrower types would not hold those.
     ticks = rows.ticks if rows.ticks.dtype == np.int64 else rows.ticks.astype(np.float64, copy=False)
-    isl, osl = rows.isl.astype(np.int32), rows.osl.astype(np.int32)
+    isl, osl = rows.isl.astype(np.int32, copy=False), rows.osl.astype(np.int32, copy=False)
     keep = (isl > 0) & (osl > 0)
     if not keep.all():
         for count, what in (

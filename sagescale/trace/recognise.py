@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sagescale.errors import InputError
+from sagescale.json_guard import BadJsonError, parse_json
 
 if TYPE_CHECKING:
     from sagescale.trace.source import Source
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Head", "look"]
 
 _BOM = b"\xef\xbb\xbf"
-# A first line is short but for JSON with the prefix hashes of a huge prompt.
-_LOOKS = (1 << 20, 1 << 26, 1 << 62)
+_MAX_COLUMNS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def look(source: Source) -> Head:
     Raises:
         InputError: binary data, an unreadable first line, a JSON array, or a repeated column name.
     """
-    if source.data[:4] == b"PAR1":
+    if source.start[:4] == b"PAR1":
         return Head("parquet", _parquet_columns(source))
     number, line = _first_line(source)
     try:
@@ -52,7 +51,16 @@ def look(source: Source) -> Head:
         raise InputError(f"{source.path}: a JSON array; expected JSON lines, one object a line (jq -c '.[]')")
     if text.startswith("{"):
         return Head("jsonl", _json_keys(source.path, number, text))
-    columns = tuple(cell.strip() for cell in next(csv.reader([text])))
+    try:
+        columns = tuple(cell.strip() for cell in next(csv.reader([text])))
+    except csv.Error as error:
+        raise InputError(
+            f"{source.path}: line {number}: not valid CSV ({error}); expected column names"
+        ) from None
+    if len(columns) > _MAX_COLUMNS:
+        raise InputError(
+            f"{source.path}: line {number}: {len(columns)} columns; expected at most {_MAX_COLUMNS}"
+        )
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise InputError(f"{source.path}: line {number}: column '{twice[0]}' occurs twice; expected it once")
@@ -61,24 +69,30 @@ def look(source: Source) -> Head:
 
 def _first_line(source: Source) -> tuple[int, bytes]:
     """Return the number and bytes of the first line that is not blank."""
-    if b"\0" in source.data[:4096]:
+    if b"\0" in source.start[:4096]:
         raise InputError(f"{source.path}: binary data; expected CSV, JSON lines or Parquet")
-    for size in _LOOKS:
-        lines = source.data[:size].splitlines()
-        for number, line in enumerate(lines, 1):
-            if line.removeprefix(_BOM).strip() and (number < len(lines) or size >= len(source.data)):
+    lines = source.start.splitlines()
+    for number, line in enumerate(lines, 1):
+        if line.removeprefix(_BOM).strip():
+            if number < len(lines) or source.size <= len(source.start):
                 return number, line
+            break
+    # A first line is short but for JSON with the prefix hashes of a huge prompt.
+    with source.open() as stream:
+        for number, line in enumerate(iter(stream.readline, b""), 1):
+            if line.removeprefix(_BOM).strip():
+                return number, line.splitlines()[0]
     raise InputError(f"{source.path}: has only blank lines; expected a request trace")
 
 
 def _json_keys(path: str, number: int, text: str) -> tuple[str, ...]:
     try:
-        first = json.loads(text)
-    except ValueError as error:
+        first = parse_json(text)
+    except BadJsonError as error:
         raise InputError(
             f"{path}: line {number}: not valid JSON ({error}); expected one object a line"
-        ) from error
-    return tuple(first)
+        ) from None
+    return tuple(first) if isinstance(first, dict) else ()
 
 
 def _parquet_columns(source: Source) -> tuple[str, ...]:
@@ -86,7 +100,8 @@ def _parquet_columns(source: Source) -> tuple[str, ...]:
     from pyarrow import parquet
 
     try:
-        return tuple(parquet.read_schema(pa.BufferReader(source.data)).names)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{source.path}: damaged or truncated Parquet file ({reason})") from error
+        with source.open() as stream:
+            columns = tuple(parquet.read_schema(pa.PythonFile(stream, mode="r")).names)
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is no UTF-8
+        raise InputError(f"{source.path}: damaged or truncated Parquet file ({error})") from error
+    return columns

@@ -1,69 +1,139 @@
-"""The bytes of an input file, mapped or unpacked, with the sha256 that identifies them."""
+"""The content of a trace file as a stream, bounded before it is parsed, and the sha256 that names it."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import mmap
+import io
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.files import open_input, shown_path
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
-__all__ = ["Source", "open_source"]
+    _Content = io.BufferedReader | gzip.GzipFile
+
+__all__ = ["MAX_LINE_BYTES", "MAX_ROWS", "Source", "open_source"]
+
+MAX_ROWS = 30_000_000
+"""Requests in one trace, twenty bytes each in memory: a week of Azure's busiest service has 27 million."""
+
+MAX_LINE_BYTES = 32 << 20
+"""A request carries the hash of every block of its prompt: many kilobytes, not megabytes."""
+
+_MAX_BYTES = 4 << 30
+_MAX_RATIO, _SMALL = 100, 64 << 20
+"""Text of requests packs to a tenth; what unpacks to more than this many times its size, and is not small
+even so, is made to fill a memory."""
 
 _GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
+_CHUNK = 1 << 20
+_EXPECTED = "a request trace"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """An input file's content.
+    """An input file whose content is of a bounded size: rows, length of a line and bytes, unpacked.
 
     Attributes:
         path: as the user gave it, for messages.
-        data: the content, unpacked where the file was gzip'ed. A map of the file where possible, so that
-            reading ten million rows does not first copy them.
         sha256: of the file as it lies on disk (packed, if it is).
+        size: bytes of the content, unpacked.
+        start: the first mebibyte of it.
     """
 
     path: str
-    data: bytes | mmap.mmap
     sha256: str
+    size: int
+    start: bytes
+    _file: Path
+    _packed: bool
+
+    @contextmanager
+    def open(self) -> Iterator[_Content]:
+        """Open the content, unpacked, from its beginning. Nothing of it is kept in memory.
+
+        Raises:
+            InputError: the file is no longer there.
+        """
+        with open_input(self._file, _EXPECTED, _MAX_BYTES) as stream:
+            if not self._packed:
+                yield stream
+                return
+            with gzip.GzipFile(fileobj=stream, mode="rb") as content:
+                yield content
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Yield every line that is not blank with its number, whichever line ends it has.
+
+        Bytes that are no UTF-8 become the replacement character.
+        """
+        with self.open() as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
+            for number, line in enumerate(text, 1):
+                if line.strip():
+                    yield number, line
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
-    """Open a file, plain or gzip'ed (told by its first bytes, not by its name).
+    """Look through a file, plain or gzip'ed (told by its first bytes, not by its name).
 
     Raises:
-        InputError: it is missing, a directory, unreadable, empty, or a damaged gzip file.
+        InputError: it is missing, no regular file, unreadable, empty, a damaged gzip file, or too large.
     """
-    file, name = Path(path), str(path)
+    file, name = Path(path), shown_path(path)
     if not file.exists():
         raise InputError(f"{name}: no such file; expected a request trace")
     if file.is_dir():
         raise InputError(f"{name}: is a directory; expected a request trace file")
     try:
-        data = _content(file)
+        with open_input(file, _EXPECTED, _MAX_BYTES) as stream:
+            packed = stream.read(2) == _GZIP
+            stream.seek(0)
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            on_disk = stream.tell()
+            stream.seek(0)
+            content = gzip.GzipFile(fileobj=stream, mode="rb") if packed else stream
+            limit = max(_SMALL, on_disk * _MAX_RATIO) if packed else _MAX_BYTES
+            start, size = _measured(name, content, min(limit, _MAX_BYTES))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{name}: damaged or truncated gzip file ({error}); fetch it again") from error
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error})") from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    if data[:2] == _GZIP:
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise InputError(f"{name}: damaged or truncated gzip file ({error}); fetch it again") from error
-    if not len(data):
+    if not size:
         raise InputError(f"{name}: is empty; expected a request trace")
-    return Source(name, data, sha256)
+    return Source(name, sha256, size, start, file, packed)
 
 
-def _content(file: Path) -> bytes | mmap.mmap:
-    with file.open("rb") as stream:
-        if file.is_file() and file.stat().st_size:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        return stream.read()  # a pipe such as /dev/stdin has no size and cannot be mapped
+def _measured(name: str, content: _Content, most_bytes: int) -> tuple[bytes, int]:
+    """Read everything once and keep the start; refuse too many bytes, too many lines, too long a line."""
+    start = content.read(_CHUNK)
+    chunk, size, rows, tail = start, 0, 0, 0
+    is_text = not start.startswith(_PARQUET)
+    while chunk:
+        size += len(chunk)
+        if size > most_bytes:
+            raise InputError(
+                f"{name}: unpacks to more than {most_bytes} bytes; expected a trace of at most "
+                f"{_MAX_BYTES}, and at most {_MAX_RATIO} times what is packed"
+            )
+        if is_text:
+            end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))
+            rows += max(chunk.count(b"\n"), chunk.count(b"\r"))
+            tail = tail + len(chunk) if end < 0 else len(chunk) - end
+            if rows > MAX_ROWS:
+                raise InputError(f"{name}: more than {MAX_ROWS} lines; expected at most as many requests")
+            if tail > MAX_LINE_BYTES:
+                raise InputError(
+                    f"{name}: line {rows + 1}: longer than {MAX_LINE_BYTES} bytes; expected a request a line"
+                )
+        chunk = content.read(_CHUNK)
+    return start, size

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.int32]
 
-__all__ = ["Trace"]
+__all__ = ["MAX_SPAN_S", "Trace"]
+
+MAX_SPAN_S = 366 * 86_400.0
+"""Files, transforms and synthesis give no longer trace: half a million ticks at an interval of a minute."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.trace import MAX_SPAN_S
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,10 +140,7 @@ def speed_up(trace: Trace, factor: float) -> Trace:
     _check_positive("--speedup", factor)
     if factor == 1:
         return trace
-    if not math.isfinite(trace.duration_s / factor):
-        raise InputError(
-            f"--speedup {factor:g}: arrivals would lie beyond any number; expected a larger factor"
-        )
+    _check_span(f"--speedup {factor:g}", trace.duration_s / factor)
     note = f"speedup {factor:.12g}"
     return replace(trace, arrival_s=trace.arrival_s / factor, transforms=(*trace.transforms, note))
 
@@ -162,6 +160,7 @@ def tile(trace: Trace, times: int) -> Trace:
         raise InputError(f"--tile {times}: all requests arrive at one instant; expected a trace with a span")
     _check_count(f"--tile {times}", n * times)
     period_s = trace.duration_s + trace.duration_s / (n - 1)
+    _check_span(f"--tile {times}", times * period_s)
     arrival_s = (np.arange(times)[:, np.newaxis] * period_s + trace.arrival_s).ravel()
     note = f"tile {times} (period {period_s:.12g} s)"
     return trace.remade(arrival_s, lambda column: np.tile(column, times), note)
@@ -212,6 +211,13 @@ def _check_slice(start_s: float, end_s: float) -> None:
 def _check_positive(option: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{option} {value:g}: expected a finite number above 0")
+
+
+def _check_span(option: str, span_s: float) -> None:
+    if not span_s <= MAX_SPAN_S:
+        raise InputError(
+            f"{option}: the trace would last {span_s:.6g} s; expected at most {MAX_SPAN_S:.0f} s (a year)"
+        )
 
 
 def _check_count(option: str, requests: int) -> None:

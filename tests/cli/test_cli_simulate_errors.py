@@ -193,7 +193,7 @@ def test_a_bad_configuration_file_is_refused_by_line_and_key(sagescale, tmp_path
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("a: [1\n", ["line 2"]),
+        ("a: [1\n", ["engine.yaml:2:"]),
         ("schema: other/v1\n", ["schema", "sagescale.profile/v1"]),
         ("schema: sagescale.profile/v1\nname: x\n", ["engine.yaml"]),
         ("- 1\n", ["engine.yaml"]),

@@ -200,7 +200,7 @@ def test_impossible_rows_are_named(log, tmp_path, column, value, message):
 
 def test_a_log_that_is_none_is_refused(log, tmp_path):
     path = tmp_path / "log.csv"
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_served(path)
     path.write_bytes(b"PAR1 nothing of the kind")
     with pytest.raises(InputError, match="expected CSV"):
@@ -281,7 +281,7 @@ def test_the_command_writes_only_a_good_fit_and_says_where_it_comes_from(app, lo
         (["--fit", "0.5"], "--fit 0.5: expected two shares"),
         (["--fit", "0:0.01"], "expected at least 50"),
         (["--padding", "8,4"], "--padding 8,4"),
-        (["--score", "nowhere.csv"], "nowhere.csv: cannot read"),
+        (["--score", "nowhere.csv"], "nowhere.csv: cannot be read"),
         (["--columns", "arrival_s"], "--columns arrival_s: expected NAME=COLUMN"),
         (["--set", "max_batch=1"], "unknown key 'max_batch'"),
     ],

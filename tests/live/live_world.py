@@ -217,6 +217,8 @@ class LiveWorld:
         self.loop = self.new_loop()
 
     def new_loop(self) -> ControlLoop:
+        if hasattr(self, "journal"):
+            self.journal._unlock()  # as the system does for a process that is killed
         self.journal = Journal(self.path, self.pools.target, self.live.journal_retention_days * 86400)
         return ControlLoop(
             self.config,

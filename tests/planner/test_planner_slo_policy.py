@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import itertools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -344,16 +343,3 @@ class TestOnTheKernel:
         pool = 0 if key == "target_ttft_ms" else 1
         assert [size[pool] for size in sizes] == sorted((size[pool] for size in sizes), reverse=True)
         assert sizes[0][pool] > sizes[-1][pool]
-
-    def test_a_tick_at_a_hundred_instances_takes_little_time(self, capsys):
-        planner = self.planner()
-        loads = poisson(400_000.0, 40)
-        spent, sizes = [], (40, 40)
-        for number, load in enumerate(loads, 1):
-            began = time.perf_counter()
-            sizes = planner.step(minute(number, load, *sizes)).targets
-            spent.append(1000 * (time.perf_counter() - began))
-        assert sum(sizes) >= 100
-        with capsys.disabled():
-            shown = ", ".join(f"{np.quantile(spent[1:], q):.1f}" for q in (0.5, 0.95, 1.0))
-            print(f"\nslo at {sum(sizes)} instances: ms a tick, median, 95 %, longest: {shown}")

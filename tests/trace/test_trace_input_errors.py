@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,32 @@ BAD_FILES = {
     "JSON true": (MOONCAKE + MOONCAKE.replace("5,", "true,", 1), ["line 2", "'input_length'", "True"]),
     "JSON NaN": (MOONCAKE + MOONCAKE.replace("0,", "NaN,"), ["line 2", "'timestamp'", "nan"]),
     "JSON negative": (MOONCAKE + MOONCAKE.replace("5,", "-5,", 1), ["line 2", "'input_length'", "-5"]),
+    "400 digits": (OURS + f"1,{'9' * 400},5\n", ["line 3", "'isl'", "'9999", "whole number"]),
+    "5000 digits": (OURS + f"1,{'9' * 5000},5\n", ["line 3", "'isl'", "'9999", "whole number"]),
+    "a header cell without end": (
+        "arrival_s,isl,osl," + "x" * 140_000 + "\n0,1,1,1\n",
+        ["line 1", "field limit"],
+    ),
+    "a cell without end": (OURS + "1,5," + "5" * 140_000 + "\n", ["line 3", "field limit"]),
+    "thousands of columns": ("a," * 5000 + "b\n", ["line 1", "5001 columns"]),
+    "a year of centuries": (AZURE + "1066-10-14 09:00:00,1,1\r\n", ["line 3", "'1066", "1678 to 2261"]),
+    "a span of centuries": (
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n1700-01-01 00:00:00,1,1\n2200-01-01 00:00:05,1,1\n",
+        ["line 3", "'TIMESTAMP'", "1.57785e+10 s from the first", "at most 31622400 s"],
+    ),
+    "one arrival far off": (OURS + "\n1,5,5\n1e9,5,5\n", ["line 5", "'arrival_s'", "1e+09 s", "a year"]),
+    "the first far off": (
+        "arrival_s,isl,osl\n0,5,5\n1e9,5,5\n1e9,5,5\n1e9,5,5\n",
+        ["line 2", "from the last arrival"],
+    ),
+    "an arrival beyond any clock": (OURS + "1e308,5,5\n", ["line 3", "1e+308 s", "a year"]),
+    "JSON far off": (MOONCAKE + MOONCAKE.replace("0,", "1e300,"), ["line 2", "'timestamp'", "in ms"]),
+    "JSON 20,000 deep": ('{"a":' * 20_000 + "1" + "}" * 20_000, ["line 1", "nested more than 100 deep"]),
+    "JSON with 400 digits": (
+        MOONCAKE + MOONCAKE.replace("5,", "9" * 400 + ",", 1),
+        ["line 2", "an integer of 400 digits"],
+    ),
+    "JSON with a key twice": (MOONCAKE + MOONCAKE.replace("{", '{"timestamp": 1, '), ["line 2", "twice"]),
     "nothing left": ("arrival_s,isl,osl\n0,5,0\n", ["no request is left", "dropped 1"]),
     "UTF-16": (OURS.encode("utf-16"), ["binary data"]),
     "not UTF-8": (b"\xff\xfe\xfa,isl\n1,2\n", ["binary data"]),
@@ -164,3 +191,44 @@ def test_damage_is_read_or_refused_but_never_crashes(
         complaint = str(error)
     assert complaint.startswith(str(file))
     assert "\n" not in complaint
+
+
+def test_a_parquet_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    parquet.write_table(pa.table({"arrival_s": [0.0], "isl": [5], "osl": [5], "abcdef": [1]}), file)
+    file.write_bytes(file.read_bytes().replace(b"abcdef", b"abc\xf7ef"))
+    assert "damaged or truncated Parquet" in message_about(file)
+
+
+def test_a_parquet_row_far_off_is_named(tmp_path: Path) -> None:
+    columns = {"arrival_s": [0.0, 1.0, 1e12], "isl": [5] * 3, "osl": [5] * 3}
+    parquet.write_table(pa.table(columns), tmp_path / "x")
+    assert "row 3, column 'arrival_s'" in message_about(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (b"0,1,1\n" * 1_000_000, "unpacks to more than"),
+        (b"x" * 3_000_000, "line 1: longer than 33554432 bytes"),
+    ],
+)
+def test_a_gzip_of_gigabytes_is_refused_before_it_is_unpacked(
+    tmp_path: Path, member: bytes, message: str
+) -> None:
+    # Members side by side are one file: a hundred of them cost no more to write than one.
+    (tmp_path / "x.gz").write_bytes(gzip.compress(member) * 100)
+    tracemalloc.start()
+    assert message in message_about(tmp_path / "x.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 << 20
+
+
+def test_more_rows_than_fit_a_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagescale.trace.source.MAX_ROWS", 10)
+    (tmp_path / "x").write_text("arrival_s,isl,osl\n" + "0,1,1\n" * 10)
+    assert "more than 10 lines" in message_about(tmp_path / "x")
+    monkeypatch.setattr("sagescale.trace.readers.parquet_table.MAX_ROWS", 10)
+    parquet.write_table(pa.table(dict.fromkeys(("arrival_s", "isl", "osl"), [1] * 11)), tmp_path / "x")
+    assert "11 rows; expected at most 10" in message_about(tmp_path / "x")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError, did_you_mean
 from sagescale.perf.importers.aiconfigurator import AiconfiguratorImporter
 from sagescale.perf.importers.aiperf import AiperfImporter
-from sagescale.perf.importers.base import MAX_LINES_BYTES, Importer, refuse_large
+from sagescale.perf.importers.base import Importer, open_source
 from sagescale.perf.importers.dynamo import DynamoImporter
 from sagescale.perf.importers.dynamo_pre_swept import DynamoPreSweptImporter
 from sagescale.perf.importers.guidellm import GuidellmImporter
@@ -48,7 +48,7 @@ def importer_for(path: Path, format_name: str | None) -> Importer:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if not path.is_dir():
-        refuse_large(path, MAX_LINES_BYTES)
+        open_source(path).close()  # refused now if it ever is
     if format_name is not None:
         if format_name not in IMPORTERS:
             hint = did_you_mean(format_name, IMPORTERS)

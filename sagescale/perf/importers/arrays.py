@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.base import MAX_FILE_BYTES, read_bytes, refuse_large
+from sagescale.perf.checks import LARGEST, SMALLEST
+from sagescale.perf.importers.base import MAX_FILE_BYTES, read_bytes
 from sagescale.perf.importers.json_text import load_json
 from sagescale.perf.importers.look import MAX_ARCHIVE_BYTES
 
@@ -41,7 +42,9 @@ class Arrays:
         if found.ndim != ndim or found.size == 0:
             raise InputError(f"{self.path}: {name}: shape {found.shape} (expected {ndim} axes, not empty)")
         values = found.astype(np.float64)
-        bad = ~np.isfinite(values) | (values < 0 if above is None else values <= above)
+        size = np.abs(values)
+        bad = ~((size == 0) | ((size >= SMALLEST) & (size <= LARGEST)))  # as is_sane; a NaN is neither
+        bad |= values < 0 if above is None else values <= above
         if bad.any():
             place = tuple(int(i) for i in np.argwhere(bad)[0])
             expected = "a number >= 0" if above is None else f"a number > {above:g}"
@@ -66,6 +69,7 @@ class Arrays:
         """Return one whole number >= 1."""
         column = self._get(name).ravel()
         value = column[index] if index < len(column) else None
+        # In this order: infinity has no whole number to compare with.
         if value is None or column.dtype.kind not in "iuf" or not 1 <= value < 2**53 or value != int(value):
             raise InputError(f"{self.path}: {name}[{index}]: {value} (expected a whole number >= 1)")
         return int(value)
@@ -81,7 +85,10 @@ def read_arrays(path: Path) -> Arrays:
     """Read a file's arrays. Raises InputError for one that is too large, pickled or broken."""
     data = read_bytes(path)
     if data[:2] == b"PK":
-        refuse_large(path, MAX_ARCHIVE_BYTES)
+        if len(data) > MAX_ARCHIVE_BYTES:
+            raise InputError(
+                f"{path}: {len(data)} bytes (expected at most {MAX_ARCHIVE_BYTES} of an NPZ archive)"
+            )
         return Arrays(path, _from_npz(path, data))
     document = load_json(path)
     if not isinstance(document, dict):

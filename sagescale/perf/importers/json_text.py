@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.base import MAX_FILE_BYTES, MAX_LINES_BYTES, read_bytes, refuse_large
+from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.perf.importers.base import MAX_FILE_BYTES, open_source, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
-    from typing import BinaryIO
 
 __all__ = ["json_records", "load_json"]
-
-_MAX_PARTS = 1_000_000
-"""Objects and lists in one document: an empty list is 2 bytes in the file and 60 in memory."""
 
 
 def load_json(path: Path) -> object:
@@ -30,9 +27,8 @@ def json_records(path: Path) -> Iterator[tuple[str, object]]:
     Each comes with the words that say where it stands. Lines are read one at a time, so a file of lines
     may be larger than one document. Raises InputError like ``load_json``; an empty file has no records.
     """
-    refuse_large(path, MAX_LINES_BYTES)
     try:
-        with path.open("rb") as stream:
+        with open_source(path) as stream:
             number, line = _next_line(stream, 0, path)
             first = _complete(line.removeprefix(b"\xef\xbb\xbf"))
             if first is not None:
@@ -51,7 +47,7 @@ def json_records(path: Path) -> Iterator[tuple[str, object]]:
         yield str(path), document
 
 
-def _next_line(stream: BinaryIO, number: int, path: Path) -> tuple[int, bytes]:
+def _next_line(stream: BufferedReader, number: int, path: Path) -> tuple[int, bytes]:
     """Return the next line that is not blank and its number; an empty line at the end of the file."""
     while True:
         line = stream.readline(MAX_FILE_BYTES + 1)
@@ -64,29 +60,16 @@ def _next_line(stream: BinaryIO, number: int, path: Path) -> tuple[int, bytes]:
 
 def _complete(line: bytes) -> object | None:
     """Return the object a first line holds; None when the file is not one of JSON lines."""
-    if not (line.lstrip().startswith(b"{") and line.rstrip().endswith(b"}")) or _too_many_parts(line):
+    if not (line.lstrip().startswith(b"{") and line.rstrip().endswith(b"}")):
         return None
     try:
-        found: object = json.loads(line)
-    except (ValueError, RecursionError):
+        return parse_json(line)
+    except BadJsonError:
         return None
-    return found
 
 
 def _parse(data: bytes, where: str) -> object:
-    if _too_many_parts(data):
-        raise InputError(f"{where}: more than {_MAX_PARTS} objects and lists (expected a profile source)")
     try:
-        document: object = json.loads(data)
-    except RecursionError as error:
-        raise InputError(f"{where}: nested too deep (expected a profile source)") from error
-    except json.JSONDecodeError as error:
-        cut = " -- the file ends early" if error.pos >= len(error.doc.rstrip()) else ""
-        raise InputError(f"{where}: {error}{cut} (expected JSON)") from error
-    except ValueError as error:
-        raise InputError(f"{where}: {error} (expected JSON)") from error
-    return document
-
-
-def _too_many_parts(data: bytes) -> bool:
-    return data.count(b"{") + data.count(b"[") > _MAX_PARTS
+        return parse_json(data)
+    except BadJsonError as error:
+        raise InputError(f"{where}: {error} (expected JSON of a profile source)") from None

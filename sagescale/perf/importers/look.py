@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sagescale.errors import InputError
+from sagescale.perf.importers.base import open_source
 from sagescale.perf.importers.json_text import json_records
 
 __all__ = ["MAX_ARCHIVE_BYTES", "Look"]
@@ -72,11 +73,9 @@ class Look:
     @cached_property
     def _start(self) -> bytes:
         try:
-            if not self.path.is_file():
-                return b""
-            with self.path.open("rb") as stream:
+            with open_source(self.path) as stream:
                 return stream.read(65536).removeprefix(b"\xef\xbb\xbf")
-        except OSError:
+        except (InputError, OSError):
             return b""
 
     @property

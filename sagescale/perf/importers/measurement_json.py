@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.perf.checks import is_sane
 from sagescale.perf.importers.base import source_file
 from sagescale.perf.importers.json_text import load_json
 from sagescale.perf.importers.look import Look
@@ -107,10 +107,7 @@ class _Row:
         numbers = [
             float(item)
             for item in values
-            if isinstance(item, (int, float))
-            and not isinstance(item, bool)
-            and math.isfinite(item)
-            and item > 0
+            if isinstance(item, (int, float)) and not isinstance(item, bool) and item > 0 and is_sane(item)
         ]
         if len(numbers) != len(values):
             self._fail("ms", value, "milliseconds above 0, alone or as [median, min, max]")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.perf.checks import is_sane
 
 if TYPE_CHECKING:
     from typing import Never
@@ -51,8 +51,8 @@ class Record:
             value = self._content.get(name)
             if value is None:
                 continue
-            valid = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-            if not valid or not math.isfinite(value) or (value < 0 if above is None else value <= above):
+            valid = isinstance(value, (int, float)) and not isinstance(value, bool) and is_sane(value)
+            if not valid or (value < 0 if above is None else value <= above):
                 self.fail(name, value, "a number >= 0" if above is None else f"a number > {above:g}")
             return float(value)
         return None

@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.perf.checks import is_sane
 from sagescale.perf.importers.base import read_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Row:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value > 0):
+        if not (is_sane(value) and value > 0):
             self.fail(column, text, "a number > 0")
         return value
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -37,28 +37,32 @@ def type_choices(fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
         yield {field.column: types[chosen[field.kind]] for field in fields}
 
 
-def checked_columns(table: Any, fields: tuple[Field, ...]) -> dict[str, NDArray[Any]] | None:  # noqa: ANN401 - pyarrow has no types
-    """Return the columns as numpy arrays, times of day as int64 ns; None where a cell is missing or wrong."""
-    columns: dict[str, NDArray[Any]] = {}
-    for field in fields:
-        column = table[field.column]
-        if column.null_count:
-            return None
-        values = as_numpy(column)
-        if not field.kind.accepts_all(values):
-            return None
-        columns[field.column] = values
-    return columns
+def checked_columns(batches: Iterable[Any], fields: tuple[Field, ...]) -> dict[str, NDArray[Any]] | None:
+    """Return the columns as numpy arrays, times of day as int64 ns; None where a cell is missing or wrong.
+
+    Batch by batch, tokens in half the space: the text and the wide numbers are never in memory as a whole.
+    """
+    parts: dict[str, list[NDArray[Any]]] = {field.column: [] for field in fields}
+    for batch in batches:
+        for field in fields:
+            column = batch[field.column]
+            if column.null_count:
+                return None
+            values = as_numpy(column)
+            if not field.kind.accepts_all(values):
+                return None
+            parts[field.column].append(values.astype(np.int32) if field.kind.whole else values)
+    return {name: np.concatenate(parts.pop(name) or [np.empty(0)]) for name in list(parts)}
 
 
 def as_numpy(column: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
-    """Return a numeric column without nulls as one array, times of day as int64 ns.
+    """Return a numeric column of a batch, without nulls, as an array; times of day as int64 ns.
 
-    ``ChunkedArray.to_numpy`` would import pandas, which takes longer than reading most traces.
+    ``Array.to_numpy`` would import pandas, which takes longer than reading most traces.
     """
     import pyarrow as pa
 
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
-    chunks = [np.from_dlpack(chunk) for chunk in column.chunks] or [np.empty(0)]
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    values: NDArray[Any] = np.from_dlpack(column)
+    return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from sagescale.trace.source import Source
 
 __all__ = ["CsvFormat"]
+
+_BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,19 @@ def _parse(source: Source, head: Head, fields: tuple[Field, ...]) -> dict[str, N
 
     for types in type_choices(fields):
         try:
-            table = arrow_csv.read_csv(
-                pa.BufferReader(source.data),
-                read_options=arrow_csv.ReadOptions(column_names=head.columns, skip_rows=head.header_lines),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types=types, include_columns=list(types), null_values=[""]
-                ),
-            )
-        except pa.ArrowInvalid:
+            with source.open() as stream:
+                batches = arrow_csv.open_csv(
+                    stream,
+                    read_options=arrow_csv.ReadOptions(
+                        column_names=head.columns, skip_rows=head.header_lines, block_size=_BLOCK_BYTES
+                    ),
+                    convert_options=arrow_csv.ConvertOptions(
+                        column_types=types, include_columns=list(types), null_values=[""]
+                    ),
+                )
+                return checked_columns(batches, fields)
+        except (pa.ArrowException, ValueError):  # ValueError: text that is no UTF-8
             continue
-        return checked_columns(table, fields)
     return None
 
 
@@ -91,12 +95,13 @@ def _blame(source: Source, head: Head, layout: Layout) -> NoReturn:
         InputError: always.
     """
     fields = [(head.columns.index(field.column), field) for field in layout.fields(head)]
-    lines = csv.reader(io.StringIO(bytes(source.data).decode("utf-8-sig", errors="replace"), newline=""))
+    number = 0
     try:
-        for cells in lines:
-            if lines.line_num <= head.header_lines or not cells:
+        for number, line in source.lines():
+            if number <= head.header_lines:
                 continue
-            place = f"line {lines.line_num}"
+            place = f"line {number}"
+            (cells,) = csv.reader([line])
             if len(cells) != len(head.columns):
                 raise InputError(
                     f"{source.path}: {place}: found {len(cells)} fields, expected {len(head.columns)} "
@@ -104,15 +109,15 @@ def _blame(source: Source, head: Head, layout: Layout) -> NoReturn:
                 )
             row: dict[str, float] = {}
             for index, field in fields:
-                number = field.kind.number(cells[index].strip())
-                if number is None or not field.kind.accepts(number):
+                value = field.kind.number(cells[index].strip())
+                if value is None or not field.kind.accepts(value):
                     refuse_cell(source.path, place, field.column, cells[index].strip(), field.kind.expected)
-                row[field.column] = number
+                row[field.column] = value
             if layout.cached is not None and layout.excess_cache(row):
                 expected = f"less than {layout.isl} ({row[layout.isl]:g})"
                 refuse_cell(source.path, place, layout.cached, int(row[layout.cached]), expected)
     except csv.Error as error:
-        raise InputError(f"{source.path}: line {lines.line_num}: not valid CSV ({error})") from error
+        raise InputError(f"{source.path}: line {number}: not valid CSV ({error})") from error
     # Each cell is right by itself; what can still be wrong is that some times carry a zone and some do not.
     raise InputError(
         f"{source.path}: column '{layout.arrival}': rows that cannot be read as one column; "

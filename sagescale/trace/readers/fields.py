@@ -30,6 +30,9 @@ __all__ = [
 
 MAX_TOKENS = 2**31 - 1
 
+_YEARS = (1678, 2261)
+"""Whole years that 64 bits of nanoseconds around 1970 hold."""
+
 _WALL_CLOCK = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?")
 
 
@@ -52,11 +55,8 @@ class Kind:
 
     def accepts(self, value: float) -> bool:
         """Tell whether one value is of this kind."""
-        return (
-            math.isfinite(value)
-            and self.low <= value <= self.high
-            and not (self.whole and value != math.floor(value))
-        )
+        # Comparisons first: they also hold for a NaN and for whole numbers that no float can hold.
+        return self.low <= value <= self.high and not (self.whole and value != math.floor(value))
 
     def accepts_all(self, values: NDArray[Any]) -> bool:
         """Tell whether every value is of this kind (``accepts``, for a column)."""
@@ -94,9 +94,10 @@ class _WallClock(Clock):
     def number(self, text: str) -> float | None:
         match = _WALL_CLOCK.fullmatch(text)
         try:
-            return None if match is None else abs(datetime.fromisoformat(match[1]).toordinal())
+            at = None if match is None else datetime.fromisoformat(match[1])
         except ValueError:
             return None
+        return None if at is None or not _YEARS[0] <= at.year <= _YEARS[1] else at.toordinal()
 
 
 TOKENS = Kind(
@@ -115,7 +116,8 @@ SECONDS = Clock("a finite number of seconds, 0 or more", ("float64",))
 MS = Clock("a finite number of milliseconds, 0 or more", ("float64",), ticks_per_s=1e3, unit="ms")
 NS = Clock("a finite number of nanoseconds, 0 or more", ("float64",), ticks_per_s=1e9, unit="ns")
 WALL_CLOCK = _WallClock(
-    "a time like '2023-11-16 18:17:03.9799600' (all rows with, or all without a zone)",
+    f"a time like '2023-11-16 18:17:03.9799600' of the years {_YEARS[0]} to {_YEARS[1]} "
+    "(all rows with, or all without a zone)",
     ("timestamp_ns", "timestamp_ns_utc"),
     ticks_per_s=1e9,
     unit="wall clock",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sagescale.errors import InputError
+from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.readers.arrow import checked_columns, type_choices
 from sagescale.trace.readers.base import Layout, Rows, refuse_cell, require_columns
+from sagescale.trace.source import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ __all__ = ["JsonLinesFormat"]
 
 # Requests carry the hash of every prefix block: a long prompt is a line of many kilobytes. Arrow wants at
 # least one whole line in a block, so the second size is tried when the first, faster one does not do.
-_BLOCK_BYTES = (8 << 20, 1 << 30)
+_BLOCK_BYTES = (8 << 20, 2 * MAX_LINE_BYTES)
 
 
 def _anything(keys: frozenset[str]) -> bool:  # noqa: ARG001 - the default of a condition
@@ -78,16 +79,17 @@ def _parse(source: Source, fields: tuple[Field, ...]) -> dict[str, NDArray[Any]]
 
     for types, block_bytes in itertools.product(type_choices(fields), _BLOCK_BYTES):
         try:
-            table = arrow_json.read_json(
-                pa.BufferReader(source.data),
-                read_options=arrow_json.ReadOptions(block_size=min(block_bytes, len(source.data) + 1)),
-                parse_options=arrow_json.ParseOptions(
-                    explicit_schema=pa.schema(types.items()), unexpected_field_behavior="ignore"
-                ),
-            )
-        except pa.ArrowInvalid:
+            with source.open() as stream:
+                table = arrow_json.read_json(
+                    stream,
+                    read_options=arrow_json.ReadOptions(block_size=min(block_bytes, source.size + 1)),
+                    parse_options=arrow_json.ParseOptions(
+                        explicit_schema=pa.schema(types.items()), unexpected_field_behavior="ignore"
+                    ),
+                )
+        except (pa.ArrowException, ValueError):  # ValueError: text that is no UTF-8
             continue
-        return checked_columns(table, fields)
+        return checked_columns(table.to_batches(), fields)
     return None
 
 
@@ -97,16 +99,14 @@ def _blame(source: Source, fields: tuple[Field, ...]) -> NoReturn:
     Raises:
         InputError: always.
     """
-    for number, line in enumerate(bytes(source.data).splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in source.lines():
         place = f"line {number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = parse_json(line)
+        except BadJsonError as error:
             raise InputError(
                 f"{source.path}: {place}: not valid JSON ({error}); expected one object a line"
-            ) from error
+            ) from None
         if not isinstance(row, dict):
             raise InputError(f"{source.path}: {place}: found a JSON {type(row).__name__}, expected an object")
         for field in fields:

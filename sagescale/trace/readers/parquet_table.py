@@ -9,10 +9,14 @@ import numpy as np
 from sagescale.errors import InputError
 from sagescale.trace.readers.arrow import as_numpy
 from sagescale.trace.readers.base import Layout, refuse_cell, require_columns
+from sagescale.trace.source import MAX_ROWS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
+    from sagescale.trace.readers.fields import Field
     from sagescale.trace.recognise import Head
     from sagescale.trace.source import Source
 
@@ -30,27 +34,16 @@ def read_parquet(source: Source, head: Head, layout: Layout) -> dict[str, NDArra
 
     fields = layout.fields(head)
     require_columns(source, head, fields)
+    names = [field.column for field in fields]
     try:
-        table = parquet.read_table(pa.BufferReader(source.data), columns=[field.column for field in fields])
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{source.path}: damaged or truncated Parquet file ({reason})") from error
-    columns: dict[str, NDArray[Any]] = {}
-    for field in fields:
-        column = table[field.column]
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-            raise InputError(
-                f"{source.path}: column '{field.column}': found type {column.type}, "
-                f"expected {field.kind.expected}"
-            )
-        if column.null_count:
-            row = int(np.argmax(column.is_null().to_numpy()))
-            refuse_cell(source.path, f"row {row + 1}", field.column, None, field.kind.expected)
-        values = as_numpy(column)
-        if not field.kind.accepts_all(values):
-            row = next(i for i, value in enumerate(values.tolist()) if not field.kind.accepts(value))
-            refuse_cell(source.path, f"row {row + 1}", field.column, values[row].item(), field.kind.expected)
-        columns[field.column] = values
+        with source.open() as stream:
+            file = parquet.ParquetFile(pa.PythonFile(stream, mode="r"))
+            if file.metadata.num_rows > MAX_ROWS:
+                raise InputError(f"{source.path}: {file.metadata.num_rows} rows; expected at most {MAX_ROWS}")
+            parts = [_checked(source, batch, start, fields) for start, batch in _batches(file, names)]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{source.path}: damaged or truncated Parquet file ({error})") from error
+    columns = {name: np.concatenate([part[name] for part in parts] or [np.empty(0)]) for name in names}
     excess = layout.excess_cache(columns)
     if layout.cached is not None and np.any(excess):
         row = int(np.argmax(excess))
@@ -58,4 +51,37 @@ def read_parquet(source: Source, head: Head, layout: Layout) -> dict[str, NDArra
         refuse_cell(
             source.path, f"row {row + 1}", layout.cached, columns[layout.cached][row].item(), expected
         )
+    return columns
+
+
+def _batches(file: Any, names: list[str]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401 - pyarrow has no types
+    """Yield batches with the number of rows before each."""
+    start = 0
+    for batch in file.iter_batches(columns=names):
+        yield start, batch
+        start += batch.num_rows
+
+
+def _checked(source: Source, batch: Any, start: int, fields: tuple[Field, ...]) -> dict[str, NDArray[Any]]:  # noqa: ANN401
+    """Return a batch's columns, tokens in half the space."""
+    import pyarrow as pa
+
+    columns: dict[str, NDArray[Any]] = {}
+    for field in fields:
+        column = batch[field.column]
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            raise InputError(
+                f"{source.path}: column '{field.column}': found type {column.type}, "
+                f"expected {field.kind.expected}"
+            )
+        if column.null_count:
+            row = next(i for i, value in enumerate(column) if not value.is_valid)
+            refuse_cell(source.path, f"row {start + row + 1}", field.column, None, field.kind.expected)
+        values = as_numpy(column)
+        if not field.kind.accepts_all(values):
+            row = next(i for i, value in enumerate(values.tolist()) if not field.kind.accepts(value))
+            refuse_cell(
+                source.path, f"row {start + row + 1}", field.column, values[row].item(), field.kind.expected
+            )
+        columns[field.column] = values.astype(np.int32) if field.kind.whole else values.astype(np.float64)
     return columns

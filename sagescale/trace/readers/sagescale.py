@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sagescale.errors import one_line
 from sagescale.trace.readers.base import Layout, Rows
 from sagescale.trace.readers.csv_table import CsvFormat
 from sagescale.trace.readers.fields import SECONDS
@@ -24,7 +25,7 @@ _LAYOUT = Layout("arrival_s", SECONDS, "isl", "osl", cached="cached_tokens", pri
 
 def _other_columns(columns: Mapping[str, NDArray[Any]], head: Head) -> tuple[str, ...]:
     """Name the columns not used: one of them may be a misspelt ``cached_tokens``."""
-    return tuple(f"column '{name}' is not used" for name in head.columns if name not in columns)
+    return tuple(f"column '{one_line(name, 60)}' is not used" for name in head.columns if name not in columns)
 
 
 _CSV = CsvFormat("sagescale", _LAYOUT, warn=_other_columns)

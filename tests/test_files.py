@@ -1,0 +1,84 @@
+"""Input is regular files of a bounded size, and what is said of them is one printable line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from sagescale.errors import InputError
+from sagescale.files import open_input, read_input, read_input_text, shown_path
+from sagescale.live.dynamo_config import import_dynamo_config
+from sagescale.perf import profile_from_source, read_profile
+from sagescale.planner.config import AutoscalerConfig
+from sagescale.planner.loading import load_settings
+from sagescale.sim.faults import read_faults
+from sagescale.trace import read_trace
+
+
+def load_config(path):
+    return load_settings((AutoscalerConfig,), [path])
+
+
+READERS = (read_trace, read_profile, profile_from_source, read_faults, load_config, import_dynamo_config)
+
+
+def refusal(read, *words):
+    with pytest.raises(InputError) as caught:
+        read(*words)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) <= 2000
+    return message
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_no_reader_waits_for_a_pipe_or_reads_a_device(read, pipe):
+    for path in (pipe, Path("/dev/zero")):
+        message = refusal(read, path)
+        assert message.startswith(f"{path}: not a regular file (expected a")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_no_reader_reads_what_is_too_large(read, tmp_path):
+    with (tmp_path / "large.yaml").open("wb") as stream:
+        stream.truncate(10 * 1024**3)
+    assert "large.yaml: 10737418240 bytes (expected at most" in refusal(read, tmp_path / "large.yaml")
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("name", ["not-\udcff\udcfe-text", "two\nlines", "\x1b[31mred", "x" * 200])
+def test_no_name_of_a_file_makes_another_line(read, name, tmp_path):
+    refusal(read, tmp_path / name)
+    (tmp_path / name).write_bytes(b"\xff\xfe no reader's")
+    refusal(read, tmp_path / name)
+
+
+def test_a_file_is_read_whole_or_refused(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"\xef\xbb\xbfabc")
+    assert read_input(path, "a test", 6) == b"\xef\xbb\xbfabc"
+    assert read_input_text(path, "a test", 6) == "abc"
+    assert "x: 6 bytes (expected at most 5 of a test)" in refusal(open_input, path, "a test", 5)
+    path.write_bytes(b"ab\xff")
+    assert "x: byte 2: not UTF-8 text (expected a test)" in refusal(read_input_text, path, "a test", 9)
+    assert "is a directory" in refusal(open_input, tmp_path, "a test", 5)
+    assert "No such file" in refusal(open_input, tmp_path / "y", "a test", 5)
+    assert "null byte" in refusal(open_input, "a\0b", "a test", 5)
+
+
+def test_a_name_that_is_no_text_is_shown_as_bytes():
+    assert shown_path(Path(os.fsdecode(b"a\xff.csv"))) == r"a\xff.csv"
+
+
+def test_an_error_is_one_printable_line_whatever_it_quotes():
+    message = str(InputError("a\nb\x1b[31m\udcff" + "x" * 5000))
+    assert message.startswith("a b?[31m?")
+    assert message.isprintable()
+    assert len(message) == 2000
