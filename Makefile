@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test e2e release-test lint format docs bench clean
+.PHONY: help demo test e2e soak release-test lint format docs bench clean
 
 help:
 	@echo "make demo    install into $(VENV) and replay a shipped trace"
 	@echo "make test    run the tests"
-	@echo "make e2e     emulator, a real Prometheus and the planner, end to end (needs prometheus; 6 minutes)"
+	@echo "make e2e     emulator, a real Prometheus and the planner, end to end (needs prometheus; 8 minutes)"
+	@echo "make soak    the same for 30 simulated hours of faults and kills, twice (35 minutes)"
 	@echo "make release-test  build wheel and sdist, install in an empty environment, try every command"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  let ruff fix and format"
@@ -32,6 +33,9 @@ test: $(READY)
 
 e2e: $(READY)
 	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile tests/live
+
+soak: $(READY)
+	SAGESCALE_SOAK="hours=30 kills=30" $(BIN)/python -m pytest -m e2e tests/live/test_live_soak_e2e.py
 
 release-test: $(READY)
 	$(BIN)/python -m pytest -m release tests/release

@@ -8,14 +8,25 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from sagescale.errors import InputError, SagescaleError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["FileLock", "TargetLock"]
+__all__ = ["FileLock", "Right", "TargetLock"]
+
+
+class Right(Protocol):
+    """The right to scale a target, which one planner at a time has; it may be lost."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+
+    def holds(self) -> bool:
+        """Say whether it is still ours."""
 
 
 class FileLock:
@@ -93,7 +104,12 @@ class TargetLock(FileLock):
     """
 
     def __init__(self, target: str, folder: str | None = None) -> None:
-        place = Path(folder or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        try:
+            place = Path(folder or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        except FileNotFoundError:
+            raise InputError(
+                "lock_dir: no temporary folder can be written; expected one to be named"
+            ) from None
         digest = hashlib.sha256(target.encode()).hexdigest()[:16]
         super().__init__(
             place / f"sagescale-{digest}.lock",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sagescale.live.clock import Clock
     from sagescale.live.config import LiveConfig
     from sagescale.live.journal import Journal
+    from sagescale.live.lock import Right
     from sagescale.live.metrics.source import Source
     from sagescale.perf import PerfModel
     from sagescale.planner import AutoscalerConfig
@@ -115,6 +116,7 @@ class ControlLoop:
         clock: The machine's, or a test's.
         watchers: Told of everything.
         twin: Simulated engines, for a policy that tries sizes on them (``live.twin``).
+        right: Without which nothing is done to the pools, from the moment that it is lost.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class ControlLoop:
         clock: Clock,
         watchers: tuple[Watcher, ...] = (),
         twin: EngineTwin | None = None,
+        right: Right | None = None,
     ) -> None:
         self.config = config
         self.live = live
@@ -135,6 +138,7 @@ class ControlLoop:
         self.clock = clock
         self.source = source
         self._watchers = watchers
+        self._right = right
         self._acts = live.actuator != "none" and not config.no_operation
         # A planner that knows it is not acted on does not wonder why nothing changes.
         if not self._acts:
@@ -188,7 +192,7 @@ class ControlLoop:
                 # A window needs two looks.
                 self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s)
             self._anchor_s = self.clock.monotonic_s()
-            self._epoch_s = self.clock.wall_s()
+            self._epoch_s = self._own_time_s(self.clock.wall_s())
             if (record := self._tick_or_hold(0)) is None:
                 raise SagescaleError(f"nothing could be decided: {self._failure}")
             # What waits for GPUs to become free is still ordered, within an interval.
@@ -205,7 +209,7 @@ class ControlLoop:
         now_s, wall_s = self.clock.monotonic_s(), self.clock.wall_s()
         phase_s = wall_s % self._wall_interval_s
         self._anchor_s = now_s - phase_s
-        self._epoch_s = wall_s - phase_s
+        self._epoch_s = self._own_time_s(wall_s - phase_s)
         self._wall_offset_s = wall_s - now_s
         self._last_usable_s = now_s
         self._looked_s = self._epoch_s + phase_s * self.live.time_scale
@@ -238,7 +242,7 @@ class ControlLoop:
                 return True
             if look_s <= poll_s and look_s < due_s:
                 self._guarded("looking", partial(self._look, number, look_s, due_s), _nothing)
-            elif poll_s < due_s and not self._paused():
+            elif poll_s < due_s and self._hindrance(known=True) is None:
                 self._advance_or_hold(None)
 
     def _next_look(self, now_s: float, due_s: float) -> float:
@@ -368,15 +372,10 @@ class ControlLoop:
         last_look: Observation | None = None,
     ) -> TickRecord:
         """Write a decision down, begin to act on it where that is allowed, and tell the watchers."""
-        acting = self._acts and seen.known and not self._paused()
-        if self._acts and not acting:
-            why = "paused" if seen.known else "pools_unknown"
-            text = (
-                f"{self.live.pause_file} exists"
-                if seen.known
-                else "how many instances there are is not known"
-            )
-            seen.notes.append(Note(why, f"{text}: decided, not acted on"))
+        hindrance = self._hindrance(known=seen.known)
+        acting = self._acts and hindrance is None
+        if self._acts and hindrance is not None:
+            seen.notes.append(Note(hindrance.code, f"{hindrance.text}: decided, not acted on"))
         record = TickRecord(
             id=self.journal.next_id(),
             time_s=seen.observation.time_s,
@@ -410,6 +409,27 @@ class ControlLoop:
         if not seen.known:
             notes.append(Note("hold_pools_unknown", "the pools' state is not known: they stay as they are"))
             return current
+        if not seen.states.draining_seen and seen.states.counted:
+            notes.append(
+                Note(
+                    "pods_unseen",
+                    f"pods may not be listed: what drains is taken to hold its GPUs for drain_wait_s "
+                    f"({self.live.drain_wait_s:g} s); give the role `list` on pods",
+                )
+            )
+        if self.mover.rollout:
+            notes.append(
+                Note("rollout_in_progress", f"{self.mover.rollout}: both pools stay until it is done")
+            )
+            return current
+        if seen.states.rollout:
+            notes.append(
+                Note(
+                    "rollout_stands_still",
+                    f"{seen.states.rollout}, unchanged for {self.live.scale_up_timeout_s:g} s: scaled as "
+                    "they are, all of them counted; finish the rollout or undo it",
+                )
+            )
         doubts = [item for item in seen.problems if item.code not in _HARMLESS]
         if doubts and any(to < at for to, at in zip(goal, current, strict=True)):
             held = Sizes(*(max(to, at) for to, at in zip(goal, current, strict=True)))
@@ -461,7 +481,7 @@ class ControlLoop:
             return None
         time_s = self._time_s(number) - (due_s - look_s) * self.live.time_scale
         seen = self._see(self.source.look, time_s, self._since_look(time_s), late_s)
-        if not seen.known or not seen.usable:
+        if not seen.known or not seen.usable or self.mover.rollout:
             return None
         decision = self.planner.check(seen.observation)
         if decision is None:
@@ -575,14 +595,32 @@ class ControlLoop:
         self.mover.release()
         self.planner.applied(None)
 
-    def _paused(self) -> bool:
-        return self.live.pause_file is not None and Path(self.live.pause_file).exists()
+    def _hindrance(self, *, known: bool) -> Note | None:
+        """Return why nothing may be done to the pools now; ``None`` where it may."""
+        if not known:
+            return Note("pools_unknown", "how many instances there are is not known")
+        if self.live.pause_file is not None and Path(self.live.pause_file).exists():
+            return Note("paused", f"{self.live.pause_file} exists")
+        if self._right is not None and not self._right.holds():
+            return Note("right_lost", f"{self._right.name} is not ours any more, or cannot be renewed")
+        return None
 
     # --- time ----------------------------------------------------------------------------------
 
     def _time_s(self, number: int) -> float:
         """The pools' own time of a tick: the clock's at real speed."""
         return self._epoch_s + number * self._interval_s
+
+    def _own_time_s(self, wall_s: float) -> float:
+        """The pools' own time at a time of the clock: the same after a restart, whatever the scale."""
+        scale = self.live.time_scale
+        if scale == 1.0:
+            return wall_s
+        began_s = self.journal.recall("began_s")
+        if not isinstance(began_s, float):
+            began_s = wall_s
+            self.journal.remember("began_s", began_s)
+        return began_s + (wall_s - began_s) * scale
 
     def _now_s(self) -> float:
         """The pools' own time by the monotonic clock: it never jumps, and begins anywhere."""

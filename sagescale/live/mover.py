@@ -47,19 +47,22 @@ class _Books:
     def states(self, now_s: float) -> PoolStates | None:
         if self.sizes is None:
             return None
-        self.leaving = [item for item in self.leaving if item[0] > now_s]
-        return PoolStates(
-            PoolCounts(self.sizes.prefill, draining=sum(gone.prefill for _, gone in self.leaving)),
-            PoolCounts(self.sizes.decode, draining=sum(gone.decode for _, gone in self.leaving)),
-            counted=False,
-        )
+        prefill, decode = map(PoolCounts, self.sizes)
+        pools = PoolStates(prefill, decode, counted=False, draining_seen=False)
+        return self.with_leaving(pools, now_s)
 
-    def set(self, sizes: Sizes, now_s: float) -> None:
+    def with_leaving(self, found: PoolStates, now_s: float) -> PoolStates:
         self.leaving = [item for item in self.leaving if item[0] > now_s]
-        if self.sizes is not None:
-            gone = Sizes(max(0, self.sizes.prefill - sizes.prefill), max(0, self.sizes.decode - sizes.decode))
-            if any(gone):
-                self.leaving.append((now_s + self.drain_wait_s, gone))
+        prefill, decode = (
+            dataclasses.replace(pool, draining=pool.draining + sum(gone[at] for _, gone in self.leaving))
+            for at, pool in enumerate((found.prefill, found.decode))
+        )
+        return dataclasses.replace(found, prefill=prefill, decode=decode)
+
+    def set(self, sizes: Sizes, before: Sizes, now_s: float) -> None:
+        gone = Sizes(*(max(0, was - to) for was, to in zip(before, sizes, strict=True)))
+        if any(gone):
+            self.leaving.append((now_s + self.drain_wait_s, gone))
         self.sizes = sizes
 
 
@@ -106,6 +109,9 @@ class Mover:
         self._failed: Order | None = None
         self._growing_since_s: float | None = None
         self._stuck = False
+        self._rollout = ("", 0.0)  # as last found, and since when
+        self.rollout = ""
+        """The rollout that is under way, in words; one that stands still for the timeout is none."""
 
     @property
     def moving(self) -> bool:
@@ -164,7 +170,8 @@ class Mover:
         if found is None:
             return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")], None
         moves: list[Move] = []
-        sizes = next_sizes(self.goal, found, self._config)
+        # A rollout may take GPUs that no count shows yet, and what it replaces is not ours to remove.
+        sizes = found.asked if self.rollout else next_sizes(self.goal, found, self._config)
         if sizes != found.asked:
             moves.append(self._order(sizes, found.asked, now_s))
         else:
@@ -176,7 +183,12 @@ class Mover:
 
     def _found(self, now_s: float) -> PoolStates | None:
         found = self.actuator.states()
-        return self._books.states(now_s) if found is None else found
+        if found is None:
+            return self._books.states(now_s)
+        if found.rollout != self._rollout[0]:
+            self._rollout = (found.rollout, now_s)
+        self.rollout = found.rollout if now_s - self._rollout[1] < self._timeout_s else ""
+        return found if found.draining_seen else self._books.with_leaving(found, now_s)
 
     def _order(self, sizes: Sizes, current: Sizes, now_s: float) -> Move:
         order = self._failed
@@ -189,7 +201,7 @@ class Mover:
             self._failed = order
             return Move("order_failed", str(error), order)
         self._failed = None
-        self._books.set(sizes, now_s)
+        self._books.set(sizes, current, now_s)
         return Move(
             "order",
             f"prefill {current.prefill} -> {sizes.prefill}, decode {current.decode} -> {sizes.decode}",

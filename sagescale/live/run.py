@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,9 @@ from sagescale.live.twin import make_twin
 from sagescale.live.watchers import JsonLines, PlainLines, Screen
 
 if TYPE_CHECKING:
+    from sagescale.live.actuators.lease import Lease
     from sagescale.live.actuators.protocol import Actuator
+    from sagescale.live.config import LiveConfig
     from sagescale.live.loop import Watcher
     from sagescale.live.setup import LiveSetup
     from sagescale.planner import AutoscalerConfig
@@ -30,6 +33,7 @@ __all__ = ["PlanOptions", "run_check", "run_plan"]
 
 _SECONDS_A_DAY = 86400.0
 _STANDBY_S = 0.25
+_LEASE_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,13 @@ def _plan(
     )  # now: who stands by is to take over at once
     if not dry and not _take(lock, clock, standby=options.standby):
         return
-    with lock:
+    with lock, ExitStack() as ends:
+        right = None if dry else _lease(live, actuator)
+        if right is not None:
+            if not _take_lease(right, clock, standby=options.standby):
+                return
+            ends.callback(right.release)
+            right.keep()
         # A rehearsal does not mix its decisions with those of the planner that acts.
         path: Path | str = Path(live.journal)
         if dry:
@@ -110,9 +120,9 @@ def _plan(
         target = "a dry run" if dry else actuator.target
         journal = Journal(path, target, live.journal_retention_days * _SECONDS_A_DAY)
         heading = f"{source.describe()} -> {actuator.target}" + (" (dry run)" if dry else "")
-        watchers, screen = _watchers(setup, options, journal, heading, dry=dry)
+        watchers, screen = _watchers(setup, options, journal, heading, actuator.target, dry=dry)
         twin = make_twin(config, setup.model, setup.simulator)
-        loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers, twin)
+        loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers, twin, right)
         try:
             if options.once:
                 print(tick_text(loop.run_once(), heading=heading), end="")
@@ -143,8 +153,48 @@ def _take(lock: TargetLock, clock: SystemClock, *, standby: bool) -> bool:
     return True
 
 
+def _lease(live: LiveConfig, actuator: Actuator) -> Lease | None:
+    """Return the right to scale that planners on all machines share, where there is a place for one."""
+    if live.actuator != "kubernetes":
+        return None
+    from sagescale.live.actuators.kubernetes import KubernetesActuator
+
+    assert isinstance(actuator, KubernetesActuator)
+    return actuator.lease()
+
+
+def _take_lease(lease: Lease, clock: SystemClock, *, standby: bool) -> bool:
+    """Take the lease, waiting for as long as a holder that has gone is not told from one that lives.
+
+    Raises:
+        SagescaleError: another planner holds it, or the API refuses.
+    """
+    began_s, told = clock.monotonic_s(), ""
+    while True:
+        try:
+            if lease.acquire():
+                return True
+            text = f"{lease.holder} holds the {lease.name}"
+        except SagescaleError as error:
+            if not standby:
+                raise
+            text = str(error)
+        waited_s = clock.monotonic_s() - began_s
+        if not standby and waited_s > lease.lasts_s + 2 * _LEASE_LOOK_S:
+            raise SagescaleError(
+                f"another planner ({lease.holder}) holds the {lease.name}; stop it first, or start this one "
+                "with --standby"
+            )
+        if text != told:
+            waiting = "standing by" if standby else f"waiting {lease.lasts_s:g} s to see whether it lives"
+            print(f"{waiting}: {text}", file=sys.stderr)
+            told = text
+        if clock.wait_until(clock.monotonic_s() + _LEASE_LOOK_S):
+            return False
+
+
 def _watchers(
-    setup: LiveSetup, options: PlanOptions, journal: Journal, heading: str, *, dry: bool
+    setup: LiveSetup, options: PlanOptions, journal: Journal, heading: str, target: str, *, dry: bool
 ) -> tuple[tuple[Watcher, ...], Screen | None]:
     if options.once:
         return (), None
@@ -161,7 +211,13 @@ def _watchers(
     if setup.live.exporter_port:
         from sagescale.live.exporter import Exporter
 
-        exporter = Exporter(setup.config, journal, dry_run=dry)
+        exporter = Exporter(
+            setup.config,
+            journal,
+            dry_run=dry,
+            model=setup.live.model_name or setup.profile.model,
+            target=target,
+        )
         exporter.serve(setup.live.exporter_address, setup.live.exporter_port)
         watchers.append(exporter)
     return tuple(watchers), screen

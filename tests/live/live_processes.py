@@ -109,6 +109,7 @@ class World:
     emulator_port: int = field(default_factory=free_port)
     prometheus_port: int = field(default_factory=free_port)
     prometheus: Process | None = None
+    began_s: float = 0.0
 
     @property
     def emulator_url(self) -> str:
@@ -138,12 +139,14 @@ class World:
         wait_for(lambda: get_json(f"{self.emulator_url}/state"), "the emulator answers", 240)
         return process
 
-    def start_prometheus(self, scrape_s: float, *, discovery: bool = False) -> Process:
+    def start_prometheus(
+        self, scrape_s: float, *, discovery: bool = False, target: str | None = None, jobs: str = ""
+    ) -> Process:
         program = shutil.which("prometheus")
         if program is None:
             pytest.skip("no Prometheus server here: apt-get install prometheus")
         interval = f"{round(scrape_s * 1000)}ms"
-        target = f"127.0.0.1:{self.emulator_port}"
+        target = target or f"127.0.0.1:{self.emulator_port}"
         where = (
             f"  http_sd_configs: [{{url: 'http://{target}/sd', refresh_interval: 1s}}]\n"
             if discovery
@@ -151,7 +154,7 @@ class World:
         )
         (self.folder / "prometheus.yml").write_text(
             f"global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\n"
-            f"scrape_configs:\n- job_name: emulator\n  honor_labels: true\n{where}"
+            f"scrape_configs:\n- job_name: emulator\n  honor_labels: true\n{where}{jobs}"
         )
         words = [
             program,
@@ -193,16 +196,16 @@ def codes(tick):
     return {problem.code for problem in tick.problems}
 
 
-def begin(world, planner_settings):
+def begin(world, planner_settings, interval_s=INTERVAL_S):
     """Start emulator and planner so that the planner's first tick ends the trace's first interval."""
-    lock = TargetLock(f"webhook {world.emulator_url}/scale", str(world.folder))
+    lock = TargetLock(f"webhook {planner_settings['webhook_url']}", str(world.folder))
     lock.acquire_or_refuse()
     words = [*COMMAND, "plan", "--standby", "--log", "json", *keys(planner_settings)]
     planner = world.spawn("planner", words)
     wait_for(lambda: "standing by" in planner.log, "the planner stands by", 60)
-    at_s = (math.floor(time.time() / INTERVAL_S) + 2) * INTERVAL_S
-    post_json(f"{world.emulator_url}/start", {"at": at_s})
-    time.sleep(max(0.0, at_s - time.time()) + 0.05)
+    world.began_s = (math.floor(time.time() / interval_s) + 2) * interval_s
+    post_json(f"{world.emulator_url}/start", {"at": world.began_s})
+    time.sleep(max(0.0, world.began_s - time.time()) + 0.05)
     lock.release()
-    wait_for(lambda: '"started"' in planner.log, "the planner took over", INTERVAL_S - 0.5)
+    wait_for(lambda: '"started"' in planner.log, "the planner took over", interval_s)
     return planner

@@ -389,7 +389,7 @@ def test_pods_are_counted_by_what_they_do():
 def test_without_the_right_to_list_pods_the_scale_speaks():
     api = FakeApi({"p": 2, "d": 3})
     api.refuse_pods = True
-    assert kubernetes(api).states() == PoolStates(PoolCounts(2), PoolCounts(3))
+    assert kubernetes(api).states() == PoolStates(PoolCounts(2), PoolCounts(3), draining_seen=False)
 
 
 def test_an_api_error_is_a_failure_with_its_status():

@@ -265,6 +265,19 @@ def test_a_killed_planner_resumes_and_decides_as_one_that_was_not(tmp_path):
     assert run(10) == run(99)
 
 
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_the_pools_own_time_goes_on_over_a_restart_whatever_the_scale(tmp_path, scale):
+    world = LiveWorld(path=tmp_path / "journal.sqlite", live={"time_scale": scale})
+    world.loop.start()
+    world.ticks(5)
+    world.clock.wait_until(world.clock.now + 3 * 60.0 / scale)  # killed, and started again three ticks later
+    world.loop = world.new_loop()
+    world.loop.start()
+    world.ticks(1)
+    times = [record.time_s for record in world.journal.last_ticks(10)]
+    assert [round(at - times[0]) for at in times] == [0, 60, 120, 180, 240, 480]
+
+
 def test_what_happened_while_it_was_down_is_read_from_the_sources_history(tmp_path):
     world = LiveWorld(path=tmp_path / "journal.sqlite", load_predictor_type="moving_average")
     world.loop.start()

@@ -43,6 +43,14 @@ def windows(*steps):
             [(named("abcdef"), 6), *[(named("abcd"), 6)] * 40], [FINE, *[SILENT] * 40],
             id="an outage of forty windows, counted",
         ),
+        pytest.param(
+            [(named("abcd", listed="abcdefgh"), 8)] * 30, [SILENT] * 30, id="half of it, counted and listed"
+        ),
+        pytest.param([(named("a", listed="a"), 5)] * 5, [FINE] * 5, id="five that share one page"),
+        pytest.param(
+            [(named("abcd", listed="abcd"), 4), (named("ab", listed="ab"), 4)], [FINE, FINE],
+            id="counted, but listed no longer",
+        ),
         pytest.param([(named("abcdef"), 6), (named("abcd"), 4)], [FINE, FINE], id="counted as fewer"),
         pytest.param(
             [(named("ab"), 2), (named("ab"), 4), (named("ab"), 4), (named("ab"), 4), (named("ab"), 4)],

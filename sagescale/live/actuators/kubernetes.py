@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
-from sagescale.live.actuators.in_time import TimedCalls
+from sagescale.live.actuators.kubernetes_api import (
+    ApiRefusedError,
+    KubernetesApi,
+    count_in,
+    make_client,
+    part,
+)
+from sagescale.live.actuators.lease import Lease
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
 from sagescale.planner import PoolCounts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sagescale.live.actuators.protocol import Order
     from sagescale.live.config import LiveConfig
 
@@ -26,8 +36,15 @@ _KNOWN = {
     "leaderworkersets": "apis/leaderworkerset.x-k8s.io/v1",
     "leaderworkerset": "apis/leaderworkerset.x-k8s.io/v1",
 }
-_PATCH = "application/merge-patch+json"
 _LEADERS = "leaderworkerset.sigs.k8s.io/worker-index=0"
+_REVISIONS = (
+    "pod-template-hash", "controller-revision-hash", "leaderworkerset.sigs.k8s.io/template-revision-hash",
+    "rollouts-pod-template-hash",
+)  # fmt: skip
+"""The labels by which controllers tell pods of one revision from those of another."""
+
+_FORBIDDEN, _CONFLICT = 403, 409
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,158 +78,179 @@ class Workload:
         return f"/{self.api}/namespaces/{namespace}/{self.plural}/{self.name}/scale"
 
 
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """What was found of one workload: ``rollout`` in words, empty where all pods are of one revision."""
+
+    counts: PoolCounts
+    rollout: str = ""
+    pods_seen: bool = True
+
+
 class KubernetesActuator:
     """Patches ``spec.replicas`` of two workloads; counts their pods by what they are doing.
 
     A pod is ready, starting, or (deleted but not gone) draining. Where pods may not be listed, the
     counts are those of the scale subresource, which does not know of draining.
 
+    Nothing is patched that somebody else has changed since it was read: every patch names the version it was
+    decided on, and the API refuses it otherwise.
+
     Args:
         live: The configuration.
-        api: An ``ApiClient``; by default one made from the kubeconfig or the pod's service account.
+        client: An ``ApiClient``; by default one made from the kubeconfig or the pod's service account.
 
     Raises:
         InputError: the extra is not installed, a workload is no workload, or no cluster is configured.
     """
 
-    def __init__(self, live: LiveConfig, api: Any = None) -> None:  # noqa: ANN401  # the client has no types
+    def __init__(self, live: LiveConfig, client: Any = None) -> None:  # noqa: ANN401  # the client has no types
         assert live.kubernetes_prefill is not None
         assert live.kubernetes_decode is not None
-        self._workloads = (
-            Workload.parse("kubernetes_prefill", live.kubernetes_prefill),
-            Workload.parse("kubernetes_decode", live.kubernetes_decode),
-        )
-        if self._workloads[0] == self._workloads[1]:
+        self._prefill = Workload.parse("kubernetes_prefill", live.kubernetes_prefill)
+        self._decode = Workload.parse("kubernetes_decode", live.kubernetes_decode)
+        if self._prefill == self._decode:
             raise InputError("kubernetes_prefill and kubernetes_decode are the same workload; expected two")
         self._namespace = live.kubernetes_namespace
         self._context = live.kubernetes_context
-        self._api = _client(live) if api is None else api
-        self._pods_listed = True
-        self._calls = TimedCalls("kubernetes", live.actuator_timeout_s)
+        self._timeout_s = live.actuator_timeout_s
+        self._client = make_client(live) if client is None else client
+        self._api = KubernetesApi(self._client, live.actuator_timeout_s)
+        self._confirm: Callable[[], None] = _unguarded
 
     @property
     def target(self) -> str:
         """Both workloads."""
-        names = " and ".join(f"{load.plural}/{load.name}" for load in self._workloads)
+        names = " and ".join(f"{load.plural}/{load.name}" for load in (self._prefill, self._decode))
         where = f"{self._context}/" if self._context else ""
         return f"kubernetes {where}{self._namespace}: {names}"
 
+    def lease(self) -> Lease:
+        """Return the right to scale these workloads, whatever machine or context asks for it.
+
+        From now on nothing is patched without it.
+        """
+        loads = " ".join(load.path(self._namespace) for load in (self._prefill, self._decode))
+        name = f"sagescale-{hashlib.sha256(loads.encode()).hexdigest()[:16]}"
+        lease = Lease(KubernetesApi(self._client, self._timeout_s), self._namespace, name, loads)
+        self._confirm = lease.confirm
+        return lease
+
     def states(self) -> PoolStates | None:
         """Count the pods of both workloads."""
-        return self._calls.call(self._count)
+        return self._api.jobs.call(self._count)
 
     def carry_out(self, order: Order) -> None:
         """Patch the workloads that change, the shrinking one first."""
-        self._calls.call(self._patch, order)
-
-    def _count(self) -> PoolStates:
-        prefill, decode = self._workloads
-        return PoolStates(self._counts(prefill), self._counts(decode))
-
-    def _patch(self, order: Order) -> None:
-        loads = zip(self._workloads, order.sizes, order.current, strict=True)
-        for load, size, _ in sorted(loads, key=lambda item: item[1] - item[2]):
-            scale = self._call("GET", load.path(self._namespace))
-            if scale.get("spec", {}).get("replicas") != size:
-                self._call("PATCH", load.path(self._namespace), {"spec": {"replicas": size}})
+        self._api.jobs.call(self._patch_all, order)
 
     def close(self) -> None:
         """Close connections."""
         self._api.close()
 
-    def _counts(self, load: Workload) -> PoolCounts:
-        scale = self._call("GET", load.path(self._namespace))
-        wanted = int(scale.get("spec", {}).get("replicas") or 0)
-        there = int(scale.get("status", {}).get("replicas") or 0)
-        selector = scale.get("status", {}).get("selector")
+    def _count(self) -> PoolStates:
+        prefill, decode = self._pool("prefill", self._prefill), self._pool("decode", self._decode)
+        return PoolStates(
+            prefill.counts,
+            decode.counts,
+            rollout="; ".join(pool.rollout for pool in (prefill, decode) if pool.rollout),
+            draining_seen=prefill.pods_seen and decode.pods_seen,
+        )
+
+    def _patch_all(self, order: Order) -> None:
+        loads = zip((self._prefill, self._decode), order.sizes, order.current, strict=True)
+        for load, size, current in sorted(loads, key=lambda item: item[1] - item[2]):
+            self._patch(load, size, current)
+
+    def _patch(self, load: Workload, size: int, current: int) -> None:
+        path = load.path(self._namespace)
+        for _ in range(_ATTEMPTS):
+            scale = self._api.call("GET", path)
+            found = count_in(part(scale, "spec"), "replicas", path)
+            if found == size:
+                return
+            if found != current:
+                raise ActuatorError(
+                    f"kubernetes: {path}: has {found} replicas, not {current}: somebody else changed it; "
+                    "left alone"
+                )
+            version = part(scale, "metadata").get("resourceVersion")
+            named = {} if version is None else {"metadata": {"resourceVersion": version}}
+            # After the version was read: whoever takes over from now on changes it before we do.
+            self._confirm()
+            try:
+                self._api.call("PATCH", path, {**named, "spec": {"replicas": size}})
+            except ApiRefusedError as error:
+                if error.status != _CONFLICT:
+                    raise
+                continue  # changed since it was read, if only in its status
+            return
+        raise ActuatorError(f"kubernetes: {path}: changed by others at each of {_ATTEMPTS} attempts")
+
+    def _pool(self, name: str, load: Workload) -> _Pool:
+        path = load.path(self._namespace)
+        scale = self._api.call("GET", path)
+        wanted = count_in(part(scale, "spec"), "replicas", path)
+        status = part(scale, "status")
+        there = count_in(status, "replicas", path)
+        selector = status.get("selector")
         if selector and load.plural == "leaderworkersets":
             selector = f"{selector},{_LEADERS}"
-        pods = self._pods(selector) if selector and self._pods_listed else None
+        pods = self._pods(str(selector)) if selector else None
         if pods is None:
             up = min(wanted, there)
-            return PoolCounts(ready=up, starting=max(0, wanted - up))
+            # More than wanted are those of a rollout, or still to go.
+            return _Pool(PoolCounts(up, wanted - up, max(0, there - wanted)), pods_seen=False)
         ready = starting = draining = 0
+        revisions: Counter[tuple[str, ...]] = Counter()
         for pod in pods:
-            status = pod.get("status", {})
-            if status.get("phase") in {"Succeeded", "Failed"}:
+            if part(pod, "status").get("phase") in {"Succeeded", "Failed"}:
                 continue
-            conditions = {item.get("type"): item.get("status") for item in status.get("conditions") or []}
-            if pod.get("metadata", {}).get("deletionTimestamp"):
+            if part(pod, "metadata").get("deletionTimestamp"):
                 draining += 1
-            elif conditions.get("Ready") == "True":
+                continue
+            if _is_ready(pod):
                 ready += 1
             else:
                 starting += 1
-        # The controller has not acted on everything yet: pods to come wait, pods to go still drain.
+            labels = part(pod, "metadata", "labels")
+            revisions[tuple(str(labels.get(label, "")) for label in _REVISIONS)] += 1
+        # The controller has not acted on everything yet: pods to come wait, pods to go still drain. Those
+        # that a rollout has beyond the size go too, in the end, and hold GPUs until then.
         surplus = max(0, ready + starting - wanted)
         late = min(starting, surplus)
-        return PoolCounts(
+        counts = PoolCounts(
             ready=ready - (surplus - late),
             starting=starting - late,
             draining=draining + surplus,
             waiting=max(0, wanted - ready - starting),
         )
+        if len(revisions) < 2:
+            return _Pool(counts)
+        each = " + ".join(str(count) for _, count in sorted(revisions.items()))
+        return _Pool(counts, f"{name} has {each} pods of {len(revisions)} revisions, {ready} ready")
 
-    def _pods(self, selector: str) -> list[dict[str, Any]] | None:
+    def _pods(self, selector: str) -> list[object] | None:
+        """Return the pods; ``None`` where they may not be listed, which may change any time."""
         path = f"/api/v1/namespaces/{self._namespace}/pods"
         try:
-            items = self._call("GET", path, query=[("labelSelector", selector)]).get("items")
-        except ActuatorError as error:
-            if "403" not in str(error):
+            items = self._api.call("GET", path, query=[("labelSelector", selector)]).get("items")
+        except ApiRefusedError as error:
+            if error.status != _FORBIDDEN:
                 raise
-            self._pods_listed = False
             return None
-        return items if isinstance(items, list) else None
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None = None,
-        query: list[tuple[str, str]] | None = None,
-    ) -> dict[str, Any]:
-        from urllib3.exceptions import HTTPError
-
-        refused = import_module("kubernetes.client.exceptions").ApiException
-
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = _PATCH
-        try:
-            answer = self._api.call_api(
-                path,
-                method,
-                query_params=query or [],
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-                response_type="object",
-                _return_http_data_only=True,
-                _request_timeout=self._calls.left_s(),
-            )
-        except refused as error:
-            raise ActuatorError(f"kubernetes: {method} {path}: {error.status} {error.reason}") from None
-        except (HTTPError, OSError) as error:
-            raise ActuatorError(f"kubernetes: {method} {path}: {type(error).__name__}") from None
-        return answer if isinstance(answer, dict) else {}
+        if not isinstance(items, list):
+            raise ActuatorError(f"kubernetes: {path}: answered with no list of pods")
+        return items
 
 
-def _client(live: LiveConfig) -> Any:  # noqa: ANN401  # the client has no types
-    try:
-        client, config = import_module("kubernetes.client"), import_module("kubernetes.config")
-    except ImportError:
-        raise InputError(
-            "actuator is 'kubernetes' but its client is not installed; run: "
-            "pip install 'sagescale[kubernetes]'"
-        ) from None
-    settings = client.Configuration()
-    try:
-        config.load_kube_config(context=live.kubernetes_context, client_configuration=settings)
-    except (config.ConfigException, OSError) as error:
-        if live.kubernetes_context is not None:
-            raise InputError(f"kubernetes_context is '{live.kubernetes_context}': {error}") from None
-        try:
-            config.load_incluster_config(client_configuration=settings)
-        except config.ConfigException:
-            raise InputError(f"kubernetes: neither a kubeconfig nor a service account: {error}") from None
-    return client.ApiClient(settings)
+def _is_ready(pod: object) -> bool:
+    conditions = part(pod, "status").get("conditions")
+    return isinstance(conditions, list) and any(
+        isinstance(item, dict) and item.get("type") == "Ready" and item.get("status") == "True"
+        for item in conditions
+    )
+
+
+def _unguarded() -> None:
+    """Ask nobody: no lease was taken."""

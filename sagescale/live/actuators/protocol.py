@@ -41,11 +41,15 @@ class PoolStates:
 
     Attributes:
         counted: Whether somebody counted the instances; else it is what they were set to by our own account.
+        rollout: Which pods are being replaced by those of another revision, in words; empty where none are.
+        draining_seen: Whether instances on their way out are counted.
     """
 
     prefill: PoolCounts
     decode: PoolCounts
     counted: bool = True
+    rollout: str = ""
+    draining_seen: bool = True
 
     @property
     def asked(self) -> Sizes:

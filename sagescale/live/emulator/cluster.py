@@ -42,6 +42,7 @@ class Outcome:
     attainment: float | None
     prefill_gpu_hours: float
     decode_gpu_hours: float
+    max_gpus_used: int
     finished: bool
 
 
@@ -176,6 +177,12 @@ class EmulatedCluster:
         self._track()
         return True
 
+    def reset(self) -> None:
+        """Have every engine count again from nothing, as after a restart that nobody else noticed."""
+        self._count()
+        for key, engine in self._engines.items():
+            self._engines[key] = EngineMetrics(engine.name, engine.role)
+
     def pools(self) -> tuple[PoolCounts, PoolCounts]:
         """Return both pools by state."""
         prefill, decode = (
@@ -213,6 +220,7 @@ class EmulatedCluster:
             attainment=self._good / counters.arrived if counters.arrived else None,
             prefill_gpu_hours=float(hours[lives["prefill"]].sum()) * world.prefill_gpus,
             decode_gpu_hours=float(hours[~lives["prefill"]].sum()) * world.decode_gpus,
+            max_gpus_used=self.cluster.max_gpus_used,
             finished=self.finished,
         )
 

@@ -10,8 +10,11 @@ from sagescale.errors import InputError, did_you_mean
 __all__ = ["FAULTS", "Fault", "spoil"]
 
 FAULTS = ("none", "error", "slow", "frozen", "nan", "half", "reset", "ranks", "double", "crash", "miss")
-ONCE = frozenset({"crash", "miss"})
-"""What happens to one instance, once, and leaves the fault in force as it is."""
+ONE = frozenset({"crash", "miss"})
+"""What happens to one instance."""
+
+ONCE = ONE | {"reset"}
+"""What happens once, and leaves the fault in force as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +22,13 @@ class Fault:
     """One fault by name.
 
     ``error`` answers 500, ``slow`` comes ``value`` seconds late, ``frozen`` repeats one page,
-    ``nan`` has no numbers, ``half`` leaves out every other instance, ``reset`` counts again from nothing;
-    ``ranks`` splits every instance into ``value`` data-parallel ranks, each with series of its own under
-    the label ``engine``; ``double`` lists every instance a second time, under the job ``ROLE-again``.
+    ``nan`` has no numbers, ``half`` leaves out every other instance; ``ranks`` splits every instance into
+    ``value`` data-parallel ranks, each with series of its own under the label ``engine``; ``double`` lists
+    every instance a second time, under the job ``ROLE-again``.
 
-    Two happen to ``instance`` and are over: ``crash`` loses it with its page and its counts, while
-    discovery lists it for ``value`` more seconds of the trace and its requests are routed again;
-    ``miss`` does not answer the next time its page is read.
+    ``reset`` has every instance count again from nothing, once. Two happen to one ``instance``, once:
+    ``crash`` loses it with its page and its counts, while discovery lists it for ``value`` more seconds of
+    the trace and its requests are routed again; ``miss`` does not answer the next time its page is read.
     """
 
     kind: str = "none"
@@ -49,10 +52,10 @@ class Fault:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 600:
             raise InputError(f"fault value is {str(value)[:40]!r}; expected a number from 0 to 600")
         instance = document.get("instance", "")
-        if not isinstance(instance, str) or bool(instance) != (document["kind"] in ONCE):
+        if not isinstance(instance, str) or bool(instance) != (document["kind"] in ONE):
             raise InputError(
                 f"fault instance is {str(instance)[:40]!r}; expected the name of one, like decode-3, with "
-                f"{' and '.join(sorted(ONCE))}, and none with other faults"
+                f"{' and '.join(sorted(ONE))}, and none with other faults"
             )
         if document["kind"] == "ranks" and value not in range(2, 65):
             raise InputError(f"fault value is {value:g}; expected 2 to 64 ranks")

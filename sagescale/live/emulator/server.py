@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 import time
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ _INDEX = """sagescale emulator
   GET  /metrics             every instance's metrics on one page, labelled instance and job
   GET  /instances/N/metrics one instance's own page
   GET  /sd                  the instances, for Prometheus' http_sd_configs
-  GET  /state               pools by state, requests, GPU-hours
+  GET  /state               pools by state, requests, GPU-hours, the most GPUs held at any instant
   POST /scale               {"targets": {"prefill": P, "decode": D}}, or an order of `sagescale plan`
   POST /start               begin, where it was started with --wait; {"at": SECONDS_SINCE_1970} begins then
   POST /fault               {"kind": "none|error|slow|frozen|nan|half|reset|double", "value": SECONDS}
@@ -146,15 +145,11 @@ class Emulator:
                 if not engines:
                     return None
             ranks = int(fault.value) if fault.kind == "ranks" else 1
-            if fault.kind == "double" and instance is None:
-                engines += [replace(engine, role=_again(engine.role)) for engine in engines]
             lines = render(engines, self._labels, with_instance=instance is None, ranks=ranks)
             page = "\n".join(line for family in lines.values() for line in family) + "\n"
         key = instance or ""
         if fault.kind == "frozen":
             return self._frozen.setdefault(key, page)
-        if fault.kind == "reset":
-            return _restarted(page, self._frozen.setdefault(key, page))
         return spoil(fault, page)
 
     def discovery(self, host: str) -> list[dict[str, Any]]:
@@ -210,6 +205,7 @@ class Emulator:
                 "decode": outcome.decode_gpu_hours,
                 "total": outcome.prefill_gpu_hours + outcome.decode_gpu_hours,
             },
+            "max_gpus_used": outcome.max_gpus_used,
             "finished": outcome.finished,
         }
 
@@ -264,6 +260,9 @@ class Emulator:
         if fault.kind in ONCE:
             with self._lock:
                 self._catch_up()
+                if fault.kind == "reset":
+                    self._cluster.reset()
+                    return
                 known = any(engine.name == fault.instance for engine in self._cluster.engines())
                 if fault.kind == "miss" and known:
                     self._missed.add(fault.instance)
@@ -297,25 +296,9 @@ def _again(job: str) -> str:
     return f"{job}-again"
 
 
-def _restarted(page: str, since: str) -> str:
-    """Return a page whose counters began when the fault did."""
-    old = dict(line.rsplit(" ", 1) for line in since.splitlines() if line and not line.startswith("#"))
-    lines = []
-    for line in page.splitlines():
-        name, _, value = line.rpartition(" ")
-        base = name.partition("{")[0]
-        if (
-            not line.startswith("#")
-            and name in old
-            and base.endswith(("_total", "_sum", "_count", "_bucket"))
-        ):
-            lines.append(f"{name} {max(0.0, float(value) - float(old[name]))!r}")
-        else:
-            lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # every instance is read at once; who finds no room tries again in a second
+
     def handle_error(self, request: object, client_address: object) -> None:
         # Whoever asked has gone, or sent nonsense: no reason for a traceback among the emulator's own words.
         del request

@@ -39,10 +39,10 @@ class Reports(NamedTuple):
 class GroupReporters:
     """Which instances of one group should report.
 
-    Where somebody counts the instances that are ready, it is as many as were ready throughout the grace: one
-    that has just become ready may not have been read yet. Elsewhere it is those that have reported, until
-    discovery lists them no longer, or until there are as many as a size that was decided. Nothing else makes
-    a missing instance one that is not missed: time does not.
+    Where somebody counts the instances that are ready, it is as many as were ready throughout the grace (one
+    that has just become ready may not have been read yet), but no more than discovery lists. Elsewhere it is
+    those that have reported, until discovery lists them no longer, or until there are as many as a size that
+    was decided. Nothing else makes a missing instance one that is not missed: time does not.
 
     Attributes:
         grace_s: How long an instance may have been ready without having been read.
@@ -70,15 +70,18 @@ class GroupReporters:
         """Return how many instances that should report do not, and take note of those that do."""
         complete = reports.names if reports.complete is None else reports.complete
         self.counted = reports.counted
+        # A list of which nobody reports is one of something else.
+        listed = reports.listed if reports.listed is not None and reports.listed & reports.names else None
         if self._ready:
-            return max(0, min(ready for _, ready in self._ready) - len(complete))
-        listed = reports.listed
-        if listed is not None and listed & reports.names:
+            expected = min(ready for _, ready in self._ready)
+            if listed is not None:
+                expected = min(expected, len(listed))  # several may share a page, or have been taken off
+            return max(0, expected - len(complete))
+        if listed is not None:
             self.names &= listed | reports.names
             gone = len(self.names - complete)
         else:
             # Names change when instances are replaced; without a list only their number can be compared.
-            listed = None
             gone = max(0, len(self.names) - len(complete))
         if gone and self._decided and len(complete) >= min(size for _, size in self._decided):
             self.names, gone = reports.names, 0
