@@ -19,6 +19,9 @@ MAX_DEPTH = 100
 MAX_PARTS = 1_000_000
 """Objects and lists in one document: an empty list is 2 bytes in the file and 60 in memory."""
 
+_MAX_VALUES = 5_000_000
+"""In one document, told by its commas: a value is two bytes in the file and up to 60 in memory."""
+
 _MAX_DIGITS = 20
 """Of an integer: 64 bits, signed or not. Python converts larger ones slowly, and not to a float at all."""
 
@@ -34,9 +37,9 @@ def parse_json(data: bytes | str, *, max_parts: int = MAX_PARTS) -> object:
     """Return the one document that a text holds. The caller has bounded its length.
 
     Raises:
-        BadJsonError: it is not JSON in UTF-8, has more than ``max_parts`` objects and lists, is nested more
-            than ``MAX_DEPTH`` deep, gives an object one name twice, or holds an integer of more than
-            64 bits or half of a character.
+        BadJsonError: it is not JSON in UTF-8, has more than ``max_parts`` objects and lists or five million
+            values, is nested more than ``MAX_DEPTH`` deep, gives an object one name twice, or holds an
+            integer of more than 64 bits or half of a character.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
@@ -44,6 +47,8 @@ def parse_json(data: bytes | str, *, max_parts: int = MAX_PARTS) -> object:
         raise BadJsonError(f"not UTF-8 at byte {error.start}") from None
     if (parts := text.count("{") + text.count("[")) > max_parts:
         raise BadJsonError(f"more than {max_parts} objects and lists")
+    if text.count(",") > _MAX_VALUES:
+        raise BadJsonError(f"more than {_MAX_VALUES} values")
     try:
         document: object = _DECODER.decode(text)
     except RecursionError:

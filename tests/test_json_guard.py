@@ -42,6 +42,7 @@ def test_anything_else_is_refused(data):
         (b'["\\ud800"]', "half of a character"),
         (b'{"\\udc00x": 1}', "half of a character"),
         (b"[" + b"[]," * 1_000_000 + b"[]]", "1000000 objects and lists"),
+        (b"[" + b"1," * 5_000_001 + b"1]", "5000000 values"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": ', "ends early"),
         (b"", "ends early"),

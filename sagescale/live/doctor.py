@@ -77,6 +77,12 @@ def _actuator(actuator: Actuator) -> Finding:
         return Finding(
             "note", f"{actuator.target}: cannot say how many instances there are; those that report count"
         )
+    if not states.draining_seen:
+        return Finding(
+            "note",
+            f"{actuator.target}: pods may not be listed: what drains and what is rolled out is not seen",
+            "give the role `list` on pods",
+        )
     return Finding(
         "ok",
         f"{actuator.target}: prefill {states.prefill.ready} of {states.prefill.asked} ready, "

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Imported", "Rule", "import_dynamo_config"]
 
 _NO_LIMIT = 1_000_000
+_NULL = Located(None, "", "")
 _PRE_SWEPT = "use-pre-swept-results:"
 
 
@@ -268,7 +269,8 @@ def import_dynamo_config(path: Path) -> Imported:
         for name in rule.names:
             if name in given:
                 _apply(rule, name, given, taken, left)
-        if rule.default is not None and not any(name in given for name in rule.names):
+        # null is Dynamo's "not given".
+        if rule.default is not None and all(given.get(name, _NULL).value is None for name in rule.names):
             value = rule.default if rule.convert is None else rule.convert(rule.default)
             for ours in rule.ours:
                 taken[ours] = _Taken(value, f"Dynamo's default of {rule.names[0]}")
@@ -295,7 +297,7 @@ def _apply(
         left.append(f"{item.where} {name}: the predictor is not prophet")
         return
     if item.value is None:
-        return  # null is Dynamo's "not given"
+        return
     try:
         value = item.value if rule.convert is None else rule.convert(item.value)
     except ValueError as error:

@@ -176,6 +176,8 @@ def why_not_up(ticks: Sequence[TickRecord]) -> list[Answer]:
         ("step_capped", "step cap", "raise max_step_instances"),
         ("paused", "paused", "remove the pause_file"),
         ("pools_unknown", "the pools' state is unknown", "check the actuator"),
+        ("rollout_in_progress", "a rollout", "wait for it, or undo it"),
+        ("right_lost", "another planner acts", "keep one of them, or this one with --standby"),
         ("dry_run", "dry run", "leave out --dry-run and no_operation, and configure an actuator"),
     ):
         if count := codes[code]:

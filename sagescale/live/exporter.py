@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["Exporter"]
 
 
+_OBSERVED = (
+    "requests", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean", "itl_ms_p99",
+    "ttft_attainment", "itl_attainment", "kv_usage",
+)  # fmt: skip
+
+
 class Exporter:
     """Keeps the metrics and serves them; a ``Watcher`` of the loop.
 
@@ -26,9 +32,13 @@ class Exporter:
         config: Whose targets and budget are exported.
         journal: Whose health is.
         dry_run: Exported with the build's information, so that nobody scales on a rehearsal.
+        model: Whose engines are scaled; with ``target`` it tells planners apart that one server watches.
+        target: What is scaled.
     """
 
-    def __init__(self, config: AutoscalerConfig, journal: Journal, *, dry_run: bool) -> None:
+    def __init__(
+        self, config: AutoscalerConfig, journal: Journal, *, dry_run: bool, model: str = "", target: str = ""
+    ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge
 
         from sagescale import __version__
@@ -61,12 +71,17 @@ class Exporter:
         self._reasons = counter("reasons", "Why decisions were what they were.", "code")
         gauge("target_ttft_ms", "Target TTFT.").set(config.target_ttft_ms)
         gauge("target_itl_ms", "Target ITL.").set(config.target_itl_ms)
+        gauge("target_attainment", "Share of the requests that is to meet the targets.").set(
+            config.target_attainment
+        )
         gauge("gpu_budget", "max_gpu_budget.").set(config.max_gpu_budget)
         gauge("adjustment_interval_seconds", "Interval between decisions.").set(
             config.adjustment_interval_sec
         )
-        gauge("build_info", "Always 1.", "version", "policy", "predictor", "dry_run").labels(
-            __version__, config.policy, config.load_predictor_type, str(dry_run).lower()
+        gauge(
+            "build_info", "Always 1.", "version", "policy", "predictor", "dry_run", "model", "target"
+        ).labels(
+            __version__, config.policy, config.load_predictor_type, str(dry_run).lower(), model, target
         ).set(1)
         self._gpus_each = {
             "prefill": config.prefill_gpus_per_instance,
@@ -110,7 +125,7 @@ class Exporter:
         for name in ("requests", "isl", "osl"):
             self._set(self._forecast, name, getattr(forecast, name))
         if record.kind == "tick":  # a look's window is a short one
-            for name in ("requests", "isl_mean", "osl_mean", "ttft_ms_mean", "itl_ms_mean", "kv_usage"):
+            for name in _OBSERVED:
                 self._set(self._observed, name, getattr(seen, name))
         self._correction.labels("prefill").set(decision.corrections.prefill)
         self._correction.labels("decode").set(decision.corrections.decode)

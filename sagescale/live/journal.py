@@ -54,7 +54,9 @@ _MOST_SET_ASIDE = 3
 _FILE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """SQLite's messages quote the file, and Python reads them as UTF-8."""
 
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+"""The last one is said of a table or column that is not there: names in the file are not what we wrote."""
+
 _MAGIC = b"SQLite format 3\0"
 
 _ADD_TICK = "INSERT OR REPLACE INTO ticks VALUES (?, ?, ?, ?, ?, ?)"
@@ -62,6 +64,7 @@ _ADD_EVENT = "INSERT INTO events (time_s, tick, kind, text, detail) VALUES (?, ?
 _REMEMBER = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _TICKS = "SELECT id, time_s, prefill, decode, acted, record FROM ticks"
 _EVENTS = "SELECT id, time_s, tick, kind, text, detail FROM events"
+_META = "SELECT key, value FROM meta"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -162,6 +165,8 @@ class Journal:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA journal_size_limit = 4000000")
         self._db.executescript(_SCHEMA)
+        for every_column in (_TICKS, _EVENTS, _META):
+            self._db.execute(f"{every_column} LIMIT 0")
         self._identify()
         self._last_id()  # damage there is to be found now
         self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
@@ -171,7 +176,7 @@ class Journal:
         return max(0, int(found[0]))
 
     def _identify(self) -> None:
-        found = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
+        found = dict(self._db.execute(_META).fetchall())
         if found.get("version", str(_VERSION)) != str(_VERSION):
             raise _OtherVersionError(f"of version {foreign_text(found['version'], 20)}; expected {_VERSION}")
         if found.get("target", self._target) != self._target:
@@ -188,7 +193,7 @@ class Journal:
             return False
         self._set_aside += 1
         ticks = list(_readable(self._db, f"{_TICKS} ORDER BY id DESC", _SALVAGED))
-        kept = list(_readable(self._db, "SELECT key, value FROM meta", _SALVAGED))
+        kept = list(_readable(self._db, _META, _SALVAGED))
         with contextlib.suppress(*_FILE_ERRORS):
             self._db.close()
         path = Path(self.path)

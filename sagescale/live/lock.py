@@ -104,7 +104,12 @@ class TargetLock(FileLock):
     """
 
     def __init__(self, target: str, folder: str | None = None) -> None:
-        place = Path(folder or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        try:
+            place = Path(folder or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        except FileNotFoundError:
+            raise InputError(
+                "lock_dir: no temporary folder can be written; expected one to be named"
+            ) from None
         digest = hashlib.sha256(target.encode()).hexdigest()[:16]
         super().__init__(
             place / f"sagescale-{digest}.lock",

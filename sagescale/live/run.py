@@ -120,7 +120,7 @@ def _plan(
         target = "a dry run" if dry else actuator.target
         journal = Journal(path, target, live.journal_retention_days * _SECONDS_A_DAY)
         heading = f"{source.describe()} -> {actuator.target}" + (" (dry run)" if dry else "")
-        watchers, screen = _watchers(setup, options, journal, heading, dry=dry)
+        watchers, screen = _watchers(setup, options, journal, heading, actuator.target, dry=dry)
         twin = make_twin(config, setup.model, setup.simulator)
         loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers, twin, right)
         try:
@@ -194,7 +194,7 @@ def _take_lease(lease: Lease, clock: SystemClock, *, standby: bool) -> bool:
 
 
 def _watchers(
-    setup: LiveSetup, options: PlanOptions, journal: Journal, heading: str, *, dry: bool
+    setup: LiveSetup, options: PlanOptions, journal: Journal, heading: str, target: str, *, dry: bool
 ) -> tuple[tuple[Watcher, ...], Screen | None]:
     if options.once:
         return (), None
@@ -211,7 +211,13 @@ def _watchers(
     if setup.live.exporter_port:
         from sagescale.live.exporter import Exporter
 
-        exporter = Exporter(setup.config, journal, dry_run=dry)
+        exporter = Exporter(
+            setup.config,
+            journal,
+            dry_run=dry,
+            model=setup.live.model_name or setup.profile.model,
+            target=target,
+        )
         exporter.serve(setup.live.exporter_address, setup.live.exporter_port)
         watchers.append(exporter)
     return tuple(watchers), screen

@@ -28,6 +28,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from sagescale.sim.compile_cache import CACHED
 from sagescale.sim.state import (
     ADAPTIVE,
     DONE,
@@ -73,8 +74,8 @@ _REQUEST_MASK = (1 << REQUEST_BITS) - 1
 _REBASE_STEPS = 1 << 31
 _MOST_RESTARTS = (1 << 16) - 1
 
-_compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-_inlined: Any = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+_compiled: Any = numba.njit(cache=CACHED, nogil=True, error_model="numpy", _nrt=False)
+_inlined: Any = numba.njit(cache=CACHED, nogil=True, error_model="numpy", _nrt=False, inline="always")
 
 
 # --- winner trees -------------------------------------------------------------------------------------

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    _Content = io.BufferedReader | gzip.GzipFile
+    Content = io.BufferedReader | gzip.GzipFile
 
 __all__ = ["MAX_LINE_BYTES", "MAX_ROWS", "Source", "open_source"]
 
-MAX_ROWS = 30_000_000
-"""Requests in one trace, twenty bytes each in memory: a week of Azure's busiest service has 27 million."""
+MAX_ROWS = 10_000_000
+"""Requests in one trace: with what is computed of them, that many fit a gigabyte."""
 
 MAX_LINE_BYTES = 32 << 20
 """A request carries the hash of every block of its prompt: many kilobytes, not megabytes."""
@@ -58,7 +58,7 @@ class Source:
     _packed: bool
 
     @contextmanager
-    def open(self) -> Iterator[_Content]:
+    def open(self) -> Iterator[Content]:
         """Open the content, unpacked, from its beginning. Nothing of it is kept in memory.
 
         Raises:
@@ -113,7 +113,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     return Source(name, sha256, size, start, file, packed)
 
 
-def _measured(name: str, content: _Content, most_bytes: int) -> tuple[bytes, int]:
+def _measured(name: str, content: Content, most_bytes: int) -> tuple[bytes, int]:
     """Read everything once and keep the start; refuse too many bytes, too many lines, too long a line."""
     start = content.read(_CHUNK)
     chunk, size, rows, tail = start, 0, 0, 0

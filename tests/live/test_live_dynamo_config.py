@@ -210,3 +210,9 @@ def test_rules_name_keys_that_exist_and_no_key_twice():
     assert {ours for rule in RULES for ours in rule.ours} <= known
     names = [name for rule in RULES for name in rule.names]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("key", ["max_gpu_budget: 16", "itl_ms: 30.5"])
+def test_null_is_not_given(tmp_path, key):
+    null = CURRENT.replace(key, f"{key.partition(':')[0]}: null")
+    assert values(imported(tmp_path, null)) == values(imported(tmp_path, CURRENT.replace(f"{key}\n", "")))

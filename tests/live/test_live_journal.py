@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from live_world import LiveWorld
 from sagescale.cli.app import main
@@ -364,6 +364,7 @@ def test_a_record_of_an_older_version_is_read(tmp_path):
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(flips=[(3976, 1)])  # the name of a column
 @given(flips=st.lists(st.tuples(st.integers(0, 2**20), st.integers(1, 255)), min_size=1, max_size=20))
 def test_flipped_bytes_anywhere_end_nothing(tmp_path_factory, sound_journal, flips):
     path = tmp_path_factory.mktemp("flips") / "j"

@@ -14,6 +14,7 @@ from sagescale.live.actuators.kubernetes_api import KubernetesApi
 from sagescale.live.actuators.lease import Lease
 from sagescale.live.actuators.protocol import ActuatorError, Order, PoolStates
 from sagescale.live.config import LiveConfig
+from sagescale.live.explain import why_not_up
 from sagescale.live.mover import Mover
 from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
 
@@ -208,6 +209,7 @@ def test_both_pools_stay_while_one_is_rolled_out_and_move_when_it_is_done(reques
     assert world.pools.sizes == Sizes(4, 4)
     assert world.pools.orders == []
     assert all("rollout_in_progress" in notes(record) for record in world.log.records)
+    assert "a rollout" in {answer.cause for answer in why_not_up(world.log.records)}
     world.pools.rollout = ""
     world.ticks(2, start=6)
     assert world.pools.sizes == world.wanted(requests)
@@ -412,6 +414,7 @@ def test_a_planner_that_lost_its_right_decides_does_not_act_says_so_and_acts_aga
     world.ticks(3)
     assert world.pools.orders == []
     assert all("right_lost" in notes(record) and not record.acted for record in world.log.records)
+    assert "another planner acts" in {answer.cause for answer in why_not_up(world.log.records)}
     right.ours = True
     world.ticks(1, start=4)
     assert world.pools.sizes == world.wanted(2400.0)

@@ -217,3 +217,20 @@ class TestFiles:
         path = tmp_path / "t.csv"
         path.write_text("model,isl,osl,ttft,tpot,concurrency,tp,tokens/s/gpu\n" + '"' + "x" * 10**6)
         refused(path, r"t.csv: line \d: field larger than field limit .*expected a CSV table")
+
+    def test_a_table_of_millions_of_cells_is_refused(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_text(
+            "model,isl,osl,ttft,tpot,concurrency,tp,tokens/s/gpu\n" + "m,1,1,1,1,1,1,1\n" * 250_001
+        )
+        refused(path, "line 250002: more than 2000000 cells")
+
+    def test_configurations_without_rows_are_refused(self, tmp_path):
+        arrays = {"prefill_isl": [[100.0, 900.0]], "prefill_ttft": [[5.0, 9.0]], "tp": [2.0, 4.0]}
+        np.savez(tmp_path / "x.npz", **arrays)
+        refused(tmp_path / "x.npz", r"prefill_isl: 1 rows .expected 2")
+
+    def test_a_configuration_of_an_unnamed_model_is_read(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_text("model,isl,osl,ttft,tpot,concurrency,tp,tokens/s/gpu\n,9,9,9,9,1,1,111\n")
+        refused(path, "prompt lengths measured alone")

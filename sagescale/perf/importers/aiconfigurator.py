@@ -88,7 +88,7 @@ def _measurement(path: Path, file: SourceFile, key: dict[str, str], rows: list[R
         prefill_gpus=_gpus(rows[0], p),
         decode_gpus=_gpus(rows[0], d),
         tensor_parallel=tensor_parallel.pop() if len(tensor_parallel) == 1 else None,
-        model=key["model"],
+        model=key.get("model", ""),
         gpu=key.get(d + "system", ""),
         engine=key.get(d + "backend", ""),
         engine_version=key.get(d + "version", ""),

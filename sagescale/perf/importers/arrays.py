@@ -6,9 +6,13 @@ Nothing is unpickled; every array's declared size is bounded before a byte of it
 from __future__ import annotations
 
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +29,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Arrays", "read_arrays"]
+
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, EOFError, OSError, RuntimeError,
+    NotImplementedError, SyntaxError, tokenize.TokenError, LookupError, TypeError, AttributeError,
+)  # fmt: skip
+"""What zipfile and numpy raise at damage, whichever meets it first; an array's header is parsed as Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +78,11 @@ class Arrays:
     def whole(self, name: str, index: int = 0) -> int:
         """Return one whole number >= 1."""
         column = self._get(name).ravel()
-        value = column[index] if index < len(column) else None
-        # In this order: infinity has no whole number to compare with.
-        if value is None or column.dtype.kind not in "iuf" or not 1 <= value < 2**53 or value != int(value):
-            raise InputError(f"{self.path}: {name}[{index}]: {value} (expected a whole number >= 1)")
+        # As Python's own number: those never wrap.
+        value: Any = column[index].item() if index < len(column) and column.dtype.kind in "iuf" else None
+        if value is None or not 1 <= value < 2**53 or value != int(value):
+            found = column[index] if index < len(column) else None
+            raise InputError(f"{self.path}: {name}[{index}]: {found} (expected a whole number >= 1)")
         return int(value)
 
     def _get(self, name: str) -> NDArray[np.generic]:
@@ -120,7 +131,7 @@ def _from_npz(path: Path, data: bytes) -> dict[str, NDArray[np.generic]]:
                     raise InputError(f"{path}: {name}: {declared} bytes (at most {MAX_FILE_BYTES} in all)")
                 with archive.open(member) as stream:
                     arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path}: {error} (expected an NPZ archive of numbers)") from error
     return arrays
 

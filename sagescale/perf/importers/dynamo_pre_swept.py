@@ -14,11 +14,20 @@ from sagescale.perf.importers.look import Look
 from sagescale.perf.measurement import Measurement, joined
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sagescale.perf.profile import SourceFile
 
 __all__ = ["DynamoPreSweptImporter"]
 
 _CONFIGURATION = ("tp", "dp", "pp")
+_PREFILL = ("prefill_isl", "prefill_ttft")
+_DECODE = ("x_kv_usage", "y_context_length", "z_itl", "z_thpt_per_gpu")
+_MAX_CONFIGURATIONS = 1000
 
 
 class DynamoPreSweptImporter:
@@ -43,10 +52,12 @@ class DynamoPreSweptImporter:
         for file in files:
             arrays = read_arrays(file)
             names = arrays.by_name.keys()
-            count = arrays.by_name["tp"].size
-            for index in range(count):
+            points = _points(arrays)
+            source = source_file(file, path)
+            for index in range(arrays.by_name["tp"].size):
                 key = tuple(arrays.whole(name, index) if name in names else 1 for name in _CONFIGURATION)
-                part = _read_one(self.name, path, file, arrays, index)
+                here = {name: values[index] for name, values in points.items()}
+                part = _read_one(self.name, path, source, arrays, here, index)
                 known = by_configuration.get(key)
                 by_configuration[key] = part if known is None else joined((known, part))
         return tuple(by_configuration[key] for key in sorted(by_configuration))
@@ -60,36 +71,51 @@ def _files(look: Look) -> tuple[Path, ...]:
     )
 
 
-def _read_one(name: str, root: Path, file: Path, arrays: Arrays, index: int) -> Measurement:
+def _points(arrays: Arrays) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of points, a row for each configuration."""
+    names = _PREFILL if arrays.by_name.keys() >= PREFILL_ARRAYS else _DECODE
+    arrays.same_shape(*names)
+    points = {name: arrays.numbers(name, ndim=2, above=0) for name in names}
+    rows, count = len(points[names[0]]), arrays.by_name["tp"].size
+    if rows != count or count > _MAX_CONFIGURATIONS:
+        raise InputError(
+            f"{arrays.path}: {names[0]}: {rows} rows (expected {count}, one for each tp, and at most "
+            f"{_MAX_CONFIGURATIONS})"
+        )
+    return points
+
+
+def _read_one(
+    name: str,
+    root: Path,
+    source: SourceFile,
+    arrays: Arrays,
+    points: Mapping[str, NDArray[np.float64]],
+    index: int,
+) -> Measurement:
     names = arrays.by_name.keys()
     parallel = {key: arrays.whole(key, index) if key in names else 1 for key in _CONFIGURATION}
     gpus = parallel["tp"] * parallel["dp"] * parallel["pp"]
     common = Measurement(
         origin=str(root),
         format=name,
-        files=(source_file(file, root),),
+        files=(source,),
         tensor_parallel=parallel["tp"],
         model=arrays.text("model", index),
         gpu=arrays.text("gpu_type", index),
         engine=arrays.text("framework", index),
         engine_version=arrays.text("framework_version", index),
     )
-    if names >= PREFILL_ARRAYS:
-        arrays.same_shape("prefill_isl", "prefill_ttft")
-        isl = arrays.numbers("prefill_isl", ndim=2, above=0)[index]
-        ttft_ms = arrays.numbers("prefill_ttft", ndim=2, above=0)[index]
-        return replace(common, prefill=prefill_points(file, isl, ttft_ms), prefill_gpus=gpus)
-    arrays.same_shape("x_kv_usage", "y_context_length", "z_itl", "z_thpt_per_gpu")
-    usage = arrays.numbers("x_kv_usage", ndim=2, above=0)[index]
-    context = arrays.numbers("y_context_length", ndim=2, above=0)[index]
-    itl_ms = arrays.numbers("z_itl", ndim=2, above=0)[index]
-    divided = arrays.numbers("z_thpt_per_gpu", ndim=2, above=0)[index]
+    if "prefill_isl" in points:
+        prefill = prefill_points(arrays.path, points["prefill_isl"], points["prefill_ttft"])
+        return replace(common, prefill=prefill, prefill_gpus=gpus)
+    usage, context, itl_ms, divided = (points[name] for name in _DECODE)
     kv_tokens = arrays.whole("max_kv_tokens", index)
     divisor = arrays.whole("gpu_count", index) if "gpu_count" in names else 8
-    points, notes = decode_points(context, itl_ms, divided * divisor, usage * kv_tokens / context)
+    decode, notes = decode_points(context, itl_ms, divided * divisor, usage * kv_tokens / context)
     return replace(
         common,
-        decode=points,
+        decode=decode,
         decode_gpus=gpus,
         max_kv_tokens=kv_tokens,
         max_num_seqs=arrays.whole("max_batch_size", index) if "max_batch_size" in names else None,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "read_table"]
 
+_MAX_CELLS = 2_000_000
+"""Of a table: a hundred times the largest that we have seen; each takes a hundred bytes of memory."""
+
 
 class Row:
     """One row of a table."""
@@ -68,7 +71,11 @@ def read_table(path: Path) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         header = [word.strip() for word in next(reader, [])]
+        left = _MAX_CELLS
         for cells in reader:
+            left -= len(cells)
+            if left < 0:
+                raise InputError(f"{path}: line {reader.line_num}: more than {_MAX_CELLS} cells in the table")
             if not any(cells):
                 continue
             if len(cells) != len(header):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,19 +13,17 @@ from sagescale.trace.readers.base import Layout, Rows, refuse_cell, require_colu
 from sagescale.trace.source import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from sagescale.trace.readers.fields import Field
     from sagescale.trace.recognise import Head
-    from sagescale.trace.source import Source
+    from sagescale.trace.source import Content, Source
 
 __all__ = ["JsonLinesFormat"]
 
-# Requests carry the hash of every prefix block: a long prompt is a line of many kilobytes. Arrow wants at
-# least one whole line in a block, so the second size is tried when the first, faster one does not do.
-_BLOCK_BYTES = (8 << 20, 2 * MAX_LINE_BYTES)
+_BLOCK_BYTES = 8 << 20
 
 
 def _anything(keys: frozenset[str]) -> bool:  # noqa: ARG001 - the default of a condition
@@ -77,20 +74,29 @@ def _parse(source: Source, fields: tuple[Field, ...]) -> dict[str, NDArray[Any]]
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
-    for types, block_bytes in itertools.product(type_choices(fields), _BLOCK_BYTES):
+    for types in type_choices(fields):
+        options = arrow_json.ParseOptions(
+            explicit_schema=pa.schema(types.items()), unexpected_field_behavior="ignore"
+        )
         try:
             with source.open() as stream:
-                table = arrow_json.read_json(
-                    stream,
-                    read_options=arrow_json.ReadOptions(block_size=min(block_bytes, source.size + 1)),
-                    parse_options=arrow_json.ParseOptions(
-                        explicit_schema=pa.schema(types.items()), unexpected_field_behavior="ignore"
-                    ),
-                )
+                return checked_columns(_batches(stream, options), fields)
         except (pa.ArrowException, ValueError):  # ValueError: text that is no UTF-8
             continue
-        return checked_columns(table.to_batches(), fields)
     return None
+
+
+def _batches(stream: Content, options: Any) -> Iterator[Any]:  # noqa: ANN401 - pyarrow has no types
+    """Parse a block of whole lines at a time."""
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    while block := stream.read(_BLOCK_BYTES):
+        block += stream.readline(MAX_LINE_BYTES)
+        if not block.isspace():
+            whole = arrow_json.ReadOptions(block_size=len(block) + 1)
+            table = arrow_json.read_json(pa.BufferReader(block), read_options=whole, parse_options=options)
+            yield from table.to_batches()
 
 
 def _blame(source: Source, fields: tuple[Field, ...]) -> NoReturn:
