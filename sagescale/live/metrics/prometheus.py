@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sagescale.live.config import HELD_FIELDS
 from sagescale.live.http import Credentials, HttpClient, HttpError
-from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points
-from sagescale.live.metrics.observe import add_kept_out
+from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points, raw_samples
+from sagescale.live.metrics.observe import NEEDS, add_kept_out
 from sagescale.live.metrics.possible import Evidence, keep_possible
-from sagescale.live.metrics.promql import KIND_LABEL, duration, expand, group_matchers, window_query
+from sagescale.live.metrics.promql import (
+    KIND_LABEL,
+    duration,
+    expand,
+    group_matchers,
+    samples_query,
+    whole_query,
+    window_query,
+)
+from sagescale.live.metrics.sampling import Sampling, lookback_s
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
 if TYPE_CHECKING:
@@ -69,7 +78,7 @@ class PrometheusReader:
     def read(
         self, preset: Preset, window_s: float, late_s: float = 0.0, succession: Succession = "ticks"
     ) -> RawWindow:
-        """Read one window, which ended ``late_s`` ago; one query a pool."""
+        """Read one window, which ended ``late_s`` ago; two queries a pool: when it was read, and what."""
         del succession  # the server looks back as far as it is asked to
         began_s = time.monotonic()
         deadline = began_s + self._live.metrics_timeout_s
@@ -78,8 +87,11 @@ class PrometheusReader:
         wall_window_s = window_s / self._live.time_scale
         groups = {}
         for group, matchers in group_matchers(self._live, preset).items():
-            query = window_query(preset, matchers, self._live.instance_label, wall_window_s)
-            groups[group] = _series(self.query(query, deadline, end_s), self._live.instance_label)
+            sampling = self._sampling(preset, matchers, wall_window_s, deadline, end_s)
+            query = window_query(preset, matchers, self._live.instance_label, wall_window_s, sampling.edge_s)
+            found, first = _series(self.query(query, deadline, end_s), self._live.instance_label)
+            sampling.judge(found, preset, first)
+            groups[group] = found
         own: dict[str, float | None] = {}
         own_before: dict[str, float | None] = {}
         problems: list[Problem] = []
@@ -107,6 +119,14 @@ class PrometheusReader:
         form = {"query": query} if at_s is None else {"query": query, "time": f"{at_s:.3f}"}
         return self._ask("query", form, timeout_s, instant)
 
+    def _sampling(
+        self, preset: Preset, matchers: str, wall_s: float, deadline: float, end_s: float
+    ) -> Sampling:
+        query = samples_query(preset, matchers, wall_s + lookback_s(wall_s))
+        form = {"query": query, "time": f"{end_s:.3f}"}
+        series = self._ask("query", form, deadline - time.monotonic(), raw_samples)
+        return Sampling(series, self._live.instance_label, end_s - wall_s, end_s)
+
     def now_s(self, deadline: float | None = None) -> float:
         """Return the server's time.
 
@@ -131,6 +151,15 @@ class PrometheusReader:
         arrivals = matchers.get("frontend", matchers.get("prefill", ""))
         outputs = matchers.get("frontend", matchers.get("decode", ""))
         window = duration(wall_s)
+        deadline = time.monotonic() + self._live.metrics_timeout_s
+        own = {name for name, _ in self._live.metric_queries.queries}
+        samplings = {
+            group: self._sampling(preset, where, wall_s, deadline, end_s)
+            for group, where in matchers.items()
+            if any(name not in own for name in NEEDS[group])
+        }
+        if any(sampling.doubled(preset) for sampling in samplings.values()):
+            return []
 
         def grown(names: tuple[str, ...], where: str) -> str:
             return " or ".join(f"sum(increase({name}{{{where}}}[{window}]))" for name in names)
@@ -160,11 +189,22 @@ class PrometheusReader:
         columns = {
             name: self._range(query, start_s - wall_s, end_s, wall_s) for name, query in queries.items()
         }
+        whole = [
+            self._range(
+                whole_query(preset, matchers[group], self._live.instance_label, wall_s, sampling.edge_s),
+                start_s - wall_s,
+                end_s,
+                wall_s,
+            ).keys()
+            for group, sampling in samplings.items()
+        ]
         found = []
         for index in range(1, windows + 1):
             values, before = (
                 {name: column.get(at) for name, column in columns.items()} for at in (index, index - 1)
             )
+            if not all(index in places for places in whole):
+                values = dict.fromkeys(values)
             keep_possible(values, Evidence(), [])
             add_kept_out(values, before, [])
             isl, osl = values["isl_mean"], values["osl_mean"]
@@ -196,8 +236,10 @@ def _one(samples: list[Sample]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
+def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, dict[str, float]]:
+    """Return the series by kind, and what instances not read at the start had completed when they were."""
     found = SeriesWindow()
+    first: dict[str, float] = {}
     fresh = set()
     for labels, value in samples:
         kind, _, name = labels.get(KIND_LABEL, "").partition(" ")
@@ -218,6 +260,8 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
                     found.resets.add(instance)
             case "fresh":
                 fresh.add(instance)
+            case "first":
+                first[instance] = max(value, first.get(instance, 0.0))
             case "listed":
                 found.listed = (found.listed or set()) | {instance}
             case "scrapes":
@@ -227,4 +271,4 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
             case _:
                 raise HttpError(f"the server answered with a series that was not asked for: {dict(labels)}")
     found.stale = found.instances - fresh
-    return found
+    return found, first
