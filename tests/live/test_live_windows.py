@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_processes import Process, free_port, get_json, wait_for
+from live_world import Pools, VirtualClock
 from sagescale.live.config import LiveConfig
+from sagescale.live.doctor import check
 from sagescale.live.http import HttpError
 from sagescale.live.metrics.observe import Observer
 from sagescale.live.metrics.presets import PRESETS
@@ -330,10 +332,21 @@ def server(tmp_path_factory):
     process.stop()
 
 
+def test_the_check_is_not_content_over_a_gap_or_with_what_is_read_twice(server):
+    for name, content in (("usual", True), ("ranks", True), ("gap180", False), ("replicas", False)):
+        with reading(server, name, 660.0) as source:
+            codes_found = {
+                finding.what.partition(":")[0]
+                for finding in check(source, Pools(VirtualClock()), WINDOW_S)
+                if finding.level == "bad"
+            }
+        assert bool(codes_found & {"window_incomplete", "double_counted"}) != content
+
+
 @contextlib.contextmanager
 def reading(server, name, at_s, **keys):
     pools = {f"{role}_pool": f"(.*/)?{name}-{role}" for role in ("prefill", "decode")}
-    live = LiveConfig(prometheus_url=server.url, metrics_preset="vllm", **pools, **keys)
+    live = LiveConfig(**({"prometheus_url": server.url, "metrics_preset": "vllm"} | pools | keys))
     source = make_source(live, "prefill")
     source.reader.now_s = lambda deadline=None: server.start_s + at_s
     yield source
@@ -411,6 +424,26 @@ def test_the_past_is_held_to_the_same_rule(server, name, unknown):
         else:
             assert values == (pytest.approx(1200, abs=2), pytest.approx(100), pytest.approx(50))
     assert len(ends) == 8
+
+
+OWN = {
+    "requests": "sum(increase(vllm:request_success_total{job=~'.*NAME-prefill'}[$window]))",
+    "isl_mean": "100 + 0 * sum(up)", "osl_mean": "50",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "known"), [("usual", [1, 1, 1, 1]), ("gap50", [0, 0, 1, 1])])
+def test_what_ones_own_queries_give_over_a_gap_is_unknown_too(server, name, known):
+    own = {field: text.replace("NAME", name) for field, text in OWN.items()}
+    keys = {"metrics_preset": "trtllm", "metric_queries": own}  # whose names are not there
+    for end_s, expected in zip(ENDS_S, known, strict=True):
+        with reading(server, name, end_s, **keys) as source:
+            metrics, _ = source.collect(WINDOW_S, UNKNOWN)
+        assert metrics.usable == bool(expected)
+        assert metrics.usable or "window_incomplete" in codes(metrics)
+    with reading(server, name, 780.0, **keys) as source:
+        found = [window.requests is not None for window in source.history(WINDOW_S, 7)]
+    assert found == [True, True, True, *map(bool, known)]
 
 
 def test_a_past_that_was_read_twice_is_none(server):

@@ -17,6 +17,7 @@ from sagescale.live.metrics.promql import (
     expand,
     group_matchers,
     samples_query,
+    target_matchers,
     whole_query,
     window_query,
 )
@@ -35,6 +36,8 @@ __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
 _Read = TypeVar("_Read")
 
+
+_TARGET_LABEL = "instance"
 
 _LOAD_FIELDS = frozenset(("requests", "isl_mean", "osl_mean", "requests_shed", "requests_queued_gateway"))
 
@@ -87,7 +90,7 @@ class PrometheusReader:
         wall_window_s = window_s / self._live.time_scale
         groups = {}
         for group, matchers in group_matchers(self._live, preset).items():
-            sampling = self._sampling(preset, matchers, wall_window_s, deadline, end_s)
+            sampling = self._sampling(preset.running, matchers, wall_window_s, deadline, end_s)
             query = window_query(preset, matchers, self._live.instance_label, wall_window_s, sampling.edge_s)
             found, first = _series(self.query(query, deadline, end_s), self._live.instance_label)
             sampling.judge(found, preset, first)
@@ -107,6 +110,16 @@ class PrometheusReader:
             own[name] = _one(samples)
             if name in HELD_FIELDS:
                 own_before[name] = _one(self.query(query, deadline, end_s - wall_window_s))
+        if own and any(
+            not found.empty and found.gap for found in self._targets(preset, wall_window_s, deadline, end_s)
+        ):
+            own, own_before = dict.fromkeys(own), dict.fromkeys(own_before)
+            problems.append(
+                Problem(
+                    "window_incomplete",
+                    "no target was read at an end of the window: what queries give is not of all of it",
+                )
+            )
         return RawWindow(window_s, groups, own, tuple(problems), own_before)
 
     def query(self, query: str, deadline: float | None = None, at_s: float | None = None) -> list[Sample]:
@@ -120,12 +133,25 @@ class PrometheusReader:
         return self._ask("query", form, timeout_s, instant)
 
     def _sampling(
-        self, preset: Preset, matchers: str, wall_s: float, deadline: float, end_s: float
+        self,
+        names: tuple[str, ...],
+        matchers: str,
+        wall_s: float,
+        deadline: float,
+        end_s: float,
+        instance_label: str | None = None,
     ) -> Sampling:
-        query = samples_query(preset, matchers, wall_s + lookback_s(wall_s))
+        query = samples_query(names, matchers, wall_s + lookback_s(wall_s))
         form = {"query": query, "time": f"{end_s:.3f}"}
         series = self._ask("query", form, deadline - time.monotonic(), raw_samples)
-        return Sampling(series, self._live.instance_label, end_s - wall_s, end_s)
+        return Sampling(series, instance_label or self._live.instance_label, end_s - wall_s, end_s)
+
+    def _targets(self, preset: Preset, wall_s: float, deadline: float, end_s: float) -> list[Sampling]:
+        """Return when the targets of every group were read, or could not be: what the server itself says."""
+        return [
+            self._sampling(("up",), target_matchers(matchers, preset), wall_s, deadline, end_s, _TARGET_LABEL)
+            for matchers in group_matchers(self._live, preset).values()
+        ]
 
     def now_s(self, deadline: float | None = None) -> float:
         """Return the server's time.
@@ -153,13 +179,20 @@ class PrometheusReader:
         window = duration(wall_s)
         deadline = time.monotonic() + self._live.metrics_timeout_s
         own = {name for name, _ in self._live.metric_queries.queries}
-        samplings = {
-            group: self._sampling(preset, where, wall_s, deadline, end_s)
-            for group, where in matchers.items()
-            if any(name not in own for name in NEEDS[group])
-        }
-        if any(sampling.doubled(preset) for sampling in samplings.values()):
-            return []
+        gates: list[str] = []
+        for group, where in matchers.items():
+            targets = target_matchers(where, preset)
+            if any(name not in own for name in NEEDS[group]):
+                sampling = self._sampling(preset.running, where, wall_s, deadline, end_s)
+                if sampling.doubled(preset):
+                    return []
+                label = self._live.instance_label
+                gates.append(whole_query(preset.running, where, targets, label, wall_s, sampling.edge_s))
+            if own:
+                sampling = self._sampling(("up",), targets, wall_s, deadline, end_s, _TARGET_LABEL)
+                if not sampling.empty:
+                    edge_s = sampling.edge_s
+                    gates.append(whole_query(("up",), targets, targets, _TARGET_LABEL, wall_s, edge_s))
 
         def grown(names: tuple[str, ...], where: str) -> str:
             return " or ".join(f"sum(increase({name}{{{where}}}[{window}]))" for name in names)
@@ -189,15 +222,7 @@ class PrometheusReader:
         columns = {
             name: self._range(query, start_s - wall_s, end_s, wall_s) for name, query in queries.items()
         }
-        whole = [
-            self._range(
-                whole_query(preset, matchers[group], self._live.instance_label, wall_s, sampling.edge_s),
-                start_s - wall_s,
-                end_s,
-                wall_s,
-            ).keys()
-            for group, sampling in samplings.items()
-        ]
+        whole = [self._range(query, start_s - wall_s, end_s, wall_s).keys() for query in gates]
         found = []
         for index in range(1, windows + 1):
             values, before = (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers", "matcher", "parse_matchers",
-    "samples_query", "whole_query", "window_query",
+    "samples_query", "target_matchers", "whole_query", "window_query",
 ]  # fmt: skip
 
 KIND_LABEL = "sagescale_series"
@@ -103,10 +103,10 @@ def _mean(inner: str, by: str, kind: str) -> str:
     return f'label_replace(avg by ({by}) ({inner}), "{KIND_LABEL}", "{kind}", "", "")'
 
 
-def samples_query(preset: Preset, matchers: str, range_s: float) -> str:
+def samples_query(names: tuple[str, ...], matchers: str, range_s: float) -> str:
     """Write a query for every sample of the gauge that each instance has: when it was read, and by whom."""
-    names = matcher("__name__", "=~", "|".join(preset.running))
-    return f"{{{','.join(part for part in (names, matchers) if part)}}}[{duration(range_s)}]"
+    named = matcher("__name__", "=~", "|".join(names))
+    return f"{{{','.join(part for part in (named, matchers) if part)}}}[{duration(range_s)}]"
 
 
 def window_query(
@@ -158,29 +158,30 @@ def window_query(
         _sum(f"count_over_time({name}{{{matchers}}}[{window}])", by, f"scrapes {name}")
         for name in preset.running
     )
-    targets = _without_model(matchers, preset)
+    targets = target_matchers(matchers, preset)
     parts.append(_sum(f"increase(process_cpu_seconds_total{{{targets}}}[{window}])", by, "cpu"))
     # The server keeps ``up`` for every target it is to read, 0 where it cannot, until it is removed.
     parts.append(_sum(f"up{{{targets}}}", by, "listed"))
     return " or ".join(parts)
 
 
-def whole_query(preset: Preset, matchers: str, instance_label: str, window_s: float, edge_s: float) -> str:
-    """Write a query that gives a number where a window's series are there at both its ends, else nothing.
+def whole_query(
+    names: tuple[str, ...], matchers: str, targets: str, instance_label: str, window_s: float, edge_s: float
+) -> str:
+    """Write a query that gives a number where instances were read at both ends of a window, else nothing.
 
     An instance that has gone from the list of targets is not missed at the end, and a new one not at the
     start.
     """
-    targets = _without_model(matchers, preset)
 
-    def read(names: tuple[str, ...], where: str, range_s: float, offset_s: float = 0.0) -> str:
+    def read(metrics: tuple[str, ...], where: str, range_s: float, offset_s: float = 0.0) -> str:
         since = f"[{duration(range_s)}]" + (f" offset {duration(offset_s)}" if offset_s else "")
-        found = " or ".join(f"count_over_time({name}{{{where}}}{since})" for name in names)
+        found = " or ".join(f"count_over_time({name}{{{where}}}{since})" for name in metrics)
         return f"count by ({instance_label}) ({found})"
 
-    inside, at_end = read(preset.running, matchers, window_s), read(preset.running, matchers, edge_s)
-    at_start = read(preset.running, matchers, edge_s, window_s)
-    before = read(preset.running, matchers, lookback_s(window_s), window_s)
+    inside, at_end = read(names, matchers, window_s), read(names, matchers, edge_s)
+    at_start = read(names, matchers, edge_s, window_s)
+    before = read(names, matchers, lookback_s(window_s), window_s)
     listed = read(("up",), targets, edge_s)
     there = f"({inside} or {listed})"
     return (
@@ -189,8 +190,8 @@ def whole_query(preset: Preset, matchers: str, instance_label: str, window_s: fl
     )
 
 
-def _without_model(matchers: str, preset: Preset) -> str:
-    # Process metrics know nothing of models and namespaces.
+def target_matchers(matchers: str, preset: Preset) -> str:
+    """Return the matchers of ``up`` and of processes, which know nothing of models and namespaces."""
     labels = {preset.model_label, preset.namespace_label}
     return ",".join(str(one) for one in parse_matchers(matchers) if one.label not in labels)
 

@@ -77,6 +77,18 @@ class Sampling:
         self.edge_s = _MOST_INTERVALS * usual_s
         """How old a sample may be and still hold at one of the window's ends."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are no samples at all."""
+        return not self._reads
+
+    @property
+    def gap(self) -> bool:
+        """Whether nothing at all was read at one of the window's ends: the server was down, or is behind."""
+        reads = self._reads.values()
+        ages_s = ([read.start_age_s for read in reads], [read.end_age_s for read in reads])
+        return any(min(ages, default=math.inf) > self.edge_s for ages in ages_s)
+
     def judge(self, window: SeriesWindow, preset: Preset, first: ByInstance) -> None:
         """Mark, in place, instances of which an end of the window is not known, and those read twice.
 
