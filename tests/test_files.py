@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from sagescale.cli.app import main
 from sagescale.errors import InputError
 from sagescale.files import open_input, read_input, read_input_text, shown_path
 from sagescale.live.dynamo_config import import_dynamo_config
@@ -58,6 +59,48 @@ def test_no_name_of_a_file_makes_another_line(read, name, tmp_path):
     refusal(read, tmp_path / name)
     (tmp_path / name).write_bytes(b"\xff\xfe no reader's")
     refusal(read, tmp_path / name)
+
+
+COMMANDS = (
+    "trace info FILE",
+    "trace convert FILE --out OUT",
+    "trace synth --pattern steady --duration-s 60 --rps 1 --isl empirical:FILE --osl 5 --out OUT",
+    "simulate FILE --json OUT",
+    "simulate steady --config FILE --json OUT",
+    "simulate steady --faults FILE --json OUT",
+    "simulate steady --profile FILE --json OUT",
+    "compare-predictors FILE --json OUT",
+    "forecast FILE --json OUT",
+    "tune FILE --json OUT",
+    "profile import FILE --out OUT",
+    "profile show FILE",
+    "profile validate FILE",
+    "profile calibrate h200-llama-3.1-8b-fp8 --requests FILE --out OUT",
+    "config validate FILE",
+    "config show --config FILE",
+    "config import FILE --out OUT",
+    "plan --config FILE --dry-run",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_refuses_in_one_line_and_leaves_nothing_half_written(
+    command, pipe, tmp_path, monkeypatch, capsys
+):
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"\x1b[31m\xff\0" * 20)
+    for file in (pipe, Path("/dev/zero"), garbage):
+        words = command.replace("FILE", str(file)).replace("OUT", str(tmp_path / "out.csv")).split()
+        monkeypatch.setattr("sys.argv", ["sagescale", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert err.removesuffix("\n").isprintable()
+        assert str(file) in err
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["garbage", "pipe"]
 
 
 def test_a_file_is_read_whole_or_refused(tmp_path):

@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.json_guard import parse_json
 from sagescale.live.metrics.promql import parse_matchers
 from sagescale.planner.settings import check, setting
 
@@ -55,7 +56,7 @@ class MetricQueries:
             return cls(())
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = parse_json(value)
             except ValueError:
                 value = None
         if not isinstance(value, Mapping):

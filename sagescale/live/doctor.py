@@ -149,6 +149,11 @@ def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
         for name, value in raw.own.items()
         if name not in METRIC_FIELDS
     ]
+    hint = (
+        "see what is wrong below"
+        if metrics.problems
+        else "a window needs at least two scrapes in it; see the lines above"
+    )
     for name in METRIC_FIELDS:
         value = metrics.values.get(name)
         if value is not None:
@@ -160,7 +165,7 @@ def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
                 Finding(
                     "note" if idle else "bad",
                     f"{name} is unknown: " + ("no traffic in the window" if idle else _NEEDED[name]),
-                    "" if idle else "a window needs at least two scrapes in it; see the lines above",
+                    "" if idle else hint,
                 )
             )
         else:

@@ -61,6 +61,7 @@ class _Books:
 
     def set(self, sizes: Sizes, before: Sizes, now_s: float) -> None:
         gone = Sizes(*(max(0, was - to) for was, to in zip(before, sizes, strict=True)))
+        self.leaving = [item for item in self.leaving if item[0] > now_s]
         if any(gone):
             self.leaving.append((now_s + self.drain_wait_s, gone))
         self.sizes = sizes

@@ -41,7 +41,7 @@ def look(source: Source) -> Head:
         InputError: binary data, an unreadable first line, a JSON array, or a repeated column name.
     """
     if source.start[:4] == b"PAR1":
-        return Head("parquet", _parquet_columns(source))
+        return Head("parquet", _once(source.path, _parquet_columns(source)))
     number, line = _first_line(source)
     try:
         text = line.removeprefix(_BOM).decode("utf-8").strip()
@@ -61,10 +61,14 @@ def look(source: Source) -> Head:
         raise InputError(
             f"{source.path}: line {number}: {len(columns)} columns; expected at most {_MAX_COLUMNS}"
         )
+    return Head("csv", _once(f"{source.path}: line {number}", columns), number)
+
+
+def _once(place: str, columns: tuple[str, ...]) -> tuple[str, ...]:
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
-        raise InputError(f"{source.path}: line {number}: column '{twice[0]}' occurs twice; expected it once")
-    return Head("csv", columns, number)
+        raise InputError(f"{place}: column '{twice[0]}' occurs twice; expected it once")
+    return columns
 
 
 def _first_line(source: Source) -> tuple[int, bytes]:

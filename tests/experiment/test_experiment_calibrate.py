@@ -311,3 +311,30 @@ def test_the_measured_engine_is_reproduced(shared):
     assert replay(log, result.profile, ONE_EACH, WORLD, part=part).handoff_ms == pytest.approx(
         measured_ms, rel=0.03
     )
+
+
+def test_text_repeated_in_parquet_is_not_unpacked(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    at_s = [float(i) for i in range(100_000)]
+    same = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["x" * (1 << 20)]))
+    columns = {"arrival_s": at_s, "isl": [9] * 100_000, "osl": [2] * 100_000, "first_token_s": at_s}
+    columns["done_s"] = [at + 0.05 for at in at_s]
+    parquet.write_table(pa.table(columns | {"note": same}), tmp_path / "x", store_schema=False)
+    assert len(read_served(tmp_path / "x").isl) == 100_000
+    parquet.write_table(pa.table(columns | {"isl": same}), tmp_path / "x", store_schema=False)
+    with pytest.raises(InputError, match=r"column 'isl' holds string .expected numbers"):
+        read_served(tmp_path / "x")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_column_given_twice_is_refused(tmp_path, ending):
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    names = ["arrival_s", "isl", "osl", "osl", "first_token_s", "done_s"]
+    table = pa.Table.from_arrays([pa.array([5.0] * 100)] * 6, names=names)
+    (csv.write_csv if ending == "csv" else parquet.write_table)(table, tmp_path / "x")
+    with pytest.raises(InputError, match="column 'osl' occurs twice"):
+        read_served(tmp_path / "x")

@@ -284,7 +284,10 @@ def _parquet(data: bytes, random: Random) -> bytes:
         case 2:
             columns[name] = [str(value) for value in columns[name]]
         case 3:
-            columns = {key: values * random.choice((0, 1, 1000)) for key, values in columns.items()}
+            columns = {
+                key: values * (random.choice((0, 1, 1000)) if len(values) < 1000 else 1)
+                for key, values in columns.items()
+            }
         case _:
             values = [float(value) for value in columns[name]]
             values[random.randrange(len(values))] = random.choice(

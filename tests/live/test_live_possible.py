@@ -540,8 +540,9 @@ def test_history_is_read_with_ones_own_queries_and_held_to_the_same_rules():
         data = {"resultType": "matrix", "result": [{"metric": {}, "values": points}]}
         return (200, {"status": "success", "data": data}, {})
 
+    no_samples = {"status": "success", "data": {"resultType": "matrix", "result": []}}
     with serving() as server:
-        server.answers["/api/v1/query"] = prometheus((200, {}, {}), now_s=500.0)
+        server.answers["/api/v1/query"] = prometheus((200, no_samples, {}), now_s=500.0)
         server.answers["/api/v1/query_range"] = answer
         own = {
             "requests": "mine", "isl_mean": "lengths", "requests_shed": "shed",

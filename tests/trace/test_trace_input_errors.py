@@ -233,3 +233,19 @@ def test_more_rows_than_fit_a_memory_are_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("sagescale.trace.readers.parquet_table.MAX_ROWS", 10)
     parquet.write_table(pa.table(dict.fromkeys(("arrival_s", "isl", "osl"), [1] * 11)), tmp_path / "x")
     assert "11 rows; expected at most 10" in message_about(tmp_path / "x")
+
+
+def test_text_repeated_in_parquet_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    # 100 GB, packed to 50 kB.
+    same = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["x" * (1 << 20)]))
+    columns = {"arrival_s": [0.0] * 100_000, "isl": same, "osl": [1] * 100_000}
+    parquet.write_table(pa.table(columns), tmp_path / "x", store_schema=False)
+    assert "'isl': found type string" in message_about(tmp_path / "x")
+    assert pa.total_allocated_bytes() < 32 << 20
+
+
+def test_a_parquet_column_twice_is_refused(tmp_path: Path) -> None:
+    columns = [pa.array([0.0]), pa.array([5]), pa.array([5]), pa.array([5])]
+    table = pa.Table.from_arrays(columns, names=["arrival_s", "isl", "osl", "osl"])
+    parquet.write_table(table, tmp_path / "column_twice")
+    assert "column 'osl' occurs twice" in message_about(tmp_path / "column_twice")

@@ -186,6 +186,8 @@ def test_a_factor_that_is_none_is_refused(option: str, factor: float) -> None:
         (TransformSpec(rate_scale=2, jitter_s=math.nan), "--jitter-s nan"),
         (TransformSpec(rate_scale=2, seed=-1), "--seed -1"),
         (TransformSpec(speedup=1e-320), "--speedup"),
+        (TransformSpec(speedup=1e-8), "expected at most 31622400 s"),
+        (TransformSpec(speedup=1e-4, tile=5000), "--tile 5000: the trace would last"),
     ],
 )
 def test_values_that_make_no_trace_are_refused(spec: TransformSpec, complaint: str) -> None:

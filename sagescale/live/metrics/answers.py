@@ -11,7 +11,7 @@ from sagescale.live.foreign_text import foreign_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AnswerError", "Sample", "discovered", "instant", "number", "points"]
+__all__ = ["AnswerError", "Sample", "Samples", "discovered", "instant", "number", "points", "raw_samples"]
 
 
 class AnswerError(ValueError):
@@ -23,6 +23,13 @@ class Sample(NamedTuple):
 
     labels: Mapping[str, str]
     value: float
+
+
+class Samples(NamedTuple):
+    """When one series was sampled, in the order of time."""
+
+    labels: Mapping[str, str]
+    times_s: tuple[float, ...]
 
 
 def instant(body: bytes) -> list[Sample]:
@@ -56,6 +63,27 @@ def points(body: bytes) -> list[tuple[float, float]]:
     pairs = [_pair(pair) for item in _list(result) for pair in _list(_object(item).get("values", []))]
     read = [(number(at), number(value)) for at, value in pairs]
     return [(at, value) for at, value in read if math.isfinite(at) and math.isfinite(value)]
+
+
+def raw_samples(body: bytes) -> list[Samples]:
+    """Read a Prometheus server's answer to a query for the samples themselves.
+
+    A server that gives something else at one instant says nothing of them.
+
+    Raises:
+        AnswerError: it is damaged, or says that the query failed.
+    """
+    result, kind = _result(body)
+    found: list[Samples] = []
+    if kind != "matrix":
+        return found
+    for item in _list(result):
+        series = _object(item)
+        times_s = [number(_pair(pair)[0]) for pair in _list(series.get("values", []))]
+        known = sorted(at for at in times_s if math.isfinite(at))
+        if known:
+            found.append(Samples(_labels(series.get("metric")), tuple(known)))
+    return found
 
 
 def discovered(body: bytes) -> list[tuple[str, Mapping[str, str]]]:

@@ -29,6 +29,18 @@ NEEDS = {
 }
 """What a group's series are needed for: queries of the operator's own for all of it make them dispensable."""
 
+_MEASURED = {
+    "prefill": (
+        "requests", "isl_mean", "duration_s_mean", "prefix_hit_rate", "running_prefill", "queued_prefill",
+        "ttft_ms_mean", "ttft_ms_p99", "ttft_attainment",
+    ),
+    "decode": (
+        "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "duration_s_mean", "completed", "kv_usage",
+        "running_decode", "queued_decode",
+    ),
+}  # fmt: skip
+"""What is measured in each pool."""
+
 _HELD = ("queued_prefill", "running_prefill", "queued_decode", "running_decode")
 
 _LENGTHS = 64
@@ -88,16 +100,19 @@ class Observer:
         else:
             values = self._pools(raw.groups["prefill"], raw.groups["decode"], problems)
         for name, group in raw.groups.items():
-            if not group.instances:
-                if name != "decode":
-                    values["requests"] = None  # what was seen earlier in the window is not the whole of it
-                if not all(need in raw.own for need in NEEDS[name]):
-                    problems.append(
-                        Problem(
-                            "no_series",
-                            f"no {name} instance reports {self.preset.running[0]}: see plan --check",
-                        )
+            gone = not group.instances and group.first(group.last, self.preset.running) is not None
+            if _not_whole(name, group, problems) or gone:
+                # What was seen earlier in the window is not the whole of it.
+                values.update(dict.fromkeys(self._measured(name), None))
+            if not group.instances and name != "decode":
+                values["requests"] = None
+            if not group.instances and not all(need in raw.own for need in NEEDS[name]):
+                problems.append(
+                    Problem(
+                        "no_series",
+                        f"no {name} instance reports {self.preset.running[0]}: see plan --check",
                     )
+                )
             problems.extend(
                 Problem(
                     "not_a_number", f"{name} was reported as something that is no number: taken as unknown"
@@ -196,9 +211,11 @@ class Observer:
                     )
                 )
         wrong = [
-            _incomplete("prefill", prefill, preset, problems),
+            _just_begun("prefill", prefill, preset, problems),
             self._frozen("prefill", prefill, problems),
         ]
+        if _just_begun("decode", decode, preset, problems):
+            values["completed"] = None
         if self._frozen("decode", decode, problems):
             for name in (
                 "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "duration_s_mean", "completed",
@@ -212,6 +229,14 @@ class Observer:
         if any(wrong):
             values["requests"] = None
         return values
+
+    def _measured(self, group: str) -> Iterable[str]:
+        """Return the numbers that come from a group of instances."""
+        if group == "frontend":
+            return (*_MEASURED["prefill"], *_MEASURED["decode"])
+        if group == self.first_token == "decode":
+            return (*_MEASURED["decode"], "ttft_ms_mean")  # prefill's time and decode's
+        return _MEASURED[group]
 
     def _evidence(self, raw: RawWindow) -> Evidence:
         """Return what the series say beside the numbers made of them."""
@@ -265,7 +290,7 @@ class Observer:
             return Reports(names, names, listed)
         completed = group.first(group.increases, self.preset.completed) or {}
         running = group.first(group.now, self.preset.running) or completed
-        return Reports(names, frozenset(completed.keys() & running.keys()), listed)
+        return Reports(names, frozenset((completed.keys() | group.incomplete) & running.keys()), listed)
 
     def _frozen(self, pool: str, group: SeriesWindow, problems: list[Problem]) -> bool:
         """Say whether instances claim to be busy while none of their counters moves."""
@@ -293,17 +318,41 @@ class Observer:
         return bool(stuck)
 
 
-def _incomplete(pool: str, group: SeriesWindow, preset: Preset, problems: list[Problem]) -> bool:
+def _not_whole(name: str, group: SeriesWindow, problems: list[Problem]) -> bool:
+    """Say whether a group's series are not of the whole window, or are of some instances twice."""
+    if group.doubled:
+        shown = ", ".join(f"{instance} ({how})" for instance, how in sorted(group.doubled.items())[:2])
+        problems.append(
+            Problem(
+                "double_counted",
+                f"{len(group.doubled)} {name} instances are read twice, so each request counts twice: "
+                f"{shown}. Leave one out by extra_matchers, prefill_pool or decode_pool",
+            )
+        )
+    if group.incomplete:
+        shown = ", ".join(sorted(group.incomplete)[:3])
+        problems.append(
+            Problem(
+                "window_incomplete",
+                f"{len(group.incomplete)} of {len(group.instances)} {name} instances were not read at an end "
+                f"of the window ({shown}): what they did in it is not known",
+            )
+        )
+    return bool(group.doubled or group.incomplete)
+
+
+def _just_begun(name: str, group: SeriesWindow, preset: Preset, problems: list[Problem]) -> bool:
     """Say whether nothing is known of the window's start: the source itself has just begun."""
     if (
-        group.first(group.now, preset.running) is None
+        group.incomplete
+        or group.first(group.now, preset.running) is None
         or group.first(group.before, preset.running) is not None
     ):
         return False
     problems.append(
         Problem(
             "window_incomplete",
-            f"no {pool} instance was read at the window's start: it is shorter than it should be",
+            f"no {name} instance was read at the window's start: it is shorter than it should be",
         )
     )
     return True

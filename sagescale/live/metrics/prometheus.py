@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sagescale.live.config import HELD_FIELDS
 from sagescale.live.http import Credentials, HttpClient, HttpError
-from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points
-from sagescale.live.metrics.observe import add_kept_out
+from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points, raw_samples
+from sagescale.live.metrics.observe import NEEDS, add_kept_out
 from sagescale.live.metrics.possible import Evidence, keep_possible
-from sagescale.live.metrics.promql import KIND_LABEL, duration, expand, group_matchers, window_query
+from sagescale.live.metrics.promql import (
+    KIND_LABEL,
+    duration,
+    expand,
+    group_matchers,
+    samples_query,
+    target_matchers,
+    whole_query,
+    window_query,
+)
+from sagescale.live.metrics.sampling import Sampling, lookback_s
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
 if TYPE_CHECKING:
@@ -26,6 +36,8 @@ __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
 _Read = TypeVar("_Read")
 
+
+_TARGET_LABEL = "instance"
 
 _LOAD_FIELDS = frozenset(("requests", "isl_mean", "osl_mean", "requests_shed", "requests_queued_gateway"))
 
@@ -69,7 +81,7 @@ class PrometheusReader:
     def read(
         self, preset: Preset, window_s: float, late_s: float = 0.0, succession: Succession = "ticks"
     ) -> RawWindow:
-        """Read one window, which ended ``late_s`` ago; one query a pool."""
+        """Read one window, which ended ``late_s`` ago; two queries a pool: when it was read, and what."""
         del succession  # the server looks back as far as it is asked to
         began_s = time.monotonic()
         deadline = began_s + self._live.metrics_timeout_s
@@ -78,8 +90,11 @@ class PrometheusReader:
         wall_window_s = window_s / self._live.time_scale
         groups = {}
         for group, matchers in group_matchers(self._live, preset).items():
-            query = window_query(preset, matchers, self._live.instance_label, wall_window_s)
-            groups[group] = _series(self.query(query, deadline, end_s), self._live.instance_label)
+            sampling = self._sampling(preset.running, matchers, wall_window_s, deadline, end_s)
+            query = window_query(preset, matchers, self._live.instance_label, wall_window_s, sampling.edge_s)
+            found, first = _series(self.query(query, deadline, end_s), self._live.instance_label)
+            sampling.judge(found, preset, first)
+            groups[group] = found
         own: dict[str, float | None] = {}
         own_before: dict[str, float | None] = {}
         problems: list[Problem] = []
@@ -95,6 +110,16 @@ class PrometheusReader:
             own[name] = _one(samples)
             if name in HELD_FIELDS:
                 own_before[name] = _one(self.query(query, deadline, end_s - wall_window_s))
+        if own and any(
+            not found.empty and found.gap for found in self._targets(preset, wall_window_s, deadline, end_s)
+        ):
+            own, own_before = dict.fromkeys(own), dict.fromkeys(own_before)
+            problems.append(
+                Problem(
+                    "window_incomplete",
+                    "no target was read at an end of the window: what queries give is not of all of it",
+                )
+            )
         return RawWindow(window_s, groups, own, tuple(problems), own_before)
 
     def query(self, query: str, deadline: float | None = None, at_s: float | None = None) -> list[Sample]:
@@ -106,6 +131,27 @@ class PrometheusReader:
         timeout_s = self._live.metrics_timeout_s if deadline is None else deadline - time.monotonic()
         form = {"query": query} if at_s is None else {"query": query, "time": f"{at_s:.3f}"}
         return self._ask("query", form, timeout_s, instant)
+
+    def _sampling(
+        self,
+        names: tuple[str, ...],
+        matchers: str,
+        wall_s: float,
+        deadline: float,
+        end_s: float,
+        instance_label: str | None = None,
+    ) -> Sampling:
+        query = samples_query(names, matchers, wall_s + lookback_s(wall_s))
+        form = {"query": query, "time": f"{end_s:.3f}"}
+        series = self._ask("query", form, deadline - time.monotonic(), raw_samples)
+        return Sampling(series, instance_label or self._live.instance_label, end_s - wall_s, end_s)
+
+    def _targets(self, preset: Preset, wall_s: float, deadline: float, end_s: float) -> list[Sampling]:
+        """Return when the targets of every group were read, or could not be: what the server itself says."""
+        return [
+            self._sampling(("up",), target_matchers(matchers, preset), wall_s, deadline, end_s, _TARGET_LABEL)
+            for matchers in group_matchers(self._live, preset).values()
+        ]
 
     def now_s(self, deadline: float | None = None) -> float:
         """Return the server's time.
@@ -131,6 +177,22 @@ class PrometheusReader:
         arrivals = matchers.get("frontend", matchers.get("prefill", ""))
         outputs = matchers.get("frontend", matchers.get("decode", ""))
         window = duration(wall_s)
+        deadline = time.monotonic() + self._live.metrics_timeout_s
+        own = {name for name, _ in self._live.metric_queries.queries}
+        gates: list[str] = []
+        for group, where in matchers.items():
+            targets = target_matchers(where, preset)
+            if any(name not in own for name in NEEDS[group]):
+                sampling = self._sampling(preset.running, where, wall_s, deadline, end_s)
+                if sampling.doubled(preset):
+                    return []
+                label = self._live.instance_label
+                gates.append(whole_query(preset.running, where, targets, label, wall_s, sampling.edge_s))
+            if own:
+                sampling = self._sampling(("up",), targets, wall_s, deadline, end_s, _TARGET_LABEL)
+                if not sampling.empty:
+                    edge_s = sampling.edge_s
+                    gates.append(whole_query(("up",), targets, targets, _TARGET_LABEL, wall_s, edge_s))
 
         def grown(names: tuple[str, ...], where: str) -> str:
             return " or ".join(f"sum(increase({name}{{{where}}}[{window}]))" for name in names)
@@ -160,11 +222,14 @@ class PrometheusReader:
         columns = {
             name: self._range(query, start_s - wall_s, end_s, wall_s) for name, query in queries.items()
         }
+        whole = [self._range(query, start_s - wall_s, end_s, wall_s).keys() for query in gates]
         found = []
         for index in range(1, windows + 1):
             values, before = (
                 {name: column.get(at) for name, column in columns.items()} for at in (index, index - 1)
             )
+            if not all(index in places for places in whole):
+                values = dict.fromkeys(values)
             keep_possible(values, Evidence(), [])
             add_kept_out(values, before, [])
             isl, osl = values["isl_mean"], values["osl_mean"]
@@ -196,8 +261,10 @@ def _one(samples: list[Sample]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
+def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, dict[str, float]]:
+    """Return the series by kind, and what instances not read at the start had completed when they were."""
     found = SeriesWindow()
+    first: dict[str, float] = {}
     fresh = set()
     for labels, value in samples:
         kind, _, name = labels.get(KIND_LABEL, "").partition(" ")
@@ -218,6 +285,8 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
                     found.resets.add(instance)
             case "fresh":
                 fresh.add(instance)
+            case "first":
+                first[instance] = max(value, first.get(instance, 0.0))
             case "listed":
                 found.listed = (found.listed or set()) | {instance}
             case "scrapes":
@@ -227,4 +296,4 @@ def _series(samples: list[Sample], instance_label: str) -> SeriesWindow:
             case _:
                 raise HttpError(f"the server answered with a series that was not asked for: {dict(labels)}")
     found.stale = found.instances - fresh
-    return found
+    return found, first

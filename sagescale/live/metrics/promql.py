@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from sagescale.live.metrics.sampling import lookback_s
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers", "matcher", "parse_matchers",
-    "window_query",
+    "samples_query", "target_matchers", "whole_query", "window_query",
 ]  # fmt: skip
 
 KIND_LABEL = "sagescale_series"
@@ -101,14 +103,42 @@ def _mean(inner: str, by: str, kind: str) -> str:
     return f'label_replace(avg by ({by}) ({inner}), "{KIND_LABEL}", "{kind}", "", "")'
 
 
-def window_query(preset: Preset, matchers: str, instance_label: str, window_s: float) -> str:
+def samples_query(names: tuple[str, ...], matchers: str, range_s: float) -> str:
+    """Write a query for every sample of the gauge that each instance has: when it was read, and by whom."""
+    named = matcher("__name__", "=~", "|".join(names))
+    return f"{{{','.join(part for part in (named, matchers) if part)}}}[{duration(range_s)}]"
+
+
+def window_query(
+    preset: Preset, matchers: str, instance_label: str, window_s: float, edge_s: float = 300.0
+) -> str:
     """Write one query for every series of one group over one window, so that all are of one instant.
 
-    Each part carries its kind and metric in ``KIND_LABEL``.
+    Each part carries its kind and metric in ``KIND_LABEL``. ``edge_s`` is how old a sample may be and still
+    hold at the window's start.
     """
     window = duration(window_s)
+    since = f"[{duration(edge_s)}] offset {window}"
     by = instance_label
-    parts = [_sum(_growth(name, matchers, window), by, f"increase {name}") for name in preset.counters()]
+
+    def at_start(name: str) -> str:
+        return f"last_over_time({name}{{{matchers}}}{since})"
+
+    def growth(name: str) -> str:
+        # ``increase`` extrapolates to the window's ends, which adds noise, and over a gap in the scrapes says
+        # too little. It is used where a series has no sample at the start (it is new) or has fallen.
+        series = f"{name}{{{matchers}}}"
+        grown = f"((last_over_time({series}[{window}]) - {at_start(name)}) >= 0)"
+        return f"({grown} or increase({series}[{window}]))"
+
+    def falls(name: str) -> str:
+        # ``resets`` sees the samples inside alone: a fall between the last one before and the first one after
+        # the start would be in no window at all.
+        series = f"{name}{{{matchers}}}"
+        inside = f"resets({series}[{window}])"
+        return f"({inside} + ({at_start(name)} > bool last_over_time({series}[{window}])) or {inside})"
+
+    parts = [_sum(growth(name), by, f"increase {name}") for name in preset.counters()]
     for name in preset.gauges():
         selector = f"{name}{{{matchers}}}"
         # An instance may have a series for each of its ranks.
@@ -116,47 +146,52 @@ def window_query(preset: Preset, matchers: str, instance_label: str, window_s: f
         # One scrape that fails makes a series vanish for that instant: half a window is patience enough.
         parts.append(of_ranks(f"last_over_time({selector}[{duration(window_s / 2)}])", by, f"now {name}"))
         parts.append(of_ranks(f"last_over_time({selector}[{window}])", by, f"last {name}"))
-        parts.append(of_ranks(f"{selector} offset {window}", by, f"before {name}"))
-    parts.extend(
-        _sum(_growth(name, matchers, window), "le", f"bucket {name}") for name in preset.histograms()
-    )
+        parts.append(of_ranks(at_start(name), by, f"before {name}"))
+    parts.extend(_sum(growth(name), "le", f"bucket {name}") for name in preset.histograms())
     parts.extend(_sum(f"{name}{{{matchers}}}", by, f"fresh {name}") for name in preset.running)
-    parts.extend(_sum(_falls(name, matchers, window), by, f"resets {name}") for name in preset.completed)
+    parts.extend(_sum(falls(name), by, f"resets {name}") for name in preset.completed)
+    parts.extend(
+        _sum(f"min_over_time({name}{{{matchers}}}[{window}]) unless {at_start(name)}", by, f"first {name}")
+        for name in preset.completed
+    )
     parts.extend(
         _sum(f"count_over_time({name}{{{matchers}}}[{window}])", by, f"scrapes {name}")
         for name in preset.running
     )
-    targets = _without_model(matchers, preset)
+    targets = target_matchers(matchers, preset)
     parts.append(_sum(f"increase(process_cpu_seconds_total{{{targets}}}[{window}])", by, "cpu"))
     # The server keeps ``up`` for every target it is to read, 0 where it cannot, until it is removed.
     parts.append(_sum(f"up{{{targets}}}", by, "listed"))
     return " or ".join(parts)
 
 
-def _growth(name: str, matchers: str, window: str) -> str:
-    """Write how much a counter grew between the samples that hold at the window's two ends.
+def whole_query(
+    names: tuple[str, ...], matchers: str, targets: str, instance_label: str, window_s: float, edge_s: float
+) -> str:
+    """Write a query that gives a number where instances were read at both ends of a window, else nothing.
 
-    ``increase`` extrapolates to the ends, which adds noise, and over a gap in the scrapes says too little.
-    It is used where a series has no sample at the start (it is new) or has fallen (it restarted).
+    An instance that has gone from the list of targets is not missed at the end, and a new one not at the
+    start.
     """
-    series = f"{name}{{{matchers}}}"
-    grown = f"((last_over_time({series}[{window}]) - {series} offset {window}) >= 0)"
-    return f"({grown} or increase({series}[{window}]))"
+
+    def read(metrics: tuple[str, ...], where: str, range_s: float, offset_s: float = 0.0) -> str:
+        since = f"[{duration(range_s)}]" + (f" offset {duration(offset_s)}" if offset_s else "")
+        found = " or ".join(f"count_over_time({name}{{{where}}}{since})" for name in metrics)
+        return f"count by ({instance_label}) ({found})"
+
+    inside, at_end = read(names, matchers, window_s), read(names, matchers, edge_s)
+    at_start = read(names, matchers, edge_s, window_s)
+    before = read(names, matchers, lookback_s(window_s), window_s)
+    listed = read(("up",), targets, edge_s)
+    there = f"({inside} or {listed})"
+    return (
+        f"count({at_start}) and count({at_end}) unless count(({before} and {there}) unless {at_start}) "
+        f"unless count((({inside} or {at_start}) and {listed}) unless {at_end})"
+    )
 
 
-def _falls(name: str, matchers: str, window: str) -> str:
-    """Write how often a counter fell since the sample that holds at the window's start.
-
-    ``resets`` sees the samples inside alone: a fall between the last one before and the first one after the
-    start would be in no window at all.
-    """
-    series = f"{name}{{{matchers}}}"
-    inside = f"resets({series}[{window}])"
-    return f"({inside} + ({series} offset {window} > bool last_over_time({series}[{window}])) or {inside})"
-
-
-def _without_model(matchers: str, preset: Preset) -> str:
-    # Process metrics know nothing of models and namespaces.
+def target_matchers(matchers: str, preset: Preset) -> str:
+    """Return the matchers of ``up`` and of processes, which know nothing of models and namespaces."""
     labels = {preset.model_label, preset.namespace_label}
     return ",".join(str(one) for one in parse_matchers(matchers) if one.label not in labels)
 

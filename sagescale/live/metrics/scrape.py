@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sagescale.errors import InputError
@@ -19,6 +20,7 @@ from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from prometheus_client import Metric
 
@@ -37,7 +39,16 @@ _MAX_LINES = 100_000
 _MAX_LINE_LETTERS = 16_384
 _PIECE_LINES = 1000
 
-Values = dict[tuple[str, str], float]
+_BEGAN = "process_start_time_seconds"
+_CPU = "process_cpu_seconds_total"
+
+_FEW = 3.0
+"""Requests that do not matter."""
+
+_Key = tuple[str, str]
+"""A metric and an instance."""
+
+Values = dict[_Key, float]
 """Counters and gauges, by metric and instance."""
 
 Buckets = dict[tuple[str, str, float], float]
@@ -57,26 +68,46 @@ class _Page:
         self.buckets |= other.buckets
         self.invalid |= other.invalid
 
+    def keys(self) -> set[_Key]:
+        """Return every metric and instance that there is."""
+        return self.values.keys() | {(name, instance) for name, instance, _ in self.buckets}
 
-class _Look(NamedTuple):
-    """Every group's page at one moment."""
+    def reporting(self, preset: Preset) -> set[str]:
+        """Return the instances that say how much they do: what else they do not say is nothing yet."""
+        return {instance for name, instance in self.values if name in preset.running}
+
+
+_Address = tuple[str, str, str]
+"""A group, the address of a page, and what its instance is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Every page at one moment: by address, and those of a group taken together."""
 
     at_s: float
-    pages: dict[str, _Page]
+    wall_s: float
     listed: dict[str, set[str]]
+    by_address: dict[_Address, _Page]
+    pages: dict[str, _Page]
 
 
 @dataclass(frozen=True, slots=True)
 class ScrapeTarget:
     """A metric page, whose pool it belongs to, and what its instance is called.
 
-    ``has_history``: what it has counted before the first look is not of that look's window.
+    ``has_history``: it may have counted before anybody read it.
     """
 
     group: str
     url: str
     instance: str
-    has_history: bool = False
+    has_history: bool = True
+
+    @property
+    def address(self) -> _Address:
+        """What tells it from other targets."""
+        return self.group, self.url, self.instance
 
 
 def parse_page(
@@ -117,6 +148,9 @@ def parse_page(
                 value = float(sample.value)
                 if math.isnan(value) or math.isinf(value):
                     page.invalid.add(sample.name)
+                elif sample.name == _BEGAN:
+                    # Of several processes the first one began with the instance.
+                    page.values[sample.name, name] = min(value, page.values.get((sample.name, name), value))
                 elif "le" in sample.labels:
                     edge = (sample.name, name, float(sample.labels["le"]))
                     page.buckets[edge] = page.buckets.get(edge, 0.0) + value
@@ -134,6 +168,7 @@ def parse_page(
     for name in page.invalid:
         # A sum with a part missing is not the sum.
         page.values = {key: value for key, value in page.values.items() if key[0] != name}
+        page.buckets = {key: value for key, value in page.buckets.items() if key[0] != name}
     return page
 
 
@@ -181,7 +216,10 @@ class ScrapeReader:
         self._http = HttpClient(live, Credentials.of_metrics(live))
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
         self._before: dict[Succession, _Look] = {}
-        self._seen: set[str] = set()
+        # What each page that is still listed has said in earlier looks.
+        self._met: dict[Succession, dict[_Address, set[_Key]]] = {"ticks": {}, "looks": {}}
+        self._from_start: set[_Address] | None = None
+        self._listed: set[_Address] = set()
         self._wanted: frozenset[str] = frozenset()
 
     def describe(self) -> str:
@@ -201,7 +239,8 @@ class ScrapeReader:
             look = self._look(PRESETS[self._live.metrics_preset], [])
         except HttpError:
             return
-        self._before = {"ticks": look, "looks": look}
+        for succession in self._met:
+            self._remember(look, succession)
 
     def close(self) -> None:
         """Stop reading."""
@@ -218,50 +257,111 @@ class ScrapeReader:
         """
         del late_s  # instances say nothing of the past; the window is as long as it is
         problems: list[Problem] = []
-        now = self._look(preset, problems)
         before = self._before.get(succession)
-        self._before[succession] = now
-        groups = {
-            group: difference(None if before is None else before.pages.get(group), page, preset)
-            for group, page in now.pages.items()
-        }
-        for group, listed in now.listed.items():
-            groups[group].listed = listed
+        try:
+            now = self._look(preset, problems)
+        except HttpError:
+            if before is not None:
+                # The next window does not begin where this one did.
+                self._before[succession] = _Look(time.monotonic(), time.time(), {}, {}, {})
+            raise
+        groups = {}
+        for group, page in now.pages.items():
+            if before is None:
+                found = difference(None, page, preset)
+            else:
+                unsure, began = self._appeared(group, before, now, preset, succession)
+                found = difference(before.pages.get(group, _Page()), page, preset, unsure, began)
+            found.listed = now.listed[group]
+            groups[group] = found
+        self._remember(now, succession)
         elapsed_s = window_s if before is None else (now.at_s - before.at_s) * self._live.time_scale
         return RawWindow(elapsed_s, groups, {}, tuple(problems))
+
+    def _remember(self, look: _Look, succession: Succession) -> None:
+        self._before[succession] = look
+        met = self._met[succession]
+        for address, page in look.by_address.items():
+            met.setdefault(address, set()).update(page.keys())
+
+    def _appeared(
+        self, group: str, before: _Look, now: _Look, preset: Preset, succession: Succession
+    ) -> tuple[set[str], set[str]]:
+        """Find instances with something on their page that was not there at the window's start.
+
+        Returns:
+            Those of which one end of the window was not read, or not all of it; and those whose process began
+            in the window.
+        """
+        earlier = before.pages.get(group, _Page())
+        said, reporting = earlier.keys(), earlier.reporting(preset)
+        counted = {*preset.counters(), *preset.histograms(), *preset.held}
+        unsure, began = set(), set()
+        for address, page in now.by_address.items():
+            if address[0] != group:
+                continue
+            met = self._met[succession].get(address, set())
+            unread = not met and address in (self._from_start or ())
+            once = {instance for _, instance in met}
+            for name, instance in page.keys() - said:
+                if name in counted and (
+                    (name, instance) in met or (instance not in reporting and (unread or instance in once))
+                ):
+                    unsure.add(instance)
+            began |= {
+                instance
+                for (name, instance), value in page.values.items()
+                if name == _BEGAN and value >= before.wall_s
+            }
+        for address, page in before.by_address.items():
+            if address[0] == group and address not in now.by_address and address in self._listed:
+                unsure |= page.reporting(preset)
+        return unsure - began, began
 
     def _look(self, preset: Preset, problems: list[Problem]) -> _Look:
         live = self._live
         deadline = time.monotonic() + live.metrics_timeout_s
         if not self._wanted:
             self._wanted = frozenset(
-                (*preset.counters(), *preset.gauges(), *preset.histograms(), "process_cpu_seconds_total")
+                (*preset.counters(), *preset.gauges(), *preset.histograms(), _CPU, _BEGAN)
             )
         groups = ("frontend",) if preset.frontend else ("prefill", "decode")
         targets = self._targets(groups, deadline)
-        pages: dict[str, _Page] = {group: _Page() for group in groups}
+        self._note_listed(targets)
+        look = _Look(
+            time.monotonic(),
+            time.time(),
+            {group: set() for group in groups},
+            {},
+            {group: _Page() for group in groups},
+        )
         answers = [self._pool.submit(self._fetch, target, preset, deadline) for target in targets]
         failures = []
         for target, answer in zip(targets, answers, strict=True):
+            look.listed[target.group].add(target.instance)
             try:
                 page = answer.result(timeout=max(0.0, deadline - time.monotonic() + 1.0))
             except (HttpError, TimeoutError) as error:
                 failures.append(str(error) or f"{place_of(target.url)}: no answer in time")
                 continue
-            pages[target.group].update(page)
-            if target.has_history and target.url not in self._seen:
-                for look in self._before.values():
-                    look.pages[target.group].update(page)
-            self._seen.add(target.url)
+            look.by_address[target.address] = page
+            look.pages[target.group].update(page)
         if failures and len(failures) == len(targets):
             raise HttpError(failures[0])
         if not targets:
             raise HttpError("there are no instances to read metrics from")
         problems.extend(Problem("instance_unreachable", text) for text in failures[:10])
-        listed: dict[str, set[str]] = {group: set() for group in groups}
-        for target in targets:
-            listed[target.group].add(target.instance)
-        return _Look(time.monotonic(), pages, listed)
+        return dataclasses.replace(look, at_s=time.monotonic())
+
+    def _note_listed(self, targets: list[ScrapeTarget]) -> None:
+        """Tell instances that were there when this reader began from those that were listed later."""
+        addresses = self._listed = {target.address for target in targets}
+        if self._from_start is None:
+            self._from_start = {target.address for target in targets if target.has_history}
+        self._from_start &= addresses
+        for met in self._met.values():
+            for address in met.keys() - addresses:
+                del met[address]
 
     def _fetch(self, target: ScrapeTarget, preset: Preset, deadline: float) -> _Page:
         left = deadline - time.monotonic()
@@ -288,14 +388,15 @@ class ScrapeReader:
         if groups == ("frontend",):
             urls = (*live.scrape_prefill, *live.scrape_decode, *(target.url for target in registered))
             return [ScrapeTarget("frontend", url, urlsplit(url).netloc) for url in dict.fromkeys(urls)]
-        found = registered + [
+        found = [
             ScrapeTarget(group, url, _instance(url))
             for group, urls in (("prefill", live.scrape_prefill), ("decode", live.scrape_decode))
             for url in urls
         ]
         if live.scrape_discovery_url is not None:
             found.extend(self._discover(live.scrape_discovery_url, deadline))
-        return found
+        # A page that is listed twice is read once.
+        return registered + list({(target.group, target.url): target for target in found}.values())
 
     def _discover(self, url: str, deadline: float) -> Iterable[ScrapeTarget]:
         live = self._live
@@ -327,23 +428,41 @@ def _instance(url: str) -> str:
     return parts.netloc if parts.path in {"", "/", "/metrics"} else f"{parts.netloc}{parts.path}"
 
 
-def difference(before: _Page | None, now: _Page, preset: Preset) -> SeriesWindow:
-    """Increases since the last look; what fell has restarted from zero."""
+def difference(
+    before: _Page | None,
+    now: _Page,
+    preset: Preset,
+    unsure: AbstractSet[str] = frozenset(),
+    began: AbstractSet[str] = frozenset(),
+) -> SeriesWindow:
+    """Return the increases since the last look; what fell has restarted from zero.
+
+    An instance that was not read then has counted since it began, which must have been in this window. It was
+    not, or that cannot be told, where the instance has completed more than the busiest one did meanwhile.
+
+    Args:
+        before: The last look; ``None`` where there was none.
+        now: This one.
+        preset: Whose names.
+        unsure: Instances that were there and not read then, or not all of them.
+        began: Instances whose process is known to have begun since.
+    """
     found = SeriesWindow(invalid=set(now.invalid))
     gauges = frozenset(preset.gauges())
+    if before is not None:
+        found.incomplete = _not_from_zero(before, now, preset, began) | unsure
     for (name, instance), value in now.values.items():
         if name in gauges:
             found.now.setdefault(name, {})[instance] = value
             found.last.setdefault(name, {})[instance] = value
             continue
-        if before is None:
+        if before is None or name == _BEGAN or instance in found.incomplete:
             continue
-        # An instance not seen before has counted since it started, which was in this window.
         old = before.values.get((name, instance), 0.0)
         if value < old and name in preset.completed:
             found.resets.add(instance)
         grown = value if value < old else value - old
-        if name == "process_cpu_seconds_total":
+        if name == _CPU:
             found.alive_cpu[instance] = grown
         else:
             found.increases.setdefault(name, {})[instance] = grown
@@ -355,7 +474,21 @@ def difference(before: _Page | None, now: _Page, preset: Preset) -> SeriesWindow
             # What it was doing when it went is not known; nothing is added or taken for it.
             found.last.setdefault(name, {}).setdefault(instance, value)
     for (name, instance, edge), value in now.buckets.items():
+        if instance in found.incomplete:
+            continue
         old = before.buckets.get((name, instance, edge), 0.0)
         pooled = found.buckets.setdefault(name, {})
         pooled[edge] = pooled.get(edge, 0.0) + (value if value < old else value - old)
     return found
+
+
+def _not_from_zero(before: _Page, now: _Page, preset: Preset, began: AbstractSet[str]) -> set[str]:
+    """Return instances that were not read at the last look and have counted too much to be new."""
+    name = next((one for one in preset.completed if any(key[0] == one for key in now.values)), None)
+    counts, old = (
+        {instance: value for (metric, instance), value in page.values.items() if metric == name}
+        for page in (now, before)
+    )
+    busiest = max((value - old[one] for one, value in counts.items() if one in old), default=0.0)
+    new = now.reporting(preset) - (before.reporting(preset) & old.keys()) - began
+    return {one for one in new if counts.get(one, 0.0) > max(0.0, busiest) + _FEW}

@@ -47,6 +47,8 @@ class SeriesWindow:
         buckets: Growth of each cumulative bucket, pooled: upper edge to count, by bucket series.
         resets: Instances whose counters fell: they restarted.
         invalid: Metrics that were reported as something that is no number.
+        incomplete: Instances not read at one end of the window: what they did in it is not known.
+        doubled: Instances that are read twice, so that each request counts twice, and how the two differ.
         stale: Instances whose last scrape failed: what they did since the one before is missing.
         alive_cpu: CPU seconds each exporter used in the window, where it says.
         listed: The instances that discovery lists, reporting or not; ``None`` where nobody says.
@@ -60,6 +62,8 @@ class SeriesWindow:
     buckets: dict[str, dict[float, float]] = field(default_factory=dict)
     resets: set[str] = field(default_factory=set)
     invalid: set[str] = field(default_factory=set)
+    incomplete: set[str] = field(default_factory=set)
+    doubled: dict[str, str] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
     alive_cpu: ByInstance = field(default_factory=dict)
     listed: set[str] | None = None

@@ -40,6 +40,7 @@ def read_parquet(source: Source, head: Head, layout: Layout) -> dict[str, NDArra
             file = parquet.ParquetFile(pa.PythonFile(stream, mode="r"))
             if file.metadata.num_rows > MAX_ROWS:
                 raise InputError(f"{source.path}: {file.metadata.num_rows} rows; expected at most {MAX_ROWS}")
+            _refuse_types(source, file.schema_arrow, fields)
             parts = [_checked(source, batch, start, fields) for start, batch in _batches(file, names)]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{source.path}: damaged or truncated Parquet file ({error})") from error
@@ -54,6 +55,18 @@ def read_parquet(source: Source, head: Head, layout: Layout) -> dict[str, NDArra
     return columns
 
 
+def _refuse_types(source: Source, schema: Any, fields: tuple[Field, ...]) -> None:  # noqa: ANN401
+    """Refuse columns that are no numbers before any is read: text repeated packs to nothing."""
+    import pyarrow as pa
+
+    for field in fields:
+        found = schema.field(field.column).type
+        if not (pa.types.is_integer(found) or pa.types.is_floating(found)):
+            raise InputError(
+                f"{source.path}: column '{field.column}': found type {found}, expected {field.kind.expected}"
+            )
+
+
 def _batches(file: Any, names: list[str]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401 - pyarrow has no types
     """Yield batches with the number of rows before each."""
     start = 0
@@ -64,16 +77,9 @@ def _batches(file: Any, names: list[str]) -> Iterator[tuple[int, Any]]:  # noqa:
 
 def _checked(source: Source, batch: Any, start: int, fields: tuple[Field, ...]) -> dict[str, NDArray[Any]]:  # noqa: ANN401
     """Return a batch's columns, tokens in half the space."""
-    import pyarrow as pa
-
     columns: dict[str, NDArray[Any]] = {}
     for field in fields:
         column = batch[field.column]
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-            raise InputError(
-                f"{source.path}: column '{field.column}': found type {column.type}, "
-                f"expected {field.kind.expected}"
-            )
         if column.null_count:
             row = next(i for i, value in enumerate(column) if not value.is_valid)
             refuse_cell(source.path, f"row {start + row + 1}", field.column, None, field.kind.expected)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.trace.synth.lengths import PAIRS, Constant, Empirical
-from sagescale.trace.trace import Trace
+from sagescale.trace.trace import MAX_SPAN_S, Trace
 from sagescale.trace.transforms import MAX_REQUESTS
 
 if TYPE_CHECKING:
@@ -50,8 +50,10 @@ def synthesise(
     Raises:
         InputError: a value out of range; a correlation the distributions cannot have; no request drawn.
     """
-    if not (math.isfinite(duration_s) and duration_s > 0):
-        raise InputError(f"--duration-s {duration_s:g}: expected a finite number above 0")
+    if not 0 < duration_s <= MAX_SPAN_S:
+        raise InputError(
+            f"--duration-s {duration_s:g}: expected a number above 0, at most {MAX_SPAN_S:.0f}, a year"
+        )
     if seed < 0:
         raise InputError(f"--seed {seed}: expected a whole number, 0 or more")
     if pattern.peak_rps * duration_s > MAX_REQUESTS:

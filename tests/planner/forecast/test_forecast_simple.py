@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -141,20 +140,6 @@ def test_seasonal_naive_looks_one_season_further_for_an_unknown_window():
     twice = fed("seasonal_naive", [1.0, None, 3.0, 4.0, None, 5.0], season_s=180.0)
     assert twice.forecast(3).mean == (4.0, 5.0, 5.0)
     assert "1 windows unknown" in twice.forecast(3).note
-
-
-def test_the_hot_path_is_cheap():
-    """Observing and forecasting: 5 us for constant, 20 for moving_average; best of five, wide margin."""
-    for name, most_us in (("constant", 10.0), ("moving_average", 40.0)):
-        best = math.inf
-        for _ in range(5):
-            predictor = make_predictor(name, interval_s=60.0)
-            begin = time.perf_counter()
-            for value in range(2_000):
-                predictor.observe(float(value))
-                predictor.forecast(1)
-            best = min(best, (time.perf_counter() - begin) / 2_000 * 1e6)
-        assert best < most_us, name
 
 
 @pytest.mark.parametrize(
