@@ -221,7 +221,8 @@ class Lies:
     def _sum(self, series: str, now: float, share: float) -> str:
         if math.isnan(now):
             return "NaN"
-        true, said = self._sums.get(series, (now, now))
+        # A series that is first read while it lies has lied from the start.
+        true, said = self._sums.get(series, (now, now) if share == 1.0 else (0.0, 0.0))
         said = now if now < true else said + (now - true) * share
         self._sums[series] = now, said
         return repr(said)

@@ -277,7 +277,7 @@ class Soak:
         return left.pop()
 
     def tell(self, detail: str) -> None:
-        self.episodes[-1].detail = detail
+        self._current.detail = detail
 
     def fault(self, **document: object) -> None:
         try:
@@ -302,6 +302,9 @@ class Soak:
         plan = self._plan()
         for at, action, argument in plan:
             self._watch_until(at)
+            whole = action == self._begin and KINDS[argument].whole
+            if whole or (action == self._end and KINDS[self._current.kind].whole):
+                self._watch_until(math.ceil(self.tick - 0.2) + 0.05)  # if a kill came between
             action(argument)
         self._watch_until(TICKS + 0.5)
 
@@ -331,18 +334,18 @@ class Soak:
         return sorted(actions, key=lambda action: action[0])
 
     def _begin(self, kind: str) -> None:
-        self.episodes.append(Episode(kind, self.tick, math.inf))
+        self._current = Episode(kind, self.tick, math.inf)
+        self.episodes.append(self._current)
         self._undo = KINDS[kind].start(self)
 
     def _end(self, _: str) -> None:
-        episode = next(item for item in reversed(self.episodes) if item.kind != "kill")
         self._undo()
-        episode.ends = self.tick
+        self._current.ends = self.tick
 
     def _kill(self, _: str) -> None:
         assert self.planner is not None
         episode = Episode("kill", self.tick, math.inf)
-        self.episodes.insert(max(0, len(self.episodes) - 1), episode)
+        self.episodes.append(episode)
         starts = self.planner.log.count('"started"')
         self.planner.end(signal.SIGKILL)
         self.planner.start()
@@ -384,8 +387,9 @@ def staircase(path: Path, setup: LiveSetup, rng: random.Random) -> None:
     rates, seen = [], set()
     for step in range(10, 400):
         rps = step / 50
-        if sized(rps * 0.92) == sized(rps * 1.08) and sized(rps) not in seen:
-            seen.add(sized(rps))
+        near = {sized(rps * (1 + percent / 100)) for percent in range(-8, 9)}
+        if len(near) == 1 and not near & seen:
+            seen |= near
             rates.append(rps)
     level = len(rates) // 2
     with path.open("w", encoding="ascii") as out:
@@ -439,10 +443,11 @@ class Verdict:
         return ""
 
     def partial(self, tick: int) -> bool:
-        """Whether the window began when the planner did: of a trace that pauses, a part is no measure."""
-        return self.soak.source == "direct" and any(
-            item.kind == "kill" and tick - 1 < item.ends < tick for item in self.soak.episodes
-        )
+        """Whether a window read directly is short: the planner began in it, or came late to the one before.
+
+        Of a trace that pauses, a part of an interval is no measure.
+        """
+        return self.soak.source == "direct" and self.ticks[tick].observation.window_s < 0.95 * INTERVAL_S
 
     def around(self, tick: int) -> str:
         """What was going on in the windows before a tick, in words."""

@@ -140,6 +140,31 @@ def test_a_read_that_is_missed_is_never_a_lifetime_in_one_window(fault, primed, 
         assert not metrics.problems
 
 
+@pytest.mark.parametrize("how", ["collect", "look"])
+def test_what_a_page_that_stood_still_had_not_shown_is_not_one_windows_load(how):
+    def show(done, cpu_s):
+        made.pages["p0"] = page(done) + f"process_cpu_seconds_total {cpu_s}\n"
+
+    with engines(0, 0) as made:
+        show(0, 1.0)
+        made.source.prime()
+        for done, cpu_s in ((100, 2.0), (100, 2.0), (100, 2.0)):
+            made.grow()
+            show(done, cpu_s)
+            metrics = made.collect(how)
+        assert "frozen" in codes(metrics)
+        made.grow()
+        show(400, 5.0)
+        metrics = made.collect(how)
+        assert not metrics.usable
+        assert "window_incomplete" in codes(metrics)
+        made.grow()
+        show(500, 6.0)
+        metrics = made.collect(how)
+        assert metrics.values["requests"] == 200.0
+        assert not metrics.problems
+
+
 def test_after_nobody_could_be_read_the_next_window_is_unknown_too():
     with engines(500, 500) as made:
         made.source.prime()
@@ -248,8 +273,11 @@ class Past:
         self.lines.setdefault(name, []).append(f"{name}{{{written}}} {value} {self.start_s + at_s:.3f}")
 
     def scrape(self, job, instance, *, read=lambda at_s: True, since_s=0.0, until_s=1000.0, shift_s=0.0,
-               past=0.0, ranks=1, every_s=SCRAPE_S, **labels):  # fmt: skip
-        """Scrape an engine of a pool whenever ``read`` says so; ``past`` is what it has completed before."""
+               past=0.0, ranks=1, every_s=SCRAPE_S, still=(0.0, 0.0), **labels):  # fmt: skip
+        """Scrape an engine of a pool whenever ``read`` says so.
+
+        ``past`` is what it has completed before; while ``still`` its page stays as it is.
+        """
         for step in range(int((until_s - since_s) / every_s)):
             at_s = since_s + 1.0 + shift_s + step * every_s
             if (up := read(at_s)) is None:
@@ -257,7 +285,10 @@ class Past:
             self.put("up", {"job": job, "instance": instance, **labels}, at_s, int(up))
             if not up:
                 continue
-            done = past + 10.0 * (at_s - since_s)
+            shown_s = still[0] if still[0] < at_s < still[1] else at_s
+            done = past + 10.0 * (shown_s - since_s)
+            process = {"job": job, "instance": instance, **labels}
+            self.put("process_cpu_seconds_total", process, at_s, 0.5 * shown_s)
             for rank in range(ranks):
                 own = {"job": job, "instance": instance, "engine": str(rank), "model_name": "m", **labels}
                 self.put("vllm:request_success_total", own, at_s, done / ranks)
@@ -300,6 +331,8 @@ def server(tmp_path_factory):
     past.both("missed", instances="01", read=failing(580, 590))  # at the end of a window
     for gap_s in (50, 90, 180, 290):
         past.both(f"gap{gap_s}", instances="01", read=down(620.0 - gap_s, 620.0))
+    past.both("still", instances="0")
+    past.both("still", instances="1", still=(520.0, 605.0))
     past.both("one", instances="0")
     past.both("one", instances="1", read=failing(500, 620), past=1e6)
     past.both("grown", instances="0")
@@ -363,7 +396,7 @@ def loads(server, name, **keys):
         # Prometheus' own arithmetic, and where in a scrape interval the window's ends fall.
         known = requests is not None and not metrics.problems
         found.append(round(requests) if known else ",".join(sorted(codes(metrics))))
-        if requests is None and "shorter" not in str(metrics.problems):
+        if requests is None and "frozen" not in codes(metrics) and "shorter" not in str(metrics.problems):
             unknown = ("isl_mean", "ttft_ms_mean", "ttft_attainment", "osl_mean", "completed")
             assert all(metrics.values.get(field) is None for field in unknown), "never a load for anybody"
             assert metrics.lengths is None
@@ -385,6 +418,7 @@ BAD = "window_incomplete"
         ("gap180", ["no_series", BAD, 1200, 1200]),
         ("gap290", ["no_series", BAD, 1200, 1200]),
         ("one", [BAD, BAD, 1200, 1200]),
+        ("still", ["frozen", BAD, 1200, 1200]),
         ("appeared", [600, BAD, 1200, 1200]),
         ("jobs", ["double_counted"] * 4),
         ("replicas", ["double_counted"] * 4),

@@ -22,8 +22,9 @@ class Fault:
     """One fault by name.
 
     ``error`` answers 500, ``slow`` comes ``value`` seconds late, ``frozen`` repeats one page,
-    ``nan`` has no numbers, ``half`` leaves out every other instance; ``ranks`` splits every instance into
-    ``value`` data-parallel ranks, each with series of its own under the label ``engine``; ``double`` lists
+    ``nan`` has no numbers, ``half`` leaves out every other instance; ``ranks`` starts
+    every engine anew with ``value`` data-parallel ranks, each with series of its own under the label
+    ``engine``, and anew without them when it ends; ``double`` lists
     every instance a second time, under the job ``ROLE-again``.
 
     ``reset`` has every instance count again from nothing, once. Two happen to one ``instance``, once:

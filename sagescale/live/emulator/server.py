@@ -27,6 +27,7 @@ __all__ = ["Emulator"]
 logger = logging.getLogger(__name__)
 
 _MAX_BODY = 1_000_000
+_MAX_DISCARDED = 10 * _MAX_BODY
 _BEAT_S = 0.02
 _SIGNATURE_AGE_S = 300.0
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -272,6 +273,10 @@ class Emulator:
                     raise InputError(f"fault instance {fault.instance!r}: there is none that serves")
             return
         self._frozen.clear()
+        if "ranks" in {fault.kind, self._fault.kind}:
+            with self._lock:
+                self._catch_up()
+                self._cluster.reset()  # engines have other ranks once they are started anew
         self._fault = fault
 
     def signed(self, headers: Mapping[str, str], body: bytes) -> bool:
@@ -337,6 +342,10 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > _MAX_BODY:
             self.close_connection = True
+            # Who is still sending when the connection closes does not get to read the answer.
+            left = min(int(length), _MAX_DISCARDED) if length.isdigit() else 0
+            while left > 0 and (piece := self.rfile.read(min(left, _MAX_BODY))):
+                left -= len(piece)
             self._json(413 if length.isdigit() else 411, {"error": "expected a short body of known length"})
             return
         body = self.rfile.read(int(length))

@@ -265,6 +265,7 @@ def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, d
     """Return the series by kind, and what instances not read at the start had completed when they were."""
     found = SeriesWindow()
     first: dict[str, float] = {}
+    earlier_cpu: dict[str, float] = {}
     fresh = set()
     for labels, value in samples:
         kind, _, name = labels.get(KIND_LABEL, "").partition(" ")
@@ -293,7 +294,12 @@ def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, d
                 found.scrapes[instance] = value
             case "cpu":
                 found.alive_cpu[instance] = value
+            case "earlier_cpu":
+                earlier_cpu[instance] = value
             case _:
                 raise HttpError(f"the server answered with a series that was not asked for: {dict(labels)}")
     found.stale = found.instances - fresh
+    found.incomplete = {
+        one for one, used in earlier_cpu.items() if used == 0.0 < found.alive_cpu.get(one, 0.0)
+    }
     return found, first

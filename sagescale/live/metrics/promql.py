@@ -159,7 +159,9 @@ def window_query(
         for name in preset.running
     )
     targets = target_matchers(matchers, preset)
-    parts.append(_sum(f"increase(process_cpu_seconds_total{{{targets}}}[{window}])", by, "cpu"))
+    used = f"increase(process_cpu_seconds_total{{{targets}}}[{window}]"
+    parts.append(_sum(f"{used})", by, "cpu"))
+    parts.append(_sum(f"{used} offset {window})", by, "earlier_cpu"))
     # The server keeps ``up`` for every target it is to read, 0 where it cannot, until it is removed.
     parts.append(_sum(f"up{{{targets}}}", by, "listed"))
     return " or ".join(parts)

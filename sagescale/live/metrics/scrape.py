@@ -218,6 +218,8 @@ class ScrapeReader:
         self._before: dict[Succession, _Look] = {}
         # What each page that is still listed has said in earlier looks.
         self._met: dict[Succession, dict[_Address, set[_Key]]] = {"ticks": {}, "looks": {}}
+        # Instances that used no CPU in the last window: the page read at its end is an old one.
+        self._still: dict[Succession, dict[str, set[str]]] = {"ticks": {}, "looks": {}}
         self._from_start: set[_Address] | None = None
         self._listed: set[_Address] = set()
         self._wanted: frozenset[str] = frozenset()
@@ -271,6 +273,10 @@ class ScrapeReader:
                 found = difference(None, page, preset)
             else:
                 unsure, began = self._appeared(group, before, now, preset, succession)
+                still = _still(before.pages.get(group), page)
+                # What its page did not show before, it shows now.
+                unsure |= self._still[succession].get(group, set()) - still
+                self._still[succession][group] = still
                 found = difference(before.pages.get(group, _Page()), page, preset, unsure, began)
             found.listed = now.listed[group]
             groups[group] = found
@@ -480,6 +486,17 @@ def difference(
         pooled = found.buckets.setdefault(name, {})
         pooled[edge] = pooled.get(edge, 0.0) + (value if value < old else value - old)
     return found
+
+
+def _still(before: _Page | None, now: _Page) -> set[str]:
+    """Return instances whose exporter has used no CPU since: its page is as it was."""
+    if before is None:
+        return set()
+    return {
+        instance
+        for (name, instance), value in now.values.items()
+        if name == _CPU and before.values.get((name, instance)) == value
+    }
 
 
 def _not_from_zero(before: _Page, now: _Page, preset: Preset, began: AbstractSet[str]) -> set[str]:

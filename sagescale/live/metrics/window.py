@@ -47,7 +47,8 @@ class SeriesWindow:
         buckets: Growth of each cumulative bucket, pooled: upper edge to count, by bucket series.
         resets: Instances whose counters fell: they restarted.
         invalid: Metrics that were reported as something that is no number.
-        incomplete: Instances not read at one end of the window: what they did in it is not known.
+        incomplete: Instances not read at one end of the window, or whose page stood still when it began (the
+            exporter had used no CPU): what they did in it is not known.
         doubled: Instances that are read twice, so that each request counts twice, and how the two differ.
         stale: Instances whose last scrape failed: what they did since the one before is missing.
         alive_cpu: CPU seconds each exporter used in the window, where it says.
