@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from sagescale import __version__
 from sagescale.cli.compare import compare_predictors
 from sagescale.cli.config import config_app
 from sagescale.cli.emulate import emulate
@@ -23,6 +22,7 @@ from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
 from sagescale.cli.tune import tune
 from sagescale.errors import SagescaleError
+from sagescale.version import __version__
 
 __all__ = ["app", "main"]
 
