@@ -15,7 +15,7 @@ from sagescale.cli.emulate import emulate
 from sagescale.cli.examples import ROOT_EPILOG, epilog
 from sagescale.cli.explain import explain
 from sagescale.cli.forecast import forecast
-from sagescale.cli.pipes import PipedGroup, ReaderGoneError, forget_stdout
+from sagescale.cli.output import PipedGroup, ReaderGoneError, forget_stdout
 from sagescale.cli.plan import plan
 from sagescale.cli.profile import profile_app
 from sagescale.cli.simulate import simulate
