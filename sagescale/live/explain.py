@@ -195,7 +195,7 @@ def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
     if len(ticks) < 5 or turns <= _FLAPS * len(ticks):
         return []
     settings = ticks[-1].settings
-    found = [Answer("the pools turn round", f"{turns} times in {len(ticks)} ticks")]
+    found = [Answer("sizes go up and down again", f"{turns} times in {len(ticks)} ticks")]
     if settings["adjustment_interval_sec"] < 60:
         interval = settings["adjustment_interval_sec"]
         found.append(

@@ -341,7 +341,7 @@ def _sized(pool: Pool, wanted: int, held: int, scenarios: Scenarios, worth: floa
     )
     if wanted > pool.limits.least:
         text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios) * each)}"
-    text += f"; one more has to save {_share(worth * each)}"
+    text += f"; an extra instance must save at least {_share(worth * each)} of them to be worth it"
     if pool.fewest(scenarios) == wanted:
         text += "; fewer would be full by what is expected"
     if held > wanted:
