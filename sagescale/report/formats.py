@@ -112,7 +112,7 @@ def share(value: float | None, digits: int = 2) -> str:
         return f"{number:.0%}".replace("%", " %")
     if 1.0 - step / 200.0 <= number < 1.0:
         return f"> {100.0 - step:.{digits}f} %"
-    if 0.0 < number < step / 200.0:
+    if 0.0 < number <= step / 200.0:  # half a step may be rounded down
         return f"< {step:.{digits}f} %"
     return f"{100.0 * number:,.{digits}f} %" if abs(number) < 1e6 else f"{100.0 * number:.3g} %"
 

@@ -191,6 +191,11 @@ class TestWhatIsNotKnown:
                     assert 1 <= decision.targets.decode <= 60
                     assert sum(decision.targets) <= 40
 
+    def test_a_mean_length_beyond_any_does_not_end_the_planner(self):
+        planner, before = settled(windows=5, max_gpu_budget=40)
+        decision = planner.step(seen(minute(6, 6000.0, *before), isl_mean=401226868.0, osl_mean=1.0))
+        assert sum(decision.targets) <= 40
+
     @pytest.mark.parametrize("lie", [math.nan, math.inf, -1.0, 1e15])
     @pytest.mark.parametrize("metric", METRICS)
     def test_one_impossible_value_changes_nothing_for_long(self, metric, lie):

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from sagescale.report import formats, print_run
@@ -465,6 +465,8 @@ def test_figures_keep_three_digits(value: float) -> None:
 
 
 @given(st.floats(0.0, 1.0), st.integers(0, 3))
+@example(0.005, 0)
+@example(0.995, 0)
 def test_a_share_is_all_or_nothing_only_where_it_is(value: float, digits: int) -> None:
     text = formats.share(value, digits)
     assert (text == "100 %") == (value == 1.0)

@@ -41,6 +41,9 @@ _SHAPE = _lognormal(1.0)
 """Where only means are known, lengths are taken to be lognormal with a coefficient of variation of 1: those
 of the Azure services lie between 0.9 and 1.7."""
 
+_LONGEST = 1 << 30
+"""No prompt and no output is longer: an absurd mean does not end the planner, and 32 bits have to hold it."""
+
 
 class LengthMemory:
     """A sample of the requests of the last windows; ``version`` changes when it does.
@@ -78,7 +81,9 @@ class LengthMemory:
         )
 
     def _all(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-        isl, osl = (np.maximum(np.concatenate(column), 1) for column in zip(*self._windows, strict=True))
+        isl, osl = (
+            np.clip(np.concatenate(column), 1, _LONGEST) for column in zip(*self._windows, strict=True)
+        )
         hit_rate = median(self._hit_rates) if self._hit_rates else 0.0
         return isl, np.maximum(np.rint(isl * (1.0 - hit_rate)), 1.0), osl
 
