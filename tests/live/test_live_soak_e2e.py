@@ -184,8 +184,14 @@ def _prometheus_killed(soak: Soak) -> Callable[[], None]:
 
     def end() -> None:
         assert soak.world.prometheus is not None
+        began_s = time.time()
         soak.world.prometheus.start()
-        soak.world.wait_for_prometheus()
+        # It takes seconds until it scrapes again; what it answers before that is from before.
+        url = f"{soak.world.prometheus_url}/api/v1/query?query=max(timestamp(up))"
+        wait_for(
+            lambda: any(float(found["value"][1]) > began_s for found in get_json(url)["data"]["result"]),
+            "Prometheus has scraped again",
+        )
 
     return end
 
