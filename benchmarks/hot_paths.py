@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sagescale.perf import ProfileModel, load_profile
-from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts
+from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools
 from sagescale.planner.forecast import make_predictor
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.twin import KernelTwin
@@ -58,8 +58,7 @@ def window(number: int, requests: float, prefill: int = 1, decode: int = 2) -> O
     return Observation(
         time_s=60.0 * number,
         window_s=60.0,
-        prefill=PoolCounts(ready=prefill),
-        decode=PoolCounts(ready=decode),
+        pools=Pools(PoolCounts(ready=prefill), PoolCounts(ready=decode)),
         requests=requests,
         completed=requests,
         isl_mean=1000.0,

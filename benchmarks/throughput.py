@@ -1,6 +1,6 @@
 """The simulator's speed and memory: requests a second over the whole simulate call, metrics included.
 
-    python benchmarks/throughput.py [--requests N]
+    python benchmarks/throughput.py [--requests N] [--week | --against CHECKOUT]
 
 Prints one line a configuration: simulated requests a second of wall time on one core, bytes of memory a
 request beyond the trace, and how the cost grows with requests and with instances. Nothing is asserted.
@@ -13,6 +13,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -59,24 +60,50 @@ def measure(requests: int, prefill: int, decode: int, rate_per_s: float) -> None
     )
 
 
+def run(row: tuple[float, ...], checkout: str = ".") -> float:
+    """Measure one configuration in a process of its own, since peak memory is a process's; return seconds."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "PYTHONPATH": checkout}
+    command = [sys.executable, str(Path(__file__).resolve()), "--one", *(str(value) for value in row)]
+    printed = subprocess.run(
+        command, check=True, env=environment, cwd=checkout, capture_output=True, text=True
+    ).stdout
+    print(printed, end="", flush=True)
+    return float(printed.split("attainment")[0].split(" s  ")[0].split()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--requests", type=int, default=5_000_000)
+    parser.add_argument("--week", action="store_true", help="a week of 27 million requests, and nothing else")
+    parser.add_argument(
+        "--against", metavar="CHECKOUT", help="two pools, in pairs with another checkout, and the ratio"
+    )
+    parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--one", nargs=4, metavar=("N", "P", "D", "RATE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    requests = given.requests
     if given.one:
         measure(int(given.one[0]), int(given.one[1]), int(given.one[2]), float(given.one[3]))
-        return
-    requests = given.requests
-    # Each configuration in a process of its own: peak memory is a process's.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    rows = [(requests, 3, 8, 125.0), (requests // 2, 3, 8, 125.0), (requests // 4, 3, 8, 125.0)]
-    rows += [(requests // 2, 3 * k, 8 * k, 125.0 * k) for k in (1, 10, 100)]
-    for row in rows:
-        command = [sys.executable, __file__, "--one", *(str(value) for value in row)]
-        subprocess.run(command, check=True, env=environment)
+    elif given.week:
+        run((27_000_000, 2, 4, 27_000_000 / 604_800))
+    elif given.against:
+        here = str(Path(__file__).resolve().parents[1])
+        row = (requests, 3, 8, 125.0)
+        ratios = []
+        for _ in range(given.pairs):
+            print(given.against)
+            before_s = run(row, given.against)
+            print(here)
+            ratios.append(before_s / run(row, here))
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"speed over {given.against}: median {np.median(ratios):.2f}, {spread}")
+    else:
+        rows = [(requests, 3, 8, 125.0), (requests // 2, 3, 8, 125.0), (requests // 4, 3, 8, 125.0)]
+        rows += [(requests // 2, 3 * k, 8 * k, 125.0 * k) for k in (1, 10, 100)]
+        for row in rows:
+            run(row)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sagescale.version import __version__
+
 if TYPE_CHECKING:
     from sagescale.control_plane.instance import ExecutionInstance, ExecutionInstanceType
     from sagescale.control_plane.manager import ControlPlaneManager
@@ -11,8 +13,9 @@ if TYPE_CHECKING:
     from sagescale.control_plane.router import Request
     from sagescale.control_plane.separation import PDSeparationConfig
     from sagescale.errors import InputError, SagescaleError
+    from sagescale.fleet import Sizes
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.decision import Decision, Reason, ReasonCode, Sizes
+    from sagescale.planner.decision import Decision, Reason, ReasonCode
     from sagescale.planner.status import AutoscalerStatus
 
 __all__ = [
@@ -33,7 +36,6 @@ __all__ = [
     "__version__",
 ]
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "AutoscalerConfig": "planner.config",
@@ -49,7 +51,7 @@ _HOMES = {
     "ReasonCode": "planner.decision",
     "Request": "control_plane.router",
     "SagescaleError": "errors",
-    "Sizes": "planner.decision",
+    "Sizes": "fleet",
 }
 
 

@@ -26,7 +26,7 @@ for _library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
 
 def main() -> int:
     from protocol import compete
-    from sagescale.cli.comparison_setup import choose
+    from sagescale.cli.options import choose
     from sagescale.errors import SagescaleError
     from sagescale.experiment.execute import default_jobs, open_backend
     from sagescale.planner import AutoscalerConfig

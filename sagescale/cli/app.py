@@ -9,20 +9,20 @@ from typing import Annotated
 
 import typer
 
-from sagescale import __version__
 from sagescale.cli.compare import compare_predictors
 from sagescale.cli.config import config_app
 from sagescale.cli.emulate import emulate
 from sagescale.cli.examples import ROOT_EPILOG, epilog
 from sagescale.cli.explain import explain
 from sagescale.cli.forecast import forecast
-from sagescale.cli.pipes import PipedGroup, ReaderGoneError, forget_stdout
+from sagescale.cli.output import PipedGroup, ReaderGoneError, forget_stdout
 from sagescale.cli.plan import plan
 from sagescale.cli.profile import profile_app
 from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
 from sagescale.cli.tune import tune
 from sagescale.errors import SagescaleError
+from sagescale.version import __version__
 
 __all__ = ["app", "main"]
 

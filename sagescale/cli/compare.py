@@ -8,20 +8,27 @@ from typing import Annotated
 import typer
 
 from sagescale.cli.complete import keys, policies, predictors
-from sagescale.cli.run_options import FaultsOption, ProfileOption, TraceArgument
-from sagescale.cli.transform_options import (
-    JitterOption,
-    RateScaleOption,
-    SeedOption,
-    SliceOption,
-    SpeedupOption,
-    TileOption,
-    transform_spec,
+from sagescale.cli.options import (
+    GIVEN,
+    AddressOption,
+    AttainmentOption,
+    BackendOption,
+    FaultsOption,
+    JobsOption,
+    JsonOption,
+    ProfileOption,
+    TraceArgument,
+    Transforms,
+    check_counts,
+    check_share,
+    choose,
+    takes_transforms,
 )
 
 __all__ = ["compare_predictors"]
 
 
+@takes_transforms
 def compare_predictors(
     trace: TraceArgument,
     predictors: Annotated[
@@ -52,35 +59,18 @@ def compare_predictors(
     ] = None,
     profile: ProfileOption = None,
     faults_file: FaultsOption = None,
-    attainment: Annotated[
-        float,
-        typer.Option("--attainment", metavar="SHARE", help="Share of requests that must meet both targets."),
-    ] = 0.99,
+    attainment: AttainmentOption = 0.99,
     seeds: Annotated[
         int,
         typer.Option(
             "--seeds", metavar="N", help="Repeat on N copies with moved arrivals: confidence intervals."
         ),
     ] = 1,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", metavar="N", help="Runs at once; every core if not given."),
-    ] = None,
-    backend: Annotated[
-        str,
-        typer.Option("--backend", metavar="processes|dask", help="Local, or a cluster."),
-    ] = "processes",
-    address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="tcp://HOST:PORT", help="Of the Dask scheduler."),
-    ] = None,
-    slice_text: SliceOption = None,
-    rate_scale: RateScaleOption = 1.0,
-    speedup: SpeedupOption = 1.0,
-    tile: TileOption = 1,
-    jitter_s: JitterOption = 30.0,
-    seed: SeedOption = 0,
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Result document.")] = None,
+    jobs: JobsOption = None,
+    backend: BackendOption = "processes",
+    address: AddressOption = None,
+    transforms: Transforms = GIVEN,
+    json_out: JsonOption = None,
     html_out: Annotated[
         Path | None,
         typer.Option(
@@ -100,11 +90,9 @@ def compare_predictors(
     policies fed the true load (oracle), a schedule made with the future known (clairvoyant), and the lower
     bound.
     """
-    from sagescale.cli.comparison_setup import choose, load_comparison
-    from sagescale.cli.outputs import write_json
-    from sagescale.cli.pipes import stdout_console
-    from sagescale.cli.task_progress import task_progress
-    from sagescale.errors import InputError
+    from sagescale.cli.output import stdout_console, write_json
+    from sagescale.cli.progress import task_progress
+    from sagescale.cli.setup import load_comparison
     from sagescale.experiment.compare import Comparison, compare
     from sagescale.experiment.execute import default_jobs, open_backend
     from sagescale.files import check_writable
@@ -117,18 +105,11 @@ def compare_predictors(
     for path in (json_out, csv_out, html_out):
         if path is not None:
             check_writable(path)
-    if not 0.0 < attainment <= 1.0:
-        raise InputError(f"--attainment {attainment:g}: expected a share above 0 and at most 1")
-    if seeds < 1:
-        raise InputError(f"--seeds {seeds}: expected a whole number, 1 or more")
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs {jobs}: expected a whole number, 1 or more")
-    spec = transform_spec(
-        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
-    )
+    check_share("--attainment", attainment)
+    check_counts(("--seeds", seeds, 1), ("--jobs", jobs, 1))
     faults = None if faults_file is None else read_faults(faults_file)
     tried = choose("--predictors", predictors, predictor_names())
-    workload, variants = load_comparison(trace, profile, config or [], overrides or [], spec)
+    workload, variants = load_comparison(trace, profile, config or [], overrides or [], transforms)
     used = (
         tuple(dict.fromkeys(variant.config.policy for variant in variants))
         if policies is None

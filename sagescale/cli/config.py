@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sagescale.cli.examples import epilog
+from sagescale.cli.setup import configuration_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ def init(
     """Write a configuration file with every key, its default and its meaning; it sets policy slo."""
     from sagescale.planner.describe import commented_yaml
 
-    text = commented_yaml(_configuration_classes(), _ADVISED)
+    text = commented_yaml(configuration_classes(), _ADVISED)
     if out is None:
         print(text, end="")
     else:
@@ -66,7 +67,7 @@ def show(
     settings, resolved = _resolve(config or [], overrides or [], profile)
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
-    for cls in _configuration_classes():
+    for cls in configuration_classes():
         built = resolved if cls is AutoscalerConfig else settings.build(cls)
         for name in declared(cls):
             values[name] = getattr(built, name)
@@ -87,7 +88,7 @@ def validate(
     from sagescale.planner.config import AutoscalerConfig
 
     settings, _ = _resolve(files, [], profile)
-    for cls in _configuration_classes():
+    for cls in configuration_classes():
         if cls is not AutoscalerConfig:
             settings.build(cls)
     given = len(settings.explicit)
@@ -101,7 +102,7 @@ def schema() -> None:
 
     from sagescale.planner.describe import json_schema
 
-    print(json.dumps(json_schema(_configuration_classes()), indent=2))
+    print(json.dumps(json_schema(configuration_classes()), indent=2))
 
 
 @config_app.command("import", epilog=epilog("config import"))
@@ -130,21 +131,13 @@ def import_config(
         print(f"no counterpart: {line}")
 
 
-def _configuration_classes() -> tuple[type[Any], ...]:
-    from sagescale.live.config import LiveConfig
-    from sagescale.planner.config import AutoscalerConfig
-    from sagescale.sim.config import SimulatorConfig
-
-    return AutoscalerConfig, SimulatorConfig, LiveConfig
-
-
 def _resolve(
     files: Sequence[Path], overrides: Sequence[str], profile: str | None
 ) -> tuple[Settings, AutoscalerConfig]:
     from sagescale.perf import DEFAULT_PROFILE, ProfileModel, load_profile
     from sagescale.planner.loading import autoscaler_config, load_settings
 
-    settings = load_settings(_configuration_classes(), files, overrides)
+    settings = load_settings(configuration_classes(), files, overrides)
     model = ProfileModel(load_profile(profile or DEFAULT_PROFILE))
     return settings, autoscaler_config(settings, model)
 

@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
-from sagescale.cli.run_options import ConfigOption, ProfileOption, SetOption, TraceArgument
-from sagescale.cli.transform_options import (
-    JitterOption,
-    RateScaleOption,
-    SeedOption,
-    SliceOption,
-    SpeedupOption,
-    TileOption,
-    transform_spec,
+from sagescale.cli.options import (
+    GIVEN,
+    ConfigOption,
+    ProfileOption,
+    SetOption,
+    TraceArgument,
+    Transforms,
+    takes_transforms,
 )
 
 __all__ = ["emulate"]
 
 
+@takes_transforms
 def emulate(
     trace: TraceArgument,
     profile: ProfileOption = None,
@@ -52,34 +52,26 @@ def emulate(
     secret_file: Annotated[
         Path | None, typer.Option(help="File with the key that commands must be signed with.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Begin only when told to: POST /start.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Begin only on POST /start.")] = False,
     exit_when_done: Annotated[
         bool, typer.Option("--exit-when-done", help="End when every request has been served.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every scale command.")] = False,
-    slice_text: SliceOption = None,
-    rate_scale: RateScaleOption = 1.0,
-    speedup: SpeedupOption = 1.0,
-    tile: TileOption = 1,
-    jitter_s: JitterOption = 30.0,
-    seed: SeedOption = 0,
+    transforms: Transforms = GIVEN,
 ) -> None:
     """Serve a trace with modelled pools in real time: engine metrics out, scale commands in.
 
     What a newcomer without GPUs tries first: point `sagescale plan`, or Prometheus, at it.
     """
-    from sagescale.cli.logs import log_to_stderr
+    from sagescale.cli.output import log_to_stderr
     from sagescale.live.emulator.pace import Pace
     from sagescale.live.emulator.run import run_emulator
     from sagescale.live.secret import read_secret
     from sagescale.live.setup import load_live_setup
     from sagescale.trace import apply_transforms, read_trace
 
-    spec = transform_spec(
-        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
-    )
     setup = load_live_setup(profile, config or [], overrides or [])
-    requests = apply_transforms(read_trace(trace), spec)
+    requests = apply_transforms(read_trace(trace), transforms)
     if verbose:
         log_to_stderr()
     secret = read_secret("--secret", None if secret_file is None else str(secret_file), None)

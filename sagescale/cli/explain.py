@@ -39,7 +39,7 @@ def explain(
         ticks = [ticks[tick_at(ticks, parse_time(at, ticks[-1].time_s))]]
     if json_out:
         for tick in ticks:
-            print(json.dumps({"id": tick.id, "time_s": tick.time_s, "goal": tick.goal._asdict(),
+            print(json.dumps({"id": tick.id, "time_s": tick.time_s, "goal": tick.goal.as_dict(),
                               "acted": tick.acted, **json.loads(tick.to_json())}))  # fmt: skip
     elif at is not None:
         print(explain_tick(ticks[0], events), end="")

@@ -7,22 +7,14 @@ from typing import Annotated
 
 import typer
 
-from sagescale.cli.run_options import TraceArgument
-from sagescale.cli.transform_options import (
-    JitterOption,
-    RateScaleOption,
-    SeedOption,
-    SliceOption,
-    SpeedupOption,
-    TileOption,
-    transform_spec,
-)
+from sagescale.cli.options import GIVEN, TraceArgument, Transforms, choose, takes_transforms
 
 __all__ = ["forecast"]
 
 _MOST_WINDOWS = 1_000_000
 
 
+@takes_transforms
 def forecast(
     trace: TraceArgument,
     predictors: Annotated[
@@ -40,12 +32,7 @@ def forecast(
             "--window-size", metavar="N", help="History in windows; each predictor's own if not given."
         ),
     ] = None,
-    slice_text: SliceOption = None,
-    rate_scale: RateScaleOption = 1.0,
-    speedup: SpeedupOption = 1.0,
-    tile: TileOption = 1,
-    jitter_s: JitterOption = 30.0,
-    seed: SeedOption = 0,
+    transforms: Transforms = GIVEN,
     csv_out: Annotated[
         Path | None,
         typer.Option(
@@ -61,10 +48,8 @@ def forecast(
     Shows MAPE, WAPE, bias, pinball loss and coverage of requests, ISL and OSL, and which predictor wins and
     why.
     """
-    from sagescale.cli.comparison_setup import choose
-    from sagescale.cli.outputs import write_json
-    from sagescale.cli.pipes import stdout_console
-    from sagescale.cli.task_progress import task_progress
+    from sagescale.cli.output import stdout_console, write_json
+    from sagescale.cli.progress import task_progress
     from sagescale.errors import InputError
     from sagescale.experiment.backtest import back_test, backtest_document, long_table
     from sagescale.files import check_writable, written_whole
@@ -84,10 +69,7 @@ def forecast(
     if window_size is not None and window_size < 1:
         raise InputError(f"--window-size {window_size}: expected a whole number of windows, 1 or more")
     names = choose("--predictors", predictors, predictor_names())
-    spec = transform_spec(
-        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
-    )
-    requests = apply_transforms(read_trace(trace), spec)
+    requests = apply_transforms(read_trace(trace), transforms)
     if requests.duration_s < (horizon + 2) * interval:
         raise InputError(
             f"{trace}: lasts {requests.duration_s:g} s; expected at least horizon + 2 windows of "

@@ -43,8 +43,8 @@ def plan(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="The planner's own log too.")] = False,
 ) -> None:
-    """Read metrics, decide and scale, once an interval, until told to stop."""
-    from sagescale.cli.logs import log_to_stderr
+    """Read metrics, decide and scale, once an interval, until stopped."""
+    from sagescale.cli.output import log_to_stderr
     from sagescale.live.run import PlanOptions, run_check, run_plan
     from sagescale.live.setup import load_live_setup
 

@@ -8,10 +8,10 @@ from typing import Annotated, Optional
 import typer
 
 from sagescale.cli.examples import epilog
+from sagescale.cli.options import GIVEN, Transforms, command_line, profile_name, takes_transforms
 from sagescale.cli.profile_calibrate import calibrate
 from sagescale.cli.profile_estimate import estimate
 from sagescale.cli.profile_show import show
-from sagescale.cli.profile_validate import validate
 
 __all__ = ["profile_app"]
 
@@ -73,8 +73,6 @@ def import_profile(
 
     The profile records the sources' sha256 and this command.
     """
-    import shlex
-
     from sagescale.errors import InputError
     from sagescale.perf.build import ImportOptions, build_profile, read_sources
     from sagescale.perf.configuration import Wanted
@@ -85,39 +83,13 @@ def import_profile(
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder (expected a file name)")
     roles = tuple(role or ())
-    name = name or out.name.removesuffix(".yaml").removesuffix(".yml")
-    given: list[tuple[str, object]] = [
-        ("--format", format_name),
-        ("--name", name),
-        *(("--role", one) for one in roles),
-        ("--tp", tp),
-        ("--max-num-seqs", max_num_seqs),
-        ("--max-kv-tokens", max_kv_tokens),
-        ("--prefill-gpus", prefill_gpus),
-        ("--decode-gpus", decode_gpus),
-        ("--kv-decode-steps", kv_decode_steps or None),
-        ("--model", model),
-        ("--gpu", gpu),
-        ("--config", config),
-        ("--engine", engine),
-        ("--engine-version", engine_version),
-        ("--precision", precision),
-        ("--title", title),
-        ("--description", description),
-        ("--licence", licence),
-        ("--tool", tool),
-        ("--tool-version", tool_version),
-        ("--out", out.name),
-    ]
+    name = profile_name(name, out)
     measurements = read_sources(
         sources,
         format_name=format_name,
         roles=roles,
         wanted=Wanted(model=model, gpu=gpu, tensor_parallel=tp, config=config),
     )
-    words = ["sagescale", "profile", "import", *(path.resolve().name for path in sources)]
-    words += [word for option, value in given if value not in {None, ""} for word in (option, str(value))]
-    words += ["--kv-blocks-prefill"] if kv_blocks_prefill else []
     profile = build_profile(
         measurements,
         ImportOptions(
@@ -139,7 +111,34 @@ def import_profile(
             licence=licence,
             tool=tool,
             tool_version=tool_version,
-            command=shlex.join(words),
+            command=command_line(
+                "profile import",
+                [path.resolve().name for path in sources],
+                (
+                    ("--format", format_name),
+                    ("--name", name),
+                    *(("--role", one) for one in roles),
+                    ("--tp", tp),
+                    ("--max-num-seqs", max_num_seqs),
+                    ("--max-kv-tokens", max_kv_tokens),
+                    ("--prefill-gpus", prefill_gpus),
+                    ("--decode-gpus", decode_gpus),
+                    ("--kv-decode-steps", kv_decode_steps or None),
+                    ("--model", model),
+                    ("--gpu", gpu),
+                    ("--config", config),
+                    ("--engine", engine),
+                    ("--engine-version", engine_version),
+                    ("--precision", precision),
+                    ("--title", title),
+                    ("--description", description),
+                    ("--licence", licence),
+                    ("--tool", tool),
+                    ("--tool-version", tool_version),
+                    ("--out", out.name),
+                    ("--kv-blocks-prefill", kv_blocks_prefill),
+                ),
+            ),
         ),
     )
     write_profile(profile, out)
@@ -165,7 +164,7 @@ def list_command() -> None:
     """List the shipped profiles."""
     from rich.table import Table
 
-    from sagescale.cli.pipes import stdout_console
+    from sagescale.cli.output import stdout_console
     from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile
 
     table = Table(
@@ -192,6 +191,55 @@ def list_command() -> None:
 
 
 profile_app.command("show", epilog=epilog("profile show"))(show)
-profile_app.command("validate", epilog=epilog("profile validate"))(validate)
+
+
+@profile_app.command(epilog=epilog("profile validate"))
+@takes_transforms
+def validate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped profile's name, or a YAML file.")],
+    trace: Annotated[
+        Optional[str], typer.Option(metavar="TRACE", help="Traffic that the profile is to be used for.")
+    ] = None,
+    trace_format: Annotated[
+        Optional[str],
+        typer.Option("--trace-format", help="The trace's format, where content does not decide."),
+    ] = None,
+    transforms: Transforms = GIVEN,
+) -> None:
+    """Check a profile's fit, order, noise and limits and, with --trace, how much of it was measured for that.
+
+    The exit code is 0 when it is fit and 1 when it is not.
+    """
+    from rich.table import Table
+
+    from sagescale.cli.output import stdout_console
+    from sagescale.perf import load_profile
+    from sagescale.perf.validate import Traffic, Verdict, validate_profile
+
+    profile = load_profile(name)
+    traffic = None
+    if trace is not None:
+        from sagescale.trace import apply_transforms, read_trace
+
+        loaded = apply_transforms(read_trace(trace, format=trace_format), transforms)
+        cached = loaded.cached_tokens
+        traffic = Traffic(loaded.isl, loaded.isl if cached is None else loaded.isl - cached, loaded.osl)
+    checks = validate_profile(profile, traffic)
+    colours = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.UNFIT: "bold red"}
+    table = Table(title=f"{profile.name}{f' for {trace}' if trace else ''}")
+    for heading in ("checked", "found", "needed"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for check in checks:
+        verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
+        table.add_row(check.what, check.found, check.needed, verdict)
+    stdout_console().print(table)
+    unfit = sum(check.verdict is Verdict.UNFIT for check in checks)
+    if unfit:
+        print(f"unfit: {unfit} of {len(checks)} checks failed")
+        raise typer.Exit(1)
+    print(f"fit: {len(checks)} checks")
+
+
 profile_app.command("estimate", epilog=epilog("profile estimate"))(estimate)
 profile_app.command("calibrate", epilog=epilog("profile calibrate"))(calibrate)

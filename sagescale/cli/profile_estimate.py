@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from sagescale.cli.options import command_line
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -58,8 +60,6 @@ def estimate(
     Numbers given replace those of a known model or GPU. The profile says that it is an estimate, and its
     assumptions.
     """
-    import shlex
-
     from sagescale.errors import InputError
     from sagescale.perf import DEFAULT_MAX_NUM_SEQS, ProfileModel, load_profile, write_profile
     from sagescale.perf.compare import decode_error, prefill_error
@@ -84,18 +84,6 @@ def estimate(
         "fp8_tflops": fp8_tflops,
         "link_gb_s": link_gb_s,
     }
-    given: list[tuple[str, object]] = [
-        ("--model", model),
-        ("--gpu", gpu),
-        ("--tp", tp if tp > 1 else None),
-        ("--precision", precision),
-        ("--max-num-seqs", max_num_seqs if max_num_seqs != DEFAULT_MAX_NUM_SEQS else None),
-        ("--name", name),
-        *((f"--{key.replace('_', '-')}", value) for key, value in (numbers | peaks).items()),
-        *(("--assume", word) for word in assume or ()),
-        ("--out", out.name),
-    ]
-    words = [word for option, value in given if value is not None for word in (option, f"{value}")]
     profile = estimate_profile(
         _shape(model, numbers),
         _card(gpu, peaks),
@@ -104,7 +92,21 @@ def estimate(
         max_num_seqs=max_num_seqs,
         assumptions=_assumptions(assume or []),
         name=name or "",
-        command=shlex.join(["sagescale", "profile", "estimate", *words]),
+        command=command_line(
+            "profile estimate",
+            [],
+            (
+                ("--model", model),
+                ("--gpu", gpu),
+                ("--tp", tp if tp > 1 else None),
+                ("--precision", precision),
+                ("--max-num-seqs", max_num_seqs if max_num_seqs != DEFAULT_MAX_NUM_SEQS else None),
+                ("--name", name),
+                *((f"--{key.replace('_', '-')}", value) for key, value in (numbers | peaks).items()),
+                *(("--assume", word) for word in assume or ()),
+                ("--out", out.name),
+            ),
+        ),
     )
     write_profile(profile, out)
     print(f"{out}: {profile.name}")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from sagescale.perf.model import ProfileModel
+    from sagescale.perf.profile import FitError, Profile
 
 __all__ = ["show"]
 
 _WIDTH = 110
+_MAX_CONTEXTS = 8
 
 
 def show(
@@ -27,9 +37,8 @@ def show(
 
     Plots show the fitted curves with the measured points beside them.
     """
-    from sagescale.cli.pipes import stdout_console
-    from sagescale.cli.profile_tables import profile_tables
-    from sagescale.cli.profile_terminal import panel_text
+    from sagescale.cli.output import stdout_console
+    from sagescale.cli.profile_plots import html_page, panel_text, png_picture
     from sagescale.errors import InputError
     from sagescale.files import write_whole
     from sagescale.perf.library import load_profile
@@ -43,19 +52,137 @@ def show(
     profile = load_profile(name)
     panels = profile_panels(profile, target_itl_ms=target_itl_ms)
     console = stdout_console()
-    for table in profile_tables(profile):
+    for table in _tables(profile):
         console.print(table)
     for panel in panels:
         console.print()
         console.print(panel_text(panel, min(console.width, _WIDTH)), end="")
     title = " · ".join(word for word in (profile.name, profile.gpu, profile.engine) if word)
     if png is not None:
-        from sagescale.cli.profile_png import png_picture
-
         write_whole(png, png_picture(panels, title))
         print(f"{png}: written")
     if html is not None:
-        from sagescale.cli.profile_html import html_page
-
         write_whole(html, html_page(panels, title).encode())
         print(f"{html}: written")
+
+
+def _tables(profile: Profile) -> Iterator[Table]:
+    """Yield identity and limits, TTFT over ISL, ITL over concurrency and context."""
+    from sagescale.perf.model import ProfileModel
+
+    model = ProfileModel(profile)
+    yield _facts(profile, model)
+    yield _prefill(profile, model)
+    yield _decode(profile, model)
+
+
+def _facts(profile: Profile, model: ProfileModel) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    source, decode = profile.source, profile.decode
+    unlimited = decode.max_kv_tokens is None
+    rows = [
+        ("model", profile.model),
+        ("GPU", f"{profile.gpu}, tensor parallel {profile.tensor_parallel}".removeprefix(", ")),
+        ("engine", f"{profile.engine} {profile.engine_version} {profile.precision}".strip()),
+        ("source", f"{source.title} ({source.licence or 'no licence stated'})" if source.title else ""),
+        ("", source.description),
+        ("measured by", f"{source.tool} {source.tool_version}".strip()),
+        *(("file", f"{file.path}  sha256 {file.sha256}") for file in source.files),
+        ("built by", source.command),
+        ("GPUs an instance", f"prefill {model.prefill_gpus}, decode {model.decode_gpus}"),
+        ("slots", f"{decode.max_num_seqs}{_if_assumed('max_num_seqs', profile)}"),
+        (
+            "KV tokens",
+            f"{'unlimited' if unlimited else decode.max_kv_tokens}{_if_assumed('max_kv_tokens', profile)}",
+        ),
+        (
+            "attention",
+            f"{model.quadratic_ms:.4g} ms per token squared; floor {model.prefill_floor_ms:.4g} ms",
+        ),
+        ("KV transfer", _kv_transfer(profile)),
+        ("prefill fit error", _error(profile.prefill.fit_error)),
+        ("prefill batches", _error(profile.prefill.batch_error)),
+        ("decode fit error", _error(decode.fit_error)),
+        *(("note", note) for note in profile.notes),
+    ]
+    table = Table(title=profile.name, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for word, text in rows:
+        if text:
+            table.add_row(word, Text(text))
+    return table
+
+
+def _prefill(profile: Profile, model: ProfileModel) -> Table:
+    from rich.table import Table
+
+    measured: dict[int, list[float]] = {}
+    rows = profile.prefill.measured
+    for isl, batch, ttft_ms in zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True):
+        if batch == 1:
+            measured.setdefault(isl, []).append(ttft_ms)
+    table = Table(title="Prefill of one prompt alone")
+    for heading in ("ISL tokens", "measured ms", "fitted ms", "error", "tokens/s/GPU"):
+        table.add_column(heading, justify="right")
+    for isl in sorted({*measured, *(int(knot) for knot in profile.prefill.isl_tokens)}):
+        fitted = model.ttft_ms(isl)
+        value = statistics.median(measured[isl]) if isl in measured else None
+        table.add_row(
+            str(isl),
+            "" if value is None else f"{value:.2f}",
+            f"{fitted:.2f}",
+            "" if value is None else f"{fitted / value - 1:+.1%}",
+            f"{model.prefill_throughput_per_gpu(isl):.0f}",
+        )
+    return table
+
+
+def _decode(profile: Profile, model: ProfileModel) -> Table:
+    from rich.table import Table
+
+    contexts = profile.decode.context_tokens
+    if len(contexts) > _MAX_CONTEXTS:
+        last = len(contexts) - 1
+        contexts = tuple(contexts[round(i * last / (_MAX_CONTEXTS - 1))] for i in range(_MAX_CONTEXTS))
+    table = Table(
+        title="Decode ITL in ms over concurrency and context tokens",
+        caption="fitted; - does not fit the KV memory",
+    )
+    table.add_column("requests", justify="right")
+    for context in contexts:
+        table.add_column(f"{context:.0f}", justify="right")
+    powers = [2**i for i in range(model.max_num_seqs.bit_length()) if 2**i < model.max_num_seqs]
+    for n in [*powers, model.max_num_seqs]:
+        cells = [
+            "-"
+            if model.max_kv_tokens is not None and n > 1 and n * context > model.max_kv_tokens
+            else f"{model.itl_ms(n, context):.2f}"
+            for context in contexts
+        ]
+        table.add_row(str(n), *cells)
+    return table
+
+
+def _kv_transfer(profile: Profile) -> str:
+    kv = profile.kv_transfer
+    words = [f"{kv.latency_ms:.4g} ms + {kv.ms_per_1k_tokens:.4g} ms per 1000 tokens"]
+    if kv.decode_steps:
+        words.append(f" + {kv.decode_steps:g} decode steps")
+    if kv.blocks_prefill:
+        words.append(", the prefill instance waits")
+    if kv.assumed:
+        words.append(" (assumed: nothing was measured)")
+    return "".join(words)
+
+
+def _if_assumed(limit: str, profile: Profile) -> str:
+    return " (assumed: the source does not say)" if limit in profile.decode.assumed else ""
+
+
+def _error(error: FitError | None) -> str:
+    if error is None:
+        return ""
+    return f"median {error.median:.2%}, p90 {error.p90:.2%}, max {error.max:.2%} over {error.n} points"

@@ -1,28 +1,94 @@
-"""What a simulation is made of, from the command line's words."""
+"""What simulations and comparisons are made of, from the command line's words."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from sagescale.experiment.grid import Variant
+    from sagescale.experiment.workload import Workload
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.loading import Settings
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.run import Run
     from sagescale.trace import Trace, TransformSpec
 
-__all__ = ["Setup", "load_setup"]
+__all__ = ["Configured", "Setup", "configuration_classes", "configured", "load_comparison", "load_setup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """Settings with the engines they are for, as the profile has them, and two configurations, resolved."""
+
+    settings: Settings
+    engines: Profile
+    config: AutoscalerConfig
+    simulator: SimulatorConfig
+
+    @property
+    def modelled(self) -> Profile:
+        """The engines with the simulator's overrides."""
+        from sagescale.sim.world import with_overrides
+
+        return with_overrides(self.engines, self.simulator)
+
+
+def configuration_classes() -> tuple[type[Any], ...]:
+    """Return whatever a configuration file may configure."""
+    from sagescale.live.config import LiveConfig
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.sim.config import SimulatorConfig
+
+    return AutoscalerConfig, SimulatorConfig, LiveConfig
+
+
+def configured(
+    profile: str | None,
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    options: Mapping[str, tuple[str, object]] | None = None,
+    otherwise: Callable[[SimulatorConfig], Profile] | None = None,
+) -> Configured:
+    """Read and check a configuration; one file may hold the keys of every class.
+
+    Args:
+        profile: the engines by name; else measured data that the configuration names, else ``otherwise``,
+            else the default.
+        files: later ones win.
+        overrides: ``key=value``.
+        options: key and value by the option that is short for setting it.
+        otherwise: gives the engines where neither a profile nor data is named.
+
+    Raises:
+        InputError: something is wrong with it; the message says what and where.
+    """
+    from sagescale.perf import ProfileModel, sizing_profile
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.loading import autoscaler_config, load_settings
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.world import with_overrides
+
+    settings = load_settings(configuration_classes(), files, overrides, options or {})
+    simulator = settings.build(SimulatorConfig)
+    data = settings.given[AutoscalerConfig].get("profile_data_dir")
+    if otherwise is not None and profile is None and data is None:
+        engines = otherwise(simulator)
+    else:
+        engines = sizing_profile(profile, data and data.value)
+    config = autoscaler_config(settings, ProfileModel(with_overrides(engines, simulator)))
+    return Configured(settings, engines, config, simulator)
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """A trace, transformed; the engines, overridden; and both configurations, resolved.
 
-    ``profile`` is what the planner is told; ``world`` what the engines really are, None where that is it.
+    ``profile`` is what the planner assumes; ``world`` what the engines really are, None where that is it.
     """
 
     trace: Trace
@@ -65,27 +131,60 @@ def load_setup(
     """Read and check everything a simulation needs.
 
     ``options`` are key and value by the option that is short for setting it. With a ``world`` and neither a
-    profile nor measured data, the planner is told an estimate of the world's model and GPU.
+    profile nor measured data, the planner assumes an estimate of the world's model and GPU.
 
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
-    from sagescale.live.config import LiveConfig
-    from sagescale.perf import ProfileModel, estimate_of, load_profile, sizing_profile
-    from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.loading import autoscaler_config, load_settings
-    from sagescale.sim.config import SimulatorConfig
+    from sagescale.perf import estimate_of, load_profile
     from sagescale.sim.world import with_overrides
     from sagescale.trace import apply_transforms, read_trace
 
-    settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides, options)
-    simulator = settings.build(SimulatorConfig)
-    data = settings.given[AutoscalerConfig].get("profile_data_dir")
-    true = None if world is None else with_overrides(load_profile(world), simulator)
-    if true is not None and profile is None and data is None:
-        engines = with_overrides(estimate_of(true), simulator)
-    else:
-        engines = with_overrides(sizing_profile(profile, data and data.value), simulator)
-    config = autoscaler_config(settings, ProfileModel(engines))
+    real = None if world is None else load_profile(world)
+
+    def estimated(simulator: SimulatorConfig) -> Profile:
+        assert real is not None  # else not asked for
+        return estimate_of(with_overrides(real, simulator))
+
+    found = configured(profile, files, overrides, options, None if real is None else estimated)
     requests = apply_transforms(read_trace(trace), transforms)
-    return Setup(requests, engines, config, simulator, true)
+    true = None if real is None else with_overrides(real, found.simulator)
+    return Setup(requests, found.modelled, found.config, found.simulator, true)
+
+
+def load_comparison(
+    trace: str,
+    profile: str | None,
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    transforms: TransformSpec,
+) -> tuple[Workload, list[Variant]]:
+    """Read and check everything a comparison needs.
+
+    Raises:
+        InputError: something is wrong with it; the message says what and where.
+    """
+    from sagescale.errors import InputError
+    from sagescale.experiment.grid import combinations, label_variants
+    from sagescale.experiment.workload import Workload
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.trace import read_trace
+
+    configurations = []
+    engines: dict[str | None, Profile] = {}
+    for chosen_files, chosen in combinations(files, overrides):
+        found = configured(profile, chosen_files, chosen)
+        given = found.settings.given[AutoscalerConfig].get("profile_data_dir")
+        data = None if given is None or given.value is None or profile is not None else str(given.value)
+        for other in engines.keys() - {data}:
+            raise InputError(
+                f"profile_data_dir is {other} in one configuration and {data} in another; one "
+                "comparison has one profile"
+            )
+        engines[data] = found.engines
+        stem = chosen_files[0].stem if chosen_files else ""
+        configurations.append((stem, found.config, found.simulator))
+    variants = label_variants(configurations)
+    workload = Workload(read_trace(trace), transforms, next(iter(engines.values())))
+    workload.trace()  # refuses transforms that cannot be, now rather than in every run
+    return workload, variants

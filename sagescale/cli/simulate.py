@@ -8,26 +8,22 @@ from typing import Annotated
 import typer
 
 from sagescale.cli.complete import policies, predictors, profiles
-from sagescale.cli.run_options import (
+from sagescale.cli.options import (
+    GIVEN,
     ConfigOption,
     FaultsOption,
+    JsonOption,
     ProfileOption,
     SetOption,
     TraceArgument,
-)
-from sagescale.cli.transform_options import (
-    JitterOption,
-    RateScaleOption,
-    SeedOption,
-    SliceOption,
-    SpeedupOption,
-    TileOption,
-    transform_spec,
+    Transforms,
+    takes_transforms,
 )
 
 __all__ = ["simulate"]
 
 
+@takes_transforms
 def simulate(
     trace: TraceArgument,
     profile: ProfileOption = None,
@@ -36,7 +32,7 @@ def simulate(
         typer.Option(
             "--world",
             metavar="NAME|FILE",
-            help="Engines as they really are; the planner is told --profile, without it an estimate.",
+            help="Engines as they really are; the planner assumes --profile, without it an estimate.",
             autocompletion=profiles,
         ),
     ] = None,
@@ -59,13 +55,8 @@ def simulate(
         float | None, typer.Option("--until-s", metavar="S", help="Short for --set until_s=S.")
     ] = None,
     faults_file: FaultsOption = None,
-    slice_text: SliceOption = None,
-    rate_scale: RateScaleOption = 1.0,
-    speedup: SpeedupOption = 1.0,
-    tile: TileOption = 1,
-    jitter_s: JitterOption = 30.0,
-    seed: SeedOption = 0,
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Result document.")] = None,
+    transforms: Transforms = GIVEN,
+    json_out: JsonOption = None,
     html_out: Annotated[
         Path | None,
         typer.Option("--html", metavar="OUT.html", help="The run in pictures, one file."),
@@ -88,9 +79,7 @@ def simulate(
     """
     import functools
 
-    from sagescale.cli.logs import log_to_stderr
-    from sagescale.cli.outputs import write_json
-    from sagescale.cli.pipes import stdout_console
+    from sagescale.cli.output import log_to_stderr, stdout_console, write_json
     from sagescale.cli.progress import simulation_progress
     from sagescale.cli.setup import load_setup
     from sagescale.files import check_writable
@@ -104,9 +93,6 @@ def simulate(
     for path in (json_out, html_out, timeline_out, requests_out):
         if path is not None:
             check_writable(path)
-    spec = transform_spec(
-        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
-    )
     shorts: dict[str, tuple[str, object]] = {
         "--predictor": ("load_predictor_type", predictor),
         "--policy": ("policy", policy),
@@ -114,7 +100,7 @@ def simulate(
     }
     options = {option: given for option, given in shorts.items() if given[1] is not None}
     faults = None if faults_file is None else read_faults(faults_file)
-    setup = load_setup(trace, profile, config or [], overrides or [], spec, options, world)
+    setup = load_setup(trace, profile, config or [], overrides or [], transforms, options, world)
     if verbose:
         log_to_stderr()
     simulated = functools.partial(

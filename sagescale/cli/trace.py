@@ -11,18 +11,10 @@ import typer
 
 from sagescale.cli.complete import traces
 from sagescale.cli.examples import epilog
-from sagescale.cli.transform_options import (
-    JitterOption,
-    RateScaleOption,
-    SeedOption,
-    SliceOption,
-    SpeedupOption,
-    TileOption,
-    transform_spec,
-)
+from sagescale.cli.options import GIVEN, SeedOption, Transforms, takes_transforms
 
 if TYPE_CHECKING:
-    from sagescale.trace import Trace
+    from sagescale.trace import LengthStats, Trace, TraceStats
     from sagescale.trace.synth import Pattern
 
 __all__ = ["trace_app"]
@@ -68,12 +60,11 @@ def info(
     ] = False,
 ) -> None:
     """Describe a trace: rates, lengths, burstiness, and what was odd about the file."""
-    from sagescale.cli.trace_info import print_json, print_table
     from sagescale.trace import describe, read_trace
 
     loaded = read_trace(trace, format=trace_format)
     _warn(loaded)
-    (print_json if as_json else print_table)(loaded, describe(loaded))
+    (_print_json if as_json else _print_table)(loaded, describe(loaded))
 
 
 @trace_app.command(epilog=epilog("trace convert"))
@@ -86,26 +77,19 @@ def convert(trace: TraceArgument, out: OutOption, trace_format: FormatOption = N
 
 
 @trace_app.command(epilog=epilog("trace transform"))
+@takes_transforms
 def transform(
     trace: TraceArgument,
     out: OutOption,
     trace_format: FormatOption = None,
-    slice_text: SliceOption = None,
-    rate_scale: RateScaleOption = 1.0,
-    speedup: SpeedupOption = 1.0,
-    tile: TileOption = 1,
-    jitter_s: JitterOption = 30.0,
-    seed: SeedOption = 0,
+    transforms: Transforms = GIVEN,
 ) -> None:
     """Cut, thin, multiply, speed up or repeat a trace and write the result."""
     from sagescale.errors import InputError
     from sagescale.trace import apply_transforms, check_destination, read_trace
 
     check_destination(out)
-    spec = transform_spec(
-        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
-    )
-    changed = apply_transforms(read_trace(trace, format=trace_format), spec)
+    changed = apply_transforms(read_trace(trace, format=trace_format), transforms)
     if not changed.transforms:
         raise InputError(
             "nothing to do: give --slice, --rate-scale, --speedup or --tile, or use trace convert"
@@ -287,3 +271,75 @@ def _save(trace: Trace, out: Path) -> None:
     write_trace(trace, out)
     done = f" after {', '.join(trace.transforms)}" if trace.transforms else ""
     print(f"{out}: {len(trace):,} requests over {trace.duration_s:,.1f} s{done}")
+
+
+def _print_json(trace: Trace, stats: TraceStats) -> None:
+    """Print identity, figures and warnings as one JSON document; what is unknown is null."""
+    import json
+    from dataclasses import asdict
+
+    document = {
+        "path": trace.path,
+        "format": trace.format,
+        "sha256": trace.sha256,
+        **asdict(stats),
+        "warnings": list(trace.warnings),
+    }
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _print_table(trace: Trace, stats: TraceStats) -> None:
+    """Print two tables and a sparkline of the rate; on a terminal and in a pipe alike."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from sagescale.cli.output import stdout_console
+    from sagescale.report.text_plots import bars
+
+    most = max(stats.rate_profile_rps, default=0.0)
+    # No wider than its words, whatever the terminal: a sha256 cut by an ellipsis identifies nothing.
+    console = stdout_console(width=max(100, len(trace.path) + 24), highlight=False)
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(no_wrap=True)
+    for label, value in (
+        ("trace", trace.path),
+        ("sha256", trace.sha256),
+        ("format", trace.format),
+        ("requests", f"{stats.requests:,}"),
+        ("duration", f"{stats.duration_s:,.3f} s ({stats.duration_s / 3600:.2f} h)"),
+        ("rate", f"{_figure(stats.mean_rps)} requests/s; busiest minute {_figure(stats.peak_minute_rps)}"),
+        ("prompt tokens", f"{_figure(stats.prompt_tokens_per_s)} /s"),
+        ("output tokens", f"{_figure(stats.output_tokens_per_s)} /s"),
+        (
+            "burstiness",
+            f"cv of gaps {_figure(stats.gap_cv)}; dispersion by minute {_figure(stats.dispersion)}",
+        ),
+        ("ISL-OSL rank correlation", _figure(stats.isl_osl_correlation)),
+        (
+            "prefix-cached",
+            "unknown" if stats.cached_share is None else f"{stats.cached_share:.1%} of prompt tokens",
+        ),
+        (
+            "rate over time",
+            f"{bars(stats.rate_profile_rps, 0.0, most) if most else ''} 0 to {most:.3g}/s",
+        ),
+    ):
+        facts.add_row(label, Text(value))
+    console.print(facts)
+    lengths = Table("tokens", box=None, pad_edge=False)
+    for name in ("mean", "p50", "p90", "p99", "max"):
+        lengths.add_column(name, justify="right")
+    lengths.add_row("ISL", *_length_cells(stats.isl))
+    lengths.add_row("OSL", *_length_cells(stats.osl))
+    console.print()
+    console.print(lengths)
+
+
+def _length_cells(lengths: LengthStats) -> tuple[str, ...]:
+    decimal = (lengths.mean, lengths.p50, lengths.p90, lengths.p99)
+    return (*(f"{value:,.1f}" for value in decimal), f"{lengths.max:,}")
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.3f}"

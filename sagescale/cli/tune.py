@@ -7,26 +7,31 @@ from typing import Annotated
 
 import typer
 
-from sagescale.cli.run_options import ConfigOption, ProfileOption, SetOption, TraceArgument
-from sagescale.cli.transform_options import (
-    JitterOption,
-    RateScaleOption,
+from sagescale.cli.options import (
+    GIVEN,
+    AddressOption,
+    AttainmentOption,
+    BackendOption,
+    ConfigOption,
+    JobsOption,
+    ProfileOption,
     SeedOption,
-    SliceOption,
-    SpeedupOption,
-    TileOption,
-    transform_spec,
+    SetOption,
+    TraceArgument,
+    Transforms,
+    check_counts,
+    check_share,
+    choose,
+    takes_transforms,
 )
 
 __all__ = ["tune"]
 
 
+@takes_transforms
 def tune(
     trace: TraceArgument,
-    attainment: Annotated[
-        float,
-        typer.Option("--attainment", metavar="SHARE", help="Share of requests that must meet both targets."),
-    ] = 0.99,
+    attainment: AttainmentOption = 0.99,
     validate: Annotated[
         str,
         typer.Option(
@@ -61,20 +66,10 @@ def tune(
             "--seeds", metavar="N", help="Copies of the trace, arrivals moved, that it must hold on."
         ),
     ] = 3,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", metavar="N", help="Runs at once; every core if not given.")
-    ] = None,
-    backend: Annotated[
-        str, typer.Option("--backend", metavar="processes|dask", help="Local, or a cluster.")
-    ] = "processes",
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="tcp://HOST:PORT", help="Of the Dask scheduler.")
-    ] = None,
-    slice_text: SliceOption = None,
-    rate_scale: RateScaleOption = 1.0,
-    speedup: SpeedupOption = 1.0,
-    tile: TileOption = 1,
-    jitter_s: JitterOption = 30.0,
+    jobs: JobsOption = None,
+    backend: BackendOption = "processes",
+    address: AddressOption = None,
+    transforms: Transforms = GIVEN,
     seed: SeedOption = 0,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="All of it.")] = None,
     html_out: Annotated[
@@ -90,11 +85,9 @@ def tune(
 
     from rich.console import Console
 
-    from sagescale.cli.comparison_setup import choose
-    from sagescale.cli.outputs import write_json
-    from sagescale.cli.task_progress import task_progress
+    from sagescale.cli.output import write_json
+    from sagescale.cli.progress import task_progress
     from sagescale.cli.tune_setup import load_tuning, read_intervals, tuned_yaml
-    from sagescale.errors import InputError
     from sagescale.experiment.execute import default_jobs, open_backend
     from sagescale.experiment.tune import Goal, expected_simulations
     from sagescale.experiment.tune import tune as search
@@ -109,21 +102,11 @@ def tune(
     for path in (out, json_out, html_out):
         if path is not None:
             check_writable(path)
-    if not 0.0 < attainment <= 1.0:
-        raise InputError(f"--attainment {attainment:g}: expected a share above 0 and at most 1")
-    for option, value, least in (
-        ("--seeds", seeds, 1),
-        ("--refinements", refinements, 0),
-        ("--jobs", jobs, 1),
-    ):
-        if value is not None and value < least:
-            raise InputError(f"{option} {value}: expected a whole number, {least} or more")
-    spec = transform_spec(
-        slice_text=slice_text, rate_scale=rate_scale, speedup=speedup, tile=tile, seed=seed, jitter_s=jitter_s
-    )
+    check_share("--attainment", attainment)
+    check_counts(("--seeds", seeds, 1), ("--refinements", refinements, 0), ("--jobs", jobs, 1))
     tried_policies = choose("--policies", policies, policy_names())
     tried_predictors = choose("--predictors", predictors, predictor_names())
-    setup = load_tuning(trace, validate, profile, config or [], overrides or [], spec, attainment)
+    setup = load_tuning(trace, validate, profile, config or [], overrides or [], transforms, attainment)
     base = setup.config
     space = Space(
         tried_policies,

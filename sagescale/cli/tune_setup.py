@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sagescale.cli.setup import configured
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -55,24 +57,15 @@ def load_tuning(
     """
     from sagescale.errors import InputError
     from sagescale.experiment.workload import Workload
-    from sagescale.live.config import LiveConfig
-    from sagescale.perf import ProfileModel, sizing_profile
-    from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.loading import autoscaler_config, load_settings
-    from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.part import Part
-    from sagescale.sim.world import with_overrides
     from sagescale.trace import read_trace
 
     share = _share(validate)
-    settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides)
-    simulator = settings.build(SimulatorConfig)
-    data = settings.given[AutoscalerConfig].get("profile_data_dir")
-    engines = sizing_profile(profile, data and data.value)
-    config = autoscaler_config(settings, ProfileModel(with_overrides(engines, simulator)))
+    found = configured(profile, files, overrides)
+    settings, config, simulator = found.settings, found.config, found.simulator
     if "target_attainment" not in settings.explicit and 0.5 <= attainment < 1.0:
         config = dataclasses.replace(config, target_attainment=attainment)
-    whole = Workload(read_trace(trace), transforms, engines)
+    whole = Workload(read_trace(trace), transforms, found.engines)
     duration_s = whole.trace().duration_s
     cut_s = math.inf if share is None else (1.0 - share) * duration_s
     used_s = min(cut_s, duration_s)
@@ -87,7 +80,7 @@ def load_tuning(
     if share is not None:
         words = f"the last {100 * share:g} % of the trace, from {cut_s:.0f} s on"
         return TuneSetup(settings, config, simulator, earlier, (whole, Part(cut_s)), words)
-    other = Workload(read_trace(validate), transforms, engines)
+    other = Workload(read_trace(validate), transforms, found.engines)
     other_s = other.trace().duration_s
     if other_s < least_s:
         raise InputError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagescale.control_plane.instance import ExecutionInstance, ExecutionInstanceType, PoolName
 from sagescale.errors import SagescaleError
+from sagescale.fleet import PoolCounts, resize
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -98,33 +99,28 @@ class InstancePools:
         with self._registry.lock:
             if not self._registry.ever and not self._launches and time.monotonic() < self._until_s:
                 raise SagescaleError("no instance has been registered yet")
-            return {pool: self._state(pool) for pool in _TYPES}
+            return {pool: _state(self._counts(pool)) for pool in _TYPES}
 
-    def _state(self, pool: PoolName) -> dict[str, int]:
+    def _counts(self, pool: PoolName) -> PoolCounts:
         entries = self._registry.entries(pool)
         launches = [launch for launch in self._launches if launch.pool == pool]
         ready = sum(entry.ready for entry in entries)
         starting = sum(launch.wanted for launch in launches)
-        return {
-            "ready": ready,
-            "starting": starting,
-            "draining": len(entries) - ready + len(launches) - starting,
-        }
+        return PoolCounts(ready, starting, len(entries) - ready + len(launches) - starting)
 
     def _resize(self, pool: PoolName, target: int) -> None:
         """Start what is missing; let go of those still starting first, then of the least busy."""
+        change = resize(self._counts(pool), target)
         ready = [entry for entry in self._registry.entries(pool) if entry.ready]
         starting = [launch for launch in self._launches if launch.pool == pool and launch.wanted]
-        surplus = len(ready) + len(starting) - target
-        for _ in range(-surplus):
+        for _ in range(change.launch):
             launch = _Launch(pool)
             self._begin(partial(self._launch, launch))
             self._launches.append(launch)  # seen by its task only once the lock is released
-        for launch in reversed(starting[len(starting) - max(0, min(surplus, len(starting))) :]):
+        for launch in starting[len(starting) - change.cancel :]:
             launch.wanted = False
-            surplus -= 1
         ready.sort(key=lambda entry: (entry.outstanding, -entry.number))
-        for entry in ready[: max(0, surplus)]:
+        for entry in ready[: change.drain]:
             self._begin(partial(self._retire, entry))
             entry.draining = True
 
@@ -196,6 +192,10 @@ class InstancePools:
             if self._registry.find(gone.instance) is not None:
                 self._registry.remove(gone.instance.instance_id)
             return gone
+
+
+def _state(counts: PoolCounts) -> dict[str, int]:
+    return {"ready": counts.ready, "starting": counts.starting, "draining": counts.draining}
 
 
 def _made(returned: object, kind: ExecutionInstanceType) -> ExecutionInstance:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.experiment.load import true_load
-from sagescale.planner import Sizes
-from sagescale.planner.constraints import constrain
+from sagescale.fleet import Sizes, fit, within_limits
 from sagescale.planner.policy.classic import ClassicPolicy, whole_instances
 
 if TYPE_CHECKING:
@@ -52,16 +51,15 @@ def schedule_sizes(
         requests = float(load.requests[window])
         if requests > 0:
             sizing = classic.size_for(requests, float(load.isl[window]), float(load.osl[window]))
-            demands[0, window] = sizing.prefill.demand if sizing.prefill else 0.0
-            demands[1, window] = sizing.decode.demand if sizing.decode else 0.0
+            demands[:, window] = [0.0 if size is None else size.demand for size in sizing.pools]
     demands[0] *= schedule.prefill_headroom
     demands[1] *= schedule.decode_headroom
     ahead = 1 + math.ceil(simulator.startup_delay_s.parameters[-1] / interval_s)
     padded = np.concatenate([demands, np.zeros((2, ahead))], axis=1)
     needed = np.lib.stride_tricks.sliding_window_view(padded, ahead, axis=1).max(axis=2)
+    fleet = config.fleet
     return [
-        constrain(Sizes(whole_instances(prefill), whole_instances(decode)), config)
-        for prefill, decode in needed.T.tolist()
+        fit(within_limits(Sizes(*map(whole_instances, demand)), fleet), fleet) for demand in needed.T.tolist()
     ]
 
 

@@ -40,9 +40,8 @@ from sagescale.experiment.tasks import (
     perform,
 )
 from sagescale.experiment.verdict import rank, verdict
+from sagescale.fleet import Sizes, within_limits
 from sagescale.perf import ProfileModel
-from sagescale.planner import Sizes
-from sagescale.planner.constraints import within_limits
 from sagescale.planner.policy import ClassicPolicy
 from sagescale.sim.result import configuration, result_document
 from sagescale.sim.world import with_overrides
@@ -225,15 +224,16 @@ class _Work:
             model = ProfileModel(with_overrides(self.workload.profile, variant.simulator))
             classic = ClassicPolicy(config, model)
             load = true_load(trace, float(config.adjustment_interval_sec))
-            prefill = decode = 0
+            peak = Sizes(0, 0)
             for requests, isl, osl in zip(
                 load.requests.tolist(), load.isl.tolist(), load.osl.tolist(), strict=True
             ):
                 if requests > 0:
-                    sized = classic.size_for(requests, isl, osl)
-                    prefill = max(prefill, sized.prefill.instances if sized.prefill else 0)
-                    decode = max(decode, sized.decode.instances if sized.decode else 0)
-            sizes = within_limits(Sizes(prefill, decode), config)
+                    sized = classic.size_for(requests, isl, osl).pools
+                    peak = peak.map(
+                        lambda most, size: most if size is None else max(most, size.instances), sized
+                    )
+            sizes = within_limits(peak, config.fleet)
             gpus = sizes.prefill * model.prefill_gpus + sizes.decode * model.decode_gpus
             if gpus <= config.max_gpu_budget:
                 [fixed] = self._fixed([world])

@@ -20,7 +20,7 @@ from sagescale.errors import InputError, SagescaleError
 from sagescale.experiment.tasks import RunTask
 from sagescale.perf import ProfileModel
 from sagescale.sim.config import SimulatorConfig
-from sagescale.sim.engine import Cluster
+from sagescale.sim.engine import Cluster, no_delay
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _compile_kernel(workload: Workload) -> None:
     """Once, here: processes that find no compiled kernel would all compile it at the same time."""
     world = build_world(ProfileModel(workload.profile), SimulatorConfig())
     one = np.ones(1, np.int32)
-    cluster = Cluster(world, np.zeros(1), one, one, one, prefill=1, decode=1, startup_s=np.zeros)
+    cluster = Cluster.alone(world, np.zeros(1), one, one, one, prefill=1, decode=1, startup_s=no_delay)
     cluster.advance(math.inf)
     cluster.kv_tokens()
 

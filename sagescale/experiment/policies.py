@@ -30,8 +30,8 @@ class OneMorePolicy:
 
     def size(self, situation: Situation) -> Sizing:
         """Ask for one more; a pool that holds keeps the one it has."""
-        prefill, decode, reasons = self._inner.size(situation)
-        return Sizing(_one_more(prefill), _one_more(decode), reasons)
+        pools, reasons = self._inner.size(situation)
+        return Sizing(pools.map(_one_more), reasons)
 
 
 def _one_more(size: PoolSize | None) -> PoolSize | None:
@@ -57,5 +57,4 @@ class SchedulePolicy:
     def size(self, situation: Situation) -> Sizing:
         """Ask for this tick's entry."""
         tick = round(situation.observation.time_s / self._interval_s)
-        prefill, decode = self._sizes[min(tick, len(self._sizes) - 1)]
-        return Sizing(PoolSize(prefill, float(prefill)), PoolSize(decode, float(decode)))
+        return Sizing.exactly(self._sizes[min(tick, len(self._sizes) - 1)])

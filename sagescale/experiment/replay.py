@@ -14,7 +14,7 @@ import numpy as np
 from sagescale.errors import InputError
 from sagescale.files import read_input_text
 from sagescale.perf import ProfileModel
-from sagescale.sim.engine import Cluster
+from sagescale.sim.engine import Cluster, no_delay
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def replay(
     if slower != 1.0:
         world = _slowed(world, slower)
     start, stop, _ = part.indices(len(log))
-    cluster = Cluster(
+    cluster = Cluster.alone(
         world,
         log.arrival_s[:stop],
         log.isl[:stop],
@@ -83,7 +83,7 @@ def replay(
         log.osl[:stop],
         prefill=pools.prefill[0],
         decode=pools.decode[0],
-        startup_s=np.zeros,
+        startup_s=no_delay,
     )
     changes = deque(zip(pools.from_s[1:], pools.prefill[1:], pools.decode[1:], strict=True))
 

@@ -13,9 +13,9 @@ from sagescale.experiment.load import arrivals_seen, true_load, true_predictors
 from sagescale.experiment.memo import ForecastMemo, MemoPredictor, PredictorSpec, memo_predictors
 from sagescale.experiment.policies import OneMorePolicy, SchedulePolicy
 from sagescale.experiment.static_search import StaticPair, cheapest_pair
+from sagescale.fleet import Sizes, fit, within_limits
 from sagescale.perf import ProfileModel
-from sagescale.planner import Sizes, make_policy
-from sagescale.planner.constraints import constrain
+from sagescale.planner import make_policy
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.faults import Faults
 from sagescale.sim.measures import Served, gpu_hours
@@ -293,7 +293,8 @@ def _one_more_at_start(config: AutoscalerConfig, simulator: SimulatorConfig) -> 
     """Where the initial size is given, one more of each pool, within limits and budget."""
     if simulator.initial_prefill is None or simulator.initial_decode is None:
         return simulator
-    more = constrain(Sizes(simulator.initial_prefill + 1, simulator.initial_decode + 1), config)
+    more = Sizes(simulator.initial_prefill + 1, simulator.initial_decode + 1)
+    more = fit(within_limits(more, config.fleet), config.fleet)
     return dataclasses.replace(simulator, initial_prefill=more.prefill, initial_decode=more.decode)
 
 

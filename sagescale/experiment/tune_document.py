@@ -6,7 +6,6 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-import sagescale
 from sagescale.document import (
     SCHEMA_VERSION,
     ComparisonTiming,
@@ -18,6 +17,7 @@ from sagescale.document import (
 )
 from sagescale.experiment.tune import LEVELS
 from sagescale.experiment.tune_space import TUNED_KEYS, with_candidate
+from sagescale.version import __version__
 
 if TYPE_CHECKING:
     from sagescale.experiment.tune import Goal, Judged, Tuned
@@ -49,7 +49,7 @@ def tune_document(
     failures = list(dict.fromkeys((*earlier.failures, *later.failures)))
     return TuneDocument(
         schema_version=SCHEMA_VERSION,
-        sagescale=sagescale.__version__,
+        sagescale=__version__,
         trace=TraceInfo(
             path=trace.path,
             sha256=trace.sha256,

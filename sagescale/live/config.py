@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.json_guard import parse_json
-from sagescale.live.metrics.promql import parse_matchers
+from sagescale.live.metrics.matchers import parse_matchers
 from sagescale.planner.settings import check, setting
 
 __all__ = ["HELD_FIELDS", "METRIC_FIELDS", "QUERY_FIELDS", "LiveConfig", "MetricQueries"]

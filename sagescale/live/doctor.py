@@ -85,8 +85,8 @@ def _actuator(actuator: Actuator) -> Finding:
         )
     return Finding(
         "ok",
-        f"{actuator.target}: prefill {states.prefill.ready} of {states.prefill.asked} ready, "
-        f"decode {states.decode.ready} of {states.decode.asked}",
+        f"{actuator.target}: "
+        + ", ".join(f"{name} {pool.ready} of {pool.asked} ready" for name, pool in states.pools.items()),
     )
 
 

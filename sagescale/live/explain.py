@@ -100,7 +100,7 @@ def explain_all(records: Sequence[TickRecord], events: Sequence[Event]) -> str:
     between = f"; {looks} looks between them added instances" if looks else ""
     lines = [
         f"{len(ticks)} ticks from {time_text(first.time_s)} to {time_text(last.time_s)}{between}",
-        f"{ups} scaled up, {downs} scaled down; now prefill {last.goal.prefill}, decode {last.goal.decode}",
+        f"{ups} scaled up, {downs} scaled down; now {last.goal}",
         "events: " + (", ".join(f"{kind} {count}" for kind, count in kinds.most_common()) or "none"),
         "",
         "WHY DOES IT NOT SCALE UP?",
@@ -123,7 +123,7 @@ def why_not_up(ticks: Sequence[TickRecord]) -> list[Answer]:
     problems = Counter(problem.code for tick in ticks for problem in tick.problems)
     settings, total = ticks[-1].settings, len(ticks)
     found = []
-    for pool in ("prefill", "decode"):
+    for pool in ticks[-1].goal.names:
         if count := codes[f"at_max_{pool}"]:
             key = f"max_{pool}_instances"
             found.append(
@@ -188,8 +188,8 @@ def why_not_up(ticks: Sequence[TickRecord]) -> list[Answer]:
 def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
     """The guide's causes: an interval too short, an unstable predictor, corrections that fluctuate."""
     turns = 0
-    for pool in ("prefill", "decode"):
-        sizes = [getattr(tick.goal, pool) for tick in ticks]
+    for pool in ticks[-1].goal.names:
+        sizes = [tick.goal[pool] for tick in ticks if pool in tick.goal.names]
         steps = [now - before for before, now in itertools.pairwise(sizes) if now != before]
         turns += sum(before * now < 0 for before, now in itertools.pairwise(steps))
     if len(ticks) < 5 or turns <= _FLAPS * len(ticks):

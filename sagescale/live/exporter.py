@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError
 
 if TYPE_CHECKING:
+    from sagescale.fleet import Fleet
     from sagescale.live.actuators.protocol import PoolStates
     from sagescale.live.journal import Event, Journal, TickRecord
     from sagescale.planner import AutoscalerConfig, Decision
@@ -37,11 +38,18 @@ class Exporter:
     """
 
     def __init__(
-        self, config: AutoscalerConfig, journal: Journal, *, dry_run: bool, model: str = "", target: str = ""
+        self,
+        config: AutoscalerConfig,
+        journal: Journal,
+        *,
+        dry_run: bool,
+        model: str = "",
+        target: str = "",
+        fleet: Fleet | None = None,
     ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge
 
-        from sagescale import __version__
+        from sagescale.version import __version__
 
         self.registry = registry = CollectorRegistry()
         self._journal = journal
@@ -83,10 +91,7 @@ class Exporter:
         ).labels(
             __version__, config.policy, config.load_predictor_type, str(dry_run).lower(), model, target
         ).set(1)
-        self._gpus_each = {
-            "prefill": config.prefill_gpus_per_instance,
-            "decode": config.decode_gpus_per_instance,
-        }
+        self._gpus_each = {pool.name: pool.gpus for pool in (config.fleet if fleet is None else fleet).pools}
 
     def serve(self, address: str, port: int) -> int:
         """Serve the metrics in the background; return the port.
@@ -110,14 +115,12 @@ class Exporter:
         gpus = 0
         # Whoever acts on these would shrink pools of unknown size to a guess.
         known = all(note.code != "hold_pools_unknown" for note in record.notes)
-        for pool, counts, to, at in zip(
-            ("prefill", "decode"), (states.prefill, states.decode), record.goal, record.current, strict=True
-        ):
+        for (pool, counts), to, at in zip(states.pools.items(), record.goal, record.current, strict=True):
             if known:
                 self._desired.labels(pool).set(to)
             for state in ("ready", "starting", "draining", "waiting"):
                 self._replicas.labels(pool, state).set(getattr(counts, state))
-            gpus += (counts.ready + counts.starting + counts.draining) * self._gpus_each[pool]
+            gpus += counts.holding * self._gpus_each[pool]
             if to != at:
                 self._moves.labels(pool, "up" if to > at else "down").inc()
         self._gpus.set(gpus)
@@ -127,8 +130,8 @@ class Exporter:
         if record.kind == "tick":  # a look's window is a short one
             for name in _OBSERVED:
                 self._set(self._observed, name, getattr(seen, name))
-        self._correction.labels("prefill").set(decision.corrections.prefill)
-        self._correction.labels("decode").set(decision.corrections.decode)
+        for role, factor in decision.corrections._asdict().items():
+            self._correction.labels(role).set(factor)
         self._known.set(seen.requests is not None)
         self._last_tick.set(time.time())
         self._waiting.set(self._journal.waiting)

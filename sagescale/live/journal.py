@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from sagescale.errors import InputError
+from sagescale.fleet import Sizes
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.live.actuators.protocol import MAX_INSTANCES
 from sagescale.live.foreign_text import foreign_text
 from sagescale.live.lock import FileLock
 from sagescale.live.records import (
@@ -29,9 +29,9 @@ from sagescale.live.records import (
     Note,
     TickRecord,
     read_event,
+    read_goal,
     read_tick,
 )
-from sagescale.planner import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,9 +81,8 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS events_by_time ON events (time_s);
 """
 _LARGEST = """
-SELECT max(prefill), max(decode) FROM ticks WHERE time_s >= ? AND typeof(time_s) = 'real'
-    AND typeof(prefill) = 'integer' AND prefill BETWEEN 0 AND ?
-    AND typeof(decode) = 'integer' AND decode BETWEEN 0 AND ?
+SELECT DISTINCT prefill, decode, CASE WHEN json_valid(record) THEN json_extract(record, '$.goal') END
+FROM ticks WHERE time_s >= ? AND typeof(time_s) = 'real'
 """
 
 
@@ -293,11 +292,23 @@ class Journal:
             return None
 
     def largest_goal(self, since_s: float) -> Sizes | None:
-        """Return the largest size of either pool gone for since then."""
-        goals = [values[2:4] for sql, values in self._waiting if sql == _ADD_TICK and values[1] >= since_s]
-        goals += _readable(self._db, _LARGEST, 1, (since_s, MAX_INSTANCES, MAX_INSTANCES))
-        known = [goal for goal in goals if None not in goal]
-        return Sizes(*map(max, zip(*known, strict=True))) if known else None
+        """Return the largest size of each pool gone for since then."""
+        rows = [
+            (*values[2:4], values[-1])
+            for sql, values in self._waiting
+            if sql == _ADD_TICK and values[1] >= since_s
+        ]
+        goals = [(*row[:2], json.loads(row[2])["goal"]) for row in rows]
+        goals += [
+            (prefill, decode, None if goal is None else parse_json(goal))
+            for prefill, decode, goal in _readable(self._db, _LARGEST, None, (since_s,))
+        ]
+        largest: dict[str, int] = {}
+        for columns in goals:
+            with contextlib.suppress(BadRecordError):
+                for pool, size in read_goal(*columns).items():
+                    largest[pool] = max(size, largest.get(pool, 0))
+        return Sizes.of(largest) if largest else None
 
     def last_ticks(self, count: int) -> list[TickRecord]:
         """Return the last ticks that can be read, oldest first; ``notices`` names those that cannot."""

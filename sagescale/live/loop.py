@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from sagescale.errors import SagescaleError
+from sagescale.fleet import PoolCounts, Pools, Sizes, grow, within_limits
 from sagescale.live.actuators.protocol import PoolStates
 from sagescale.live.foreign_text import foreign_text
 from sagescale.live.journal import Event, Note, TickRecord
@@ -27,18 +28,16 @@ from sagescale.planner import (
     LoadForecast,
     Observation,
     Planner,
-    PoolCounts,
     Reason,
     ReasonCode,
-    Sizes,
     make_load_predictors,
 )
-from sagescale.planner.constraints import grow_affordably, within_limits
 from sagescale.planner.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from sagescale.fleet import Fleet
     from sagescale.live.actuators.protocol import Actuator
     from sagescale.live.clock import Clock
     from sagescale.live.config import LiveConfig
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.source import Source
     from sagescale.perf import PerfModel
     from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.policy import Policy
     from sagescale.planner.policy.slo import EngineTwin
 
     _Collect = Callable[[float, Mapping[str, int | None], float], tuple[Metrics, float]]
@@ -117,6 +117,8 @@ class ControlLoop:
         watchers: Told of everything.
         twin: Simulated engines, for a policy that tries sizes on them (``live.twin``).
         right: Without which nothing is done to the pools, from the moment that it is lost.
+        fleet: The pools, where they are not those of the configuration's flat keys.
+        policy: In place of the one that the configuration names.
     """
 
     def __init__(
@@ -131,8 +133,12 @@ class ControlLoop:
         watchers: tuple[Watcher, ...] = (),
         twin: EngineTwin | None = None,
         right: Right | None = None,
+        fleet: Fleet | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.config = config
+        self._fleet = config.fleet if fleet is None else fleet
+        self._names = tuple(pool.name for pool in self._fleet.pools)
         self.live = live
         self.journal = journal
         self.clock = clock
@@ -144,9 +150,11 @@ class ControlLoop:
         if not self._acts:
             config = dataclasses.replace(config, no_operation=True)
         self._predictors = make_load_predictors(config)
-        self.planner = Planner(config, perf_model, predictors=self._predictors, twin=twin)
+        self.planner = Planner(
+            config, perf_model, predictors=self._predictors, policy=policy, twin=twin, fleet=self._fleet
+        )
         self.mover = Mover(
-            actuator, config, drain_wait_s=live.drain_wait_s, scale_up_timeout_s=live.scale_up_timeout_s
+            actuator, self._fleet, drain_wait_s=live.drain_wait_s, scale_up_timeout_s=live.scale_up_timeout_s
         )
         self._interval_s = float(config.adjustment_interval_sec)
         self._wall_interval_s = self._interval_s / live.time_scale
@@ -159,7 +167,7 @@ class ControlLoop:
         self._reporters = Reporters(grace_s=2 * self._interval_s)
         self._reporters_kept: dict[str, list[str]] = {}
         self._looked_s = 0.0  # the end of the last look's window, in the pools' own time
-        self._at_tick = Sizes(0, 0)
+        self._at_tick = self._minimum().asked
         self._shown = 0  # the last tick that the planner was shown
         self._failure = ""
         self._reporting = False
@@ -341,8 +349,7 @@ class ControlLoop:
         observation = Observation(
             time_s,
             seen_s if seen_s > 0 else window_s,
-            states.prefill,
-            states.decode,
+            states.pools,
             lengths=metrics.lengths,
             **metrics.values,
         )
@@ -352,9 +359,9 @@ class ControlLoop:
         self, collect: _Collect, window_s: float, states: PoolStates | None, late_s: float
     ) -> tuple[Metrics, float]:
         """Read a window, and take out what is not known because somebody who should report does not."""
-        ready: dict[str, int | None] = {"prefill": None, "decode": None}
+        ready: dict[str, int | None] = dict.fromkeys(self._names)
         if states is not None and states.counted:
-            ready = {"prefill": states.prefill.ready, "decode": states.decode.ready}
+            ready = {name: pool.ready for name, pool in states.pools.items()}
         metrics, seen_s = collect(window_s, ready, late_s)
         metrics = self._reporters.judge(metrics, ready, self._now_s())
         if (names := self._reporters.names) != self._reporters_kept:
@@ -391,7 +398,7 @@ class ControlLoop:
         )
         self.journal.add_tick(record)
         if acting:
-            self._reporters.decided(goal._asdict(), self._now_s())
+            self._reporters.decided(goal.as_dict(), self._now_s())
             self.mover.begin(goal, record.decision, f"{self.journal.identity}-{record.id}")
             self._advance(record.id)
         else:
@@ -432,22 +439,19 @@ class ControlLoop:
             )
         doubts = [item for item in seen.problems if item.code not in _HARMLESS]
         if doubts and any(to < at for to, at in zip(goal, current, strict=True)):
-            held = Sizes(*(max(to, at) for to, at in zip(goal, current, strict=True)))
-            goal = self._affordable(held, current)
+            goal = grow(goal.map(max, current), current, self._fleet)
             notes.append(
                 Note("hold_bad_metrics", f"no scale-down while the metrics are in doubt: {doubts[0].text}")
             )
         blind_s = (now_s - self._last_usable_s) * self.live.time_scale
         if not seen.usable and blind_s >= self.live.no_data_timeout_s:
             floor = self._safe_floor()
-            raised = Sizes(*(max(to, at, low) for to, at, low in zip(goal, current, floor, strict=True)))
-            goal = self._affordable(raised, current)
+            goal = grow(goal.map(max, current, floor), current, self._fleet)
             notes.append(
                 Note(
                     "safe_floor",
                     f"no usable metrics for {blind_s:.0f} s (no_data_timeout_s "
-                    f"{self.live.no_data_timeout_s:g}): at least prefill {floor.prefill} "
-                    f"and decode {floor.decode}",
+                    f"{self.live.no_data_timeout_s:g}): at least {floor}",
                 )
             )
         return self._capped(goal, seen, current)
@@ -457,17 +461,16 @@ class ControlLoop:
         cap = self.live.max_step_instances
         if cap is None:
             return goal
-        capped = Sizes(*(min(max(to, at - cap), at + cap) for to, at in zip(goal, since, strict=True)))
+        capped = goal.map(lambda to, at: min(max(to, at - cap), at + cap), since)
         if capped == goal:
             return goal
         seen.notes.append(
             Note(
                 "step_capped",
-                f"prefill {goal.prefill} and decode {goal.decode} cut to {capped.prefill} and "
-                f"{capped.decode}: max_step_instances is {cap}",
+                f"{goal} cut to {capped}: max_step_instances is {cap}",
             )
         )
-        return self._affordable(capped, seen.current)
+        return grow(capped, seen.current, self._fleet)
 
     # --- between ticks -------------------------------------------------------------------------
 
@@ -487,18 +490,13 @@ class ControlLoop:
         if decision is None:
             return None
         current = seen.current
-        wanted = Sizes(*map(max, current, self._capped(decision.targets, seen, self._at_tick)))
+        wanted = current.map(max, self._capped(decision.targets, seen, self._at_tick))
         if wanted == current:
             return None
         # What the last decision still has to take away elsewhere stays to be done.
         by_others = self.planner.changed_by_others(current)
         standing = self.mover.goal if self.mover.moving and not by_others else None
-        goal = Sizes(
-            *(
-                to if to > at else keep
-                for to, at, keep in zip(wanted, current, standing or current, strict=True)
-            )
-        )
+        goal = wanted.map(lambda to, at, keep: to if to > at else keep, current, standing or current)
         return self._conclude(seen, decision, goal, kind="look")
 
     def _glance(self, seen: _Seen, late_s: float) -> Observation:
@@ -507,7 +505,7 @@ class ControlLoop:
         metrics, window_s = self._read(
             self.source.look, self._since_look(at.time_s), seen.states if seen.known else None, late_s
         )
-        last_look = Observation(at.time_s, window_s, at.prefill, at.decode, lengths=None, **metrics.values)
+        last_look = Observation(at.time_s, window_s, at.pools, lengths=None, **metrics.values)
         self.planner.check(last_look)  # the tick decides, and knows what was seen last
         return last_look
 
@@ -516,22 +514,13 @@ class ControlLoop:
         since_s, self._looked_s = time_s - self._looked_s, time_s
         return min(max(since_s, 0.001), self._interval_s)
 
-    def _affordable(self, wanted: Sizes, current: Sizes) -> Sizes:
-        """Fit sizes into limits and budget without taking a running instance away for it."""
-        return grow_affordably(wanted, current, self.config)
-
     def _safe_floor(self) -> Sizes:
         live = self.live
         seen = self.journal.largest_goal(self._epoch_now_s() - live.safe_floor_lookback_s)
-        low = Sizes(self.config.min_prefill_instances, self.config.min_decode_instances)
-        largest = low if seen is None else seen
-        return within_limits(
-            Sizes(
-                largest.prefill if live.safe_floor_prefill is None else live.safe_floor_prefill,
-                largest.decode if live.safe_floor_decode is None else live.safe_floor_decode,
-            ),
-            self.config,
-        )
+        largest = self._minimum().asked if seen is None else seen
+        given = {"prefill": live.safe_floor_prefill, "decode": live.safe_floor_decode}
+        floor = [size if given.get(name) is None else given[name] or 0 for name, size in largest.items()]
+        return within_limits(Sizes(*floor, names=largest.names), self._fleet)
 
     # --- the pools -----------------------------------------------------------------------------
 
@@ -556,7 +545,7 @@ class ControlLoop:
         Returns:
             The pools, and whether that is something to go by.
         """
-        sizes = Sizes(self._reporters.expected("prefill"), self._reporters.expected("decode"))
+        sizes = Sizes(*map(self._reporters.expected, self._names), names=self._names)
         if not self._acts and any(sizes):
             return _pools_of(sizes), True  # a dry run changes nothing: what there is reports
         if not all(sizes):
@@ -567,8 +556,8 @@ class ControlLoop:
                 # Sizes are absolute: where the load is known, nothing needs to be known of the pools to set
                 # them. Where it is not, holding at a guess could shrink them, so nothing is done.
                 sizes = self._minimum().asked
-                text = f"prefill {sizes.prefill} and decode {sizes.decode} are assumed"
-                notes.append(Note("pools_assumed", f"nobody says how many instances there are: {text}"))
+                text = f"nobody says how many instances there are: {sizes} are assumed"
+                notes.append(Note("pools_assumed", text))
             else:
                 return self._last_states or self._minimum(), False
         if self._acts:
@@ -576,9 +565,7 @@ class ControlLoop:
         return _pools_of(sizes), True
 
     def _minimum(self) -> PoolStates:
-        return PoolStates(
-            PoolCounts(self.config.min_prefill_instances), PoolCounts(self.config.min_decode_instances)
-        )
+        return _pools_of(Sizes(*(pool.least for pool in self._fleet.pools), names=self._names), counted=True)
 
     def _advance(self, tick: int | None) -> None:
         """Take the next step of a move; what comes of it is journalled."""
@@ -586,7 +573,7 @@ class ControlLoop:
         self.planner.applied(meant)
         for move in moves:
             detail = (
-                {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes._asdict()}
+                {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes.as_dict()}
             )
             self._event(move.kind, move.text, tick, detail)
 
@@ -673,7 +660,7 @@ class ControlLoop:
         now_s, epoch_s = self._now_s(), self._epoch_now_s()
         for record in past:
             if record.acted:
-                self._reporters.decided(record.goal._asdict(), now_s - max(0.0, epoch_s - record.time_s))
+                self._reporters.decided(record.goal.as_dict(), now_s - max(0.0, epoch_s - record.time_s))
         names = self.journal.recall(_REPORTERS)
         if not past or past[-1].time_s < epoch_s - self.live.safe_floor_lookback_s:
             return  # so long ago that anything may have been changed on purpose
@@ -736,7 +723,7 @@ class ControlLoop:
         def feed() -> None:
             for index in range(windows):
                 at_s = after_s + (index + 1) * self._interval_s
-                self.planner.step(Observation(at_s, self._interval_s, states.prefill, states.decode))
+                self.planner.step(Observation(at_s, self._interval_s, states.pools))
 
         self.planner.applied(None)
 
@@ -746,7 +733,12 @@ class ControlLoop:
     # --- records -------------------------------------------------------------------------------
 
     def _settings(self) -> Mapping[str, object]:
-        return {name: getattr(self.config, name) for name in SETTINGS_KEPT}
+        kept = {name: getattr(self.config, name) for name in SETTINGS_KEPT}
+        for pool in self._fleet.pools:
+            kept[f"min_{pool.name}_instances"] = pool.least
+            kept[f"max_{pool.name}_instances"] = pool.most
+            kept[f"{pool.name}_gpus_per_instance"] = pool.gpus
+        return kept
 
     def _event(
         self, kind: str, text: str, tick: int | None = None, detail: Mapping[str, object] | None = None
@@ -801,8 +793,8 @@ def _no_decision(seen: _Seen) -> Decision:
     )
 
 
-def _pools_of(sizes: Sizes) -> PoolStates:
-    return PoolStates(PoolCounts(sizes.prefill), PoolCounts(sizes.decode), counted=False)
+def _pools_of(sizes: Sizes, *, counted: bool = False) -> PoolStates:
+    return PoolStates(Pools(*map(PoolCounts, sizes), names=sizes.names), counted=counted)
 
 
 def _is_texts(value: object) -> bool:
@@ -810,7 +802,7 @@ def _is_texts(value: object) -> bool:
 
 
 def _unknown(last: Observation, time_s: float) -> Observation:
-    return Observation(time_s, last.window_s, last.prefill, last.decode)
+    return Observation(time_s, last.window_s, last.pools)
 
 
 @contextmanager

@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sagescale.errors import SagescaleError
+from sagescale.fleet import PoolCounts, Pools, Sizes, gpus_of, next_launches
 from sagescale.live.actuators.protocol import Order, PoolStates
-from sagescale.planner import PoolCounts, Sizes
-from sagescale.planner.constraints import launches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sagescale.fleet import Fleet
     from sagescale.live.actuators.protocol import Actuator
-    from sagescale.planner import AutoscalerConfig
 
 __all__ = ["Move", "Mover", "next_sizes"]
 
@@ -47,42 +46,37 @@ class _Books:
     def states(self, now_s: float) -> PoolStates | None:
         if self.sizes is None:
             return None
-        prefill, decode = map(PoolCounts, self.sizes)
-        pools = PoolStates(prefill, decode, counted=False, draining_seen=False)
-        return self.with_leaving(pools, now_s)
+        pools = Pools(*map(PoolCounts, self.sizes), names=self.sizes.names)
+        return self.with_leaving(PoolStates(pools, counted=False, draining_seen=False), now_s)
 
     def with_leaving(self, found: PoolStates, now_s: float) -> PoolStates:
         self.leaving = [item for item in self.leaving if item[0] > now_s]
-        prefill, decode = (
-            dataclasses.replace(pool, draining=pool.draining + sum(gone[at] for _, gone in self.leaving))
-            for at, pool in enumerate((found.prefill, found.decode))
+        gone = [sum(sizes) for sizes in zip(*(sizes for _, sizes in self.leaving), strict=True)]
+        if not gone:
+            return found
+        pools = found.pools.map(
+            lambda pool, more: dataclasses.replace(pool, draining=pool.draining + more), gone
         )
-        return dataclasses.replace(found, prefill=prefill, decode=decode)
+        return dataclasses.replace(found, pools=pools)
 
     def set(self, sizes: Sizes, before: Sizes, now_s: float) -> None:
-        gone = Sizes(*(max(0, was - to) for was, to in zip(before, sizes, strict=True)))
+        gone = before.map(lambda was, to: max(0, was - to), sizes)
         self.leaving = [item for item in self.leaving if item[0] > now_s]
         if any(gone):
             self.leaving.append((now_s + self.drain_wait_s, gone))
         self.sizes = sizes
 
 
-def next_sizes(goal: Sizes, states: PoolStates, config: AutoscalerConfig) -> Sizes:
+def next_sizes(goal: Sizes, pools: Pools, fleet: Fleet) -> Sizes:
     """Return how far towards a goal the pools may go now.
 
     A pool above its goal shrinks at once. A pool below it grows by what fits beside everything that
     holds GPUs now: ready, starting, draining, and what has just been told to go.
     """
-    gpus = Sizes(config.prefill_gpus_per_instance, config.decode_gpus_per_instance)
-    asked = states.asked
-    held = sum(
-        size * (pool.ready + pool.starting + pool.draining + pool.waiting)
-        for size, pool in zip(gpus, (states.prefill, states.decode), strict=True)
-    )
-    stay = Sizes(*map(min, asked, goal))
-    missing = Sizes(goal.prefill - stay.prefill, goal.decode - stay.decode)
-    more = launches(missing, goal, gpus, config.max_gpu_budget - held)
-    return Sizes(stay.prefill + more.prefill, stay.decode + more.decode)
+    held = gpus_of(pools.holding.map(int.__add__, (pool.waiting for pool in pools)), fleet)
+    free = {kind: gpus - held[kind] for kind, gpus in fleet.stock.items()}
+    stay = pools.asked.map(min, goal)
+    return stay.map(int.__add__, next_launches(goal.map(int.__sub__, stay), goal, fleet, free))
 
 
 class Mover:
@@ -90,18 +84,19 @@ class Mover:
 
     Args:
         actuator: Who acts.
-        config: Budget and GPUs an instance.
+        fleet: The pools it moves, and the GPUs there are.
         drain_wait_s: See ``LiveConfig``.
         scale_up_timeout_s: See ``LiveConfig``.
     """
 
     def __init__(
-        self, actuator: Actuator, config: AutoscalerConfig, *, drain_wait_s: float, scale_up_timeout_s: float
+        self, actuator: Actuator, fleet: Fleet, *, drain_wait_s: float, scale_up_timeout_s: float
     ) -> None:
         self.actuator = actuator
         self.goal: Sizes | None = None
-        self.pending = Sizes(0, 0)
-        self._config = config
+        self._fleet = fleet
+        self._nothing = Sizes(*(0 for _ in fleet.pools), names=(pool.name for pool in fleet.pools))
+        self.pending = self._nothing
         self._books = _Books(drain_wait_s)
         self._timeout_s = scale_up_timeout_s
         self._decision: Mapping[str, object] = {}
@@ -136,11 +131,10 @@ class Mover:
         found = self._found(now_s)
         if found is None:
             return None
-        return dataclasses.replace(
-            found,
-            prefill=_with_waiting(found.prefill, self.pending.prefill),
-            decode=_with_waiting(found.decode, self.pending.decode),
+        pools = found.pools.map(
+            lambda pool, more: dataclasses.replace(pool, waiting=pool.waiting + more), self.pending
         )
+        return dataclasses.replace(found, pools=pools)
 
     def begin(self, goal: Sizes, decision: Mapping[str, object], key: str) -> None:
         """Take on a goal in place of the one before; nothing is ordered yet."""
@@ -148,11 +142,11 @@ class Mover:
             self._growing_since_s, self._stuck = None, False
         self.goal, self._decision, self._key, self._orders = goal, decision, key, 0
         self._failed = None
-        self.pending = Sizes(0, 0)
+        self.pending = self._nothing
 
     def release(self) -> None:
         """Forget the goal: the pools are left as they are (paused, or a dry run)."""
-        self.goal, self._failed, self.pending = None, None, Sizes(0, 0)
+        self.goal, self._failed, self.pending = None, None, self._nothing
         self._growing_since_s = None
 
     def advance(self, now_s: float) -> tuple[list[Move], Sizes | None]:
@@ -172,15 +166,15 @@ class Mover:
             return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")], None
         moves: list[Move] = []
         # A rollout may take GPUs that no count shows yet, and what it replaces is not ours to remove.
-        sizes = found.asked if self.rollout else next_sizes(self.goal, found, self._config)
+        sizes = found.asked if self.rollout else next_sizes(self.goal, found.pools, self._fleet)
         if sizes != found.asked:
             moves.append(self._order(sizes, found.asked, now_s))
         else:
             self._failed = None
         reached = found.asked if self._failed is not None else sizes
-        self.pending = Sizes(*(max(0, to - at) for to, at in zip(self.goal, reached, strict=True)))
+        self.pending = self.goal.map(lambda to, at: max(0, to - at), reached)
         moves.extend(self._watch_growth(found, sizes, now_s))
-        return moves, Sizes(*(at + left for at, left in zip(reached, self.pending, strict=True)))
+        return moves, reached.map(int.__add__, self.pending)
 
     def _found(self, now_s: float) -> PoolStates | None:
         found = self.actuator.states()
@@ -205,14 +199,16 @@ class Mover:
         self._books.set(sizes, current, now_s)
         return Move(
             "order",
-            f"prefill {current.prefill} -> {sizes.prefill}, decode {current.decode} -> {sizes.decode}",
+            ", ".join(
+                f"{pool} {was} -> {to}" for (pool, was), to in zip(current.items(), sizes, strict=True)
+            ),
             order,
         )
 
     def _watch_growth(self, found: PoolStates, sizes: Sizes, now_s: float) -> list[Move]:
         growing = any(self.pending) or any(
             pool.starting + pool.waiting > 0 or size > pool.asked
-            for pool, size in zip((found.prefill, found.decode), sizes, strict=True)
+            for pool, size in zip(found.pools, sizes, strict=True)
         )
         if not growing:
             self._growing_since_s, self._stuck = None, False
@@ -224,14 +220,7 @@ class Mover:
         self._stuck = True
         missing = ", ".join(
             f"{pool} {counts.ready} of {size} ready"
-            for pool, counts, size in (
-                ("prefill", found.prefill, self.goal.prefill if self.goal else sizes.prefill),
-                ("decode", found.decode, self.goal.decode if self.goal else sizes.decode),
-            )
+            for (pool, counts), size in zip(found.pools.items(), self.goal or sizes, strict=True)
         )
-        self.goal, self.pending = sizes, Sizes(0, 0)
+        self.goal, self.pending = sizes, self._nothing
         return [Move("scale_up_stuck", f"not complete after {self._timeout_s:g} s: {missing}")]
-
-
-def _with_waiting(pool: PoolCounts, more: int) -> PoolCounts:
-    return PoolCounts(pool.ready, pool.starting, pool.draining, pool.waiting + more)

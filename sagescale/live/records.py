@@ -10,10 +10,11 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools, Sizes
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.actuators.protocol import MAX_INSTANCES
 from sagescale.live.foreign_text import foreign_text
-from sagescale.planner import AutoscalerConfig, Observation, PoolCounts, Sizes
+from sagescale.planner import AutoscalerConfig, Observation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "Note",
     "TickRecord",
     "read_event",
+    "read_goal",
     "read_tick",
 ]
 
@@ -93,26 +95,28 @@ class TickRecord:
     @property
     def current(self) -> Sizes:
         """The sizes found."""
-        return Sizes(self.observation.prefill.asked, self.observation.decode.asked)
+        return self.observation.pools.asked
 
     def to_json(self) -> str:
         """Return what is not in columns of its own."""
         return json.dumps(
             {
-                "observation": dataclasses.asdict(self.observation),
+                "goal": self.goal.as_dict(),
+                "observation": self.observation.to_dict(),
                 "problems": [dataclasses.asdict(item) for item in self.problems],
                 "decision": self.decision,
                 "notes": [dataclasses.asdict(item) for item in self.notes],
                 "settings": self.settings,
                 "kind": self.kind,
-                "last_look": None if self.last_look is None else dataclasses.asdict(self.last_look),
+                "last_look": None if self.last_look is None else self.last_look.to_dict(),
             },
             separators=(",", ":"),
         )
 
     def to_row(self) -> tuple[int, float, int, int, int, str]:
         """Return ``id, time_s, prefill, decode, acted, record``, which ends with a checksum of them all."""
-        prefill, decode = map(int, self.goal)
+        # The columns are of before there could be other pools; the goal of all of them is in the record.
+        prefill, decode = (int(self.goal.as_dict().get(pool, 0)) for pool in DISAGGREGATED)
         columns = (self.id, float(self.time_s), prefill, decode, int(self.acted))
         text = self.to_json()
         return *columns, f'{text[:-1]},"crc":"{_checksum(columns, text)}"}}'
@@ -159,7 +163,7 @@ def read_tick(row: Sequence[Any]) -> TickRecord:
         observation=_observation(kept.get("observation")),
         problems=_notes(kept.get("problems")),
         decision=_decision(kept.get("decision")),
-        goal=Sizes(_count(prefill), _count(decode)),
+        goal=read_goal(prefill, decode, kept.get("goal")),
         notes=_notes(kept.get("notes")),
         acted=bool(_count(acted)),
         settings=_settings(kept.get("settings")),
@@ -240,15 +244,15 @@ def _reasons(value: object, name: str) -> list[tuple[str, str]]:
 def _observation(value: object) -> Observation:
     seen = _object(value, "observation")
     known: dict[str, Any] = {}
+    if "pools" not in seen:  # before there could be other pools
+        seen = {"pools": {pool: seen.get(pool) for pool in DISAGGREGATED}} | seen
     for field in dataclasses.fields(Observation):
         if field.name not in seen:
             continue
         part = seen[field.name]
-        if field.name in {"prefill", "decode"}:
-            counts = _object(part, field.name)
-            names = [item.name for item in dataclasses.fields(PoolCounts) if item.name in counts]
-            known[field.name] = PoolCounts(**{"ready": -1} | {name: _count(counts[name]) for name in names})
-            _count(known[field.name].ready)
+        if field.name == "pools":
+            pools = _object(part, field.name)
+            known["pools"] = Pools.of({name: _counts(counts, name) for name, counts in pools.items()})
         elif field.name == "lengths":
             known["lengths"] = (
                 None if part is None else tuple(_lengths(pair) for pair in _list(part, "lengths"))
@@ -257,12 +261,31 @@ def _observation(value: object) -> Observation:
             known[field.name] = None
         else:
             known[field.name] = _number(part, field.name)
-    if not {"time_s", "window_s", "prefill", "decode"} <= known.keys():
+    if not {"time_s", "window_s", "pools"} <= known.keys():
         raise BadRecordError("its observation is not whole")
     _time(known["time_s"])
     if not 0 < known["window_s"] < math.inf:
         raise BadRecordError("its window has no length")
     return Observation(**known)
+
+
+def _counts(value: object, pool: str) -> PoolCounts:
+    counts = _object(value, pool)
+    names = [item.name for item in dataclasses.fields(PoolCounts) if item.name in counts]
+    read = PoolCounts(**{"ready": -1} | {name: _count(counts[name]) for name in names})
+    _count(read.ready)
+    return read
+
+
+def read_goal(prefill: object, decode: object, goal: object) -> Sizes:
+    """Read sizes by pool; an older version kept no others than those in the two columns.
+
+    Raises:
+        BadRecordError: they are no sizes.
+    """
+    if goal is None:
+        return Sizes(_count(prefill), _count(decode))
+    return Sizes.of({pool: _count(size) for pool, size in _object(goal, "goal").items()})
 
 
 def _lengths(value: object) -> tuple[int, int]:
@@ -280,9 +303,10 @@ def _decision(value: object) -> dict[str, Any]:
         if forecast.get(name, "") is not None:
             _number(forecast.get(name), f"forecast of {name}")
     for part in ("corrections", "raw"):
-        sizes = _object(decision.get(part), part)
-        for pool in ("prefill", "decode"):
-            _number(sizes.get(pool), part)
+        for size in _object(decision.get(part), part).values():
+            _number(size, part)
+    for pool in DISAGGREGATED:
+        _number(decision["corrections"].get(pool), "corrections")
     return decision
 
 

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sagescale.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from sagescale.fleet import PoolCounts
     from sagescale.live.journal import TickRecord
-    from sagescale.planner import PoolCounts
 
 __all__ = ["log_fields", "tick_text", "time_text"]
 
@@ -56,9 +54,12 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
             settings["target_itl_ms"],
         )
     )
-    lines.append(_pool("prefill", seen.prefill, seen.queued_prefill, seen.running_prefill))
     usage = "" if seen.kv_usage is None else f"   KV {100 * seen.kv_usage:.0f} %"
-    lines.append(_pool("decode", seen.decode, seen.queued_decode, seen.running_decode) + usage)
+    work = {
+        "prefill": _work(seen.running_prefill, seen.queued_prefill),
+        "decode": _work(seen.running_decode, seen.queued_decode) + usage,
+    }
+    lines += [_pool(pool, counts) + work.get(pool, "") for pool, counts in seen.pools.items()]
     lines.extend(_clip(f"  ! {problem.text}") for problem in record.problems[:4])
     lines += [
         "",
@@ -74,12 +75,11 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
         )
     )
     doing = "DO" if record.acted else "WOULD DO"
-    gpus = _gpus(record.goal._asdict(), settings)
-    raw = decision["raw"]
-    asked = f"{settings['policy']} policy asked for prefill {raw['prefill']}, decode {raw['decode']}"
+    gpus = sum(size * int(settings[f"{pool}_gpus_per_instance"]) for pool, size in record.goal.items())
+    raw = ", ".join(f"{pool} {size}" for pool, size in decision["raw"].items())
+    asked = f"{settings['policy']} policy asked for {raw}"
     lines += ["", f"{doing:<9} {asked}"]
-    for pool in ("prefill", "decode"):
-        now, then = getattr(record.current, pool), getattr(record.goal, pool)
+    for (pool, now), then in zip(record.current.items(), record.goal, strict=True):
         change = "stays" if now == then else f"{then - now:+d}"
         low, high = settings[f"min_{pool}_instances"], settings[f"max_{pool}_instances"]
         lines.append(f"  {pool:<8} {now} -> {then}   {change:<6} (limits {low} to {high})")
@@ -110,8 +110,10 @@ def log_fields(record: TickRecord) -> dict[str, Any]:
         "osl": seen.osl_mean,
         "ttft_ms": seen.ttft_ms_mean,
         "itl_ms": seen.itl_ms_mean,
-        "prefill": {"now": record.current.prefill, "goal": record.goal.prefill},
-        "decode": {"now": record.current.decode, "goal": record.goal.decode},
+        **{
+            pool: {"now": now, "goal": then}
+            for (pool, now), then in zip(record.current.items(), record.goal, strict=True)
+        },
         "acted": record.acted,
         "problems": [problem.code for problem in record.problems],
         "reasons": [item["code"] for item in record.decision["reasons"]]
@@ -119,18 +121,18 @@ def log_fields(record: TickRecord) -> dict[str, Any]:
     }
 
 
-def _pool(name: str, counts: PoolCounts, queued: float | None, running: float | None) -> str:
+def _pool(name: str, counts: PoolCounts) -> str:
     states = [f"{counts.ready} ready"]
     states += [
         f"{getattr(counts, state)} {state}"
         for state in ("starting", "draining", "waiting")
         if getattr(counts, state)
     ]
-    return f"  {name:<8} {', '.join(states)}   running {_number(running)}   queued {_number(queued)}"
+    return f"  {name:<8} {', '.join(states)}"
 
 
-def _gpus(sizes: Mapping[str, int], settings: Mapping[str, Any]) -> int:
-    return sum(size * int(settings[f"{pool}_gpus_per_instance"]) for pool, size in sizes.items())
+def _work(running: float | None, queued: float | None) -> str:
+    return f"   running {_number(running)}   queued {_number(queued)}"
 
 
 def _number(value: float | None, unit: str = "", digits: int = 1) -> str:

@@ -36,10 +36,11 @@ class PlainLines:
             for name in ("requests", "isl", "osl", "ttft_ms", "itl_ms")
         )
         why = ",".join(dict.fromkeys([*fields["reasons"], *fields["problems"]]))
-        self._say(
-            f"{fields['time']} prefill {record.current.prefill} -> {record.goal.prefill}, decode "
-            f"{record.current.decode} -> {record.goal.decode} [{why}] {seen}"
+        moves = ", ".join(
+            f"{pool} {now} -> {then}"
+            for (pool, now), then in zip(record.current.items(), record.goal, strict=True)
         )
+        self._say(f"{fields['time']} {moves} [{why}] {seen}")
 
     def happened(self, event: Event) -> None:
         """Print an event."""

@@ -13,7 +13,7 @@ import numpy as np
 from sagescale.perf.model import ProfileModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sagescale.perf.profile import Profile
 
@@ -85,11 +85,11 @@ def _ttft(profile: Profile, model: ProfileModel) -> Panel:
 
 
 def _itl_over_concurrency(profile: Profile, model: ProfileModel, contexts: Sequence[float]) -> Panel:
-    curves = []
-    for context in contexts:
-        line = [(float(n), model.itl_ms(n, context)) for n in _loads(model, context)]
-        curves.append(Curve(_tokens(context), tuple(line), _measured_at(profile, model, context)))
-    return Panel("Decode step over running requests", "running requests", "ITL (ms)", tuple(curves))
+    curves = tuple(
+        Curve(_tokens(context), _column(model, context), _measured_at(profile, model, context))
+        for context in contexts
+    )
+    return Panel("Decode step over running requests", "running requests", "ITL (ms)", curves)
 
 
 def _itl_over_context(profile: Profile, model: ProfileModel) -> Panel:
@@ -128,15 +128,13 @@ def _throughput(
     )
 
 
-def _column(model: ProfileModel, context: float) -> Iterable[tuple[float, float]]:
-    return ((float(n), model.itl_ms(n, context)) for n in _loads(model, context))
-
-
-def _loads(model: ProfileModel, context: float) -> list[int]:
+def _column(model: ProfileModel, context: float) -> tuple[tuple[float, float], ...]:
+    """Return concurrency and ITL, up to the slots and the KV memory."""
     fits = model.max_num_seqs
     if model.max_kv_tokens is not None:
         fits = max(1, min(fits, int(model.max_kv_tokens / context)))
-    return sorted({*np.rint(np.geomspace(1, fits, _STEPS)).astype(int).tolist()})
+    loads = sorted({*np.rint(np.geomspace(1, fits, _STEPS)).astype(int).tolist()})
+    return tuple((float(n), model.itl_ms(n, context)) for n in loads)
 
 
 def _fits(model: ProfileModel, n: float, context: float) -> bool:

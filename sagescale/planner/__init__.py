@@ -1,5 +1,6 @@
 """The planner core: observation in, decision out. No clock, no I/O, no asyncio."""
 
+from sagescale.fleet import PoolCounts, Pools, Sizes
 from sagescale.planner.config import AutoscalerConfig
 from sagescale.planner.decision import (
     Adjustment,
@@ -9,11 +10,10 @@ from sagescale.planner.decision import (
     LoadForecast,
     Reason,
     ReasonCode,
-    Sizes,
 )
 from sagescale.planner.initial import initial_targets
 from sagescale.planner.load import LoadPredictors, make_load_predictors
-from sagescale.planner.observation import Observation, PoolCounts
+from sagescale.planner.observation import Observation
 from sagescale.planner.planner import Planner
 from sagescale.planner.policy import make_policy, policy_names
 
@@ -28,6 +28,7 @@ __all__ = [
     "Observation",
     "Planner",
     "PoolCounts",
+    "Pools",
     "Reason",
     "ReasonCode",
     "Sizes",

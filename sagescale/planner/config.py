@@ -6,22 +6,11 @@ import functools
 from dataclasses import dataclass
 
 from sagescale.errors import InputError
+from sagescale.fleet import Fleet, PoolSpec, Role, Service
+from sagescale.planner.plugins import POLICIES, PREDICTORS
 from sagescale.planner.settings import check, setting
 
 __all__ = ["AutoscalerConfig"]
-
-
-@functools.cache  # lists installed packages' entry points: once is enough
-def _predictor_names() -> tuple[str, ...]:
-    from sagescale.planner.forecast import predictor_names
-
-    return predictor_names()
-
-
-def _policy_names() -> tuple[str, ...]:
-    from sagescale.planner.policy import policy_names
-
-    return policy_names()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +51,7 @@ class AutoscalerConfig:
         at_least=1,
     )
     load_predictor_type: str = setting(
-        "constant", doc="The predictor of requests, ISL and OSL.", choices=_predictor_names
+        "constant", doc="The predictor of requests, ISL and OSL.", choices=functools.cache(PREDICTORS.names)
     )
     prediction_window_size: int = setting(
         10,
@@ -84,7 +73,7 @@ class AutoscalerConfig:
     )
     no_operation: bool = setting(False, doc="Dry run: decide and explain, never act.")
 
-    policy: str = setting("classic", doc="The sizing policy.", choices=_policy_names)
+    policy: str = setting("classic", doc="The sizing policy.", choices=functools.cache(POLICIES.names))
     correction_bounds: tuple[float, float] = setting(
         (0.5, 2.0), doc="Bounds of both correction factors; they must include 1.", above=0
     )
@@ -183,7 +172,24 @@ class AutoscalerConfig:
     @property
     def minimum_gpus(self) -> int:
         """GPUs that the minima hold."""
-        return (
-            self.min_prefill_instances * self.prefill_gpus_per_instance
-            + self.min_decode_instances * self.decode_gpus_per_instance
+        return sum(pool.least * pool.gpus for pool in self.pools)
+
+    @property
+    def pools(self) -> tuple[PoolSpec, ...]:
+        """The pools that the flat keys describe: ``prefill`` and ``decode``."""
+        return tuple(
+            PoolSpec(
+                name,
+                role,
+                gpus=getattr(self, f"{name}_gpus_per_instance"),
+                least=getattr(self, f"min_{name}_instances"),
+                most=getattr(self, f"max_{name}_instances"),
+            )
+            for name, role in (("prefill", Role.PREFILL), ("decode", Role.DECODE))
         )
+
+    @property
+    def fleet(self) -> Fleet:
+        """The fleet that the flat keys describe: one service with two pools, on GPUs of one type."""
+        service = Service("service", self.pools, self.target_ttft_ms, self.target_itl_ms)
+        return Fleet((service,), {"gpu": self.max_gpu_budget})

@@ -1,11 +1,14 @@
-"""What the planner answers: targets for both pools, and everything that explains them."""
+"""What the planner answers: targets for the pools, and everything that explains them."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from sagescale.fleet import Sizes
 
 __all__ = [
     "Adjustment",
@@ -15,15 +18,7 @@ __all__ = [
     "LoadForecast",
     "Reason",
     "ReasonCode",
-    "Sizes",
 ]
-
-
-class Sizes(NamedTuple):
-    """Instances of the two pools."""
-
-    prefill: int
-    decode: int
 
 
 class Corrections(NamedTuple):
@@ -62,6 +57,8 @@ class ReasonCode(StrEnum):
     AT_MAX_PREFILL = "at_max_prefill"
     AT_MIN_DECODE = "at_min_decode"
     AT_MAX_DECODE = "at_max_decode"
+    AT_MIN_POOL = "at_min_pool"
+    AT_MAX_POOL = "at_max_pool"
     GPU_BUDGET = "gpu_budget"
     DRY_RUN = "dry_run"
 
@@ -109,7 +106,7 @@ class LoadForecast:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The sizes both pools are to have, counted as ready, starting and waiting to start.
+    """The sizes the pools are to have, counted as ready, starting and waiting to start.
 
     Attributes:
         time_s: The end of the window it was decided on.
@@ -136,7 +133,7 @@ class Decision:
     @property
     def delta(self) -> Sizes:
         """The change in instances the decision asks for."""
-        return Sizes(self.targets.prefill - self.current.prefill, self.targets.decode - self.current.decode)
+        return self.targets.map(int.__sub__, self.current)
 
     def has(self, code: ReasonCode) -> bool:
         """Say whether the decision was made for this reason (among others)."""
@@ -146,16 +143,16 @@ class Decision:
         """Return the decision in plain JSON types, for journals, webhooks and result documents."""
         return {
             "time_s": self.time_s,
-            "targets": self.targets._asdict(),
-            "current": self.current._asdict(),
+            "targets": self.targets.as_dict(),
+            "current": self.current.as_dict(),
             "forecast": {**dataclasses.asdict(self.forecast), "notes": list(self.forecast.notes)},
             "corrections": self.corrections._asdict(),
-            "raw": self.raw._asdict(),
+            "raw": self.raw.as_dict(),
             "adjustments": [
                 {
                     "constraint": str(change.constraint),
-                    "before": change.before._asdict(),
-                    "after": change.after._asdict(),
+                    "before": change.before.as_dict(),
+                    "after": change.after.as_dict(),
                 }
                 for change in self.adjustments
             ],

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.planner.constraints import constrain
-from sagescale.planner.decision import Sizes
+from sagescale.fleet import Sizes, fit, within_limits
 from sagescale.planner.policy.classic import ClassicPolicy
 
 if TYPE_CHECKING:
@@ -35,10 +34,5 @@ def initial_targets(
         Sizes within every constraint; a pool about whose load nothing is known starts at its minimum.
     """
     sizing = ClassicPolicy(config, perf_model).size_for(requests, isl, osl)
-    return constrain(
-        Sizes(
-            sizing.prefill.instances if sizing.prefill else 0,
-            sizing.decode.instances if sizing.decode else 0,
-        ),
-        config,
-    )
+    asked = Sizes(*(0 if size is None else size.instances for size in sizing.pools))
+    return fit(within_limits(asked, config.fleet), config.fleet)

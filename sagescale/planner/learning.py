@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from sagescale.planner.decision import Reason, ReasonCode
 
 if TYPE_CHECKING:
+    from sagescale.fleet import PoolCounts
     from sagescale.perf import PerfModel
     from sagescale.perf.learn import Belief, LearnedModel
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.observation import Observation, PoolCounts
+    from sagescale.planner.observation import Observation
     from sagescale.planner.window import Window
 
 __all__ = ["OnlineLearner", "make_learner"]
@@ -67,9 +68,9 @@ class OnlineLearner:
         before = self.model.prefill.used, self.model.decode.used
         seen = (*self._seen, observation)
         if len(seen) > 1 and window.reached is not None and window.reached >= _FEWEST_REQUESTS:
-            if _steady([one.decode for one in seen]):
+            if _steady([one.pools.decode for one in seen]):
                 self._learn_decode(observation, seen[-2], window)
-            if _steady([one.prefill for one in seen]):
+            if _steady([one.pools.prefill for one in seen]):
                 self._learn_prefill(observation, seen[-2], window)
         self._seen = seen[-2:]
         for pool, belief, was in zip(
@@ -100,7 +101,7 @@ class OnlineLearner:
         decode_ms = window.duration_s * 1000.0 - window.ttft_ms
         if decode_ms <= 0.0:
             return
-        instances = now.decode.ready
+        instances = now.pools.decode.ready
         running = completed * decode_ms / 1000.0 / now.window_s
         if now.running_decode is not None and running >= 1.0:
             sample = (now.running_decode - running) ** 2 / running
@@ -128,7 +129,7 @@ class OnlineLearner:
         mean, change = (running + earlier) / 2.0, abs(running - earlier)
         if change > _SETTLED * mean:  # still filling: its tokens are not yet its completions'
             return
-        instances = now.decode.ready
+        instances = now.pools.decode.ready
         step_ms = mean * now.window_s * 1000.0 / tokens
         self.model.learn_itl(mean / instances, context_tokens, step_ms, change / instances)
 
@@ -138,7 +139,7 @@ class OnlineLearner:
         if window.ttft_ms is None or computed is None or window.reached is None:
             return
         rate = window.reached / window.interval_s
-        instances = now.prefill.ready
+        instances = now.pools.prefill.ready
         if before.queued_prefill is not None:
             backlog_ms = before.queued_prefill / instances * self.model.ttft_ms(computed)
             if backlog_ms > _BACKLOG * now.window_s * 1000.0:

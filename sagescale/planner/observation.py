@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Observation", "PoolCounts"]
+if TYPE_CHECKING:
+    from sagescale.fleet import Pools
 
-
-@dataclass(frozen=True, slots=True)
-class PoolCounts:
-    """The instances of one pool at the end of the window, by state.
-
-    ``waiting`` are launches already asked for that have not begun (no GPUs free yet, or a crashed
-    instance not yet replaced): they hold no GPU, but belong to what the pool is meant to be.
-    """
-
-    ready: int
-    starting: int = 0
-    draining: int = 0
-    waiting: int = 0
-
-    @property
-    def asked(self) -> int:
-        """The size the pool is meant to have: everything asked for and not on its way out."""
-        return self.ready + self.starting + self.waiting
+__all__ = ["Observation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +20,7 @@ class Observation:
     window; TTFT over its first tokens. "No traffic" is ``requests == 0``, observed.
 
     Attributes:
+        pools: The instances of each pool at the end of the window, by state.
         requests: Requests that arrived, whether or not they reached a pool.
         requests_unserved: Those of them that a gateway turned away, and what its queue grew by (below zero
             where it drained): the pools saw ``requests - requests_unserved``.
@@ -54,8 +41,7 @@ class Observation:
 
     time_s: float
     window_s: float
-    prefill: PoolCounts
-    decode: PoolCounts
+    pools: Pools
     requests: float | None = None
     completed: float | None = None
     isl_mean: float | None = None
@@ -75,3 +61,8 @@ class Observation:
     itl_attainment: float | None = None
     lengths: tuple[tuple[int, int], ...] | None = None
     requests_unserved: float | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it in plain JSON types, pools by name."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain | {"pools": {name: dataclasses.asdict(pool) for name, pool in self.pools.items()}}

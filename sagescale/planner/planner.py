@@ -7,7 +7,7 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from sagescale.planner.constraints import fit_gpu_budget, grow_affordably, within_limits
+from sagescale.fleet import Role, Sizes, fit, grow, within_limits
 from sagescale.planner.corrections import CorrectionTracker
 from sagescale.planner.decision import (
     Adjustment,
@@ -17,7 +17,6 @@ from sagescale.planner.decision import (
     LoadForecast,
     Reason,
     ReasonCode,
-    Sizes,
 )
 from sagescale.planner.learning import make_learner
 from sagescale.planner.load import LoadPredictors, make_load_predictors
@@ -27,6 +26,9 @@ from sagescale.planner.status import autoscaler_status
 from sagescale.planner.window import Window, read_window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sagescale.fleet import ByPool, Fleet, PoolSpec
     from sagescale.perf import PerfModel
     from sagescale.perf.learn import LearnedModel
     from sagescale.planner.config import AutoscalerConfig
@@ -53,6 +55,8 @@ class Planner:
         predictors: Used in place of those the configuration names, e.g. to feed the true load.
         policy: Used in place of the one the configuration names.
         twin: Simulated engines, for a policy that tries sizes on them.
+        fleet: The pools to plan for, where they are not those of the configuration's flat keys; the policy
+            has to be one that sizes them.
 
     Raises:
         InputError: the configuration names a predictor or policy there is none of.
@@ -66,8 +70,10 @@ class Planner:
         predictors: LoadPredictors | None = None,
         policy: Policy | None = None,
         twin: EngineTwin | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         self.config = config
+        self._fleet = config.fleet if fleet is None else fleet
         self._learner = make_learner(config, perf_model)
         if self._learner is not None:
             perf_model = self._learner.model
@@ -76,8 +82,7 @@ class Planner:
         self._check = self._policy.check if isinstance(self._policy, QuickPolicy) else None
         self._tracker = CorrectionTracker(perf_model, config.correction_bounds)
         up_s, down_s = config.scale_up_stabilization_window_sec, config.scale_down_stabilization_window_sec
-        self._prefill_stabiliser = PoolStabiliser(up_s, down_s)
-        self._decode_stabiliser = PoolStabiliser(up_s, down_s)
+        self._stabilisers = [PoolStabiliser(up_s, down_s) for _ in self._fleet.pools]
         self._last: Decision | None = None
         self._meant: tuple[Sizes, ...] = ()  # what the pools were last set to; nothing: nobody set them
         if logger.isEnabledFor(logging.INFO):
@@ -99,12 +104,12 @@ class Planner:
         window = read_window(observation, config.adjustment_interval_sec, causes)
         if informing:
             _log_observed(window)
-        current = Sizes(observation.prefill.asked, observation.decode.asked)
+        current = observation.pools.asked
         if self.changed_by_others(current):
             causes.append(
                 Reason(
                     ReasonCode.REPLICAS_CHANGED,
-                    f"last set were {_pair(self._meant[0])}, found are {_pair(current)}: taken as they are",
+                    f"last set were {self._meant[0]}, found are {current}: taken as they are",
                 )
             )
 
@@ -113,7 +118,7 @@ class Planner:
             self._learner.observe(observation, window, causes)
         corrections = Corrections()
         if config.enable_correction:
-            corrections = self._tracker.update(window, observation.decode.ready, causes)
+            corrections = self._tracker.update(window, self._ready(observation, Role.DECODE), causes)
         load = self._predictors.forecast()
         causes.extend(Reason(ReasonCode.FORECAST_NOTE, note) for note in load.notes)
         if informing:
@@ -123,15 +128,10 @@ class Planner:
             Situation(observation, window, self._predictors, load, corrections, current)
         )
         causes.extend(sizing.reasons)
-        raw = Sizes(
-            current.prefill if sizing.prefill is None else sizing.prefill.instances,
-            current.decode if sizing.decode is None else sizing.decode.instances,
-        )
-        targets, adjustments = self._constrain(
-            observation, current, raw, sizing.prefill, sizing.decode, causes
-        )
+        raw = current.map(lambda now, size: now if size is None else size.instances, sizing.pools)
+        targets, adjustments = self._constrain(observation, current, raw, sizing.pools, causes)
         if informing:
-            logger.info("Scaling decision: prefill=%d, decode=%d", *targets)
+            logger.info("Scaling decision: %s", ", ".join(f"{pool}={size}" for pool, size in targets.items()))
             _log_decision(current, targets, no_operation=config.no_operation)
         decision = Decision(
             time_s=observation.time_s,
@@ -192,13 +192,11 @@ class Planner:
         if window.requests is None or window.requests < 1.0:
             return None  # less than a request, as rates times windows may come out, is no load to go by
         asked = self._check(dataclasses.replace(observation, requests=window.requests, isl_mean=window.isl))
-        current = Sizes(observation.prefill.asked, observation.decode.asked)
-        if asked is None or asked.prefill is None or asked.decode is None:
+        current = observation.pools.asked
+        if asked is None or any(size is None for size in asked.pools):
             return None
-        raw = Sizes(
-            max(asked.prefill.instances, current.prefill), max(asked.decode.instances, current.decode)
-        )
-        targets = grow_affordably(raw, current, self.config)
+        raw = current.map(lambda now, size: max(now, size.instances), asked.pools)
+        targets = grow(raw, current, self._fleet)
         if targets == current or any(to < at for to, at in zip(targets, current, strict=True)):
             return None
         adjustments = () if targets == raw else (Adjustment(Constraint.GPU_BUDGET, raw, targets),)
@@ -234,13 +232,20 @@ class Planner:
             running=running,
         )
 
+    def _ready(self, observation: Observation, role: Role) -> int:
+        """Instances that are ready and serve a role."""
+        return sum(
+            counts.ready
+            for pool, counts in zip(self._fleet.pools, observation.pools, strict=True)
+            if role in pool.role
+        )
+
     def _constrain(
         self,
         observation: Observation,
         current: Sizes,
         raw: Sizes,
-        prefill: PoolSize | None,
-        decode: PoolSize | None,
+        asked: ByPool[PoolSize | None],
         causes: list[Reason],
     ) -> tuple[Sizes, tuple[Adjustment, ...]]:
         """Apply each constraint to what the one before it left; a held pool is only limited."""
@@ -253,9 +258,8 @@ class Planner:
             adjustments.append(Adjustment(constraint, before, after))
             return True
 
-        tolerated = Sizes(
-            _tolerate(raw.prefill, prefill, current.prefill, config.tolerance),
-            _tolerate(raw.decode, decode, current.decode, config.tolerance),
+        tolerated = raw.map(
+            lambda size, wanted, now: _tolerate(size, wanted, now, config.tolerance), asked, current
         )
         if changed(Constraint.TOLERANCE, raw, tolerated):
             causes.append(
@@ -265,41 +269,41 @@ class Planner:
                 )
             )
 
-        stable = Sizes(
-            tolerated.prefill
-            if prefill is None
-            else self._prefill_stabiliser.stabilise(time_s, current.prefill, tolerated.prefill),
-            tolerated.decode
-            if decode is None
-            else self._decode_stabiliser.stabilise(time_s, current.decode, tolerated.decode),
+        stable = tolerated.map(
+            lambda size, wanted, now, stabiliser: (
+                size if wanted is None else stabiliser.stabilise(time_s, now, size)
+            ),
+            asked,
+            current,
+            self._stabilisers,
         )
         if changed(Constraint.STABILISATION, tolerated, stable):
             causes.append(
                 Reason(
                     ReasonCode.STABILISED,
-                    f"asked for {_pair(tolerated)}; the stabilisation windows allow {_pair(stable)}",
+                    f"asked for {tolerated}; the stabilisation windows allow {stable}",
                 )
             )
 
-        # A request passes through both pools: while there is one, neither can be, or stay, empty.
-        awake = Sizes(max(stable.prefill, 1), max(stable.decode, 1)) if _work_waits(observation) else stable
+        # A request passes through every role: while there is one, none can be, or stay, empty.
+        awake = _awake(stable, self._fleet.pools) if _work_waits(observation) else stable
         if changed(Constraint.WAITING_WORK, stable, awake):
             causes.append(
                 Reason(
-                    ReasonCode.WORK_WAITING, "requests are waiting or running: an instance of each pool stays"
+                    ReasonCode.WORK_WAITING, "requests are waiting or running: an instance of each role stays"
                 )
             )
 
-        limited = within_limits(awake, config)
+        limited = within_limits(awake, self._fleet)
         if changed(Constraint.INSTANCE_LIMITS, awake, limited):
             causes.extend(_limit_reasons(awake, limited))
 
-        fitted = fit_gpu_budget(limited, config)
+        fitted = fit(limited, self._fleet)
         if changed(Constraint.GPU_BUDGET, limited, fitted):
             causes.append(
                 Reason(
                     ReasonCode.GPU_BUDGET,
-                    f"{_pair(limited)} do not fit max_gpu_budget {config.max_gpu_budget}: {_pair(fitted)}",
+                    f"{limited} do not fit max_gpu_budget {config.max_gpu_budget}: {fitted}",
                 )
             )
         return fitted, tuple(adjustments)
@@ -321,16 +325,23 @@ def _work_waits(observation: Observation) -> bool:
     return any(gauge is not None and gauge > 0 for gauge in gauges)
 
 
-def _pair(sizes: Sizes) -> str:
-    return f"prefill {sizes.prefill} and decode {sizes.decode}"
+def _awake(sizes: Sizes, pools: Sequence[PoolSpec]) -> Sizes:
+    """Raise sizes so that no role is without an instance: the first pool of one that is gets it."""
+    raised = list(sizes)
+    for role in (Role.PREFILL, Role.DECODE):
+        mine = [at for at, pool in enumerate(pools) if role in pool.role]
+        if mine and not any(raised[at] > 0 for at in mine):
+            raised[mine[0]] = 1
+    return Sizes(*raised, names=sizes.names)
 
 
 def _limit_reasons(before: Sizes, after: Sizes) -> list[Reason]:
     reasons = []
-    for pool, asked, got in zip(Sizes._fields, before, after, strict=True):
+    for (pool, asked), got in zip(before.items(), after, strict=True):
         if asked != got:
             end = "max" if got < asked else "min"
-            code = ReasonCode(f"at_{end}_{pool}")
+            own, other = f"AT_{end}_{pool}".upper(), f"AT_{end}_POOL".upper()
+            code = ReasonCode[own if own in ReasonCode.__members__ else other]
             reasons.append(Reason(code, f"{pool} asked for {asked}, {end}_{pool}_instances is {got}"))
     return reasons
 
@@ -342,7 +353,7 @@ def _moves(current: Sizes, targets: Sizes) -> tuple[Reason, ...]:
     for code, sign in ((ReasonCode.SCALE_UP, 1), (ReasonCode.SCALE_DOWN, -1)):
         parts = [
             f"{pool} {old} -> {new}"
-            for pool, old, new in zip(Sizes._fields, current, targets, strict=True)
+            for (pool, old), new in zip(current.items(), targets, strict=True)
             if sign * (new - old) > 0
         ]
         if parts:
@@ -350,7 +361,7 @@ def _moves(current: Sizes, targets: Sizes) -> tuple[Reason, ...]:
     return tuple(moves)
 
 
-_STEADY = Reason(ReasonCode.STEADY, "both pools stay as they are")
+_STEADY = Reason(ReasonCode.STEADY, "the pools stay as they are")
 _DRY_RUN = Reason(ReasonCode.DRY_RUN, "no_operation: decided, not acted on")
 
 
@@ -380,13 +391,8 @@ def _log_forecast(load: LoadForecast, corrections: Corrections) -> None:
 
 
 def _log_decision(current: Sizes, targets: Sizes, *, no_operation: bool) -> None:
-    logger.info(
-        "Autoscaling decision: prefill %d -> %d (delta=%d), decode %d -> %d (delta=%d)%s",
-        current.prefill,
-        targets.prefill,
-        targets.prefill - current.prefill,
-        current.decode,
-        targets.decode,
-        targets.decode - current.decode,
-        " [no_operation]" if no_operation else "",
+    moves = ", ".join(
+        f"{pool} {now} -> {then} (delta={then - now})"
+        for (pool, now), then in zip(current.items(), targets, strict=True)
     )
+    logger.info("Autoscaling decision: %s%s", moves, " [no_operation]" if no_operation else "")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
-from sagescale.report.layout import DIM, GOOD, MARK, POOR, Page
+from sagescale.report.formats import MARK
+from sagescale.report.layout import DIM, GOOD, POOR, Page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

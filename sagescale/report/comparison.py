@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.comparison_faults import print_fault_costs
+from sagescale.report.facts import CAUSES, happened, trace_parts, uses_predictor
 from sagescale.report.formats import (
+    MARK,
     NOTHING,
     count,
     duration,
@@ -20,22 +21,28 @@ from sagescale.report.formats import (
     signed,
     within,
 )
-from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
-from sagescale.report.settings import uses_predictor
-from sagescale.report.sparkline import bars
+from sagescale.report.layout import DIM, GOOD, POOR, STRONG, Page
+from sagescale.report.text_plots import bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from sagescale.document import ComparisonInfo, ForecastScore, MissSplit, ResultDocument, RunDocument
+    from sagescale.document import (
+        ComparisonInfo,
+        FaultsResult,
+        ForecastScore,
+        MissSplit,
+        ResultDocument,
+        RunDocument,
+    )
 
 __all__ = ["print_comparison"]
 
-_CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 _SERIES = ("requests", "isl", "osl")
 _WIDE = 125
+_WIDE_FAULTS = 100
 _CAUSE_WORDS = {"whole_instances": "rounding"}
 _CAUSE_HEADS = {
     "faults": "fault",
@@ -51,13 +58,7 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
     page = Page(console)
     comparison, runs = document["comparison"], document["runs"]
     trace = document["trace"]
-    page.field(
-        "trace",
-        plain(trace["path"]),
-        f"{count(trace['requests'])} requests",
-        duration(trace["duration_s"]),
-        *(plain(done) for done in trace["transform"]),
-    )
+    page.field("trace", *trace_parts(trace))
     page.field("profile", plain(document["profile"]["name"]))
     targets = runs[0]["sla"] if runs else None
     if targets is not None:
@@ -74,7 +75,7 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
     page.blank()
     if runs:
         _print_ranking(page, document)
-        print_fault_costs(page, runs, [_name(run) for run in runs])
+        _print_fault_costs(page, runs, [_name(run) for run in runs])
         page.blank()
         _print_forecasts(page, runs)
     _print_cost(page, comparison)
@@ -123,7 +124,7 @@ def _print_ranking(page: Page, document: ResultDocument) -> None:
         )
     page.table("ranking", header, rows)
     notes = [
-        "* chosen or told with the future known: a yardstick, not a competitor",
+        "* reference (knows the future): not a candidate",
         f"misses by cause: {', '.join(map(_in_words, causes))} (docs/comparing.md)",
         f"lower bound {figure(document['lower_bound_gpu_hours'])} GPU-hours",
     ]
@@ -137,7 +138,7 @@ def _print_ranking(page: Page, document: ResultDocument) -> None:
 
 def _causes(runs: Sequence[RunDocument]) -> tuple[str, ...]:
     """The causes there can be: faults only where there are any."""
-    return _CAUSES if any(run.get("faults") is not None for run in runs) else _CAUSES[1:]
+    return CAUSES if any(run.get("faults") is not None for run in runs) else CAUSES[1:]
 
 
 def _in_words(cause: str) -> str:
@@ -197,7 +198,7 @@ def _part(misses: MissSplit, cause: str) -> str:
 def _most(misses: MissSplit | None, style: str) -> Text:
     if misses is None or not misses["total"]:
         return Text("", style=style)
-    cause = max(_CAUSES, key=lambda name: misses.get(name, 0))  # type: ignore[arg-type, return-value]  # its own keys
+    cause = max(CAUSES, key=lambda name: misses.get(name, 0))  # type: ignore[arg-type, return-value]  # its own keys
     return Text(f"{_CAUSE_WORDS.get(cause, cause)} {_part(misses, cause)}", style=style)
 
 
@@ -241,6 +242,40 @@ def _by_time(times: Sequence[float], values: Sequence[float], bar_s: float) -> l
         bar = max(0, math.ceil(time_s / bar_s - 1e-9) - 1) if bar_s > 0 else 0
         most[bar] = max(float(value), most.get(bar, 0.0))
     return [most.get(bar) for bar in range(max(most) + 1)]
+
+
+def _print_fault_costs(page: Page, runs: Sequence[RunDocument], names: Sequence[str]) -> None:
+    """Print a row a run, in the order and by the names given; nothing where nothing was to go wrong."""
+    befallen = [
+        (name, run, faults)
+        for name, run in zip(names, runs, strict=True)
+        if (faults := run.get("faults")) is not None
+    ]
+    if not befallen:
+        return
+    name, _, faults = befallen[0]
+    what = ", ".join(happened(faults)) if faults["events"] else "nothing went wrong"
+    page.blank()
+    page.field("faults", plain(faults["file"]) or "given", f"in {name}: {what}")
+    wide = page.width >= _WIDE_FAULTS
+    named = max(len(name) for name, _, _ in befallen)
+    rows = [("", _fault_cells(name.ljust(named), run, faults, wide=wide)) for name, run, faults in befallen]
+    more = ("of them missed", "GPU-h lost") if wide else ()
+    page.table("", ["", "restarted", *more, "attained w/o", "GPU-h w/o"], rows)
+    page.field("", Text("w/o: the same run with nothing going wrong", style=DIM))
+
+
+def _fault_cells(name: str, run: RunDocument, faults: FaultsResult, *, wide: bool) -> list[Text]:
+    without = faults["without"]
+    more = (count(faults["restarted_missed"]), figure(faults["gpu_hours_lost"]["total"]))
+    texts = (
+        name,
+        count(run["requests"]["restarted"]),
+        *(more if wide else ()),
+        NOTHING if without is None else share(without["attainment"]),
+        NOTHING if without is None else figure(without["gpu_hours"]),
+    )
+    return [Text(text) for text in texts]
 
 
 def _print_forecasts(page: Page, runs: Sequence[RunDocument]) -> None:

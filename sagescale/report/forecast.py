@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.formats import NOTHING, count, duration, figure, plain, plural, share, signed
+from sagescale.report.facts import trace_parts
+from sagescale.report.formats import NOTHING, duration, figure, plain, plural, share, signed
 from sagescale.report.layout import DIM, GOOD, STRONG, Page
-from sagescale.report.line_plot import line_plot
+from sagescale.report.text_plots import line_plot
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,13 +31,7 @@ def print_backtest(document: BacktestDocument, console: Console) -> None:
     """Print a back-test; fits 80 columns and a pipe."""
     page = Page(console)
     trace, ahead = document["trace"], document["horizon"]
-    page.field(
-        "trace",
-        plain(trace["path"]),
-        f"{count(trace['requests'])} requests",
-        duration(trace["duration_s"]),
-        *(plain(done) for done in trace["transform"]),
-    )
+    page.field("trace", *trace_parts(trace))
     page.field(
         "back-test",
         f"{plural(document['windows'], 'window')} of {duration(document['interval_s'])}",

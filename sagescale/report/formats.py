@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 
 __all__ = [
+    "MARK",
     "NOTHING",
+    "Poor",
     "count",
     "duration",
     "figure",
@@ -21,12 +23,20 @@ __all__ = [
     "within",
 ]
 
+MARK = "▲"
+"""What stands beside whatever is bad news: its colour alone does not say so."""
 NOTHING = "–"
 """What stands for a value that is not defined."""
 
 _MINUTE_S = 60.0
 _HOUR_S = 3600.0
 _DAY_S = 86400.0
+
+
+class Poor(str):
+    """A part that is bad news, shown as such."""
+
+    __slots__ = ()
 
 
 def known(value: float | None) -> float | None:

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sagescale.report.formats import Poor
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-__all__ = ["DIM", "GOOD", "INDENT", "MARK", "POOR", "STRONG", "Page"]
+__all__ = ["DIM", "GOOD", "POOR", "STRONG", "Page"]
 
-INDENT = 12
+_INDENT = 12
 """Columns of the labels."""
 
-# Okabe and Ito's blue and orange: told apart by every eye. MARK says what the colour says.
+# Okabe and Ito's blue and orange: which colour-blind readers can distinguish; a mark says the same.
 GOOD = "#56B4E9"
 POOR = "bold #E69F00"
 DIM = "dim"
 STRONG = "bold"
-MARK = "▲"
 
 _NARROWEST = 60
 _BULLET = " · "
@@ -40,7 +41,7 @@ class Page:
         self._console = console
         self._ascii = console.options.ascii_only
         self.width = max(_NARROWEST, console.width)
-        self.body_width = self.width - INDENT
+        self.body_width = self.width - _INDENT
 
     def blank(self) -> None:
         """Write an empty line."""
@@ -50,7 +51,9 @@ class Page:
         """Write a label and the parts after it, breaking lines between parts where possible."""
         lines: list[Text] = []
         for part in parts:
-            text = part if isinstance(part, Text) else Text(part)
+            text = (
+                part if isinstance(part, Text) else Text(part, style=POOR if isinstance(part, Poor) else "")
+            )
             if not text.plain:
                 continue
             if lines and lines[-1].cell_len + len(separator) + text.cell_len <= self.body_width:
@@ -76,7 +79,7 @@ class Page:
             self._line(name, line)
 
     def _line(self, label: str, body: Text) -> None:
-        line = Text(label.ljust(INDENT), style="")
+        line = Text(label.ljust(_INDENT), style="")
         line.stylize(STRONG, 0, len(label))
         line.append_text(body)
         line.rstrip()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from sagescale.report.formats import NOTHING, count, duration, figure, known, share
-from sagescale.report.layout import DIM, GOOD, MARK, POOR, Page
-from sagescale.report.sparkline import bars, downsample, windows_per_bar
+from sagescale.report.facts import pool_names
+from sagescale.report.formats import MARK, NOTHING, count, duration, figure, known, share
+from sagescale.report.layout import DIM, GOOD, POOR, Page
+from sagescale.report.text_plots import bars, downsample, windows_per_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sagescale.document import RunDocument
 
@@ -39,10 +40,10 @@ class _Series:
 def print_over_time(page: Page, run: RunDocument, interval_s: float | None) -> None:
     """Print load, pools and latencies over the run; nothing where there was no tick."""
     timeline, sla = run["timeline"], run["sla"]
+    ready: Mapping[str, Any] = timeline
     series = [
         _Series("load", _per_second(timeline["requests"] or (), interval_s), figure, " requests/s"),
-        _Series("prefill", timeline["prefill_ready"] or (), count, " ready"),
-        _Series("decode", timeline["decode_ready"] or (), count, " ready"),
+        *(_Series(name, ready.get(f"{name}_ready") or (), count, " ready") for name in pool_names(run)),
         _Series(
             "TTFT p99", timeline["ttft_p99_ms"] or (), figure, " ms", target=known(sla["target_ttft_ms"])
         ),

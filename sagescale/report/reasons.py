@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.report.formats import known, plain, plural
+from sagescale.report.formats import known, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sagescale.document import RunDocument
-
-__all__ = ["causes", "in_words", "limits", "surges_in_words", "times"]
+__all__ = ["causes", "in_words", "limits", "times"]
 
 _MOVES = ("scale_up", "scale_down", "steady")
 """What was done; every other code says why."""
@@ -36,8 +34,10 @@ _WORDS = {
     "rate_limited": "held back by a rate limit",
     "at_min_prefill": "raised to min_prefill_instances",
     "at_min_decode": "raised to min_decode_instances",
+    "at_min_pool": "raised to a pool's minimum",
     "at_max_prefill": "cut to max_prefill_instances",
     "at_max_decode": "cut to max_decode_instances",
+    "at_max_pool": "cut to a pool's maximum",
     "gpu_budget": "cut to max_gpu_budget",
     "dry_run": "dry run, not acted on",
 }
@@ -59,17 +59,11 @@ def in_words(code: str) -> str:
     return _WORDS.get(code, plain(code).replace("_", " "))
 
 
-def surges_in_words(run: RunDocument) -> tuple[str, ...]:
-    """Return how often the planner acted between ticks; nothing where it did not."""
-    surges = known(run["scaling"].get("surges"))
-    return (f"{plural(surges, 'surge')} between ticks",) if surges else ()
-
-
-def causes(reasons: Mapping[str, int], most: int) -> list[tuple[int, str]]:
-    """Return the ``most`` frequent causes as (times, words), most frequent first, ties by code."""
+def causes(reasons: Mapping[str, int], most: int) -> list[tuple[int, str, str]]:
+    """Return the ``most`` frequent causes as (times, code, words), most frequent first, ties by code."""
     counted = [(times(reasons, code), code) for code in reasons if code not in _MOVES]
     ranked = sorted((pair for pair in counted if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
-    return [(number, in_words(code)) for number, code in ranked[:most]]
+    return [(number, code, in_words(code)) for number, code in ranked[:most]]
 
 
 def limits(reasons: Mapping[str, int]) -> list[tuple[int, str]]:

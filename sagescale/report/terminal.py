@@ -6,8 +6,24 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.faults import print_faults
+from sagescale.report.facts import (
+    HELD,
+    PERCENTILES,
+    SURFACE_COLUMNS,
+    fault_costs,
+    forecast,
+    gpu_hours_by_pool,
+    interval_s,
+    number,
+    planner,
+    requests,
+    scaling,
+    surface_rows,
+    why,
+    why_missed,
+)
 from sagescale.report.formats import (
+    MARK,
     NOTHING,
     count,
     duration,
@@ -17,14 +33,9 @@ from sagescale.report.formats import (
     plain,
     plural,
     share,
-    signed,
 )
-from sagescale.report.layout import DIM, GOOD, MARK, POOR, STRONG, Page
+from sagescale.report.layout import DIM, GOOD, POOR, STRONG, Page
 from sagescale.report.over_time import print_over_time
-from sagescale.report.reasons import causes, surges_in_words, times
-from sagescale.report.settings import delay, interval_s, number, setting
-from sagescale.report.shortfall import HELD, why_missed
-from sagescale.report.surfaces import print_surfaces
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,9 +43,6 @@ if TYPE_CHECKING:
     from sagescale.document import Latency, ProfileInfo, ResultDocument, RunDocument, TraceInfo
 
 __all__ = ["print_run"]
-
-_PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "max")
-_MOST_CAUSES = 5
 
 
 def print_run(document: ResultDocument, console: Console) -> None:
@@ -51,28 +59,37 @@ def print_run(document: ResultDocument, console: Console) -> None:
     _print_trace(page, document["trace"])
     _print_profile(page, "profile", document["profile"])
     if "world" in document:
-        _print_profile(page, "world", document["world"])
+        _print_profile(page, "engines", document["world"])
     if not document["runs"]:
         page.field("runs", "none")
         _print_warnings(page, document["warnings"])
         return
     run = document["runs"][0]
     every_s = interval_s(document, run)
-    _print_planner(page, document, run, every_s)
+    named = [Text(part) for part in planner(document, run)]
+    for part in named[:2]:
+        part.stylize(STRONG, 0, part.plain.rindex(" "))
+    page.field("planner", *named)
     page.blank()
     _print_attainment(page, document, run)
     page.blank()
     _print_latency(page, run)
     page.blank()
-    _print_requests(page, run)
+    page.field("requests", *requests(run))
     _print_gpus(page, document, run)
-    _print_scaling(page, run)
-    print_faults(page, run)
-    print_surfaces(page, run)
+    page.field("scaling", *scaling(run))
+    causes = why(document, run)
+    if causes or known(run["scaling"]["ticks"]):
+        page.field("why", *(causes or ("sizes as forecast: no limit or exception changed one",)))
+    for place, parts in enumerate(fault_costs(run)):
+        page.field("" if place else "faults", *parts)
+    for title, rows in surface_rows(run):
+        page.blank()
+        page.table(title, SURFACE_COLUMNS, [("", [Text(cell) for cell in row]) for row in rows])
     page.blank()
     print_over_time(page, run, every_s)
     page.blank()
-    _print_forecast(page, run, every_s)
+    page.field("forecast", *(forecast(document, run) or (f"{NOTHING}, nothing scored",)))
     _print_timing(page, run)
     _print_warnings(page, document["warnings"])
 
@@ -112,22 +129,6 @@ def _assumed(profile: ProfileInfo, name: str) -> str:
     return plain(name)
 
 
-def _print_planner(page: Page, document: ResultDocument, run: RunDocument, every_s: float | None) -> None:
-    startup = setting(document, run, "startup_delay_s")
-    first_token = setting(document, run, "first_token")
-    initial = run["initial"] or {}
-    page.field(
-        "planner",
-        Text.assemble((plain(run["policy"] or NOTHING), STRONG), " policy"),
-        Text.assemble((plain(run["predictor"] or NOTHING), STRONG), " predictor"),
-        f"decides every {duration(every_s)}",
-        "" if startup is None else f"startup {delay(startup)}",
-        f"starts at {count(initial.get('prefill'))} prefill, {count(initial.get('decode'))} decode",
-        "" if first_token is None else f"first token from {plain(first_token)}",
-        *(f"{plain(key)}={plain(value)}" for key, value in (run["config"] or {}).items()),
-    )
-
-
 def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) -> None:
     sla = run["sla"]
     attainment = known(sla["attainment"])
@@ -151,19 +152,12 @@ def _print_latency(page: Page, run: RunDocument) -> None:
         _latency_row("ITL", run["itl_ms"], sla["target_itl_ms"]),
         _latency_row("E2E", run["e2e_ms"], None),
     ]
-    page.table("latency", (*_PERCENTILES, f"target ({MARK} above)"), rows)
+    page.table("latency", (*PERCENTILES, f"target ({MARK} above)"), rows)
 
 
 def _latency_row(name: str, latency: Latency, target_ms: float | None) -> tuple[str, list[Text]]:
     """Write one distribution in the unit that suits its largest value."""
-    values = [
-        known(latency["mean"]),
-        known(latency["p50"]),
-        known(latency["p90"]),
-        known(latency["p95"]),
-        known(latency["p99"]),
-        known(latency["max"]),
-    ]
+    values = [known(latency[name]) for name in PERCENTILES]  # type: ignore[literal-required]  # its own keys
     target = known(target_ms)
     largest = max((value for value in values if value is not None), default=0.0)
     unit, unit_ms = ("ms", 1.0) if largest < 1e5 else ("s", 1e3) if largest < 1e8 else ("h", 3.6e6)
@@ -176,28 +170,6 @@ def _latency_row(name: str, latency: Latency, target_ms: float | None) -> tuple[
     return f"{name}, {unit}", cells
 
 
-def _print_requests(page: Page, run: RunDocument) -> None:
-    requests = run["requests"]
-    unfinished = f"{count(requests['unfinished'])} unfinished"
-    page.field(
-        "requests",
-        f"{count(requests['arrived'])} arrived",
-        f"{count(requests['completed'])} completed",
-        Text(f"{MARK} {unfinished}, each a miss", style=POOR)
-        if known(requests["unfinished"])
-        else unfinished,
-        *(
-            Text(f"{count(number)} {words}", style=POOR)
-            for number, words in (
-                (known(requests["rejected"]), "rejected as too large"),
-                (known(requests["timed_out"]), "timed out"),
-                (known(requests["restarted"]), "restarted"),
-            )
-            if number
-        ),
-    )
-
-
 def _print_gpus(page: Page, document: ResultDocument, run: RunDocument) -> None:
     hours = run["gpu_hours"]
     budget = number(document, run, "max_gpu_budget")
@@ -205,46 +177,10 @@ def _print_gpus(page: Page, document: ResultDocument, run: RunDocument) -> None:
     page.field(
         "GPU-hours",
         Text(figure(hours["total"]), style=STRONG),
-        f"prefill {figure(hours['prefill'])}, decode {figure(hours['decode'])}",
+        gpu_hours_by_pool(run),
         f"{figure(run['ratio_to_lower_bound'])} × the lower bound {figure(run['lower_bound_gpu_hours'])}",
         peak if budget is None else f"{peak} of a budget of {count(budget)}",
     )
-
-
-def _print_scaling(page: Page, run: RunDocument) -> None:
-    scaling, reasons = run["scaling"], run["reasons"] or {}
-    page.field(
-        "scaling",
-        plural(scaling["ticks"], "tick"),
-        f"{plural(scaling['changes'], 'change')} "
-        f"(up in {count(times(reasons, 'scale_up'))}, down in {count(times(reasons, 'scale_down'))})",
-        *surges_in_words(run),
-        f"launched {count(scaling['prefill_launched'])} prefill, {count(scaling['decode_launched'])} decode",
-    )
-    given = [f"{count(number)}× {words}" for number, words in causes(reasons, _MOST_CAUSES)]
-    if given:
-        page.field("why", *given)
-    elif known(scaling["ticks"]):
-        page.field("why", "sizes as forecast: no limit or exception changed one")
-
-
-def _print_forecast(page: Page, run: RunDocument, every_s: float | None) -> None:
-    scores = run["forecast"]
-    named = (
-        (
-            "requests",
-            scores["requests"],
-            " a window" if every_s is None else f" per {duration(every_s)}",
-        ),
-        ("ISL", scores["isl"], " tokens"),
-        ("OSL", scores["osl"], " tokens"),
-    )
-    parts = [
-        f"{name} {share(score['mape'], 1)} (bias {signed(score['bias'])}{unit})"
-        for name, score, unit in named
-        if known(score["mape"]) is not None or known(score["bias"]) is not None
-    ]
-    page.field("forecast", *((f"MAPE {parts[0]}", *parts[1:]) if parts else (f"{NOTHING}, nothing scored",)))
 
 
 def _print_timing(page: Page, run: RunDocument) -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.formats import duration, figure, plain, plural, share
-from sagescale.report.layout import DIM, GOOD, MARK, POOR, Page
+from sagescale.report.facts import trace_parts
+from sagescale.report.formats import MARK, figure, plain, plural, share
+from sagescale.report.layout import DIM, GOOD, POOR, Page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,14 +24,7 @@ _HEADER = ("attainment", "GPU-hours", "later: attainment", "GPU-hours", "worst 5
 def print_tuning(document: TuneDocument, console: Console) -> None:
     """Write the page to a console."""
     out = Page(console)
-    trace = document["trace"]
-    out.field(
-        "trace",
-        plain(trace["path"]),
-        plural(trace["requests"], "request"),
-        duration(trace["duration_s"]),
-        *map(plain, trace["transform"]),
-    )
+    out.field("trace", *trace_parts(document["trace"]))
     out.field("engines", plain(document["profile"]))
     out.field(
         "asked",

@@ -1,7 +1,8 @@
 """A cluster in simulated time: the kernel with room made for it, steered from outside.
 
-``Cluster`` owns the arrays, grows them before the kernel needs more, and answers in the nouns of the
-field. It knows nothing of planners: the caller advances it, looks, and sets targets.
+``FleetCluster`` owns the arrays and grows them before the kernel needs more; a ``Cluster`` is one service's
+part of it and answers in the nouns of the field. Neither knows of planners: the caller advances, looks, and
+sets targets.
 """
 
 from __future__ import annotations
@@ -12,38 +13,48 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from sagescale.errors import SagescaleError
+from sagescale.fleet import PoolCounts, Pools
 from sagescale.sim import kernel
 from sagescale.sim.state import (
     ADAPTIVE,
-    DECODE_INSTANCE,
+    DECODE_ROLE,
     DRAINING,
     FIFO,
     FREE,
     HANDOFF_ENTRY,
+    INSTANCE,
     LIFE,
     NOT_READY,
     PLACE,
-    PREFILL_INSTANCE,
+    POOL,
+    POOL_SHIFT,
+    PREFILL_ROLE,
     PRIORITY,
     PROGRESS,
     READY,
     REQUEST,
     REQUEST_BITS,
+    SERVICE,
     SLO_AWARE,
+    SLOT,
+    STAGE,
     STARTING,
     STEP_SEGMENT,
-    WORLD,
+    STOCK,
     State,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy
 
-__all__ = ["Cluster", "Counters", "Launch", "Pool", "PoolView", "World"]
+__all__ = [
+    "Cluster", "Counters", "EnginePool", "FleetCluster", "Launch", "Pool", "ServiceLoad", "World",
+    "disaggregated", "no_delay",
+]  # fmt: skip
 
 Pool = Literal["prefill", "decode"]
 
@@ -53,6 +64,8 @@ _UNLIMITED = 1 << 60
 _SCHEDULING: dict[SchedulingPolicy, int] = {
     "fifo": FIFO, "priority": PRIORITY, "slo_aware": SLO_AWARE, "adaptive": ADAPTIVE
 }  # fmt: skip
+_ROLES = {"prefill": PREFILL_ROLE, "decode": DECODE_ROLE}
+_NUMBER = (1 << POOL_SHIFT) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +113,6 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolView:
-    """A pool at one instant: instances by state, and launches that wait for GPUs."""
-
-    ready: int
-    starting: int
-    draining: int
-    waiting: int
-
-
-@dataclass(frozen=True, slots=True)
 class Counters:
     """Totals since the start of the run; the difference of two is a window."""
 
@@ -130,6 +133,54 @@ class Counters:
     timed_out: int
 
 
+@dataclass(frozen=True, slots=True)
+class EnginePool:
+    """A pool of one service: instances of one engine on one kind of GPU.
+
+    Attributes:
+        name: within its service.
+        role: which phase it serves.
+        engine: what an instance can do.
+        gpus: how many GPUs an instance takes.
+        gpu_type: of which stock.
+        capacity: of an instance, beside those of other pools of the role: they are compared by load over it.
+    """
+
+    name: str
+    role: Pool
+    engine: World
+    gpus: int
+    gpu_type: str = "gpu"
+    capacity: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServiceLoad:
+    """A service with its pools and the requests it is to serve.
+
+    Attributes:
+        name: within the fleet.
+        pools: all of prefill, then all of decode.
+        initial: instances of each READY at time 0.
+        arrival_s: sorted arrival times, float64[n].
+        isl: prompt lengths, int32[n].
+        prompt: tokens that prefill computes (isl less the cached ones), int32[n].
+        osl: output lengths, int32[n], at least 1.
+        startup_s: draws the startup delays of the next ``count`` launches of a pool.
+        priority: the lowest is served first where the policy asks for it, int32[n]; None is all alike.
+    """
+
+    name: str
+    pools: tuple[EnginePool, ...]
+    initial: tuple[int, ...]
+    arrival_s: NDArray[np.float64]
+    isl: NDArray[np.int32]
+    prompt: NDArray[np.int32]
+    osl: NDArray[np.int32]
+    startup_s: Callable[[str, int], NDArray[np.float64]]
+    priority: NDArray[np.int32] | None = None
+
+
 class Launch(NamedTuple):
     """An instance that was launched: the ``instance``-th of its pool, counted from 0."""
 
@@ -138,16 +189,18 @@ class Launch(NamedTuple):
     launch_s: float
 
 
-def _empty_pool(dtype: np.dtype[np.void], size: int) -> NDArray[np.void]:
-    """Slots with nothing in them; the stack of free slots hands out slot 0 first."""
-    pool = np.zeros(size, dtype)
-    pool["event_s"] = np.inf
-    pool["key"] = NOT_READY
-    for name in ("head", "tail", "batch", "cursor", "joined"):
-        if name in (dtype.names or ()):
-            pool[name] = -1
-    pool["free_slot"] = np.arange(size - 1, -1, -1)
-    return pool
+def disaggregated(world: World, gpu_type: str) -> tuple[EnginePool, ...]:
+    """Return the two pools of a service with one kind of engine: ``prefill`` and ``decode``."""
+    return (
+        EnginePool("prefill", "prefill", world, world.prefill_gpus, gpu_type),
+        EnginePool("decode", "decode", world, world.decode_gpus, gpu_type),
+    )
+
+
+def no_delay(pool: str, count: int) -> NDArray[np.float64]:
+    """Draw startup delays of zero."""
+    del pool
+    return np.zeros(count)
 
 
 def _read_only(column: NDArray[T]) -> NDArray[T]:
@@ -157,19 +210,46 @@ def _read_only(column: NDArray[T]) -> NDArray[T]:
     return view
 
 
-class Cluster:
-    """The two pools serving one trace, paused between calls.
+def _joined(columns: Sequence[NDArray[T]]) -> NDArray[T]:
+    """One column of several services' requests; a single one's is used as it is."""
+    return _read_only(columns[0] if len(columns) == 1 else np.concatenate(columns))
+
+
+class _Tables:
+    """The engines' tables, each once however many pools use it, one after the other."""
+
+    def __init__(self, pools: Sequence[EnginePool]) -> None:
+        self.prefill_at: dict[int, int] = {}
+        self.steps_at: dict[int, int] = {}
+        prefill, steps = [], []
+        at = 0
+        for pool in pools:
+            table = pool.engine.prefill_s
+            if id(table) not in self.prefill_at:
+                self.prefill_at[id(table)] = at
+                prefill.append(np.ascontiguousarray(table, np.float64))
+                at += len(table)
+        at = 0
+        for pool in pools:
+            world = pool.engine
+            if id(world.base_s) not in self.steps_at:
+                self.steps_at[id(world.base_s)] = at
+                segments = np.zeros(world.base_s.shape, STEP_SEGMENT)
+                segments["edge"], segments["base_s"], segments["slope_s"] = (
+                    world.breaks[:, 1:], world.base_s, world.slope_s
+                )  # fmt: skip
+                steps.append(segments.reshape(-1))
+                at += segments.size
+        self.prefill_s = prefill[0] if len(prefill) == 1 else np.concatenate(prefill)
+        self.steps = steps[0] if len(steps) == 1 else np.concatenate(steps)
+
+
+class FleetCluster:
+    """Several services on one stock of GPUs, paused between calls.
 
     Args:
-        world: the engines' abilities.
-        arrival_s: sorted arrival times, float64[n].
-        isl: prompt lengths, int32[n].
-        prompt: tokens that prefill computes (isl less the cached ones), int32[n].
-        osl: output lengths, int32[n], at least 1.
-        priority: the lowest is served first where the policy asks for it, int32[n]; None is all alike.
-        prefill: instances READY at time 0.
-        decode: instances READY at time 0.
-        startup_s: draws the startup delays of the next ``count`` launches, in launch order.
+        loads: the services.
+        stock: GPUs by type; never exceeded, draining and starting included.
         watch_launches: ``advance`` stops at each instant that launches something.
 
     Raises:
@@ -177,163 +257,78 @@ class Cluster:
     """
 
     def __init__(
-        self,
-        world: World,
-        arrival_s: NDArray[np.float64],
-        isl: NDArray[np.int32],
-        prompt: NDArray[np.int32],
-        osl: NDArray[np.int32],
-        *,
-        prefill: int,
-        decode: int,
-        startup_s: Callable[[int], NDArray[np.float64]],
-        priority: NDArray[np.int32] | None = None,
-        watch_launches: bool = False,
+        self, loads: Sequence[ServiceLoad], stock: Mapping[str, int], *, watch_launches: bool = False
     ) -> None:
-        requests = len(arrival_s)
+        requests = sum(len(load.arrival_s) for load in loads)
         if requests >= 1 << REQUEST_BITS:
             raise SagescaleError(f"{requests} requests: the simulator addresses at most {1 << REQUEST_BITS}")
-        self.world = world
-        self._draw_startup_s = startup_s
-        constants = np.zeros(1, WORLD)
-        for name in (
-            "quadratic_s", "prefill_floor_s", "prefill_slope_s", "max_batch_tokens", "max_num_seqs",
-            "kv_latency_s", "kv_s_per_token", "kv_decode_steps", "join_s_per_token", "prefill_gpus",
-            "decode_gpus", "max_gpus", "target_ttft_s", "target_itl_s",
-        ):  # fmt: skip
-            constants[name] = getattr(world, name)
-        constants["max_kv_tokens"] = _UNLIMITED if world.max_kv_tokens is None else world.max_kv_tokens
-        constants["request_timeout_s"] = (
-            np.inf if world.request_timeout_s is None else world.request_timeout_s
-        )
-        constants["scheduling"] = _SCHEDULING[world.scheduling_policy]
-        constants["round_robin"] = world.routing_strategy == "round_robin"
-        constants["blocks_prefill"] = world.kv_blocks_prefill
-        constants["decode_first"] = world.first_token == "decode"
-        constants["watch_launches"] = watch_launches
-        progress = np.zeros(1, PROGRESS)
-        for name in ("prefill_queue_head", "prefill_queue_tail", "decode_queue_head", "decode_queue_tail"):
-            progress[name] = -1
+        self.stock = dict(stock)
+        self._pools = [pool for load in loads for pool in load.pools]
+        self._draws = [(load.startup_s, pool.name) for load in loads for pool in load.pools]
+        ordered = any(load.pools[0].engine.scheduling_policy != "fifo" for load in loads)
+        priorities = [
+            np.zeros(len(load.arrival_s) if ordered else 0, np.int32)
+            if load.priority is None or not ordered
+            else load.priority
+            for load in loads
+        ]
+        tables = _Tables(self._pools)
+        services, stages, pools = _described(loads, list(self.stock), tables)
         records = np.empty(requests, REQUEST)
         kernel.clear_requests(records)
-        ordered = 0 if world.scheduling_policy == "fifo" else requests
-        if priority is None or not ordered:
-            priority = np.zeros(ordered, np.int32)
-        steps = np.zeros(world.base_s.shape, STEP_SEGMENT)
-        steps["edge"], steps["base_s"], steps["slope_s"] = world.breaks[:, 1:], world.base_s, world.slope_s
+        progress = np.zeros(1, PROGRESS)
+        progress["watch_launches"] = watch_launches
+        progress["timeouts"] = bool((services["request_timeout_s"] < np.inf).any())
+        amounts = np.zeros(len(self.stock), STOCK)
+        amounts["gpus"] = list(self.stock.values())
+        halves = [sum(pool.role == role for pool in self._pools) for role in ("decode", "prefill")]
+        self._blocks = 2 << (max(halves) - 1).bit_length()  # of both halves; a power of two
+        half = {"decode": 0, "prefill": self._blocks // 2}
+        self._block = np.zeros(len(self._pools), np.int64)
+        for index, pool in enumerate(self._pools):
+            self._block[index] = half[pool.role]
+            half[pool.role] += 1
+        pools["root"] = self._blocks + self._block
         self.state = State(
-            world=constants,
             progress=progress,
-            arrival_s=_read_only(arrival_s),
-            isl=_read_only(isl),
-            prompt=_read_only(prompt),
-            osl=_read_only(osl),
-            priority=_read_only(priority),
+            services=services,
+            stages=stages,
+            pools=pools,
+            stock=amounts,
+            arrival_s=_joined([load.arrival_s for load in loads]),
+            isl=_joined([load.isl for load in loads]),
+            prompt=_joined([load.prompt for load in loads]),
+            osl=_joined([load.osl for load in loads]),
+            priority=_joined(priorities),
             requests=records,
             produced=np.zeros(requests, np.int32),  # memory that nobody touches is not taken
-            places=np.zeros(ordered, PLACE),
+            places=np.zeros(requests if ordered else 0, PLACE),
             completed=np.empty(requests, np.int32),
-            prefill_s=np.ascontiguousarray(world.prefill_s, np.float64),
-            steps=steps,
-            prefill=_empty_pool(PREFILL_INSTANCE, 2),
-            decode=_empty_pool(DECODE_INSTANCE, 2),
-            finish=np.zeros(2 * world.max_num_seqs, np.int64),
+            prefill_s=tables.prefill_s,
+            steps=tables.steps,
+            slots=np.zeros(0, SLOT),
+            instances=np.zeros(0, INSTANCE),
+            finish=np.zeros(0, np.int64),
             handoff=np.zeros(1024, HANDOFF_ENTRY),
             startup_s=np.zeros(0),
             life=np.zeros(0, LIFE),
         )
-        for pool in (self.state.prefill, self.state.decode):
-            kernel.tree_build(pool)
-        progress["prefill_free"] = progress["decode_free"] = 2
         # The initial instances are READY before the first arrival and take no startup delay.
-        self._draw_startup_s = np.zeros
-        self._make_room(prefill, decode)
-        kernel.scale(self.state, prefill, decode, 0.0)
+        initial = np.array([size for load in loads for size in load.initial], np.int64)
+        self._grow_slots(max(2, int(initial.max())))
+        self._grow_lives(int(initial.sum()))
+        self.state = self.state._replace(startup_s=np.zeros(int(initial.sum())))
+        pools["startups"] = np.cumsum(initial) - initial
+        pools["target"] = initial
+        for service in range(len(loads)):
+            kernel.scale(self.state, service, 0.0)
         kernel.make_ready(self.state, 0.0)
-        progress["startups"] = 0
-        self._draw_startup_s = startup_s
         self.state = self.state._replace(startup_s=np.zeros(0))
-
-    def advance(self, until_s: float) -> bool:
-        """Process every instant up to and including ``until_s``.
-
-        Returns:
-            Whether it got there: where launches are watched it stops after an instant with a launch.
-        """
-        while (reached := kernel.advance(self.state, until_s)) == kernel.MORE_HANDOFFS:
-            self._grow_handoffs()
-        return bool(reached == kernel.REACHED)
-
-    def scale(self, prefill: int, decode: int) -> None:
-        """Set both targets now; DESIGN 5.6 says which instances start, wait, are cancelled or drain."""
-        self._make_room(prefill, decode)
-        kernel.scale(self.state, prefill, decode, self.now_s)
-
-    def crash(self, pool: Pool, instance: int) -> bool:
-        """Lose an instance now (DESIGN 5.12); unless it was DRAINING another launch replaces it.
-
-        Its requests are queued again; what can begin at this instant begins when ``advance`` is called.
-
-        Returns:
-            Whether there was such an instance.
-        """
-        slot = self._slot(pool, instance)
-        if slot is None:
-            return False
-        g = self.state.progress[0]
-        self._make_room(int(g["prefill_waiting"]) + 1, int(g["decode_waiting"]) + 1)
-        if g["handoffs"] + self._in_flight() > len(self.state.handoff):
-            self._grow_handoffs()
-        kernel.crash(self.state, pool == "prefill", slot, self.now_s)
-        return True
-
-    def ready_at(self, pool: Pool, instance: int, ready_s: float) -> None:
-        """Let a STARTING instance become READY at another time, not before now; inf is never."""
-        slot = self._slot(pool, instance)
-        if slot is not None:
-            instances = getattr(self.state, pool)
-            assert instances["status"][slot] == STARTING
-            instances["event_s"][slot] = ready_s
-            kernel.event_update(instances, slot)
-
-    def ready_due_s(self, pool: Pool, instance: int) -> float:
-        """When a STARTING instance becomes READY; inf for one that is not starting."""
-        slot = self._slot(pool, instance)
-        instances = getattr(self.state, pool)
-        if slot is None or instances["status"][slot] != STARTING:
-            return float("inf")
-        return float(instances["event_s"][slot])
-
-    def chill(self, pool: Pool, instance: int, extra_s: float) -> None:
-        """Let the next batch or step of an instance take longer."""
-        slot = self._slot(pool, instance)
-        if slot is not None:
-            getattr(self.state, pool)["cold_s"][slot] = extra_s
-
-    def hold_launches(self, *, held: bool) -> None:
-        """Let no launch begin while held, whatever the budget allows; released, those that fit begin now."""
-        self.state.world["max_gpus"] = 0 if held else self.world.max_gpus
-        if not held:
-            prefill, decode = self.pools()
-            self.scale(
-                prefill.ready + prefill.starting + prefill.waiting,
-                decode.ready + decode.starting + decode.waiting,
-            )
-
-    def launches(self, since: int = 0) -> list[Launch]:
-        """Every launch so far, the initial instances first, from the ``since``-th on."""
-        life = self.state.life[since : self.state.progress["lives"][0]]
-        return [
-            Launch("prefill" if row["prefill"] else "decode", int(row["id"]), float(row["launch_s"]))
-            for row in life
-        ]
-
-    def ready_instances(self, pool: Pool) -> list[int]:
-        """READY instances of a pool, the one with the most outstanding tokens first, ties by lowest id."""
-        instances = getattr(self.state, pool)
-        instances = instances[instances["status"] == READY]
-        order = np.lexsort((instances["id"], -instances["load"]))
-        return [int(instance) for instance in instances["id"][order]]
+        pools["startups"] = 0
+        self._delays_end = np.zeros(len(self._pools), np.int64)
+        arrive = services[services["next_arrival"] < services["end_request"]]["next_arrival"]
+        progress["next_arrival_s"] = self.state.arrival_s[arrive].min(initial=np.inf)
+        self.services = tuple(Cluster(self, index, load) for index, load in enumerate(loads))
 
     @property
     def now_s(self) -> float:
@@ -345,29 +340,371 @@ class Cluster:
         """When something happens next if nobody interferes; inf when nothing can."""
         return float(kernel.next_event_s(self.state))
 
+    def advance(self, until_s: float) -> bool:
+        """Process every instant up to and including ``until_s``.
+
+        Returns:
+            Whether it got there: where launches are watched it stops after an instant with a launch.
+        """
+        while (reached := kernel.advance(self.state, until_s)) == kernel.MORE_HANDOFFS:
+            self.grow_handoffs()
+        return bool(reached == kernel.REACHED)
+
+    def make_room(self, targets: NDArray[np.int64]) -> None:
+        """Grow whatever the launches of these targets could need: slots, delays, lifetimes."""
+        pools = self.state.pools
+        short = pools["free"] < targets
+        if short.any():
+            self._grow_slots(int((pools["slots"] + targets)[short].max()))
+        self._grow_lives(int(targets.sum()))
+        if (self._delays_end - pools["startups"] < targets).any():
+            self._draw_delays(targets)
+
+    def grow_handoffs(self, *, if_needed: bool = False) -> None:
+        """Make room for the hand-offs that an instant could add."""
+        g = self.state.progress[0]
+        instant = int(g["in_service"] + g["queued_decode"]) + len(self.state.instances)
+        if if_needed and g["handoffs"] + instant <= len(self.state.handoff):
+            return
+        grown = np.zeros(2 * len(self.state.handoff) + instant, HANDOFF_ENTRY)
+        grown[: len(self.state.handoff)] = self.state.handoff
+        self.state = self.state._replace(handoff=grown)
+
+    def _grow_lives(self, launches: int) -> None:
+        begun = int(self.state.progress["lives"][0])
+        if len(self.state.life) < begun + launches:
+            life = np.zeros(2 * len(self.state.life) + launches, LIFE)
+            for column in ("ready_s", "drain_s", "stop_s"):
+                life[column] = np.nan
+            life[: len(self.state.life)] = self.state.life
+            self.state = self.state._replace(life=life)
+
+    def _draw_delays(self, targets: NDArray[np.int64]) -> None:
+        """Draw delays for pools that have too few left; each pool's are one sequence, however often drawn."""
+        stretches = []
+        for (draw, name), target, start, end in zip(
+            self._draws, targets.tolist(), self.state.pools["startups"], self._delays_end, strict=True
+        ):
+            left = self.state.startup_s[start:end]
+            short = target - len(left)
+            stretches.append(left if short <= 0 else np.concatenate([left, draw(name, short + 64)]))
+        lengths = np.array([len(stretch) for stretch in stretches])
+        self._delays_end = np.cumsum(lengths)
+        self.state.pools["startups"] = self._delays_end - lengths
+        self.state = self.state._replace(startup_s=np.concatenate(stretches))
+
+    def _grow_slots(self, need: int) -> None:
+        """Give every pool as many slots, at least ``need``; what is there moves with its block."""
+        state, old = self.state, self.state.instances
+        before = len(old) // self._blocks
+        size = max(2, 1 << (need - 1).bit_length())
+        added = size - before
+        grown = np.zeros(self._blocks * size, INSTANCE)
+        slots = np.zeros(len(grown), SLOT)
+        slots["event_s"] = np.inf
+        slots["key"] = NOT_READY
+        for name in ("head", "tail", "batch", "cursor", "joined"):
+            grown[name] = -1
+
+        def moved(slots: NDArray[np.int32]) -> NDArray[np.int32]:
+            return slots // before * size + slots % before
+
+        heaps = 0
+        finish = []
+        for index, block in enumerate(self._block.tolist()):
+            pool, first, was = state.pools[index : index + 1], block * size, block * before
+            mine = grown[first : first + size]
+            mine[:before] = old[was : was + before]
+            mine["pool"] = index
+            slots[first : first + before] = state.slots[was : was + before]
+            if self._pools[index].role == "decode":
+                each = int(pool["max_num_seqs"][0])
+                mine["finish"] = heaps + each * np.arange(size)
+                heap = np.zeros(size * each, np.int64)
+                kept = old["finish"][was] if before else 0
+                heap[: before * each] = state.finish[kept : kept + before * each]
+                finish.append(heap)
+                heaps += len(heap)
+            # New slots lie under the old free ones on the stack, so that low slots are taken first.
+            free = int(pool["free"][0])
+            mine["free_slot"][:added] = first + np.arange(size - 1, before - 1, -1)
+            if free:
+                mine["free_slot"][added : added + free] = moved(old["free_slot"][was : was + free])
+            pool["free"], pool["slots"], pool["first_slot"] = free + added, size, first
+        g = state.progress[0]
+        for half, count in ((0, int(g["dirty_decode"])), (1, int(g["dirty_prefill"]))):
+            if count:
+                start = half * len(old) // 2
+                grown["dirty_slot"][half * len(grown) // 2 :][:count] = moved(
+                    old["dirty_slot"][start : start + count]
+                )
+        if before:
+            for service in state.services:
+                window = state.requests["bound"][service["oldest"] : service["next_arrival"]]
+                window[window >= 0] = moved(window[window >= 0])
+            source = state.handoff["source"][: g["handoffs"]]
+            source[source >= 0] = moved(source[source >= 0])
+        kernel.tree_build(slots)
+        self.state = state._replace(slots=slots, instances=grown, finish=np.concatenate(finish))
+
+
+def _described(
+    loads: Sequence[ServiceLoad], types: Sequence[str], tables: _Tables
+) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[np.void]]:
+    """The records of services, stages and pools, as before anything has happened."""
+    services = np.zeros(len(loads), SERVICE)
+    stages = np.zeros(2 * len(loads), STAGE)
+    pools = np.zeros(sum(len(load.pools) for load in loads), POOL)
+    request = first = 0
+    for index, (load, service) in enumerate(zip(loads, services, strict=True)):
+        world = load.pools[0].engine
+        service["request_timeout_s"] = np.inf if world.request_timeout_s is None else world.request_timeout_s
+        service["target_ttft_s"], service["target_itl_s"] = world.target_ttft_s, world.target_itl_s
+        service["scheduling"] = _SCHEDULING[world.scheduling_policy]
+        service["max_gpus"] = world.max_gpus
+        service["round_robin"] = world.routing_strategy == "round_robin"
+        service["decode_first"] = world.first_token == "decode"
+        for name in ("first_request", "next_arrival", "next_deadline", "oldest"):
+            service[name] = request
+        request += len(load.arrival_s)
+        service["end_request"] = request
+        for role, at in (("prefill", index), ("decode", len(loads) + index)):
+            mine = [number for number, pool in enumerate(load.pools, first) if pool.role == role]
+            service[f"{role}_stage"] = at
+            stage = stages[at]
+            stage["service"], stage["first_pool"], stage["end_pool"] = index, mine[0], mine[-1] + 1
+            stage["queue_head"] = stage["queue_tail"] = -1
+            for number in mine:
+                _describe_pool(pools[number], load.pools[number - first], index, at, types, tables)
+        service["max_kv_tokens"] = max(
+            pool["max_kv_tokens"]
+            for pool in pools[first : first + len(load.pools)]
+            if pool["role"] == DECODE_ROLE
+        )
+        first += len(load.pools)
+    return services, stages, pools
+
+
+def _describe_pool(
+    record: np.void, pool: EnginePool, service: int, stage: int, types: Sequence[str], tables: _Tables
+) -> None:
+    engine = pool.engine
+    record["role"], record["service"], record["stage"] = _ROLES[pool.role], service, stage
+    record["stock"], record["gpus"], record["capacity"] = types.index(pool.gpu_type), pool.gpus, pool.capacity
+    record["prefill_table"] = tables.prefill_at[id(engine.prefill_s)]
+    record["prefill_top"] = len(engine.prefill_s) - 1
+    record["step_table"] = tables.steps_at[id(engine.base_s)]
+    record["step_segments"] = engine.base_s.shape[1]
+    for name in (
+        "quadratic_s", "prefill_floor_s", "prefill_slope_s", "max_batch_tokens", "max_num_seqs",
+        "kv_latency_s", "kv_s_per_token", "kv_decode_steps", "join_s_per_token",
+    ):  # fmt: skip
+        record[name] = getattr(engine, name)
+    record["max_kv_tokens"] = _UNLIMITED if engine.max_kv_tokens is None else engine.max_kv_tokens
+    record["blocks_prefill"] = engine.kv_blocks_prefill
+
+
+class Cluster:
+    """One service of a ``FleetCluster``: its pools and requests. Made by that, or by ``alone``."""
+
+    def __init__(self, fleet: FleetCluster, index: int, load: ServiceLoad) -> None:
+        self.fleet = fleet
+        self.load = load
+        self.pool_names: tuple[str, ...] = tuple(pool.name for pool in load.pools)
+        self._index = index
+        first = int(np.flatnonzero(fleet.state.pools["service"] == index)[0])
+        self._mine = slice(first, first + len(load.pools))
+        self._targets = tuple(load.initial)
+
+    @classmethod
+    def alone(
+        cls,
+        world: World,
+        arrival_s: NDArray[np.float64],
+        isl: NDArray[np.int32],
+        prompt: NDArray[np.int32],
+        osl: NDArray[np.int32],
+        *,
+        prefill: int,
+        decode: int,
+        startup_s: Callable[[str, int], NDArray[np.float64]],
+        priority: NDArray[np.int32] | None = None,
+        watch_launches: bool = False,
+    ) -> Cluster:
+        """Make a fleet of one service with a prefill and a decode pool; see ``ServiceLoad``."""
+        pools = disaggregated(world, "gpu")
+        load = ServiceLoad(
+            "service", pools, (prefill, decode), arrival_s, isl, prompt, osl, startup_s, priority
+        )
+        fleet = FleetCluster([load], {"gpu": world.max_gpus}, watch_launches=watch_launches)
+        return fleet.services[0]
+
+    @property
+    def world(self) -> World:
+        """The engines of the first pool, and what holds for the whole service."""
+        return self.load.pools[0].engine
+
+    @property
+    def state(self) -> State:
+        """The whole fleet's arrays."""
+        return self.fleet.state
+
+    @property
+    def requests(self) -> NDArray[np.void]:
+        """REQUEST records of the service's requests by arrival."""
+        record = self._record
+        return self.state.requests[record["first_request"] : record["end_request"]]
+
+    @property
+    def produced(self) -> NDArray[np.int32]:
+        """Tokens each of the service's requests had when a crash last threw it back."""
+        record = self._record
+        return self.state.produced[record["first_request"] : record["end_request"]]
+
+    @property
+    def _record(self) -> np.void:
+        record: np.void = self.fleet.state.services[self._index]
+        return record
+
+    def advance(self, until_s: float) -> bool:
+        """Let the whole fleet go on; see ``FleetCluster.advance``."""
+        return self.fleet.advance(until_s)
+
+    def scale(self, *targets: int) -> None:
+        """Set the pools' targets now; DESIGN 5.6 says which instances start, wait, are cancelled or drain."""
+        if targets == self._targets:
+            return
+        self._targets = targets
+        pools = self.state.pools
+        pools["target"][self._mine] = targets
+        self.fleet.make_room(pools["target"])
+        kernel.scale(self.fleet.state, self._index, self.now_s)
+
+    def crash(self, pool: str, instance: int) -> bool:
+        """Lose an instance now (DESIGN 5.12); unless it was DRAINING another launch replaces it.
+
+        Its requests are queued again; what can begin at this instant begins when ``advance`` is called.
+
+        Returns:
+            Whether there was such an instance.
+        """
+        if self._slot(pool, instance) is None:
+            return False
+        room = self.state.pools["target"].copy()
+        room[self._mine.start + self.pool_names.index(pool)] += 1
+        self.fleet.make_room(room)
+        self.fleet.grow_handoffs(if_needed=True)
+        kernel.crash(self.state, self._slot(pool, instance), self.now_s)
+        return True
+
+    def ready_at(self, pool: str, instance: int, ready_s: float) -> None:
+        """Let a STARTING instance become READY at another time, not before now; inf is never."""
+        slot = self._slot(pool, instance)
+        if slot is not None:
+            assert self.state.instances["status"][slot] == STARTING
+            self.state.slots["event_s"][slot] = ready_s
+            kernel.event_update(self.state.slots, slot)
+
+    def ready_due_s(self, pool: str, instance: int) -> float:
+        """When a STARTING instance becomes READY; inf for one that is not starting."""
+        slot = self._slot(pool, instance)
+        if slot is None or self.state.instances["status"][slot] != STARTING:
+            return float("inf")
+        return float(self.state.slots["event_s"][slot])
+
+    def chill(self, pool: str, instance: int, extra_s: float) -> None:
+        """Let the next batch or step of an instance take longer."""
+        slot = self._slot(pool, instance)
+        if slot is not None:
+            self.state.instances["cold_s"][slot] = extra_s
+
+    def hold_launches(self, *, held: bool) -> None:
+        """Let no launch begin while held, whatever GPUs are free; released, those that fit begin now."""
+        self.state.services["launches_held"][self._index] = held
+        if not held:
+            kernel.launch_waiting(self.state, self.now_s)
+
+    def launches(self, since: int = 0) -> list[Launch]:
+        """Every launch of the service so far, the initial instances first, from the ``since``-th on."""
+        life = self._lives()[since:]
+        return [
+            Launch(
+                self.load.pools[row["pool"] - self._mine.start].name,
+                int(row["number"]),
+                float(row["launch_s"]),
+            )
+            for row in life
+        ]
+
+    def ready_instances(self, pool: str) -> list[int]:
+        """READY instances of a pool, the one with the most outstanding tokens first, ties by lowest id."""
+        instances, numbers = self.instances(pool), self.numbers(pool)
+        ready = instances["status"] == READY
+        order = np.lexsort((numbers[ready], -instances["load"][ready]))
+        found: list[int] = numbers[ready][order].tolist()
+        return found
+
+    def slots(self, pool: str) -> slice:
+        """Where a pool's slots are among those of the fleet."""
+        record = self.state.pools[self._mine.start + self.pool_names.index(pool)]
+        return slice(int(record["first_slot"]), int(record["first_slot"] + record["slots"]))
+
+    def instances(self, pool: str) -> NDArray[np.void]:
+        """The slots of a pool, INSTANCE records, free ones included."""
+        return self.state.instances[self.slots(pool)]
+
+    def numbers(self, pool: str) -> NDArray[np.int64]:
+        """The number in its pool of the instance in each slot, int64; of free slots the last one's."""
+        found: NDArray[np.int64] = self.state.slots["id"][self.slots(pool)] & _NUMBER
+        return found
+
+    @property
+    def numbers_by_slot(self) -> NDArray[np.int64]:
+        """``numbers`` of all slots of the fleet: what a request's ``bound`` refers to."""
+        found: NDArray[np.int64] = self.state.slots["id"] & _NUMBER
+        return found
+
+    @property
+    def now_s(self) -> float:
+        """The instant up to which everything has happened."""
+        return self.fleet.now_s
+
+    @property
+    def next_event_s(self) -> float:
+        """When something happens to this service next if nobody interferes; inf when nothing can."""
+        if len(self.fleet.services) == 1:
+            return self.fleet.next_event_s
+        state, service = self.state, self._record
+        if service["next_arrival"] < service["end_request"]:
+            return float(state.arrival_s[service["next_arrival"]])
+        mine = np.flatnonzero(state.pools["service"] == self._index)
+        due_s = state.slots["event_s"][np.isin(state.instances["pool"], mine)].min()
+        under_way = state.handoff[: state.progress["handoffs"][0]]
+        here = np.isin(state.instances["pool"][state.requests["bound"][under_way["request"]]], mine)
+        return float(min(due_s, under_way["time_s"][here].min(initial=np.inf)))
+
     @property
     def settled(self) -> bool:
         """Whether every request has arrived and been completed, rejected or given up."""
-        g = self.state.progress[0]
-        return bool(g["completed"] + g["rejected"] + g["timed_out"] == len(self.state.requests))
+        g = self._record
+        return bool(g["completed"] + g["rejected"] + g["timed_out"] == g["end_request"] - g["first_request"])
 
     @property
     def last_completion_s(self) -> float:
         """Time of the latest completion so far, 0 before the first."""
-        return float(self.state.progress["last_done_s"][0])
+        return float(self._record["last_done_s"])
 
     @property
     def max_gpus_used(self) -> int:
-        """The most GPUs in use at any instant so far, starting and draining included."""
-        return int(self.state.progress["max_gpus_used"][0])
+        """The most GPUs the service used at any instant so far, starting and draining included."""
+        return int(self._record["max_gpus_used"])
 
     def counters(self) -> Counters:
         """Return the totals as of now."""
-        g = self.state.progress[0].item()
-        at = dict(zip(PROGRESS.names or (), g, strict=True))
+        at = dict(zip(SERVICE.names or (), self._record.item(), strict=True))
         return Counters(
-            time_s=at["now_s"],
-            arrived=at["next_arrival"],
+            time_s=self.now_s,
+            arrived=at["next_arrival"] - at["first_request"],
             isl_sum=at["isl_sum"],
             cached_sum=at["cached_sum"],
             first_tokens=at["first_tokens"],
@@ -383,51 +720,68 @@ class Cluster:
             timed_out=at["timed_out"],
         )
 
+    @property
+    def completed(self) -> NDArray[np.int32]:
+        """The completed requests so far, in order of completion, counted from the service's first."""
+        first = self._record["first_request"]
+        done = self.state.completed[first : first + self._record["completed"]]
+        return done - np.int32(first) if first else done
+
     def completed_lengths(self, since: int, until: int, most: int) -> tuple[tuple[int, int], ...]:
         """(ISL, OSL) of the ``since``-th to the ``until``-th completed request, thinned to ``most``."""
-        which = self.state.completed[since : until : max(1, -(-(until - since) // most))]
+        first = self._record["first_request"]
+        which = self.state.completed[first + since : first + until : max(1, -(-(until - since) // most))]
         return tuple(zip(self.state.isl[which].tolist(), self.state.osl[which].tolist(), strict=True))
 
-    def pools(self) -> tuple[PoolView, PoolView]:
-        """Return the prefill and the decode pool as they are now."""
-        g = self.state.progress[0]
-        views = []
-        for instances, waiting in (
-            (self.state.prefill, g["prefill_waiting"]),
-            (self.state.decode, g["decode_waiting"]),
-        ):
-            by_status = np.bincount(instances["status"], minlength=4).tolist()
-            views.append(PoolView(by_status[READY], by_status[STARTING], by_status[DRAINING], int(waiting)))
-        return views[0], views[1]
+    def pools(self) -> Pools:
+        """Return the pools as they are now."""
+        counts = []
+        for name, waiting in zip(self.pool_names, self.state.pools["waiting"][self._mine], strict=True):
+            by_status = np.bincount(self.instances(name)["status"], minlength=4).tolist()
+            counts.append(
+                PoolCounts(by_status[READY], by_status[STARTING], by_status[DRAINING], int(waiting))
+            )
+        return Pools(*counts, names=self.pool_names)
 
     def handoffs(self) -> tuple[int, float]:
         """Hand-offs begun so far, and the seconds they last in all."""
-        g = self.state.progress[0]
-        return int(g["handoff_seq"]), float(g["handoff_sum_s"])
+        return int(self._record["handoffs"]), float(self._record["handoff_sum_s"])
 
     def queued(self) -> tuple[int, int]:
-        """Requests waiting for prefill and for decode, in instances' queues and the pools' own."""
-        g = self.state.progress[0]
-        return (
-            int(self.state.prefill["queued"].sum() + g["prefill_queue_len"]),
-            int(self.state.decode["queued"].sum() + g["decode_queue_len"]),
-        )
+        """Requests waiting for prefill and for decode, in instances' queues and the stages' own."""
+        stages, record = self.state.stages["queued"], self._record
+        prefill, decode = (self._sum(role, "queued") for role in ("prefill", "decode"))
+        return prefill + int(stages[record["prefill_stage"]]), decode + int(stages[record["decode_stage"]])
 
     def running(self) -> tuple[int, int]:
         """Requests inside prefill batches, and inside decode batches."""
-        return int(self.state.progress["in_service"][0]), int(self.state.decode["running"].sum())
+        stage = self.state.stages[self._record["prefill_stage"]]
+        return int(stage["in_service"]), self._sum("decode", "running")
+
+    def _sum(self, role: str, column: str) -> int:
+        return sum(
+            int(self.instances(pool.name)[column].sum()) for pool in self.load.pools if pool.role == role
+        )
 
     def kv_tokens(self) -> int:
         """KV tokens that the running requests of all decode instances hold now."""
-        return int(kernel.kv_tokens_now(self.state, self.now_s))
+        return int(kernel.kv_tokens_now(self.state, self._index, self.now_s))
+
+    def _lives(self) -> NDArray[np.void]:
+        life = self.state.life[: self.state.progress["lives"][0]]
+        if len(self.fleet.services) > 1:
+            life = life[(life["pool"] >= self._mine.start) & (life["pool"] < self._mine.stop)]
+        return life
 
     def lifetimes(self, horizon_s: float) -> NDArray[np.void]:
         """Every instance ever launched, a LIFE record each, times cut off at the horizon.
 
         GPU-hours end at the horizon: what is still up stops there, and what came later has not happened.
+        Pools are counted from the service's first.
         """
-        life = self.state.life[: self.state.progress["lives"][0]]
+        life = self._lives()
         life = life[life["launch_s"] <= horizon_s]  # a copy
+        life["pool"] -= self._mine.start
         life["stop_s"] = np.fmin(life["stop_s"], horizon_s)
         for column in ("ready_s", "drain_s"):
             life[column][life[column] > horizon_s] = np.nan
@@ -436,56 +790,9 @@ class Cluster:
     @property
     def restarts(self) -> int:
         """How often a request has been thrown back by a crash so far."""
-        return int(self.state.progress["restarts"][0])
+        return int(self._record["restarts"])
 
-    def _slot(self, pool: Pool, instance: int) -> int | None:
-        instances = getattr(self.state, pool)
-        found = np.flatnonzero((instances["id"] == instance) & (instances["status"] != FREE))
-        return int(found[0]) if len(found) else None
-
-    def _grow_handoffs(self) -> None:
-        grown = np.zeros(2 * len(self.state.handoff) + self._in_flight(), HANDOFF_ENTRY)
-        grown[: len(self.state.handoff)] = self.state.handoff
-        self.state = self.state._replace(handoff=grown)
-
-    def _in_flight(self) -> int:
-        """How many hand-offs one instant could add."""
-        g = self.state.progress[0]
-        return int(g["in_service"] + g["decode_queue_len"]) + len(self.state.prefill)
-
-    def _make_room(self, prefill: int, decode: int) -> None:
-        """Grow whatever the launches of these targets could need: slots, delays, lifetimes."""
-        g = self.state.progress[0]
-        if g["prefill_free"] < prefill:
-            self._grow_pool("prefill", len(self.state.prefill) + prefill)
-        if g["decode_free"] < decode:
-            self._grow_pool("decode", len(self.state.decode) + decode)
-        launches = prefill + decode
-        if len(self.state.life) < g["lives"] + launches:
-            life = np.zeros(2 * len(self.state.life) + launches, LIFE)
-            for column in ("ready_s", "drain_s", "stop_s"):
-                life[column] = np.nan
-            life[: len(self.state.life)] = self.state.life
-            self.state = self.state._replace(life=life)
-        short = int(g["startups"]) + launches - len(self.state.startup_s)
-        if short > 0:
-            drawn = self._draw_startup_s(short + 64)
-            self.state = self.state._replace(startup_s=np.concatenate([self.state.startup_s, drawn]))
-
-    def _grow_pool(self, pool: str, need: int) -> None:
-        old = getattr(self.state, pool)
-        grown = _empty_pool(old.dtype, 1 << (need - 1).bit_length())
-        free = int(self.state.progress[f"{pool}_free"][0])
-        added = len(grown) - len(old)
-        stack = np.concatenate([grown["free_slot"][:added], old["free_slot"][:free]])
-        grown[: len(old)] = old
-        # New slots lie under the old free ones on the stack, so that low slots are taken first.
-        grown["free_slot"][: len(stack)] = stack
-        self.state.progress[f"{pool}_free"] = len(stack)
-        if pool == "prefill":
-            self.state = self.state._replace(prefill=grown)
-        else:
-            finish = np.zeros(len(grown) * self.world.max_num_seqs, np.int64)
-            finish[: len(self.state.finish)] = self.state.finish
-            self.state = self.state._replace(decode=grown, finish=finish)
-        kernel.tree_build(grown)
+    def _slot(self, pool: str, instance: int) -> int | None:
+        here = (self.numbers(pool) == instance) & (self.instances(pool)["status"] != FREE)
+        found = np.flatnonzero(here)
+        return int(found[0]) + self.slots(pool).start if len(found) else None

@@ -58,7 +58,7 @@ def faults_result(run: Run, served: Served, without: Run | None) -> FaultsResult
 def _lost(run: Run, log: FaultLog) -> LostGpuHours:
     """GPU time that went into starts for nothing, up to the horizon; each instance counts once."""
     gpus = {True: run.world.prefill_gpus, False: run.world.decode_gpus}
-    lives = {(bool(life["prefill"]), int(life["id"])): life for life in run.lifetimes}
+    lives = {(bool(life["pool"] == 0), int(life["number"])): life for life in run.lifetimes}
     hours = dict.fromkeys((*_LOST.values(), "slow_starts", "cold_starts"), 0.0)
     # A stuck start that was given up is counted as given up.
     ends: dict[tuple[bool, int], str] = {}
@@ -75,7 +75,7 @@ def _lost(run: Run, log: FaultLog) -> LostGpuHours:
     for key, end in ends.items():
         hours[end] += float(lives[key]["stop_s"] - lives[key]["launch_s"]) * gpus[key[0]] / 3600.0
     for in_prefill, of_pool in gpus.items():
-        cold_s = run.lifetimes["cold_s"][run.lifetimes["prefill"] == in_prefill]
+        cold_s = run.lifetimes["cold_s"][(run.lifetimes["pool"] == 0) == in_prefill]
         hours["cold_starts"] += float(cold_s.sum()) * of_pool / 3600.0
     return LostGpuHours(
         total=math.fsum(hours.values()),

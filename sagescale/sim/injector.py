@@ -16,6 +16,8 @@ import numpy as np
 from sagescale.sim.outages import Outages
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from sagescale.sim.engine import Cluster, Launch, Pool
     from sagescale.sim.faults import Faults
 
@@ -107,12 +109,16 @@ class Injector:
             self._noted += 1
         self._turn_gpus()
 
-    def advance(self, until_s: float) -> None:
-        """Process every instant up to and including ``until_s``, what goes wrong at each coming last."""
+    def advance(self, until_s: float) -> Generator[float, bool, None]:
+        """Go on to ``until_s``, what goes wrong at an instant coming last in it.
+
+        Yields:
+            Until when nothing goes wrong; to be sent whether launches stopped the cluster before.
+        """
         while True:
             due_s = self._due[0].time_s if self._due else math.inf
             stop_s = min(until_s, self._gpus_turn_s, due_s)
-            if not self._cluster.advance(stop_s):
+            if (yield stop_s):
                 self._note_launches()
             elif self._gpus_turn_s == stop_s:
                 self._turn_gpus()
@@ -121,9 +127,9 @@ class Injector:
             else:
                 return
 
-    def scale(self, prefill: int, decode: int) -> None:
-        """Set both targets now; what that launches may be spoilt."""
-        self._cluster.scale(prefill, decode)
+    def scale(self, *targets: int) -> None:
+        """Set the pools' targets now; what that launches may be spoilt."""
+        self._cluster.scale(*targets)
         self._note_launches()
 
     @property

@@ -104,7 +104,7 @@ def latency(values_ms: NDArray[np.float64]) -> Latency:
 def gpu_hours(run: Run) -> GpuHours:
     """GPU time from launch to stop, by pool."""
     span_s = run.lifetimes["stop_s"] - run.lifetimes["launch_s"]
-    in_prefill = run.lifetimes["prefill"]
+    in_prefill = run.lifetimes["pool"] == 0
     prefill = float(span_s[in_prefill].sum()) * run.world.prefill_gpus / 3600.0
     decode = float(span_s[~in_prefill].sum()) * run.world.decode_gpus / 3600.0
     return GpuHours(total=prefill + decode, prefill=prefill, decode=decode)

@@ -104,7 +104,7 @@ def measure_part(run: Run, part: Part, block_s: float = BLOCK_S) -> PartResult:
 
 def _instance_seconds(run: Run, until_s: NDArray[np.float64], *, prefill: bool) -> NDArray[np.float64]:
     """Instance-seconds of a pool from 0 to each of some times."""
-    mine = run.lifetimes[run.lifetimes["prefill"] == prefill]
+    mine = run.lifetimes[(run.lifetimes["pool"] == 0) == prefill]
     total = np.zeros(len(until_s))
     for column, sign in (("launch_s", 1.0), ("stop_s", -1.0)):
         times = np.sort(mine[column])

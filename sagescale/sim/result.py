@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import sagescale
 from sagescale.document import (
     SCHEMA_VERSION,
     ProfileInfo,
@@ -25,6 +24,7 @@ from sagescale.sim.fault_costs import faults_result
 from sagescale.sim.measures import Served, forecast_scores, gpu_hours
 from sagescale.sim.surfaces import surfaces
 from sagescale.sim.timeline import timeline
+from sagescale.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def run_document(
     arrived, completed = len(run.requests), len(run.completed)
     hours = gpu_hours(run)
     bound = lower_bound(run).gpu_hours
-    launched = run.lifetimes["prefill"]
+    launched = run.lifetimes["pool"] == 0
     moved = [tick for tick in run.ticks if tick.decision.targets != tick.decision.current]
     document = RunDocument(
         name=name,
@@ -140,7 +140,7 @@ def result_document(
     """
     document = ResultDocument(
         schema_version=SCHEMA_VERSION,
-        sagescale=sagescale.__version__,
+        sagescale=__version__,
         trace=TraceInfo(
             path=trace.path,
             sha256=trace.sha256,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sagescale.perf import PerfModel, ProfileModel
     from sagescale.planner import AutoscalerConfig, Decision, Observation
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import PoolView, World
+    from sagescale.sim.engine import World
     from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
@@ -21,12 +21,10 @@ __all__ = ["Run", "Tick", "Timing"]
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One planner tick: what it saw, what it decided, and the pools just before it acted."""
+    """One planner tick: what it saw, the pools just before it acted included, and what it decided."""
 
     observation: Observation
     decision: Decision
-    prefill: PoolView
-    decode: PoolView
 
 
 @dataclass(frozen=True, slots=True)

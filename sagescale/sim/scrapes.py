@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sagescale.planner import Observation, PoolCounts
+from sagescale.planner import Observation
 from sagescale.sim.injector import FaultEvent
 from sagescale.sim.visibility import BEFORE, Visibility
 
 if TYPE_CHECKING:
+    from sagescale.fleet import Pools
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import Cluster, Counters, PoolView
+    from sagescale.sim.engine import Cluster, Counters
     from sagescale.sim.faults import Faults
 
 __all__ = ["Scrapes"]
@@ -71,14 +72,13 @@ class Scrapes:
         }
         self._taken[now_s] = self._scrape()
 
-    def observation(self, tick: int, prefill: PoolView, decode: PoolView) -> Observation:
+    def observation(self, tick: int, pools: Pools) -> Observation:
         """What the planner sees; the pools are known whatever becomes of the metrics."""
         time_s = tick * self._interval_s
-        counts = (_counts(prefill), _counts(decode))
-        unknown = Observation(time_s, self._interval_s, *counts)
+        unknown = Observation(time_s, self._interval_s, pools)
         seen = self._visibility.at(tick)
         if seen == "frozen" and self._last_seen is not None:
-            return replace(self._last_seen, time_s=time_s, prefill=counts[0], decode=counts[1])
+            return replace(self._last_seen, time_s=time_s, pools=pools)
         if isinstance(seen, str):
             return unknown
         before, now = self._taken[seen.start_s], self._taken[seen.end_s]
@@ -90,7 +90,7 @@ class Scrapes:
         )
         return self._last_seen
 
-    def look(self, prefill: PoolView, decode: PoolView) -> Observation | None:
+    def look(self, pools: Pools) -> Observation | None:
         """What happened since the last look; None at the first one, and while metrics are not of now."""
         now = self._scrape() if self._visibility.current(self._cluster.now_s) else None
         before, self._looked = self._looked, now
@@ -98,7 +98,7 @@ class Scrapes:
             return None
         time_s = now.counters.time_s
         window_s = time_s - before.counters.time_s
-        return _observed(Observation(time_s, window_s, _counts(prefill), _counts(decode)), before, now)
+        return _observed(Observation(time_s, window_s, pools), before, now)
 
     def events(self, horizon_s: float) -> list[FaultEvent]:
         """The metrics faults that began by the horizon."""
@@ -109,7 +109,7 @@ class Scrapes:
 
     def _scrape(self) -> _Scrape:
         cluster = self._cluster
-        decode = cluster.pools()[1]
+        decode = cluster.pools().decode
         memory = (
             None if self._max_kv_tokens is None else self._max_kv_tokens * (decode.ready + decode.draining)
         )
@@ -141,10 +141,6 @@ def _observed(unknown: Observation, before: _Scrape, now: _Scrape) -> Observatio
         ttft_attainment=_ratio(b.ttft_met - a.ttft_met, b.first_tokens - a.first_tokens),
         itl_attainment=_ratio(b.itl_met - a.itl_met, b.itl_count - a.itl_count),
     )
-
-
-def _counts(pool: PoolView) -> PoolCounts:
-    return PoolCounts(ready=pool.ready, starting=pool.starting, draining=pool.draining, waiting=pool.waiting)
 
 
 def _ratio(total: float, count: float) -> float | None:

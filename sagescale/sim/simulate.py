@@ -20,27 +20,28 @@ from sagescale.planner import (
     initial_targets,
     make_load_predictors,
 )
-from sagescale.sim.engine import Cluster
+from sagescale.sim.engine import FleetCluster, ServiceLoad, disaggregated
 from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
 from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scrapes import Scrapes
+from sagescale.sim.startup import StartupDraws
 from sagescale.sim.twin import twin_for
-from sagescale.sim.world import build_world, computed_tokens
+from sagescale.sim.world import LARGEST, build_world, computed_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from sagescale.perf import PerfModel, Profile
     from sagescale.planner import AutoscalerConfig, Decision, LoadForecast
     from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import World
+    from sagescale.sim.engine import Cluster, World
     from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
-__all__ = ["simulate"]
+__all__ = ["ServiceRun", "simulate", "simulate_fleet"]
 
 _STALLED_TICKS = 60
 """After this many ticks at which nothing can happen and nothing is launched, work can never proceed."""
@@ -52,6 +53,36 @@ _HOPELESS_S = 86400.0
 """With faults: after this long without a completion, none is to be expected."""
 
 _NO_FAULTS = Faults()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServiceRun:
+    """A service to be simulated: what it is to serve, on which engines, under which planner.
+
+    Attributes:
+        trace: the requests.
+        profile: the engines as the planner is told, limits and hand-off costs already overridden
+            (``world.with_overrides``).
+        config: the autoscaler's configuration; GPUs an instance agree with the profile.
+        simulator: the modelled world's configuration.
+        name: within the fleet; what is drawn depends on it.
+        gpu_type: which stock its instances take.
+        world: the engines as they really are, overridden alike; None is as the planner is told.
+        faults: what goes wrong; None is nothing.
+        predictors: used in place of those the configuration names, e.g. to feed the true load.
+        policy: used in place of the one the configuration names.
+    """
+
+    trace: Trace
+    profile: Profile
+    config: AutoscalerConfig
+    simulator: SimulatorConfig
+    name: str = "service"
+    gpu_type: str = "gpu"
+    world: Profile | None = None
+    faults: Faults | None = None
+    predictors: LoadPredictors | None = None
+    policy: Policy | None = None
 
 
 def simulate(
@@ -66,19 +97,18 @@ def simulate(
     predictors: LoadPredictors | None = None,
     policy: Policy | None = None,
 ) -> Run:
-    """Replay a trace through modelled pools under the planner.
+    """Replay a trace through modelled pools under the planner: a fleet of one service.
 
     Args:
-        trace: the requests.
-        profile: the engines as the planner is told, limits and hand-off costs already overridden
-            (``world.with_overrides``).
-        config: the autoscaler's configuration; GPUs an instance agree with the profile.
-        simulator: the modelled world's configuration.
-        world: the engines as they really are, overridden alike; None is as the planner is told.
-        faults: what goes wrong; None is nothing.
+        trace: see ``ServiceRun``, as for all but the next.
+        profile: as there.
+        config: as there.
+        simulator: as there.
+        world: as there.
+        faults: as there.
         progress: called now and then with the simulated time reached, in seconds.
-        predictors: used in place of those the configuration names, e.g. to feed the true load.
-        policy: used in place of the one the configuration names.
+        predictors: as there.
+        policy: as there.
 
     Returns:
         The run; ``timing`` covers this whole call.
@@ -87,69 +117,177 @@ def simulate(
         InputError: the initial pools contradict the limits or the budget, or the configuration, the engines
             told of and the real ones differ in GPUs an instance.
     """
+    service = ServiceRun(
+        trace, profile, config, simulator, world=world, faults=faults, predictors=predictors, policy=policy
+    )
+    return simulate_fleet([service], {service.gpu_type: config.max_gpu_budget}, progress=progress)[0]
+
+
+def simulate_fleet(
+    services: Sequence[ServiceRun],
+    stock: Mapping[str, int],
+    *,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Run, ...]:
+    """Replay the traces of several services, each under a planner of its own, on one stock of GPUs.
+
+    With GPUs enough for all, each comes out as it would alone, request by request and bit for bit. Where they
+    are short a launch waits, and who has waited longest for a type of GPU comes first.
+
+    Args:
+        services: in fleet order, which decides what happens first within an instant; names differ.
+        stock: GPUs by type; never exceeded, draining and starting included. Each service's own
+            ``max_gpu_budget`` holds besides.
+        progress: called now and then with the simulated time reached, in seconds.
+
+    Returns:
+        The runs; ``timing.simulate_s`` of each covers this whole call.
+
+    Raises:
+        InputError: as ``simulate``; or two services have one name, or the initial pools need more GPUs than
+            there are.
+    """
     began = time.perf_counter()
-    model = ProfileModel(profile)
-    truth = model if world is None else ProfileModel(world)
-    _check_same_gpus(model, truth)
-    _check_gpus(config, model)
-    engines = build_world(truth, simulator, config)
-    timed = _TimedPredictors.around(make_load_predictors(config) if predictors is None else predictors)
-    planner = Planner(
-        config,
-        model,
-        predictors=timed,
-        policy=policy,
-        twin=twin_for(config, model, simulator) if policy is None else None,
+    _check_fleet(services, stock)
+    makings = [_Making.of(service) for service in services]
+    _check_stock([making.load for making in makings], stock)
+    fleet = FleetCluster(
+        [making.load for making in makings],
+        {kind: min(gpus, LARGEST) for kind, gpus in stock.items()},
+        watch_launches=any(service.faults is not None for service in services),
     )
-    initial = _initial(trace, planner.learned or model, engines, config, simulator)
-    rng = np.random.default_rng(simulator.simulation_seed)
-    cluster = Cluster(
-        engines,
-        trace.arrival_s,
-        trace.isl,
-        computed_tokens(trace, simulator),
-        trace.osl,
-        prefill=initial[0],
-        decode=initial[1],
-        startup_s=lambda count: simulator.startup_delay_s.draw(rng, count),
-        priority=trace.priority,
-        watch_launches=faults is not None,
-    )
-    interval_s = float(config.adjustment_interval_sec)
-    loop = _Loop(
-        cluster,
-        planner,
-        Scrapes(cluster, interval_s, truth.max_kv_tokens, simulator, faults or _NO_FAULTS),
-        None if faults is None else Injector(faults, cluster, simulator.simulation_seed),
-        interval_s,
-        max(trace.duration_s, simulator.until_s),
-    )
-    loop.run(progress)
-    horizon_s = loop.horizon_s
-    counters = cluster.counters()
-    return Run(
-        trace=trace,
-        config=config,
-        simulator=simulator,
-        model=model,
-        learned=planner.learned or model,
-        truth=truth,
-        world=engines,
-        prompt=cluster.state.prompt,
-        produced=cluster.state.produced,
-        requests=cluster.state.requests,
-        completed=cluster.state.completed[: counters.completed],
-        lifetimes=cluster.lifetimes(horizon_s),
-        initial=initial,
-        ticks=tuple(loop.ticks),
-        surges=tuple(loop.surges),
-        horizon_s=horizon_s,
-        max_gpus_used=cluster.max_gpus_used,
-        rejected=counters.rejected,
-        timed_out=counters.timed_out,
-        faults=loop.fault_log(),
-        timing=Timing(time.perf_counter() - began, loop.planner_s, timed.seconds),
-    )
+    loops = [making.loop(cluster) for making, cluster in zip(makings, fleet.services, strict=True)]
+    _drive(fleet, [loop.run(progress) for loop in loops])
+    wall_s = time.perf_counter() - began
+    return tuple(making.run(loop, wall_s) for making, loop in zip(makings, loops, strict=True))
+
+
+def _check_fleet(services: Sequence[ServiceRun], stock: Mapping[str, int]) -> None:
+    names = [service.name for service in services]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two services are called {name!r}; expected names that differ")
+    for service in services:
+        if service.gpu_type not in stock:
+            raise InputError(
+                f"service {service.name!r} runs on GPUs of type {service.gpu_type!r}; expected one of "
+                f"{', '.join(map(repr, stock))}"
+            )
+
+
+def _check_stock(loads: Sequence[ServiceLoad], stock: Mapping[str, int]) -> None:
+    for kind, gpus in stock.items():
+        needed = sum(
+            size * pool.gpus
+            for load in loads
+            for size, pool in zip(load.initial, load.pools, strict=True)
+            if pool.gpu_type == kind
+        )
+        if needed > gpus:
+            raise InputError(
+                f"the services need {needed} GPUs of type {kind!r} to begin with; there are {gpus}"
+            )
+
+
+def _drive(fleet: FleetCluster, loops: Sequence[Generator[float, bool, None]]) -> None:
+    """Let time pass from one instant at which some loop has something to do to the next.
+
+    A loop yields until when nothing is to be done; it is sent whether something was launched before that.
+    """
+    stops = {loop: next(loop) for loop in loops}
+    while stops:
+        until_s = min(stops.values())
+        reached = fleet.advance(until_s)
+        for loop, stop_s in list(stops.items()):
+            if not reached or stop_s == until_s:
+                try:
+                    stops[loop] = loop.send(not reached)
+                except StopIteration:
+                    del stops[loop]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Making:
+    """A run in the making: everything about a service but what will happen."""
+
+    service: ServiceRun
+    model: ProfileModel
+    truth: ProfileModel
+    engines: World
+    predictors: _TimedPredictors
+    planner: Planner
+    load: ServiceLoad
+
+    @classmethod
+    def of(cls, service: ServiceRun) -> _Making:
+        config, simulator, trace = service.config, service.simulator, service.trace
+        model = ProfileModel(service.profile)
+        truth = model if service.world is None else ProfileModel(service.world)
+        _check_same_gpus(model, truth)
+        _check_gpus(config, model)
+        engines = build_world(truth, simulator, config)
+        predictors = _TimedPredictors.around(
+            make_load_predictors(config) if service.predictors is None else service.predictors
+        )
+        planner = Planner(
+            config,
+            model,
+            predictors=predictors,
+            policy=service.policy,
+            twin=twin_for(config, model, simulator) if service.policy is None else None,
+        )
+        load = ServiceLoad(
+            name=service.name,
+            pools=disaggregated(engines, service.gpu_type),
+            initial=_initial(trace, planner.learned or model, engines, config, simulator),
+            arrival_s=trace.arrival_s,
+            isl=trace.isl,
+            prompt=computed_tokens(trace, simulator),
+            osl=trace.osl,
+            startup_s=StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, service.name),
+            priority=trace.priority,
+        )
+        return cls(service, model, truth, engines, predictors, planner, load)
+
+    def loop(self, cluster: Cluster) -> _Loop:
+        service = self.service
+        interval_s = float(service.config.adjustment_interval_sec)
+        faults = service.faults
+        return _Loop(
+            cluster,
+            self.planner,
+            Scrapes(cluster, interval_s, self.truth.max_kv_tokens, service.simulator, faults or _NO_FAULTS),
+            None if faults is None else Injector(faults, cluster, service.simulator.simulation_seed),
+            interval_s,
+            max(service.trace.duration_s, service.simulator.until_s),
+        )
+
+    def run(self, loop: _Loop, wall_s: float) -> Run:
+        service, cluster, horizon_s = self.service, loop.cluster, loop.horizon_s
+        counters = cluster.counters()
+        return Run(
+            trace=service.trace,
+            config=service.config,
+            simulator=service.simulator,
+            model=self.model,
+            learned=self.planner.learned or self.model,
+            truth=self.truth,
+            world=self.engines,
+            prompt=self.load.prompt,
+            produced=cluster.produced,
+            requests=cluster.requests,
+            completed=cluster.completed,
+            lifetimes=cluster.lifetimes(horizon_s),
+            initial=(self.load.initial[0], self.load.initial[1]),
+            ticks=tuple(loop.ticks),
+            surges=tuple(loop.surges),
+            horizon_s=horizon_s,
+            max_gpus_used=cluster.max_gpus_used,
+            rejected=counters.rejected,
+            timed_out=counters.timed_out,
+            faults=loop.fault_log(),
+            timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
+        )
 
 
 def _initial(
@@ -264,14 +402,15 @@ class _Loop:
         """DESIGN 5.10: the last completion, the end of the trace or ``until_s``, whichever is latest."""
         return max(self.cluster.last_completion_s, self.end_s)
 
-    def run(self, progress: Callable[[float], None] | None) -> None:
+    def run(self, progress: Callable[[float], None] | None) -> Generator[float, bool, None]:
+        """Tick until the trace is over and served; see ``_drive``."""
         cluster = self.cluster
         stalled = 0
         number = 0
         while True:
             number += 1
             tick_s = number * self.interval_s
-            self._until(number)
+            yield from self._until(number)
             if tick_s > self.horizon_s:
                 if cluster.settled or stalled >= _STALLED_TICKS or self._hopeless(tick_s):
                     return
@@ -280,23 +419,22 @@ class _Loop:
             if progress is not None:
                 progress(tick_s)
 
-    def _until(self, number: int) -> None:
+    def _until(self, number: int) -> Generator[float, bool, None]:
         """Go on to a tick, scraping and looking between ticks where that is due."""
         start_s, tick_s = (number - 1) * self.interval_s, number * self.interval_s
         scraped = set(self.scrapes.due(number))
         # Before the first tick nothing can be decided: one look right before it, where the next begins.
         looks = {start_s + look_s for look_s in self.planner.looks_s[-1 if number == 1 else 0 :]}
         for time_s in sorted(scraped | looks):
-            self._advance(time_s)
+            yield from self._advance(time_s)
             if time_s in scraped:
                 self.scrapes.take()
             if time_s in looks:
                 self._look(tick_s)
-        self._advance(tick_s)
+        yield from self._advance(tick_s)
 
     def _look(self, tick_s: float) -> None:
-        prefill, decode = self.cluster.pools()
-        seen = self.scrapes.look(prefill, decode)
+        seen = self.scrapes.look(self.cluster.pools())
         if seen is None or seen.time_s > self.end_s:
             return
         began = time.perf_counter()
@@ -310,7 +448,7 @@ class _Loop:
         if not decision.no_operation:
             _check_size(self.cluster.world, *decision.targets)
             target = self.cluster if self.injector is None else self.injector
-            target.scale(decision.targets.prefill, decision.targets.decode)
+            target.scale(*decision.targets)
 
     def fault_log(self) -> FaultLog | None:
         """What went wrong by the horizon; None where nothing was to."""
@@ -318,11 +456,12 @@ class _Loop:
             return None
         return self.injector.log(self.horizon_s, self.scrapes.events(self.horizon_s))
 
-    def _advance(self, until_s: float) -> None:
-        if self.injector is None:
-            self.cluster.advance(until_s)
-        else:
-            self.injector.advance(until_s)
+    def _advance(self, until_s: float) -> Generator[float, bool, None]:
+        if self.injector is not None:
+            yield from self.injector.advance(until_s)
+            return
+        while (yield until_s):
+            pass  # launches are nothing to this service
 
     def _nothing_due(self) -> bool:
         relief_s = np.inf if self.injector is None else self.injector.next_relief_s
@@ -333,10 +472,9 @@ class _Loop:
         return self.injector is not None and tick_s > self.horizon_s + _HOPELESS_S
 
     def _tick(self, number: int) -> None:
-        prefill, decode = self.cluster.pools()
-        observation = self.scrapes.observation(number, prefill, decode)
+        observation = self.scrapes.observation(number, self.cluster.pools())
         began = time.perf_counter()
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began
-        self.ticks.append(Tick(observation, decision, prefill, decode))
+        self.ticks.append(Tick(observation, decision))
         self._act(decision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["StartupDelay"]
+__all__ = ["StartupDelay", "StartupDraws"]
 
 _Z90 = 1.2815515655446004
 """The 90th percentile of a standard normal."""
@@ -85,3 +86,24 @@ class StartupDelay:
             return f"{self.parameters[0]:g}"
         pairs = zip(_FORMS[self.kind], self.parameters, strict=True)
         return f"{self.kind}:" + ",".join(f"{name}={number:g}" for name, number in pairs)
+
+
+class StartupDraws:
+    """Draws startup delays: what an instance draws depends on seed, service, pool and its number there alone.
+
+    Args:
+        delay: what they are drawn from.
+        seed: of the simulation.
+        service: the name of the service whose pools they are.
+    """
+
+    def __init__(self, delay: StartupDelay, seed: int, service: str) -> None:
+        self._delay = delay
+        self._key = seed, zlib.crc32(service.encode())
+        self._rngs: dict[str, np.random.Generator] = {}
+
+    def __call__(self, pool: str, count: int) -> NDArray[np.float64]:
+        """Draw the delays of the next ``count`` launches of a pool in seconds, float64[count]."""
+        if pool not in self._rngs:
+            self._rngs[pool] = np.random.default_rng((*self._key, zlib.crc32(pool.encode())))
+        return self._delay.draw(self._rngs[pool], count)

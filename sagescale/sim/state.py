@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADAPTIVE",
-    "DECODE_INSTANCE",
+    "DECODE_ROLE",
     "DONE",
     "DRAINING",
     "FIFO",
     "FREE",
     "HANDOFF_ENTRY",
+    "INSTANCE",
     "IN_HANDOFF",
     "IN_POOL_DECODE",
     "IN_POOL_PREFILL",
@@ -33,7 +34,9 @@ __all__ = [
     "NOT_READY",
     "PENDING",
     "PLACE",
-    "PREFILL_INSTANCE",
+    "POOL",
+    "POOL_SHIFT",
+    "PREFILL_ROLE",
     "PRIORITY",
     "PROGRESS",
     "READY",
@@ -41,13 +44,16 @@ __all__ = [
     "REQUEST",
     "REQUEST_BITS",
     "RUNNING",
+    "SERVICE",
+    "SLOT",
     "SLO_AWARE",
+    "STAGE",
     "STARTING",
     "STEP_SEGMENT",
+    "STOCK",
     "TIMED_OUT",
     "WAITING_DECODE",
     "WAITING_PREFILL",
-    "WORLD",
     "State",
 ]
 
@@ -72,45 +78,36 @@ LOST = 11  # its instance crashed; passes within the instant
 FIFO, PRIORITY, SLO_AWARE, ADAPTIVE = 0, 1, 2, 3
 
 NOT_READY = np.iinfo(np.int64).max  # router key of an instance that takes nothing new
+PREFILL_ROLE, DECODE_ROLE = 1, 2
+POOL_SHIFT = 32  # an id packs (pool << POOL_SHIFT) | number
 REQUEST_BITS = 30  # a decode heap entry packs (finishing step << REQUEST_BITS) | request
 
-WORLD = np.dtype(
+SERVICE = np.dtype(
     [
-        ("quadratic_s", "f8"),  # b of DESIGN 4, seconds per token²
-        ("prefill_floor_s", "f8"),
-        ("prefill_slope_s", "f8"),  # seconds per token beyond the prefill table
-        ("max_batch_tokens", "i8"),
-        ("max_num_seqs", "i8"),
-        ("max_kv_tokens", "i8"),
-        ("kv_latency_s", "f8"),
-        ("kv_s_per_token", "f8"),
-        ("kv_decode_steps", "f8"),
-        ("join_s_per_token", "f8"),
+        # What it is.
         ("request_timeout_s", "f8"),  # inf when off
         ("target_ttft_s", "f8"),
         ("target_itl_s", "f8"),
-        ("prefill_gpus", "i8"),
-        ("decode_gpus", "i8"),
-        ("max_gpus", "i8"),
+        ("max_kv_tokens", "i8"),  # the most that any of its decode pools holds on one instance
+        ("prefill_stage", "i8"),
+        ("decode_stage", "i8"),
+        ("end_request", "i8"),  # its requests are a range of the trace's columns
         ("scheduling", "i8"),  # FIFO, PRIORITY, SLO_AWARE or ADAPTIVE
         ("round_robin", "b1"),  # else load balanced
-        ("blocks_prefill", "b1"),
         ("decode_first", "b1"),  # first_token: decode
-        ("watch_launches", "b1"),  # stop at an instant that launches something
-    ],
-    align=True,
-)
-
-PROGRESS = np.dtype(
-    [
-        ("now_s", "f8"),
+        ("launches_held", "b1"),  # a fault: no launch begins
+        ("max_gpus", "i8"),  # its own budget, whatever the stock
+        # What has happened.
         ("last_done_s", "f8"),
         ("ttft_sum_s", "f8"),
         ("duration_sum_s", "f8"),
         ("itl_sum_s", "f8"),
-        ("handoff_sum_s", "f8"),  # of the hand-offs begun, handoff_seq of them
+        ("handoff_sum_s", "f8"),  # of the hand-offs begun
+        ("handoffs", "i8"),  # hand-offs begun
+        ("first_request", "i8"),
         ("next_arrival", "i8"),
         ("next_deadline", "i8"),
+        ("oldest", "i8"),  # none of its requests before this one is in the system
         ("isl_sum", "i8"),
         ("cached_sum", "i8"),
         ("osl_sum", "i8"),
@@ -121,96 +118,139 @@ PROGRESS = np.dtype(
         ("itl_met", "i8"),  # of itl_count, those within the target
         ("rejected", "i8"),
         ("timed_out", "i8"),
-        ("in_service", "i8"),  # requests inside prefill batches
-        ("handoffs", "i8"),  # entries of the hand-off heap
-        ("handoff_seq", "i8"),
-        ("prefill_queue_head", "i8"),
-        ("prefill_queue_tail", "i8"),
-        ("prefill_queue_len", "i8"),
-        ("decode_queue_head", "i8"),
-        ("decode_queue_tail", "i8"),
-        ("decode_queue_len", "i8"),
-        ("prefill_waiting", "i8"),  # launches waiting for GPUs
-        ("decode_waiting", "i8"),
-        ("prefill_ids", "i8"),  # instances ever launched: the next id
-        ("decode_ids", "i8"),
-        ("prefill_free", "i8"),  # length of the free-slot stacks
-        ("decode_free", "i8"),
-        ("startups", "i8"),  # startup delays drawn
+        ("restarts", "i8"),
+        ("waiting", "i8"),  # launches waiting for GPUs
+        ("waiting_since", "i8"),  # the decision since which some have been
         ("gpus_used", "i8"),
         ("max_gpus_used", "i8"),
-        ("dirty_prefill", "i8"),
-        ("dirty_decode", "i8"),
-        ("becoming_prefill", "i8"),
-        ("becoming_decode", "i8"),
-        ("lives", "i8"),  # rows of the log of lifetimes
-        ("oldest", "i8"),  # no request before this one is in the system
-        ("restarts", "i8"),
-        ("joins", "i8"),  # joins of queues that a policy orders
-        ("prefill_turns", "i8"),  # round robin: requests routed so far
-        ("decode_turns", "i8"),
     ],
     align=True,
 )
 
-PREFILL_INSTANCE = np.dtype(
+STAGE = np.dtype(
     [
-        ("event_s", "f8"),  # batch end, or READY while STARTING; inf when there is none
-        ("load", "i8"),  # outstanding prompt tokens, queued and in service
-        ("key", "i8"),  # while READY the load, or its latest turn; else NOT_READY: what the router compares
-        ("id", "i8"),
-        ("head", "i8"),
-        ("tail", "i8"),
+        ("service", "i8"),
+        ("first_pool", "i8"),  # its pools follow one another in the fleet
+        ("end_pool", "i8"),
+        ("queue_head", "i8"),  # requests that wait until an instance is READY
+        ("queue_tail", "i8"),
         ("queued", "i8"),
-        ("batch", "i8"),  # first request in service
-        ("batch_tokens", "i8"),
-        ("cursor", "i8"),  # blocking hand-off: the request whose turn it is
-        ("cold_s", "f8"),  # what its first batch takes longer
-        ("life", "i8"),  # row in the log of lifetimes
-        # Columns that are arrays in their own right, index by index (see State).
+        ("turns", "i8"),  # round robin: requests routed so far
+        ("in_service", "i8"),  # requests inside prefill batches
+    ],
+    align=True,
+)
+
+POOL = np.dtype(
+    [
+        # What it is.
+        ("role", "i8"),
+        ("service", "i8"),
+        ("stage", "i8"),
+        ("stock", "i8"),  # which GPUs its instances take
+        ("gpus", "i8"),  # how many each takes
+        ("root", "i8"),  # the node of its router's tree that holds the winner
+        ("capacity", "f8"),  # of one instance; pools of a stage are compared by load over capacity
+        # Its engine, as prefill.
+        ("prefill_table", "i8"),  # where its lone-prompt times begin
+        ("prefill_top", "i8"),  # how many tokens they go up to
+        ("prefill_slope_s", "f8"),  # seconds per token beyond that
+        ("quadratic_s", "f8"),  # b of DESIGN 4, seconds per token²
+        ("prefill_floor_s", "f8"),
+        ("max_batch_tokens", "i8"),
+        ("blocks_prefill", "b1"),  # its batches are handed over one request after the other
+        # Its engine, as decode.
+        ("step_table", "i8"),  # where its step segments begin
+        ("step_segments", "i8"),  # how many there are for each number of running requests
+        ("max_num_seqs", "i8"),
+        ("max_kv_tokens", "i8"),
+        ("join_s_per_token", "f8"),
+        ("kv_latency_s", "f8"),  # what a hand-off to it takes
+        ("kv_s_per_token", "f8"),
+        ("kv_decode_steps", "f8"),
+        # What has happened.
+        ("target", "i8"),  # instances it was last told to have
+        ("waiting", "i8"),  # launches waiting for GPUs
+        ("begins", "i8"),  # of them, those that have just been given some
+        ("launched", "i8"),  # instances ever launched: the number of the next one
+        ("free", "i8"),  # length of the stack of free slots
+        ("first_slot", "i8"),
+        ("slots", "i8"),
+        ("startups", "i8"),  # where its next startup delay is
+    ],
+    align=True,
+)
+
+STOCK = np.dtype([("gpus", "i8"), ("used", "i8"), ("most_used", "i8")], align=True)
+
+PROGRESS = np.dtype(
+    [
+        ("now_s", "f8"),
+        ("next_arrival_s", "f8"),  # of any service; inf when all have arrived
+        ("in_service", "i8"),  # requests inside prefill batches
+        ("queued_decode", "i8"),  # requests that no READY decode instance has taken yet
+        ("handoffs", "i8"),  # entries of the hand-off heap
+        ("handoff_seq", "i8"),
+        ("dirty_prefill", "i8"),  # instances to look at before the instant ends
+        ("dirty_decode", "i8"),
+        ("becoming", "i8"),  # instances to make READY before the instant ends
+        ("lives", "i8"),  # rows of the log of lifetimes
+        ("joins", "i8"),  # joins of queues that a policy orders
+        ("waiting", "i8"),  # launches waiting for GPUs, of all pools
+        ("decisions", "i8"),
+        ("timeouts", "b1"),  # whether any service has one
+        ("watch_launches", "b1"),  # stop at an instant that launches something
+    ],
+    align=True,
+)
+
+SLOT = np.dtype(
+    [
+        ("event_s", "f8"),  # end of the batch or run of steps, or READY while STARTING; inf without one
+        ("key", "i8"),  # while READY the load, or its latest turn; else NOT_READY
+        ("id", "i8"),  # (pool << POOL_SHIFT) | number: ties go to the first of the fleet
         ("event_node", "i4"),
         ("router_node", "i4"),
-        ("free_slot", "i4"),
-        ("dirty_slot", "i4"),
-        ("becoming_slot", "i4"),
-        ("status", "i1"),
-        ("busy", "b1"),
-        ("handing", "b1"),  # blocking hand-off: one is under way
-        ("by_slack", "b1"),  # how its queue is ordered now, where a policy orders it
-        ("dirty", "b1"),
     ],
     align=True,
 )
 
-DECODE_INSTANCE = np.dtype(
+INSTANCE = np.dtype(
     [
-        ("event_s", "f8"),  # end of the run of steps in progress, or READY while STARTING
-        ("load", "i8"),  # reserved KV tokens of everything bound here and unfinished
-        ("key", "i8"),
-        ("id", "i8"),
+        ("load", "i8"),  # outstanding: prompt tokens to compute, or reserved KV tokens
+        # Its queue.
         ("head", "i8"),
         ("tail", "i8"),
         ("queued", "i8"),
+        ("pool", "i4"),
+        ("status", "i1"),
+        ("dirty", "b1"),
+        ("busy", "b1"),  # prefill: a batch is in service, or its hand-offs hold the instance
+        ("handing", "b1"),  # blocking hand-off: one is under way
+        ("by_slack", "b1"),  # prefill: how its queue is ordered now, where a policy orders it
+        # Decode: the run of steps in progress.
         ("running", "i8"),
         ("kv", "i8"),  # tokens held at the start of the run
         ("reserved", "i8"),  # isl + osl of the running ones
         ("steps", "i8"),  # steps taken before the run
-        ("run_steps", "i8"),  # steps of the run in progress
+        ("run_steps", "i8"),
         ("run_start_s", "f8"),
         ("run_join_s", "f8"),  # what joining adds to the run's first step
+        ("finish", "i8"),  # where its heap of finishing steps begins
+        ("joined", "i8"),  # first_token: decode: the requests that wait for this step's token
         ("last_step_end_s", "f8"),
         ("last_step_s", "f8"),
-        ("joined", "i8"),  # first_token: decode: the requests that wait for this step's token
-        ("cold_s", "f8"),  # what its first step takes longer
+        # Prefill: the batch in service.
+        ("batch", "i8"),  # its first request
+        ("batch_tokens", "i8"),
+        ("cursor", "i8"),  # blocking hand-off: the request whose turn it is
+        # Either.
+        ("cold_s", "f8"),  # what its first batch or step takes longer
         ("life", "i8"),  # row in the log of lifetimes
         # Columns that are arrays in their own right, index by index (see State).
-        ("event_node", "i4"),
-        ("router_node", "i4"),
         ("free_slot", "i4"),
         ("dirty_slot", "i4"),
         ("becoming_slot", "i4"),
-        ("status", "i1"),
-        ("dirty", "b1"),
     ],
     align=True,
 )
@@ -244,8 +284,8 @@ STEP_SEGMENT = np.dtype([("edge", "f8"), ("base_s", "f8"), ("slope_s", "f8")], a
 
 LIFE = np.dtype(
     [
-        ("prefill", "b1"),  # else decode
-        ("id", "i8"),
+        ("pool", "i8"),
+        ("number", "i8"),  # the how-manieth launch of its pool
         ("launch_s", "f8"),
         ("ready_s", "f8"),  # NaN: never
         ("drain_s", "f8"),
@@ -259,14 +299,20 @@ LIFE = np.dtype(
 class State(NamedTuple):
     """All of a simulation's state and its constants.
 
-    A pool is one array of instance slots, a power of two of them. Some of its columns are arrays in
-    their own right that only share the index: the nodes of its two winner trees, the stack of free
-    slots, and the lists of instances to look at (dirty) or to make READY before the instant ends.
+    Slots of instances are one array: the first half are decode's, the second prefill's. In each half every
+    pool has a block, all blocks of one size, a power of two. So the nodes of one binary tree over the slots,
+    node i kept in row i, are those of a tree a pool, of a tree a half, and of nothing else. Some columns are
+    such arrays in their own right that only share the index: the nodes of the two winner trees, the stacks of
+    free slots (a pool's in its block), and the lists of instances to look at (a half's in its half) or to
+    make READY before the instant ends.
     """
 
-    world: NDArray[np.void]  # 1 record WORLD
     progress: NDArray[np.void]  # 1 record PROGRESS
-    # The trace's columns, read only.
+    services: NDArray[np.void]  # SERVICE, in fleet order
+    stages: NDArray[np.void]  # STAGE, prefill's first
+    pools: NDArray[np.void]  # POOL, in fleet order
+    stock: NDArray[np.void]  # STOCK, by GPU type
+    # The trace's columns, read only; one service's requests after the other's.
     arrival_s: NDArray[np.float64]
     isl: NDArray[np.int32]
     prompt: NDArray[np.int32]  # tokens to compute: isl less the cached ones
@@ -275,12 +321,14 @@ class State(NamedTuple):
     requests: NDArray[np.void]  # REQUEST, by arrival: what a run changes
     produced: NDArray[np.int32]  # tokens a request had when a crash last threw it back
     places: NDArray[np.void]  # PLACE of every request in a queue that a policy orders; empty under FIFO
-    completed: NDArray[np.int32]  # requests in order of completion
-    prefill_s: NDArray[np.float64]  # lone-prompt time at every token count
-    steps: NDArray[np.void]  # (max_num_seqs + 1, segments): STEP_SEGMENT, linear in K up to its edge
-    prefill: NDArray[np.void]  # PREFILL_INSTANCE
-    decode: NDArray[np.void]  # DECODE_INSTANCE
-    finish: NDArray[np.int64]  # (decode slots * max_num_seqs): a heap of finishing steps an instance
+    completed: NDArray[np.int32]  # requests in order of completion, in their service's range
+    prefill_s: NDArray[np.float64]  # lone-prompt time at every token count, one engine after the other
+    steps: NDArray[
+        np.void
+    ]  # STEP_SEGMENT by engine, running requests and segment: linear in K up to its edge
+    slots: NDArray[np.void]  # SLOT: who is next, in a record apart since the trees read nothing else
+    instances: NDArray[np.void]  # INSTANCE, slot by slot
+    finish: NDArray[np.int64]  # a heap of finishing steps a decode instance
     handoff: NDArray[np.void]  # heap of HANDOFF_ENTRY
-    startup_s: NDArray[np.float64]  # delay of the k-th launch
+    startup_s: NDArray[np.float64]  # delays of the next launches, a stretch a pool
     life: NDArray[np.void]  # LIFE, by launch

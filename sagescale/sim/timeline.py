@@ -43,19 +43,18 @@ def timeline(run: Run, served: Served) -> Timeline:
         queued_decode=[tick.observation.queued_decode for tick in ticks],
         running_decode=[tick.observation.running_decode for tick in ticks],
         kv_usage=[tick.observation.kv_usage for tick in ticks],
-        prefill_ready=[tick.prefill.ready for tick in ticks],
-        prefill_starting=[tick.prefill.starting for tick in ticks],
-        prefill_draining=[tick.prefill.draining for tick in ticks],
-        prefill_waiting=[tick.prefill.waiting for tick in ticks],
+        prefill_ready=[tick.observation.pools.prefill.ready for tick in ticks],
+        prefill_starting=[tick.observation.pools.prefill.starting for tick in ticks],
+        prefill_draining=[tick.observation.pools.prefill.draining for tick in ticks],
+        prefill_waiting=[tick.observation.pools.prefill.waiting for tick in ticks],
         prefill_target=[tick.decision.targets.prefill for tick in ticks],
-        decode_ready=[tick.decode.ready for tick in ticks],
-        decode_starting=[tick.decode.starting for tick in ticks],
-        decode_draining=[tick.decode.draining for tick in ticks],
-        decode_waiting=[tick.decode.waiting for tick in ticks],
+        decode_ready=[tick.observation.pools.decode.ready for tick in ticks],
+        decode_starting=[tick.observation.pools.decode.starting for tick in ticks],
+        decode_draining=[tick.observation.pools.decode.draining for tick in ticks],
+        decode_waiting=[tick.observation.pools.decode.waiting for tick in ticks],
         decode_target=[tick.decision.targets.decode for tick in ticks],
         gpus=[
-            gpus[0] * (tick.prefill.ready + tick.prefill.starting + tick.prefill.draining)
-            + gpus[1] * (tick.decode.ready + tick.decode.starting + tick.decode.draining)
+            sum(each * held for each, held in zip(gpus, tick.observation.pools.holding, strict=True))
             for tick in ticks
         ],
         prefill_correction=[tick.decision.corrections.prefill for tick in ticks],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sagescale.planner.policy import needs_twin
-from sagescale.sim.engine import Cluster
+from sagescale.sim.engine import Cluster, no_delay
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class KernelTwin:
         decode: int,
     ) -> Cluster:
         count = len(arrival_s)
-        cluster = Cluster(
+        cluster = Cluster.alone(
             world,
             arrival_s,
             np.resize(lengths.isl, count),
@@ -229,7 +229,7 @@ class KernelTwin:
             np.resize(lengths.osl, count) if osl is None else np.full(count, osl, np.int32),
             prefill=prefill,
             decode=decode,
-            startup_s=np.zeros,
+            startup_s=no_delay,
         )
         cluster.advance(np.inf)
         return cluster

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["build_world", "computed_tokens", "with_overrides"]
+__all__ = ["LARGEST", "build_world", "computed_tokens", "with_overrides"]
 
 
 def with_overrides(profile: Profile, config: SimulatorConfig) -> Profile:
@@ -56,7 +56,7 @@ def computed_tokens(trace: Trace, config: SimulatorConfig) -> NDArray[np.int32]:
     return computed
 
 
-_LARGEST = 1 << 40
+LARGEST = 1 << 40
 """More GPUs or KV tokens than this are as good as unlimited, and would not fit the kernel's integers."""
 
 _LONGEST_TABLE = 10_000_000
@@ -102,7 +102,7 @@ def build_world(
         slope_s=table.slope_ms / 1000.0,
         max_batch_tokens=config.max_batch_tokens,
         max_num_seqs=model.max_num_seqs,
-        max_kv_tokens=None if model.max_kv_tokens is None else min(model.max_kv_tokens, _LARGEST),
+        max_kv_tokens=None if model.max_kv_tokens is None else min(model.max_kv_tokens, LARGEST),
         kv_latency_s=transfer.latency_ms / 1000.0,
         kv_s_per_token=transfer.ms_per_1k_tokens / 1e6,
         kv_decode_steps=transfer.decode_steps,
@@ -112,7 +112,7 @@ def build_world(
         request_timeout_s=config.request_timeout_s,
         prefill_gpus=model.prefill_gpus,
         decode_gpus=model.decode_gpus,
-        max_gpus=_LARGEST if autoscaler is None else min(autoscaler.max_gpu_budget, _LARGEST),
+        max_gpus=LARGEST if autoscaler is None else min(autoscaler.max_gpu_budget, LARGEST),
         scheduling_policy=config.scheduling_policy,
         routing_strategy=config.routing_strategy,
         target_ttft_s=np.inf if autoscaler is None else autoscaler.target_ttft_ms / 1000.0,

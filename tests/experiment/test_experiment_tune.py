@@ -8,7 +8,7 @@ import pytest
 from experiment_world import config, wave, workload
 from hypothesis import given
 from hypothesis import strategies as st
-from sagescale.cli.comparison_setup import choose
+from sagescale.cli.options import choose
 from sagescale.cli.tune_setup import load_tuning
 from sagescale.experiment.execute import open_backend
 from sagescale.experiment.knob import Answer, cheapest_reaching, highest_attainment, search_all

@@ -117,7 +117,7 @@ def test_prefill_replicas(guide):
     sized = ClassicPolicy(config, MODEL).size_for(
         scope["next_num_req"], scope["next_isl"], 200.0, _corrections(prefill=0.9)
     )
-    assert scope["num_prefill"] == sized.prefill.instances == 2
+    assert scope["num_prefill"] == sized.pools.prefill.instances == 2
 
 
 def test_decode_replicas_by_hand():
@@ -138,7 +138,7 @@ def test_decode_replicas_by_hand():
     sized = ClassicPolicy(AutoscalerConfig(), MODEL).size_for(
         next_num_req, next_isl, next_osl, _corrections(decode=1.6)
     )
-    assert num_decode == sized.decode.instances == 3
+    assert num_decode == sized.pools.decode.instances == 3
 
 
 def _corrections(prefill=1.0, decode=1.0):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sagescale import fleet
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
 from sagescale.live.config import LiveConfig
 from sagescale.live.journal import Journal
 from sagescale.live.loop import ControlLoop
 from sagescale.live.metrics.observe import Metrics
-from sagescale.live.metrics.reporters import Reports
-from sagescale.live.metrics.window import Problem
+from sagescale.live.metrics.window import Problem, Reports
 from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
 from sagescale.planner.initial import initial_targets
 
@@ -53,7 +53,7 @@ class VirtualClock:
         return self.stopped
 
 
-class Pools:
+class ToyPools:
     """Two pools that take ``startup_s`` to start and ``drain_s`` to drain, and an actuator of them."""
 
     target = "made-up pools"
@@ -85,7 +85,7 @@ class Pools:
             ready = sum(at <= now for at in pool)
             counts.append(PoolCounts(ready, len(pool) - ready, len(leaving)))
         self.most_gpus = max(self.most_gpus, sum(c.ready + c.starting + c.draining for c in counts))
-        return PoolStates(*counts)
+        return PoolStates(fleet.Pools(*counts))
 
     def carry_out(self, order) -> None:
         if self.fail_orders:
@@ -143,7 +143,7 @@ class Load:
         if self.pools is None:
             return reporting(2, 2, self.listed)
         there = self.pools.look()
-        counts = there.prefill.ready - self.silent.prefill, there.decode.ready - self.silent.decode
+        counts = (pool.ready - silent for pool, silent in zip(there.pools, self.silent, strict=True))
         return reporting(*counts, self.listed)
 
     def look(self, window_s, ready, late_s=0.0):
@@ -209,7 +209,7 @@ class LiveWorld:
         self.clock = clock or VirtualClock()
         self.config = AutoscalerConfig(**(ONE_GPU | config))
         self.live = LiveConfig(**({"actuator": "export", "lock_dir": "/tmp"} | (live or {})))
-        self.pools = pools or Pools(self.clock)
+        self.pools = pools or ToyPools(self.clock)
         self.load = Load()
         self.load.pools = self.pools
         self.log = Log()

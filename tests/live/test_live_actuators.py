@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from live_server import serving
 from sagescale.errors import InputError
+from sagescale.fleet import Pools
 from sagescale.live.actuators.callback import CallbackActuator, load_callback
 from sagescale.live.actuators.command import CommandActuator
 from sagescale.live.actuators.kubernetes import KubernetesActuator, Workload
@@ -45,8 +46,8 @@ def test_no_move_passes_the_budget_or_its_goal(prefill, decode, to_prefill, to_d
         prefill_gpus_per_instance=prefill_gpus, decode_gpus_per_instance=1, max_gpu_budget=budget,
         max_prefill_instances=12, max_decode_instances=12,
     )  # fmt: skip
-    goal, states = Sizes(to_prefill, to_decode), PoolStates(prefill, decode)
-    found = next_sizes(goal, states, config)
+    goal, states = Sizes(to_prefill, to_decode), Pools(prefill, decode)
+    found = next_sizes(goal, states, config.fleet)
 
     def gpus(p, d):
         return p * prefill_gpus + d
@@ -97,7 +98,7 @@ def test_a_program_that_escaped_and_holds_the_pipes_is_not_waited_for(escaping):
     began = time.monotonic()
     CommandActuator(python(escaping), (), 20.0).carry_out(ORDER)
     found = CommandActuator(["true"], python(f"{escaping} print({state!r})"), 20.0).states()
-    assert found == PoolStates(PoolCounts(2), PoolCounts(3))
+    assert found == PoolStates(Pools(PoolCounts(2), PoolCounts(3)))
     with pytest.raises(ActuatorError, match="exit code 1: no quota"):
         CommandActuator(python(f"{escaping} sys.exit('no quota')"), (), 20.0).carry_out(ORDER)
     with pytest.raises(ActuatorError, match="not done within 1 s, killed"):
@@ -145,7 +146,7 @@ def test_what_a_program_says_is_shown_as_one_clean_line():
 def test_a_state_command_says_what_there_is():
     state = {"prefill": {"ready": 2, "starting": 1}, "decode": {"ready": 3}}
     found = CommandActuator(["true"], python(f"print({json.dumps(state)!r})"), 10.0).states()
-    assert found == PoolStates(PoolCounts(2, 1), PoolCounts(3))
+    assert found == PoolStates(Pools(PoolCounts(2, 1), PoolCounts(3)))
     with pytest.raises(ActuatorError, match="not JSON"):
         CommandActuator(["true"], ["echo", "hello"], 10.0).states()
     assert CommandActuator(["true"], (), 10.0).states() is None
@@ -246,7 +247,7 @@ def test_the_state_is_read_over_http(tmp_path):
     with serving() as server:
         server.answers["/state"] = (200, {"prefill": {"ready": 1}, "decode": {"ready": 2, "draining": 1}}, {})
         actuator = webhook(server, tmp_path)
-        assert actuator.states() == PoolStates(PoolCounts(1), PoolCounts(2, 0, 1))
+        assert actuator.states() == PoolStates(Pools(PoolCounts(1), PoolCounts(2, 0, 1)))
         server.answers["/state"] = (500, b"", {})
         with pytest.raises(ActuatorError):
             actuator.states()
@@ -382,14 +383,14 @@ def test_pods_are_counted_by_what_they_do():
         "app=d,leaderworkerset.sigs.k8s.io/worker-index=0": [pod(), pod()],
     }
     states = kubernetes(api).states()
-    assert states == PoolStates(PoolCounts(2, 1, 1, 1), PoolCounts(1, 0, 1, 0))
+    assert states == PoolStates(Pools(PoolCounts(2, 1, 1, 1), PoolCounts(1, 0, 1, 0)))
     assert states.asked == Sizes(4, 1)
 
 
 def test_without_the_right_to_list_pods_the_scale_speaks():
     api = FakeApi({"p": 2, "d": 3})
     api.refuse_pods = True
-    assert kubernetes(api).states() == PoolStates(PoolCounts(2), PoolCounts(3), draining_seen=False)
+    assert kubernetes(api).states() == PoolStates(Pools(PoolCounts(2), PoolCounts(3)), draining_seen=False)
 
 
 def test_an_api_error_is_a_failure_with_its_status():

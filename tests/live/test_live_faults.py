@@ -39,7 +39,7 @@ def unsafe(ticks, budget=32):
     for tick in ticks:
         shrank = any(to < at for to, at in zip(tick.goal, tick.current, strict=True))
         doubtful = bool(codes(tick) - {"instance_unreachable"})
-        pools = (tick.observation.prefill, tick.observation.decode)
+        pools = tick.observation.pools
         held = sum(pool.ready + pool.starting + pool.draining for pool in pools)
         if (shrank and doubtful) or held > budget or sum(tick.goal) > budget:
             found.append(tick)

@@ -115,7 +115,7 @@ def exported(world):
 
     exporter = Exporter(world.config, world.journal, dry_run=False)
     for record, decision in zip(world.log.records, world.log.decisions, strict=True):
-        exporter.ticked(record, decision, PoolStates(record.observation.prefill, record.observation.decode))
+        exporter.ticked(record, decision, PoolStates(record.observation.pools))
     for event in world.log.events:
         exporter.happened(event)
     return generate_latest(exporter.registry).decode()

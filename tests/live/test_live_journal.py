@@ -258,9 +258,9 @@ RECORDS = {
     "odd reasons": lambda text: without_crc(text, lambda kept: kept["decision"].update(reasons=[1])),
     "no corrections": lambda text: without_crc(text, lambda kept: kept["decision"].update(corrections={})),
     "odd forecast": lambda text: without_crc(text, lambda kept: kept["decision"].update(forecast=None)),
-    "odd pools": lambda text: without_crc(text, lambda kept: kept["observation"].update(prefill={})),
+    "odd pools": lambda text: without_crc(text, lambda kept: kept["observation"]["pools"].update(prefill={})),
     "huge pools": lambda text: without_crc(
-        text, lambda kept: kept["observation"].update(decode={"ready": 10**15})
+        text, lambda kept: kept["observation"]["pools"].update(decode={"ready": 10**15})
     ),
     "odd settings": lambda text: without_crc(text, lambda kept: kept["settings"].update(target_ttft_ms="x")),
     "odd notes": lambda text: without_crc(text, lambda kept: kept.update(notes=[{"code": 3}])),
@@ -343,7 +343,7 @@ def test_a_record_of_a_newer_version_is_read_for_what_is_known(tmp_path):
 
     def newer(kept):
         kept["observation"]["of_tomorrow"] = {"a": 1}
-        kept["observation"]["prefill"]["resting"] = 2
+        kept["observation"]["pools"]["prefill"]["resting"] = 2
         kept["settings"]["of_tomorrow"] = 3
         kept["of_tomorrow"] = [1]
         kept["notes"].append({"code": "new", "text": "x", "more": 1})
@@ -361,6 +361,20 @@ def test_a_record_of_an_older_version_is_read(tmp_path):
     written(path, ticks=4)
     damaged_rows(path, lambda row: without_crc(row[5], lambda kept: kept["settings"].pop("policy")))
     assert len(list(read_journal(path)[0])) == 4
+
+
+def test_a_record_of_before_there_could_be_other_pools_is_read(tmp_path):
+    path = tmp_path / "j"
+    world = written(path, ticks=4)
+
+    def older(kept):
+        kept["observation"] |= kept["observation"].pop("pools")
+        del kept["goal"]
+
+    damaged_rows(path, lambda row: without_crc(row[5], older))
+    ticks = list(read_journal(path)[0])
+    assert [tick.observation for tick in ticks] == [tick.observation for tick in world.log.records]
+    assert [tick.goal for tick in ticks] == [tick.goal for tick in world.log.records]
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

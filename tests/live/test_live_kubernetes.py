@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes_server import cluster, pod
-from live_world import LiveWorld, Pools, VirtualClock
+from live_world import LiveWorld, ToyPools, VirtualClock
+from sagescale.fleet import PoolCounts, Pools, Sizes
 from sagescale.live.actuators.kubernetes import KubernetesActuator
 from sagescale.live.actuators.kubernetes_api import KubernetesApi
 from sagescale.live.actuators.lease import Lease
@@ -16,7 +17,7 @@ from sagescale.live.actuators.protocol import ActuatorError, Order, PoolStates
 from sagescale.live.config import LiveConfig
 from sagescale.live.explain import why_not_up
 from sagescale.live.mover import Mover
-from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
+from sagescale.planner import AutoscalerConfig
 
 pytest.importorskip("kubernetes")
 
@@ -43,13 +44,13 @@ def test_a_refusal_is_told_by_its_status_and_ends_with_it(call, status):
         actuator = actuator_of(api)
         api.refuse[call] = status
         if call == "/pods" and status == 403:
-            assert actuator.states() == PoolStates(PoolCounts(2), PoolCounts(3), draining_seen=False)
+            assert actuator.states() == PoolStates(Pools(PoolCounts(2), PoolCounts(3)), draining_seen=False)
         else:
             with pytest.raises(ActuatorError, match=str(status)):
                 actuator.states()
         api.refuse.clear()
         api.pods["p"].append(pod(deleted=True))
-        assert actuator.states() == PoolStates(PoolCounts(2, draining=1), PoolCounts(3))
+        assert actuator.states() == PoolStates(Pools(PoolCounts(2, draining=1), PoolCounts(3)))
         actuator.close()
 
 
@@ -78,7 +79,7 @@ def test_an_answer_of_another_shape_is_an_actuator_error_or_no_instance(answer):
         actuator = actuator_of(api)
         api.raw["deployments/p/scale"] = answer
         with contextlib.suppress(ActuatorError):
-            assert actuator.states().prefill == PoolCounts(0)
+            assert actuator.states().pools.prefill == PoolCounts(0)
         actuator.close()
 
 
@@ -147,7 +148,7 @@ def test_every_pod_of_a_rollout_counts_and_the_size_is_the_one_asked_for(wanted,
     with_revisions += [pod(revision="new", ready=ready[6 + at]) for at in range(new)]
     with_revisions += [pod(deleted=True) for _ in range(going)]
     found = pool_of(wanted, with_revisions)
-    counts = found.prefill
+    counts = found.pools.prefill
     assert counts.asked == wanted
     assert counts.ready + counts.starting + counts.draining == old + new + going
     assert bool(found.rollout) == (old > 0 and new > 0)
@@ -177,15 +178,17 @@ def pool_of(wanted, pods):
     return KubernetesActuator(live, OneScale(wanted, pods)).states()
 
 
-class Rolling(Pools):
-    """Pools of which one is being rolled out, with surge pods beyond its size."""
+class Rolling(ToyPools):
+    """ToyPools of which one is being rolled out, with surge pods beyond its size."""
 
     rollout, surge = "", 0
 
     def states(self):
         found = super().states()
-        prefill = PoolCounts(found.prefill.ready, found.prefill.starting, found.prefill.draining + self.surge)
-        return PoolStates(prefill, found.decode, rollout=self.rollout)
+        prefill = PoolCounts(
+            found.pools.prefill.ready, found.pools.prefill.starting, found.pools.prefill.draining + self.surge
+        )
+        return PoolStates(Pools(prefill, found.pools.decode), rollout=self.rollout)
 
 
 def rolling_world(**keys):
@@ -239,11 +242,12 @@ def test_a_rollout_that_stands_still_does_not_hold_for_ever_and_its_surge_counts
 
 def test_where_pods_may_not_be_listed_what_was_removed_holds_its_gpus_for_the_wait():
     clock = VirtualClock()
-    pools = Pools(clock, 6, 2, drain_s=0.0)
+    pools = ToyPools(clock, 6, 2, drain_s=0.0)
     seen = pools.states
-    pools.states = lambda: PoolStates(seen().prefill, seen().decode, draining_seen=False)
+    pools.states = lambda: PoolStates(seen().pools, draining_seen=False)
     mover = Mover(
-        pools, AutoscalerConfig(prefill_gpus_per_instance=1, decode_gpus_per_instance=1, max_gpu_budget=8),
+        pools,
+        AutoscalerConfig(prefill_gpus_per_instance=1, decode_gpus_per_instance=1, max_gpu_budget=8).fleet,
         drain_wait_s=100.0, scale_up_timeout_s=900.0,
     )  # fmt: skip
     mover.begin(Sizes(2, 6), {}, "key")

@@ -6,7 +6,7 @@ import itertools
 import json
 
 import pytest
-from live_world import LiveWorld, Pools, VirtualClock
+from live_world import LiveWorld, ToyPools, VirtualClock
 from sagescale.live.metrics.prometheus import PastWindow
 from sagescale.live.metrics.reporters import Reports
 from sagescale.planner import ReasonCode, Sizes
@@ -215,7 +215,7 @@ def test_unknown_pools_are_not_scaled():
 
 def test_a_scale_up_that_never_finishes_does_not_freeze_later_decisions():
     clock = VirtualClock()
-    world = LiveWorld(clock=clock, pools=Pools(clock, startup_s=1e9), live={"scale_up_timeout_s": 200.0})
+    world = LiveWorld(clock=clock, pools=ToyPools(clock, startup_s=1e9), live={"scale_up_timeout_s": 200.0})
     world.loop.start()
     world.load.requests = 2400.0
     world.ticks(6)
@@ -229,7 +229,7 @@ def test_a_scale_up_that_never_finishes_does_not_freeze_later_decisions():
 @pytest.mark.parametrize("knows", [True, False])
 def test_a_rebalance_passes_no_budget_and_ends(knows):
     clock = VirtualClock()
-    pools = Pools(clock, prefill=6, decode=2, drain_s=45.0)
+    pools = ToyPools(clock, prefill=6, decode=2, drain_s=45.0)
     pools.knows = knows
     world = LiveWorld(clock=clock, pools=pools, max_gpu_budget=8, live={"drain_wait_s": 50.0})
     world.loop.mover.assume(Sizes(6, 2))
@@ -324,7 +324,7 @@ def test_orders_carry_the_decision_in_plain_json():
     world.load.requests = 2400.0
     world.ticks(1)
     document = json.loads(json.dumps(world.pools.orders[0].to_dict()))
-    assert document["targets"] == world.wanted(2400.0)._asdict()
+    assert document["targets"] == world.wanted(2400.0).as_dict()
     assert document["decision"]["reasons"]
 
 
@@ -338,7 +338,7 @@ def test_the_loop_stops_when_told_and_leaves_the_pools_alone():
 
 def test_once_finishes_a_rebalance_within_its_interval():
     clock = VirtualClock()
-    world = LiveWorld(clock=clock, pools=Pools(clock, prefill=6, decode=2, drain_s=20.0), max_gpu_budget=8)
+    world = LiveWorld(clock=clock, pools=ToyPools(clock, prefill=6, decode=2, drain_s=20.0), max_gpu_budget=8)
     world.load.isl, world.load.osl, world.load.requests = 100.0, 1000.0, 1200.0
     world.loop.run_once()
     assert world.pools.sizes == Sizes(1, 7)

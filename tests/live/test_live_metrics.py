@@ -12,10 +12,11 @@ from live_server import prometheus, serving
 from prometheus_client.parser import text_string_to_metric_families
 from sagescale.live.config import LiveConfig, MetricQueries
 from sagescale.live.http import HttpError
+from sagescale.live.metrics.matchers import matcher
 from sagescale.live.metrics.observe import Observer, Targets
 from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.prometheus import PrometheusReader
-from sagescale.live.metrics.promql import expand, group_matchers, matcher, window_query
+from sagescale.live.metrics.promql import expand, group_matchers, window_query
 from sagescale.live.metrics.scrape import ScrapeReader
 from sagescale.live.metrics.source import MetricSource, NoSource, make_source
 from sagescale.live.metrics.window import RawWindow, SeriesWindow, bucket_quantile, bucket_share

@@ -58,7 +58,7 @@ class Emulated:
     # --- an Actuator
 
     def states(self):
-        return PoolStates(*self.cluster.pools())
+        return PoolStates(self.cluster.pools())
 
     def carry_out(self, order):
         self.cluster.scale(order.sizes)

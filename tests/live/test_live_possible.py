@@ -14,21 +14,24 @@ from sagescale.errors import InputError
 from sagescale.live.actuators.nobody import Nobody
 from sagescale.live.config import HELD_FIELDS, QUERY_FIELDS, LiveConfig
 from sagescale.live.doctor import check
+from sagescale.live.metrics.matchers import parse_matchers
 from sagescale.live.metrics.observe import NEEDS, Observer, Targets
 from sagescale.live.metrics.possible import CONTRADICTIONS, RANGES, Evidence, keep_possible
 from sagescale.live.metrics.presets import PRESETS
-from sagescale.live.metrics.promql import expand, group_matchers, parse_matchers, window_query
+from sagescale.live.metrics.promql import expand, group_matchers, window_query
 from sagescale.live.metrics.scrape import parse_page
 from sagescale.live.metrics.source import make_source
 from sagescale.live.metrics.window import RawWindow, SeriesWindow
 from sagescale.live.tick_text import tick_text
 from sagescale.perf import ProfileModel, load_profile
-from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts
+from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools
 from sagescale.planner.window import read_window
 
 VLLM = PRESETS["vllm"]
 DYNAMO = PRESETS["dynamo"]
 PROMETHEUS = "http://localhost:9090"
+
+ONE_EACH = Pools(PoolCounts(1), PoolCounts(1))
 
 
 def codes(metrics):
@@ -212,7 +215,7 @@ def test_no_observation_made_of_any_numbers_breaks_a_rule(raw):
         most = 4 * may_be.high if name in {"requests", "queued_prefill"} else may_be.high
         assert value is None or may_be.low <= value <= most
         assert not (may_be.of_nothing and value == 0.0)
-    Observation(0.0, 60.0, PoolCounts(1), PoolCounts(1), lengths=metrics.lengths, **metrics.values)
+    Observation(0.0, 60.0, ONE_EACH, lengths=metrics.lengths, **metrics.values)
 
 
 MAYBE = st.none() | st.floats(0.0, 1e6)
@@ -254,7 +257,7 @@ def test_no_impossible_window_makes_a_pool_smaller(raw):
 @settings(deadline=None)
 @given(st.floats(0.0, 1.0), st.floats(1.0, 1e5))
 def test_of_any_prompt_and_hit_rate_a_token_at_least_is_computed(rate, isl):
-    seen = Observation(60.0, 60.0, PoolCounts(1), PoolCounts(1), requests=60.0, isl_mean=isl, osl_mean=20.0,
+    seen = Observation(60.0, 60.0, ONE_EACH, requests=60.0, isl_mean=isl, osl_mean=20.0,
                        prefix_hit_rate=rate)  # fmt: skip
     computed = read_window(seen, 60.0, []).computed_isl
     assert 1.0 <= computed <= isl
@@ -266,7 +269,7 @@ def test_a_whole_hit_rate_does_not_end_the_planner(rate):
     planner = Planner(AutoscalerConfig(enable_online_learning=True), model)
     for tick in range(1, 5):
         planner.step(
-            Observation(60.0 * tick, 60.0, PoolCounts(1), PoolCounts(1), requests=600.0, completed=600.0,
+            Observation(60.0 * tick, 60.0, ONE_EACH, requests=600.0, completed=600.0,
                         isl_mean=800.0, osl_mean=200.0, ttft_ms_mean=80.0, itl_ms_mean=10.0,
                         duration_s_mean=2.0, queued_prefill=0.0, prefix_hit_rate=rate)
         )  # fmt: skip
@@ -356,7 +359,7 @@ def test_what_a_gateway_sheds_or_queues_is_load_and_did_not_reach_the_pools():
     assert metrics.values["requests"] == pytest.approx(1000.0)
     assert metrics.values["requests_unserved"] == pytest.approx(400.0)
     assert metrics.values["queued_prefill"] == pytest.approx(150.0)
-    window = read_window(Observation(60.0, 30.0, PoolCounts(1), PoolCounts(1), **metrics.values), 60.0, [])
+    window = read_window(Observation(60.0, 30.0, ONE_EACH, **metrics.values), 60.0, [])
     assert (window.requests, window.reached) == pytest.approx((2000.0, 1200.0))
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from live_world import LiveWorld, Pools, VirtualClock, reporting
+from live_world import LiveWorld, ToyPools, VirtualClock, reporting
 from sagescale.live.metrics.observe import Metrics
 from sagescale.live.metrics.reporters import GroupReporters, Reporters, Reports
 from sagescale.planner import Sizes
@@ -196,7 +196,7 @@ def test_where_somebody_else_sees_the_load_whole_nobody_need_report():
 
 def world_of(prefill, decode, *, knows, **keys):
     clock = VirtualClock()
-    pools = Pools(clock, prefill, decode, startup_s=0.0, drain_s=0.0)
+    pools = ToyPools(clock, prefill, decode, startup_s=0.0, drain_s=0.0)
     pools.knows = knows
     return LiveWorld(clock=clock, pools=pools, **keys)
 

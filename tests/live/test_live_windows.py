@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_processes import Process, free_port, get_json, wait_for
-from live_world import Pools, VirtualClock
+from live_world import ToyPools, VirtualClock
 from sagescale.live.config import LiveConfig
 from sagescale.live.doctor import check
 from sagescale.live.http import HttpError
@@ -370,7 +370,7 @@ def test_the_check_is_not_content_over_a_gap_or_with_what_is_read_twice(server):
         with reading(server, name, 660.0) as source:
             codes_found = {
                 finding.what.partition(":")[0]
-                for finding in check(source, Pools(VirtualClock()), WINDOW_S)
+                for finding in check(source, ToyPools(VirtualClock()), WINDOW_S)
                 if finding.level == "bad"
             }
         assert bool(codes_found & {"window_incomplete", "double_counted"}) != content

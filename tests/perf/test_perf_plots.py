@@ -6,9 +6,7 @@ import io
 import re
 
 import pytest
-from sagescale.cli.profile_html import html_page
-from sagescale.cli.profile_png import png_picture
-from sagescale.cli.profile_terminal import panel_text
+from sagescale.cli.profile_plots import html_page, panel_text, png_picture
 from sagescale.perf import ProfileModel, list_profiles, load_profile
 from sagescale.perf.catalogue import GPUS, MODELS
 from sagescale.perf.panels import Curve, Panel, profile_panels

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from sagescale.perf.protocol import DecodeCapacity
-from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts
+from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools
 
 
 @dataclass
@@ -50,8 +50,7 @@ def make_planner(perf: RoundNumbers | None = None, **keys: object) -> Planner:
 BUSY = Observation(
     time_s=60.0,
     window_s=60.0,
-    prefill=PoolCounts(ready=1),
-    decode=PoolCounts(ready=2),
+    pools=Pools(PoolCounts(ready=1), PoolCounts(ready=2)),
     requests=600.0,
     completed=600.0,
     isl_mean=1000.0,
@@ -61,11 +60,10 @@ BUSY = Observation(
     duration_s_mean=20.0,
 )
 
-NOTHING_KNOWN = Observation(
-    time_s=60.0, window_s=60.0, prefill=PoolCounts(ready=3), decode=PoolCounts(ready=4)
-)
+NOTHING_KNOWN = Observation(time_s=60.0, window_s=60.0, pools=Pools(PoolCounts(ready=3), PoolCounts(ready=4)))
 
 
 def seen(base: Observation = BUSY, **changes: object) -> Observation:
-    """The observation, with some fields changed."""
-    return dataclasses.replace(base, **changes)
+    """The observation, with some fields changed; ``prefill`` and ``decode`` are the instances of a pool."""
+    pools = Pools.of({name: changes.pop(name, counts) for name, counts in base.pools.items()})
+    return dataclasses.replace(base, pools=pools, **changes)

@@ -77,7 +77,7 @@ def test_reactive_counts_starting_instances_as_idle_when_growing():
 def test_reactive_holds_what_it_cannot_see():
     planner = make_planner(policy="reactive")
     decision = planner.step(NOTHING_KNOWN)
-    assert decision.targets == (NOTHING_KNOWN.prefill.ready, NOTHING_KNOWN.decode.ready)
+    assert decision.targets == NOTHING_KNOWN.pools.asked
     assert decision.has(ReasonCode.HOLD_UNKNOWN_METRICS)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sagescale.planner import AutoscalerConfig, Sizes
-from sagescale.planner.constraints import constrain, fit_gpu_budget, within_limits
+from sagescale import fleet
+from sagescale.fleet import Sizes
+from sagescale.planner import AutoscalerConfig
 
 
 @st.composite
@@ -23,6 +24,18 @@ def limits(draw: st.DrawFn) -> AutoscalerConfig:
         decode_gpus_per_instance=decode_gpus,
         max_gpu_budget=least + draw(st.integers(0, 120)),
     )
+
+
+def within_limits(asked: Sizes, config: AutoscalerConfig) -> Sizes:
+    return fleet.within_limits(asked, config.fleet)
+
+
+def fit_gpu_budget(asked: Sizes, config: AutoscalerConfig) -> Sizes:
+    return fleet.fit(asked, config.fleet)
+
+
+def constrain(asked: Sizes, config: AutoscalerConfig) -> Sizes:
+    return fit_gpu_budget(within_limits(asked, config), config)
 
 
 sizes = st.builds(Sizes, st.integers(0, 60), st.integers(0, 60))

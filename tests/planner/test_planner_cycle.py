@@ -19,6 +19,7 @@ from sagescale.planner import (
     Observation,
     Planner,
     PoolCounts,
+    Pools,
     ReasonCode,
     Sizes,
     make_load_predictors,
@@ -39,8 +40,7 @@ def observations(draw: st.DrawFn) -> Observation:
     return Observation(
         time_s=draw(st.floats(0, 1e7)),
         window_s=draw(st.sampled_from([30.0, 60.0, 61.5])),
-        prefill=draw(counts),
-        decode=draw(counts),
+        pools=Pools(draw(counts), draw(counts)),
         **metrics,
     )
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from planner_world import ONE_GPU
 from sagescale.perf import ProfileModel, estimate_profile, find_gpu, find_model, load_profile
-from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, ReasonCode
+from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools, ReasonCode
 
 MEASURED = ProfileModel(load_profile("h200-llama-3.1-8b-fp8"))
 ESTIMATED = ProfileModel(estimate_profile(find_model("Llama-3.1-8B"), find_gpu("h200"), precision="fp8"))
@@ -27,8 +27,7 @@ def window(number: int, *, slower: float = 1.0, **changed: object) -> Observatio
     values: dict[str, object] = {
         "time_s": 60.0 * number,
         "window_s": 60.0,
-        "prefill": PoolCounts(ready=8),
-        "decode": PoolCounts(ready=DECODE),
+        "pools": Pools(PoolCounts(ready=8), PoolCounts(ready=DECODE)),
         "requests": requests,
         "completed": requests,
         "isl_mean": ISL,
@@ -112,7 +111,7 @@ class TestWhatTeaches:
     def test_instances_just_started_teach_nothing(self):
         """Neither the window in which one became ready, nor the next, its first whole one."""
         one = planner(ESTIMATED)
-        started = {"prefill": PoolCounts(ready=9), "decode": PoolCounts(ready=DECODE + 1)}
+        started = {"pools": Pools(PoolCounts(ready=9), PoolCounts(ready=DECODE + 1))}
         one.step(window(1))
         one.step(window(2))
         one.step(window(3, slower=3.0, **started))
@@ -124,7 +123,7 @@ class TestWhatTeaches:
     def test_a_draining_instance_serves_too_and_spoils_the_count(self):
         one = planner(ESTIMATED)
         one.step(window(1))
-        one.step(window(2, decode=PoolCounts(ready=DECODE, draining=1)))
+        one.step(window(2, pools=Pools(PoolCounts(ready=8), PoolCounts(ready=DECODE, draining=1))))
         assert windows_learned(one) == (1, 0)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from planner_world import BUSY, RoundNumbers, seen
 from sagescale.errors import SagescaleError
 from sagescale.perf import ProfileModel, load_profile
-from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, ReasonCode
+from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools, ReasonCode
 from sagescale.planner.policy import make_policy
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.twin import KernelTwin
@@ -183,8 +183,8 @@ class TestWhatIsNotKnown:
     def test_whatever_metrics_say_sizes_stay_within_limits_and_budget(self, windows, window_s):
         planner, _ = settled(windows=5, max_gpu_budget=40)
         for number, metrics in enumerate(windows, 6):
-            now = {"prefill": PoolCounts(ready=9), "decode": PoolCounts(ready=9)}
-            seen_now = Observation(60.0 * number, window_s, **now, **metrics)
+            now = Pools(PoolCounts(ready=9), PoolCounts(ready=9))
+            seen_now = Observation(60.0 * number, window_s, now, **metrics)
             for decision in (planner.check(seen_now), planner.step(seen_now)):
                 if decision is not None:
                     assert 1 <= decision.targets.prefill <= 60

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sagescale.fleet import PoolSpec, Role
 from sagescale.planner.policy.slo.demand import Scenarios
 from sagescale.planner.policy.slo.misses import MissCurves
-from sagescale.planner.policy.slo.pool import Limits, Pool
+from sagescale.planner.policy.slo.pool import Pool
 from slo_world import share_missed
 
 LIMIT_RPS, TOKENS, MOST = 5.0, 100.0, 60
@@ -20,7 +21,7 @@ worths = st.floats(1e-4, 0.1)
 
 
 def pool(least: int = 1, most: int = MOST, startup_ticks: float = 1.0) -> Pool:
-    made = Pool("decode", Limits(least, most, 1), 60.0, 60.0 * startup_ticks)
+    made = Pool(PoolSpec("decode", Role.DECODE, 1, least, most), 60.0, 60.0 * startup_ticks)
     made.curves = MissCurves(
         lambda instances, rps: share_missed(instances, rps / LIMIT_RPS), LIMIT_RPS, TOKENS
     )

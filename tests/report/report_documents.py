@@ -147,6 +147,17 @@ def document(*runs: Any, **more: Any) -> Any:
     }
 
 
+def three_pools() -> Any:
+    """A run with a second decode pool, called "spare"."""
+    made = run()
+    made["initial"]["spare"] = 1
+    made["gpu_hours"]["spare"] = 0.5
+    made["scaling"]["spare_launched"] = 3
+    for part in ("ready", "starting", "draining", "waiting", "target", "correction"):
+        made["timeline"][f"spare_{part}"] = list(made["timeline"][f"prefill_{part}"])
+    return document(made)
+
+
 def comparison() -> Any:
     split = {"total": 176, "forecast": 100, "startup": 50, "whole_instances": 20, "policy": 6, "without": {}}
     named = [

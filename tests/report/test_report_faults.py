@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from sagescale.report.faults import print_faults
+from sagescale.report.facts import fault_costs
 from sagescale.report.layout import Page
 
 
@@ -29,7 +29,8 @@ def printed(faults: dict[str, Any] | None) -> str:
         "faults": faults,
     }
     with console.capture() as capture:
-        print_faults(Page(console), run)
+        for place, parts in enumerate(fault_costs(run)):
+            Page(console).field("" if place else "faults", *parts)
     return capture.get()
 
 

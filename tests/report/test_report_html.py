@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_documents import TICKS, attacked, comparison, document, faulty, run
+from report_documents import TICKS, attacked, comparison, document, faulty, run, three_pools
 from sagescale.cli.app import app
 from sagescale.errors import InputError
+from sagescale.fleet import PoolCounts, resize
 from sagescale.report.html import render_html, write_html
-from sagescale.report.html.frontier import pareto_front
-from sagescale.report.html.run_section import PANELS
-from sagescale.report.html.states import Pool, resized
+from sagescale.report.html.comparison import pareto_front
+from sagescale.report.html.page import panels
 from typer.testing import CliRunner
 
 
@@ -123,8 +123,8 @@ def test_headline_is_the_terminal_s():
 
 def test_each_run_has_a_place_for_every_panel():
     found = page(comparison())
-    panels = [attributes["data-panel"] for tag, attributes in found.elements if tag == "figure"]
-    assert panels == ["comparison", *[name for _ in range(5) for name, _, _ in PANELS]]
+    drawn = [attributes["data-panel"] for tag, attributes in found.elements if tag == "figure"]
+    assert drawn == ["comparison", *[name for _ in range(5) for name, *_ in panels(run())]]
     hidden = [attributes for tag, attributes in found.elements if tag == "section" and "hidden" in attributes]
     assert len(hidden) == 5
 
@@ -150,6 +150,18 @@ def test_pools_start_as_they_were_and_launch_what_is_decided():
     assert [pools["decode"][state][12] for state in ("ready", "starting", "draining")] == [2, 0, 2]
 
 
+def test_a_third_pool_has_its_panel_and_its_figures():
+    found = page(three_pools())
+    assert "Spare instances" in found.says
+    assert "starts at 1 prefill, 2 decode, 1 spare" in found.says
+    assert "launched 2 prefill, 6 decode, 3 spare" in found.says
+    assert "spare 0.500" in found.says
+    data = found.data("run-data-0")
+    assert data["names"] == ["prefill", "decode", "spare"]
+    assert data["pools"]["spare"] == {**data["pools"]["prefill"]}
+    assert data["pools"]["gpus"][0] == 4
+
+
 def test_a_dry_run_changes_no_pool():
     made = document()
     made["config"]["no_operation"] = True
@@ -159,9 +171,9 @@ def test_a_dry_run_changes_no_pool():
 COUNTS = st.integers(0, 50)
 
 
-@given(st.builds(Pool, COUNTS, COUNTS, COUNTS, COUNTS), COUNTS, st.integers(0, 60))
+@given(st.builds(PoolCounts, COUNTS, COUNTS, COUNTS, COUNTS), COUNTS, st.integers(0, 60))
 def test_a_resized_pool_has_its_target_and_loses_no_ready_instance(pool, target, room):
-    after = resized(pool, target, room)
+    after = resize(pool, target).applied(pool, room)
     assert after.ready + after.starting + after.waiting == target
     assert after.ready + after.draining == pool.ready + pool.draining
     assert min(after.ready, after.starting, after.draining, after.waiting) >= 0
@@ -228,7 +240,7 @@ def test_what_looks_at_no_forecast_has_no_error_of_one():
 
 def test_surges_are_told_and_placed():
     found = page(document())
-    assert "1 surge between ticks" in found.says
+    assert "1 emergency scale-up between decisions" in found.says
     (surge,) = found.data("run-data-0")["surges"]
     assert surge == {
         "t": 75_000,
@@ -240,7 +252,8 @@ def test_surges_are_told_and_placed():
 
 def test_faults_are_told_and_placed():
     found = page(faulty())
-    assert "1× crash; 1× metrics vanish; 0.100 GPU-hours lost in starts" in found.says
+    assert "1 crash; no metrics for 5 min; 0 requests restarted" in found.says
+    assert "▲ 4 of them missed ; 0.100 GPU-hours lost in starts" in found.says
     crash, outage = found.data("run-data-0")["faults"]
     assert (crash["t"], crash["until"], crash["pool"]) == (400_000, None, "decode")
     assert outage["until"] == 900_000

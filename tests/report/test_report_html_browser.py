@@ -6,9 +6,9 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from report_documents import TICKS, attacked, comparison, document, faulty, run, timeline
+from report_documents import TICKS, attacked, comparison, document, faulty, run, three_pools, timeline
 from sagescale.report.html import write_html
-from sagescale.report.html.run_section import PANELS
+from sagescale.report.html.page import panels
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1280,900",
 )
-NAMES = [name for name, _, _ in PANELS]
+NAMES = [name for name, *_ in panels(run())]
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +144,10 @@ def test_pointing_at_a_decision_tells_its_reasons_and_every_panel_s_values(opene
 
 def test_a_decision_between_ticks_is_told_at_the_tick_next_to_it(opened):
     driver = opened(document())
-    assert "surge" in driver.find_element("css selector", "[data-panel=decisions] .legend").text
+    assert "emergency" in driver.find_element("css selector", "[data-panel=decisions] .legend").text
     point_at(driver, "decisions", 75 / (60 * (TICKS + 0.5)))
     bubble = wait(driver, lambda d: d.find_element("css selector", "[data-panel=decisions] .bubble").text)
-    assert "▲ 00:01:15 between ticks: prefill 1 → 2; surge" in bubble.splitlines()
+    assert "▲ 00:01:15 between decisions: prefill 1 → 2; surge" in bubble.splitlines()
 
 
 def test_zooming_one_panel_zooms_all(opened):
@@ -170,6 +170,15 @@ def test_a_legend_hides_and_shows_its_line(opened):
     wait(driver, lambda d: d.execute_script(lines) == before - 1)
     entry.click()
     wait(driver, lambda d: d.execute_script(lines) == before)
+
+
+def test_a_third_pool_is_drawn(opened):
+    made = three_pools()
+    driver = opened(made)
+    assert list(drawn(driver)) == [name for name, *_ in panels(made["runs"][0])]
+    point_at(driver, "decisions", 4 / (TICKS + 0.5))
+    bubble = wait(driver, lambda d: d.find_element("css selector", "[data-panel=decisions] .bubble").text)
+    assert bubble.splitlines()[1] == "prefill stays at 1, decode 2 → 3, spare stays at 1"
 
 
 def test_faults_are_drawn(opened):

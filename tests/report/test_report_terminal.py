@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from sagescale.report import formats, print_run
-from sagescale.report.sparkline import BARS, bars, downsample, windows_per_bar
+from sagescale.report.text_plots import BARS, bars, downsample, windows_per_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,6 +232,20 @@ def test_a_run_of_its_own_configuration_is_judged_by_it() -> None:
 def test_causes_are_counted_and_moves_are_not_causes() -> None:
     line = line_of(render(document()), "why")
     assert line.split("  ")[-1].strip() == "3× cut to max_gpu_budget · 1× a new code"
+
+
+def test_sizes_for_a_share_of_requests_are_said_as_what_is_kept() -> None:
+    given: Any = {"ticks": 3, "reasons": [["sized_for_misses"] * 2, ["sized_for_misses"], ["steady"]]}
+
+    def sized(run: Any) -> None:
+        run["reasons"] = {"sized_for_misses": 3}
+        run["config"]["target_attainment"] = 0.99
+        run["scaling"]["ticks"] = given["ticks"]
+        run["timeline"]["reasons"] = given["reasons"]
+
+    assert line_of(render(changed(sized)), "why").endswith("sized to keep 99 % at 2 of 3 decisions")
+    given["reasons"][2] = ["sized_for_misses"]
+    assert line_of(render(changed(sized)), "why").endswith("sized to keep 99 % at all 3 decisions")
 
 
 def test_series_over_time_carry_their_ranges_and_the_windows_over_target() -> None:
@@ -504,7 +518,7 @@ def learned() -> Any:
 
 def test_what_was_learned_stands_beside_what_is_true() -> None:
     text = render(learned())
-    assert line_of(text, "world").split()[1] == "h200-true"
+    assert line_of(text, "engines").split()[1] == "h200-true"
     rows = [line.split() for line in text.splitlines() if line.endswith("-5.0%")]
     assert rows == [
         ["1,020", "10.0", "19.0", "20.0", "-5.0%"],

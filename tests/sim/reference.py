@@ -63,12 +63,12 @@ class Simulation:
         self.crashes = sorted(crashes, key=lambda crash: crash[0])  # what is left of them
         self.cold_s = cold_s
         self.snapshots: list[Snapshot] = []
-        self.launches = 0  # the initial instances are not counted
         self.floor_s = max([until_s or 0.0] + [request.arrival_s for request in requests])
         for pool, size in ((self.prefill, initial[0]), (self.decode, initial[1])):  # rule 8: READY at 0
             for _ in range(size):
                 instance = pool.launch(0.0, 0.0)
                 instance.phase, instance.ready_s = Phase.READY, 0.0
+            pool.initial = size
         self.gpu_history = [(0.0, self.gpus_in_use)]
 
     @property
@@ -406,8 +406,8 @@ class Simulation:
         for pool in (self.prefill, self.decode):
             for _ in range(begun[pool.name]):
                 pool.waiting -= 1
-                pool.launch(now, delays[self.launches % len(delays)]).cold_s = self.cold_s
-                self.launches += 1
+                number = len(pool.instances) - pool.initial
+                pool.launch(now, delays[number % len(delays)]).cold_s = self.cold_s
                 self.gpu_history.append((now, self.gpus_in_use))
 
     # Faults

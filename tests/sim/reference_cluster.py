@@ -219,6 +219,7 @@ class Pool(Generic[AnyInstance]):
     instances: list[AnyInstance] = field(default_factory=list)  # all there have been; the index is the id
     queue: list[Job] = field(default_factory=list)
     waiting: int = 0
+    initial: int = 0  # launches that took no startup delay
 
     def in_phase(self, *phases: Phase) -> list[AnyInstance]:
         """Instances in any of the phases, by id."""

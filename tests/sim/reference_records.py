@@ -42,7 +42,7 @@ class World:
     join_s_per_token: float
     first_token: Literal["prefill", "decode"]
     request_timeout_s: float | None
-    startup_delays_s: list[float]  # the k-th launch of the run takes element k % len
+    startup_delays_s: list[float]  # the k-th launch of a pool takes element k % len
     prefill_gpus: int
     decode_gpus: int
     max_gpus: int

@@ -174,7 +174,7 @@ def test_every_request_is_completed_or_counted_unfinished(case: Case):
 def test_gpu_hours_are_the_sum_of_lifetimes_and_the_budget_holds_at_every_instant(case: Case):
     run = case.run()
     lives = run.lifetimes
-    gpus = np.where(lives["prefill"], run.world.prefill_gpus, run.world.decode_gpus)
+    gpus = np.where(lives["pool"] == 0, run.world.prefill_gpus, run.world.decode_gpus)
     assert (lives["stop_s"] >= lives["launch_s"]).all()
     assert (lives["launch_s"] >= 0).all()
     assert (lives["stop_s"] <= run.horizon_s).all()
@@ -211,7 +211,7 @@ def test_the_same_inputs_give_the_same_bytes(case: Case):
 def test_pools_stay_within_their_limits_at_every_tick(case: Case):
     config = case.config
     for tick in case.run().ticks:
-        for pool, seen in (("prefill", tick.prefill), ("decode", tick.decode)):
+        for pool, seen in tick.observation.pools.items():
             low, high = (getattr(config, f"{end}_{pool}_instances") for end in ("min", "max"))
             asked = seen.ready + seen.starting + seen.waiting
             assert low <= asked <= high
@@ -257,7 +257,7 @@ def test_no_operation_changes_no_pool(case: Case):
     assert (run.lifetimes["launch_s"] == 0).all()
     assert (run.lifetimes["stop_s"] == run.horizon_s).all()
     for tick in run.ticks:
-        assert (tick.prefill.ready, tick.decode.ready) == run.initial
+        assert tuple(pool.ready for pool in tick.observation.pools) == run.initial
         assert tick.decision.no_operation
 
 

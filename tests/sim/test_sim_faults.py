@@ -98,7 +98,7 @@ def events(result: Run, kind: str) -> list[tuple[float, str | None, int | None]]
 
 def gpus_at_most(result: Run) -> int:
     """The most GPUs held at any instant, from the lifetimes alone; what stops frees before what starts."""
-    gpus = np.where(result.lifetimes["prefill"], GPUS.prefill_gpus, GPUS.decode_gpus)
+    gpus = np.where(result.lifetimes["pool"] == 0, GPUS.prefill_gpus, GPUS.decode_gpus)
     times = np.concatenate([result.lifetimes["stop_s"], result.lifetimes["launch_s"]])
     changes = np.concatenate([-gpus, gpus])
     order = np.argsort(times, kind="stable")
@@ -141,7 +141,7 @@ def test_what_a_request_had_before_a_crash_stands():
 
 def test_a_crashed_instance_is_replaced_at_once_and_its_gpus_are_free():
     result = run(Faults(crashes=(Crash(at_s=700.0, pool="prefill", instance=0),)), **fixed(1, 1))
-    lives = result.lifetimes[result.lifetimes["prefill"]]
+    lives = result.lifetimes[result.lifetimes["pool"] == 0]
     assert lives["stop_s"][0] == 700.0
     assert (lives["launch_s"][1], lives["ready_s"][1]) == (700.0, 760.0)
     assert gpus_at_most(result) == GPUS.prefill_gpus + GPUS.decode_gpus
@@ -239,7 +239,7 @@ def test_without_gpus_to_be_had_a_launch_waits():
     outage = Outage(kind="no_gpus", from_s=500.0, to_s=900.0)
     result = run(Faults(outages=(outage,), crashes=(Crash(at_s=600.0, pool="decode"),)), **fixed(1, 2))
     assert result.lifetimes[-1]["launch_s"] == 900.0
-    waiting = {tick.observation.time_s: tick.decode.waiting for tick in result.ticks}
+    waiting = {tick.observation.time_s: tick.observation.pools.decode.waiting for tick in result.ticks}
     assert (waiting[600.0], waiting[870.0], waiting[930.0]) == (1, 1, 0)
     assert events(result, "no_gpus") == [(500.0, None, None)]
 
@@ -276,8 +276,8 @@ def test_frozen_metrics_repeat_the_last_ones_and_the_pools_are_still_known():
     last = next(tick.observation for tick in result.ticks if tick.observation.time_s == 570.0)
     for tick in in_outage(result):
         seen = tick.observation
-        assert replace(seen, time_s=570.0, prefill=last.prefill, decode=last.decode) == last
-        assert seen.prefill.ready == tick.prefill.ready
+        assert replace(seen, time_s=570.0, pools=last.pools) == last
+        assert seen.pools.asked == tick.decision.current
 
 
 def test_lagging_metrics_are_those_of_earlier_ticks():

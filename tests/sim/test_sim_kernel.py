@@ -143,8 +143,8 @@ def reference_world(world: World, startup_s: list[float]) -> ReferenceWorld:
 
 def make_cluster(scenario: Scenario) -> Cluster:
     requests = scenario.requests
-    taken = iter(range(10**9))
-    return Cluster(
+    taken = {"prefill": iter(range(10**9)), "decode": iter(range(10**9))}
+    return Cluster.alone(
         scenario.world,
         np.array([r.arrival_s for r in requests]),
         np.array([r.isl for r in requests], np.int32),
@@ -152,8 +152,8 @@ def make_cluster(scenario: Scenario) -> Cluster:
         np.array([r.osl for r in requests], np.int32),
         prefill=scenario.initial[0],
         decode=scenario.initial[1],
-        startup_s=lambda count: np.array(
-            [scenario.startup_s[next(taken) % len(scenario.startup_s)] for _ in range(count)], float
+        startup_s=lambda pool, count: np.array(
+            [scenario.startup_s[next(taken[pool]) % len(scenario.startup_s)] for _ in range(count)], float
         ),
         priority=np.array([r.priority for r in requests], np.int32),
         watch_launches=True,
@@ -274,7 +274,7 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
     horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
     assert horizon == expected.horizon_s
     lives = [
-        ("prefill" if life["prefill"] else "decode", int(life["id"]), float(life["launch_s"]),
+        (cluster.pool_names[life["pool"]], int(life["number"]), float(life["launch_s"]),
          optional(life["ready_s"]), optional(life["drain_s"]), float(life["stop_s"]))
         for life in cluster.lifetimes(horizon)
     ]  # fmt: skip

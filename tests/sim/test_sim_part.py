@@ -63,7 +63,7 @@ def test_gpu_time_of_a_block_is_the_overlap_with_each_lifetime(run):
     life = run.lifetimes
     overlap = np.clip(np.minimum(life["stop_s"], 600.0) - np.maximum(life["launch_s"], 300.0), 0.0, None)
     assert block.decode_gpu_s[0] == pytest.approx(
-        overlap[~life["prefill"]].sum() * run.world.decode_gpus, rel=1e-12
+        overlap[life["pool"] == 1].sum() * run.world.decode_gpus, rel=1e-12
     )
 
 

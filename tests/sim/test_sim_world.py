@@ -130,4 +130,4 @@ def test_with_no_profile_a_recorded_hour_is_served_as_with_the_true_one(shared, 
     assert reached >= attained - 0.05
     spent, needed = (one["runs"][0]["gpu_hours"]["total"] for one in (learned, true))
     assert spent <= 1.25 * needed
-    assert "learned is off" in shown
+    assert "error of learned" in shown

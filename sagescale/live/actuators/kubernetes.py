@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
+from sagescale.fleet import PoolCounts, Pools
 from sagescale.live.actuators.kubernetes_api import (
     ApiRefusedError,
     KubernetesApi,
@@ -17,7 +18,6 @@ from sagescale.live.actuators.kubernetes_api import (
 )
 from sagescale.live.actuators.lease import Lease
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
-from sagescale.planner import PoolCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,8 +151,7 @@ class KubernetesActuator:
     def _count(self) -> PoolStates:
         prefill, decode = self._pool("prefill", self._prefill), self._pool("decode", self._decode)
         return PoolStates(
-            prefill.counts,
-            decode.counts,
+            Pools(prefill.counts, decode.counts),
             rollout="; ".join(pool.rollout for pool in (prefill, decode) if pool.rollout),
             draining_seen=prefill.pods_seen and decode.pods_seen,
         )

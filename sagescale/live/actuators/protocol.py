@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
+from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.foreign_text import foreign_text
-from sagescale.planner import PoolCounts, Sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from sagescale.fleet import Sizes
 
 __all__ = [
     "MAX_INSTANCES",
@@ -37,16 +39,16 @@ class ActuatorError(SagescaleError):
 
 @dataclass(frozen=True, slots=True)
 class PoolStates:
-    """Both pools as the actuator finds them.
+    """The pools as the actuator finds them.
 
     Attributes:
+        pools: The instances of each by state.
         counted: Whether somebody counted the instances; else it is what they were set to by our own account.
         rollout: Which pods are being replaced by those of another revision, in words; empty where none are.
         draining_seen: Whether instances on their way out are counted.
     """
 
-    prefill: PoolCounts
-    decode: PoolCounts
+    pools: Pools
     counted: bool = True
     rollout: str = ""
     draining_seen: bool = True
@@ -54,12 +56,12 @@ class PoolStates:
     @property
     def asked(self) -> Sizes:
         """The sizes the pools are meant to have."""
-        return Sizes(self.prefill.asked, self.decode.asked)
+        return self.pools.asked
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Sizes that both pools are to have from now on.
+    """Sizes that the pools are to have from now on.
 
     Attributes:
         key: The same for every attempt at one order: whoever carries it out twice does it once.
@@ -77,8 +79,8 @@ class Order:
         return {
             "schema": "sagescale.order/v1",
             "key": self.key,
-            "targets": self.sizes._asdict(),
-            "current": self.current._asdict(),
+            "targets": self.sizes.as_dict(),
+            "current": self.current.as_dict(),
             "decision": dict(self.decision),
         }
 
@@ -98,7 +100,7 @@ class Actuator(Protocol):
         """
 
     def carry_out(self, order: Order) -> None:
-        """Set both sizes.
+        """Set the sizes.
 
         Raises:
             ActuatorError: it failed, or it is not known whether it succeeded.
@@ -108,7 +110,7 @@ class Actuator(Protocol):
         """Let go of connections."""
 
 
-def parse_pool_states(text: bytes, source: str) -> PoolStates:
+def parse_pool_states(text: bytes, source: str, names: Sequence[str] = DISAGGREGATED) -> PoolStates:
     """Read what a state command or URL answers: ``pool_states`` of a JSON text.
 
     Raises:
@@ -118,17 +120,17 @@ def parse_pool_states(text: bytes, source: str) -> PoolStates:
         document = parse_json(text)
     except BadJsonError as error:
         raise ActuatorError(f"{source}: its answer is not JSON: {error}") from None
-    return pool_states(document, source)
+    return pool_states(document, source, names)
 
 
-def pool_states(document: object, source: str) -> PoolStates:
+def pool_states(document: object, source: str, names: Sequence[str] = DISAGGREGATED) -> PoolStates:
     """Read ``{"prefill": {"ready": 2, ...}, "decode": {...}}``; counts left out are 0, ``ready`` is needed.
 
     Raises:
         ActuatorError: it is something else.
     """
     counts = []
-    for pool in ("prefill", "decode"):
+    for pool in names:
         entry = document.get(pool) if isinstance(document, dict) else None
         if not isinstance(entry, dict) or "ready" not in entry:
             raise ActuatorError(f'{source}: no {pool} pool in it; expected {{"{pool}": {{"ready": N, ...}}}}')
@@ -139,4 +141,4 @@ def pool_states(document: object, source: str) -> PoolStates:
                 f"expected integers from 0 to {MAX_INSTANCES}"
             )
         counts.append(PoolCounts(*values))
-    return PoolStates(counts[0], counts[1])
+    return PoolStates(Pools(*counts, names=names))

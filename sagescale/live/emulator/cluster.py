@@ -10,14 +10,18 @@ import numpy as np
 
 from sagescale.live.emulator.engine_metrics import EngineMetrics
 from sagescale.perf import ProfileModel
-from sagescale.planner import PoolCounts, Sizes, initial_targets
-from sagescale.sim.engine import Cluster
+from sagescale.planner import Sizes, initial_targets
+from sagescale.sim.engine import Cluster, no_delay
+from sagescale.sim.startup import StartupDraws
 from sagescale.sim.state import DONE, DRAINING, FREE, IN_HANDOFF, IN_PREFILL, READY, RUNNING, WAITING_PREFILL
 from sagescale.sim.world import build_world, computed_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
+    from sagescale.fleet import Pools
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
@@ -68,10 +72,9 @@ class EmulatedCluster:
         model = ProfileModel(profile)
         self._max_kv_tokens = model.max_kv_tokens
         self._first_at_prefill = simulator.first_token == "prefill"
-        rng = np.random.default_rng(simulator.simulation_seed)
         initial = _initial(trace, model, config, simulator)
         self._prompt = computed_tokens(trace, simulator)
-        self.cluster = Cluster(
+        self.cluster = Cluster.alone(
             build_world(model, simulator, config),
             trace.arrival_s,
             trace.isl,
@@ -79,7 +82,7 @@ class EmulatedCluster:
             trace.osl,
             prefill=initial.prefill,
             decode=initial.decode,
-            startup_s=lambda count: simulator.startup_delay_s.draw(rng, count),
+            startup_s=StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, "service"),
             priority=trace.priority,
         )
         count = len(trace)
@@ -113,7 +116,7 @@ class EmulatedCluster:
     def compile(self) -> None:
         """Have the whole kernel compiled before anybody waits for an answer: half a minute, once."""
         nothing = np.zeros(0, np.int32)
-        Cluster(
+        Cluster.alone(
             self.cluster.world,
             np.zeros(0),
             nothing,
@@ -121,7 +124,7 @@ class EmulatedCluster:
             nothing,
             prefill=1,
             decode=1,
-            startup_s=np.zeros,
+            startup_s=no_delay,
         ).crash("decode", 0)
         self.cluster.advance(0.0)
         self.engines()
@@ -159,12 +162,12 @@ class EmulatedCluster:
         ):
             return False
         self._count()
-        before = self.cluster.state.requests["restarts"].copy()
+        before = self.cluster.requests["restarts"].copy()
         if not self.cluster.crash("prefill" if role == "prefill" else "decode", int(number)):
             return False
-        again = np.flatnonzero(self.cluster.state.requests["restarts"] != before)
+        again = np.flatnonzero(self.cluster.requests["restarts"] != before)
         if len(again):
-            made = self.cluster.state.produced[again]
+            made = self.cluster.produced[again]
             self._sent_s[again] = self.now_s
             self._sent_tokens[again] = self.trace.isl[again] + made
             self._computed[again] = self._prompt[again] + made
@@ -183,21 +186,21 @@ class EmulatedCluster:
         for key, engine in self._engines.items():
             self._engines[key] = EngineMetrics(engine.name, engine.role)
 
-    def pools(self) -> tuple[PoolCounts, PoolCounts]:
-        """Return both pools by state."""
-        prefill, decode = (
-            PoolCounts(view.ready, view.starting, view.draining, view.waiting)
-            for view in self.cluster.pools()
-        )
-        return prefill, decode
+    def pools(self) -> Pools:
+        """Return the pools by state."""
+        return self.cluster.pools()
 
     def serving(self) -> dict[str, str]:
         """Return the engines that serve, by name: ``ready`` or ``draining``."""
         words = {READY: "ready", DRAINING: "draining"}
         return {
-            f"{role}-{identity}": words[status]
-            for role, pool in (("prefill", self.cluster.state.prefill), ("decode", self.cluster.state.decode))
-            for identity, status in zip(pool["id"].tolist(), pool["status"].tolist(), strict=True)
+            f"{pool}-{number}": words[status]
+            for pool in self.cluster.pool_names
+            for number, status in zip(
+                self.cluster.numbers(pool).tolist(),
+                self.cluster.instances(pool)["status"].tolist(),
+                strict=True,
+            )
             if status in words
         }
 
@@ -218,8 +221,8 @@ class EmulatedCluster:
             arrived=counters.arrived,
             completed=counters.completed,
             attainment=self._good / counters.arrived if counters.arrived else None,
-            prefill_gpu_hours=float(hours[lives["prefill"]].sum()) * world.prefill_gpus,
-            decode_gpu_hours=float(hours[~lives["prefill"]].sum()) * world.decode_gpus,
+            prefill_gpu_hours=float(hours[lives["pool"] == 0].sum()) * world.prefill_gpus,
+            decode_gpu_hours=float(hours[lives["pool"] == 1].sum()) * world.decode_gpus,
             max_gpus_used=self.cluster.max_gpus_used,
             finished=self.finished,
         )
@@ -234,11 +237,11 @@ class EmulatedCluster:
 
     def _note_prefill(self) -> None:
         """Note at which prefill instance requests are, before they move on."""
-        window = slice(self._oldest_prompt, int(self.cluster.state.progress["next_arrival"][0]))
-        records = self.cluster.state.requests[window]
+        window = slice(self._oldest_prompt, self.cluster.counters().arrived)
+        records = self.cluster.requests[window]
         states = records["state"]
         at_prefill = (states == WAITING_PREFILL) | (states == IN_PREFILL)
-        ids = self.cluster.state.prefill["id"]
+        ids = self.cluster.numbers_by_slot
         self._prefill_of[window][at_prefill] = ids[records["bound"][at_prefill]]
         if not self._first_at_prefill:
             # No record says when prefill ended: when it was first seen to have, and before the first token.
@@ -247,8 +250,8 @@ class EmulatedCluster:
 
     def _count_prompts(self) -> None:
         """Find the requests that have left prefill since the last count."""
-        window = slice(self._oldest_prompt, int(self.cluster.state.progress["next_arrival"][0]))
-        states = self.cluster.state.requests["state"][window]
+        window = slice(self._oldest_prompt, self.cluster.counters().arrived)
+        states = self.cluster.requests["state"][window]
         if not len(states):
             return
         left = (states > IN_PREFILL) & (states <= DONE) & ~self._prefilled[window]
@@ -256,7 +259,7 @@ class EmulatedCluster:
             index = np.flatnonzero(left) + self._oldest_prompt
             self._prefilled[index] = True
             if self._first_at_prefill:
-                first_s = self.cluster.state.requests["first_token_s"][index]
+                first_s = self.cluster.requests["first_token_s"][index]
                 # One sent again has had its first token: when it left prefill, no record says.
                 self._prefilled_s[index] = np.where(first_s < self._sent_s[index], self.now_s, first_s)
             self._credit_prefill(index)
@@ -267,8 +270,8 @@ class EmulatedCluster:
         # Arrived and gone within one step: any instance that was ready may have served it.
         unknown = index[self._prefill_of[index] < 0]
         if len(unknown):
-            pool = self.cluster.state.prefill
-            ready = pool["id"][(pool["status"] == READY) | (pool["status"] == DRAINING)]
+            status = self.cluster.instances("prefill")["status"]
+            ready = self.cluster.numbers("prefill")[(status == READY) | (status == DRAINING)]
             self._prefill_of[unknown] = ready[unknown % len(ready)] if len(ready) else 0
         for identity in np.unique(self._prefill_of[index]).tolist():
             mine = index[self._prefill_of[index] == identity]
@@ -287,12 +290,11 @@ class EmulatedCluster:
 
     def _count_completions(self) -> None:
         """Find the requests that have ended in decode since the last count."""
-        done = int(self.cluster.state.progress["completed"][0])
-        if done == self._completed:
+        index = self.cluster.completed[self._completed :].astype(np.intp)
+        if not len(index):
             return
-        index = self.cluster.state.completed[self._completed : done].astype(np.intp)
-        self._completed = done
-        records = self.cluster.state.requests[index]
+        self._completed += len(index)
+        records = self.cluster.requests[index]
         osl = self.trace.osl[index].astype(np.float64)
         ttft_s = records["first_token_s"] - self.trace.arrival_s[index]
         itl_s = np.divide(
@@ -311,7 +313,7 @@ class EmulatedCluster:
         # With the first token from prefill, a request of one token never reaches decode.
         decoded = np.flatnonzero(osl > 1) if self._first_at_prefill else np.arange(len(osl))
         slots = records["bound"]
-        ids = self.cluster.state.decode["id"]
+        ids = self.cluster.numbers_by_slot
         for slot in np.unique(slots[decoded]).tolist():
             mine = decoded[slots[decoded] == slot]
             engine = self._engine("decode", int(ids[slot]))
@@ -338,9 +340,10 @@ class EmulatedCluster:
     def _track(self) -> None:
         """Add pages of instances that are up, drop those of instances long stopped."""
         up = set()
-        for role, pool in (("prefill", self.cluster.state.prefill), ("decode", self.cluster.state.decode)):
-            live = (pool["status"] == READY) | (pool["status"] == DRAINING)
-            up |= {(role, identity) for identity in pool["id"][live].tolist()}
+        for pool in self.cluster.pool_names:
+            status = self.cluster.instances(pool)["status"]
+            live = (status == READY) | (status == DRAINING)
+            up |= {(pool, number) for number in self.cluster.numbers(pool)[live].tolist()}
         for role, identity in up:
             self._engine(role, identity)
         for key in [key for key in self._engines if key not in up]:
@@ -350,43 +353,44 @@ class EmulatedCluster:
 
     def _gauge(self) -> None:
         """Bring the gauges, and tokens of requests in progress, up to date."""
-        state = self.cluster.state
-        arrived = int(state.progress["next_arrival"][0])
-        ended = state.requests["state"][self._oldest : arrived] >= DONE
+        arrived, requests = self.cluster.counters().arrived, self.cluster.requests
+        ended = requests["state"][self._oldest : arrived] >= DONE
         self._oldest += int(np.argmin(ended)) if not ended.all() else len(ended)
-        records = state.requests[self._oldest : arrived]
-        handed = records["bound"][records["state"] == IN_HANDOFF]
-        running = records["state"] == RUNNING
-        slots = len(state.decode)
-        in_handoff = np.bincount(handed, minlength=slots)
-        isl = self._sent_tokens[self._oldest : arrived]
-        prompts = np.bincount(records["bound"][running], isl[running], slots)
-        in_batch = np.bincount(records["bound"][records["state"] == IN_PREFILL], minlength=len(state.prefill))
+        records = requests[self._oldest : arrived]
+        bound, states = records["bound"], records["state"]
+        slots = len(self.cluster.numbers_by_slot)
+        in_handoff = np.bincount(bound[states == IN_HANDOFF], minlength=slots)
+        in_batch = np.bincount(bound[states == IN_PREFILL], minlength=slots)
+        running = states == RUNNING
+        prompts = np.bincount(bound[running], self._sent_tokens[self._oldest : arrived][running], slots)
         for engine in self._engines.values():
             engine.running = engine.waiting = 0.0
             engine.cpu_s = time.monotonic() - self._born_s  # it takes the clock's time to say anything
             engine.generated_tokens = max(engine.generated_tokens, engine.generation.total)
-        for slot in np.flatnonzero(state.prefill["status"] != FREE).tolist():
-            found = self._engines.get(("prefill", int(state.prefill["id"][slot])))
-            if found is not None:
-                found.running = float(in_batch[slot])
-                found.waiting = float(state.prefill["queued"][slot])
-        busy = state.decode["running"] > 0
-        since = self.cluster.kv_tokens() - float(state.decode["kv"][busy].sum())
-        since /= max(1.0, float(state.decode["running"].sum()))
-        for slot in np.flatnonzero(state.decode["status"] != FREE).tolist():
-            found = self._engines.get(("decode", int(state.decode["id"][slot])))
-            if found is None:
-                continue
-            found.running = float(state.decode["running"][slot])
-            found.waiting = float(state.decode["queued"][slot] + in_handoff[slot])
+        for found, instance, slot in self._pages("prefill"):
+            found.running = float(in_batch[slot])
+            found.waiting = float(instance["queued"])
+        decode = self.cluster.instances("decode")
+        since = self.cluster.kv_tokens() - float(decode["kv"][decode["running"] > 0].sum())
+        since /= max(1.0, float(decode["running"].sum()))
+        for found, instance, slot in self._pages("decode"):
+            found.running = float(instance["running"])
+            found.waiting = float(instance["queued"] + in_handoff[slot])
             # The kernel counts tokens when an instance's batch changes; what was made since is shared out.
-            held = float(state.decode["kv"][slot]) + since * found.running if found.running else 0.0
+            held = float(instance["kv"]) + since * found.running if found.running else 0.0
             # Whole requests are added up as they end; these are the tokens of those still running.
             made = held - float(prompts[slot])
             found.generated_tokens = max(found.generated_tokens, found.generation.total + max(0.0, made))
             if self._max_kv_tokens is not None:
                 found.kv_usage = held / self._max_kv_tokens
+
+    def _pages(self, pool: str) -> Iterator[tuple[EngineMetrics, np.void, int]]:
+        """The engines of a pool that have a page, with their records and slots."""
+        instances, numbers = self.cluster.instances(pool), self.cluster.numbers(pool)
+        for at in np.flatnonzero(instances["status"] != FREE).tolist():
+            found = self._engines.get((pool, int(numbers[at])))
+            if found is not None:
+                yield found, instances[at], self.cluster.slots(pool).start + at
 
 
 def _initial(

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from sagescale.live.metrics.possible import Evidence, keep_possible
-from sagescale.live.metrics.reporters import Reports
-from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow, bucket_quantile, bucket_share
+from sagescale.live.metrics.window import (
+    Problem,
+    RawWindow,
+    Reports,
+    SeriesWindow,
+    bucket_quantile,
+    bucket_share,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

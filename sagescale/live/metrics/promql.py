@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from sagescale.live.metrics.matchers import matcher, parse_matchers
 from sagescale.live.metrics.sampling import lookback_s
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
 
 __all__ = [
-    "GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers", "matcher", "parse_matchers",
+    "GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers",
     "samples_query", "target_matchers", "whole_query", "window_query",
 ]  # fmt: skip
 
@@ -22,48 +23,6 @@ KIND_LABEL = "sagescale_series"
 """The label that tells the parts of one big query apart."""
 
 GROUP_LABEL = "sagescale_instance"
-
-
-_MATCHER = re.compile(
-    r"""\s*(?P<label>[a-zA-Z_][a-zA-Z0-9_]*)\s*(?P<operator>=~|!~|!=|=)\s*"""
-    r"""(?P<value>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)\s*(?:,|$)"""
-)
-
-
-class Matcher(NamedTuple):
-    """A label matcher as written: ``value`` has its quotes."""
-
-    label: str
-    operator: str
-    value: str
-
-    def __str__(self) -> str:
-        return f"{self.label}{self.operator}{self.value}"
-
-
-def parse_matchers(text: str) -> list[Matcher]:
-    """Read a list of label matchers, e.g. ``cluster="a",env=~"prod.*"``; braces around it may be there.
-
-    Raises:
-        ValueError: it is none; the message says from where on.
-    """
-    rest = text.strip()
-    if rest.startswith("{") and rest.endswith("}"):
-        rest = rest[1:-1]
-    found = []
-    while rest.strip():
-        one = _MATCHER.match(rest)
-        if one is None:
-            raise ValueError(f"'{rest.strip()[:60]}' is no label matcher")
-        found.append(Matcher(one["label"], one["operator"], one["value"]))
-        rest = rest[one.end() :]
-    return found
-
-
-def matcher(label: str, operator: str, value: str) -> str:
-    """Write a label matcher with its value escaped."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'{label}{operator}"{escaped}"'
 
 
 def duration(seconds: float) -> str:

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from sagescale.live.metrics.window import Problem
+from sagescale.live.metrics.window import Problem, Reports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sagescale.live.metrics.observe import Metrics
 
-__all__ = ["GroupReporters", "Reporters", "Reports"]
+__all__ = ["GroupReporters", "Reporters"]
 
 _SETTLING_S = 900.0
 """How long after a size was decided whoever acts on it may still be on the way there."""
-
-
-class Reports(NamedTuple):
-    """Who reported of one group of instances in a window.
-
-    Attributes:
-        names: The instances that report now.
-        complete: Those of which everything is there; ``None`` where the load is not the sum of their reports.
-        listed: The instances that discovery lists, reporting or not; ``None`` where nobody says.
-        counted: How many there are, where a query of the operator's own says.
-    """
-
-    names: frozenset[str]
-    complete: frozenset[str] | None
-    listed: frozenset[str] | None = None
-    counted: int | None = None
 
 
 @dataclass(slots=True)

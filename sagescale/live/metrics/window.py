@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from sagescale.live.foreign_text import foreign_text
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
 
 __all__ = [
-    "Problem", "RawWindow", "SeriesWindow", "Succession", "WindowReader", "bucket_quantile", "bucket_share",
+    "Problem", "RawWindow", "Reports", "SeriesWindow", "Succession", "WindowReader", "bucket_quantile",
+    "bucket_share",
 ]  # fmt: skip
 
 ByInstance = dict[str, float]
@@ -93,6 +94,22 @@ class RawWindow:
     own: Mapping[str, float | None]
     problems: tuple[Problem, ...] = ()
     own_before: Mapping[str, float | None] = field(default_factory=dict)
+
+
+class Reports(NamedTuple):
+    """Who reported of one group of instances in a window.
+
+    Attributes:
+        names: The instances that report now.
+        complete: Those of which everything is there; ``None`` where the load is not the sum of their reports.
+        listed: The instances that discovery lists, reporting or not; ``None`` where nobody says.
+        counted: How many there are, where a query of the operator's own says.
+    """
+
+    names: frozenset[str]
+    complete: frozenset[str] | None
+    listed: frozenset[str] | None = None
+    counted: int | None = None
 
 
 class WindowReader(Protocol):

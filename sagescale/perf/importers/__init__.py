@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.perf.importers.aiconfigurator import AiconfiguratorImporter
 from sagescale.perf.importers.aiperf import AiperfImporter
-from sagescale.perf.importers.base import Importer, open_source
+from sagescale.perf.importers.base import open_source
 from sagescale.perf.importers.dynamo import DynamoImporter
 from sagescale.perf.importers.dynamo_pre_swept import DynamoPreSweptImporter
 from sagescale.perf.importers.guidellm import GuidellmImporter
@@ -20,7 +20,24 @@ from sagescale.perf.importers.vllm_bench import VllmBenchImporter
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sagescale.perf.measurement import Measurement
+
 __all__ = ["IMPORTERS", "Importer", "importer_for"]
+
+
+class Importer(Protocol):
+    """One source format: says whether a path is of it, and reads it."""
+
+    @property
+    def name(self) -> str:
+        """The word for ``--format``."""
+
+    def recognise(self, look: Look) -> bool:
+        """Whether what lies there (file or folder) is of this format; never raises."""
+
+    def read(self, path: Path) -> tuple[Measurement, ...]:
+        """Read every configuration in the source. Raises InputError naming file, place and value."""
+
 
 IMPORTERS: dict[str, Importer] = {
     importer.name: importer

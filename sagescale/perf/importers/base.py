@@ -1,9 +1,9 @@
-"""What an importer is, and what all of them share."""
+"""How source files are opened, read and named: bounded, one way for all importers."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sagescale.files import open_input, read_input, shown_path
 from sagescale.perf.profile import SourceFile
@@ -12,10 +12,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
     from pathlib import Path
 
-    from sagescale.perf.importers.look import Look
-    from sagescale.perf.measurement import Measurement
-
-__all__ = ["MAX_FILE_BYTES", "MAX_LINES_BYTES", "Importer", "open_source", "read_bytes", "source_file"]
+__all__ = ["MAX_FILE_BYTES", "MAX_LINES_BYTES", "open_source", "read_bytes", "source_file"]
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """No source file that is read whole, no line of one read by lines, and no array is larger than this."""
@@ -24,20 +21,6 @@ MAX_LINES_BYTES = 1024 * 1024 * 1024
 """No file of JSON lines is larger than this; one line at a time is in memory."""
 
 _EXPECTED = "a profile source"
-
-
-class Importer(Protocol):
-    """One source format: says whether a path is of it, and reads it."""
-
-    @property
-    def name(self) -> str:
-        """The word for ``--format``."""
-
-    def recognise(self, look: Look) -> bool:
-        """Whether what lies there (file or folder) is of this format; never raises."""
-
-    def read(self, path: Path) -> tuple[Measurement, ...]:
-        """Read every configuration in the source. Raises InputError naming file, place and value."""
 
 
 def open_source(path: Path) -> BufferedReader:

@@ -11,39 +11,23 @@ when a name is not built in or when names are listed, never at import. A built-i
 
 from __future__ import annotations
 
-from importlib import import_module
 from math import inf
-from typing import TYPE_CHECKING
 
-from sagescale.errors import InputError, did_you_mean
+from sagescale.errors import InputError
 from sagescale.planner.forecast.protocol import Predictor, PredictorOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from importlib.metadata import EntryPoint
+from sagescale.planner.plugins import PREDICTORS
 
 __all__ = ["DEFAULT_WINDOW", "ENTRY_POINT_GROUP", "make_predictor", "predictor_names"]
 
 DEFAULT_WINDOW = 10
 """`prediction_window_size` of the guide: what bounds moving_average and exponential_smoothing, in windows."""
 
-ENTRY_POINT_GROUP = "sagescale.predictors"
-
-# name -> (module, class); imported when asked for, so that `constant` never pays for statsmodels
-_BUILT_IN = {
-    "constant": ("constant", "ConstantPredictor"),
-    "moving_average": ("moving_average", "MovingAveragePredictor"),
-    "exponential_smoothing": ("exponential_smoothing", "ExponentialSmoothingPredictor"),
-    "arima": ("arima", "ArimaPredictor"),
-    "prophet": ("prophet", "ProphetPredictor"),
-    "kalman": ("kalman", "KalmanPredictor"),
-    "seasonal_naive": ("seasonal_naive", "SeasonalNaivePredictor"),
-}
+ENTRY_POINT_GROUP = PREDICTORS.group
 
 
 def predictor_names() -> tuple[str, ...]:
     """Return every name `make_predictor` knows: built-in ones first, then others' in sorted order."""
-    return (*_BUILT_IN, *sorted(set(_entry_points()) - set(_BUILT_IN)))
+    return PREDICTORS.names()
 
 
 def make_predictor(
@@ -77,36 +61,17 @@ def make_predictor(
             f"predictor {name}: season_s is {season_s}, expected at least two windows ({2 * interval_s:g} s)"
         )
     options = PredictorOptions(interval_s, window_size, season_s, seed)
-    if name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name]
-        factory: Callable[[PredictorOptions], Predictor] = getattr(
-            import_module(f"{__package__}.{module}"), attribute
-        )
-        return factory(options)
-    others = _entry_points()
-    if name not in others:
-        known = predictor_names()
-        raise InputError(
-            f"predictor '{name}' is unknown, expected one of {', '.join(known)}{did_you_mean(name, known)}"
-        )
-    return _from_entry_point(others[name], options)
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    from importlib.metadata import entry_points  # reads every installed package's metadata: not at import
-
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-
-def _from_entry_point(point: EntryPoint, options: PredictorOptions) -> Predictor:
-    where = f"predictor '{point.name}' (entry point {point.value})"
     try:
-        made = point.load()(options)
+        made = PREDICTORS.load(name)(options)
+    except InputError:
+        raise
     except Exception as error:
-        raise InputError(f"{where} cannot be made: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{PREDICTORS.whose(name)} cannot be made: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(made, Predictor):
         raise InputError(
-            f"{where} gives a {type(made).__name__}, expected an object with name, refits, cadence, "
-            "observe(value) and forecast(horizon)"
+            f"{PREDICTORS.whose(name)} gives a {type(made).__name__}, expected an object with name, refits, "
+            "cadence, observe(value) and forecast(horizon)"
         )
     return made

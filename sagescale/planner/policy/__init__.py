@@ -1,59 +1,59 @@
-"""Sizing policies by name: add a file, add a line."""
+"""Sizing policies by name: the built-in ones, and those other packages offer as entry points.
+
+A package adds a policy with
+
+    [project.entry-points."sagescale.policies"]
+    my_policy = "my_package.module:MyPolicy"
+
+where the class is called with a configuration and a performance model. It may say ``uses_forecast = False``,
+so that nothing tries predictors with it, and ``needs_twin = True`` to be given simulated engines (an
+``EngineTwin``) as well. A built-in name cannot be replaced.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.errors import InputError, SagescaleError, did_you_mean
+from sagescale.errors import InputError, SagescaleError
+from sagescale.planner.plugins import POLICIES
 from sagescale.planner.policy.classic import ClassicPolicy
 from sagescale.planner.policy.protocol import Policy, PoolSize, QuickPolicy, Situation, Sizing
-from sagescale.planner.policy.reactive import ReactivePolicy
-from sagescale.planner.policy.static import StaticPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.policy.slo import EngineTwin
 
 __all__ = [
+    "ENTRY_POINT_GROUP",
     "ClassicPolicy",
     "Policy",
     "PoolSize",
     "QuickPolicy",
-    "ReactivePolicy",
     "Situation",
     "Sizing",
-    "StaticPolicy",
     "make_policy",
     "needs_twin",
     "policy_names",
     "uses_forecast",
 ]
 
-_POLICIES: dict[str, Callable[[AutoscalerConfig, PerfModel], Policy]] = {
-    "classic": ClassicPolicy,
-    "reactive": ReactivePolicy,
-    "static": StaticPolicy,
-}
-_SLO = "slo"
-"""Imported when it is made: it needs numpy, and an engine twin besides."""
+ENTRY_POINT_GROUP = POLICIES.group
 
 
 def policy_names() -> tuple[str, ...]:
-    """Return the names that ``policy`` accepts."""
-    return (*_POLICIES, _SLO)
+    """Return the names that ``policy`` accepts: built-in ones first, then others' in sorted order."""
+    return POLICIES.names()
 
 
 def needs_twin(name: str) -> bool:
     """Say whether a policy tries sizes on simulated engines."""
-    return name == _SLO
+    return bool(getattr(POLICIES.load(name), "needs_twin", False))
 
 
 def uses_forecast(name: str) -> bool:
     """Say whether a policy looks at forecasts at all, so that trying predictors with it makes sense."""
-    return name == _SLO or bool(getattr(_POLICIES[name], "uses_forecast", True))
+    return bool(getattr(POLICIES.load(name), "uses_forecast", True))
 
 
 def make_policy(
@@ -72,17 +72,25 @@ def make_policy(
         twin: Simulated engines, for a policy that tries sizes on them.
 
     Raises:
-        InputError: no policy has that name.
+        InputError: no policy has that name, or another package's does not load.
         SagescaleError: it needs a twin and was given none.
     """
     name = config.policy if name is None else name
-    if name == _SLO:
+    given: tuple[object, ...] = (config, perf_model)
+    if needs_twin(name):
         if twin is None:
-            raise SagescaleError("policy slo tries sizes on simulated engines; make_policy was given no twin")
-        from sagescale.planner.policy.slo import SloPolicy
-
-        return SloPolicy(config, perf_model, twin)
-    if name not in _POLICIES:
-        known = policy_names()
-        raise InputError(f"policy is '{name}'; expected one of {', '.join(known)}{did_you_mean(name, known)}")
-    return _POLICIES[name](config, perf_model)
+            raise SagescaleError(
+                f"policy {name} tries sizes on simulated engines; make_policy was given no twin"
+            )
+        given = (*given, twin)
+    try:
+        made = POLICIES.load(name)(*given)
+    except Exception as error:
+        if name in POLICIES.built_in:
+            raise
+        raise InputError(f"{POLICIES.whose(name)} cannot be made: {type(error).__name__}: {error}") from error
+    if not callable(getattr(made, "size", None)):
+        raise InputError(
+            f"{POLICIES.whose(name)} gives a {type(made).__name__}, expected an object with name and size"
+        )
+    return made  # type: ignore[no-any-return]

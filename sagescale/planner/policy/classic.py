@@ -6,6 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
+from sagescale.fleet import ByPool, Sizes
 from sagescale.planner.decision import Corrections, Reason, ReasonCode
 from sagescale.planner.policy.protocol import PoolSize, Sizing
 
@@ -38,7 +39,7 @@ class ClassicPolicy:
     def size(self, situation: Situation) -> Sizing:
         """Size for the load forecast; hold both pools where this window's traffic is unknown."""
         if situation.window.requests is None or situation.load.requests is None:
-            return Sizing(None, None, (_UNKNOWN_TRAFFIC,))
+            return Sizing.hold(situation.observation.pools, _UNKNOWN_TRAFFIC)
         load = situation.load
         return self.size_for(load.requests, load.isl, load.osl, situation.corrections)
 
@@ -54,9 +55,9 @@ class ClassicPolicy:
         No requests ask for no instances, whatever the lengths; a pool whose lengths are unknown holds.
         """
         if requests is None:
-            return Sizing(None, None, (_UNKNOWN_TRAFFIC,))
+            return Sizing(ByPool[PoolSize | None](None, None), (_UNKNOWN_TRAFFIC,))
         if requests <= 0:
-            return Sizing(PoolSize(0, 0.0), PoolSize(0, 0.0), (_NO_TRAFFIC,))
+            return Sizing.exactly(Sizes(0, 0), (_NO_TRAFFIC,))
         reasons: list[Reason] = []
         rate = requests * self._config.load_headroom / self._config.adjustment_interval_sec
         prefill = None if isl is None else self._prefill(rate, isl, corrections.prefill, reasons)
@@ -69,7 +70,7 @@ class ClassicPolicy:
             reasons.append(
                 Reason(ReasonCode.HOLD_UNKNOWN_LENGTHS, f"no {missing} has been observed yet: {held}")
             )
-        return Sizing(prefill, decode, tuple(reasons))
+        return Sizing(ByPool[PoolSize | None](prefill, decode), tuple(reasons))
 
     def _prefill(self, rate: float, isl: float, correction: float, reasons: list[Reason]) -> PoolSize | None:
         config = self._config

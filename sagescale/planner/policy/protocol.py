@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+from sagescale.fleet import ByPool
+
 if TYPE_CHECKING:
-    from sagescale.planner.decision import Corrections, LoadForecast, Reason, Sizes
+    from sagescale.fleet import Pools, Sizes
+    from sagescale.planner.decision import Corrections, LoadForecast, Reason
     from sagescale.planner.load import LoadPredictors
     from sagescale.planner.observation import Observation
     from sagescale.planner.window import Window
@@ -43,15 +46,25 @@ class PoolSize(NamedTuple):
 
 
 class Sizing(NamedTuple):
-    """What a policy asks for before any constraint; ``None`` holds a pool as it is."""
+    """What a policy asks for before any constraint, a pool; ``None`` holds a pool as it is."""
 
-    prefill: PoolSize | None
-    decode: PoolSize | None
+    pools: ByPool[PoolSize | None]
     reasons: tuple[Reason, ...] = ()
+
+    @classmethod
+    def exactly(cls, sizes: Sizes, reasons: tuple[Reason, ...] = ()) -> Sizing:
+        """Ask for whole sizes."""
+        asked = (PoolSize(size, float(size)) for size in sizes)
+        return cls(ByPool[PoolSize | None](*asked, names=sizes.names), reasons)
+
+    @classmethod
+    def hold(cls, pools: Pools, reason: Reason) -> Sizing:
+        """Hold every pool as it is."""
+        return cls(ByPool[PoolSize | None](*(None for _ in pools), names=pools.names), (reason,))
 
 
 class Policy(Protocol):
-    """Sizes both pools. It may keep state of its own, but knows no clock and does no I/O."""
+    """Sizes the pools. It may keep state of its own, but knows no clock and does no I/O."""
 
     @property
     def name(self) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from sagescale.fleet import ByPool
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.classic import whole_instances
 from sagescale.planner.policy.protocol import PoolSize, Sizing
 from sagescale.planner.stabilisation import PoolStabiliser
 
 if TYPE_CHECKING:
+    from sagescale.fleet import PoolCounts
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.observation import PoolCounts
     from sagescale.planner.policy.protocol import Situation
 
 __all__ = ["ReactivePolicy"]
@@ -63,14 +64,14 @@ class ReactivePolicy:
         if decode is not None:
             decode *= headroom / (self._slots * config.reactive_decode_usage)
         if seen.kv_usage is not None:
-            holding = seen.decode.ready + seen.decode.draining
-            full = seen.kv_usage * holding * headroom / config.reactive_decode_usage
+            pool = seen.pools.decode
+            full = seen.kv_usage * (pool.ready + pool.draining) * headroom / config.reactive_decode_usage
             decode = full if decode is None else max(decode, full)
-        return Sizing(
-            self._prefill.size(seen.time_s, seen.prefill, prefill, reasons),
-            self._decode.size(seen.time_s, seen.decode, decode, reasons),
-            tuple(reasons),
+        sizes = ByPool[PoolSize | None](
+            self._prefill.size(seen.time_s, seen.pools.prefill, prefill, reasons),
+            self._decode.size(seen.time_s, seen.pools.decode, decode, reasons),
         )
+        return Sizing(sizes, tuple(reasons))
 
 
 class _Pool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.planner.policy.protocol import PoolSize, Sizing
+from sagescale.planner.policy.protocol import Sizing
 
 if TYPE_CHECKING:
+    from sagescale.fleet import Sizes
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.decision import Sizes
     from sagescale.planner.policy.protocol import Situation
 
 __all__ = ["StaticPolicy"]
@@ -34,7 +34,6 @@ class StaticPolicy:
         """Ask for the same sizes every time."""
         if self._found is None:
             self._found = situation.current
-        prefill, decode = (
-            found if given is None else given for given, found in zip(self._given, self._found, strict=True)
+        return Sizing.exactly(
+            self._found.map(lambda found, given: found if given is None else given, self._given)
         )
-        return Sizing(PoolSize(prefill, float(prefill)), PoolSize(decode, float(decode)))

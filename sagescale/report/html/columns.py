@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from sagescale.fleet import PoolCounts, resize
+from sagescale.report.facts import interval_s, number, pool_names, setting
 from sagescale.report.formats import known, plain
-from sagescale.report.html.states import Pool, resized
 from sagescale.report.reasons import in_words
-from sagescale.report.settings import interval_s, number, setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,14 +21,9 @@ _PER_WINDOW = ("requests", "requests_forecast", "requests_forecast_p90")
 _AS_IS = (
     "isl", "osl", "ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "itl_mean_ms", "itl_p50_ms", "itl_p99_ms",
     "attainment", "queued_prefill", "queued_decode", "running_decode", "kv_usage",
-    "prefill_ready", "prefill_starting", "prefill_draining", "prefill_waiting", "prefill_target",
-    "decode_ready", "decode_starting", "decode_draining", "decode_waiting", "decode_target",
-    "prefill_correction", "decode_correction",
 )  # fmt: skip
-
-
-_POOLS = ("prefill", "decode")
-_STATES = ("ready", "starting", "draining", "waiting")
+_OF_POOLS = ("ready", "starting", "draining", "waiting", "target", "correction")
+_STATES = _OF_POOLS[:4]
 
 
 _LATEST_S = 8e12
@@ -40,14 +35,16 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
 
     Times are ms from the start of the trace, ``step_ms`` the interval. ``columns`` are lists of one length,
     or one value where all are equal; numbers of requests are per second where the interval is known.
-    ``pools`` are the states that each decision left, the initial ones first, so one entry longer.
+    ``names`` are the pools; ``pools`` are the states that each decision left, the initial ones first, so one
+    entry longer.
     ``reasons`` has each different list of reasons once, and a tick's index into them.
     """
     timeline: Mapping[str, Any] = run["timeline"]
     times = [known(value) for value in timeline.get("time_s") or ()]
     kept = [place for place, time_s in enumerate(times) if time_s is not None and abs(time_s) < _LATEST_S]
     step_s = interval_s(document, run)
-    columns = {key: _column(timeline.get(key), kept, 1.0) for key in _AS_IS}
+    of_pools = [f"{name}_{part}" for name in pool_names(run) for part in _OF_POOLS]
+    columns = {key: _column(timeline.get(key), kept, 1.0) for key in (*_AS_IS, *of_pools)}
     for key in _PER_WINDOW:
         columns[key] = _column(timeline.get(key), kept, step_s or 1.0)
     sla = run["sla"]
@@ -58,6 +55,7 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
         "t": [_rounded(1000.0 * (times[place] or 0.0), 12) for place in kept],
         "step_ms": None if step_s is None else 1000.0 * step_s,
         "per_second": step_s is not None,
+        "names": pool_names(run),
         "columns": columns,
         "pools": _pools(document, run, kept),
         "reasons": _reasons(timeline.get("reasons") or (), kept),
@@ -90,32 +88,40 @@ def _rounded(value: float, digits: int) -> float:
 
 
 def _pools(document: ResultDocument, run: RunDocument, kept: Sequence[int]) -> dict[str, object]:
-    """Return each pool's instances by state and the GPUs both hold, at the start and after each decision."""
+    """Return each pool's instances by state and the GPUs all hold, at the start and after each decision.
+
+    A timeline holds counts from just before each decision, in which an instance that starts within one
+    interval is never seen starting. What holds until the next tick follows from the rules of scaling. A
+    drained instance may stop at any time before the next tick, at once if it is idle.
+    """
     timeline: Mapping[str, Any] = run["timeline"]
+    names = pool_names(run)
     budget = number(document, run, "max_gpu_budget")
     acts = setting(document, run, "no_operation") is not True
-    gpus = {name: _whole(document["profile"].get(f"{name}_gpus_per_instance")) or 1 for name in _POOLS}
-    now = {name: Pool(_whole((run["initial"] or {}).get(name))) for name in _POOLS}
+    gpus = {name: _whole(document["profile"].get(f"{name}_gpus_per_instance")) or 1 for name in names}
+    now = {name: PoolCounts(_whole((run["initial"] or {}).get(name))) for name in names}
     history = [now]
     for place in kept:
         now = {
-            name: Pool(*(_whole(_value(timeline.get(f"{name}_{state}"), place, 1.0)) for state in _STATES))
-            for name in _POOLS
+            name: PoolCounts(
+                *(_whole(_value(timeline.get(f"{name}_{state}"), place, 1.0)) for state in _STATES)
+            )
+            for name in names
         }
-        free = math.inf if budget is None else budget - sum(now[name].holding * gpus[name] for name in _POOLS)
-        for name in _POOLS:
+        free = (1e9 if budget is None else budget) - sum(now[name].holding * gpus[name] for name in names)
+        for name in names:
             target = _value(timeline.get(f"{name}_target"), place, 1.0)
             if acts and target is not None:
                 found = now[name]
-                now[name] = resized(found, _whole(target), max(0.0, free) // gpus[name])
+                now[name] = resize(found, _whole(target)).applied(found, int(max(0.0, free) // gpus[name]))
                 free -= gpus[name] * (now[name].holding - found.holding)
         history.append(now)
     return {
         **{
             name: {state: [getattr(each[name], state) for each in history] for state in _STATES}
-            for name in _POOLS
+            for name in names
         },
-        "gpus": [sum(each[name].holding * gpus[name] for name in _POOLS) for each in history],
+        "gpus": [sum(each[name].holding * gpus[name] for name in names) for each in history],
     }
 
 
@@ -147,7 +153,7 @@ def _faults(run: RunDocument) -> list[dict[str, object]]:
             if (until_s := known(event.get("until_s"))) is None
             else min(1000.0 * until_s, 8e15),
             "kind": plain(event.get("kind", "")).replace("_", " "),
-            "pool": event.get("pool") if event.get("pool") in {"prefill", "decode"} else None,
+            "pool": event.get("pool") if event.get("pool") in pool_names(run) else None,
             "restarted": known(event.get("restarted")) or 0,
         }
         for event in found.get("events") or ()
@@ -160,7 +166,10 @@ def _surges(run: RunDocument) -> list[dict[str, object]]:
     return [
         {
             "t": 1000.0 * time_s,
-            **{name: [_whole(surge.get(f"{name}_{end}")) for end in ("found", "target")] for name in _POOLS},
+            **{
+                name: [_whole(surge.get(f"{name}_{end}")) for end in ("found", "target")]
+                for name in pool_names(run)
+            },
             "reasons": _words(surge.get("reasons") or ()),
         }
         for surge in run.get("surges") or ()

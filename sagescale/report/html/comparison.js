@@ -108,7 +108,7 @@ class ComparisonView {
     const about = (run) =>
       [`<b>${plotText(run.name)}</b>`, `${percent(run.attainment)} of requests`, `${number(run.hours)} GPU-hours, ${number(run.ratio)} × the lower bound`,
         `TTFT p99 ${number(run.ttft_p99)} ms, ITL p99 ${number(run.itl_p99)} ms`,
-        ...(run.hindsight ? ["knows the future: a yardstick"] : []),
+        ...(run.hindsight ? ["reference (knows the future)"] : []),
         ...(run.beside.length ? [`here as well: ${plotText(run.beside.slice(0, 4).join(", "))}${run.beside.length > 4 ? ", …" : ""}`] : [])].join("<br>");
     return {
       type: "scatter", mode: "markers", name: policy,
@@ -130,19 +130,9 @@ class ComparisonView {
   }
 
   legend(figure, policies, c) {
-    const marks = {
-      circle: "M9 1a4 4 0 1 0 .01 0Z", square: "M5 1h8v8h-8Z", diamond: "M9 0L14 5L9 10L4 5Z", "triangle-up": "M9 1L14 9H4Z",
-      cross: "M7.5 1h3v2.5h2.5v3h-2.5v2.5h-3v-2.5h-2.5v-3h2.5Z", x: "M5 2L6 1L9 4L12 1L13 2L10 5L13 8L12 9L9 6L6 9L5 8L8 5Z",
-      pentagon: "M9 0.5L13.5 4L12 9.5H6L4.5 4Z", star: "M9 0L10.3 3.4L14 3.6L11 6L12 9.6L9 7.5L6 9.6L7 6L4 3.6L7.7 3.4Z",
-    };
-    const entries = policies.map((policy, i) => {
-      const box = build("svg", { width: 18, height: 10, "aria-hidden": "true" });
-      box.append(build("path", { d: marks[SYMBOLS[i % SYMBOLS.length]], fill: c[HUES[i % HUES.length]] }));
-      return build("span", {}, box, policy);
-    });
-    const step = build("svg", { width: 18, height: 10, "aria-hidden": "true" });
-    step.append(build("path", { d: "M1 9H9V2H17", fill: "none", stroke: c.muted, "stroke-width": 1.3 }));
-    figure.querySelector(".legend").replaceChildren(...entries, build("span", {}, step, "Pareto front"), build("span", { class: "note" }, "* hollow: knows the future"));
+    const entries = policies.map((policy, i) => build("span", {}, markSign(SYMBOLS[i % SYMBOLS.length], c[HUES[i % HUES.length]]), policy));
+    const step = sign("M1 9H9V2H17", { fill: "none", stroke: c.muted, "stroke-width": 1.3 });
+    figure.querySelector(".legend").replaceChildren(...entries, build("span", {}, step, "Pareto front"), build("span", { class: "note" }, "* hollow: reference (knows the future)"));
   }
 }
 

@@ -1,29 +1,76 @@
-"""The page: its head, the sections, the data and the scripts, in one file."""
+"""Pages: one file each, filled from a template, with the data and the scripts that draw its pictures."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from importlib.resources import files
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from sagescale.files import written_whole
-from sagescale.report.formats import NOTHING, duration, figure, known, plain, plural
+import jinja2
+from markupsafe import Markup
+
+from sagescale.files import write_whole
+from sagescale.report import facts, formats
+from sagescale.report.formats import MARK, Poor, count, duration, known, plain, plural
 from sagescale.report.html.columns import run_columns
-from sagescale.report.html.comparison_section import comparison_points, comparison_section
-from sagescale.report.html.markup import Markup, data, element, join
-from sagescale.report.html.palette import DARK, LIGHT, stylesheet
-from sagescale.report.html.run_section import run_section
-from sagescale.report.layout import MARK
+from sagescale.report.html.comparison import (
+    attainment_of,
+    comparison_notes,
+    comparison_points,
+    comparison_table,
+    gpu_hours_of,
+    pareto_front,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sagescale.document import ProfileInfo, ResultDocument
+    from sagescale.document import ResultDocument, RunDocument
 
-__all__ = ["render_html", "write_html"]
+__all__ = ["panels", "render_html", "render_page", "write_html"]
 
-_SCRIPTS = ("format.js", "panels.js", "run.js", "comparison.js", "main.js")
+# Okabe and Ito's colours, which colour-blind readers can distinguish. Nothing is said by colour alone: lines
+# differ in dashes, areas in patterns, marks in shape.
+_LIGHT = {
+    "paper": "#ffffff",
+    "raised": "#f6f7f8",
+    "ink": "#1b1f24",
+    "muted": "#59636e",
+    "rule": "#d5dade",
+    "grid": "#e9ecef",
+    "blue": "#0072B2",
+    "sky": "#56B4E9",
+    "orange": "#E69F00",
+    "green": "#007E5B",
+    "vermillion": "#C04F00",
+    "purple": "#B25A8C",
+    "grey": "#8a949e",
+    "poor": "#A84600",
+}
+"""Green, vermillion and purple a little darker than theirs, for thin lines on white."""
+
+_DARK = {
+    "paper": "#14171b",
+    "raised": "#1c2026",
+    "ink": "#e6e9ec",
+    "muted": "#9aa4ae",
+    "rule": "#353c44",
+    "grid": "#262b32",
+    "blue": "#56B4E9",
+    "sky": "#9AD3F5",
+    "orange": "#E69F00",
+    "green": "#1FBF93",
+    "vermillion": "#F07A2A",
+    "purple": "#CC79A7",
+    "grey": "#7d8791",
+    "poor": "#F0A030",
+}
+
+_MISS_WORDS = {"forecast": "forecasts", "whole_instances": "whole instances"}
 
 
 def write_html(path: Path, document: ResultDocument) -> None:
@@ -32,107 +79,177 @@ def write_html(path: Path, document: ResultDocument) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    page = render_html(document)
-    with written_whole(path) as stream:
-        stream.write(page.encode())
+    write_whole(path, render_html(document).encode())
 
 
 def render_html(document: ResultDocument) -> str:
     """Render a result document, of a run or of a comparison, as one page of about 5 MB.
 
-    It opens without a network: plotly.js is in it, and its content security policy lets nothing else run or
-    be loaded. What a document holds is escaped; no document, however odd its values, raises.
+    No document, however odd its values, raises.
     """
-    runs = document["runs"]
+    runs, trace = document["runs"], document["trace"]
     alone = len(runs) == 1 and "comparison" not in document
-    library = _library()
-    own = "".join(files(__package__).joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(library, own)),
-        element("meta", name="generator", content=f"sagescale {plain(document['sagescale'])}"),
-        element("title", f"sagescale: {plain(document['trace']['path']) or 'report'}"),
-        _raw("style", stylesheet() + files(__package__).joinpath("page.css").read_text(encoding="utf-8")),
-    )
-    sections = [
-        element("p", "No run to show.", class_="why") if not runs else None,
-        None if alone else comparison_section(document),
-        *(run_section(document, run, place, alone=alone) for place, run in enumerate(runs)),
-    ]
-    datasets = [
-        data("palette", {"light": LIGHT, "dark": DARK}),
-        data("comparison-data", None if alone else comparison_points(document)),
-        *(data(f"run-data-{place}", run_columns(document, run)) for place, run in enumerate(runs)),
-    ]
-    body = element(
-        "body",
-        _masthead(document),
-        element("noscript", element("p", "The pictures need JavaScript; the figures do not.", class_="why")),
-        element("main", *sections),
-        _warnings(document),
-        *datasets,
-        _raw("script", library),
-        _raw("script", own),
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _masthead(document: ResultDocument) -> Markup:
-    trace = document["trace"]
     requests, length_s = known(trace["requests"]), known(trace["duration_s"])
-    rate = requests / length_s if requests is not None and length_s else None
-    return element(
-        "header",
-        element("h1", plain(trace["path"]) or NOTHING),
-        element(
-            "p",
-            f"{plural(requests, 'request')} in {duration(length_s)}, {figure(rate)}/s",
-            *(_after_gap(step) for step in trace["transform"] or ()),
+    data: dict[str, object] = {"comparison-data": None if alone else comparison_points(document)}
+    data |= {f"run-data-{place}": run_columns(document, run) for place, run in enumerate(runs)}
+    return render_page(
+        "report.html",
+        title=f"sagescale: {plain(trace['path']) or 'report'}",
+        version=document["sagescale"],
+        data=data,
+        scripts=("panels.js", "run.js", "comparison.js", "main.js"),
+        document=document,
+        alone=alone,
+        rate=requests / length_s if requests is not None and length_s else None,
+        table=comparison_table(document),
+        front=pareto_front(runs),
+    )
+
+
+def render_page(
+    template: str,
+    *,
+    title: str,
+    version: str,
+    data: Mapping[str, object],
+    scripts: Sequence[str],
+    **values: object,
+) -> str:
+    """Fill a template that extends ``page.html``.
+
+    It opens without a network: plotly.js is in it, and its content security policy lets nothing else run or
+    be loaded. Whatever it is filled with is text, and is escaped.
+
+    Args:
+        template: its name.
+        title: of the window.
+        version: of sagescale, which made what is shown.
+        data: what the page's scripts read, by the id of its element.
+        scripts: names of its own scripts in order, after the one of data and numbers.
+        values: what else the template shows.
+    """
+    # A script's text must not end its element.
+    library = _plotly().replace("\r\n", "\n").replace("</script", "<\\/script")
+    run = (library, "".join(map(_shipped, ("format.js", *scripts))))
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in run
+    )
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            title=title,
+            version=version,
+            # plotly.js sets styles as it draws.
+            policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:",
+            light=_properties(_LIGHT),
+            dark=_properties(_DARK),
+            styles=Markup(_shipped("page.css")),  # noqa: S704  # shipped
+            data={"palette": {"light": _LIGHT, "dark": _DARK}, **data},
+            scripts=[Markup(text) for text in run],  # noqa: S704  # shipped
+            **values,
+        )
+    )
+
+
+def panels(run: RunDocument) -> list[tuple[str, str, str, str]]:
+    """Return name, title, unit and pool of every panel of a run, row by row in two columns."""
+    pools = [(name, f"{name.capitalize()} instances", "", name) for name in facts.pool_names(run)]
+    latencies = [("ttft", "TTFT", "ms, of arrivals", ""), ("itl", "ITL", "ms, of arrivals", "")]
+    return [
+        ("load", "Load", "requests/s", ""),
+        ("attainment", "Attainment", "share of arrivals within both targets", ""),
+        *(panel for row in zip_longest(pools, latencies) for panel in row if panel),
+        ("gpus", "GPUs", "held", ""),
+        ("queues", "Queues", "requests", ""),
+        ("decisions", "Decisions", "hover for reasons", ""),
+        ("kv", "KV memory in use", "mean of decode instances", ""),
+        ("lengths", "Lengths", "mean tokens a request", ""),
+        ("corrections", "Corrections", "measured over expected latency", ""),
+    ]
+
+
+def _facts(document: ResultDocument, run: RunDocument) -> list[tuple[str, Sequence[str]]]:
+    """Return the lines under a run's headline: label and parts."""
+    timing = run["timing"]
+    return [
+        ("planner", facts.planner(document, run)),
+        ("requests", facts.requests(run)),
+        ("scaling", facts.scaling(run)),
+        ("why", facts.why(document, run)),
+        ("forecast", facts.forecast(document, run, covered=True)),
+        ("misses", _misses(run)),
+        ("faults", [part for line in facts.fault_costs(run) for part in line]),
+        (
+            "simulated",
+            (
+                f"{duration(run['horizon_s'])} in {duration(timing['simulate_s'])}",
+                f"{count(timing['requests_per_s'])} requests/s",
+            ),
         ),
-        _engines(document["profile"]),
-        _engines(document["world"], "in truth: ") if "world" in document else None,
+    ]
+
+
+def _misses(run: RunDocument) -> list[str]:
+    misses: Mapping[str, float] | None = run.get("misses")  # type: ignore[assignment]  # numbers by cause
+    if misses is None:
+        return []
+    by_cause = ", ".join(
+        f"{_MISS_WORDS.get(cause, cause)} {count(misses.get(cause))}"
+        for cause in facts.CAUSES
+        if cause != "faults" or misses.get(cause)
     )
+    return [f"{plural(misses['total'], 'request')}: {by_cause}"]
 
 
-def _engines(profile: ProfileInfo, before: str = "") -> Markup:
-    return element(
-        "p",
-        before,
-        element("b", plain(profile["name"])),
-        " ",
-        " ".join(plain(word) for word in (profile["engine"], profile["gpu"]) if word),
-        *(_after_gap(f"assumed: {plain(name)}") for name in profile["assumed"] or ()),
+def _above(value: float | None, limit: float | None) -> bool:
+    number, most = known(value), known(limit)
+    return number is not None and most is not None and number > most
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("sagescale.report.html"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(value),
     )
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    written = ("count", "duration", "figure", "given", "known", "plural", "share")
+    made.filters |= {name: getattr(formats, name) for name in written}
+    made.tests |= {"above": _above, "bad_news": lambda part: isinstance(part, Poor)}
+    shown = (
+        "HELD",
+        "PERCENTILES",
+        "SURFACE_COLUMNS",
+        "gpu_hours_by_pool",
+        "number",
+        "surface_rows",
+        "why_missed",
+    )
+    made.globals |= {name: getattr(facts, name) for name in shown}
+    made.globals |= {
+        "MARK": MARK,
+        "attainment_of": attainment_of,
+        "comparison_notes": comparison_notes,
+        "facts": _facts,
+        "gpu_hours_of": gpu_hours_of,
+        "panels": panels,
+    }
+    return made
 
 
-def _after_gap(text: str) -> Markup:
-    return element("span", plain(text), class_="further")
+def _properties(colours: Mapping[str, str]) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
 
 
-def _warnings(document: ResultDocument) -> Markup | None:
-    warnings = document["warnings"] or ()
-    if not warnings:
-        return None
-    return element("ul", *(element("li", f"{MARK} {plain(text)}") for text in warnings), class_="warnings")
+def _shipped(name: str) -> str:
+    return files("sagescale.report.html").joinpath(name).read_text(encoding="utf-8")
 
 
-def _library() -> str:
-    """Return plotly.js, which draws the pictures; a script's text must not end its element."""
+def _plotly() -> str:
     from plotly.offline import get_plotlyjs
 
-    text = str(get_plotlyjs())
-    return text.replace("\r\n", "\n").replace("</script", "<\\/script")
-
-
-def _policy(*scripts: str) -> str:
-    """Allow these very scripts and nothing from anywhere; plotly.js sets styles as it draws."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
-    )
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
-
-
-def _raw(name: str, text: str) -> Markup:
-    return join(Markup(f"<{name}>{text}</{name}>\n"))
+    return str(get_plotlyjs())

@@ -116,7 +116,7 @@ function instances(run, pool, c) {
         }), shift: 1,
       },
       {
-        type: "scatter", mode: "markers", name: "surge", x: surges.map((s) => s.t), y: surges.map((s) => s[pool][1]),
+        type: "scatter", mode: "markers", name: "emergency", x: surges.map((s) => s.t), y: surges.map((s) => s[pool][1]),
         marker: { symbol: "triangle-up-open", size: 7, color: c.ink, line: { width: 1.2 } },
       },
       {
@@ -124,7 +124,7 @@ function instances(run, pool, c) {
         marker: { symbol: "x", size: 8, color: c.vermillion, line: { color: c.paper, width: 1 } },
       },
     ],
-    told: true,
+    explained: true,
     yaxis: { rangemode: "tozero", tickformat: "d", ...(top <= 5 ? { dtick: 1 } : { nticks: 5 }) },
   };
 }
@@ -137,7 +137,7 @@ function sizeFound(run, pool, i) {
 // A decision and its reasons, a line each.
 function decisionText(run, i) {
   const { columns } = run;
-  const pools = ["prefill", "decode"].map((pool) => {
+  const pools = run.names.map((pool) => {
     const [from, to] = [sizeFound(run, pool, i), columns[`${pool}_target`][i]];
     return from === to ? `${pool} stays at ${number(to)}` : `${pool} ${number(from)} → ${number(to)}`;
   });
@@ -151,15 +151,15 @@ function decisionText(run, i) {
     expected === null
       ? "no load expected"
       : `expects ${number(expected)} ${run.per_second ? "requests/s" : "requests"}${p90 === null ? "" : `, p90 ${number(p90)}`}`,
-    `corrections: prefill ${number(columns.prefill_correction[i])}, decode ${number(columns.decode_correction[i])}`,
+    `corrections: ${run.names.map((pool) => `${pool} ${number(columns[`${pool}_correction`][i])}`).join(", ")}`,
     ...run.reasonsAt(i).map((why) => `• ${why}`),
-    ...surges.map((surge) => `▲ ${clock(surge.t, run.end)} between ticks: ${surgeText(surge)}`),
+    ...surges.map((surge) => `▲ ${clock(surge.t, run.end)} between decisions: ${emergencyText(run, surge)}`),
     ...faults.map((fault) => `× ${fault.kind}${fault.restarted ? `, ${number(fault.restarted)} requests restarted` : ""}`),
   ];
 }
 
-function surgeText(surge) {
-  const grown = ["prefill", "decode"].filter((pool) => surge[pool][1] !== surge[pool][0]);
+function emergencyText(run, surge) {
+  const grown = run.names.filter((pool) => surge[pool][1] !== surge[pool][0]);
   const moves = grown.map((pool) => `${pool} ${number(surge[pool][0])} → ${number(surge[pool][1])}`);
   return [moves.join(", "), ...surge.reasons.filter((why) => !MOVES.has(why))].join("; ");
 }
@@ -169,8 +169,10 @@ const MOVES = new Set(["scale up", "scale down", "steady"]);
 
 function decisions(run, c) {
   const { t, columns } = run;
-  const rows = { prefill: 1, decode: 0 };
-  const marks = { up: [], down: [], told: [] };
+  // From the top in the order of the pools, one apart; the reasons below the first.
+  const rows = Object.fromEntries(run.names.map((pool, i) => [pool, run.names.length - 1 - i]));
+  const middle = rows[run.names[0]] - 0.5;
+  const marks = { up: [], down: [], why: [] };
   for (const pool of Object.keys(rows)) {
     t.forEach((at, i) => {
       const move = columns[`${pool}_target`][i] - sizeFound(run, pool, i);
@@ -178,12 +180,12 @@ function decisions(run, c) {
     });
   }
   // Marked where the reasons change; a line lasts as long as they hold.
-  const told = t.map((_, i) => run.reasonsAt(i).filter((why) => !MOVES.has(why)).join());
+  const reasons = t.map((_, i) => run.reasonsAt(i).filter((why) => !MOVES.has(why)).join());
   const lasting = [];
   t.forEach((at, i) => {
-    if (!told[i]) return;
-    if (told[i] !== told[i - 1]) marks.told.push([at, 0.5]);
-    lasting.push([at, 0.5], [run.next[i], told[i + 1] ? 0.5 : null]);
+    if (!reasons[i]) return;
+    if (reasons[i] !== reasons[i - 1]) marks.why.push([at, middle]);
+    lasting.push([at, middle], [run.next[i], reasons[i + 1] ? middle : null]);
   });
   const surges = run.surges.flatMap((surge) =>
     Object.keys(rows).filter((pool) => surge[pool][1] !== surge[pool][0]).map((pool) => [surge.t, rows[pool] + 0.3]),
@@ -201,17 +203,17 @@ function decisions(run, c) {
       },
       dots("up", marks.up, { symbol: "triangle-up", size, color: c.blue }),
       dots("down", marks.down, { symbol: "triangle-down", size, color: c.orange }),
-      dots("why", marks.told, {
+      dots("why", marks.why, {
         symbol: "diamond-open", size: size - 1, color: faint(c.purple, many ? 0.5 : 1), line: { width: many ? 0.7 : 1.5 },
       }),
-      dots("surge", surges, { symbol: "triangle-up-open", size: size - 2, color: c.blue, line: { width: 1.2 } }),
+      dots("emergency", surges, { symbol: "triangle-up-open", size: size - 2, color: c.blue, line: { width: 1.2 } }),
       {
-        type: "scatter", mode: "lines", name: "steady", unlisted: true, x: [0, run.end, null, 0, run.end], y: [0, 0, null, 1, 1],
+        type: "scatter", mode: "lines", name: "steady", unlisted: true, x: run.names.flatMap(() => [0, run.end, null]), y: run.names.flatMap((pool) => [rows[pool], rows[pool], null]),
         line: { color: c.grey, width: 1, dash: "1px,3px" },
       },
     ],
-    told: true,
-    yaxis: { range: [-0.6, 1.6], tickvals: [0, 0.5, 1], ticktext: ["decode", "why", "prefill"], showgrid: false },
+    explained: true,
+    yaxis: { range: [-0.6, run.names.length - 0.4], tickvals: [...Object.values(rows), middle], ticktext: [...run.names, "why"], showgrid: false },
   };
 }
 
@@ -236,6 +238,8 @@ function gpus(run, c) {
     note: run.budget !== null && !seen ? `budget ${number(run.budget)}, far above` : "",
   };
 }
+
+const POOL_LINES = [(c) => ({ color: c.blue }), (c) => ({ color: c.orange, dash: "5px,2px" }), (c) => ({ color: c.green, dash: "1.5px,2.5px" })];
 
 const PANELS = {
   load(run, c) {
@@ -275,8 +279,6 @@ const PANELS = {
       yaxis: { range: [floor - 0.04 * (1 - floor), 1 + 0.08 * (1 - floor)], tickformat: ".0%", nticks: 5 },
     };
   },
-  prefill: (run, c) => instances(run, "prefill", c),
-  decode: (run, c) => instances(run, "decode", c),
   ttft: (run, c) => latency(run, "ttft", run.target_ttft_ms, c),
   itl: (run, c) => latency(run, "itl", run.target_itl_ms, c),
   gpus,
@@ -316,8 +318,7 @@ const PANELS = {
     for (const shape of one.shapes) shape.line.dash = "2px,2px";
     return {
       traces: [
-        line("prefill", t, columns.prefill_correction, { color: c.blue }),
-        line("decode", t, columns.decode_correction, { color: c.orange, dash: "5px,2px" }),
+        ...run.names.map((pool, i) => line(pool, t, columns[`${pool}_correction`], POOL_LINES[i % POOL_LINES.length](c))),
       ],
       ...one,
       yaxis: { rangemode: "tozero" },

@@ -1,28 +1,5 @@
 // Draws the panels of a run; they zoom together and share a cursor: all legends show their values under it.
 
-const MARGIN = { l: 52, r: 12, t: 6, b: 24 };
-const HEIGHT = 158;
-const FONT = "system-ui, sans-serif";
-const CONFIG = { displayModeBar: false, responsive: true };
-
-function baseLayout(c) {
-  return {
-    margin: MARGIN,
-    height: HEIGHT,
-    autosize: true,
-    paper_bgcolor: c.paper,
-    plot_bgcolor: c.paper,
-    font: { family: FONT, size: 11, color: c.muted },
-    showlegend: false,
-    dragmode: "zoom",
-    hoverlabel: { bgcolor: c.raised, bordercolor: c.rule, font: { family: FONT, color: c.ink, size: 11 }, align: "left", namelength: -1 },
-  };
-}
-
-function axisLook(c) {
-  return { gridcolor: c.grid, linecolor: c.rule, zerolinecolor: c.grid, zeroline: false, automargin: false };
-}
-
 function panelLayout(run, panel, c) {
   const days = run.end > DAY_MS;
   const lasting = run.faults.filter((fault) => fault.until !== null);
@@ -41,7 +18,7 @@ function panelLayout(run, panel, c) {
     ...(days ? { height: base.height + 12, margin: { ...MARGIN, b: MARGIN.b + 12 } } : {}),
     hovermode: false,
     shapes: [...spans, ...(panel.shapes || [])],
-    annotations: [...(panel.told ? spans.map(named) : []), ...(panel.annotations || [])],
+    annotations: [...(panel.explained ? spans.map(named) : []), ...(panel.annotations || [])],
     xaxis: {
       ...axisLook(c), type: "date", range: [0, run.end + run.step / 2], nticks: 8,
       tickformat: days ? "%H:%M\nday %-j" : "%H:%M",
@@ -53,21 +30,8 @@ function panelLayout(run, panel, c) {
 }
 
 function swatch(trace) {
+  if (trace.mode === "markers") return markSign(trace.marker.symbol, trace.marker.color);
   const box = build("svg", { width: 18, height: 10, "aria-hidden": "true" });
-  if (trace.mode === "markers") {
-    const shapes = {
-      "triangle-up": "M9 1L14 9H4Z", "triangle-down": "M9 9L14 1H4Z", x: "M5 1L13 9M13 1L5 9",
-      "diamond-open": "M9 1L13 5L9 9L5 5Z", "triangle-up-open": "M9 1L14 9H4Z",
-    };
-    const open = ["x", "diamond-open", "triangle-up-open"].includes(trace.marker.symbol);
-    box.append(
-      build("path", {
-        d: shapes[trace.marker.symbol], fill: open ? "none" : trace.marker.color,
-        stroke: open ? trace.marker.color : "none", "stroke-width": 1.6,
-      }),
-    );
-    return box;
-  }
   if (trace.area) {
     const colour = trace.fillpattern ? trace.fillpattern.bgcolor : trace.fillcolor;
     box.append(build("rect", { x: 1, y: 0.5, width: 16, height: 9, fill: colour, stroke: trace.line.color, "stroke-width": 0.8 }));
@@ -118,7 +82,8 @@ class RunView {
     const c = colours();
     this.panels = [];
     for (const figure of this.section.querySelectorAll("figure.panel")) {
-      const panel = PANELS[figure.dataset.panel](this.run, c);
+      const { panel: name, pool } = figure.dataset;
+      const panel = pool ? instances(this.run, pool, c) : PANELS[name](this.run, c);
       const plot = figure.querySelector(".plot");
       if (panel.unit) figure.querySelector(".unit").textContent = panel.unit;
       const layout = panelLayout(this.run, panel, c);
@@ -129,7 +94,7 @@ class RunView {
       const bubble = build("div", { class: "bubble" });
       const cursor = build("div", { class: "cursor", hidden: "" }, bubble);
       plot.append(cursor);
-      this.panels.push({ plot, values, cursor, bubble, told: panel.told });
+      this.panels.push({ plot, values, cursor, bubble, explained: panel.explained });
       plot.on("plotly_relayout", () => this.follow(plot));
       figure.dataset.points = String(panel.traces.reduce((sum, trace) => sum + known(trace.y).length, 0));
     }
@@ -182,7 +147,7 @@ class RunView {
       for (const { value, read } of each.values) value.textContent = shown ? read(tick) : "";
     }
     if (!shown) return;
-    const words = panel.told ? decisionText(this.run, tick) : [];
+    const words = panel.explained ? decisionText(this.run, tick) : [];
     panel.bubble.textContent = [clock(this.run.t[tick], this.run.end), ...words].join("\n");
     panel.bubble.classList.toggle("leftwards", left > over.clientWidth / 2);
   }

@@ -7,13 +7,14 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
-from sagescale.planner.policy.protocol import PoolSize, Sizing
+from sagescale.planner.policy.protocol import Sizing
 from sagescale.planner.policy.slo.budget import ErrorBudget
 from sagescale.planner.policy.slo.demand import SURPRISE
 from sagescale.planner.policy.slo.lengths import LengthMemory
 from sagescale.planner.policy.slo.misses import MissCurves
-from sagescale.planner.policy.slo.pool import Limits, Pool
+from sagescale.planner.policy.slo.pool import Pool
 
 if TYPE_CHECKING:
     from sagescale.perf import PerfModel
@@ -52,25 +53,14 @@ class SloPolicy:
     """
 
     name = "slo"
+    needs_twin = True
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin) -> None:
         self._config = config
         self._perf = perf_model
         self._twin = twin
         interval_s = float(config.adjustment_interval_sec)
-        self._prefill, self._decode = (
-            Pool(
-                pool,
-                Limits(
-                    getattr(config, f"min_{pool}_instances"),
-                    getattr(config, f"max_{pool}_instances"),
-                    getattr(config, f"{pool}_gpus_per_instance"),
-                ),
-                interval_s,
-                twin.startup_s,
-            )
-            for pool in ("prefill", "decode")
-        )
+        self._prefill, self._decode = (Pool(pool, interval_s, twin.startup_s) for pool in config.pools)
         self._horizon = self._ahead
         self._budget = ErrorBudget(config.target_attainment)
         self._lengths = LengthMemory()
@@ -84,25 +74,20 @@ class SloPolicy:
     def size(self, situation: Situation) -> Sizing:
         """Ask for sizes; hold both pools where this window's traffic, or any request's length, is unknown."""
         seen, window = situation.observation, situation.window
-        self._prefill.startup.observe(seen.prefill)
-        self._decode.startup.observe(seen.decode)
+        self._prefill.startup.observe(seen.pools.prefill)
+        self._decode.startup.observe(seen.pools.decode)
         self._lengths.observe(seen, window)
         self._isl = self._isl if window.isl is None else window.isl
         self._osl = self._osl if window.osl is None else window.osl
         requests = situation.predictors.requests.forecast(self._looked_ahead())
         if window.requests is None or requests is None:
-            return self._hold(_UNKNOWN_TRAFFIC)
+            return self._hold(seen, _UNKNOWN_TRAFFIC)
         if self._isl is None or self._osl is None or self._lengths.sample is None:
             if window.requests == 0 and self._lengths.sample is None:
-                prefill, decode = (
-                    PoolSize(held, float(held))
-                    for held in (
-                        self._prefill.held(0, seen.prefill.asked),
-                        self._decode.held(0, seen.decode.asked),
-                    )
-                )
-                return Sizing(prefill, decode, (_NO_TRAFFIC,))
-            return self._hold(_UNKNOWN_LENGTHS)
+                asked = seen.pools.asked
+                idle = Sizes(self._prefill.held(0, asked.prefill), self._decode.held(0, asked.decode))
+                return Sizing.exactly(idle, (_NO_TRAFFIC,))
+            return self._hold(seen, _UNKNOWN_LENGTHS)
         self._compare(seen, self._lengths.sample)
         self._try_anew(self._lengths.sample)
         self._plan(situation, window.requests, requests, self._lengths.sample)
@@ -119,7 +104,7 @@ class SloPolicy:
         worth = self._budget.worth
         wanted = self._affordable(
             (self._prefill.best(scenarios[0], worth), self._decode.best(scenarios[1], worth)),
-            (seen.prefill.asked, seen.decode.asked),
+            seen.pools.asked,
             to_come,
         )
         sizes, reasons, planned = [], [], 0.0
@@ -130,7 +115,7 @@ class SloPolicy:
         )
         for pool, counts, size, what, other in zip(
             (self._prefill, self._decode),
-            (seen.prefill, seen.decode),
+            seen.pools,
             wanted,
             scenarios,
             elsewhere,
@@ -138,12 +123,12 @@ class SloPolicy:
         ):
             enough = pool.holding(size, counts.asked, what, allowed - min(other, allowed / 2.0))
             held = pool.held(enough, counts.asked)
-            sizes.append(PoolSize(held, float(held)))
+            sizes.append(held)
             planned += pool.missed(held, what)
             reasons.append(_sized(pool, enough, held, what, worth))
         self._budget.plan(planned)
         self._planned.append(planned)
-        return Sizing(sizes[0], sizes[1], tuple(reasons))
+        return Sizing.exactly(Sizes(*sizes), tuple(reasons))
 
     def check(self, seen: Observation) -> Sizing | None:
         """Look at a short window between ticks; ask for more where load is plainly above the plan."""
@@ -160,7 +145,7 @@ class SloPolicy:
         rate = seen.requests / seen.window_s
         isl = (self._isl if seen.isl_mean is None else seen.isl_mean) or 0.0
         loads = []
-        sizes = [seen.prefill.asked, seen.decode.asked]
+        sizes = list(seen.pools.asked)
         for at, (pool, length) in enumerate(((self._prefill, isl), (self._decode, self._osl or 0.0))):
             chance = (1.0 + pool.variation**2) / seen.requests
             load = rate * length * self._work(pool, sample)
@@ -172,10 +157,9 @@ class SloPolicy:
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
-        if sizes == [seen.prefill.asked, seen.decode.asked]:
+        if Sizes(*sizes) == seen.pools.asked:
             return None
-        prefill, decode = (PoolSize(size, float(size)) for size in sizes)
-        return Sizing(prefill, decode, (_SURGE,))
+        return Sizing.exactly(Sizes(*sizes), (_SURGE,))
 
     @property
     def _ahead(self) -> int:
@@ -185,11 +169,11 @@ class SloPolicy:
         self._horizon = max(self._horizon, self._ahead)
         return self._horizon
 
-    def _hold(self, reason: Reason) -> Sizing:
+    def _hold(self, seen: Observation, reason: Reason) -> Sizing:
         for pool in (self._prefill, self._decode):
             pool.demand.observe(None, 0.0)
         self._planned.append(None)
-        return Sizing(None, None, (reason,))
+        return Sizing.hold(seen.pools, reason)
 
     def _compare(self, seen: Observation, sample: Lengths) -> None:
         """Set what this window missed beside what was planned, once pools are of the policy's making."""
@@ -296,7 +280,7 @@ class SloPolicy:
         assert sample is not None
         prefill = pool is self._prefill
         waiting = seen.queued_prefill if prefill else seen.queued_decode
-        counts = seen.prefill if prefill else seen.decode
+        counts = seen.pools.prefill if prefill else seen.pools.decode
         if waiting is None or not 0.0 < waiting < _ABSURD or not pool.demand.expected:
             return 0.0
         interval_s = self._config.adjustment_interval_sec
@@ -310,7 +294,7 @@ class SloPolicy:
         return max(0.0, late) / max(interval_s, until_s)
 
     def _affordable(
-        self, wanted: tuple[int, int], current: tuple[int, int], scenarios: tuple[Scenarios, Scenarios]
+        self, wanted: tuple[int, int], current: tuple[int, ...], scenarios: tuple[Scenarios, Scenarios]
     ) -> tuple[int, int]:
         """Where both do not fit the GPU budget, the pair that misses least; the fullest pool decides ties.
 
@@ -333,7 +317,7 @@ class SloPolicy:
             best = min(best, (cost, size, rest))
             if (size, rest) == current:
                 kept = cost
-        return current if kept <= best[0] + allowed / 10.0 else best[1:]
+        return (current[0], current[1]) if kept <= best[0] + allowed / 10.0 else best[1:]
 
 
 def _use(pool: Pool, size: int, scenarios: Scenarios) -> float:

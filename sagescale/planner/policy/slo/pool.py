@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sagescale.planner.policy.slo.demand import Demand
 from sagescale.planner.policy.slo.startup import StartupTime
 
 if TYPE_CHECKING:
+    from sagescale.fleet import PoolSpec
     from sagescale.planner.policy.slo.demand import Scenarios
     from sagescale.planner.policy.slo.misses import MissCurves
 
-__all__ = ["Limits", "Pool"]
+__all__ = ["Pool"]
 
 _STEADY, _SAMPLED = 1.0, 0.02
 """A smaller pool has to hold at a load that is higher by so many deviations of chance, and by what a sample
@@ -23,26 +24,17 @@ _FULL = 0.95
 """The share of what instances get through at most that the expected load may take."""
 
 
-class Limits(NamedTuple):
-    """Instances a pool may have, and the GPUs of one."""
-
-    least: int
-    most: int
-    gpus: int
-
-
 class Pool:
     """Chooses sizes of one pool and remembers what it needs for that.
 
     Args:
-        name: prefill or decode.
-        limits: what the configuration allows.
+        limits: the pool, with what the configuration allows.
         interval_s: between ticks.
         startup_s: from launch to READY, as far as it is said.
     """
 
-    def __init__(self, name: str, limits: Limits, interval_s: float, startup_s: float) -> None:
-        self.name = name
+    def __init__(self, limits: PoolSpec, interval_s: float, startup_s: float) -> None:
+        self.name = limits.name
         self.limits = limits
         self.demand = Demand(interval_s)
         self.startup = StartupTime(startup_s / interval_s)

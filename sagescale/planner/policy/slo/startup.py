@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sagescale.planner.observation import PoolCounts
+    from sagescale.fleet import PoolCounts
 
 __all__ = ["StartupTime"]
 

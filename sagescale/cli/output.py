@@ -1,0 +1,95 @@
+"""What commands write: to a standard output whose reader may go away (head, less), logs, documents."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from rich.console import Console
+    from typer._click import Context
+
+__all__ = [
+    "PipedGroup",
+    "ReaderGoneError",
+    "forget_stdout",
+    "log_to_stderr",
+    "stdout_console",
+    "write_json",
+]
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads standard output any more."""
+
+
+class PipedGroup(TyperGroup):
+    """A group whose commands end with :class:`ReaderGoneError`, where typer itself would exit with 1."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read the command line, which may print help."""
+        with _stops_without_reader():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Context) -> object:
+        """Run the command, and see that what it printed leaves the buffer."""
+        with _stops_without_reader():
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _stops_without_reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+
+
+def forget_stdout() -> None:
+    """Let what is still in the buffer go nowhere: the interpreter flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def stdout_console(*, width: int | None = None, highlight: bool = True) -> Console:
+    """Make a console on standard output; rich's own exits with 1 where the reader is gone."""
+    from rich.console import Console
+
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return PipedConsole(width=width, highlight=highlight)
+
+
+def log_to_stderr() -> None:
+    """Send sagescale's log to stderr as ``LEVEL - message``, every level."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
+    logger = logging.getLogger("sagescale")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+
+def write_json(path: Path, document: Mapping[str, object]) -> None:
+    """Write a result document; equal documents make equal bytes.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from sagescale.files import written_whole
+
+    text = json.dumps(document, indent=1, allow_nan=False)
+    with written_whole(path) as stream:
+        stream.write(text.encode() + b"\n")

@@ -1,0 +1,228 @@
+"""The figures of a comparison: the picture's points and front, the table's cells, and the notes below."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sagescale.report.facts import CAUSES, uses_predictor
+from sagescale.report.formats import (
+    MARK,
+    NOTHING,
+    count,
+    duration,
+    figure,
+    known,
+    plain,
+    plural,
+    share,
+    signed,
+    within,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sagescale.document import ComparisonInfo, ResultDocument, RunDocument
+
+__all__ = [
+    "attainment_of",
+    "comparison_notes",
+    "comparison_points",
+    "comparison_table",
+    "gpu_hours_of",
+    "pareto_front",
+]
+
+_COLUMNS = (
+    ("#", "rank", "place in the ranking"),
+    ("run", "name", "click for its panels"),
+    ("attained", "attainment", "share of requests within both targets"),
+    ("GPU-h", "hours", "GPU-hours"),
+    ("×bound", "ratio", "GPU-hours over the lower bound"),
+    ("regret", "regret", "GPU-hours above the cheapest schedule found in hindsight"),
+    ("peak", "peak", "most GPUs at once"),
+    ("changes", "changes", "ticks at which a target moved"),
+    ("TTFT p99", "ttft", "ms"),
+    ("ITL p99", "itl", "ms"),
+    ("MAPE", "mape", "of the forecasts of requests, one interval ahead"),
+    ("misses", "misses", "requests outside a target, and where most of them come from"),
+)
+_FAULT_COLUMNS = (
+    ("restarted", "restarted", "requests thrown back by crashes"),
+    ("w/o faults", "calm", "attained by the same run with nothing going wrong"),
+    ("GPU-h w/o", "calmhours", "GPU-hours of the same run with nothing going wrong"),
+)
+"""Only where faults were given."""
+
+
+def comparison_points(document: ResultDocument) -> dict[str, object]:
+    """Return what the picture of a comparison is drawn from; ``front`` are places of runs, cheapest first."""
+    runs, comparison = document["runs"], document.get("comparison")
+    return {
+        "runs": [_point(run) for run in runs],
+        "front": pareto_front(runs),
+        "asked": None if comparison is None else known(comparison["attainment_asked"]),
+        "bound": known(document["lower_bound_gpu_hours"]) or None,
+    }
+
+
+def _point(run: RunDocument) -> dict[str, object]:
+    hours_half, attainment_half = half_widths(run)
+    return {
+        "name": plain(run["name"]),
+        "policy": plain(run["policy"]),
+        "hindsight": run.get("kind") == "hindsight",
+        "hours": gpu_hours_of(run),
+        "attainment": attainment_of(run),
+        "hours_half": hours_half,
+        "attainment_half": attainment_half,
+        "ratio": known(run["ratio_to_lower_bound"]),
+        "ttft_p99": known(run["ttft_ms"]["p99"]),
+        "itl_p99": known(run["itl_ms"]["p99"]),
+    }
+
+
+class Cell(NamedTuple):
+    """One figure of the table: what to sort by ("" where it is not defined), and how it is written."""
+
+    value: str
+    text: str
+    poor: bool = False
+
+
+def comparison_table(document: ResultDocument) -> dict[str, object]:
+    """Return the columns (label, key, title) and, a run each, the cells after its place and name."""
+    comparison = document.get("comparison")
+    faulty = any(run.get("faults") for run in document["runs"])
+    return {
+        "columns": (*_COLUMNS, *(_FAULT_COLUMNS if faulty else ())),
+        "rows": [
+            (run, _cells(run, comparison) + (_without_faults(run) if faulty else []))
+            for run in document["runs"]
+        ],
+    }
+
+
+def _cells(run: RunDocument, comparison: ComparisonInfo | None) -> list[Cell]:
+    sla, scaling = run["sla"], run["scaling"]
+    reached = comparison is None or run["name"] in comparison["reaching"]
+    attainment, hours = attainment_of(run), gpu_hours_of(run)
+    hours_half, attainment_half = half_widths(run)
+    attained = share(attainment) + ("" if attainment_half is None else f" ± {100 * attainment_half:.2f}")
+    # Scored whether or not the policy looks at it.
+    mape = run["forecast"]["requests"]["mape"] if uses_predictor(run) else None
+    ratio, regret = run["ratio_to_lower_bound"], run.get("regret_gpu_hours")
+    return [
+        _cell(attainment, attained, poor=not reached),
+        _cell(hours, within(hours, hours_half)),
+        _cell(ratio, figure(ratio)),
+        _cell(regret, signed(regret)),
+        _cell(scaling["max_gpus"], count(scaling["max_gpus"])),
+        _cell(scaling["changes"], count(scaling["changes"])),
+        _latency(run["ttft_ms"]["p99"], sla["target_ttft_ms"]),
+        _latency(run["itl_ms"]["p99"], sla["target_itl_ms"]),
+        _cell(mape, share(mape, 1)),
+        _missed(run),
+    ]
+
+
+def _without_faults(run: RunDocument) -> list[Cell]:
+    faults = run.get("faults")
+    without = None if not faults else faults.get("without")
+    attained, hours = (without["attainment"], without["gpu_hours"]) if without else (None, None)
+    restarted = run["requests"]["restarted"]
+    return [_cell(restarted, count(restarted)), _cell(attained, share(attained)), _cell(hours, figure(hours))]
+
+
+def _cell(value: float | None, text: str, *, poor: bool = False) -> Cell:
+    number = known(value)
+    return Cell("" if number is None else repr(number), text, poor)
+
+
+def _latency(value: float | None, target: float) -> Cell:
+    number, limit = known(value), known(target)
+    return _cell(number, figure(number), poor=number is not None and limit is not None and number > limit)
+
+
+def _missed(run: RunDocument) -> Cell:
+    misses = run.get("misses")
+    if misses is None:
+        return _cell(None, NOTHING)
+    total = known(misses["total"])
+    parts = {cause: known(misses.get(cause)) or 0 for cause in CAUSES}  # type: ignore[arg-type]  # its own keys
+    worst = max(CAUSES, key=lambda cause: parts[cause])
+    text = count(total)
+    if total and parts[worst]:
+        text += f" ({share(parts[worst] / total, 0)} {worst.replace('_', ' ')})"
+    return _cell(total, text)
+
+
+def comparison_notes(comparison: ComparisonInfo) -> list[tuple[str, tuple[str, ...]]]:
+    """Return label and parts of the lines under the table: what the comparison rests on."""
+    lines: list[tuple[str, tuple[str, ...]]] = []
+    for made in comparison["forecasters"]:
+        if made["refits"]:
+            windows = f"{plain(made['predictor'])} ({duration(made['interval_s'])} windows)"
+            done = f"{plural(made['refits'], 'fit')} over {plural(made['windows'], 'window')}"
+            lines.append(("refits", (f"{windows}: {plain(made['cadence'])}", done)))
+    lines += [
+        (f"{MARK} failed", (f"{plain(failed['name'])}: {plain(failed['error'])}",))
+        for failed in comparison["failed"]
+    ]
+    if comparison["interrupted"]:
+        names = ", ".join(map(plain, comparison["not_run"])) or NOTHING
+        lines.append((f"{MARK} stopped", (f"interrupted before these were done: {names}",)))
+    if comparison["replicates"] > 1:
+        meaning = "± is half the width of the mean's 95 % confidence interval"
+        lines.append(("replicates", (f"{comparison['replicates']}", meaning)))
+    lines.append(("took", (duration(comparison["timing"]["wall_s"]),)))
+    return lines
+
+
+def attainment_of(run: RunDocument) -> float | None:
+    """Return the attainment a run is judged by: the mean over its replicates, where there are any."""
+    replicates = run.get("replicates")
+    if replicates is not None:
+        return known(replicates["attainment_interval"]["mean"])
+    return known(run["sla"]["attainment"])
+
+
+def gpu_hours_of(run: RunDocument) -> float | None:
+    """Return the GPU-hours a run is judged by: the mean over its replicates, where there are any."""
+    replicates = run.get("replicates")
+    if replicates is not None:
+        return known(replicates["gpu_hours_interval"]["mean"])
+    return known(run["gpu_hours"]["total"])
+
+
+def half_widths(run: RunDocument) -> tuple[float | None, float | None]:
+    """Return half the widths of the confidence intervals of GPU-hours and attainment, where there are any."""
+    replicates = run.get("replicates")
+    if replicates is None:
+        return None, None
+    return (
+        known(replicates["gpu_hours_interval"]["half_width"]),
+        known(replicates["attainment_interval"]["half_width"]),
+    )
+
+
+def pareto_front(runs: Sequence[RunDocument]) -> list[int]:
+    """Return the places of the candidates on the Pareto front, cheapest first.
+
+    A run is on it where no other has at least its attainment for at most its GPU-hours and is better in one;
+    of equals the first is. What knows the future is not a candidate.
+    """
+    candidates = sorted(
+        (hours, -attainment, place)
+        for place, run in enumerate(runs)
+        if run.get("kind") != "hindsight"
+        and (hours := gpu_hours_of(run)) is not None
+        and (attainment := attainment_of(run)) is not None
+    )
+    front: list[int] = []
+    best = float("inf")
+    for _, missing, place in candidates:
+        if missing < best:
+            front.append(place)
+            best = missing
+    return front

@@ -1,0 +1,80 @@
+"""How the kernel's functions are compiled, and where their code is kept between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numba
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["compiled", "inlined"]
+
+logger = logging.getLogger(__name__)
+
+
+def _digest() -> str:
+    """Of all sources the kernel is compiled from.
+
+    Numba compares a function's own file alone, but constants and inlined functions come from others.
+    """
+    here = Path(__file__).parent
+    found = hashlib.sha256()
+    for path in (here.parent / "state.py", *sorted(here.glob("*.py"))):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _places() -> Iterator[Path]:
+    """Where code may be kept: what ``NUMBA_CACHE_DIR`` says, beside the sources, the user's cache."""
+    if numba.config.CACHE_DIR:
+        yield Path(numba.config.CACHE_DIR)
+        return
+    yield Path(__file__).parent / "__pycache__"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    home = os.environ.get("HOME")
+    if cache or home:
+        yield Path(cache or f"{home}/.cache") / "sagescale"
+
+
+def _kept_at() -> str | None:
+    """Return the first of them that can be written, None without one: a container may have none."""
+    for place in _places():
+        kept = place / f"kernel-{_digest()}"
+        try:
+            kept.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(kept, os.W_OK):
+            return str(kept)
+    logger.warning(
+        "compiled code cannot be kept, every start compiles anew (a minute): let NUMBA_CACHE_DIR name a "
+        "folder that can be written"
+    )
+    return None
+
+
+_KEPT_AT = _kept_at()
+
+
+def _compiler(**options: object) -> Callable[[Callable[..., Any]], Any]:
+    decorate = numba.njit(cache=_KEPT_AT is not None, nogil=True, error_model="numpy", _nrt=False, **options)
+
+    def compile_(function: Callable[..., Any]) -> Any:  # as numba has it
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = _KEPT_AT or before  # asked for as a function is decorated, not later
+        try:
+            return decorate(function)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return compile_
+
+
+compiled = _compiler()
+inlined = _compiler(inline="always")

@@ -1,0 +1,199 @@
+"""Rule 12: an instance is gone with everything on it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sagescale.sim.kernel.compiled import compiled
+from sagescale.sim.kernel.decode import REQUEST_MASK
+from sagescale.sim.kernel.handoff import resume_chain
+from sagescale.sim.kernel.heaps import handoff_push
+from sagescale.sim.kernel.instances import add_load, touch
+from sagescale.sim.kernel.lifecycle import launch_waiting, stop, want
+from sagescale.sim.kernel.requests import expired, leave, reserves
+from sagescale.sim.kernel.routing import route_prefill
+from sagescale.sim.kernel.step_times import steps_by
+from sagescale.sim.state import (
+    DECODE_ROLE,
+    DONE,
+    DRAINING,
+    FREE,
+    IN_HANDOFF,
+    IN_POOL_DECODE,
+    IN_PREFILL,
+    LOST,
+    REQUEST_BITS,
+    TIMED_OUT,
+    WAITING_DECODE,
+    WAITING_PREFILL,
+    State,
+)
+
+__all__ = ["crash"]
+
+_MOST_RESTARTS = (1 << 16) - 1
+
+
+@compiled
+def _lose_prefill(s: State, slot: int) -> None:
+    """Mark what a crashed prefill instance held: queue, batch and, where they hold it, its hand-offs."""
+    g = s.progress[0]
+    p = s.instances[slot]
+    pool = s.pools[p.pool]
+    w = s.services[pool.service]
+    for request in range(w.oldest, w.next_arrival):
+        if s.requests[request].bound == slot:
+            if s.requests[request].state == IN_PREFILL:
+                g.in_service -= 1
+                s.stages[pool.stage].in_service -= 1
+                s.requests[request].state = LOST
+            elif s.requests[request].state == WAITING_PREFILL:
+                s.requests[request].state = LOST
+    q = s.stages[w.decode_stage]
+    request = p.cursor
+    while request >= 0:
+        if s.requests[request].state != TIMED_OUT:
+            if s.requests[request].state == IN_POOL_DECODE:
+                q.queued -= 1
+                g.queued_decode -= 1
+            else:
+                bound = np.int64(s.requests[request].bound)
+                add_load(s, bound, -reserves(s, request))
+                touch(s, bound)
+            if not w.decode_first:
+                s.produced[request] += 1
+            s.requests[request].state = LOST
+        request = s.requests[request].chain
+    request = q.queue_head
+    q.queue_head = -1
+    q.queue_tail = -1
+    while request >= 0:
+        following = s.requests[request].link
+        if s.requests[request].state != LOST:
+            s.requests[request].link = -1
+            if q.queue_tail < 0:
+                q.queue_head = request
+            else:
+                s.requests[q.queue_tail].link = request
+            q.queue_tail = request
+        request = following
+    p.queued = 0
+
+
+@compiled
+def _lose_decode(s: State, slot: int, t: float) -> None:
+    """Mark everything bound to a crashed decode instance, with the tokens each has produced."""
+    d = s.instances[slot]
+    w = s.services[s.pools[d.pool].service]
+    start = d.finish
+    steps = d.steps + (steps_by(s, slot, t) if d.running > 0 else 0)
+    for i in range(d.running):
+        request = s.finish[start + i] & REQUEST_MASK
+        left = (s.finish[start + i] >> REQUEST_BITS) - steps
+        s.produced[request] = s.osl[request] - left
+        s.requests[request].state = LOST
+    for request in range(w.oldest, w.next_arrival):
+        if s.requests[request].bound == slot and (
+            s.requests[request].state == IN_HANDOFF or s.requests[request].state == WAITING_DECODE
+        ):
+            if not w.decode_first:
+                s.produced[request] += 1  # by the prefill it comes from
+            s.requests[request].state = LOST
+    d.queued = 0
+    d.running = 0
+    d.kv = 0
+
+
+@compiled
+def _cut_handoffs(s: State, service: int, t: float) -> None:
+    """Take what is lost out of the hand-offs: those under way, and those that wait for their turn."""
+    g = s.progress[0]
+    kept = 0
+    for i in range(g.handoffs):
+        entry = s.handoff[i]
+        if s.requests[entry.request].state != LOST:
+            handoff_push(
+                s.handoff, kept, entry.time_s, entry.seq, np.int64(entry.request), np.int64(entry.source)
+            )  # kept <= i
+            kept += 1
+        elif entry.source >= 0:
+            s.instances[entry.source].handing = False
+    g.handoffs = kept
+    stage = s.stages[s.services[service].prefill_stage]
+    for index in range(stage.first_pool, stage.end_pool):
+        if s.pools[index].blocks_prefill:
+            _cut_chains(s, index)
+            _resume_chains(s, index, t)
+
+
+@compiled
+def _cut_chains(s: State, pool: int) -> None:
+    first = s.pools[pool].first_slot
+    for slot in range(first, first + s.pools[pool].slots):
+        p = s.instances[slot]
+        while p.cursor >= 0 and s.requests[p.cursor].state == LOST:
+            p.cursor = s.requests[p.cursor].chain
+        request = p.cursor
+        while request >= 0:
+            following = s.requests[request].chain
+            while following >= 0 and s.requests[following].state == LOST:
+                following = s.requests[following].chain
+            s.requests[request].chain = following
+            request = following
+
+
+@compiled
+def _resume_chains(s: State, pool: int, t: float) -> None:
+    """Instances whose turn was cut go on, lowest id first."""
+    slots = s.pools[pool].slots
+    start = s.pools[pool].first_slot
+    while True:
+        first = -1
+        for slot in range(start, start + slots):
+            p = s.instances[slot]
+            if (
+                p.status != FREE
+                and p.busy
+                and p.batch < 0
+                and not p.handing
+                and (p.cursor < 0 or s.requests[p.cursor].state != IN_POOL_DECODE)
+                and (first < 0 or s.slots[slot].id < s.slots[first].id)
+            ):
+                first = slot
+        if first < 0:
+            break
+        resume_chain(s, first, t)
+
+
+@compiled
+def crash(s: State, slot: int, t: float) -> None:
+    """Rule 12: an instance is gone, and its requests are routed again as prefills of isl + tokens produced.
+
+    In order of arrival. Unless it was DRAINING another launch replaces it. The caller has made room for that
+    and for the hand-offs of an instant; ``advance`` to t goes on with what is idle now.
+    """
+    s.progress[0].decisions += 1
+    instance = s.instances[slot]
+    pool = np.int64(instance.pool)
+    service = s.pools[pool].service
+    w = s.services[service]
+    while w.oldest < w.next_arrival and s.requests[w.oldest].state >= DONE:
+        w.oldest += 1
+    if instance.status != DRAINING:
+        want(s, pool, np.int64(1))
+    if s.pools[pool].role == DECODE_ROLE:
+        _lose_decode(s, slot, t)
+    else:
+        _lose_prefill(s, slot)
+    stop(s, slot, t)
+    _cut_handoffs(s, service, t)
+    for request in range(w.oldest, w.next_arrival):
+        if s.requests[request].state == LOST:
+            if expired(s, service, request, t):
+                leave(s, service, request)
+            else:
+                if s.requests[request].restarts < _MOST_RESTARTS:
+                    s.requests[request].restarts += 1
+                w.restarts += 1
+                route_prefill(s, w.prefill_stage, request)
+    launch_waiting(s, t)

@@ -1,0 +1,42 @@
+"""Small moves on one instance: what it has to do, and that it is to be looked at."""
+
+from __future__ import annotations
+
+from sagescale.sim.kernel.compiled import inlined
+from sagescale.sim.kernel.trees import router_update
+from sagescale.sim.state import READY, State
+
+__all__ = ["add_load", "set_key", "touch"]
+
+
+@inlined
+def touch(s: State, slot: int) -> None:
+    """Have an instance looked at before the instant ends: it may have something to begin, or be done."""
+    instance = s.instances[slot]
+    if not instance.dirty:
+        g = s.progress[0]
+        instance.dirty = True
+        half = s.instances.size >> 1
+        if slot >= half:
+            s.instances[half + g.dirty_prefill].dirty_slot = slot
+            g.dirty_prefill += 1
+        else:
+            s.instances[g.dirty_decode].dirty_slot = slot
+            g.dirty_decode += 1
+
+
+@inlined
+def set_key(s: State, slot: int, key: int) -> None:
+    """Tell the router what to compare an instance by."""
+    instance = s.instances[slot]
+    s.slots[slot].key = key
+    router_update(s.slots, slot, s.pools[instance.pool].root)
+
+
+@inlined
+def add_load(s: State, slot: int, tokens: int) -> None:
+    """Change what an instance has to do."""
+    instance = s.instances[slot]
+    instance.load += tokens
+    if instance.status == READY and not s.services[s.pools[instance.pool].service].round_robin:
+        set_key(s, slot, instance.load)

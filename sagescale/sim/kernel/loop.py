@@ -1,0 +1,267 @@
+"""The event loop: DESIGN section 5, an instant at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.decode import deliver, finish_run, form_step, queue_changed
+from sagescale.sim.kernel.handoff import resume_chain_at
+from sagescale.sim.kernel.instances import add_load, touch
+from sagescale.sim.kernel.lifecycle import become_ready, idle, launch_waiting, stop
+from sagescale.sim.kernel.prefill import finish_batch, form_batch
+from sagescale.sim.kernel.requests import leave, reserves
+from sagescale.sim.kernel.routing import route_prefill
+from sagescale.sim.kernel.trees import DECODE_ROOT, PREFILL_ROOT, event_update
+from sagescale.sim.state import (
+    DONE,
+    DRAINING,
+    FREE,
+    IN_POOL_DECODE,
+    IN_POOL_PREFILL,
+    REJECTED,
+    STARTING,
+    WAITING_DECODE,
+    WAITING_PREFILL,
+    State,
+)
+
+__all__ = ["LAUNCHED", "MORE_HANDOFFS", "REACHED", "advance", "next_event_s"]
+
+REACHED, MORE_HANDOFFS, LAUNCHED = 0, 1, 2
+
+
+@inlined
+def _note_next_arrival(s: State) -> None:
+    """Note when the next request of any service arrives."""
+    g = s.progress[0]
+    g.next_arrival_s = np.inf
+    for service in range(s.services.size):
+        w = s.services[service]
+        if w.next_arrival < w.end_request:
+            g.next_arrival_s = min(g.next_arrival_s, s.arrival_s[w.next_arrival])
+
+
+@inlined
+def _arrive(s: State, service: int, request: int) -> None:
+    w = s.services[service]
+    w.next_arrival += 1
+    w.isl_sum += s.isl[request]
+    w.cached_sum += s.isl[request] - s.prompt[request]
+    if reserves(s, request) > w.max_kv_tokens:
+        s.requests[request].state = REJECTED
+        w.rejected += 1
+    else:
+        route_prefill(s, w.prefill_stage, request)
+
+
+@inlined
+def _arrivals(s: State, t: float) -> None:
+    for service in range(s.services.size):
+        w = s.services[service]
+        while w.next_arrival < w.end_request and s.arrival_s[w.next_arrival] == t:
+            _arrive(s, service, w.next_arrival)
+    _note_next_arrival(s)
+
+
+@compiled
+def _deadline_passes(s: State, service: int, request: int, t: float) -> None:
+    """Rule 11: a request without its first token leaves the queue it waits in."""
+    w = s.services[service]
+    w.next_deadline += 1
+    state = s.requests[request].state
+    slot = np.int64(s.requests[request].bound)
+    if s.requests[request].first_token_s != s.requests[request].first_token_s:
+        if state == IN_POOL_PREFILL:
+            s.stages[w.prefill_stage].queued -= 1
+            leave(s, service, request)
+        elif state == WAITING_PREFILL:
+            s.instances[slot].queued -= 1
+            leave(s, service, request)
+            add_load(s, slot, -np.int64(s.prompt[request]))  # it has produced nothing
+            touch(s, slot)
+        elif state == IN_POOL_DECODE:
+            s.stages[w.decode_stage].queued -= 1
+            s.progress[0].queued_decode -= 1
+            leave(s, service, request)
+            resume_chain_at(s, service, request, t)
+        elif state == WAITING_DECODE:
+            s.instances[slot].queued -= 1
+            leave(s, service, request)
+            add_load(s, slot, -reserves(s, request))
+            queue_changed(s, slot, t)
+            touch(s, slot)
+
+
+@inlined
+def _deadlines(s: State, t: float) -> None:
+    for service in range(s.services.size):
+        w = s.services[service]
+        while w.next_deadline < w.next_arrival and s.arrival_s[w.next_deadline] + w.request_timeout_s <= t:
+            _deadline_passes(s, service, w.next_deadline, t)
+
+
+@compiled
+def _next_deadline_s(s: State) -> float:
+    t = np.inf
+    for service in range(s.services.size):
+        w = s.services[service]
+        if w.request_timeout_s < np.inf:
+            while w.next_deadline < w.next_arrival and (
+                s.requests[w.next_deadline].first_token_s == s.requests[w.next_deadline].first_token_s
+                or s.requests[w.next_deadline].state >= DONE
+            ):
+                w.next_deadline += 1
+            if w.next_deadline < w.next_arrival:
+                # Never earlier than now: the deadline of a request in service may have passed unheeded.
+                t = min(t, max(s.arrival_s[w.next_deadline] + w.request_timeout_s, s.progress[0].now_s))
+    return t
+
+
+@inlined
+def _only_steps_end(s: State, t: float) -> bool:
+    """Whether nothing but ends of decode steps, and decode instances becoming READY, happens at t."""
+    g = s.progress[0]
+    return (
+        t < s.slots[s.slots[PREFILL_ROOT].event_node].event_s
+        and (g.handoffs == 0 or t < s.handoff[0].time_s)
+        and t < g.next_arrival_s
+        and not g.timeouts
+    )
+
+
+@compiled
+def next_event_s(s: State) -> float:
+    """When something happens next, apart from ticks; inf when nothing can."""
+    g = s.progress[0]
+    if g.dirty_prefill + g.dirty_decode > 0:  # a crash left something idle at this instant
+        return float(g.now_s)
+    t = min(
+        s.slots[s.slots[DECODE_ROOT].event_node].event_s,
+        s.slots[s.slots[PREFILL_ROOT].event_node].event_s,
+    )
+    if g.handoffs > 0:
+        t = min(t, s.handoff[0].time_s)
+    t = min(t, g.next_arrival_s)
+    if g.timeouts:
+        t = min(t, _next_deadline_s(s))
+    return t
+
+
+@inlined
+def _becomes_ready(s: State, slot: int) -> None:
+    g = s.progress[0]
+    s.slots[slot].event_s = np.inf
+    event_update(s.slots, slot)
+    s.instances[g.becoming].becoming_slot = slot
+    g.becoming += 1
+
+
+@inlined
+def _stop_if_drained(s: State, slot: int, t: float) -> bool:
+    drained = s.instances[slot].status == DRAINING and idle(s, slot)
+    if drained:
+        stop(s, slot, t)
+    return drained
+
+
+@inlined
+def _form_batches(s: State, t: float) -> bool:
+    """Free prefill instances begin batches; whether one that was draining has stopped."""
+    g = s.progress[0]
+    stopped = False
+    half = s.instances.size >> 1
+    for i in range(g.dirty_prefill):
+        slot = np.int64(s.instances[half + i].dirty_slot)
+        p = s.instances[slot]
+        p.dirty = False
+        if not p.busy and p.status != FREE:
+            form_batch(s, slot, t)
+            stopped |= _stop_if_drained(s, slot, t)
+    g.dirty_prefill = 0
+    return stopped
+
+
+@inlined
+def _form_steps(s: State, t: float) -> bool:
+    """Decode instances between steps begin the next; whether one that was draining has stopped."""
+    g = s.progress[0]
+    stopped = False
+    for i in range(g.dirty_decode):
+        slot = np.int64(s.instances[i].dirty_slot)
+        d = s.instances[slot]
+        d.dirty = False
+        if s.slots[slot].event_s == np.inf and d.status != FREE:
+            form_step(s, slot, t)
+            event_update(s.slots, slot)
+            stopped |= _stop_if_drained(s, slot, t)
+    g.dirty_decode = 0
+    return stopped
+
+
+@compiled
+def advance(s: State, until_s: float) -> int:
+    """Process every instant up to and including ``until_s``, in the order of DESIGN 5.9.
+
+    Returns:
+        REACHED, or MORE_HANDOFFS when the hand-off heap must grow first, or LAUNCHED after an instant that
+        launched something where launches are watched: nothing is half done, call again.
+    """
+    g = s.progress[0]
+    while True:
+        t = next_event_s(s)
+        if t > until_s or t == np.inf:
+            g.now_s = max(g.now_s, min(until_s, t))
+            return REACHED
+        if g.handoffs + g.in_service + g.queued_decode + s.instances.size > s.handoff.size:
+            return MORE_HANDOFFS
+        g.now_s = t
+
+        slot = np.int64(s.slots[DECODE_ROOT].event_node)
+        stopped = False
+        if s.slots[slot].event_s == t and s.instances[slot].status != STARTING and _only_steps_end(s, t):
+            # Half of all instants: instances reach a step boundary and nothing else happens.
+            while s.slots[slot].event_s == t and s.instances[slot].status != STARTING:
+                finish_run(s, slot, t)
+                form_step(s, slot, t)
+                event_update(s.slots, slot)
+                stopped |= _stop_if_drained(s, slot, t)
+                slot = np.int64(s.slots[DECODE_ROOT].event_node)
+        else:
+            while s.slots[slot].event_s == t:
+                if s.instances[slot].status == STARTING:
+                    _becomes_ready(s, slot)
+                else:
+                    finish_run(s, slot, t)
+                    event_update(s.slots, slot)
+                    touch(s, slot)
+                slot = np.int64(s.slots[DECODE_ROOT].event_node)
+
+            slot = np.int64(s.slots[PREFILL_ROOT].event_node)
+            while s.slots[slot].event_s == t:
+                if s.instances[slot].status == STARTING:
+                    _becomes_ready(s, slot)
+                else:
+                    finish_batch(s, slot, t)
+                slot = np.int64(s.slots[PREFILL_ROOT].event_node)
+
+            while g.handoffs > 0 and s.handoff[0].time_s == t:
+                deliver(s, t)
+
+            if g.becoming > 0:
+                become_ready(s, t)
+
+            if g.next_arrival_s == t:
+                _arrivals(s, t)
+
+            if g.timeouts:
+                _deadlines(s, t)
+
+            stopped |= _form_batches(s, t)
+            stopped |= _form_steps(s, t)
+
+        if stopped:
+            lives = g.lives
+            launch_waiting(s, t)
+            if g.watch_launches and g.lives > lives:
+                return LAUNCHED
