@@ -35,7 +35,7 @@ e2e: $(READY)
 	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile tests/live
 
 soak: $(READY)
-	SAGESCALE_SOAK="hours=30 kills=30" $(BIN)/python -m pytest -m e2e tests/live/test_live_soak_e2e.py
+	SAGESCALE_SOAK="hours=30 kills=30 speed=120" $(BIN)/python -m pytest -m e2e tests/live/test_live_soak_e2e.py
 
 release-test: $(READY)
 	$(BIN)/python -m pytest -m release tests/release

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 OPTIONS = {
-    "hours": "6",
-    "kills": "6",
+    "hours": "4",
+    "kills": "4",
     "speed": "150",
     "seed": "1",
     "sources": "prometheus,direct",
@@ -184,8 +184,14 @@ def _prometheus_killed(soak: Soak) -> Callable[[], None]:
 
     def end() -> None:
         assert soak.world.prometheus is not None
+        began_s = time.time()
         soak.world.prometheus.start()
-        soak.world.wait_for_prometheus()
+        # It takes seconds until it scrapes again; what it answers before that is from before.
+        url = f"{soak.world.prometheus_url}/api/v1/query?query=max(timestamp(up))"
+        wait_for(
+            lambda: any(float(found["value"][1]) > began_s for found in get_json(url)["data"]["result"]),
+            "Prometheus has scraped again",
+        )
 
     return end
 
@@ -629,6 +635,6 @@ def test_nothing_ends_stalls_or_misleads_it(source, tmp_path, capsys):
     assert ended == 0
     assert not wrong
     assert len(compared) - len(verdict.held()) >= 0.8 * possible - 1
-    assert len(compared) >= 0.15 * TICKS
+    assert len(compared) >= 0.1 * TICKS
     assert max(late) <= min(early) + 30
     assert soak.peak_mb <= max(early) + 200
