@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     Fault = Callable[["Soak"], Callable[[], None]]
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.soak
 
 OPTIONS = {
     "hours": "4",
