@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_LINE_BYTES", "MAX_ROWS", "Source", "open_source"]
 
-MAX_ROWS = 10_000_000
-"""Requests in one trace: with what is computed of them, that many fit a gigabyte."""
+MAX_ROWS = 40_000_000
+"""Requests in one trace: a recorded week of a large service has 27 million. Ten million take a gigabyte,
+with what is computed of them, and so on."""
 
 MAX_LINE_BYTES = 32 << 20
 """A request carries the hash of every block of its prompt: many kilobytes, not megabytes."""

@@ -209,7 +209,7 @@ def test_a_parquet_row_far_off_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        (b"0,1,1\n" * 1_000_000, "more than 10000000 lines"),
+        (b"0,1,1\n" * 1_000_000, "unpacks to more than"),
         (b"0,1,1000000\n" * 1_000, "unpacks to more than"),
         (b"x" * 3_000_000, "line 1: longer than 33554432 bytes"),
     ],
