@@ -42,7 +42,7 @@ def test_live_decisions_are_the_simulators(world, conversation, capsys):
     trace = apply_transforms(read_trace(conversation), spec)
     run = simulate(trace, setup.profile, setup.config, setup.simulator)
     hours = (run.lifetimes["stop_s"] - run.lifetimes["launch_s"]) / 3600.0
-    gpus = [setup.model.decode_gpus if pool else setup.model.prefill_gpus for pool in run.lifetimes["pool"]]
+    gpus = [setup.config.pools[pool].gpus for pool in run.lifetimes["pool"]]
     simulated_hours = float((hours * gpus).sum())
 
     # A tick that was missed is missing here too; the others keep their partners.
