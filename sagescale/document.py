@@ -232,7 +232,7 @@ class FaultRecord(TypedDict):
 
 
 class LostGpuHours(TypedDict):
-    """GPU time for nothing: whole starts that came to nothing, delays beyond a start's own, cold batches."""
+    """GPU time for nothing: whole starts that failed, delays beyond a start's own, cold batches."""
 
     total: float
     failed_starts: float
@@ -304,7 +304,7 @@ class Replicates(TypedDict):
 
 
 class TtftPoint(TypedDict):
-    """Prefill times in ms of one prompt of ``isl`` tokens alone: as told, as learned by the end, and true."""
+    """Prefill times in ms of one prompt of ``isl`` tokens alone: as given, as learned by the end, actual."""
 
     isl: float
     told_ms: float
@@ -323,7 +323,7 @@ class ItlPoint(TypedDict):
 
 
 class Surfaces(TypedDict):
-    """What the planner was told of the engines (``--profile``), what it learned, and the true ``--world``."""
+    """The engines the planner was given (``--profile``), what it learned, and as they are (``--world``)."""
 
     ttft: list[TtftPoint]
     itl: list[ItlPoint]
@@ -418,7 +418,7 @@ class ResultDocument(TypedDict):
     """One command's results.
 
     The engines modelled are those of ``profile``; with ``--world`` they are ``world``, and the planner is
-    told ``profile``.
+    given ``profile``.
     """
 
     schema_version: int

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from sagescale.experiment.intervals import mean_interval
+from sagescale.experiment.verdict import mean_interval
 
 _RESAMPLES = 2000
 _HOUR_S = 3600.0

@@ -13,17 +13,16 @@ import math
 from dataclasses import dataclass, field
 
 import estimates
-from sagescale.experiment.counterfactuals import counterfactuals
-from sagescale.experiment.knob import Answer, cheapest_reaching, highest_attainment, search_all
-from sagescale.experiment.misses import split_misses
-from sagescale.experiment.parts import (
+from sagescale.experiment.misses import counterfactuals, split_misses
+from sagescale.experiment.searches import Answer, cheapest_reaching, highest_attainment, search_all
+from sagescale.experiment.tasks import (
+    ClairvoyantTask,
     PartBoundTask,
-    PartClairvoyantTask,
-    PartStaticTask,
     PartTask,
+    RunTask,
+    StaticSearchTask,
     fixed_pair,
 )
-from sagescale.experiment.tasks import RunTask
 from sagescale.experiment.workload import Workload
 from sagescale.planner.policy import uses_forecast
 from sagescale.sim.part import Part
@@ -191,9 +190,9 @@ def _fixed_and_foreseen(outcome, config, first, to_set, whole, to_judge, worker,
     scenario = outcome.scenario
     simulator = scenario.simulator(0)
     entries = []
-    pair_first = PartStaticTask(config, simulator, ASKED, to_set)
-    pair_later = PartStaticTask(config, simulator, ASKED, to_judge)
-    foreseen = PartClairvoyantTask(config, simulator, ASKED, to_judge)
+    pair_first = StaticSearchTask(config, simulator, ASKED, to_set)
+    pair_later = StaticSearchTask(config, simulator, ASKED, to_judge)
+    foreseen = ClairvoyantTask(config, simulator, ASKED, to_judge)
     bound = PartBoundTask(RunTask(config, simulator, load="true"), to_judge)
     found = worker.answers(first, [pair_first], f"{scenario.name} fixed pair")
     found |= worker.answers(whole, [foreseen, pair_later, bound], f"{scenario.name} references")
@@ -216,7 +215,7 @@ def _fixed_and_foreseen(outcome, config, first, to_set, whole, to_judge, worker,
 def _tight_budget(scenario, whole, worker):
     """A share of the most GPUs that the clairvoyant schedule for the whole trace holds without a budget."""
     config, simulator, part = scenario.config(MAX_GPU_BUDGET), scenario.simulator(0), Part(WARM_UP_S)
-    search = PartClairvoyantTask(config, simulator, ASKED, part)
+    search = ClairvoyantTask(config, simulator, ASKED, part)
     schedule = worker.answers(whole, [search], f"{scenario.name} peak")[search]
     run = PartTask(RunTask(config, simulator, load="true", schedule=schedule), part)
     peak = worker.answers(whole, [run], f"{scenario.name} peak")[run].max_gpus

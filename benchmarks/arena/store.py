@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import sagescale
-from sagescale.experiment.clairvoyant import Schedule
-from sagescale.experiment.parts import PartOutcome
-from sagescale.experiment.static_search import StaticPair
+from sagescale.experiment.searches import Schedule, StaticPair
+from sagescale.experiment.tasks import PartOutcome
 from sagescale.planner import Sizes
 from sagescale.planner.policy import policy_names
 from sagescale.sim.part import PartResult

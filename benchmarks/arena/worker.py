@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 import time
 
-from sagescale.experiment.execute import Failure, memos_for, run_tasks
-from sagescale.experiment.forecasts import add_forecasts
-from sagescale.experiment.parts import PartTask, perform_part
+from sagescale.experiment.execute import Failure, add_forecasts, run_tasks
 from store import key_of
 
 
@@ -61,16 +57,10 @@ class Worker:
         self._memos.clear()
 
     def _do(self, workload, tasks, done):
-        # On the whole trace, of which the part that sets the knobs is the beginning.
-        whole = dataclasses.replace(workload, until_s=math.inf)
-        runs = [task.run for task in tasks if isinstance(task, PartTask)]
-        if not add_forecasts(self._backend, whole, runs, self._memos):
+        if not add_forecasts(self._backend, workload, tasks, self._memos):
             raise KeyboardInterrupt
-        if not run_tasks(self._backend, workload, tasks, perform_part, self._memos_of, done):
+        if not run_tasks(self._backend, workload, tasks, self._memos, done):
             raise KeyboardInterrupt
-
-    def _memos_of(self, task):
-        return memos_for(task.run, self._memos) if isinstance(task, PartTask) else ()
 
 
 def _about(task):

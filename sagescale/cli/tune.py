@@ -92,8 +92,7 @@ def tune(
     from sagescale.experiment.tune import Goal, expected_simulations
     from sagescale.experiment.tune import tune as search
     from sagescale.experiment.tune_document import tune_document
-    from sagescale.experiment.tune_space import Space
-    from sagescale.experiment.tune_trials import Trials
+    from sagescale.experiment.tune_trials import Space, Trials
     from sagescale.files import check_writable, write_whole
     from sagescale.planner.forecast import predictor_names
     from sagescale.planner.policy import policy_names

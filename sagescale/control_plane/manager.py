@@ -25,8 +25,7 @@ from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig, Corrections
 from sagescale.planner.settings import declared
 from sagescale.planner.status import autoscaler_status
-from sagescale.sim.config import SimulatorConfig
-from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy
+from sagescale.sim.config import RoutingStrategy, SchedulingPolicy, SimulatorConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sagescale.control_plane.instance import ExecutionInstance
     from sagescale.control_plane.registry import Entry, Registry
-    from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy
+    from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
 
 __all__ = ["Request", "Router", "RouterConfig"]
 

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.document import BacktestDocument, BacktestScore, SeriesCharacter, TraceInfo
-from sagescale.experiment.load import true_load
+from sagescale.document import BacktestDocument, BacktestScore, SeriesCharacter
+from sagescale.experiment.workload import true_load
 from sagescale.planner.forecast import make_predictor
 from sagescale.planner.forecast.scores import bias, coverage, mape, pinball, wape
 from sagescale.planner.forecast.season import find_period
+from sagescale.sim.result import trace_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from sagescale.experiment.load import TrueLoad
+    from sagescale.experiment.workload import TrueLoad
     from sagescale.trace import Trace
 
 __all__ = ["BackTest", "Rolling", "back_test", "backtest_document", "long_table", "series_of"]
@@ -184,14 +185,7 @@ def backtest_document(trace: Trace, test: BackTest) -> BacktestDocument:
             scores.append(_score(demand, predictor, actual, shown, None, None))
     ranking, sentence = _winner(scores, predictors, known["requests"], test)
     return BacktestDocument(
-        trace=TraceInfo(
-            path=trace.path,
-            sha256=trace.sha256,
-            format=trace.format,
-            requests=len(trace),
-            duration_s=trace.duration_s,
-            transform=list(trace.transforms),
-        ),
+        trace=trace_info(trace),
         interval_s=test.load.interval_s,
         windows=len(test.load),
         horizon=test.horizon,
@@ -258,8 +252,8 @@ def _winner(
         "sized by"
     )
     if len(ranking) > 1:
-        yardstick = "constant" if best != "constant" and "constant" in predictors else ranking[1]
-        text += f" ({yardstick}: {100 * error(yardstick):.1f} %)"
+        reference = "constant" if best != "constant" and "constant" in predictors else ranking[1]
+        text += f" ({reference}: {100 * error(reference):.1f} %)"
     return ranking, f"{text}. {_reason(_character(requests, test.load.interval_s))}"
 
 

@@ -16,8 +16,7 @@ import numpy as np
 from sagescale.errors import InputError
 from sagescale.experiment.factors import Factors, Prior, apply_factors, profile_prior
 from sagescale.experiment.replay import PoolSizes, Replayed, replay
-from sagescale.experiment.served import ServedLog, itl_ms
-from sagescale.experiment.stages import StageTimes, stage_times
+from sagescale.experiment.served import ServedLog, StageTimes, itl_ms, stage_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +41,7 @@ SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", 50), ("itl", 90))
 _FEWEST = 50
 _STARTS = ((0.0, 0.0, 0.3, 0.0, 0.0, 0.5), (0.0, 0.0, 0.9, 1.0, 0.0, 0.4))
 """Two places to start from (z of ``Prior``): what a step loses to joining prompts and what it loses always
-are told apart only by how the load changes, so the search begins on both sides."""
+can be distinguished only where the load changes, so the search begins on both sides."""
 _SCOUT_EVALUATIONS, _FINISH_EVALUATIONS = 160, 400
 
 
@@ -147,7 +146,7 @@ def calibrate(
         profile: The engine as measured alone, limits already the served engine's.
         log: Served requests.
         pools: The instances that served them.
-        simulator: The rest of the modelled world (batch tokens, who streams the first token).
+        simulator: The rest of the modelled cluster (batch tokens, who streams the first token).
         fit_part: The requests fitted to, as shares of the log by arrival; those before are simulated,
             as they load the engines, but not compared. (0, 1) fits and scores all.
         unseen: Another log of the same engine and pools, scored in place of the rest.

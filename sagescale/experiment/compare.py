@@ -1,4 +1,4 @@
-"""The comparison: a grid of runs, the baselines and yardsticks beside them, and who wins."""
+"""The comparison: a grid of runs, baselines and references beside them, and who wins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sagescale.document import (
     ComparisonInfo,
@@ -14,47 +14,42 @@ from sagescale.document import (
     FailedRun,
     Forecaster,
     Replicates,
-    WithoutFaults,
 )
-from sagescale.experiment.counterfactuals import counterfactuals
-from sagescale.experiment.execute import Failure, memos_for, run_tasks
-from sagescale.experiment.forecasts import needs_forecasts
+from sagescale.experiment.execute import Failure, run_tasks
+from sagescale.experiment.forecasts import FORECAST_ONCE, ForecastResult, ForecastTask, needs_forecasts
 from sagescale.experiment.grid import (
     Entry,
-    fixed_world,
     grid_entries,
-    plain_world,
+    scenario_of,
+    scenario_of_run,
     static_entry,
-    world_of,
+    static_scenario,
 )
-from sagescale.experiment.intervals import mean_interval
-from sagescale.experiment.load import true_load
-from sagescale.experiment.misses import split_misses
+from sagescale.experiment.misses import counterfactuals, split_misses
+from sagescale.experiment.searches import classic_sizings
 from sagescale.experiment.tasks import (
     ClairvoyantTask,
-    ForecastResult,
-    ForecastTask,
     Outcome,
     RunTask,
+    SearchTask,
     StaticSearchTask,
-    perform,
 )
-from sagescale.experiment.verdict import rank, verdict
+from sagescale.experiment.verdict import mean_interval, rank, verdict
+from sagescale.experiment.workload import true_load
 from sagescale.fleet import Sizes, within_limits
 from sagescale.perf import ProfileModel
 from sagescale.planner.policy import ClassicPolicy
-from sagescale.sim.result import configuration, result_document
+from sagescale.sim.result import configuration, json_value, result_document
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sagescale.document import MissSplit, ResultDocument, RunDocument
-    from sagescale.experiment.clairvoyant import Schedule
+    from sagescale.document import MissSplit, ResultDocument, RunDocument, WithoutFaults
     from sagescale.experiment.execute import Backend
+    from sagescale.experiment.forecasts import ForecastMemo
     from sagescale.experiment.grid import Variant
-    from sagescale.experiment.memo import ForecastMemo
-    from sagescale.experiment.static_search import StaticPair
+    from sagescale.experiment.searches import Schedule, StaticPair
     from sagescale.experiment.tasks import Result, Task
     from sagescale.experiment.workload import Workload
     from sagescale.planner import AutoscalerConfig
@@ -62,6 +57,8 @@ if TYPE_CHECKING:
     from sagescale.sim.faults import Faults
 
 __all__ = ["Comparison", "compare"]
+
+SearchKind = TypeVar("SearchKind", StaticSearchTask, ClairvoyantTask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +68,10 @@ class Comparison:
     Attributes:
         variants: the configurations, at least one.
         policies: names; ``reactive`` and the static pairs are always there as well.
-        predictors: names, for the policies that look at forecasts.
+        predictors: names, for the policies that use forecasts.
         attainment: the share of requests that must meet both targets.
         replicates: how many copies of the trace every run is made on, the trace itself the first.
-        faults: what goes wrong in every run, yardsticks and searches included; None is nothing.
+        faults: what goes wrong in every run, references and searches included; None is nothing.
     """
 
     variants: Sequence[Variant]
@@ -123,6 +120,7 @@ class _Work:
     entries: list[Entry] = field(default_factory=list)
     results: dict[Task, Result] = field(default_factory=dict)
     failures: dict[Task, str] = field(default_factory=dict)
+    memos: dict[ForecastTask, ForecastMemo] = field(default_factory=dict)
     interrupted: bool = False
     known: int = 0
 
@@ -132,18 +130,18 @@ class _Work:
         """Do everything that is to be done, or as much as an interruption allows."""
         made = self.comparison
         self.entries = self._under_faults(grid_entries(made.variants, made.policies, made.predictors))
-        worlds = list(dict.fromkeys(plain_world(variant) for variant in made.variants))
+        scenarios = list(dict.fromkeys(scenario_of(variant) for variant in made.variants))
         self.entries += self._under_faults(self._peaks())
         wanted = [task for entry in self.entries for task in self._of_entry(entry)]
         later = dict.fromkeys(task for task in wanted if needs_forecasts(task))
         first: list[Task] = [
-            *(ForecastTask.of(task, series) for task in later for series in ("requests", "isl")),
-            *(self._schedule_search(world) for world in worlds),
-            *(self._pair_search(world) for world in self._fixed(worlds)),
+            *(ForecastTask.of(task, series) for task in later for series in FORECAST_ONCE),
+            *(self._search(ClairvoyantTask, scenario) for scenario in scenarios),
+            *(self._search(StaticSearchTask, scenario) for scenario in self._fixed(scenarios)),
             *(task for task in wanted if task not in later),
         ]
-        self._do(first, later=len(later) + 2 * len(worlds))
-        self.entries += self._under_faults(self._found_in_hindsight(worlds))
+        self._do(first, later=len(later) + 2 * len(scenarios))
+        self.entries += self._under_faults(self._found_in_hindsight(scenarios))
         self._do([task for entry in self.entries for task in self._of_entry(entry)])
 
     def _under_faults(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -153,20 +151,16 @@ class _Work:
             for entry in entries
         ]
 
-    def _fixed(self, worlds: Sequence[Variant]) -> list[Variant]:
-        """The worlds that differ to a fixed pair, whose crashed instances only a tick makes good."""
+    def _fixed(self, scenarios: Sequence[Variant]) -> list[Variant]:
+        """The scenarios that differ to a fixed pair, whose crashed instances only a tick makes good."""
         if self.comparison.faults is not None:
-            return list(worlds)
+            return list(scenarios)
         interval_s = self.comparison.variants[0].config.adjustment_interval_sec
-        return list(dict.fromkeys(fixed_world(world, interval_s) for world in worlds))
+        return list(dict.fromkeys(static_scenario(scenario, interval_s) for scenario in scenarios))
 
-    def _schedule_search(self, world: Variant) -> ClairvoyantTask:
+    def _search(self, kind: type[SearchKind], scenario: Variant) -> SearchKind:
         made = self.comparison
-        return ClairvoyantTask(world.config, world.simulator, made.attainment, made.faults)
-
-    def _pair_search(self, world: Variant) -> StaticSearchTask:
-        made = self.comparison
-        return StaticSearchTask(world.config, world.simulator, made.attainment, made.faults)
+        return kind(scenario.config, scenario.simulator, made.attainment, faults=made.faults)
 
     def _of_entry(self, entry: Entry) -> list[RunTask]:
         """All runs of an entry: on every replicate, and those that split its misses."""
@@ -186,21 +180,14 @@ class _Work:
                 self.failures[task] = result.error
             else:
                 self.results[task] = result
+                if isinstance(task, ForecastTask) and isinstance(result, ForecastResult):
+                    self.memos[task] = result.memo
             if self.progress is not None:
                 self.progress(len(self.results) + len(self.failures), self.known)
 
         if unique and not self.interrupted:
-            memos = self._memos()
-            self.interrupted = not run_tasks(
-                self.backend, self.workload, unique, perform, lambda task: memos_for(task, memos), done
-            )
-
-    def _memos(self) -> dict[ForecastTask, ForecastMemo]:
-        return {
-            task: result.memo
-            for task, result in self.results.items()
-            if isinstance(task, ForecastTask) and isinstance(result, ForecastResult)
-        }
+            memos = dict(self.memos)
+            self.interrupted = not run_tasks(self.backend, self.workload, unique, memos, done)
 
     def _on_replicates(self, task: RunTask) -> list[RunTask]:
         return [
@@ -219,51 +206,48 @@ class _Work:
         peaks: dict[RunTask, Entry] = {}
         trace = self.workload.trace()
         for variant in self.comparison.variants:
-            world = plain_world(variant)
+            scenario = scenario_of(variant)
             config = variant.config
             model = ProfileModel(with_overrides(self.workload.profile, variant.simulator))
-            classic = ClassicPolicy(config, model)
             load = true_load(trace, float(config.adjustment_interval_sec))
             peak = Sizes(0, 0)
-            for requests, isl, osl in zip(
-                load.requests.tolist(), load.isl.tolist(), load.osl.tolist(), strict=True
-            ):
-                if requests > 0:
-                    sized = classic.size_for(requests, isl, osl).pools
-                    peak = peak.map(
-                        lambda most, size: most if size is None else max(most, size.instances), sized
-                    )
+            for _, sizing in classic_sizings(load, ClassicPolicy(config, model)):
+                peak = peak.map(
+                    lambda most, size: most if size is None else max(most, size.instances), sizing.pools
+                )
             sizes = within_limits(peak, config.fleet)
             gpus = sizes.prefill * model.prefill_gpus + sizes.decode * model.decode_gpus
             if gpus <= config.max_gpu_budget:
-                [fixed] = self._fixed([world])
+                [fixed] = self._fixed([scenario])
                 entry = static_entry(fixed, "peak", sizes)
                 if entry.task not in peaks and entry.name in {one.name for one in peaks.values()}:
                     entry = dataclasses.replace(entry, name=f"static/peak {variant.label}")
                 peaks.setdefault(entry.task, entry)
         return list(peaks.values())
 
-    def _found_in_hindsight(self, worlds: Sequence[Variant]) -> list[Entry]:
+    def _found_in_hindsight(self, scenarios: Sequence[Variant]) -> list[Entry]:
         found = []
-        for world in self._fixed(worlds):
-            pair: StaticPair | None = self.results.get(self._pair_search(world))  # type: ignore[assignment]  # a search answers with a pair
+        for scenario in self._fixed(scenarios):
+            pair: StaticPair | None = self.results.get(self._search(StaticSearchTask, scenario))  # type: ignore[assignment]  # a search answers with a pair
             if pair is not None and pair.sizes is not None:
-                found.append(static_entry(world, "cheapest", pair.sizes))
-        for world in worlds:
-            schedule: Schedule | None = self.results.get(self._schedule_search(world))  # type: ignore[assignment]  # a search answers with a schedule
+                found.append(static_entry(scenario, "cheapest", pair.sizes))
+        for scenario in scenarios:
+            schedule: Schedule | None = self.results.get(self._search(ClairvoyantTask, scenario))  # type: ignore[assignment]  # a search answers with a schedule
             if schedule is not None:
-                name = " ".join(filter(None, ("clairvoyant", world.label)))
-                task = RunTask(world.config, world.simulator, schedule=schedule, load="true", document=True)
+                name = " ".join(filter(None, ("clairvoyant", scenario.label)))
+                task = RunTask(
+                    scenario.config, scenario.simulator, schedule=schedule, load="true", document=True
+                )
                 headrooms = (
                     ("prefill_headroom", schedule.prefill_headroom),
                     ("decode_headroom", schedule.decode_headroom),
                 )
                 found.append(
-                    Entry(name, "clairvoyant", "oracle", "hindsight", task, (*world.differs, *headrooms))
+                    Entry(name, "clairvoyant", "oracle", "hindsight", task, (*scenario.differs, *headrooms))
                 )
         return found
 
-    # -- what came of it ------------------------------------------------------------------------------
+    # -- what it found --------------------------------------------------------------------------------
 
     def document(self) -> ResultDocument:
         """Put together whatever is there."""
@@ -275,7 +259,7 @@ class _Work:
             result = self.results.get(entry.task)
             if isinstance(result, Outcome) and result.document is not None:
                 run = self._run_document(entry, result.document)
-                reference = references.get(world_of(entry.task))
+                reference = references.get(scenario_of_run(entry.task))
                 run["regret_gpu_hours"] = None if reference is None else result.score.gpu_hours - reference
                 runs.append(run)
             elif entry.task in self.failures:
@@ -283,7 +267,7 @@ class _Work:
             else:
                 not_run.append(entry.name)
         for task, error in self.failures.items():
-            if isinstance(task, StaticSearchTask | ClairvoyantTask):
+            if isinstance(task, SearchTask):
                 name = "static/cheapest" if isinstance(task, StaticSearchTask) else "clairvoyant"
                 failed.append(FailedRun(name=name, error=error))
         ranked, reaching = rank(runs, made.attainment)
@@ -301,7 +285,7 @@ class _Work:
             reaching=reaching,
             winner=winner,
             verdict=sentence,
-            clairvoyant_gpu_hours=references.get(world_of(RunTask(base.config, base.simulator))),
+            clairvoyant_gpu_hours=references.get(scenario_of_run(RunTask(base.config, base.simulator))),
             replicates=made.replicates,
             forecasters=self._forecasters(),
             failed=failed,
@@ -314,7 +298,7 @@ class _Work:
     def _run_document(self, entry: Entry, measured: RunDocument) -> RunDocument:
         run = measured.copy()
         run["name"], run["policy"], run["predictor"] = entry.name, entry.policy, entry.predictor
-        run["config"] = {key: configuration_value(value) for key, value in entry.differs}
+        run["config"] = {key: json_value(value) for key, value in entry.differs}
         run["kind"] = entry.kind
         run["misses"] = self._split(entry)
         if run["faults"] is not None:
@@ -340,31 +324,16 @@ class _Work:
         # The very numerator of the attainment, so that the split adds up to what is reported.
         outcome = self.results[entry.task]
         assert isinstance(outcome, Outcome)
-        return split_misses(
-            outcome.score.misses,
-            no_faults=left.get("no_faults"),
-            true_load=left.get("true_load"),
-            no_startup=left.get("no_startup"),
-            one_more=left.get("one_more"),
-        )
+        return split_misses(outcome.score.misses, **left)
 
     def _without_faults(self, entry: Entry) -> WithoutFaults | None:
         outcome = self.results.get(counterfactuals(entry.task)["no_faults"])
-        if not isinstance(outcome, Outcome):
-            return None
-        score = outcome.score
-        return WithoutFaults(
-            attainment=score.attainment,
-            ttft_attainment=score.ttft_met / score.arrived,
-            itl_attainment=score.itl_met / score.arrived,
-            completed=score.completed,
-            gpu_hours=score.gpu_hours,
-        )
+        return outcome.score.without_faults() if isinstance(outcome, Outcome) else None
 
     def _references(self) -> dict[tuple[AutoscalerConfig, SimulatorConfig], float]:
-        """GPU-hours of each world's achievable reference: the schedule, or a cheaper fixed pair."""
+        """GPU-hours of each scenario's achievable reference: the schedule, or a cheaper fixed pair."""
         references: dict[tuple[AutoscalerConfig, SimulatorConfig], float] = {}
-        worlds = {world_of(entry.task) for entry in self.entries}
+        scenarios = {scenario_of_run(entry.task) for entry in self.entries}
         for entry in self.entries:
             outcome = self.results.get(entry.task)
             known = entry.policy == "clairvoyant" or entry.predictor == "cheapest"
@@ -373,22 +342,22 @@ class _Work:
                 and isinstance(outcome, Outcome)
                 and outcome.score.attainment >= self.comparison.attainment
             ):
-                for world in self._alike(entry, worlds):
-                    references[world] = min(outcome.score.gpu_hours, references.get(world, math.inf))
+                for scenario in self._alike(entry, scenarios):
+                    references[scenario] = min(outcome.score.gpu_hours, references.get(scenario, math.inf))
         return references
 
     def _alike(
-        self, entry: Entry, worlds: Iterable[tuple[AutoscalerConfig, SimulatorConfig]]
+        self, entry: Entry, scenarios: Iterable[tuple[AutoscalerConfig, SimulatorConfig]]
     ) -> list[tuple[AutoscalerConfig, SimulatorConfig]]:
-        """The worlds whose runs compare with an entry: a fixed pair's are all that differ only in ticks."""
-        config, simulator = world_of(entry.task)
+        """The scenarios an entry is compared in: a fixed pair's are all that differ only in ticks."""
+        config, simulator = scenario_of_run(entry.task)
         if entry.policy != "static" or self.comparison.faults is not None:
             return [(config, simulator)]
         interval_s = config.adjustment_interval_sec
         return [
-            world
-            for world in worlds
-            if (dataclasses.replace(world[0], adjustment_interval_sec=interval_s), world[1])
+            scenario
+            for scenario in scenarios
+            if (dataclasses.replace(scenario[0], adjustment_interval_sec=interval_s), scenario[1])
             == (config, simulator)
         ]
 
@@ -432,21 +401,13 @@ class _Work:
         return warnings
 
 
-def configuration_value(value: object) -> object:
-    """A configuration value in plain JSON types."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, tuple):
-        return [configuration_value(item) for item in value]
-    return str(value)
-
-
 def _rank(task: Task) -> int:
     """Expensive tasks first, as far as their kind tells."""
+    slow = {"arima": 0, "prophet": 1}
     if isinstance(task, ForecastTask):
-        return {"arima": 0, "prophet": 1}.get(task.spec.predictor, 4)
-    if isinstance(task, ClairvoyantTask):
-        return 2
-    if isinstance(task, StaticSearchTask):
-        return 3
-    return {"arima": 0, "prophet": 1}.get(task.config.load_predictor_type, 5) if task.load == "named" else 5
+        return slow.get(task.spec.predictor, 4)
+    if isinstance(task, RunTask) and task.load == "named":
+        return slow.get(task.config.load_predictor_type, 5)
+    if isinstance(task, SearchTask):
+        return 2 if isinstance(task, ClairvoyantTask) else 3
+    return 5

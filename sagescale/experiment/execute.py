@@ -6,6 +6,7 @@ the same. A task that fails is reported and the others go on; an interruption ke
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -17,23 +18,23 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from sagescale.errors import InputError, SagescaleError
-from sagescale.experiment.tasks import RunTask
+from sagescale.experiment.forecasts import FORECAST_ONCE, ForecastResult, ForecastTask, needs_forecasts
+from sagescale.experiment.tasks import PartTask, RunTask, Task, memos_for, perform
 from sagescale.perf import ProfileModel
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.engine import Cluster, no_delay
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from sagescale.experiment.memo import ForecastMemo
-    from sagescale.experiment.tasks import ForecastTask
+    from sagescale.experiment.forecasts import ForecastMemo
+    from sagescale.experiment.tasks import Result
     from sagescale.experiment.workload import Workload
 
-__all__ = ["Backend", "Failure", "default_jobs", "memos_for", "open_backend", "run_tasks"]
+__all__ = ["Backend", "Failure", "add_forecasts", "default_jobs", "open_backend", "run_tasks"]
 
-T = TypeVar("T")
-R = TypeVar("R")
+T = TypeVar("T", bound=Task)
 
 _CONNECT_S = 10.0
 
@@ -112,9 +113,8 @@ def run_tasks(
     backend: Backend,
     workload: Workload,
     tasks: Sequence[T],
-    perform: Callable[[Workload, T, Sequence[ForecastMemo]], R],
-    memos_of: Callable[[T], Sequence[ForecastMemo]],
-    done: Callable[[T, R | Failure], None],
+    memos: Mapping[ForecastTask, ForecastMemo],
+    done: Callable[[T, Result | Failure], None],
 ) -> bool:
     """Do all tasks, each answer handed to ``done`` as it comes.
 
@@ -122,8 +122,7 @@ def run_tasks(
         backend: where.
         workload: what on.
         tasks: what; expensive ones first keep the cores busy to the end.
-        perform: does one, in whatever process: a function of a module.
-        memos_of: forecasts made already that a task is sent.
+        memos: forecasts made already; a task is sent those it will ask for.
         done: called in this process, in any order.
 
     Returns:
@@ -131,7 +130,7 @@ def run_tasks(
     """
     import joblib
 
-    arguments = ((number, perform, workload, task, memos_of(task)) for number, task in enumerate(tasks))
+    arguments = ((number, workload, task, memos_for(task, memos)) for number, task in enumerate(tasks))
     try:
         if backend.jobs == 1 and backend.kind == "processes":
             for given in arguments:
@@ -148,6 +147,36 @@ def run_tasks(
     return True
 
 
+def add_forecasts(
+    backend: Backend, workload: Workload, tasks: Iterable[Task], memos: dict[ForecastTask, ForecastMemo]
+) -> bool:
+    """Make the forecasts that tasks will ask for and that ``memos`` does not have yet.
+
+    They are made for the whole trace, of which the workload may be the beginning. One that fails is left to
+    the runs, which will fail of the same and say so.
+
+    Args:
+        backend: where.
+        workload: what on.
+        tasks: what asks.
+        memos: added to.
+
+    Returns:
+        False where the user interrupted.
+    """
+    runs = (task.run if isinstance(task, PartTask) else task for task in tasks)
+    asking = [run for run in runs if isinstance(run, RunTask) and needs_forecasts(run)]
+    wanted = [ForecastTask.of(run, series) for run in asking for series in FORECAST_ONCE]
+    missing = [task for task in dict.fromkeys(wanted) if task not in memos]
+
+    def done(task: ForecastTask, result: Result | Failure) -> None:
+        if isinstance(result, ForecastResult):
+            memos[task] = result.memo
+
+    whole = dataclasses.replace(workload, until_s=math.inf)
+    return not missing or run_tasks(backend, whole, missing, {}, done)
+
+
 def _compile_kernel(workload: Workload) -> None:
     """Once, here: processes that find no compiled kernel would all compile it at the same time."""
     world = build_world(ProfileModel(workload.profile), SimulatorConfig())
@@ -158,23 +187,11 @@ def _compile_kernel(workload: Workload) -> None:
 
 
 def _perform_safely(
-    number: int,
-    perform: Callable[[Workload, T, Sequence[ForecastMemo]], R],
-    workload: Workload,
-    task: T,
-    memos: Sequence[ForecastMemo],
-) -> tuple[int, R | Failure]:
+    number: int, workload: Workload, task: Task, memos: Sequence[ForecastMemo]
+) -> tuple[int, Result | Failure]:
     try:
         return number, perform(workload, task, memos)
     except SagescaleError as error:
         return number, Failure(str(error))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is reported, and the other runs go on
         return number, Failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def memos_for(task: object, memos: Mapping[ForecastTask, ForecastMemo]) -> list[ForecastMemo]:
-    """Forecasts that a run by its own predictor can look up; nothing else needs any."""
-    if not isinstance(task, RunTask) or task.load != "named":
-        return []
-    spec = task.spec
-    return [memo for known, memo in memos.items() if known.spec == spec and known.replicate == task.replicate]

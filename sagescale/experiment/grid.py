@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagescale.errors import InputError
-from sagescale.experiment.tasks import RunTask
+from sagescale.experiment.tasks import RunTask, fixed_pair
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import load_settings
 from sagescale.planner.policy import uses_forecast
@@ -25,13 +25,13 @@ __all__ = [
     "Entry",
     "Variant",
     "combinations",
-    "fixed_world",
     "grid_entries",
     "label_variants",
-    "plain_world",
+    "scenario_of",
+    "scenario_of_run",
     "static_entry",
+    "static_scenario",
     "without_forecast",
-    "world_of",
 ]
 
 _TYPES = (AutoscalerConfig, SimulatorConfig)
@@ -172,7 +172,7 @@ def label_variants(
     files = {file for file, _, _ in pairs}
     by_set = varying
     if len(files) > 1:
-        # What differs between files is told by the file's name, unless it also differs under one name.
+        # What differs between files is said by the file's name, unless it also differs under one name.
         by_set = [
             key
             for key in varying
@@ -210,67 +210,62 @@ def grid_entries(
 ) -> list[Entry]:
     """All candidates, ``reactive`` always among them, and the policies that see the true load.
 
-    A policy that looks at no forecast runs once for all predictors. Runs that would be equal are one.
+    A policy that uses no forecast runs once for all predictors. Runs that would be equal are one.
     """
     entries: list[Entry] = []
     for variant in variants:
         for policy in dict.fromkeys((*policies, "reactive")):
             if policy == "static" and variant.config.static_prefill is variant.config.static_decode is None:
                 continue  # the pairs found in hindsight stand for it
-            strange = () if policy == "slo" else _SLO_KEYS
-            config = _defaults(dataclasses.replace(variant.config, policy=policy), strange)
+            unread = () if policy == "slo" else _SLO_KEYS
+            config = _defaults(dataclasses.replace(variant.config, policy=policy), unread)
             if uses_forecast(policy):
                 for predictor in predictors:
                     named = dataclasses.replace(config, load_predictor_type=predictor)
                     task = RunTask(named, variant.simulator, document=True)
-                    entries.append(_entry(variant, policy, predictor, "candidate", task, strange))
-                entries.append(_with_truth(variant, config, strange))
+                    entries.append(_entry(variant, policy, predictor, "candidate", task, unread))
+                entries.append(_with_true_load(variant, config, unread))
             else:
                 others = _REACTIVE_KEYS if policy == "static" else _STATIC_KEYS
-                dropped = (*_FORECAST_KEYS, *_CORRECTION_KEYS, *others, *strange)
+                dropped = (*_FORECAST_KEYS, *_CORRECTION_KEYS, *others, *unread)
                 task = RunTask(_defaults(config, dropped), variant.simulator, document=True)
                 entries.append(_entry(variant, policy, "none", "candidate", task, dropped))
     return _unique(entries)
 
 
-def _with_truth(variant: Variant, config: AutoscalerConfig, dropped: Sequence[str]) -> Entry:
+def _with_true_load(variant: Variant, config: AutoscalerConfig, dropped: Sequence[str]) -> Entry:
     """The policy fed the true load of the next interval: the oracle."""
     task = RunTask(without_forecast(config), variant.simulator, load="true", document=True)
     return _entry(variant, config.policy, "oracle", "hindsight", task, (*_FORECAST_KEYS, *dropped))
 
 
-def plain_world(variant: Variant) -> Variant:
-    """The variant without what only steers a planner: what fixed pairs and schedules run in."""
+def scenario_of(variant: Variant) -> Variant:
+    """The variant without the keys that steer a planner: the scenario of fixed pairs and schedules."""
     differs = tuple(item for item in variant.differs if item[0] not in _STEERING_KEYS)
     config = _defaults(variant.config, _STEERING_KEYS)
     return Variant(_label(variant, _STEERING_KEYS), config, variant.simulator, differs)
 
 
-def world_of(task: RunTask) -> tuple[AutoscalerConfig, SimulatorConfig]:
-    """What a fixed pair or schedule would run in, in the planner's place: equal for comparable runs."""
+def scenario_of_run(task: RunTask) -> tuple[AutoscalerConfig, SimulatorConfig]:
+    """A run's scenario, as a fixed pair or schedule would meet it; equal for runs that can be compared."""
     simulator = dataclasses.replace(task.simulator, initial_prefill=None, initial_decode=None)
     return _defaults(task.config, _STEERING_KEYS), simulator
 
 
-def fixed_world(world: Variant, interval_s: int) -> Variant:
-    """The world of a fixed pair with nothing going wrong: it is the same however often it is looked at."""
-    kept = tuple(item for item in world.differs if item[0] != _INTERVAL_KEY)
-    config = dataclasses.replace(world.config, adjustment_interval_sec=interval_s)
-    return Variant(_label(world, (_INTERVAL_KEY,)), config, world.simulator, kept)
+def static_scenario(base: Variant, interval_s: int) -> Variant:
+    """A fixed pair's, with nothing going wrong: it is the same at whatever interval the planner ticks."""
+    kept = tuple(item for item in base.differs if item[0] != _INTERVAL_KEY)
+    config = dataclasses.replace(base.config, adjustment_interval_sec=interval_s)
+    return Variant(_label(base, (_INTERVAL_KEY,)), config, base.simulator, kept)
 
 
-def static_entry(world: Variant, which: str, sizes: Sizes) -> Entry:
+def static_entry(base: Variant, which: str, sizes: Sizes) -> Entry:
     """A fixed pair, chosen in hindsight."""
-    config = dataclasses.replace(
-        world.config, policy="static", static_prefill=sizes.prefill, static_decode=sizes.decode
-    )
-    simulator = dataclasses.replace(
-        world.simulator, initial_prefill=sizes.prefill, initial_decode=sizes.decode
-    )
-    name = " ".join(filter(None, (f"static/{which}", world.label)))
+    config, simulator = fixed_pair(base.config, base.simulator, sizes)
+    name = " ".join(filter(None, (f"static/{which}", base.label)))
     pair = (("static_prefill", sizes.prefill), ("static_decode", sizes.decode))
     task = RunTask(config, simulator, document=True)
-    return Entry(name, "static", which, "hindsight", task, (*world.differs, *pair))
+    return Entry(name, "static", which, "hindsight", task, (*base.differs, *pair))
 
 
 def _entry(
@@ -281,8 +276,8 @@ def _entry(
     task: RunTask,
     dropped: Sequence[str],
 ) -> Entry:
-    who = policy if predictor == "none" else f"{policy}/{predictor}"
-    name = " ".join(filter(None, (who, _label(variant, dropped))))
+    pair = policy if predictor == "none" else f"{policy}/{predictor}"
+    name = " ".join(filter(None, (pair, _label(variant, dropped))))
     differs = tuple(item for item in variant.differs if item[0] not in dropped)
     return Entry(name, policy, predictor, kind, task, differs)
 
@@ -305,7 +300,7 @@ def _defaults(config: AutoscalerConfig, names: Sequence[str]) -> AutoscalerConfi
 
 
 def _unique(entries: Sequence[Entry]) -> list[Entry]:
-    """The first of equal runs; where different runs came to one name, they are numbered."""
+    """The first of equal runs; where different runs have one name, they are numbered."""
     by_task = {entry.task: entry for entry in reversed(entries)}
     chosen = [entry for entry in entries if by_task[entry.task] is entry]
     names: dict[str, int] = {}

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from sagescale.document import MissSplit
+import dataclasses
+from typing import TYPE_CHECKING
 
-__all__ = ["split_misses"]
+from sagescale.document import MissSplit
+from sagescale.experiment.forecasts import needs_forecasts
+from sagescale.experiment.grid import without_forecast
+from sagescale.sim.startup import StartupDelay
+
+if TYPE_CHECKING:
+    from sagescale.experiment.tasks import RunTask
+
+__all__ = ["counterfactuals", "split_misses"]
 
 
 def split_misses(
     total: int,
     *,
     no_faults: int | None = None,
-    true_load: int | None,
-    no_startup: int | None,
-    one_more: int | None,
+    true_load: int | None = None,
+    no_startup: int | None = None,
+    one_more: int | None = None,
 ) -> MissSplit:
     """Split the misses of a run, exactly.
 
@@ -31,7 +40,7 @@ def split_misses(
     A run in the chain may miss more than the one before it (a forecast too high covers a policy too low).
     Then that cause cost nothing, and what comes after it is measured against the fewest misses so far; so no
     share is negative and the five add up to the total. A None is a counterfactual that does not apply
-    (no faults, or a policy that does not look at forecasts) or was not run; its share is 0.
+    (no faults, or a policy that uses no forecast) or was not run; its share is 0.
     """
     left = total
     shares = []
@@ -53,3 +62,32 @@ def split_misses(
             "rounding": one_more,
         },
     )
+
+
+_AT_ONCE = StartupDelay("constant", (0.0,))
+
+
+def counterfactuals(task: RunTask) -> dict[str, RunTask]:
+    """The runs that take causes of misses away one after the other; equal ones are shared by all entries.
+
+    By the names that ``split_misses`` takes them by, on the first replicate. Knowing the load changes nothing
+    for a policy that uses no forecast, and instant starts nothing for a fixed pair that is ready from the
+    beginning.
+    """
+    chain: dict[str, RunTask] = {}
+    bare = dataclasses.replace(task, replicate=0, document=False)
+    if task.faults is not None:
+        bare = dataclasses.replace(bare, faults=None)
+        chain["no_faults"] = bare
+    if needs_forecasts(task):
+        bare = dataclasses.replace(bare, config=without_forecast(task.config), load="true")
+        # Without faults this is the oracle entry: equal to it, so that it is run once.
+        chain["true_load"] = dataclasses.replace(bare, document=task.faults is None)
+    ready_from_start = task.config.policy == "static" and task.simulator.initial_prefill is not None
+    if task.schedule is not None or not ready_from_start:
+        bare = dataclasses.replace(
+            bare, simulator=dataclasses.replace(task.simulator, startup_delay_s=_AT_ONCE)
+        )
+        chain["no_startup"] = bare
+    chain["one_more"] = dataclasses.replace(bare, one_more=True)
+    return chain

@@ -1,121 +1,69 @@
-"""The units of work of a comparison: plain data, equal tasks are one, and any process can do them."""
+"""The units of work of an experiment: plain data, equal tasks are one, and any process can do them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from sagescale.experiment.clairvoyant import Schedule, find_schedule, schedule_sizes
-from sagescale.experiment.load import arrivals_seen, true_load, true_predictors
-from sagescale.experiment.memo import ForecastMemo, MemoPredictor, PredictorSpec, memo_predictors
-from sagescale.experiment.policies import OneMorePolicy, SchedulePolicy
-from sagescale.experiment.static_search import StaticPair, cheapest_pair
+from sagescale.experiment.forecasts import (
+    ForecastMemo,
+    ForecastResult,
+    ForecastTask,
+    PredictorSpec,
+    make_forecasts,
+    memo_predictors,
+)
+from sagescale.experiment.searches import (
+    Schedule,
+    StaticPair,
+    cheapest_pair,
+    find_schedule,
+    schedule_sizes,
+)
+from sagescale.experiment.workload import true_load, true_predictors
 from sagescale.fleet import Sizes, fit, within_limits
 from sagescale.perf import ProfileModel
 from sagescale.planner import make_policy
-from sagescale.sim.config import SimulatorConfig
-from sagescale.sim.faults import Faults
-from sagescale.sim.measures import Served, gpu_hours
+from sagescale.planner.policy import PoolSize, QuickPolicy, Sizing
+from sagescale.sim.measures import Score, score
+from sagescale.sim.part import Part, PartResult, lower_bound_of_part, measure_part
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
 from sagescale.sim.twin import twin_for
-from sagescale.sim.visibility import Visibility
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sagescale.document import RunDocument
     from sagescale.experiment.workload import Workload
-    from sagescale.planner import AutoscalerConfig, LoadPredictors
-    from sagescale.planner.policy import Policy
+    from sagescale.planner import AutoscalerConfig, LoadPredictors, Observation
+    from sagescale.planner.policy import Policy, Situation
+    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.faults import Faults
     from sagescale.sim.run import Run
-    from sagescale.sim.spans import TimeSpans
     from sagescale.trace import Trace
 
 __all__ = [
     "ClairvoyantTask",
-    "ForecastResult",
-    "ForecastTask",
+    "OneMorePolicy",
     "Outcome",
+    "PartBoundTask",
+    "PartOutcome",
+    "PartTask",
     "Result",
     "RunTask",
-    "Score",
+    "SchedulePolicy",
+    "SearchTask",
     "StaticSearchTask",
     "Task",
+    "fixed_pair",
+    "memos_for",
     "perform",
     "simulate_task",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What a run is ranked by: requests, those that were not good, and GPU-hours; and what they met."""
-
-    arrived: int
-    misses: int
-    gpu_hours: float
-    completed: int
-    ttft_met: int
-    itl_met: int
-
-    @property
-    def attainment(self) -> float:
-        """Share of the arrived requests that were good."""
-        return (self.arrived - self.misses) / self.arrived
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A run's score, and its document where one was asked for."""
-
-    score: Score
-    document: RunDocument | None
-
-
-@dataclass(frozen=True, slots=True)
-class ForecastTask:
-    """Forecast one series of arrivals at every tick of a replicate, for all runs that will ask.
-
-    ``faults`` are those of the metrics alone, and only where there are any does ``simulation_seed`` matter.
-    """
-
-    spec: PredictorSpec
-    series: Literal["requests", "isl"]
-    scrape_delay_s: float
-    metric_outage_s: TimeSpans
-    replicate: int = 0
-    faults: Faults | None = None
-    simulation_seed: int = 0
-
-    @classmethod
-    def of(cls, run: RunTask, series: Literal["requests", "isl"]) -> ForecastTask:
-        """What a run with named predictors will ask; runs that see the same arrivals ask the same."""
-        simulator = run.simulator
-        faults = None if run.faults is None else run.faults.metrics_only()
-        return cls(
-            run.spec,
-            series,
-            simulator.scrape_delay_s,
-            simulator.metric_outage_s,
-            run.replicate,
-            faults,
-            0 if faults is None else simulator.simulation_seed,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ForecastResult:
-    """The forecasts made, how often the predictor was fitted for them, and the wall time that took."""
-
-    memo: ForecastMemo
-    cadence: str
-    refits: int
-    windows: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,114 +99,146 @@ class RunTask:
 
 
 @dataclass(frozen=True, slots=True)
-class StaticSearchTask:
-    """Find the cheapest fixed pair that reaches an attainment."""
+class Outcome:
+    """A run's score, and its document where one was asked for."""
 
-    config: AutoscalerConfig
-    simulator: SimulatorConfig
-    attainment: float
-    faults: Faults | None = None
+    score: Score
+    document: RunDocument | None
 
 
 @dataclass(frozen=True, slots=True)
-class ClairvoyantTask:
-    """Find a cheap schedule that reaches an attainment, the future known."""
+class PartTask:
+    """One simulation, judged on a part of it."""
+
+    run: RunTask
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class PartOutcome:
+    """The measures of the part, the most GPUs of the whole run at any instant, and wall time by the run.
+
+    ``simulate_s`` and ``planner_s`` are as in ``sim.run.Timing``; equal tasks differ in nothing else.
+    """
+
+    result: PartResult
+    max_gpus: int
+    simulate_s: float = dataclasses.field(compare=False)
+    planner_s: float = dataclasses.field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PartBoundTask:
+    """The GPU-hours that the requests of a part need at least, those that the run completes."""
+
+    run: RunTask
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTask:
+    """Find what reaches an attainment at the least cost, on a part of the run or, if None, on all of it."""
 
     config: AutoscalerConfig
     simulator: SimulatorConfig
     attainment: float
+    part: Part | None = None
+    replicate: int = 0
     faults: Faults | None = None
 
 
-Task = ForecastTask | RunTask | StaticSearchTask | ClairvoyantTask
-Result = ForecastResult | Outcome | StaticPair | Schedule | None
+class StaticSearchTask(SearchTask):
+    """Find the cheapest fixed pair."""
+
+    __slots__ = ()
+
+
+class ClairvoyantTask(SearchTask):
+    """Find a cheap schedule, the future known."""
+
+    __slots__ = ()
+
+
+Task = ForecastTask | RunTask | PartTask | PartBoundTask | StaticSearchTask | ClairvoyantTask
+Result = ForecastResult | Outcome | PartOutcome | float | StaticPair | Schedule | None
 
 
 def perform(workload: Workload, task: Task, memos: Iterable[ForecastMemo] = ()) -> Result:
-    """Do one task; the answer depends on the arguments alone (forecasts given only save time)."""
+    """Do one task; the answer, timings aside, depends on the arguments alone.
+
+    Forecasts given only save time.
+    """
     if isinstance(task, ForecastTask):
-        return _forecast(workload.trace(task.replicate), task)
+        return make_forecasts(workload, task)
+    if isinstance(task, SearchTask):
+        return _search(workload, task)
     if isinstance(task, RunTask):
-        return _run(workload, task, memos)
-    trace = workload.trace()
-    profile = with_overrides(workload.profile, task.simulator)
+        run = simulate_task(workload, task, memos)
+        document = run_document(run, "") if task.document else None
+        return Outcome(score(run), document)
+    run = simulate_task(workload, task.run, memos)
+    if isinstance(task, PartBoundTask):
+        return lower_bound_of_part(run, task.part)
+    return PartOutcome(
+        measure_part(run, task.part), run.max_gpus_used, run.timing.simulate_s, run.timing.planner_s
+    )
+
+
+def memos_for(task: Task, memos: Mapping[ForecastTask, ForecastMemo]) -> list[ForecastMemo]:
+    """Forecasts that a run by its own predictor can look up; nothing else needs any."""
+    run = task.run if isinstance(task, PartTask) else task
+    if not isinstance(run, RunTask) or run.load != "named":
+        return []
+    spec = run.spec
+    return [memo for known, memo in memos.items() if known.spec == spec and known.replicate == run.replicate]
+
+
+def _search(workload: Workload, task: SearchTask) -> StaticPair | Schedule | None:
+    def attainment_of(run: RunTask) -> float:
+        made = simulate_task(workload, dataclasses.replace(run, replicate=task.replicate, faults=task.faults))
+        return (score(made) if task.part is None else measure_part(made, task.part)).attainment
+
     if isinstance(task, StaticSearchTask):
 
-        def attainment_of(pair: Sizes) -> float:
-            config, simulator = _fixed(task.config, task.simulator, pair)
-            return _score(simulate(trace, profile, config, simulator, faults=task.faults)).attainment
+        def of_pair(pair: Sizes) -> float:
+            config, simulator = fixed_pair(task.config, task.simulator, pair)
+            # Simulated without a budget: the search itself stops at the budget.
+            gpus = (
+                pair.prefill * config.prefill_gpus_per_instance
+                + pair.decode * config.decode_gpus_per_instance
+            )
+            config = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget))
+            return attainment_of(RunTask(config, simulator))
 
-        return cheapest_pair(task.config, attainment_of, task.attainment)
+        return cheapest_pair(task.config, of_pair, task.attainment)
 
-    model = ProfileModel(profile)
+    trace = workload.trace(task.replicate)
+    model = ProfileModel(with_overrides(workload.profile, task.simulator))
     known: dict[tuple[Sizes, ...], bool] = {}
 
     def reaches(schedule: Schedule) -> bool:
         # Sizes are whole: many headrooms make the same schedule.
         sizes = tuple(schedule_sizes(trace, model, task.config, task.simulator, schedule))
         if sizes not in known:
-            run = RunTask(task.config, task.simulator, schedule=schedule, load="true", faults=task.faults)
-            known[sizes] = _run(workload, run, ()).score.attainment >= task.attainment
+            run = RunTask(task.config, task.simulator, load="true", schedule=schedule)
+            known[sizes] = attainment_of(run) >= task.attainment
         return known[sizes]
 
     return find_schedule(reaches)
 
 
-def _fixed(
+def fixed_pair(
     config: AutoscalerConfig, simulator: SimulatorConfig, pair: Sizes
 ) -> tuple[AutoscalerConfig, SimulatorConfig]:
-    """A fixed pair in a world without a budget: the search itself stops at the budget."""
-    gpus = pair.prefill * config.prefill_gpus_per_instance + pair.decode * config.decode_gpus_per_instance
+    """Both configurations for a fixed pair that is there from the start."""
     fixed = dataclasses.replace(
-        config,
-        policy="static",
-        static_prefill=pair.prefill,
-        static_decode=pair.decode,
-        max_gpu_budget=max(gpus, config.max_gpu_budget),
+        config, policy="static", static_prefill=pair.prefill, static_decode=pair.decode
     )
     return fixed, dataclasses.replace(simulator, initial_prefill=pair.prefill, initial_decode=pair.decode)
 
 
-def _forecast(trace: Trace, task: ForecastTask) -> ForecastResult:
-    """Show the predictor what the simulator's planner will see of the arrivals; DESIGN 5.7."""
-    began = time.perf_counter()
-    interval_s = float(task.spec.interval_s)
-    simulator = SimulatorConfig(
-        scrape_delay_s=task.scrape_delay_s,
-        metric_outage_s=task.metric_outage_s,
-        simulation_seed=task.simulation_seed,
-    )
-    visibility = Visibility(interval_s, simulator, _drawn_for(task) or Faults())
-    memo = ForecastMemo()
-    predictor = MemoPredictor(task.spec, memo)
-    windows = 0
-    last: float | None = None
-    for requests, isl in arrivals_seen(trace, interval_s, visibility):
-        last = last if isl is None else isl
-        predictor.observe(last if task.series == "isl" else requests)
-        predictor.forecast(1)
-        windows += 1
-    predictor.snapshot()
-    return ForecastResult(memo, predictor.cadence, predictor.refits, windows, time.perf_counter() - began)
-
-
-def _drawn_for(task: ForecastTask | RunTask) -> Faults | None:
-    """The faults of a task's replicate: each has luck of its own, or intervals would tell of one luck."""
-    if task.faults is None or task.replicate == 0:
-        return task.faults
-    return dataclasses.replace(task.faults, seed=task.faults.seed + task.replicate)
-
-
 _own = ForecastMemo()
 """Forecasts made in this process: runs that follow one another share them."""
-
-
-def _run(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo]) -> Outcome:
-    run = simulate_task(workload, task, memos)
-    document = None
-    if task.document:
-        document = run_document(run, "")
-    return Outcome(_score(run), document)
 
 
 def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo] = ()) -> Run:
@@ -266,11 +246,10 @@ def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMem
     trace = workload.trace(task.replicate)
     profile = with_overrides(workload.profile, task.simulator)
     config, simulator = task.config, task.simulator
-    interval_s = float(config.adjustment_interval_sec)
     policy: Policy | None = None
     if task.schedule is not None:
         sizes = schedule_sizes(trace, ProfileModel(profile), config, simulator, task.schedule)
-        policy = SchedulePolicy(sizes, interval_s)
+        policy = SchedulePolicy(sizes, float(config.adjustment_interval_sec))
         simulator = dataclasses.replace(simulator, initial_prefill=sizes[0][0], initial_decode=sizes[0][1])
     elif task.one_more:
         model = ProfileModel(profile)
@@ -283,7 +262,7 @@ def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMem
         profile,
         config,
         simulator,
-        faults=_drawn_for(task),
+        faults=None if task.faults is None else task.faults.of_replicate(task.replicate),
         predictors=_predictors(trace, task, memos),
         policy=policy,
     )
@@ -304,14 +283,46 @@ def _predictors(trace: Trace, task: RunTask, memos: Iterable[ForecastMemo]) -> L
     return memo_predictors(task.spec, memos, _own)
 
 
-def _score(run: Run) -> Score:
-    ttft, itl = Served(run).good
-    arrived, good = len(run.requests), int((ttft & itl).sum())
-    return Score(
-        arrived,
-        arrived - good,
-        gpu_hours(run)["total"],
-        len(run.completed),
-        int(ttft.sum()),
-        int(itl.sum()),
-    )
+class OneMorePolicy:
+    """Another policy, and one instance more in each pool than it asks for while it asks for any."""
+
+    name = "one_more"
+
+    def __init__(self, inner: Policy) -> None:
+        self._inner = inner
+
+    @property
+    def check(self) -> Callable[[Observation], Sizing | None] | None:
+        """The other policy's burst check, if it has one: what is added then is counted already."""
+        return self._inner.check if isinstance(self._inner, QuickPolicy) else None
+
+    def size(self, situation: Situation) -> Sizing:
+        """Ask for one more; a pool whose size is not to change keeps the one it has."""
+        pools, reasons = self._inner.size(situation)
+        return Sizing(pools.map(_one_more), reasons)
+
+
+def _one_more(size: PoolSize | None) -> PoolSize | None:
+    if size is None or size.instances == 0:
+        return size
+    return PoolSize(size.instances + 1, size.demand + 1.0)
+
+
+class SchedulePolicy:
+    """Sizes laid down in advance for every tick; the last ones stay after the end.
+
+    Args:
+        sizes: entry k is asked for at time ``k * interval_s``; entry 0 is the initial size.
+        interval_s: time between ticks.
+    """
+
+    name = "schedule"
+
+    def __init__(self, sizes: Sequence[Sizes], interval_s: float) -> None:
+        self._sizes = sizes
+        self._interval_s = interval_s
+
+    def size(self, situation: Situation) -> Sizing:
+        """Ask for this tick's entry."""
+        tick = round(situation.observation.time_s / self._interval_s)
+        return Sizing.exactly(self._sizes[min(tick, len(self._sizes) - 1)])

@@ -2,8 +2,8 @@
 
 Three rounds on the earlier part of a trace. First every policy with every predictor, each with its headroom
 set, on the trace as it is: the race. Then the best of them on replicates as well. Then what depends on one
-another (interval, floors, stabilisation, headroom) together. What holds at the least GPU-hours is chosen, and
-then judged on the later part.
+another (interval, floors, stabilisation, headroom) together. What keeps the attainment
+at the least GPU-hours is chosen, and then judged on the later part.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sagescale.experiment.knob import Answer, cheapest_reaching, search_all
-from sagescale.experiment.tune_refine import refine, worth
-from sagescale.experiment.tune_space import HEADROOMS, Candidate, candidate_of
-from sagescale.experiment.tune_trials import Interrupted, Trial
+from sagescale.experiment.searches import Answer, cheapest_reaching, search_all
+from sagescale.experiment.tune_trials import HEADROOMS, Candidate, Interrupted, Trial, candidate_of
 from sagescale.planner.policy import uses_forecast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sagescale.experiment.tune_space import Space
-    from sagescale.experiment.tune_trials import Trials
+    from optuna.distributions import BaseDistribution
 
-__all__ = ["LEVELS", "Goal", "Judged", "Tuned", "expected_simulations", "tune"]
+    from sagescale.experiment.tune_trials import Space, Trial, Trials
+
+__all__ = ["LEVELS", "Goal", "Judged", "Tuned", "expected_simulations", "objective", "refine", "tune"]
 
 LEVELS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 """Attainments of the trade-off curve."""
@@ -64,8 +63,8 @@ class Tuned:
     """What tuning found.
 
     Attributes:
-        chosen: what holds on the earlier part at the least GPU-hours; where nothing does, what comes
-            nearest. None where nothing was tried.
+        chosen: what keeps the attainment on the earlier part at the least GPU-hours; where nothing does,
+            what comes nearest. None where nothing was tried.
         configured: the configuration as it was given.
         others: the best of the other combinations, by what they cost.
         tried: everything tried on all replicates.
@@ -87,7 +86,7 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal) -> Tuned:
     Args:
         earlier: tries candidates on what they are chosen by.
         later: tries them on what they are judged by.
-        space: the values to choose from; its floors are raised to the fixed pair that holds.
+        space: the values to choose from; its floors are raised to the fixed pair that keeps the attainment.
         goal: what is asked.
     """
     replicates = range(goal.replicates)
@@ -173,7 +172,7 @@ def _search(trials: Trials, space: Space, goal: Goal, configured: Candidate) -> 
 def _with_headroom_set(
     trials: Trials, starts: Sequence[Candidate], goal: Goal, replicates: Sequence[int]
 ) -> list[Trial]:
-    """Each with the cheapest headroom that holds, searched from its own."""
+    """Each with the cheapest headroom that keeps the attainment, searched from its own."""
     searches = {
         start: cheapest_reaching(len(HEADROOMS), start.headroom, goal.attainment, 1) for start in starts
     }
@@ -206,11 +205,150 @@ def _draw_curve(trials: Trials, best: Candidate, replicates: Sequence[int]) -> N
 
 
 def _ranked(trials: Sequence[Trial], asked: float) -> list[Trial]:
-    """What holds by GPU-hours, then what does not by how near it comes; of equal ones the first tried."""
-    return sorted(trials, key=lambda trial: worth(trial, asked))
+    """What keeps the attainment by GPU-hours, then the rest by how near they come; in order of trial."""
+    return sorted(trials, key=lambda trial: objective(trial, asked))
 
 
 def _cheapest(trials: Sequence[Trial], level: float) -> Trial | None:
     return min(
         (trial for trial in trials if trial.attainment >= level), key=lambda t: t.gpu_hours, default=None
+    )
+
+
+_BATCH = 4
+"""Asked for at once, however many processes there are: so results do not depend on their number."""
+_AROUND = 10
+"""Headrooms tried beyond those of the starting points, 5 % each."""
+_DEARER, _SHORT = 1.15, 0.02
+"""What is so much dearer than the best on its first replicate, or so far short, is not tried on others."""
+_SHORTFALL = 1e9
+"""Ranks whatever falls short behind whatever does not; the estimators use ranks only."""
+
+
+def objective(trial: Trial, asked: float) -> float:
+    """What is minimised: GPU-hours where the attainment is kept; behind those, what is missing of it."""
+    return trial.gpu_hours if trial.attainment >= asked else _SHORTFALL * (1.0 + asked - trial.attainment)
+
+
+def refine(
+    trials: Trials,
+    space: Space,
+    starts: Sequence[Candidate],
+    *,
+    asked: float,
+    replicates: Sequence[int],
+    count: int,
+    seed: int,
+) -> None:
+    """Try ``count`` more candidates near some starting points; their results are in ``trials``.
+
+    Args:
+        trials: tries them, and knows what has been tried.
+        space: the values to choose from.
+        starts: one for each policy and predictor to refine; all tried on all replicates.
+        asked: the attainment to reach.
+        replicates: what promising candidates are tried on; the first one sorts out the others.
+        count: how many.
+        seed: of the estimators.
+
+    Raises:
+        Interrupted: the user did.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    by_name = {start.name: start for start in starts}
+    if not by_name or count <= 0:
+        return
+    distributions = _distributions(space, by_name)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True))
+    for trial in trials.tried(replicates):
+        params = _params(trial.candidate)
+        if (
+            params is not None
+            and all(name in distributions for name in params)
+            and _inside(params, distributions)
+        ):
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=params, distributions=distributions, value=objective(trial, asked)
+                )
+            )
+    best = min(
+        (trial.gpu_hours for trial in trials.tried(replicates) if trial.attainment >= asked), default=None
+    )
+    for _ in range(-(-count // _BATCH)):
+        asks = [study.ask(distributions) for _ in range(_BATCH)]
+        candidates = [_candidate(ask.params, by_name) for ask in asks]
+        first = trials.try_all(candidates, replicates[:1])
+        promising = [
+            candidate
+            for candidate, trial in first.items()
+            if trial.attainment >= asked - _SHORT and (best is None or trial.gpu_hours <= _DEARER * best)
+        ]
+        known = first | trials.try_all(promising, replicates)
+        for ask, candidate in zip(asks, candidates, strict=True):
+            known_trial = known.get(candidate)
+            if known_trial is None:
+                study.tell(ask, state=optuna.trial.TrialState.FAIL)
+                continue
+            study.tell(ask, objective(known_trial, asked))
+            if known_trial.attainment >= asked and known_trial.replicates == len(replicates):
+                best = known_trial.gpu_hours if best is None else min(best, known_trial.gpu_hours)
+
+
+def _distributions(space: Space, starts: dict[str, Candidate]) -> dict[str, BaseDistribution]:
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    headrooms = [start.headroom for start in starts.values()]
+    any_start = next(iter(starts.values()))
+    return {
+        "start": CategoricalDistribution(tuple(starts)),
+        "interval_s": CategoricalDistribution(tuple(space.intervals_s)),
+        "down_window_s": CategoricalDistribution(tuple(space.down_windows_s)),
+        "headroom": IntDistribution(
+            max(0, min(headrooms) - _AROUND), min(len(HEADROOMS) - 1, max(headrooms) + _AROUND)
+        ),
+        "min_prefill": IntDistribution(
+            any_start.min_prefill, max(any_start.min_prefill, space.most_floor[0])
+        ),
+        "min_decode": IntDistribution(any_start.min_decode, max(any_start.min_decode, space.most_floor[1])),
+    }
+
+
+def _params(candidate: Candidate) -> dict[str, object] | None:
+    if candidate.static is not None:
+        return None
+    return {
+        "start": candidate.name,
+        "interval_s": candidate.interval_s,
+        "down_window_s": candidate.down_window_s,
+        "headroom": candidate.headroom,
+        "min_prefill": candidate.min_prefill,
+        "min_decode": candidate.min_decode,
+    }
+
+
+def _inside(params: dict[str, object], distributions: dict[str, BaseDistribution]) -> bool:
+    for name, value in params.items():
+        distribution = distributions[name]
+        choices = getattr(distribution, "choices", None)
+        if choices is not None:
+            if value not in choices:
+                return False
+        elif not distribution.low <= value <= distribution.high:  # type: ignore[attr-defined]  # an IntDistribution
+            return False
+    return True
+
+
+def _candidate(params: dict[str, object], starts: dict[str, Candidate]) -> Candidate:
+    start = starts[str(params["start"])]
+    return Candidate(
+        start.policy,
+        start.predictor,
+        int(params["interval_s"]),  # type: ignore[call-overload]  # all but "start" are whole numbers
+        int(params["headroom"]),  # type: ignore[call-overload]
+        int(params["min_prefill"]),  # type: ignore[call-overload]
+        int(params["min_decode"]),  # type: ignore[call-overload]
+        int(params["down_window_s"]),  # type: ignore[call-overload]
     )

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from sagescale.document import (
     SCHEMA_VERSION,
     ComparisonTiming,
-    TraceInfo,
     TuneDocument,
     TunePoint,
     TuneRow,
     TuneScore,
 )
 from sagescale.experiment.tune import LEVELS
-from sagescale.experiment.tune_space import TUNED_KEYS, with_candidate
+from sagescale.experiment.tune_trials import TUNED_KEYS, with_candidate
+from sagescale.experiment.verdict import percent
+from sagescale.sim.result import trace_info
 from sagescale.version import __version__
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def tune_document(
         wall_s: how long it took.
     """
     trace, config = earlier.workload.recorded, earlier.config
+    whole = dataclasses.replace(earlier.workload, until_s=math.inf)
 
     def row(judged: Judged | None) -> TuneRow | None:
         return None if judged is None else _row(config, judged.earlier, judged.later)
@@ -50,14 +52,7 @@ def tune_document(
     return TuneDocument(
         schema_version=SCHEMA_VERSION,
         sagescale=__version__,
-        trace=TraceInfo(
-            path=trace.path,
-            sha256=trace.sha256,
-            format=trace.format,
-            requests=len(trace),
-            duration_s=trace.duration_s,
-            transform=list(dataclasses.replace(earlier.workload, until_s=math.inf).trace().transforms),
-        ),
+        trace={**trace_info(trace), "transform": list(whole.trace().transforms)},
         validation=validation,
         profile=earlier.workload.profile.name,
         attainment_asked=goal.attainment,
@@ -106,8 +101,8 @@ def _verdict(tuned: Tuned, chosen: TuneRow | None, asked: float) -> str:
     earlier, later = chosen["earlier"], chosen["later"]
     if earlier["attainment"] < asked:
         return (
-            f"Nothing tried reaches {_percent(asked)} on the earlier part; {chosen['name']} comes nearest "
-            f"with {_percent(earlier['attainment'])}: wider limits, a looser target, a faster startup or a "
+            f"Nothing tried reaches {percent(asked)} on the earlier part; {chosen['name']} comes nearest "
+            f"with {percent(earlier['attainment'])}: wider limits, a looser target, a faster startup or a "
             "larger budget would have to help."
         )
     if later is None:
@@ -116,8 +111,8 @@ def _verdict(tuned: Tuned, chosen: TuneRow | None, asked: float) -> str:
         )
     if later["attainment"] < asked:
         text = (
-            f"{chosen['name']} does NOT hold on the later part: {_percent(later['attainment'])} of "
-            f"{_percent(asked)} asked. The earlier part is too short or too calm to tell: tune on a longer "
+            f"{chosen['name']} does NOT hold on the later part: {percent(later['attainment'])} of "
+            f"{percent(asked)} asked. The earlier part is too short or too calm to tell: tune on a longer "
             "trace, or for a higher --attainment."
         )
         holding = [
@@ -128,7 +123,7 @@ def _verdict(tuned: Tuned, chosen: TuneRow | None, asked: float) -> str:
             assert other.later is not None  # as just looked for
             text += f" {other.earlier.candidate.name} holds there, at {other.later.gpu_hours:.2f} GPU-hours."
         return text
-    return f"{chosen['name']} holds on the later part: {_percent(later['attainment'])}{_saving(tuned)}."
+    return f"{chosen['name']} holds on the later part: {percent(later['attainment'])}{_saving(tuned)}."
 
 
 def _saving(tuned: Tuned) -> str:
@@ -139,9 +134,4 @@ def _saving(tuned: Tuned) -> str:
     if own.earlier.candidate == chosen.earlier.candidate:
         return ", as configured"
     hours = f"{chosen.later.gpu_hours:.2f} GPU-hours; as configured {own.later.gpu_hours:.2f}"
-    return f", at {hours} and {_percent(own.later.attainment)}"
-
-
-def _percent(share: float) -> str:
-    # Never rounded up to the 100 % it is not.
-    return f"{min(100.0 * share, 99.99 if share < 1.0 else 100.0):.2f} %"
+    return f", at {hours} and {percent(own.later.attainment)}"

@@ -1,4 +1,4 @@
-"""Trying candidates on a part of a trace, many at once, each only once, the hopeless ones not for long."""
+"""Candidates, tried on a part of a trace: many at once, each only once, the hopeless ones not for long."""
 
 from __future__ import annotations
 
@@ -7,28 +7,133 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from sagescale.experiment.execute import Failure, memos_for, run_tasks
-from sagescale.experiment.forecasts import add_forecasts
-from sagescale.experiment.parts import PartOutcome, PartStaticTask, PartTask, fixed_pair, perform_part
-from sagescale.experiment.static_search import StaticPair
-from sagescale.experiment.tasks import RunTask
-from sagescale.experiment.tune_space import Candidate, with_candidate
+from sagescale.experiment.execute import Failure, add_forecasts, run_tasks
+from sagescale.experiment.searches import StaticPair
+from sagescale.experiment.tasks import (
+    PartOutcome,
+    PartTask,
+    RunTask,
+    StaticSearchTask,
+    fixed_pair,
+)
 from sagescale.planner import Sizes
+from sagescale.planner.policy import uses_forecast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from sagescale.experiment.execute import Backend
-    from sagescale.experiment.memo import ForecastMemo
-    from sagescale.experiment.tasks import ForecastTask
+    from sagescale.experiment.forecasts import ForecastMemo, ForecastTask
     from sagescale.experiment.workload import Workload
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.part import Part, PartResult
 
-__all__ = ["Interrupted", "Trial", "Trials"]
+__all__ = [
+    "HEADROOMS",
+    "NEUTRAL",
+    "TUNED_KEYS",
+    "Candidate",
+    "Interrupted",
+    "Space",
+    "Trial",
+    "Trials",
+    "candidate_of",
+    "with_candidate",
+]
 
-T = TypeVar("T", PartTask, PartStaticTask)
+HEADROOMS = tuple(round(1.05**step, 4) for step in range(-14, 58))
+"""What the configured ``load_headroom`` is multiplied by: 0.5 to 16, 5 % apart."""
+
+NEUTRAL = HEADROOMS.index(1.0)
+
+TUNED_KEYS = (
+    "policy",
+    "target_attainment",
+    "load_predictor_type",
+    "adjustment_interval_sec",
+    "load_headroom",
+    "min_prefill_instances",
+    "min_decode_instances",
+    "scale_down_stabilization_window_sec",
+    "static_prefill",
+    "static_decode",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The keys that are tuned; the other keys stay as they are configured.
+
+    Attributes:
+        headroom: position in ``HEADROOMS``.
+        static: the sizes of the static policy, None for every other.
+    """
+
+    policy: str
+    predictor: str
+    interval_s: int
+    headroom: int
+    min_prefill: int
+    min_decode: int
+    down_window_s: int
+    static: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """Policy and predictor, as comparisons write them."""
+        if self.static is not None:
+            return f"static {self.static[0]}+{self.static[1]}"
+        return f"{self.policy}/{self.predictor}" if uses_forecast(self.policy) else self.policy
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Which values may be chosen, in the order in which they are tried.
+
+    Attributes:
+        intervals_s, down_windows_s: the configured value is the first of each.
+        most_floor: the highest minimum of each pool, prefill and decode.
+    """
+
+    policies: Sequence[str]
+    predictors: Sequence[str]
+    intervals_s: Sequence[int]
+    down_windows_s: Sequence[int]
+    most_floor: tuple[int, int]
+
+
+def candidate_of(config: AutoscalerConfig, policy: str, predictor: str) -> Candidate:
+    """Take a configuration's own values but for policy and predictor."""
+    return Candidate(
+        policy,
+        predictor,
+        config.adjustment_interval_sec,
+        NEUTRAL,
+        config.min_prefill_instances,
+        config.min_decode_instances,
+        config.scale_down_stabilization_window_sec,
+    )
+
+
+def with_candidate(config: AutoscalerConfig, candidate: Candidate) -> AutoscalerConfig:
+    """Return the configuration with the tuned keys set."""
+    static = candidate.static or (None, None)
+    return dataclasses.replace(
+        config,
+        policy=candidate.policy,
+        load_predictor_type=candidate.predictor,
+        adjustment_interval_sec=candidate.interval_s,
+        load_headroom=round(config.load_headroom * HEADROOMS[candidate.headroom], 4),
+        min_prefill_instances=candidate.min_prefill,
+        min_decode_instances=candidate.min_decode,
+        scale_down_stabilization_window_sec=candidate.down_window_s,
+        static_prefill=static[0],
+        static_decode=static[1],
+    )
+
+
+T = TypeVar("T", PartTask, StaticSearchTask)
 
 
 class Interrupted(Exception):  # noqa: N818  # not an error: the user has seen enough
@@ -89,9 +194,9 @@ class Trials:
                 self.failures.append(f"{places[task][0].name}: {answer.error}")
             self._count()
 
-        self._do(list(places), [task.run for task in places], done)
-        # Candidates may differ in keys that their policy does not look at: equal tasks are run once. Results
-        # stand in the order asked for, not in that in which they came.
+        self._do(list(places), done)
+        # Candidates may differ in keys that their policy does not read: equal tasks are run once. Results
+        # stand in the order asked for, not in that in which they were done.
         answers = {place: self._results[places[task]] for place, task in tasks.items()}
         for place in answers:
             self._results.pop(place, None)
@@ -127,7 +232,7 @@ class Trials:
         """
         found: list[StaticPair] = []
 
-        def done(task: PartStaticTask, answer: object) -> None:
+        def done(task: StaticSearchTask, answer: object) -> None:
             del task
             if isinstance(answer, StaticPair):
                 found.append(answer)
@@ -135,7 +240,7 @@ class Trials:
                 self.failures.append(f"static: {answer.error}")
             self._count()
 
-        self._do([PartStaticTask(self.config, self.simulator, attainment, self.part)], [], done)
+        self._do([StaticSearchTask(self.config, self.simulator, attainment, self.part)], done)
         if not found or found[0].sizes is None:
             return None
         return dataclasses.replace(
@@ -149,18 +254,12 @@ class Trials:
         simulator = dataclasses.replace(simulator, simulation_seed=simulator.simulation_seed + replicate)
         return PartTask(RunTask(config, simulator, replicate), self.part)
 
-    def _do(self, tasks: Sequence[T], runs: Sequence[RunTask], done: Callable[[T, object], None]) -> None:
-        """Do tasks; ``runs`` are those among them that forecast."""
-        if not tasks:
-            return
-        whole = dataclasses.replace(self.workload, until_s=math.inf)
-        if not add_forecasts(self.backend, whole, runs, self._memos):
+    def _do(self, tasks: Sequence[T], done: Callable[[T, object], None]) -> None:
+        if tasks and not (
+            add_forecasts(self.backend, self.workload, tasks, self._memos)
+            and run_tasks(self.backend, self.workload, tasks, self._memos, done)
+        ):
             raise Interrupted
-        if not run_tasks(self.backend, self.workload, tasks, perform_part, self._memos_of, done):
-            raise Interrupted
-
-    def _memos_of(self, task: object) -> Sequence[ForecastMemo]:
-        return memos_for(task.run, self._memos) if isinstance(task, PartTask) else ()
 
     def _count(self) -> None:
         self.simulated += 1

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from sagescale.experiment.intervals import mean_interval
+from sagescale.document import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sagescale.document import RunDocument
 
-__all__ = ["attainment_of", "gpu_hours_of", "rank", "verdict"]
+__all__ = ["CONFIDENCE", "attainment_of", "gpu_hours_of", "mean_interval", "percent", "rank", "verdict"]
+
+CONFIDENCE = 0.95
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean and half width of Student's interval, ``t(0.975, n - 1) s / sqrt(n)``; one value has no width."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return Interval(mean=mean, half_width=None)
+    from scipy.special import stdtrit  # the t quantile, without importing scipy.stats
+
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    quantile = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2.0))
+    return Interval(mean=mean, half_width=quantile * deviation / math.sqrt(n))
+
 
 _CAUSES = {
     "faults": ("faults", "instances to spare: load_headroom or higher minima"),
@@ -86,7 +103,7 @@ def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple
         )
     text = (
         f"{winner['name']} is the cheapest of the {len(good)} of {len(tried)} that reach {100 * asked:g} %: "
-        f"{hours:.2f} GPU-hours at {_percent(attainment_of(winner))}"
+        f"{hours:.2f} GPU-hours at {percent(attainment_of(winner))}"
         + (f", {' and '.join(against)}" if against else "")
         + ". "
     )
@@ -97,7 +114,7 @@ def _nobody(best: RunDocument, asked: float) -> str:
     causes = best.get("misses")
     text = (
         f"No run reaches {100 * asked:g} %; {best['name']} comes nearest with "
-        f"{_percent(attainment_of(best))} at {gpu_hours_of(best):.2f} GPU-hours."
+        f"{percent(attainment_of(best))} at {gpu_hours_of(best):.2f} GPU-hours."
     )
     if causes is None or not causes["total"]:
         return text
@@ -167,9 +184,9 @@ def _alone(winner: RunDocument, tried: Sequence[RunDocument]) -> str:
     if not others:
         return "It is the only run."
     best = max(others, key=attainment_of)
-    return f"The next best in attainment, {best['name']}, reaches {_percent(attainment_of(best))}."
+    return f"The next best in attainment, {best['name']}, reaches {percent(attainment_of(best))}."
 
 
-def _percent(share: float) -> str:
-    # Never rounded up to the 100 % it is not.
+def percent(share: float) -> str:
+    """A share in per cent, never rounded up to the 100 % it is not."""
     return f"{min(100.0 * share, 99.99 if share < 1.0 else 100.0):.2f} %"

@@ -1,4 +1,4 @@
-"""What a comparison runs on: one recorded trace, copies of it with arrivals moved, and the engines."""
+"""What an experiment runs on: a recorded trace, copies with arrivals moved, and their load by windows."""
 
 from __future__ import annotations
 
@@ -8,13 +8,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.planner import LoadPredictors
+from sagescale.planner.forecast import Forecast
 from sagescale.trace import TransformSpec, apply_transforms, slice_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
     from sagescale.perf import Profile
+    from sagescale.sim.scrapes import Visibility
     from sagescale.trace import Trace
 
-__all__ = ["BLOCK_S", "Workload", "shift_blocks"]
+__all__ = [
+    "BLOCK_S",
+    "TrueLoad",
+    "TruePredictor",
+    "Workload",
+    "arrivals_seen",
+    "shift_blocks",
+    "true_load",
+    "true_predictors",
+]
 
 BLOCK_S = 300.0
 """Length of the blocks in which a replicate's arrivals are moved, s."""
@@ -80,3 +96,110 @@ def shift_blocks(trace: Trace, seed: int, block_s: float = BLOCK_S) -> Trace:
     arrival = moved[order]
     note = f"blocks of {block_s:g} s rotated (seed {seed})"
     return trace.remade(arrival - arrival[0], lambda column: column[order], note)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrueLoad:
+    """What arrives in each window ``(k T, (k + 1) T]``; the first includes time 0.
+
+    Attributes:
+        interval_s: T.
+        requests: arrivals a window, float64[windows].
+        isl: their mean prompt tokens, NaN in a window without arrivals.
+        osl: their mean output tokens, NaN in a window without arrivals.
+    """
+
+    interval_s: float
+    requests: NDArray[np.float64]
+    isl: NDArray[np.float64]
+    osl: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def first(self, windows: int) -> TrueLoad:
+        """The first so many windows, or all where there are fewer."""
+        return TrueLoad(self.interval_s, self.requests[:windows], self.isl[:windows], self.osl[:windows])
+
+    def series(self) -> dict[str, NDArray[np.float64]]:
+        """The three series by name, in the order in which planners forecast them."""
+        return {"requests": self.requests, "isl": self.isl, "osl": self.osl}
+
+
+def true_load(trace: Trace, interval_s: float) -> TrueLoad:
+    """Sum up a trace by windows, the last one whole even where the trace ends inside it."""
+    windows = max(1, math.ceil(trace.duration_s / interval_s))
+    ends = np.searchsorted(trace.arrival_s, np.arange(1, windows + 1) * interval_s, side="right")
+    cuts = np.concatenate([[0], ends])
+    requests = np.diff(cuts).astype(np.float64)
+    isl_sum, osl_sum = (
+        np.diff(np.concatenate([[0], np.cumsum(column, dtype=np.int64)])[cuts]).astype(np.float64)
+        for column in (trace.isl, trace.osl)
+    )
+    with np.errstate(invalid="ignore"):
+        return TrueLoad(interval_s, requests, isl_sum / requests, osl_sum / requests)
+
+
+def arrivals_seen(
+    trace: Trace, interval_s: float, visibility: Visibility
+) -> Iterator[tuple[float | None, float | None]]:
+    """Yield requests and mean ISL of arrivals as the planner sees them at each tick, up to the trace's end.
+
+    Neither depends on what a planner does. What is not known, or not defined, is None.
+    """
+    isl_before = np.concatenate([[0], np.cumsum(trace.isl, dtype=np.int64)])
+    last: tuple[float | None, float | None] = (None, None)
+    for tick in range(1, max(1, math.ceil((trace.duration_s + visibility.oldest_s) / interval_s)) + 1):
+        seen = visibility.at(tick)
+        if seen == "unknown":
+            yield None, None
+            continue
+        if seen != "frozen":
+            start, stop = np.searchsorted(trace.arrival_s, seen, side="right").tolist()
+            tokens = float(isl_before[stop] - isl_before[start])
+            last = float(stop - start), tokens / (stop - start) if stop > start else None
+        yield last
+
+
+class TruePredictor:
+    """Knows a series in advance: after n observations it "forecasts" windows n, n + 1, …, without error.
+
+    Beyond the end, and in windows where the value is not defined (no arrival has a length), it gives
+    ``beyond``, or the last value before where that is None.
+    """
+
+    name = "oracle"
+    refits = 0
+    cadence = "the future is known"
+
+    def __init__(self, values: NDArray[np.float64], beyond: float | None = None) -> None:
+        self._values = values.tolist()
+        self._beyond = beyond
+        self._seen = 0
+        known = values[np.isfinite(values)]
+        self._first = float(known[0]) if len(known) else None
+
+    def observe(self, value: float | None) -> None:
+        """Count a window; what was observed adds nothing."""
+        del value
+        self._seen += 1
+
+    def forecast(self, horizon: int) -> Forecast | None:
+        """The truth, with no spread; None where the series has no known value at all."""
+        if self._first is None:
+            return None
+        means = tuple(self._at(self._seen + step) for step in range(horizon))
+        return Forecast(means, (0.0,) * horizon)
+
+    def _at(self, window: int) -> float:
+        if window >= len(self._values) and self._beyond is not None:
+            return self._beyond
+        for at in range(min(window, len(self._values) - 1), -1, -1):
+            if math.isfinite(self._values[at]):
+                return float(self._values[at])
+        return self._first or 0.0
+
+
+def true_predictors(load: TrueLoad) -> LoadPredictors:
+    """Predictors of requests, ISL and OSL that know the load to come; for one run."""
+    return LoadPredictors(TruePredictor(load.requests, 0.0), TruePredictor(load.isl), TruePredictor(load.osl))

@@ -1,21 +1,67 @@
-"""The simulator's own keys: what the modelled cluster does, beside what the autoscaler is told to do."""
+"""The simulator's own keys: what the modelled cluster does, beside the autoscaler's."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from sagescale.planner.settings import check, setting
-from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy  # noqa: TC001 - read when it runs
-from sagescale.sim.spans import TimeSpans
 from sagescale.sim.startup import StartupDelay
 
-__all__ = ["SimulatorConfig"]
+__all__ = ["RoutingStrategy", "SchedulingPolicy", "SimulatorConfig", "TimeSpans"]
+
+SchedulingPolicy = Literal["fifo", "priority", "slo_aware", "adaptive"]
+"""In which order an instance, of either pool, serves the requests that wait for it."""
+
+RoutingStrategy = Literal["load_balanced", "round_robin"]
+"""Which READY instance of a pool a request goes to."""
+
+
+_EXPECTED = "expected start:end,start:end in seconds, each start before its end"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpans:
+    """Half-open spans ``[start, end)`` in seconds."""
+
+    spans: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def parse(cls, value: object) -> TimeSpans:
+        """Read ``600:1200,1800:1900``; empty text is no span.
+
+        Raises:
+            ValueError: with what was expected, as one line.
+        """
+        if isinstance(value, cls):
+            return value
+        if value is None:
+            return cls(())
+        if not isinstance(value, str):
+            raise ValueError(_EXPECTED)  # noqa: TRY004  # the protocol of settings.setting(parse=...)
+        spans = []
+        for part in filter(None, value.split(",")):
+            start, _, end = part.partition(":")
+            try:
+                span = (float(start), float(end))
+            except ValueError:
+                raise ValueError(_EXPECTED) from None
+            if not (0 <= span[0] < span[1] < math.inf):
+                raise ValueError(_EXPECTED)
+            spans.append(span)
+        return cls(tuple(spans))
+
+    def __contains__(self, time_s: float) -> bool:
+        return any(start <= time_s < end for start, end in self.spans)
+
+    def __str__(self) -> str:
+        return ",".join(f"{start:g}:{end:g}" for start, end in self.spans)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatorConfig:
-    """The modelled world; flat keys in the same YAML file as the autoscaler's.
+    """The modelled cluster; flat keys in the same YAML file as the autoscaler's.
 
     ``None`` takes the profile's own value.
 

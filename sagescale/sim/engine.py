@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagescale.sim.policies import RoutingStrategy, SchedulingPolicy
+    from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
 
 __all__ = [
     "Cluster", "Counters", "EnginePool", "FleetCluster", "Launch", "Pool", "ServiceLoad", "World",

@@ -5,9 +5,12 @@ A fault file is YAML with the keys of :class:`Faults`; ``docs/faults.md`` says w
 
 from __future__ import annotations
 
+import bisect
 import math
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
+
+import numpy as np
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.files import shown_path
@@ -21,7 +24,18 @@ if TYPE_CHECKING:
     from sagescale.planner.settings import Setting
     from sagescale.sim.engine import Pool
 
-__all__ = ["Crash", "Faults", "Outage", "OutageKind", "Rates", "StartFault", "StartKind", "read_faults"]
+__all__ = [
+    "Crash",
+    "Faults",
+    "Outage",
+    "OutageKind",
+    "Outages",
+    "Rates",
+    "Span",
+    "StartFault",
+    "StartKind",
+    "read_faults",
+]
 
 StartKind = Literal["slow_starts", "stuck_starts", "failing_starts", "cold_starts"]
 OutageKind = Literal["no_gpus", "metrics_vanish", "metrics_freeze", "metrics_lag"]
@@ -77,7 +91,7 @@ class StartFault:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Something that is not to be had in ``[from_s, to_s)``: GPUs, or metrics worth the name."""
+    """Something that is not to be had in ``[from_s, to_s)``: GPUs, or current metrics."""
 
     kind: OutageKind = setting("no_gpus", doc="What is not to be had.")
     from_s: float = setting(0.0, doc="From then on.", unit="s", at_least=0, at_most=_LATEST_S)
@@ -159,7 +173,7 @@ class Faults:
 
     Attributes:
         seed: with ``simulation_seed``, of whatever is drawn. A launch draws by its pool and number, so
-            that equal launches have equal luck in runs that otherwise differ.
+            that equal launches draw the same in runs that otherwise differ.
         start_timeout_s: a start not READY by then is given up and tried again; None is never.
         file: where it was read, "" if nowhere.
     """
@@ -171,6 +185,10 @@ class Faults:
     starts: tuple[StartFault, ...] = ()
     outages: tuple[Outage, ...] = field(default=())
     file: str = ""
+
+    def of_replicate(self, number: int) -> Faults:
+        """The faults of a replicate: each draws its own, or intervals would show the spread of one draw."""
+        return replace(self, seed=self.seed + number)
 
     def metrics_only(self) -> Faults | None:
         """What becomes of the metrics, and nothing else; None where nothing does."""
@@ -291,3 +309,60 @@ def _build(
 def _check_span(from_s: float, to_s: float) -> None:
     if not from_s < to_s or math.isinf(to_s):
         raise InputError(f"to_s is {to_s:g}; expected more than from_s {from_s:g}")
+
+
+_KINDS: tuple[OutageKind, ...] = get_args(OutageKind)
+
+
+class Span(NamedTuple):
+    """A half-open span ``[from_s, to_s)``; ``lag_s`` means something to lagging metrics only."""
+
+    from_s: float
+    to_s: float
+    lag_s: float = 0.0
+
+
+class Outages:
+    """All outages of one kind. Drawn ones come at exponential intervals, each after the end of the last."""
+
+    def __init__(self, kind: OutageKind, faults: Faults, simulation_seed: int) -> None:
+        self.kind = kind
+        self._scripted = [
+            Span(outage.from_s, outage.to_s, outage.lag_s) for outage in faults.outages if outage.kind == kind
+        ]
+        self._lag_s = faults.rates.metrics_lag_by_s
+        per_hour, self._each_s = faults.rates.outage(kind)
+        self._rate = per_hour / 3600.0
+        self._rng = np.random.default_rng((faults.seed, simulation_seed, 2, _KINDS.index(kind)))
+        self._drawn: list[Span] = []
+
+    def begun_by(self, time_s: float) -> list[Span]:
+        """Every span that begins at ``time_s`` or before, scripted ones first."""
+        self._draw_beyond(time_s)
+        return [span for span in (*self._scripted, *self._drawn) if span.from_s <= time_s]
+
+    def at(self, time_s: float) -> list[Span]:
+        """The spans that cover an instant: scripted ones, and of the drawn ones the last at most."""
+        self._draw_beyond(time_s)
+        begun = bisect.bisect_right(self._drawn, (time_s, float("inf"), float("inf")))
+        near = (*self._scripted, *self._drawn[begun - 1 : begun])
+        return [span for span in near if span.from_s <= time_s < span.to_s]
+
+    def next_edge_s(self, after_s: float) -> float:
+        """The first instant after ``after_s`` at which a span begins or ends; inf if none does."""
+        self._draw_beyond(after_s)
+        begun = bisect.bisect_right(self._drawn, (after_s, float("inf"), float("inf")))
+        near = (*self._scripted, *self._drawn[max(0, begun - 1) :])
+        edges = [edge for span in near for edge in (span.from_s, span.to_s)]
+        return min((edge for edge in edges if edge > after_s), default=float("inf"))
+
+    @property
+    def longest_lag_s(self) -> float:
+        """The most that any span can lag by."""
+        return max((self._lag_s if self._rate else 0.0, *(span.lag_s for span in self._scripted)))
+
+    def _draw_beyond(self, time_s: float) -> None:
+        while self._rate and (not self._drawn or self._drawn[-1].from_s <= time_s):
+            free_s = self._drawn[-1].to_s if self._drawn else 0.0
+            start_s = free_s + float(self._rng.exponential(1.0 / self._rate))
+            self._drawn.append(Span(start_s, start_s + self._each_s, self._lag_s))

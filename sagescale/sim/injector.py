@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from sagescale.sim.outages import Outages
+from sagescale.sim.faults import Outages
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -139,8 +139,8 @@ class Injector:
             (due.time_s for due in self._due if due.kind in {"failed_start", "start_timeout"}),
             default=math.inf,
         )
-        held = self._no_gpus.at(self._cluster.now_s)
-        return min([starts, *(span.to_s for span in held)])
+        spans = self._no_gpus.at(self._cluster.now_s)
+        return min([starts, *(span.to_s for span in spans)])
 
     def log(self, horizon_s: float, metrics: list[FaultEvent]) -> FaultLog:
         """What went wrong by the horizon, what ``metrics`` says included."""
@@ -189,7 +189,7 @@ class Injector:
             self._noted += 1
             self._spoil(launch)
 
-    def _luck(self, launch: Launch, purpose: Literal["start", "crash"]) -> np.random.Generator:
+    def _draws(self, launch: Launch, purpose: Literal["start", "crash"]) -> np.random.Generator:
         """What an instance draws depends on its pool and number alone, not on what others draw."""
         words = (0 if launch.pool == "prefill" else 1, launch.instance, 0 if purpose == "start" else 1)
         return np.random.default_rng((self._faults.seed, self._seed, *words))
@@ -197,16 +197,16 @@ class Injector:
     def _plan_crash(self, launch: Launch, ready_s: float) -> None:
         rate = self._faults.rates.crash_per_instance_hour / 3600.0
         if rate:
-            up_s = float(self._luck(launch, "crash").exponential(1.0 / rate))
+            up_s = float(self._draws(launch, "crash").exponential(1.0 / rate))
             self._plan(ready_s + up_s, "crash", launch.pool, launch.instance)
 
     def _spoil(self, launch: Launch) -> None:
         """Draw what befalls a start: failing comes before stuck, stuck before slow; cold may be added."""
-        luck = self._luck(launch, "start")
+        draws = self._draws(launch, "start")
         pool, instance, launch_s = launch
         rates = self._faults.rates
         slow, stuck, failing, cold = (
-            luck.random(4)
+            draws.random(4)
             < (
                 rates.slow_start_probability,
                 rates.stuck_start_probability,
@@ -217,7 +217,7 @@ class Injector:
         factor = rates.slow_start_factor if slow else 1.0
         extra_s = rates.cold_start_extra_s if cold else 0.0
         for fault in self._faults.starts:
-            hit = luck.random() < fault.probability
+            hit = draws.random() < fault.probability
             if hit and fault.covers(pool, launch_s):
                 failing |= fault.kind == "failing_starts"
                 stuck |= fault.kind == "stuck_starts"

@@ -1,14 +1,30 @@
-"""What a run is worth: attainment, latency distributions, GPU-hours, forecast errors (DESIGN 5, Measures)."""
+"""The measures of a run: attainment, latencies, GPU-hours, forecast errors, timeline, cost of faults."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.document import ForecastScore, ForecastScores, GpuHours, Latency, SlaResult
+from sagescale.document import (
+    FaultRecord,
+    FaultsResult,
+    ForecastScore,
+    ForecastScores,
+    GpuHours,
+    ItlPoint,
+    Latency,
+    LostGpuHours,
+    SlaResult,
+    Surfaces,
+    Timeline,
+    TtftPoint,
+    WithoutFaults,
+)
 from sagescale.planner.forecast.scores import bias, coverage, mape, pinball
 from sagescale.sim.state import DONE
 
@@ -17,9 +33,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sagescale.sim.injector import FaultLog
     from sagescale.sim.run import Run, Tick
 
-__all__ = ["Served", "forecast_scores", "gpu_hours", "latency"]
+__all__ = ["Served", "faults_result", "forecast_scores", "gpu_hours", "latency", "surfaces", "timeline"]
 
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
@@ -110,6 +127,47 @@ def gpu_hours(run: Run) -> GpuHours:
     return GpuHours(total=prefill + decode, prefill=prefill, decode=decode)
 
 
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a run is ranked by: requests, those that were not good, and GPU-hours; and what they met."""
+
+    arrived: int
+    misses: int
+    gpu_hours: float
+    completed: int
+    ttft_met: int
+    itl_met: int
+
+    @property
+    def attainment(self) -> float:
+        """Share of the arrived requests that were good."""
+        return (self.arrived - self.misses) / self.arrived
+
+    def without_faults(self) -> WithoutFaults:
+        """The score of a run with nothing going wrong, as the run with faults shows it."""
+        return WithoutFaults(
+            attainment=self.attainment,
+            ttft_attainment=self.ttft_met / self.arrived,
+            itl_attainment=self.itl_met / self.arrived,
+            completed=self.completed,
+            gpu_hours=self.gpu_hours,
+        )
+
+
+def score(run: Run) -> Score:
+    """Score a run, which costs less than all of its measures."""
+    ttft, itl = Served(run).good
+    arrived, good = len(run.requests), int((ttft & itl).sum())
+    return Score(
+        arrived,
+        arrived - good,
+        gpu_hours(run)["total"],
+        len(run.completed),
+        int(ttft.sum()),
+        int(itl.sum()),
+    )
+
+
 def forecast_scores(ticks: Sequence[Tick]) -> ForecastScores:
     """Each tick's forecast against the window that followed it."""
 
@@ -135,3 +193,184 @@ def _column(values: Sequence[float | None]) -> NDArray[np.float64]:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def timeline(run: Run, served: Served) -> Timeline:
+    """Build the columns; every one has an entry a tick."""
+    ticks = run.ticks
+    gpus = (run.world.prefill_gpus, run.world.decode_gpus)
+    edges = np.array([tick.observation.time_s for tick in ticks])
+    arrivals = np.searchsorted(run.trace.arrival_s, edges, side="right")
+    ttft = _each_window(served.ttft_ms, arrivals)
+    itl = _each_window(served.itl_ms, arrivals)
+    return Timeline(
+        time_s=[tick.observation.time_s for tick in ticks],
+        requests=[tick.observation.requests for tick in ticks],
+        requests_forecast=[tick.decision.forecast.requests for tick in ticks],
+        requests_forecast_p90=[tick.decision.forecast.requests_p90 for tick in ticks],
+        isl=[tick.observation.isl_mean for tick in ticks],
+        osl=[tick.observation.osl_mean for tick in ticks],
+        ttft_mean_ms=[tick.observation.ttft_ms_mean for tick in ticks],
+        ttft_p50_ms=ttft[0],
+        ttft_p99_ms=ttft[1],
+        itl_mean_ms=[tick.observation.itl_ms_mean for tick in ticks],
+        itl_p50_ms=itl[0],
+        itl_p99_ms=itl[1],
+        attainment=_attainment(served, arrivals),
+        queued_prefill=[tick.observation.queued_prefill for tick in ticks],
+        queued_decode=[tick.observation.queued_decode for tick in ticks],
+        running_decode=[tick.observation.running_decode for tick in ticks],
+        kv_usage=[tick.observation.kv_usage for tick in ticks],
+        prefill_ready=[tick.observation.pools.prefill.ready for tick in ticks],
+        prefill_starting=[tick.observation.pools.prefill.starting for tick in ticks],
+        prefill_draining=[tick.observation.pools.prefill.draining for tick in ticks],
+        prefill_waiting=[tick.observation.pools.prefill.waiting for tick in ticks],
+        prefill_target=[tick.decision.targets.prefill for tick in ticks],
+        decode_ready=[tick.observation.pools.decode.ready for tick in ticks],
+        decode_starting=[tick.observation.pools.decode.starting for tick in ticks],
+        decode_draining=[tick.observation.pools.decode.draining for tick in ticks],
+        decode_waiting=[tick.observation.pools.decode.waiting for tick in ticks],
+        decode_target=[tick.decision.targets.decode for tick in ticks],
+        gpus=[
+            sum(each * held for each, held in zip(gpus, tick.observation.pools.holding, strict=True))
+            for tick in ticks
+        ],
+        prefill_correction=[tick.decision.corrections.prefill for tick in ticks],
+        decode_correction=[tick.decision.corrections.decode for tick in ticks],
+        reasons=[[str(reason.code) for reason in tick.decision.reasons] for tick in ticks],
+    )
+
+
+def _attainment(served: Served, arrivals: NDArray[np.int64]) -> list[float | None]:
+    """Share of the requests that arrived in each window and were good; None without arrivals."""
+    ttft, itl = served.good
+    good = np.concatenate([[0], np.cumsum(ttft & itl)])
+    cuts = np.concatenate([[0], arrivals])
+    arrived, met = np.diff(cuts).tolist(), np.diff(good[cuts]).tolist()
+    return [part / whole if whole else None for part, whole in zip(met, arrived, strict=True)]
+
+
+def _each_window(
+    values: NDArray[np.float64], cuts: NDArray[np.int64]
+) -> tuple[list[float | None], list[float | None]]:
+    """Median and 99th percentile of each window's values, interpolated, NaN left out; None without any."""
+    result: tuple[list[float | None], list[float | None]] = ([], [])
+    start = 0
+    for stop in cuts.tolist():
+        group = values[start:stop]
+        start = stop
+        group = group[~np.isnan(group)]
+        if not len(group):
+            for column in result:
+                column.append(None)
+            continue
+        ranks = [share * (len(group) - 1) for share in (0.5, 0.99)]
+        places = [(int(rank), min(int(rank) + 1, len(group) - 1)) for rank in ranks]
+        group.partition(sorted({place for pair in places for place in pair}))
+        for column, rank, (low, high) in zip(result, ranks, places, strict=True):
+            column.append(float(group[low] + (group[high] - group[low]) * (rank - low)))
+    return result
+
+
+_QUANTILES = (0.1, 0.5, 0.9)
+_BATCHES = (1 / 16, 1 / 4, 1 / 2, 1)
+"""Of the slots that the KV memory can fill."""
+
+
+def surfaces(run: Run) -> Surfaces:
+    """Engine times by the profile the planner was given, by what it learned, and as they are.
+
+    At p10, p50 and p90 of the trace's lengths, and for batches up to the slots.
+    """
+    models = run.given, run.learned, run.actual
+    isl = np.unique(np.quantile(run.trace.isl, _QUANTILES).round()).tolist()
+    contexts = np.unique(np.quantile(run.trace.isl + run.trace.osl / 2.0, _QUANTILES).round()).tolist()
+    ttft, itl = [], []
+    for tokens in isl:
+        given, learned, actual = (model.ttft_ms(tokens) for model in models)
+        ttft.append(TtftPoint(isl=tokens, told_ms=given, learned_ms=learned, true_ms=actual))
+    for context in contexts:
+        room = run.actual.max_kv_tokens
+        most = run.actual.max_num_seqs if room is None else min(run.actual.max_num_seqs, room // context)
+        for requests in sorted({max(1, round(share * most)) for share in _BATCHES}):
+            given, learned, actual = (model.itl_ms(requests, context) for model in models)
+            itl.append(
+                ItlPoint(
+                    requests=requests,
+                    context_tokens=context,
+                    told_ms=given,
+                    learned_ms=learned,
+                    true_ms=actual,
+                )
+            )
+    return Surfaces(ttft=ttft, itl=itl)
+
+
+_LOST = {"stuck_start": "stuck_starts", "start_timeout": "timed_out_starts", "failed_start": "failed_starts"}
+
+
+def faults_result(run: Run, served: Served, without: Run | None) -> FaultsResult | None:
+    """Sum up what went wrong; None where nothing was to.
+
+    Args:
+        run: the run.
+        served: its latencies.
+        without: the same run without its faults, if there is one to compare with.
+    """
+    log = run.faults
+    if log is None:
+        return None
+    ttft_ok, itl_ok = served.good
+    thrown_back = run.requests["restarts"] > 0
+    return FaultsResult(
+        file=log.faults.file,
+        seed=log.faults.seed,
+        events=[
+            FaultRecord(
+                time_s=event.time_s,
+                until_s=event.until_s,
+                kind=event.kind,
+                pool=event.pool,
+                instance=event.instance,
+                restarted=event.restarted,
+            )
+            for event in log.events
+        ],
+        counts=dict(sorted(Counter(event.kind for event in log.events).items())),
+        restarts=log.restarts,
+        restarted_missed=int(np.count_nonzero(thrown_back & ~(ttft_ok & itl_ok))),
+        gpu_hours_lost=_lost(run, log),
+        without=None if without is None else score(without).without_faults(),
+    )
+
+
+def _lost(run: Run, log: FaultLog) -> LostGpuHours:
+    """GPU time that went into starts for nothing, up to the horizon; each instance counts once."""
+    gpus = {True: run.world.prefill_gpus, False: run.world.decode_gpus}
+    lives = {(bool(life["pool"] == 0), int(life["number"])): life for life in run.lifetimes}
+    hours = dict.fromkeys((*_LOST.values(), "slow_starts", "cold_starts"), 0.0)
+    # A stuck start that was given up is counted as given up.
+    ends: dict[tuple[bool, int], str] = {}
+    for event in log.events:
+        if event.instance is None:
+            continue
+        key = (event.pool == "prefill", event.instance)
+        if event.kind in _LOST:
+            ends[key] = _LOST[event.kind]
+        elif event.kind == "slow_start":
+            assert event.until_s is not None
+            waited_s = min(float(lives[key]["stop_s"]), event.until_s) - (event.until_s - event.lost_s)
+            hours["slow_starts"] += max(0.0, waited_s) * gpus[key[0]] / 3600.0
+    for key, end in ends.items():
+        hours[end] += float(lives[key]["stop_s"] - lives[key]["launch_s"]) * gpus[key[0]] / 3600.0
+    for in_prefill, of_pool in gpus.items():
+        cold_s = run.lifetimes["cold_s"][(run.lifetimes["pool"] == 0) == in_prefill]
+        hours["cold_starts"] += float(cold_s.sum()) * of_pool / 3600.0
+    return LostGpuHours(
+        total=math.fsum(hours.values()),
+        failed_starts=hours["failed_starts"],
+        stuck_starts=hours["stuck_starts"],
+        timed_out_starts=hours["timed_out_starts"],
+        slow_starts=hours["slow_starts"],
+        cold_starts=hours["cold_starts"],
+    )

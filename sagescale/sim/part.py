@@ -1,4 +1,4 @@
-"""What a part of a run is worth: who arrived in it, and the GPU time spent in it, block by block.
+"""The measures of a part of a run: who arrived in it, and the GPU time spent in it, block by block.
 
 So that knobs can be set on one part of a trace and judged on another, while the run itself, its queues, its
 instances and what its forecasters have seen, goes on through both.

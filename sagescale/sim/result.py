@@ -20,10 +20,7 @@ from sagescale.document import (
     TraceInfo,
 )
 from sagescale.sim.bound import lower_bound
-from sagescale.sim.fault_costs import faults_result
-from sagescale.sim.measures import Served, forecast_scores, gpu_hours
-from sagescale.sim.surfaces import surfaces
-from sagescale.sim.timeline import timeline
+from sagescale.sim.measures import Served, faults_result, forecast_scores, gpu_hours, surfaces, timeline
 from sagescale.version import __version__
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from sagescale.sim.run import Run
     from sagescale.trace import Trace
 
-__all__ = ["configuration", "result_document", "run_document"]
+__all__ = ["configuration", "json_value", "result_document", "run_document", "trace_info"]
 
 
 def run_document(
@@ -62,7 +59,7 @@ def run_document(
         name=name,
         policy=run.config.policy,
         predictor=run.config.load_predictor_type,
-        config={key: _plain(value) for key, value in (differs or {}).items()},
+        config={key: json_value(value) for key, value in (differs or {}).items()},
         initial={"prefill": run.initial[0], "decode": run.initial[1]},
         horizon_s=run.horizon_s,
         requests=RequestCounts(
@@ -107,7 +104,7 @@ def run_document(
         ],
         timing=TimingInfo(simulate_s=0.0, planner_s=0.0, forecast_s=0.0, requests_per_s=0.0),
     )
-    if run.truth is not run.model:
+    if run.actual is not run.given:
         document["surfaces"] = surfaces(run)
     simulate_s = run.timing.simulate_s + time.perf_counter() - began
     document["timing"] = TimingInfo(
@@ -132,23 +129,16 @@ def result_document(
 
     Args:
         trace: the requests served.
-        profile: the engines modelled, or what the planner was told of them, overrides applied.
+        profile: the engines modelled, or those the planner was given, overrides applied.
         config: the resolved configuration (see :func:`configuration`).
         runs: their documents.
         warnings: what their reader should know, one line each.
-        world: the engines modelled, where that is not what the planner was told.
+        world: the engines as they are, where the planner was given others.
     """
     document = ResultDocument(
         schema_version=SCHEMA_VERSION,
         sagescale=__version__,
-        trace=TraceInfo(
-            path=trace.path,
-            sha256=trace.sha256,
-            format=trace.format,
-            requests=len(trace),
-            duration_s=trace.duration_s,
-            transform=list(trace.transforms),
-        ),
+        trace=trace_info(trace),
         profile=_info(profile),
         config=dict(config),
         warnings=[*trace.warnings, *warnings],
@@ -158,6 +148,18 @@ def result_document(
     if world is not None:
         document["world"] = _info(world)
     return document
+
+
+def trace_info(trace: Trace) -> TraceInfo:
+    """What documents say of a trace."""
+    return TraceInfo(
+        path=trace.path,
+        sha256=trace.sha256,
+        format=trace.format,
+        requests=len(trace),
+        duration_s=trace.duration_s,
+        transform=list(trace.transforms),
+    )
 
 
 def _info(profile: Profile) -> ProfileInfo:
@@ -182,15 +184,16 @@ def configuration(config: AutoscalerConfig, simulator: SimulatorConfig) -> dict[
     keys: dict[str, object] = {}
     for part in (config, simulator):
         for field in dataclasses.fields(part):
-            keys[field.name] = _plain(getattr(part, field.name))
+            keys[field.name] = json_value(getattr(part, field.name))
     return keys
 
 
-def _plain(value: object) -> object:
+def json_value(value: object) -> object:
+    """A configuration value in plain JSON types."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [json_value(item) for item in value]
     return str(value)

@@ -41,9 +41,9 @@ class Run:
     """A finished run.
 
     Attributes:
-        model: what the planner was told of the engines.
-        learned: what it made of that by the end; ``model`` where it learns nothing.
-        truth: what the engines really do.
+        given: the profile the planner was given.
+        learned: what it made of that by the end; ``given`` where it learns nothing.
+        actual: the engines as they are.
         prompt: computed prompt tokens (ISL less the cached ones) by arrival, int32[n].
         produced: tokens each request had when a crash last threw it back, int32[n].
         requests: REQUEST records by arrival (``state.REQUEST``): first token, completion, state.
@@ -60,9 +60,9 @@ class Run:
     trace: Trace
     config: AutoscalerConfig
     simulator: SimulatorConfig
-    model: ProfileModel
+    given: ProfileModel
     learned: PerfModel
-    truth: ProfileModel
+    actual: ProfileModel
     world: World
     prompt: NDArray[np.int32]
     produced: NDArray[np.int32]

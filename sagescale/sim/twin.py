@@ -2,7 +2,7 @@
 
 One pool at a time is simulated, the other never in the way, on a Poisson stream of sampled requests. The
 draws are the same for every size and rate (common random numbers), and a stream is stretched until its
-tokens a second are what was asked for (a control variate): answers differ by what is asked and not by luck,
+tokens a second are what was asked for (a control variate): answers differ by what is asked and not by chance,
 and equal questions have equal answers.
 """
 
@@ -48,7 +48,7 @@ _SETTLED = 0.95
 """So much of the steady state is there when the load begins."""
 
 _APART_S = 3600.0
-"""Requests so far apart never meet."""
+"""Requests so far apart never share a batch or a step."""
 
 
 def twin_for(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorConfig) -> KernelTwin | None:

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import Backend, open_backend
-from sagescale.experiment.load import arrivals_seen
-from sagescale.experiment.memo import ForecastMemo, PredictorSpec
+from sagescale.experiment.forecasts import ForecastMemo, PredictorSpec
 from sagescale.experiment.tasks import ForecastTask, RunTask, perform
+from sagescale.experiment.workload import arrivals_seen
 from sagescale.report.comparison import print_comparison
 from sagescale.report.comparison_csv import comparison_csv
 from sagescale.report.html import render_html
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.faults import Crash, Faults, Outage, Rates
 from sagescale.sim.result import run_document
+from sagescale.sim.scrapes import Visibility
 from sagescale.sim.simulate import simulate
-from sagescale.sim.visibility import Visibility
 
 FAULTS = Faults(
     seed=5,

@@ -11,14 +11,12 @@ from experiment_world import config, variants, wave, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagescale.errors import InputError
-from sagescale.experiment.clairvoyant import Schedule, find_schedule, schedule_sizes
+from sagescale.experiment.forecasts import ForecastMemo, MemoPredictor, PredictorSpec
 from sagescale.experiment.grid import combinations, grid_entries
-from sagescale.experiment.intervals import mean_interval
-from sagescale.experiment.load import TruePredictor, true_load
-from sagescale.experiment.memo import ForecastMemo, MemoPredictor, PredictorSpec
-from sagescale.experiment.static_search import cheapest_pair
+from sagescale.experiment.searches import Schedule, cheapest_pair, find_schedule, schedule_sizes
 from sagescale.experiment.tasks import RunTask, perform
-from sagescale.experiment.workload import shift_blocks
+from sagescale.experiment.verdict import mean_interval
+from sagescale.experiment.workload import TruePredictor, shift_blocks, true_load
 from sagescale.perf import ProfileModel
 from sagescale.planner import Sizes
 from sagescale.sim.config import SimulatorConfig
@@ -148,7 +146,7 @@ def test_windows_hold_every_arrival_once(at, interval_s):
 def test_the_oracle_is_told_what_the_simulator_then_sees():
     trace = wave(1500)
     keys = config()
-    from sagescale.experiment.load import true_predictors
+    from sagescale.experiment.workload import true_predictors
 
     load = true_load(trace, 60.0)
     run = simulate(trace, workload().profile, keys, SimulatorConfig(), predictors=true_predictors(load))

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from sagescale.cli.options import choose
 from sagescale.cli.tune_setup import load_tuning
 from sagescale.experiment.execute import open_backend
-from sagescale.experiment.knob import Answer, cheapest_reaching, highest_attainment, search_all
+from sagescale.experiment.searches import Answer, cheapest_reaching, highest_attainment, search_all
 from sagescale.experiment.tune import LEVELS, Goal, tune
 from sagescale.experiment.tune_document import tune_document
-from sagescale.experiment.tune_space import Space
-from sagescale.experiment.tune_trials import Trials
+from sagescale.experiment.tune_trials import Space, Trials
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.policy import policy_names
 from sagescale.sim.config import SimulatorConfig

@@ -19,7 +19,7 @@ from sagescale.sim.engine import Cluster, Pool, World
 from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
 
 if TYPE_CHECKING:
-    from sagescale.sim.policies import SchedulingPolicy
+    from sagescale.sim.config import SchedulingPolicy
 
 TICK = 2.0**-6  # grain of arrivals and durations, s
 FINE = 2.0**-14  # grain of what a token adds, s
