@@ -13,7 +13,7 @@ import numba
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["compiled", "inlined"]
+__all__ = ["compiled", "entry", "inlined"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,5 +76,14 @@ def _compiler(**options: object) -> Callable[[Callable[..., Any]], Any]:
     return compile_
 
 
-compiled = _compiler()
+entry = _compiler()
+"""For functions that Python calls."""
+
+compiled = _compiler(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""For functions that only the kernel calls; not to be called from Python.
+
+To take ``State`` from Python compiles to more code than most of them are.
+"""
+
 inlined = _compiler(inline="always")
+"""For functions that are expanded where they are called, before types are known: compiled once a caller."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.compiled import entry, inlined
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import finish_pop, finish_push, handoff_pop
 from sagescale.sim.kernel.instances import add_load, touch
@@ -161,7 +161,7 @@ def deliver(s: State, t: float) -> None:
         resume_chain(s, source, t)
 
 
-@compiled
+@entry
 def kv_tokens_now(s: State, service: int, t: float) -> int:
     """KV tokens that the running requests of a service's decode instances hold at t, mid-run included."""
     total = np.int64(0)
