@@ -236,6 +236,7 @@ INSTANCE = np.dtype(
         ("run_steps", "i8"),
         ("run_start_s", "f8"),
         ("run_join_s", "f8"),  # what joining adds to the run's first step
+        ("segment", "i8"),  # of its step times, at the start of the run
         ("finish", "i8"),  # where its heap of finishing steps begins
         ("joined", "i8"),  # first_token: decode: the requests that wait for this step's token
         ("last_step_end_s", "f8"),
