@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.perf.fit.least_squares import fit_error
+from sagescale.perf.fit.regression import fit_error
 
 if TYPE_CHECKING:
     from sagescale.perf.model import ProfileModel
