@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
 from sagescale.perf.checks import MAX_MS, MAX_REQUESTS, MAX_TOKENS, all_positive
-from sagescale.perf.configuration import Wanted, choose
 from sagescale.perf.document import read_profile
 from sagescale.perf.fit.decode import fit_decode
 from sagescale.perf.fit.prefill import fit_prefill
 from sagescale.perf.fit.regression import fit_kv_transfer
 from sagescale.perf.importers import importer_for
-from sagescale.perf.lengths import group, with_grouped_lengths
-from sagescale.perf.measurement import Measurement, joined
+from sagescale.perf.measurement import Measurement, Wanted, choose, group, joined, with_grouped_lengths
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
     KvTransfer,
