@@ -7,6 +7,7 @@ from sagescale.perf.catalogue import Gpu, ModelShape, find_gpu, find_model
 from sagescale.perf.decode import DecodeTable
 from sagescale.perf.document import profile_to_yaml, read_profile, write_profile
 from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile, sizing_profile
+from sagescale.perf.measurement import Wanted
 from sagescale.perf.model import DecodeCapacity, PerfModel, ProfileModel
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
