@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from experiment_world import PROFILE, compared, config, variants, wave, without_timing, workload
+from experiment_world import PROFILE, compared, config, variants, wave, without_timing, workload, written
 from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.experiment.compare import Comparison, compare
@@ -110,7 +110,9 @@ def test_the_lower_bound_is_below_every_run(document):
 def test_a_comparison_says_of_a_run_what_simulate_says(document):
     trace = wave()
     keys = config(load_predictor_type="kalman")
-    alone = run_document(simulate(trace, workload().profile, keys, SimulatorConfig()), "classic/kalman")
+    alone = written(
+        run_document(simulate(trace, workload().profile, keys, SimulatorConfig()), "classic/kalman")
+    )
     within = named(document, "classic/kalman")
     for key in alone:
         if key != "timing":
@@ -147,11 +149,13 @@ def test_an_interruption_keeps_what_is_done():
         if done == 8:
             raise KeyboardInterrupt
 
-    document = compare(
-        workload(),
-        Comparison(variants(), ("classic",), ("constant",)),
-        Backend("processes", 1),
-        progress=interrupt,
+    document = written(
+        compare(
+            workload(),
+            Comparison(variants(), ("classic",), ("constant",)),
+            Backend("processes", 1),
+            progress=interrupt,
+        )
     )
     comparison = document["comparison"]
     assert comparison["interrupted"]
@@ -202,7 +206,7 @@ def test_surges_between_ticks_are_told_and_only_ask_for_more():
     # Load that rises twentyfold in the middle of a window.
     arrivals = np.concatenate([np.arange(0.0, 320.0, 0.25), np.arange(320.0, 480.0, 0.0125)])
     trace = Trace.from_arrays(arrivals, np.full(len(arrivals), 1500), np.full(len(arrivals), 200))
-    run = run_document(simulate(trace, PROFILE, config(policy="slo"), SimulatorConfig()), "")
+    run = written(run_document(simulate(trace, PROFILE, config(policy="slo"), SimulatorConfig()), ""))
     assert run["scaling"]["surges"] == len(run["surges"]) > 0
     for surge in run["surges"]:
         assert surge["time_s"] not in run["timeline"]["time_s"]
