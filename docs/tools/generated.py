@@ -152,7 +152,7 @@ def result_page() -> str:
         _MADE,
         f"What `--json` writes, schema version {document.SCHEMA_VERSION}: a `ResultDocument` (`simulate`,",
         "`compare-predictors`) or a `BacktestDocument` (`forecast`). Keys may be added within a version,",
-        "never renamed. `POOL` is the name of a pool, `prefill` or `decode`: there is such a key for each pool.",
+        "never renamed. `POOL` is a pool's name, `prefill` or `decode`: such a key each.",
         '`null` is "not defined", never zero. Times are seconds unless a name says otherwise.',
         "",
     ]

@@ -11,6 +11,7 @@ import pytest
 from experiment_world import PROFILE, compared, config, variants, wave, without_timing, workload, written
 from hypothesis import given
 from hypothesis import strategies as st
+from sagescale.document import RunDocument, from_keys
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import Backend, open_backend
 from sagescale.experiment.misses import split_misses
@@ -90,7 +91,7 @@ def test_misses_add_up_and_are_those_of_the_attainment(document):
 @given(st.integers(0, 10**6), *[st.none() | st.integers(0, 10**6)] * 3)
 def test_a_split_adds_up_whatever_the_counterfactuals_miss(total, true_load, no_startup, one_more):
     split = split_misses(total, true_load=true_load, no_startup=no_startup, one_more=one_more)
-    shares = [split[cause] for cause in ("forecast", "startup", "whole_instances", "policy")]
+    shares = [getattr(split, cause) for cause in ("forecast", "startup", "whole_instances", "policy")]
     assert min(shares) >= 0
     assert sum(shares) == total
 
@@ -227,8 +228,8 @@ def test_ranking_uses_the_mean_over_replicates():
     low = {"name": "a", "sla": {"attainment": 1.0}, "gpu_hours": {"total": 1.0}}
     low["replicates"] = {"gpu_hours_interval": {"mean": 3.0}, "attainment_interval": {"mean": 0.995}}
     high = {"name": "b", "sla": {"attainment": 0.992}, "gpu_hours": {"total": 2.0}}
-    ranked, reaching = rank([low, high], 0.99)
-    assert [run["name"] for run in ranked] == ["b", "a"]
+    ranked, reaching = rank([from_keys(RunDocument, low), from_keys(RunDocument, high)], 0.99)
+    assert [run.name for run in ranked] == ["b", "a"]
     assert reaching == ["b", "a"]
 
 
