@@ -59,8 +59,8 @@ def _walk(command: Any, words: list[str], parent: Any) -> Iterator[tuple[list[st
 
 def configuration_page() -> str:
     """Return the table of every configuration key."""
+    from sagescale.declare import declared
     from sagescale.planner.describe import yaml_text
-    from sagescale.planner.settings import declared
 
     lines = [
         "# Configuration keys",
