@@ -119,7 +119,7 @@ def autoscaler_config(settings: Settings, perf_model: PerfModel) -> AutoscalerCo
     history: dict[str, object] = {}
     if "prediction_window_size" in given:
         history["history_points"] = given["prediction_window_size"].value
-    plugins = PluginKeys(tuple(settings.build(cls) for cls in plugin_keys() if settings.given.get(cls)))
+    plugins = PluginKeys(tuple(settings.build(cls) for cls in plugin_keys()))
     return settings.build(AutoscalerConfig, **profile, **history, plugins=plugins)
 
 

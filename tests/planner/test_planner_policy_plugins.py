@@ -18,6 +18,7 @@ from sagescale.planner.describe import commented_yaml
 from sagescale.planner.loading import autoscaler_config, load_settings
 from sagescale.planner.policy import ENTRY_POINT_GROUP, needs_twin, uses_forecast
 from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.result import configuration
 from sagescale.sim.simulate import simulate
 from sagescale.trace import Trace
 
@@ -95,6 +96,7 @@ def test_a_policys_own_keys_are_configured_like_all_others(installed, tmp_path):
     config = autoscaler_config(load_settings((AutoscalerConfig,), [path]), RoundNumbers())
     assert make_policy(config, RoundNumbers(), "queue").step == 3
     assert make_policy(AutoscalerConfig(), RoundNumbers(), "queue").step == 1
+    assert configuration(config, SimulatorConfig())["queue_step"] == 3
     assert "queue_step: 1\n" in commented_yaml(configuration_classes())
     path.write_text("queue_step: 0\n")
     with pytest.raises(InputError, match=r"queue.yaml:1: queue_step is 0; expected an integer >= 1"):
