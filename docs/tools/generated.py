@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import re
@@ -58,8 +59,8 @@ def _walk(command: Any, words: list[str], parent: Any) -> Iterator[tuple[list[st
 
 def configuration_page() -> str:
     """Return the table of every configuration key."""
+    from sagescale.declare import declared
     from sagescale.planner.describe import yaml_text
-    from sagescale.planner.settings import declared
 
     lines = [
         "# Configuration keys",
@@ -151,19 +152,21 @@ def result_page() -> str:
         _MADE,
         f"What `--json` writes, schema version {document.SCHEMA_VERSION}: a `ResultDocument` (`simulate`,",
         "`compare-predictors`) or a `BacktestDocument` (`forecast`). Keys may be added within a version,",
-        "never renamed.",
+        "never renamed. `POOL` is a pool's name, `prefill` or `decode`: such a key each.",
         '`null` is "not defined", never zero. Times are seconds unless a name says otherwise.',
         "",
     ]
     found = [
-        getattr(document, name) for name in document.__all__ if isinstance(getattr(document, name), type)
+        getattr(document, name)
+        for name in document.__all__
+        if dataclasses.is_dataclass(getattr(document, name))
     ]
     names = {cls.__name__ for cls in found}
     first = ["ResultDocument", "RunDocument", "BacktestDocument"]
     for cls in sorted(
         found, key=lambda cls: (first.index(cls.__name__) if cls.__name__ in first else 9, cls.__name__)
     ):
-        rows = [(f"`{key}`", _type_words(text, names)) for key, text in cls.__annotations__.items()]
+        rows = [(f"`{_key_words(each)}`", _type_words(each, names)) for each in dataclasses.fields(cls)]
         about = _about(cls)
         lines += [f"## {cls.__name__}", "", about, "", *_table(("key", "type"), rows), ""]
     return "\n".join(lines)
@@ -176,10 +179,19 @@ def _about(cls: type) -> str:
     return re.sub(r"``(.+?)``", r"`\1`", text + points.replace("\n        ", "\n  "))
 
 
-def _type_words(annotation: object, names: set[str]) -> str:
-    text = getattr(annotation, "__forward_arg__", None) or str(annotation)
-    optional = text.startswith("NotRequired[")
-    text = text.removeprefix("NotRequired[").removesuffix("]") if optional else text
+def _key_words(each: dataclasses.Field[object]) -> str:
+    """Return a field's key; of a pool's it is the pool's name and a suffix, or its entry's keys."""
+    suffix = each.metadata.get("suffix")
+    if suffix is None:
+        return each.name
+    return f"POOL{'_...' if 'Pool' in str(each.type) else suffix}"
+
+
+def _type_words(each: dataclasses.Field[object], names: set[str]) -> str:
+    text, optional = str(each.type), each.default is None
+    text = text.removesuffix(" | None") if optional and "beside" not in each.metadata else text
+    if "suffix" in each.metadata:
+        text = text.removeprefix("Mapping[str, ").removesuffix("]")
     for python, word in (
         ("| None", "or null"),
         ("dict[str, Any]", "object"),

@@ -35,9 +35,9 @@ def policies(incomplete: str) -> list[str]:
 
 def keys(incomplete: str) -> list[str]:
     """Configuration keys, as ``KEY=``."""
+    from sagescale.declare import declared
     from sagescale.live.config import LiveConfig
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.settings import declared
     from sagescale.sim.config import SimulatorConfig
 
     found = [name for cls in (AutoscalerConfig, SimulatorConfig, LiveConfig) for name in declared(cls)]

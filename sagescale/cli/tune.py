@@ -130,7 +130,7 @@ def tune(
         later = Trials(*setup.later, base, setup.simulator, where)
         tuned = search(earlier, later, space, goal)
     document = tune_document(tuned, goal, earlier, later, setup.validation, time.perf_counter() - began)
-    if out is not None and document["chosen"] is not None:
+    if out is not None and document.chosen is not None:
         command = " ".join(["sagescale", *sys.argv[1:]])
         write_whole(out, tuned_yaml(document, setup.settings, command).encode())
     if json_out is not None:
@@ -140,9 +140,9 @@ def tune(
 
         write_tune_html(html_out, document)
     print_tuning(document, Console())
-    if out is not None and document["chosen"] is not None:
+    if out is not None and document.chosen is not None:
         print(f"wrote {out}")
-    if document["interrupted"]:
+    if document.interrupted:
         raise typer.Exit(130)
-    if document["chosen"] is None:
+    if document.chosen is None:
         raise typer.Exit(1)

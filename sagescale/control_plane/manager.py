@@ -16,6 +16,7 @@ from sagescale.control_plane.registry import Registry
 from sagescale.control_plane.replicas import ReplicatedTwin, model_for
 from sagescale.control_plane.router import Router, RouterConfig
 from sagescale.control_plane.separation import PDSeparationConfig
+from sagescale.declare import declared
 from sagescale.errors import InputError, SagescaleError, did_you_mean
 from sagescale.live.actuators.callback import CallbackActuator
 from sagescale.live.journal import Journal
@@ -23,7 +24,6 @@ from sagescale.live.loop import ControlLoop
 from sagescale.live.twin import make_twin
 from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig, Corrections
-from sagescale.planner.settings import declared
 from sagescale.planner.status import autoscaler_status
 from sagescale.sim.config import RoutingStrategy, SchedulingPolicy, SimulatorConfig
 

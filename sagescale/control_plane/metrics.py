@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from sagescale.declare import declared
 from sagescale.errors import InputError, did_you_mean
 from sagescale.live.config import LiveConfig
 from sagescale.live.metrics.scrape import ScrapeReader
 from sagescale.live.metrics.source import MetricSource, Source, make_observer, make_source
-from sagescale.planner.settings import declared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

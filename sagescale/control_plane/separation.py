@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sagescale.planner.settings import check, setting
+from sagescale.declare import check, setting
 
 __all__ = ["PDSeparationConfig"]
 

@@ -7,12 +7,12 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from sagescale.declare import declared
 from sagescale.errors import InputError
 from sagescale.experiment.tasks import RunTask, fixed_pair
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import load_settings
 from sagescale.planner.policy import uses_forecast
-from sagescale.planner.settings import declared
 from sagescale.sim.config import SimulatorConfig
 
 if TYPE_CHECKING:

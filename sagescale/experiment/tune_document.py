@@ -52,7 +52,7 @@ def tune_document(
     return TuneDocument(
         schema_version=SCHEMA_VERSION,
         sagescale=__version__,
-        trace={**trace_info(trace), "transform": list(whole.trace().transforms)},
+        trace=dataclasses.replace(trace_info(trace), transform=list(whole.trace().transforms)),
         validation=validation,
         profile=earlier.workload.profile.name,
         attainment_asked=goal.attainment,
@@ -61,9 +61,7 @@ def tune_document(
         chosen=chosen,
         configured=row(tuned.configured),
         others=[_row(config, other.earlier, other.later) for other in tuned.others],
-        holds=None
-        if chosen is None or chosen["later"] is None
-        else chosen["later"]["attainment"] >= goal.attainment,
+        holds=None if chosen is None or chosen.later is None else chosen.later.attainment >= goal.attainment,
         verdict=_verdict(tuned, chosen, goal.attainment),
         curve=[
             TunePoint(attainment=level, reached=None if trial is None else _row(config, trial, None))
@@ -98,20 +96,18 @@ def _score(trial: Trial) -> TuneScore:
 def _verdict(tuned: Tuned, chosen: TuneRow | None, asked: float) -> str:
     if chosen is None:
         return "Nothing was tried to the end."
-    earlier, later = chosen["earlier"], chosen["later"]
-    if earlier["attainment"] < asked:
+    earlier, later = chosen.earlier, chosen.later
+    if earlier.attainment < asked:
         return (
-            f"Nothing tried reaches {percent(asked)} on the earlier part; {chosen['name']} comes nearest "
-            f"with {percent(earlier['attainment'])}: wider limits, a looser target, a faster startup or a "
+            f"Nothing tried reaches {percent(asked)} on the earlier part; {chosen.name} comes nearest "
+            f"with {percent(earlier.attainment)}: wider limits, a looser target, a faster startup or a "
             "larger budget would have to help."
         )
     if later is None:
-        return (
-            f"{chosen['name']} holds on the earlier part at the least GPU-hours; it was not judged further."
-        )
-    if later["attainment"] < asked:
+        return f"{chosen.name} holds on the earlier part at the least GPU-hours; it was not judged further."
+    if later.attainment < asked:
         text = (
-            f"{chosen['name']} does NOT hold on the later part: {percent(later['attainment'])} of "
+            f"{chosen.name} does NOT hold on the later part: {percent(later.attainment)} of "
             f"{percent(asked)} asked. The earlier part is too short or too calm to tell: tune on a longer "
             "trace, or for a higher --attainment."
         )
@@ -123,7 +119,7 @@ def _verdict(tuned: Tuned, chosen: TuneRow | None, asked: float) -> str:
             assert other.later is not None  # as just looked for
             text += f" {other.earlier.candidate.name} holds there, at {other.later.gpu_hours:.2f} GPU-hours."
         return text
-    return f"{chosen['name']} holds on the later part: {percent(later['attainment'])}{_saving(tuned)}."
+    return f"{chosen.name} holds on the later part: {percent(later.attainment)}{_saving(tuned)}."
 
 
 def _saving(tuned: Tuned) -> str:

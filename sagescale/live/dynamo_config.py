@@ -10,15 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sagescale.declare import Located, coerce, declared, pairs
 from sagescale.errors import InputError
 from sagescale.files import read_input_text, shown_path
 from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.key_file import MAX_YAML_BYTES, read_key_tree
 from sagescale.live.config import LiveConfig
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.describe import yaml_text
-from sagescale.planner.key_file import Located, read_key_tree
-from sagescale.planner.settings import coerce, declared
-from sagescale.yaml_guard import MAX_YAML_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Imported", "Rule", "import_dynamo_config"]
 
 _NO_LIMIT = 1_000_000
-_NULL = Located(None, "", "")
+_NULL = Located(None, "")
 _PRE_SWEPT = "use-pre-swept-results:"
 
 
@@ -299,7 +298,7 @@ def _apply(
     if item.value is None:
         return
     try:
-        value = item.value if rule.convert is None else rule.convert(item.value)
+        value = item.plain if rule.convert is None else rule.convert(item.plain)
     except ValueError as error:
         left.append(f"{item.where} {name}: {error}")
         return
@@ -352,36 +351,34 @@ def _written(taken: Mapping[str, _Taken], left: list[str], path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read(path: Path) -> dict[str, Located]:
+def _read(path: Path) -> Located:
     """Read YAML with lines, or JSON."""
     text = read_input_text(path, "a configuration of Dynamo's planner", MAX_YAML_BYTES)
     if not text.lstrip().startswith("{"):
         return read_key_tree(path)
     try:
-        document = parse_json(text)
+        return _located(parse_json(text), str(path))
     except BadJsonError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
-    assert isinstance(document, dict)
-    return {name: _located(value, str(path)) for name, value in document.items()}
 
 
 def _located(value: object, where: str) -> Located:
     if isinstance(value, dict):
-        return Located({name: _located(item, where) for name, item in value.items()}, "", where)
-    return Located(value, str(value), where)
+        return Located({name: _located(item, where) for name, item in value.items()}, where)
+    return Located([_located(item, where) for item in value] if isinstance(value, list) else value, where)
 
 
-def _planner_keys(found: dict[str, Located], path: Path) -> dict[str, Located]:
+def _planner_keys(found: Located, path: Path) -> Mapping[str, Located]:
     """Step into ``spec.features.planner`` (or what of it the file begins with), where there is one."""
-    keys, steps = found, []
+    keys, steps = pairs(found, "document"), []
     for name in ("spec", "features", "planner"):
         if name in keys:
-            inner = keys[name].value
-            if not isinstance(inner, dict):
+            inner = keys[name]
+            if not isinstance(inner.value, dict):
                 raise InputError(
-                    f"{keys[name].where}: {name} is {inner!r}; expected a mapping of keys to values"
+                    f"{inner.where}: {name} is {inner.plain!r}; expected a mapping of keys to values"
                 )
-            keys = inner
+            keys = inner.value
             steps.append(name)
     if steps and steps[-1] != "planner":
         raise InputError(f"{path}: {'.'.join(steps)} has no planner; expected Dynamo planner's keys there")

@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
 from sagescale.perf.checks import MAX_MS, MAX_REQUESTS, MAX_TOKENS, all_positive
-from sagescale.perf.configuration import Wanted, choose
 from sagescale.perf.document import read_profile
-from sagescale.perf.fit.decode_surface import fit_decode
-from sagescale.perf.fit.kv_line import fit_kv_transfer
-from sagescale.perf.fit.prefill_curve import fit_prefill
+from sagescale.perf.fit.decode import fit_decode
+from sagescale.perf.fit.prefill import fit_prefill
+from sagescale.perf.fit.regression import fit_kv_transfer
 from sagescale.perf.importers import importer_for
-from sagescale.perf.lengths import group, with_grouped_lengths
-from sagescale.perf.measurement import Measurement, joined
+from sagescale.perf.measurement import Measurement, Wanted, choose, group, joined, with_grouped_lengths
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
-    DecodeMeasured,
-    DecodeProfile,
     KvTransfer,
     PrefillMeasured,
-    PrefillProfile,
     Profile,
     Source,
 )
@@ -126,23 +121,14 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
     _enough(source)
     _in_milliseconds(source)
     _possible(source)
-    slots = options.max_num_seqs or source.max_num_seqs
-    kv_tokens = options.max_kv_tokens or source.max_kv_tokens
-    assumed = [
-        name for name, value in (("max_num_seqs", slots), ("max_kv_tokens", kv_tokens)) if value is None
-    ]
-    slots = slots or DEFAULT_MAX_NUM_SEQS
     tensor_parallel = options.tensor_parallel or source.tensor_parallel
-    prefill = fit_prefill(source.prefill)
-    decode = fit_decode(source.decode, slots)
-    notes = [*source.notes, *prefill.notes, *decode.notes]
     for said in (source.prefill_gpus, source.decode_gpus):
         if said and tensor_parallel and tensor_parallel > said:
             raise InputError(
                 f"{source.origin}: instances have {said} GPUs by the source's own figures "
                 f"(expected at most --tp {said}, not {tensor_parallel})"
             )
-    gpus = {}
+    gpus, gpu_notes = {}, []
     for role, given, said in (
         ("prefill", options.prefill_gpus, source.prefill_gpus),
         ("decode", options.decode_gpus, source.decode_gpus),
@@ -153,7 +139,19 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
             )
         gpus[role] = given or said or tensor_parallel or 1
         if not (given or said or tensor_parallel):
-            notes.append(f"GPUs of a {role} instance: not in the source, 1 assumed")
+            gpu_notes.append(f"GPUs of a {role} instance: not in the source, 1 assumed")
+    slots = options.max_num_seqs or source.max_num_seqs
+    kv_tokens = options.max_kv_tokens or source.max_kv_tokens
+    limits = (("max_num_seqs", slots), ("max_kv_tokens", kv_tokens))
+    prefill, prefill_notes = fit_prefill(source.prefill, gpus["prefill"])
+    decode, decode_notes = fit_decode(
+        source.decode,
+        slots or DEFAULT_MAX_NUM_SEQS,
+        gpus["decode"],
+        max_kv_tokens=kv_tokens,
+        assumed=tuple(name for name, value in limits if value is None),
+    )
+    latency_ms, ms_per_1k_tokens = fit_kv_transfer(source.kv_transfer) if source.kv_transfer else (0.0, 0.0)
     return Profile(
         name=name,
         model=options.model or source.model,
@@ -172,37 +170,16 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
             command=options.command,
             files=source.files,
         ),
-        prefill=PrefillProfile(
-            gpus_per_instance=gpus["prefill"],
-            isl_tokens=prefill.isl_tokens,
-            ttft_ms=prefill.ttft_ms,
-            quadratic_ms=prefill.quadratic_ms,
-            floor_ms=prefill.floor_ms,
-            measured=PrefillMeasured(
-                isl_tokens=tuple(point.isl_tokens for point in source.prefill),
-                batch=tuple(point.batch for point in source.prefill),
-                ttft_ms=tuple(point.ttft_ms for point in source.prefill),
-            ),
-            fit_error=prefill.fit_error,
-            batch_error=prefill.batch_error,
+        prefill=prefill,
+        decode=decode,
+        kv_transfer=KvTransfer(
+            latency_ms=latency_ms,
+            ms_per_1k_tokens=ms_per_1k_tokens,
+            decode_steps=options.kv_decode_steps,
+            blocks_prefill=options.blocks_prefill,
+            assumed=not source.kv_transfer,
         ),
-        decode=DecodeProfile(
-            gpus_per_instance=gpus["decode"],
-            concurrency=decode.concurrency,
-            context_tokens=decode.context_tokens,
-            itl_ms=decode.itl_ms,
-            max_num_seqs=slots,
-            max_kv_tokens=kv_tokens,
-            assumed=tuple(assumed),
-            measured=DecodeMeasured(
-                concurrency=tuple(point.concurrency for point in source.decode),
-                context_tokens=tuple(point.context_tokens for point in source.decode),
-                itl_ms=tuple(point.itl_ms for point in source.decode),
-            ),
-            fit_error=decode.fit_error,
-        ),
-        kv_transfer=_kv_transfer(source, options),
-        notes=tuple(notes),
+        notes=(*source.notes, *prefill_notes, *decode_notes, *gpu_notes),
     )
 
 
@@ -272,17 +249,6 @@ def _possible(source: Measurement) -> None:
         ("max_num_seqs", [source.max_num_seqs or 1], MAX_REQUESTS),
     ):
         all_positive(name, values, most)
-
-
-def _kv_transfer(source: Measurement, options: ImportOptions) -> KvTransfer:
-    latency, rate = fit_kv_transfer(source.kv_transfer) if source.kv_transfer else (0.0, 0.0)
-    return KvTransfer(
-        latency_ms=latency,
-        ms_per_1k_tokens=rate,
-        decode_steps=options.kv_decode_steps,
-        blocks_prefill=options.blocks_prefill,
-        assumed=not source.kv_transfer,
-    )
 
 
 def _slug(path: Path) -> str:

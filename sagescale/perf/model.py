@@ -1,16 +1,16 @@
-"""The performance model built from a profile: what planner and simulator ask it."""
+"""What planner and simulator may ask of a performance model, and the one built from a profile."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from sagescale.perf.decode import DecodeTable, compile_decode
 from sagescale.perf.prefill import PrefillCurve
-from sagescale.perf.protocol import DecodeCapacity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,52 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import KvTransfer, Profile
 
-__all__ = ["ProfileModel", "best_point"]
+__all__ = ["DecodeCapacity", "PerfModel", "ProfileModel", "best_point"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCapacity:
+    """The operating point chosen for a decode instance under an ITL target.
+
+    ``feasible`` is False when no point meets the target; the point is then the fastest there is.
+    """
+
+    tokens_per_s_per_gpu: float
+    concurrency: int
+    itl_ms: float
+    feasible: bool
+
+
+class PerfModel(Protocol):
+    """How fast one prefill and one decode instance are; the planner knows nothing else of engines."""
+
+    @property
+    def prefill_gpus(self) -> int:
+        """GPUs of one prefill instance."""
+
+    @property
+    def decode_gpus(self) -> int:
+        """GPUs of one decode instance."""
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Requests a decode instance may run at once."""
+
+    @property
+    def max_kv_tokens(self) -> int | None:
+        """KV tokens a decode instance can hold; None is unlimited."""
+
+    def ttft_ms(self, isl: float) -> float:
+        """Prefill time in ms of one prompt of ``isl`` tokens, alone on an instance."""
+
+    def itl_ms(self, concurrency: float, context_tokens: float) -> float:
+        """Time of one decode step in ms with ``concurrency`` requests of ``context_tokens`` each."""
+
+    def prefill_throughput_per_gpu(self, isl: float) -> float:
+        """Prompt tokens a second and GPU when prompts of ``isl`` tokens run one at a time."""
+
+    def decode_throughput_per_gpu(self, itl_ms: float, context_tokens: float) -> DecodeCapacity:
+        """Return the largest throughput among the points whose ITL is at most ``itl_ms``."""
 
 
 class ProfileModel:

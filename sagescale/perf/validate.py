@@ -1,4 +1,7 @@
-"""Is a profile fit to plan with: how good it is in itself, and how much of a trace it was measured for."""
+"""Is a profile fit to plan with: how good it is in itself, and how much of a trace it was measured for.
+
+Also how far one model is from what another profile's engine was measured to do.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.errors import InputError
+from sagescale.perf.fit.regression import fit_error
 from sagescale.perf.model import ProfileModel
 
 if TYPE_CHECKING:
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import FitError, Profile
 
-__all__ = ["Check", "Traffic", "Verdict", "validate_profile"]
+__all__ = ["Check", "Traffic", "Verdict", "decode_error", "prefill_error", "validate_profile"]
 
 _MEDIAN_ERROR, _P90_ERROR, _BATCH_ERROR = 0.05, 0.15, 0.10
 _FALL, _FALLING = 0.05, 0.20
@@ -210,3 +215,34 @@ def _medians(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}"
+
+
+def prefill_error(model: ProfileModel, measured: Profile) -> FitError:
+    """Return the model's relative error at the prompts ``measured`` holds, each measured alone.
+
+    Raises InputError when it holds none.
+    """
+    rows = measured.prefill.measured
+    lone = [
+        (n, ms) for n, batch, ms in zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True) if batch == 1
+    ]
+    if not lone:
+        raise InputError(f"profile '{measured.name}': no measured prefill points to compare with")
+    return fit_error(np.array([model.ttft_ms(n) for n, _ in lone]), np.array([ms for _, ms in lone]))
+
+
+def decode_error(model: ProfileModel, measured: Profile) -> FitError:
+    """Return the model's relative error at the decode points ``measured`` holds, within the model's slots.
+
+    Raises InputError when it holds none.
+    """
+    rows = measured.decode.measured
+    points = [
+        (n, context, ms)
+        for n, context, ms in zip(rows.concurrency, rows.context_tokens, rows.itl_ms, strict=True)
+        if n <= model.max_num_seqs
+    ]
+    if not points:
+        raise InputError(f"profile '{measured.name}': no measured decode points to compare with")
+    fitted = np.array([model.itl_ms(n, context) for n, context, _ in points])
+    return fit_error(fitted, np.array([ms for _, _, ms in points]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from sagescale.declare import check, setting
 from sagescale.errors import InputError
 from sagescale.fleet import Fleet, PoolSpec, Role, Service
 from sagescale.planner.plugins import POLICIES, PREDICTORS
-from sagescale.planner.settings import check, setting
 
 __all__ = ["AutoscalerConfig"]
 

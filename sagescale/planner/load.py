@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sagescale.declare import declared
 from sagescale.planner.config import AutoscalerConfig
 from sagescale.planner.decision import LoadForecast
-from sagescale.planner.settings import declared
 
 if TYPE_CHECKING:
     from sagescale.planner.forecast import Predictor

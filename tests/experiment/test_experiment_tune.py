@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from experiment_world import config, wave, workload
+from experiment_world import config, wave, workload, written
 from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.cli.options import choose
@@ -67,7 +67,7 @@ def tuned(jobs=1, refinements=8, attainment=0.97, policies=("classic", "reactive
         earlier = Trials(first, Part(), base, SimulatorConfig(), backend)
         later = Trials(whole, Part(cut_s), base, SimulatorConfig(), backend)
         found = tune(earlier, later, space, goal)
-        return tune_document(found, goal, earlier, later, "the rest", 0.0)
+        return written(tune_document(found, goal, earlier, later, "the rest", 0.0))
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.perf.importers.aiconfigurator import AiconfiguratorImporter
-from sagescale.perf.importers.aiperf import AiperfImporter
+from sagescale.perf.importers.aiperf import AIPERF
 from sagescale.perf.importers.base import open_source
-from sagescale.perf.importers.dynamo import DynamoImporter
-from sagescale.perf.importers.dynamo_pre_swept import DynamoPreSweptImporter
-from sagescale.perf.importers.guidellm import GuidellmImporter
+from sagescale.perf.importers.bench_serve import SGLANG_BENCH, VLLM_BENCH
+from sagescale.perf.importers.dynamo import DynamoImporter, DynamoPreSweptImporter
+from sagescale.perf.importers.guidellm import GUIDELLM
 from sagescale.perf.importers.look import Look
 from sagescale.perf.importers.measurement_json import MeasurementImporter
-from sagescale.perf.importers.sglang_bench import SglangBenchImporter
 from sagescale.perf.importers.splitwise import SplitwiseImporter
-from sagescale.perf.importers.vllm_bench import VllmBenchImporter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,10 +43,10 @@ IMPORTERS: dict[str, Importer] = {
         DynamoImporter(),
         DynamoPreSweptImporter(),
         MeasurementImporter(),
-        VllmBenchImporter(),
-        SglangBenchImporter(),
-        AiperfImporter(),
-        GuidellmImporter(),
+        VLLM_BENCH,
+        SGLANG_BENCH,
+        AIPERF,
+        GUIDELLM,
         AiconfiguratorImporter(),
         SplitwiseImporter(),
     )

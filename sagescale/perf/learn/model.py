@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagescale.perf.model import ProfileModel
-    from sagescale.perf.protocol import DecodeCapacity
+    from sagescale.perf.model import DecodeCapacity, ProfileModel
 
     _Ms = NDArray[np.float64] | float
 

@@ -55,8 +55,28 @@ class Steady:
         return _poisson(self.rps, duration_s, rng)
 
 
+class _Poisson:
+    """Arrivals whose rate changes with time, drawn by thinning."""
+
+    __slots__ = ()
+
+    @property
+    def peak_rps(self) -> float:
+        raise NotImplementedError
+
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        """Return the rate at each of the times."""
+        raise NotImplementedError
+
+    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw by thinning."""
+        times_s = _poisson(self.peak_rps, duration_s, rng)
+        rate_rps = self._rate_rps(times_s, duration_s)
+        return times_s[rng.uniform(0.0, self.peak_rps, len(times_s)) < rate_rps]
+
+
 @dataclass(frozen=True, slots=True)
-class Ramp:
+class Ramp(_Poisson):
     """A rate that goes from ``rps`` to ``end_rps`` in a straight line."""
 
     rps: float
@@ -71,14 +91,12 @@ class Ramp:
         """The rate at the higher end."""
         return max(self.rps, self.end_rps)
 
-    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw by thinning."""
-        times_s = _poisson(self.peak_rps, duration_s, rng)
-        return _thin(times_s, self.rps + (self.end_rps - self.rps) * times_s / duration_s, self.peak_rps, rng)
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        return self.rps + (self.end_rps - self.rps) * times_s / duration_s
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(_Poisson):
     """``rps`` before ``at_s``, ``end_rps`` from then on."""
 
     rps: float
@@ -95,14 +113,12 @@ class Step:
         """The higher of the two rates."""
         return max(self.rps, self.end_rps)
 
-    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw by thinning."""
-        times_s = _poisson(self.peak_rps, duration_s, rng)
-        return _thin(times_s, np.where(times_s < self.at_s, self.rps, self.end_rps), self.peak_rps, rng)
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:  # noqa: ARG002
+        return np.where(times_s < self.at_s, self.rps, self.end_rps)
 
 
 @dataclass(frozen=True, slots=True)
-class Diurnal:
+class Diurnal(_Poisson):
     """A cosine over the day, lower at weekends; time 0 is Monday, 00:00.
 
     ``rate(t) = rps * (1 + amplitude * cos(2 pi (hour - peak_hour) / 24))``, and on days 5 and 6 that times
@@ -127,17 +143,15 @@ class Diurnal:
         """The rate at the peak of the busier kind of day."""
         return self.rps * (1 + self.amplitude) * max(1.0, self.weekend_factor)
 
-    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw by thinning."""
-        times_s = _poisson(self.peak_rps, duration_s, rng)
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:  # noqa: ARG002
         phase = 2 * math.pi * (times_s / _DAY_S - self.peak_hour / 24)
-        rate = self.rps * (1 + self.amplitude * np.cos(phase))
-        rate[np.isin((times_s // _DAY_S) % 7, _WEEKEND_DAYS)] *= self.weekend_factor
-        return _thin(times_s, rate, self.peak_rps, rng)
+        rate_rps = self.rps * (1 + self.amplitude * np.cos(phase))
+        rate_rps[np.isin((times_s // _DAY_S) % 7, _WEEKEND_DAYS)] *= self.weekend_factor
+        return rate_rps
 
 
 @dataclass(frozen=True, slots=True)
-class Spikes:
+class Spikes(_Poisson):
     """A constant rate, with ``spike_rps`` instead for ``spike_s`` in every ``every_s``.
 
     The first spike begins half a period in, so that a replay has settled before it.
@@ -163,12 +177,10 @@ class Spikes:
         """The higher of the two rates."""
         return max(self.rps, self.spike_rps)
 
-    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw by thinning."""
-        times_s = _poisson(self.peak_rps, duration_s, rng)
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:  # noqa: ARG002
         since_spike_s = (times_s - self.every_s / 2) % self.every_s
         spiking = (since_spike_s < self.spike_s) & (times_s >= self.every_s / 2)
-        return _thin(times_s, np.where(spiking, self.spike_rps, self.rps), self.peak_rps, rng)
+        return np.where(spiking, self.spike_rps, self.rps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +243,6 @@ def _poisson(rps: float, duration_s: float, rng: np.random.Generator) -> NDArray
     times_s = rng.uniform(0.0, duration_s, rng.poisson(rps * duration_s))
     times_s.sort()
     return times_s
-
-
-def _thin(
-    times_s: NDArray[np.float64], rate: NDArray[np.float64], peak_rps: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    return times_s[rng.uniform(0.0, peak_rps, len(times_s)) < rate]
 
 
 def _positive(option: str, value: float, *, zero: bool = False) -> None:
