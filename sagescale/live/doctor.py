@@ -39,7 +39,7 @@ _NEEDED = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the check: ``level`` is ``ok``, ``note`` or ``bad``; ``code``, the problem's if it is one."""
+    """One line of the check: ``level`` is ``ok``, ``note`` or ``bad``; ``code`` is that of a problem."""
 
     level: str
     what: str
