@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.checks import MAX_MS, MAX_REQUESTS, MAX_TOKENS, all_positive
 from sagescale.perf.document import DEFAULT_PROFILE, load_profile, read_profile
 from sagescale.perf.fit.decode import fit_decode
 from sagescale.perf.fit.prefill import fit_prefill
@@ -18,7 +17,6 @@ from sagescale.perf.measurement import Measurement, Wanted, choose, group, joine
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
     KvTransfer,
-    PrefillMeasured,
     Profile,
     Source,
 )
@@ -131,7 +129,6 @@ def build_profile(measurements: Sequence[Measurement], options: ImportOptions) -
 def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
     _enough(source)
     _in_milliseconds(source)
-    _possible(source)
     tensor_parallel = options.tensor_parallel or source.tensor_parallel
     for said in (source.prefill_gpus, source.decode_gpus):
         if said and tensor_parallel and tensor_parallel > said:
@@ -239,27 +236,6 @@ def _in_milliseconds(source: Measurement) -> None:
                 f"{source.origin}: the fastest {what} takes {fastest:g} ms (expected {_FASTEST_MS:g} to "
                 f"{_SLOWEST_MS:g}: are these milliseconds?)"
             )
-
-
-def _possible(source: Measurement) -> None:
-    """Refuse what no instance holds, before tables of that size are made.
-
-    Raises ValueError, as a profile does that holds it.
-    """
-    PrefillMeasured(
-        isl_tokens=tuple(point.isl_tokens for point in source.prefill),
-        batch=tuple(point.batch for point in source.prefill),
-        ttft_ms=tuple(point.ttft_ms for point in source.prefill),
-    )
-    for name, values, most in (
-        ("decode concurrency", [point.concurrency for point in source.decode], MAX_REQUESTS),
-        ("decode context_tokens", [point.context_tokens for point in source.decode], MAX_TOKENS),
-        ("decode itl_ms", [point.itl_ms for point in source.decode], MAX_MS),
-        ("kv_transfer tokens", [point.tokens for point in source.kv_transfer], MAX_TOKENS),
-        ("kv_transfer ms", [point.ms for point in source.kv_transfer], MAX_MS),
-        ("max_num_seqs", [source.max_num_seqs or 1], MAX_REQUESTS),
-    ):
-        all_positive(name, values, most)
 
 
 def _slug(path: Path) -> str:

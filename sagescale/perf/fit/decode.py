@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.perf.checks import MAX_REQUESTS, at_least
 from sagescale.perf.fit.regression import fit_error, project_grid, project_line, relative_nnls, round_digits
 from sagescale.perf.profile import DecodeMeasured, DecodeProfile
 from sagescale.perf.surfaces import compile_decode
@@ -45,6 +46,12 @@ def fit_decode(
     at the measured points within the slots. GPUs and limits are the instance's. Raises ValueError for times
     of no engine.
     """
+    measured = DecodeMeasured(
+        concurrency=tuple(point.concurrency for point in points),
+        context_tokens=tuple(point.context_tokens for point in points),
+        itl_ms=tuple(point.itl_ms for point in points),
+    )
+    at_least("max_num_seqs", max_num_seqs, 1, MAX_REQUESTS)
     cells = _medians(points)
     contexts = np.array(sorted({context for _, context in cells}))
     loads = np.array(sorted({load for load, _ in cells}))
@@ -81,11 +88,7 @@ def fit_decode(
         max_num_seqs=max_num_seqs,
         max_kv_tokens=max_kv_tokens,
         assumed=assumed,
-        measured=DecodeMeasured(
-            concurrency=tuple(point.concurrency for point in points),
-            context_tokens=tuple(point.context_tokens for point in points),
-            itl_ms=tuple(point.itl_ms for point in points),
-        ),
+        measured=measured,
     )
     return replace(profile, fit_error=_error(profile, points)), tuple(notes)
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError
 from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served
 from sagescale.perf.importers.record import Record
-from sagescale.perf.importers.source import Look, load_json
+from sagescale.perf.importers.source import load_json, look_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["AIPERF"]
 
@@ -31,25 +33,25 @@ _LOADS = (("loadgen",), (), ("perf_analyzer", "stimulus"))
 
 
 def _is_export(file: Look) -> bool:
-    return file.names >= _METRICS and "unit" in file.inner("request_latency")
+    return file.has(_METRICS) and "unit" in file.inner("request_latency")
 
 
 def _is_summary(file: Look) -> bool:
     if file.path.name.endswith(_SUMMARIES) and file.names:
         return True
     return "metrics" in file.names and bool(
-        {"aggregation_type", "num_profile_runs"} & (file.inner("metadata") | file.names)
+        {"aggregation_type", "num_profile_runs"} & {*file.inner("metadata"), *file.names}
     )
 
 
-def _files(look: Look) -> list[Path]:
+def _files(files: Sequence[Look]) -> list[Path]:
     """Return the runs' own exports; where there are none the summaries over runs, to be refused."""
-    exports = [file.path for file in look.files if _is_export(file) and not _is_summary(file)]
-    return exports or [file.path for file in look.files if _is_summary(file)]
+    exports = [file.path for file in files if _is_export(file) and not _is_summary(file)]
+    return exports or [file.path for file in files if _is_summary(file)]
 
 
 def _records(file: Path) -> Iterator[Record]:
-    if _is_summary(Look(file)):
+    if _is_summary(look_at(file)):
         raise InputError(
             f"{file}: a summary over runs (expected the runs' own "
             "profile_export_aiperf.json or profile_export_genai_perf.json)"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.source import Look, source_file
+from sagescale.perf.importers.source import looks, source_file
 from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sagescale.perf.importers.record import Record
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["LENGTH_TOLERANCE", "MAX_FAILED", "BenchmarkFormat", "Run", "check_served", "median_gap_ms"]
 
@@ -124,19 +125,19 @@ class BenchmarkFormat:
     """
 
     name: str
-    files: Callable[[Look], Sequence[Path]]
+    files: Callable[[Sequence[Look]], Sequence[Path]]
     records: Callable[[Path], Iterable[Record]]
     run: Callable[[Record], Run]
     model_key: str = "model"
     expected: str
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:  # noqa: ARG002 - as in Importer
         """Whether there is a file of the tool's."""
-        return bool(self.files(look))
+        return bool(self.files(files))
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read all runs: one configuration for each server that a sweep varied. They are of one model."""
-        files = self.files(Look(path))
+        files = self.files(looks(path))
         if not files:
             raise InputError(f"{path}: {self.expected}")
         servers: dict[tuple[tuple[str, int], ...], list[tuple[Path, Run]]] = {}

@@ -9,7 +9,7 @@ from sagescale.perf.importers.record import Record
 from sagescale.perf.importers.source import load_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sagescale.perf.importers.source import Look
@@ -17,14 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["GUIDELLM"]
 
 _VERSION = 2
+_KEYS = frozenset({"metadata", "benchmarks"})
 
 
-def _files(look: Look) -> tuple[Path, ...]:
-    return tuple(
-        file.path
-        for file in look.files
-        if file.names >= {"metadata", "benchmarks"} and "version" in file.inner("metadata")
-    )
+def _files(files: Sequence[Look]) -> tuple[Path, ...]:
+    return tuple(file.path for file in files if file.has(_KEYS) and "version" in file.inner("metadata"))
 
 
 def _records(file: Path) -> Iterator[Record]:
