@@ -32,7 +32,7 @@ ROLES = ("prefill", "decode")
 _SAME_LOAD = 0.05
 
 _FASTEST_MS, _SLOWEST_MS = 0.2, 5000.0
-"""A GPU is not told to do anything in less, and nobody serves with steps or shortest prompts of more."""
+"""No engine takes less for a step, and none that takes more for steps or its shortest prompts is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,23 +130,24 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
     _enough(source)
     _in_milliseconds(source)
     tensor_parallel = options.tensor_parallel or source.tensor_parallel
-    for said in (source.prefill_gpus, source.decode_gpus):
-        if said and tensor_parallel and tensor_parallel > said:
+    for measured in (source.prefill_gpus, source.decode_gpus):
+        if measured and tensor_parallel and tensor_parallel > measured:
             raise InputError(
-                f"{source.origin}: instances have {said} GPUs by the source's own figures "
-                f"(expected at most --tp {said}, not {tensor_parallel})"
+                f"{source.origin}: instances have {measured} GPUs by the source's own figures "
+                f"(expected at most --tp {measured}, not {tensor_parallel})"
             )
     gpus, gpu_notes = {}, []
-    for role, given, said in (
+    for role, given, measured in (
         ("prefill", options.prefill_gpus, source.prefill_gpus),
         ("decode", options.decode_gpus, source.decode_gpus),
     ):
-        if given and said and given != said:
+        if given and measured and given != measured:
             raise InputError(
-                f"{source.origin}: {role} instances have {said} GPUs by the source's own figures, not {given}"
+                f"{source.origin}: {role} instances have {measured} GPUs by the source's own figures, "
+                f"not {given}"
             )
-        gpus[role] = given or said or tensor_parallel or 1
-        if not (given or said or tensor_parallel):
+        gpus[role] = given or measured or tensor_parallel or 1
+        if not (given or measured or tensor_parallel):
             gpu_notes.append(f"GPUs of a {role} instance: not in the source, 1 assumed")
     slots = options.max_num_seqs or source.max_num_seqs
     kv_tokens = options.max_kv_tokens or source.max_kv_tokens

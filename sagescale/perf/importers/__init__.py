@@ -57,8 +57,8 @@ IMPORTERS: dict[str, Importer] = {
 def importer_for(path: Path, format_name: str | None) -> Importer:
     """Return the importer named, or the one that recognises the content.
 
-    Raises InputError for an unknown name, a path that does not exist or is too large, content nobody or
-    more than one importer recognises.
+    Raises InputError for an unknown name, a path that does not exist or is too large, content that no
+    importer or more than one recognises.
     """
     names = ", ".join(IMPORTERS)
     if not path.exists():

@@ -55,7 +55,7 @@ class AiconfiguratorImporter:
         for row in read_table(path):
             rows.setdefault(_configuration(row), []).append(row)
         file = source_file(path, path)
-        return tuple(_measurement(path, file, dict(key), mine) for key, mine in sorted(rows.items()))
+        return tuple(_measurement(path, file, dict(key), group) for key, group in sorted(rows.items()))
 
 
 def _is_table(columns: frozenset[str]) -> bool:

@@ -87,7 +87,7 @@ def _metric(record: Record, name: str, units: dict[str, float], statistic: str =
     unit = block.text("unit")
     if unit.lower() not in units:
         block.fail("unit", unit or None, f"one of: {', '.join(units)}")
-    # A count's block may hold nothing but avg, a zero count is a count.
+    # The block of a count may have nothing but avg, and 0 is a count.
     above = None if units is _COUNT else 0.0
     return block.number(statistic, "avg", above=above) * units[unit.lower()]
 
@@ -102,7 +102,7 @@ def _summed_errors(record: Record) -> float:
 
 
 def _clients(record: Record) -> float | None:
-    """Return the concurrency the run held; None for a run at a request rate."""
+    """Return the concurrency the run kept up; None for a run at a request rate."""
     for place in _LOADS:
         section = record.section_or_none("input_config", *place)
         if section is not None and section.has("concurrency"):

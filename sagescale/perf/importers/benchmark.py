@@ -4,7 +4,7 @@ A client sees time to first token and gaps between tokens, not pools. Of each ru
 
 * **Prefill**: (mean input tokens, median TTFT) of a run whose requests met an idle server: concurrency 1, or
   at most 0.2 requests in the system on average (Little's law over the whole request), so that the
-  median request waited for nobody. TTFT under load is queueing and says nothing of prefill alone.
+  median request did not wait. TTFT under load is queueing and says nothing of prefill alone.
 * **Decode**: (requests decoding, input + half of output tokens, time between tokens). Requests decoding on
   average: L = requests/s * (output tokens - 1) * mean TPOT (Little's law over the decode phase). A step
   always holds the request whose token is counted, so a step sees ``L + 1 - L/c`` of c clients' requests, and
@@ -50,7 +50,7 @@ _BUSY, _IDLE = 5.0, 50.0
 class Run:
     """One benchmark run in common units; ``where`` names file and run in messages.
 
-    ``clients`` is the concurrency the client held (None: no limit), ``tpot_ms`` the mean over requests of
+    ``clients`` is the concurrency the client kept up (None: no limit), ``tpot_ms`` the mean over requests of
     (latency - TTFT) / (output tokens - 1), ``gap_ms`` the time between tokens to take for a decode step; both
     are None where a run generated one token a request. ``server`` is what a sweep varied of the server:
     runs that differ in it are of different configurations.

@@ -62,7 +62,7 @@ def _run(record: Record) -> Run:
 
 
 def _clients(metrics: Record, strategy: Record | None) -> float | None:
-    """Return the concurrency the run held: 1 synchronous, the streams of a concurrent one, else no limit.
+    """Return the concurrency the run kept up: 1 synchronous, the streams of a concurrent one, else no limit.
 
     Without a strategy, the measured concurrency decides only whether the run was of lone requests.
     """
