@@ -36,7 +36,6 @@ __all__ = [
     "calibrate",
     "factor_lines",
     "padding_candidates",
-    "rounded",
     "with_provenance",
 ]
 
@@ -369,7 +368,7 @@ def with_provenance(
         + ("held out from the fit" if calibration.held_out else "the fit saw"),
     ]
     return dataclasses.replace(
-        rounded(calibration.profile),
+        _rounded(calibration.profile),
         name=name,
         source=dataclasses.replace(
             source,
@@ -399,7 +398,7 @@ def factor_lines(calibration: Calibration) -> list[tuple[str, str]]:
     ]
 
 
-def rounded(profile: Profile) -> Profile:
+def _rounded(profile: Profile) -> Profile:
     """Return the profile with fitted times to ten significant digits: readable, and nothing moves."""
     prefill, decode, kv = profile.prefill, profile.decode, profile.kv_transfer
     first = _round(prefill.ttft_ms[0])
