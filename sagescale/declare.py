@@ -294,6 +294,7 @@ def declared(cls: type[Any], wording: Wording = SETTINGS) -> dict[str, Setting]:
         _DECLARED[cls, wording] = {
             field.name: _declaration(field, hints[field.name], f"{cls.__name__}.{field.name}", wording)
             for field in dataclasses.fields(cls)
+            if field.metadata.get("key", True)
         }
     return _DECLARED[cls, wording]
 

@@ -162,9 +162,9 @@ def label_variants(
     """Name each configuration by the keys in which it differs; a file's name, or '', comes first."""
     flat = [
         {
-            field.name: getattr(part, field.name)
-            for part in (config, simulator)
-            for field in dataclasses.fields(part)
+            name: getattr(part, name)
+            for part in (config, simulator, *config.plugins.configured)
+            for name in declared(type(part))
         }
         for _, config, simulator in pairs
     ]

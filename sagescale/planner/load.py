@@ -85,6 +85,7 @@ def make_load_predictors(config: AutoscalerConfig) -> LoadPredictors:
             interval_s=float(config.adjustment_interval_sec),
             window_size=window,
             season_s=config.season_sec,
+            plugins=config.plugins,
         )
         for _ in range(3)
     )

@@ -10,6 +10,7 @@ from sagescale.declare import Located, Setting, coerce, declared
 from sagescale.errors import InputError, did_you_mean
 from sagescale.key_file import parse_scalar, parse_value, read_key_file
 from sagescale.planner.config import AutoscalerConfig
+from sagescale.planner.plugins import PluginKeys, plugin_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,8 +64,8 @@ def load_settings(
     """Read files, then ``key=value`` overrides, then options of their own; what comes later wins.
 
     Args:
-        types: Configuration classes made of :func:`~sagescale.declare.setting`; their keys
-            share one namespace.
+        types: Configuration classes made of :func:`~sagescale.declare.setting`; their keys and those of
+            plug-ins share one namespace.
         files: Flat YAML files.
         overrides: Texts as after ``--set``.
         options: Key and value by the option that gave them.
@@ -73,6 +74,7 @@ def load_settings(
         InputError: a file is unreadable, a key unknown or a value refused; says where.
     """
     owners: dict[str, tuple[type[Any], Setting]] = {}
+    types = (*types, *(cls for cls in plugin_keys() if cls not in types))
     for cls in types:
         for name, key in declared(cls).items():
             if name in owners:
@@ -117,7 +119,8 @@ def autoscaler_config(settings: Settings, perf_model: PerfModel) -> AutoscalerCo
     history: dict[str, object] = {}
     if "prediction_window_size" in given:
         history["history_points"] = given["prediction_window_size"].value
-    return settings.build(AutoscalerConfig, **profile, **history)
+    plugins = PluginKeys(tuple(settings.build(cls) for cls in plugin_keys()))
+    return settings.build(AutoscalerConfig, **profile, **history, plugins=plugins)
 
 
 def _split(override: str, owners: Mapping[str, tuple[type[Any], Setting]]) -> tuple[str, Located]:

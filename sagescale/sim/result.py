@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from sagescale.declare import declared
 from sagescale.document import (
     SCHEMA_VERSION,
     PoolChange,
@@ -188,12 +188,9 @@ def _info(profile: Profile) -> ProfileInfo:
 
 
 def configuration(config: AutoscalerConfig, simulator: SimulatorConfig) -> dict[str, object]:
-    """Return every key of both configurations with its resolved value, in plain JSON types."""
-    keys: dict[str, object] = {}
-    for part in (config, simulator):
-        for field in dataclasses.fields(part):
-            keys[field.name] = json_value(getattr(part, field.name))
-    return keys
+    """Return every key, those of plug-ins too, with its resolved value, in plain JSON types."""
+    parts = (config, simulator, *config.plugins.configured)
+    return {name: json_value(getattr(part, name)) for part in parts for name in declared(type(part))}
 
 
 def json_value(value: object) -> object:

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from live_server import prometheus, serving
+from live_world import ToyPools, VirtualClock
 from prometheus_client.parser import text_string_to_metric_families
 from sagescale.live.config import LiveConfig, MetricQueries
+from sagescale.live.doctor import check_settled
 from sagescale.live.http import HttpError
 from sagescale.live.metrics.matchers import matcher
 from sagescale.live.metrics.observe import Observer, Targets
@@ -678,3 +680,33 @@ def test_dynamos_frontend_sees_every_request_once():
 
 def test_the_made_up_page_is_prometheus_text():
     assert list(text_string_to_metric_families(page(3).decode()))
+
+
+class ShrinkingReader:
+    """A reader that finds an instance late in its first readings: it is being removed."""
+
+    def __init__(self, late_readings):
+        self.late_readings = late_readings
+        self.readings = 0
+
+    def describe(self):
+        return "made-up windows"
+
+    def read(self, preset, window_s, late_s=0.0, succession="ticks"):
+        self.readings += 1
+        prefill = group("prefill")
+        if self.readings <= self.late_readings:
+            prefill.stale = {"prefill-a"}
+        return RawWindow(window_s, {"prefill": prefill, "decode": group("decode")}, {})
+
+
+@pytest.mark.parametrize(("late_readings", "readings", "bad"), [(0, 1, 0), (1, 2, 0), (2, 3, 0), (9, 3, 1)])
+def test_the_check_reads_again_what_an_instance_on_its_way_out_explains(late_readings, readings, bad):
+    clock = VirtualClock()
+    began_s = clock.now
+    source = MetricSource(ShrinkingReader(late_readings), Observer(VLLM))
+    found = check_settled(source, ToyPools(clock), 60.0, clock, 15.0)
+    late = [finding for finding in found if finding.code == "scrapes_late"]
+    assert [finding.level for finding in late] == ["bad"] * bad
+    assert source.reader.readings == readings
+    assert clock.now - began_s == 15.0 * (readings - 1)

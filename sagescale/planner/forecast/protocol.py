@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol, runtime_checkable
 
+from sagescale.planner.plugins import NO_KEYS, PluginKeys
+
 __all__ = ["Forecast", "Predictor", "PredictorOptions", "checked", "checked_horizon"]
 
 
@@ -116,12 +118,14 @@ class PredictorOptions:
         window_size: History in windows where the user gave one; `None` takes the predictor's own default.
         season_s: Period of the load where known, s; `None` lets the predictor look for one.
         seed: For predictors that draw random numbers.
+        plugins: Keys that packages declare for predictors of theirs.
     """
 
     interval_s: float
     window_size: int | None = None
     season_s: float | None = None
     seed: int = 0
+    plugins: PluginKeys = NO_KEYS
 
     def season_windows(self) -> int | None:
         """Return the given season in whole windows, rounded."""
