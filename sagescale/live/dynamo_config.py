@@ -229,12 +229,6 @@ RULES: tuple[Rule, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    value: object
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
 class Imported:
     """The outcome: our file, and what could not be said in it.
 
@@ -262,7 +256,7 @@ def import_dynamo_config(path: Path) -> Imported:
             f"{path}: none of its keys ({', '.join(list(given)[:5]) or 'it has none'}) is Dynamo planner's; "
             "expected e.g. ttft_ms, itl_ms, max_gpu_budget, or spec.features.planner with them"
         )
-    taken: dict[str, _Taken] = {}
+    taken: dict[str, Located] = {}
     left: list[str] = []
     for rule in RULES:
         for name in rule.names:
@@ -272,7 +266,7 @@ def import_dynamo_config(path: Path) -> Imported:
         if rule.default is not None and all(given.get(name, _NULL).value is None for name in rule.names):
             value = rule.default if rule.convert is None else rule.convert(rule.default)
             for ours in rule.ours:
-                taken[ours] = _Taken(value, f"Dynamo's default of {rule.names[0]}")
+                taken[ours] = Located(value, f"Dynamo's default of {rule.names[0]}")
     left += [
         f"{item.where} {name}: not a key of Dynamo's planner that sagescale knows"
         for name, item in given.items()
@@ -288,7 +282,7 @@ def import_dynamo_config(path: Path) -> Imported:
 
 
 def _apply(
-    rule: Rule, name: str, given: Mapping[str, Located], taken: dict[str, _Taken], left: list[str]
+    rule: Rule, name: str, given: Mapping[str, Located], taken: dict[str, Located], left: list[str]
 ) -> None:
     item = given[name]
     predictor = given.get("load_predictor")
@@ -309,24 +303,24 @@ def _apply(
     for ours in rule.ours:
         key = declared(AutoscalerConfig).get(ours) or declared(LiveConfig)[ours]
         try:
-            taken[ours] = _Taken(coerce(key, value), f"{item.where} {name}")
+            taken[ours] = Located(coerce(key, value), f"{item.where} {name}")
         except InputError as error:
             raise InputError(f"{item.where}: {name}: {error}") from None
 
 
-def _add_maxima(taken: dict[str, _Taken]) -> None:
+def _add_maxima(taken: dict[str, Located]) -> None:
     """Dynamo bounds the pools by GPUs alone: our maxima must not bind before the budget does."""
     budget = taken["max_gpu_budget"].value
     assert isinstance(budget, int)
     for pool in ("prefill", "decode"):
         gpus = taken.get(f"{pool}_gpus_per_instance")
         each = gpus.value if gpus is not None and isinstance(gpus.value, int) else 1
-        taken[f"max_{pool}_instances"] = _Taken(
+        taken[f"max_{pool}_instances"] = Located(
             max(1, budget // each), "the GPU budget alone bounds Dynamo's pools"
         )
 
 
-def _check(taken: Mapping[str, _Taken], path: Path) -> None:
+def _check(taken: Mapping[str, Located], path: Path) -> None:
     """Refuse keys that contradict one another, as the commands would."""
     # GPUs an instance that are not given are the profile's: at least one.
     values = {"prefill_gpus_per_instance": 1, "decode_gpus_per_instance": 1}
@@ -338,8 +332,8 @@ def _check(taken: Mapping[str, _Taken], path: Path) -> None:
         raise InputError(f"{path}: {error}") from None
 
 
-def _written(taken: Mapping[str, _Taken], left: list[str], path: Path) -> str:
-    entries = [(f"{name}: {yaml_text(item.value)}", item.origin) for name, item in taken.items()]
+def _written(taken: Mapping[str, Located], left: list[str], path: Path) -> str:
+    entries = [(f"{name}: {yaml_text(item.value)}", item.where) for name, item in taken.items()]
     width = min(48, max(len(entry) for entry, _ in entries))
     lines = [
         f"# Made by `sagescale config import` from {shown_path(path)}, a configuration of Dynamo's planner.",
