@@ -8,16 +8,18 @@ where ours is another, so that the imported configuration asks for the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sagescale.declare import Located, coerce, declared, pairs
 from sagescale.errors import InputError
 from sagescale.files import read_input_text, shown_path
+from sagescale.fleet import DISAGGREGATED
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.key_file import MAX_YAML_BYTES, read_key_tree
 from sagescale.live.config import LiveConfig
 from sagescale.planner import AutoscalerConfig
-from sagescale.planner.describe import yaml_text
+from sagescale.planner.describe import resolved_yaml
+from sagescale.planner.loading import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -312,7 +314,7 @@ def _add_maxima(taken: dict[str, Located]) -> None:
     """Dynamo bounds the pools by GPUs alone: our maxima must not bind before the budget does."""
     budget = taken["max_gpu_budget"].value
     assert isinstance(budget, int)
-    for pool in ("prefill", "decode"):
+    for pool in DISAGGREGATED:
         gpus = taken.get(f"{pool}_gpus_per_instance")
         each = gpus.value if gpus is not None and isinstance(gpus.value, int) else 1
         taken[f"max_{pool}_instances"] = Located(
@@ -322,27 +324,23 @@ def _add_maxima(taken: dict[str, Located]) -> None:
 
 def _check(taken: Mapping[str, Located], path: Path) -> None:
     """Refuse keys that contradict one another, as the commands would."""
-    # GPUs an instance that are not given are the profile's: at least one.
-    values = {"prefill_gpus_per_instance": 1, "decode_gpus_per_instance": 1}
-    values |= {name: item.value for name, item in taken.items()}  # type: ignore[misc]  # checked by coerce
-    try:
-        for cls in (AutoscalerConfig, LiveConfig):
-            cls(**{name: value for name, value in values.items() if name in declared(cls)})  # type: ignore[arg-type]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    types: tuple[type[Any], ...] = (AutoscalerConfig, LiveConfig)
+    given = {cls: {name: taken[name] for name in declared(cls) if name in taken} for cls in types}
+    for pool in DISAGGREGATED:
+        # GPUs an instance that are not given are the profile's: at least one.
+        given[AutoscalerConfig].setdefault(f"{pool}_gpus_per_instance", Located(1, str(path)))
+    for cls in types:
+        Settings(given).build(cls)
 
 
 def _written(taken: Mapping[str, Located], left: list[str], path: Path) -> str:
-    entries = [(f"{name}: {yaml_text(item.value)}", item.where) for name, item in taken.items()]
-    width = min(48, max(len(entry) for entry, _ in entries))
-    lines = [
-        f"# Made by `sagescale config import` from {shown_path(path)}, a configuration of Dynamo's planner.",
-        "",
-    ]
-    lines += [f"{entry:<{width}}  # {origin}" for entry, origin in entries]
-    if left:
-        lines += ["", "# Without a counterpart:", *(f"#   {line}" for line in left)]
-    return "\n".join(lines) + "\n"
+    made = (
+        f"# Made by `sagescale config import` from {shown_path(path)}, a configuration of Dynamo's planner."
+    )
+    values = {name: item.value for name, item in taken.items()}
+    text = resolved_yaml(values, {name: item.where for name, item in taken.items()}, widest=48)
+    rest = ["", "# Without a counterpart:", *(f"#   {line}" for line in left)] if left else []
+    return f"{made}\n\n{text}" + "".join(f"{line}\n" for line in rest)
 
 
 def _read(path: Path) -> Located:
