@@ -279,7 +279,7 @@ def import_dynamo_config(path: Path) -> Imported:
             f"{path} optimization_target: not given; Dynamo now defaults to thresholds, this file to the SLA"
         )
     _add_maxima(taken)
-    _check(taken, path)
+    _check(taken)
     return Imported(_written(taken, left, path), len(taken), tuple(left))
 
 
@@ -322,15 +322,13 @@ def _add_maxima(taken: dict[str, Located]) -> None:
         )
 
 
-def _check(taken: Mapping[str, Located], path: Path) -> None:
+def _check(taken: Mapping[str, Located]) -> None:
     """Refuse keys that contradict one another, as the commands would."""
     types: tuple[type[Any], ...] = (AutoscalerConfig, LiveConfig)
-    given = {cls: {name: taken[name] for name in declared(cls) if name in taken} for cls in types}
-    for pool in DISAGGREGATED:
-        # GPUs an instance that are not given are the profile's: at least one.
-        given[AutoscalerConfig].setdefault(f"{pool}_gpus_per_instance", Located(1, str(path)))
-    for cls in types:
-        Settings(given).build(cls)
+    given = Settings({cls: {name: taken[name] for name in declared(cls) if name in taken} for cls in types})
+    # GPUs an instance that are not given are the profile's: at least one.
+    given.build(AutoscalerConfig, prefill_gpus_per_instance=1, decode_gpus_per_instance=1)
+    given.build(LiveConfig)
 
 
 def _written(taken: Mapping[str, Located], left: list[str], path: Path) -> str:
