@@ -165,7 +165,7 @@ def list_command() -> None:
     from rich.table import Table
 
     from sagescale.cli.output import stdout_console
-    from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile
+    from sagescale.perf.document import DEFAULT_PROFILE, list_profiles, load_profile
 
     table = Table(
         title="Shipped profiles",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
 from sagescale.perf.checks import MAX_MS, MAX_REQUESTS, MAX_TOKENS, all_positive
-from sagescale.perf.document import read_profile
+from sagescale.perf.document import DEFAULT_PROFILE, load_profile, read_profile
 from sagescale.perf.fit.decode import fit_decode
 from sagescale.perf.fit.prefill import fit_prefill
 from sagescale.perf.fit.regression import fit_kv_transfer
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-__all__ = ["ROLES", "ImportOptions", "build_profile", "profile_from_source", "read_sources"]
+__all__ = ["ROLES", "ImportOptions", "build_profile", "profile_from_source", "read_sources", "sizing_profile"]
 
 ROLES = ("prefill", "decode")
 
@@ -77,6 +77,17 @@ def profile_from_source(path: str | os.PathLike[str]) -> Profile:
     return build_profile(
         read_sources([source]), ImportOptions(command=f"sagescale profile import {source.name}")
     )
+
+
+def sizing_profile(profile: str | None, data: object) -> Profile:
+    """Load the profile to size with: one that was named, else measured data, else the default.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if profile is None and data is not None:
+        return profile_from_source(str(data))
+    return load_profile(profile or DEFAULT_PROFILE)
 
 
 def read_sources(

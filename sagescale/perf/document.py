@@ -1,28 +1,35 @@
 """The YAML document of a profile, ``schema: sagescale.profile/v1``: read strictly, written stably.
 
-Writing the same profile gives the same bytes; reading what was written gives the same profile.
+Writing the same profile gives the same bytes; reading what was written gives the same profile. Those that
+come with sagescale are known by name.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from sagescale.declare import SETTINGS, Kind, Located, Wording, fill, pairs, shown
-from sagescale.errors import InputError
+from sagescale.errors import InputError, did_you_mean
 from sagescale.files import write_whole
 from sagescale.key_file import FLOAT, read_key_tree
 from sagescale.perf.checks import AMOUNT, COUNT
 from sagescale.perf.profile import SCHEMA, Profile
+from sagescale.resources import shipped
 
-if TYPE_CHECKING:
-    import os
+__all__ = [
+    "DEFAULT_PROFILE",
+    "list_profiles",
+    "load_profile",
+    "profile_to_yaml",
+    "read_profile",
+    "write_profile",
+]
 
-__all__ = ["profile_to_yaml", "read_profile", "write_profile"]
-
+DEFAULT_PROFILE = "h200-llama-3.1-8b-fp8"
 
 _WORDING = Wording(
     kinds={
@@ -56,6 +63,31 @@ def read_profile(path: str | os.PathLike[str]) -> Profile:
         given = {"assumed": Located(False, transfer.where), **transfer.value}
         keys["kv_transfer"] = Located(given, transfer.where)
     return fill(Profile, Located(keys, tree.where), wording=_WORDING)
+
+
+def list_profiles() -> tuple[str, ...]:
+    """Return the names of the shipped profiles, sorted."""
+    return tuple(sorted(path.stem for path in shipped("profiles").glob("*.yaml")))
+
+
+def load_profile(name_or_path: str | os.PathLike[str]) -> Profile:
+    """Load a shipped profile by name, or any profile document by path.
+
+    A word with a folder separator or a ``.yaml``/``.yml`` ending is a path, any other a name. Raises
+    InputError for an unknown name (listing the known ones) or a document that is not a profile.
+    """
+    word = os.fspath(name_or_path)
+    if isinstance(name_or_path, os.PathLike) or os.sep in word or word.endswith((".yaml", ".yml")):
+        return read_profile(name_or_path)
+    names = list_profiles()
+    if word in names:
+        return read_profile(shipped("profiles") / f"{word}.yaml")
+    if Path(word).is_file():
+        return read_profile(word)
+    raise InputError(
+        f"profile '{word}': no such profile (expected one of: {', '.join(names)}; or the path of a YAML "
+        f"profile){did_you_mean(word, names)}"
+    )
 
 
 def profile_to_yaml(profile: Profile) -> str:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sagescale.perf.decode import DecodeTable, compile_decode
-from sagescale.perf.prefill import PrefillCurve
+from sagescale.perf.surfaces import DecodeTable, PrefillCurve, compile_decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sagescale.perf.profile import KvTransfer, Profile
+    from sagescale.perf.profile import Profile
 
 __all__ = ["DecodeCapacity", "PerfModel", "ProfileModel", "best_point"]
 
@@ -71,15 +70,26 @@ class ProfileModel:
     """A profile's surfaces, ready to be asked; implements ``PerfModel``.
 
     Every surface is positive and never falls with more tokens, requests or context.
+
+    Attributes:
+        profile: What it was built from.
+        kv_transfer: What handing a request's KV cache to a decode instance costs.
+        join_ms_per_1k_tokens: How much longer a decode step takes for 1000 prompt tokens that join with it.
+        quadratic_ms: The attention coefficient b of prefill, ms per token squared.
+        prefill_floor_ms: No prefill batch takes less.
     """
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
+        self.kv_transfer = profile.kv_transfer
+        self.join_ms_per_1k_tokens = profile.join_ms_per_1k_tokens
         self.prefill_gpus = profile.prefill.gpus_per_instance
         self.decode_gpus = profile.decode.gpus_per_instance
         self.max_num_seqs = profile.decode.max_num_seqs
         self.max_kv_tokens = profile.decode.max_kv_tokens
         self._prefill = PrefillCurve(profile.prefill)
+        self.quadratic_ms = self._prefill.quadratic_ms
+        self.prefill_floor_ms = self._prefill.floor_ms
         self._table = compile_decode(profile.decode)
         # The same pieces turned: one contiguous row of all n for each piece, and breaks per request.
         self._n = np.arange(1, self.max_num_seqs + 1, dtype=np.float64)
@@ -88,26 +98,6 @@ class ProfileModel:
         # Where the pieces meet, in tokens a request; padded rows meet at other places, each at its own.
         self._padded = bool(profile.decode.padded_batch_sizes)
         self._context_breaks: list[float] = self._table.breaks[1, 1:-1].tolist()
-
-    @property
-    def quadratic_ms(self) -> float:
-        """The attention coefficient b of prefill, ms per token squared."""
-        return self._prefill.quadratic_ms
-
-    @property
-    def prefill_floor_ms(self) -> float:
-        """No prefill batch takes less."""
-        return self._prefill.floor_ms
-
-    @property
-    def kv_transfer(self) -> KvTransfer:
-        """What handing a request's KV cache to a decode instance costs."""
-        return self.profile.kv_transfer
-
-    @property
-    def join_ms_per_1k_tokens(self) -> float:
-        """How much longer a decode step takes for each 1000 prompt tokens that join with it."""
-        return self.profile.join_ms_per_1k_tokens
 
     def ttft_ms(self, isl: float) -> float:
         """Prefill time in ms of one prompt of ``isl`` tokens, alone. Raises ValueError unless isl > 0."""
@@ -198,7 +188,7 @@ class ProfileModel:
         highest = (
             dict.fromkeys(contexts, 0.0) if rows.itl_ms else dict.fromkeys(contexts, grid.concurrency[-1])
         )
-        for n, context in zip(rows.concurrency, rows.context_tokens, strict=True):
+        for n, context, _ in rows.points:
             highest[context] = max(highest.get(context, 0.0), n)
         at = bisect_right(contexts, context_tokens)
         bracket = {contexts[at - 1], contexts[at if contexts[at - 1] < context_tokens else at - 1]}

@@ -92,6 +92,12 @@ class PrefillMeasured:
         all_positive("batch", self.batch, MAX_REQUESTS)
         all_positive("ttft_ms", self.ttft_ms, MAX_MS)
 
+    @property
+    def alone(self) -> tuple[tuple[int, float], ...]:
+        """Prompt tokens and TTFT in ms of every prompt measured alone."""
+        rows = zip(self.isl_tokens, self.batch, self.ttft_ms, strict=True)
+        return tuple((isl, ms) for isl, batch, ms in rows if batch == 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeMeasured:
@@ -106,6 +112,11 @@ class DecodeMeasured:
         all_positive("concurrency", self.concurrency, MAX_REQUESTS)
         all_positive("context_tokens", self.context_tokens, MAX_TOKENS)
         all_positive("itl_ms", self.itl_ms, MAX_MS)
+
+    @property
+    def points(self) -> tuple[tuple[float, float, float], ...]:
+        """Concurrency, context tokens and ITL in ms of every row."""
+        return tuple(zip(self.concurrency, self.context_tokens, self.itl_ms, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,12 @@ def validate_profile(profile: Profile, traffic: Traffic | None = None) -> tuple[
 
 
 def _in_itself(profile: Profile) -> Iterator[Check]:
-    prefill, decode = _prefill_columns(profile), _decode_columns(profile)
+    prefill = sorted(profile.prefill.measured.alone)
+    decode = sorted(
+        (context, n, ms)
+        for n, context, ms in profile.decode.measured.points
+        if n <= profile.decode.max_num_seqs
+    )
     lengths = len({isl for isl, _ in prefill})
     yield _check("prompt lengths measured alone", str(lengths), "at least 3", lengths >= 3)
     contexts, loads = len({c for c, _, _ in decode}), len({n for _, n, _ in decode})
@@ -177,7 +182,7 @@ def _noise(profile: Profile) -> Check:
     repeats: dict[tuple[str, float, float], list[float]] = {}
     for isl, batch, ms in zip(prefill.isl_tokens, prefill.batch, prefill.ttft_ms, strict=True):
         repeats.setdefault(("prefill", isl, batch), []).append(ms)
-    for n, context, ms in zip(decode.concurrency, decode.context_tokens, decode.itl_ms, strict=True):
+    for n, context, ms in decode.points:
         repeats.setdefault(("decode", n, context), []).append(ms)
     spreads = [(max(t) - min(t)) / float(np.median(t)) for t in repeats.values() if len(t) > 1]
     needed = f"at most {_SPREAD:.0%} of the median"
@@ -191,19 +196,6 @@ def _check(
     what: str, found: str, needed: str, passed: object, *, otherwise: Verdict = Verdict.UNFIT
 ) -> Check:
     return Check(what, found, needed, Verdict.OK if passed else otherwise)
-
-
-def _prefill_columns(profile: Profile) -> list[tuple[float, float]]:
-    rows = profile.prefill.measured
-    points = zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True)
-    return sorted((float(isl), ms) for isl, batch, ms in points if batch == 1)
-
-
-def _decode_columns(profile: Profile) -> list[tuple[float, float, float]]:
-    """Return (context, concurrency, ITL) within the slots, by context, then concurrency."""
-    rows = profile.decode.measured
-    points = zip(rows.context_tokens, rows.concurrency, rows.itl_ms, strict=True)
-    return sorted(point for point in points if point[1] <= profile.decode.max_num_seqs)
 
 
 def _medians(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -222,10 +214,7 @@ def prefill_error(model: ProfileModel, measured: Profile) -> FitError:
 
     Raises InputError when it holds none.
     """
-    rows = measured.prefill.measured
-    lone = [
-        (n, ms) for n, batch, ms in zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True) if batch == 1
-    ]
+    lone = measured.prefill.measured.alone
     if not lone:
         raise InputError(f"profile '{measured.name}': no measured prefill points to compare with")
     return fit_error(np.array([model.ttft_ms(n) for n, _ in lone]), np.array([ms for _, ms in lone]))
@@ -236,12 +225,7 @@ def decode_error(model: ProfileModel, measured: Profile) -> FitError:
 
     Raises InputError when it holds none.
     """
-    rows = measured.decode.measured
-    points = [
-        (n, context, ms)
-        for n, context, ms in zip(rows.concurrency, rows.context_tokens, rows.itl_ms, strict=True)
-        if n <= model.max_num_seqs
-    ]
+    points = [point for point in measured.decode.measured.points if point[0] <= model.max_num_seqs]
     if not points:
         raise InputError(f"profile '{measured.name}': no measured decode points to compare with")
     fitted = np.array([model.itl_ms(n, context) for n, context, _ in points])

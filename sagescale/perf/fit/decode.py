@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.perf.decode import compile_decode
 from sagescale.perf.fit.regression import fit_error, project_grid, project_line, relative_nnls, round_digits
 from sagescale.perf.profile import DecodeMeasured, DecodeProfile
+from sagescale.perf.surfaces import compile_decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.perf.fit.regression import fit_error, project_line, relative_nnls, round_digits
-from sagescale.perf.prefill import PrefillCurve
 from sagescale.perf.profile import PrefillMeasured, PrefillProfile
+from sagescale.perf.surfaces import PrefillCurve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 from sagescale.errors import InputError, did_you_mean
 from sagescale.perf.importers.aiconfigurator import AiconfiguratorImporter
 from sagescale.perf.importers.aiperf import AIPERF
-from sagescale.perf.importers.base import open_source
 from sagescale.perf.importers.bench_serve import SGLANG_BENCH, VLLM_BENCH
 from sagescale.perf.importers.dynamo import DynamoImporter, DynamoPreSweptImporter
 from sagescale.perf.importers.guidellm import GUIDELLM
-from sagescale.perf.importers.look import Look
 from sagescale.perf.importers.measurement_json import MeasurementImporter
+from sagescale.perf.importers.source import Look, open_source
 from sagescale.perf.importers.splitwise import SplitwiseImporter
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
 from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served
-from sagescale.perf.importers.json_text import load_json
-from sagescale.perf.importers.look import Look
 from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import Look, load_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,7 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf.checks import LARGEST, SMALLEST
-from sagescale.perf.importers.base import MAX_FILE_BYTES, read_bytes
-from sagescale.perf.importers.json_text import load_json
-from sagescale.perf.importers.look import MAX_ARCHIVE_BYTES
+from sagescale.perf.importers.source import MAX_ARCHIVE_BYTES, MAX_FILE_BYTES, load_json, read_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

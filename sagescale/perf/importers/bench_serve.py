@@ -11,14 +11,14 @@ import math
 from typing import TYPE_CHECKING
 
 from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served, median_gap_ms
-from sagescale.perf.importers.json_text import json_records
 from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import json_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sagescale.perf.importers.look import Look
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["SGLANG_BENCH", "VLLM_BENCH"]
 

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.base import source_file
-from sagescale.perf.importers.look import Look
+from sagescale.perf.importers.source import Look, source_file
 from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:

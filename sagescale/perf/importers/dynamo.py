@@ -13,9 +13,8 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf.importers.arrays import Arrays, read_arrays
-from sagescale.perf.importers.base import source_file
 from sagescale.perf.importers.littles_law import decode_points
-from sagescale.perf.importers.look import Look
+from sagescale.perf.importers.source import Look, source_file
 from sagescale.perf.measurement import Measurement, PrefillPoint, joined
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served
-from sagescale.perf.importers.json_text import load_json
 from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sagescale.perf.importers.look import Look
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["GUIDELLM"]
 

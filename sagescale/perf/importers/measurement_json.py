@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.perf.checks import POSITIVE
-from sagescale.perf.importers.base import source_file
-from sagescale.perf.importers.json_text import load_json
-from sagescale.perf.importers.look import Look
 from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import Look, load_json, source_file
 from sagescale.perf.measurement import DecodePoint, KvPoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.base import source_file
-from sagescale.perf.importers.look import Look
+from sagescale.perf.importers.source import Look, source_file
 from sagescale.perf.importers.table import Row, read_table
 from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.perf.checks import COUNT, POSITIVE
-from sagescale.perf.importers.base import read_bytes
+from sagescale.perf.importers.source import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.perf.learn.belief import ESTIMATED, MEASURED, Belief
-from sagescale.perf.learn.factors import GOOD_NOISE
+from sagescale.perf.learn.factors import ESTIMATED, GOOD_NOISE, MEASURED, Belief
 from sagescale.perf.learn.waiting import Waiting, mean_ttft
 from sagescale.perf.model import best_point
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from sagescale.perf.model import DecodeCapacity, ProfileModel
@@ -45,32 +42,16 @@ class LearnedModel:
 
     def __init__(self, base: ProfileModel) -> None:
         self.base = base
+        self.prefill_gpus = base.prefill_gpus
+        self.decode_gpus = base.decode_gpus
+        self.max_num_seqs = base.max_num_seqs
+        self.max_kv_tokens = base.max_kv_tokens
         trust = ESTIMATED if base.profile.is_estimate else MEASURED
         self.prefill = Belief(trust.prefill, trust.dead_band, trust.caution)
         self.decode = Belief(trust.decode, trust.dead_band, trust.caution)
         self._most_each = trust.most_each
         self._fixed_ms = base.ttft_ms(1.0)
         self._line = _line(base)
-
-    @property
-    def prefill_gpus(self) -> int:
-        """GPUs of one prefill instance."""
-        return self.base.prefill_gpus
-
-    @property
-    def decode_gpus(self) -> int:
-        """GPUs of one decode instance."""
-        return self.base.decode_gpus
-
-    @property
-    def max_num_seqs(self) -> int:
-        """Requests a decode instance may run at once."""
-        return self.base.max_num_seqs
-
-    @property
-    def max_kv_tokens(self) -> int | None:
-        """KV tokens a decode instance can hold; None is unlimited."""
-        return self.base.max_kv_tokens
 
     def ttft_ms(self, isl: float) -> float:
         """Prefill time in ms of one prompt of ``isl`` tokens, alone. Raises ValueError unless isl > 0."""
@@ -186,18 +167,14 @@ def _line(base: ProfileModel) -> tuple[float, float, float]:
             times.append(base.itl_ms(n, context))
     design = np.array(rows) / np.array(times)[:, None]
     scale = design.max(axis=0)
-    kept = np.ones(3, dtype=bool)
+    free = np.ones(3, dtype=bool)
     parts: NDArray[np.float64] = np.zeros(3)
-    while kept.any():
-        solution = np.linalg.lstsq((design / scale)[:, kept], np.ones(len(design)), rcond=None)[0]
+    while free.any():
+        solution = np.linalg.lstsq((design / scale)[:, free], np.ones(len(design)), rcond=None)[0]
         parts[:] = 0.0
-        parts[kept] = solution / scale[kept]
+        parts[free] = solution / scale[free]
         if (solution >= 0.0).all():
             break
-        kept &= parts > 0.0
-    return _three(parts.tolist())
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    a, b, c = values
+        free &= parts > 0.0
+    a, b, c = parts.tolist()
     return a, b, c
