@@ -492,6 +492,20 @@ class RunDocument:
     replicates: Replicates | None = None
     regret_gpu_hours: float | None = field(default=None, metadata={"beside": "kind"})
 
+    @property
+    def judged_attainment(self) -> Interval:
+        """The attainment a run is judged by: the mean over its replicates, where there are any."""
+        if self.replicates is None:
+            return Interval(mean=self.sla.attainment, half_width=None)
+        return self.replicates.attainment_interval
+
+    @property
+    def judged_gpu_hours(self) -> Interval:
+        """The GPU-hours a run is judged by, likewise."""
+        if self.replicates is None:
+            return Interval(mean=self.gpu_hours.total, half_width=None)
+        return self.replicates.gpu_hours_interval
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecaster:
