@@ -51,12 +51,12 @@ def measure(requests: int, prefill: int, decode: int, rate_per_s: float) -> None
     document = run_document(run, "benchmark")
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
     batch = np.mean([tick.observation.running_decode for tick in run.ticks]) / decode
-    timing = document["timing"]
+    timing = document.timing
     print(
         f"{requests:>10,} requests  {prefill:>4} prefill {decode:>4} decode  {len(run.ticks):>5} ticks  "
-        f"batch {batch:5.1f}  {timing['simulate_s']:7.2f} s  {timing['requests_per_s']:>10,.0f} requests/s  "
-        f"planner {timing['planner_s']:5.2f} s  {grown_kib * 1024 / requests:5.0f} bytes/request  "
-        f"attainment {document['sla']['attainment']:.3f}"
+        f"batch {batch:5.1f}  {timing.simulate_s:7.2f} s  {timing.requests_per_s:>10,.0f} requests/s  "
+        f"planner {timing.planner_s:5.2f} s  {grown_kib * 1024 / requests:5.0f} bytes/request  "
+        f"attainment {document.sla.attainment:.3f}"
     )
 
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from sagescale.version import __version__
 
 if TYPE_CHECKING:
-    from sagescale.control_plane.instance import ExecutionInstance, ExecutionInstanceType
+    from sagescale.control_plane.instances import (
+        ExecutionInstance,
+        ExecutionInstanceType,
+        PDSeparationConfig,
+    )
     from sagescale.control_plane.manager import ControlPlaneManager
     from sagescale.control_plane.metrics import MetricsCollector
     from sagescale.control_plane.router import Request
-    from sagescale.control_plane.separation import PDSeparationConfig
     from sagescale.errors import InputError, SagescaleError
     from sagescale.fleet import Sizes
     from sagescale.planner.config import AutoscalerConfig
@@ -42,11 +45,11 @@ _HOMES = {
     "AutoscalerStatus": "planner.status",
     "ControlPlaneManager": "control_plane.manager",
     "Decision": "planner.decision",
-    "ExecutionInstance": "control_plane.instance",
-    "ExecutionInstanceType": "control_plane.instance",
+    "ExecutionInstance": "control_plane.instances",
+    "ExecutionInstanceType": "control_plane.instances",
     "InputError": "errors",
     "MetricsCollector": "control_plane.metrics",
-    "PDSeparationConfig": "control_plane.separation",
+    "PDSeparationConfig": "control_plane.instances",
     "Reason": "planner.decision",
     "ReasonCode": "planner.decision",
     "Request": "control_plane.router",

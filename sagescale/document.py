@@ -1,12 +1,29 @@
 """The result document: what ``--json`` writes and everything else is rendered from (DESIGN 8).
 
-Plain JSON types throughout; ``None`` is "not defined", never zero. Keys may be added within a schema
-version, never renamed. Times are seconds unless a name says otherwise.
+``None`` is "not defined", never zero. Keys may be added within a schema version, never renamed. Times are
+seconds unless a name says otherwise.
+
+A field is a key of the same name. What there is a pool of is a mapping by the pool's name, and its keys begin
+with that name (``decode_launched``), so any number of pools finds room beside one another. What is None by
+default is left out while it is.
 """
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sagescale.errors import InputError
+from sagescale.files import read_input_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -26,6 +43,8 @@ __all__ = [
     "Latency",
     "LostGpuHours",
     "MissSplit",
+    "PoolChange",
+    "PoolTimeline",
     "ProfileInfo",
     "Replicates",
     "RequestCounts",
@@ -44,12 +63,96 @@ __all__ = [
     "TuneRow",
     "TuneScore",
     "WithoutFaults",
+    "as_keys",
+    "from_keys",
+    "read_result",
 ]
 
 SCHEMA_VERSION = 1
+_LARGEST_BYTES = 1 << 30
+
+Part = TypeVar("Part")
 
 
-class TraceInfo(TypedDict):
+def by_pool(suffix: str) -> Any:  # noqa: ANN401  # as dataclasses.field
+    """Declare a mapping by pool, its keys the pool's name with ``suffix``, or with each key of its entry.
+
+    The suffix tells which pools a document has.
+    """
+    return field(metadata={"suffix": suffix})
+
+
+def as_keys(part: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass of this module
+    """Return the keys of a part of a document, the parts in it as they are: for ``json.dumps(default=)``."""
+    keys: dict[str, Any] = {}
+    for each in dataclasses.fields(part):
+        value = getattr(part, each.name)
+        if (suffix := each.metadata.get("suffix")) is not None:
+            for pool, entry in value.items():
+                of_pool = as_keys(entry) if dataclasses.is_dataclass(entry) else {suffix[1:]: entry}
+                keys |= {f"{pool}_{key}" if key else pool: known for key, known in of_pool.items()}
+        elif each.default is not None or getattr(part, each.metadata.get("beside", each.name)) is not None:
+            keys[each.name] = value
+    return keys
+
+
+def from_keys(part: type[Part], keys: Mapping[str, Any]) -> Part:
+    """Return a part of a document from its keys; ones that it lacks, as documents of before may, are None."""
+    types_ = _types(part)  # type: ignore[arg-type]  # a class is hashable
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(part):  # type: ignore[arg-type]  # a dataclass of this module
+        kind = types_[each.name]
+        if (suffix := each.metadata.get("suffix")) is None:
+            found[each.name] = _read(kind, keys.get(each.name))
+            continue
+        entry = typing.get_args(kind)[1]
+        of_parts = dataclasses.is_dataclass(entry)
+        pools = [key.removesuffix(suffix) for key in keys if key.endswith(suffix) and key not in types_]
+        found[each.name] = {
+            pool: from_keys(entry, {name: keys.get(f"{pool}_{name}") for name in _types(entry)})
+            if of_parts
+            else keys[pool + suffix]
+            for pool in pools
+        }
+    return part(**found)
+
+
+def read_result(path: Path) -> ResultDocument:
+    """Read what ``simulate`` or ``compare-predictors`` wrote with ``--json``, of this version or before.
+
+    Raises:
+        InputError: the file cannot be read, or is no such document.
+    """
+    try:
+        keys = json.loads(read_input_text(path, "a result document", _LARGEST_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); expected a result document") from None
+    if not isinstance(keys, dict) or keys.get("schema_version") != SCHEMA_VERSION or "runs" not in keys:
+        raise InputError(f"{path}: not a result document; expected schema_version {SCHEMA_VERSION} and runs")
+    return from_keys(ResultDocument, keys)
+
+
+@functools.cache
+def _types(part: Any) -> dict[str, Any]:  # noqa: ANN401  # a class
+    return typing.get_type_hints(part)
+
+
+def _read(kind: Any, value: Any) -> Any:  # noqa: ANN401  # a type, and what a document has for it
+    """Make parts of what is a part by its type; anything else stays as the document has it."""
+    arguments = [one for one in typing.get_args(kind) if one is not types.NoneType]
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return from_keys(typing.cast("type[Any]", kind), value)
+    if isinstance(kind, types.UnionType):
+        return _read(arguments[0], value)
+    if typing.get_origin(kind) is list and isinstance(value, list):
+        return (
+            [_read(arguments[0], each) for each in value] if dataclasses.is_dataclass(arguments[0]) else value
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceInfo:
     """The requests served: ``transform`` lists in order what was done to the file's."""
 
     path: str
@@ -60,7 +163,8 @@ class TraceInfo(TypedDict):
     transform: list[str]
 
 
-class ProfileInfo(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileInfo:
     """Engines: limits as used, and whatever had to be assumed."""
 
     name: str
@@ -69,14 +173,14 @@ class ProfileInfo(TypedDict):
     engine: str
     source: str
     licence: str
-    prefill_gpus_per_instance: int
-    decode_gpus_per_instance: int
+    gpus_per_instance: Mapping[str, int] = by_pool("_gpus_per_instance")
     max_num_seqs: int
     max_kv_tokens: int | None
     assumed: list[str]
 
 
-class RequestCounts(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCounts:
     """``arrived = completed + unfinished``; rejected and timed out ones are among the unfinished.
 
     ``restarted`` are requests that a crash threw back, once or more.
@@ -90,7 +194,8 @@ class RequestCounts(TypedDict):
     timed_out: int
 
 
-class SlaResult(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlaResult:
     """Shares of all arrived requests; an unfinished request meets nothing."""
 
     target_ttft_ms: float
@@ -101,7 +206,8 @@ class SlaResult(TypedDict):
     goodput_rps: float
 
 
-class Latency(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
     """A distribution over requests in ms, percentiles by linear interpolation; None where it is empty."""
 
     mean: float | None
@@ -112,15 +218,16 @@ class Latency(TypedDict):
     max: float | None
 
 
-class GpuHours(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuHours:
     """GPU time from launch to stop, starting and draining included."""
 
     total: float
-    prefill: float
-    decode: float
+    pools: Mapping[str, float] = by_pool("")
 
 
-class ScalingCounts(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingCounts:
     """``changes`` counts ticks at which either target moved, ``surges`` decisions between ticks.
 
     Launches leave out the initial instances.
@@ -128,13 +235,13 @@ class ScalingCounts(TypedDict):
 
     ticks: int
     changes: int
-    surges: NotRequired[int]
-    prefill_launched: int
-    decode_launched: int
+    surges: int | None = None
+    launched: Mapping[str, int] = by_pool("_launched")
     max_gpus: int
 
 
-class ForecastScore(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastScore:
     """One series one interval ahead: MAPE as a fraction, bias and pinball loss in the series' unit.
 
     ``coverage_p90`` is the share of windows at or under the forecast 90th percentile.
@@ -143,10 +250,11 @@ class ForecastScore(TypedDict):
     mape: float | None
     bias: float | None
     pinball_p90: float | None
-    coverage_p90: NotRequired[float | None]
+    coverage_p90: float | None
 
 
-class ForecastScores(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastScores:
     """The three series a planner forecasts."""
 
     requests: ForecastScore
@@ -154,7 +262,8 @@ class ForecastScores(TypedDict):
     osl: ForecastScore
 
 
-class TimingInfo(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingInfo:
     """Wall time of the run; the only part of a document that differs between equal runs."""
 
     simulate_s: float
@@ -163,7 +272,19 @@ class TimingInfo(TypedDict):
     requests_per_s: float
 
 
-class Timeline(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolTimeline:
+    """The instances of a pool at each tick, before its decision, and the size that it set."""
+
+    ready: list[int]
+    starting: list[int]
+    draining: list[int]
+    waiting: list[int]
+    target: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
     """The run tick by tick: one list a quantity, all of one length.
 
     Counts of instances are those found at the tick, before its decision; ``*_target`` is the decision.
@@ -189,34 +310,31 @@ class Timeline(TypedDict):
     queued_decode: list[float | None]
     running_decode: list[float | None]
     kv_usage: list[float | None]
-    prefill_ready: list[int]
-    prefill_starting: list[int]
-    prefill_draining: list[int]
-    prefill_waiting: list[int]
-    prefill_target: list[int]
-    decode_ready: list[int]
-    decode_starting: list[int]
-    decode_draining: list[int]
-    decode_waiting: list[int]
-    decode_target: list[int]
+    pools: Mapping[str, PoolTimeline] = by_pool("_target")
     gpus: list[int]
-    prefill_correction: list[float]
-    decode_correction: list[float]
+    corrections: Mapping[str, list[float]] = by_pool("_correction")
     reasons: list[list[str]]
 
 
-class SurgeRecord(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolChange:
+    """The size of a pool that a decision found, and the one it set."""
+
+    found: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurgeRecord:
     """A decision between two ticks: the sizes it found and the targets it set, never smaller."""
 
     time_s: float
-    prefill_found: int
-    prefill_target: int
-    decode_found: int
-    decode_target: int
+    pools: Mapping[str, PoolChange] = by_pool("_target")
     reasons: list[str]
 
 
-class FaultRecord(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultRecord:
     """One thing that went wrong; ``instance`` is counted from 0 in its pool.
 
     ``time_s`` of a slow, stuck or cold start is its launch; ``until_s`` ends what lasts; ``restarted``
@@ -231,7 +349,8 @@ class FaultRecord(TypedDict):
     restarted: int
 
 
-class LostGpuHours(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostGpuHours:
     """GPU time for nothing: whole starts that failed, delays beyond a start's own, cold batches."""
 
     total: float
@@ -242,7 +361,8 @@ class LostGpuHours(TypedDict):
     cold_starts: float
 
 
-class WithoutFaults(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutFaults:
     """The same run with nothing going wrong."""
 
     attainment: float
@@ -252,7 +372,8 @@ class WithoutFaults(TypedDict):
     gpu_hours: float
 
 
-class FaultsResult(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultsResult:
     """What went wrong in a run and what it cost.
 
     ``restarts`` counts a request as often as it was thrown back; ``restarted_missed`` are requests thrown
@@ -269,7 +390,8 @@ class FaultsResult(TypedDict):
     without: WithoutFaults | None
 
 
-class MissSplit(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissSplit:
     """The requests of a run that were not good, by cause; the five causes add up to ``total``.
 
     ``without`` counts the misses that are left when the causes are taken away one after the other:
@@ -287,14 +409,16 @@ class MissSplit(TypedDict):
     without: dict[str, int | None]
 
 
-class Interval(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
     """A mean over replicates, and half the width of its 95 % interval (Student t; None for one value)."""
 
     mean: float
     half_width: float | None
 
 
-class Replicates(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicates:
     """The same run on replicates of the trace; replicate 0, the trace itself, is the run's own document."""
 
     gpu_hours: list[float]
@@ -303,7 +427,8 @@ class Replicates(TypedDict):
     attainment_interval: Interval
 
 
-class TtftPoint(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TtftPoint:
     """Prefill times in ms of one prompt of ``isl`` tokens alone: as given, as learned by the end, actual."""
 
     isl: float
@@ -312,7 +437,8 @@ class TtftPoint(TypedDict):
     true_ms: float
 
 
-class ItlPoint(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItlPoint:
     """Times in ms of a decode step of so many requests of so many tokens, likewise."""
 
     requests: int
@@ -322,14 +448,16 @@ class ItlPoint(TypedDict):
     true_ms: float
 
 
-class Surfaces(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surfaces:
     """The engines the planner was given (``--profile``), what it learned, and as they are (``--world``)."""
 
     ttft: list[TtftPoint]
     itl: list[ItlPoint]
 
 
-class RunDocument(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDocument:
     """One run of one configuration.
 
     In comparisons ``kind`` is ``candidate``, or ``hindsight`` for what knows the future and cannot win;
@@ -356,16 +484,31 @@ class RunDocument(TypedDict):
     reasons: dict[str, int]
     faults: FaultsResult | None
     timeline: Timeline
-    surges: NotRequired[list[SurgeRecord]]
+    surges: list[SurgeRecord] | None = None
     timing: TimingInfo
-    kind: NotRequired[str]
-    misses: NotRequired[MissSplit]
-    replicates: NotRequired[Replicates]
-    regret_gpu_hours: NotRequired[float | None]
-    surfaces: NotRequired[Surfaces]
+    surfaces: Surfaces | None = None
+    kind: str | None = None
+    misses: MissSplit | None = None
+    replicates: Replicates | None = None
+    regret_gpu_hours: float | None = field(default=None, metadata={"beside": "kind"})
+
+    @property
+    def judged_attainment(self) -> Interval:
+        """The attainment a run is judged by: the mean over its replicates, where there are any."""
+        if self.replicates is None:
+            return Interval(mean=self.sla.attainment, half_width=None)
+        return self.replicates.attainment_interval
+
+    @property
+    def judged_gpu_hours(self) -> Interval:
+        """The GPU-hours a run is judged by, likewise."""
+        if self.replicates is None:
+            return Interval(mean=self.gpu_hours.total, half_width=None)
+        return self.replicates.gpu_hours_interval
 
 
-class Forecaster(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecaster:
     """What forecasting the arrivals took, once for all runs: ``refits`` over all series forecast so."""
 
     predictor: str
@@ -376,20 +519,23 @@ class Forecaster(TypedDict):
     timing: dict[str, float]
 
 
-class FailedRun(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRun:
     """A run that could not be done, and why, in one line."""
 
     name: str
     error: str
 
 
-class ComparisonTiming(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonTiming:
     """Wall time of the whole comparison."""
 
     wall_s: float
 
 
-class ComparisonInfo(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonInfo:
     """What a comparison found; ``runs`` of its document are in the order of the ranking.
 
     Attributes:
@@ -414,7 +560,8 @@ class ComparisonInfo(TypedDict):
     timing: ComparisonTiming
 
 
-class ResultDocument(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultDocument:
     """One command's results.
 
     The engines modelled are those of ``profile``; with ``--world`` they are ``world``, and the planner is
@@ -429,11 +576,12 @@ class ResultDocument(TypedDict):
     warnings: list[str]
     lower_bound_gpu_hours: float
     runs: list[RunDocument]
-    world: NotRequired[ProfileInfo]
-    comparison: NotRequired[ComparisonInfo]
+    world: ProfileInfo | None = None
+    comparison: ComparisonInfo | None = None
 
 
-class BacktestScore(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestScore:
     """One predictor on one series at the horizon of the back-test.
 
     Series are ``requests``, ``isl``, ``osl`` and the demands ``prefill_tokens`` (requests x ISL) and
@@ -452,7 +600,8 @@ class BacktestScore(TypedDict):
     cadence: str
 
 
-class SeriesCharacter(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesCharacter:
     """What the requests are like: mean a window, coefficient of variation, memory of changes, and season."""
 
     mean: float
@@ -461,7 +610,8 @@ class SeriesCharacter(TypedDict):
     season_s: float | None
 
 
-class BacktestDocument(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestDocument:
     """What ``sagescale forecast`` found; ``actual`` and ``forecasts`` have an entry a window of the trace."""
 
     trace: TraceInfo
@@ -478,7 +628,8 @@ class BacktestDocument(TypedDict):
     forecasts: dict[str, dict[str, list[float | None]]]
 
 
-class TuneScore(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneScore:
     """A configuration on a part of a trace: means over the replicates, and the worst five minutes of any."""
 
     attainment: float
@@ -486,7 +637,8 @@ class TuneScore(TypedDict):
     worst_5_min_attainment: float
 
 
-class TuneRow(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRow:
     """A configuration by the keys that were tuned; ``later`` is None where it was not judged."""
 
     name: str
@@ -495,14 +647,16 @@ class TuneRow(TypedDict):
     later: TuneScore | None
 
 
-class TunePoint(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunePoint:
     """The cheapest configuration tried that reaches ``attainment`` on the earlier part, if any does."""
 
     attainment: float
     reached: TuneRow | None
 
 
-class TuneDocument(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneDocument:
     """What ``sagescale tune`` found.
 
     ``validation`` says what ``later`` is. ``holds`` is whether the chosen configuration reaches the

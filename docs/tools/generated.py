@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import re
@@ -58,26 +59,34 @@ def _walk(command: Any, words: list[str], parent: Any) -> Iterator[tuple[list[st
 
 def configuration_page() -> str:
     """Return the table of every configuration key."""
+    from sagescale.declare import declared
     from sagescale.planner.describe import yaml_text
-    from sagescale.planner.settings import declared
 
     lines = [
         "# Configuration keys",
         "",
         _MADE,
-        "One flat YAML file holds the keys of all three tables; `--set KEY=VALUE` sets any of them.",
+        "One flat YAML file holds the keys of the first three tables; `--set KEY=VALUE` sets any of them.",
         "`sagescale config init` writes them as a commented file, `config schema` as a JSON schema.",
+        "The tables after are of a [fault file](../faults.md).",
         "",
     ]
     for module, name, title in (
         ("sagescale.planner.config", "AutoscalerConfig", "The autoscaler"),
         ("sagescale.sim.config", "SimulatorConfig", "The simulated world"),
         ("sagescale.live.config", "LiveConfig", "Live"),
+        ("sagescale.sim.faults", "FaultFile", "Fault file, beside its `script`"),
+        ("sagescale.sim.faults", "Rates", "Fault file: `rates`"),
+        ("sagescale.sim.faults", "Crash", "Fault file: `script`, of kind `crash`"),
+        ("sagescale.sim.faults", "StartFault", "Fault file: `script`, of starts"),
+        ("sagescale.sim.faults", "Outage", "Fault file: `script`, of outages"),
     ):
         cls = getattr(importlib.import_module(module), name)
         rows = [
-            (f"`{key.name}`", f"`{yaml_text(key.default)}`", key.unit, key.accepts(), key.doc)
+            (f"`{key.name}`", default, key.unit, key.accepts(), key.doc)
             for key in declared(cls).values()
+            if key.part is None  # it has a table of its own
+            for default in ["needed" if key.needed else f"`{yaml_text(key.default)}`"]
         ]
         lines += [f"## {title}", "", *_table(("key", "default", "unit", "accepts", "meaning"), rows), ""]
     return "\n".join(lines)
@@ -151,19 +160,21 @@ def result_page() -> str:
         _MADE,
         f"What `--json` writes, schema version {document.SCHEMA_VERSION}: a `ResultDocument` (`simulate`,",
         "`compare-predictors`) or a `BacktestDocument` (`forecast`). Keys may be added within a version,",
-        "never renamed.",
+        "never renamed. `POOL` is a pool's name, `prefill` or `decode`: such a key each.",
         '`null` is "not defined", never zero. Times are seconds unless a name says otherwise.',
         "",
     ]
     found = [
-        getattr(document, name) for name in document.__all__ if isinstance(getattr(document, name), type)
+        getattr(document, name)
+        for name in document.__all__
+        if dataclasses.is_dataclass(getattr(document, name))
     ]
     names = {cls.__name__ for cls in found}
     first = ["ResultDocument", "RunDocument", "BacktestDocument"]
     for cls in sorted(
         found, key=lambda cls: (first.index(cls.__name__) if cls.__name__ in first else 9, cls.__name__)
     ):
-        rows = [(f"`{key}`", _type_words(text, names)) for key, text in cls.__annotations__.items()]
+        rows = [(f"`{_key_words(each)}`", _type_words(each, names)) for each in dataclasses.fields(cls)]
         about = _about(cls)
         lines += [f"## {cls.__name__}", "", about, "", *_table(("key", "type"), rows), ""]
     return "\n".join(lines)
@@ -176,10 +187,19 @@ def _about(cls: type) -> str:
     return re.sub(r"``(.+?)``", r"`\1`", text + points.replace("\n        ", "\n  "))
 
 
-def _type_words(annotation: object, names: set[str]) -> str:
-    text = getattr(annotation, "__forward_arg__", None) or str(annotation)
-    optional = text.startswith("NotRequired[")
-    text = text.removeprefix("NotRequired[").removesuffix("]") if optional else text
+def _key_words(each: dataclasses.Field[object]) -> str:
+    """Return a field's key; of a pool's it is the pool's name and a suffix, or its entry's keys."""
+    suffix = each.metadata.get("suffix")
+    if suffix is None:
+        return each.name
+    return f"POOL{'_...' if 'Pool' in str(each.type) else suffix}"
+
+
+def _type_words(each: dataclasses.Field[object], names: set[str]) -> str:
+    text, optional = str(each.type), each.default is None
+    text = text.removesuffix(" | None") if optional and "beside" not in each.metadata else text
+    if "suffix" in each.metadata:
+        text = text.removeprefix("Mapping[str, ").removesuffix("]")
     for python, word in (
         ("| None", "or null"),
         ("dict[str, Any]", "object"),

@@ -130,7 +130,8 @@ def compare_predictors(
     if csv_out is not None:
         comparison_csv(csv_out, document)
     print_comparison(document, stdout_console())
-    if document["comparison"]["interrupted"]:
+    assert document.comparison is not None  # made just now
+    if document.comparison.interrupted:
         raise typer.Exit(130)
-    if document["comparison"]["failed"]:
+    if document.comparison.failed:
         raise typer.Exit(1)

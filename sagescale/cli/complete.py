@@ -35,12 +35,10 @@ def policies(incomplete: str) -> list[str]:
 
 def keys(incomplete: str) -> list[str]:
     """Configuration keys, as ``KEY=``."""
-    from sagescale.live.config import LiveConfig
-    from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.settings import declared
-    from sagescale.sim.config import SimulatorConfig
+    from sagescale.cli.setup import configuration_classes
+    from sagescale.declare import declared
 
-    found = [name for cls in (AutoscalerConfig, SimulatorConfig, LiveConfig) for name in declared(cls)]
+    found = [name for cls in configuration_classes() for name in declared(cls)]
     return _begin(incomplete, [f"{name}=" for name in found])
 
 

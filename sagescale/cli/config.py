@@ -60,9 +60,9 @@ def show(
     profile: _Profile = None,
 ) -> None:
     """Print the values in force and where each comes from; the output is itself a configuration file."""
+    from sagescale.declare import declared
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.describe import resolved_yaml
-    from sagescale.planner.settings import declared
 
     settings, resolved = _resolve(config or [], overrides or [], profile)
     values: dict[str, object] = {}

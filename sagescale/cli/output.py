@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rich.console import Console
@@ -82,14 +82,15 @@ def log_to_stderr() -> None:
     logger.setLevel(logging.DEBUG)
 
 
-def write_json(path: Path, document: Mapping[str, object]) -> None:
+def write_json(path: Path, document: object) -> None:
     """Write a result document; equal documents make equal bytes.
 
     Raises:
         InputError: the file cannot be written.
     """
+    from sagescale.document import as_keys
     from sagescale.files import written_whole
 
-    text = json.dumps(document, indent=1, allow_nan=False)
+    text = json.dumps(document, default=as_keys, indent=1, allow_nan=False)
     with written_whole(path) as stream:
         stream.write(text.encode() + b"\n")

@@ -75,8 +75,8 @@ def import_profile(
     """
     from sagescale.errors import InputError
     from sagescale.perf.build import ImportOptions, build_profile, read_sources
-    from sagescale.perf.configuration import Wanted
     from sagescale.perf.document import write_profile
+    from sagescale.perf.measurement import Wanted
 
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: no such folder '{out.parent}' (create it first)")
@@ -165,7 +165,7 @@ def list_command() -> None:
     from rich.table import Table
 
     from sagescale.cli.output import stdout_console
-    from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile
+    from sagescale.perf.document import DEFAULT_PROFILE, list_profiles, load_profile
 
     table = Table(
         title="Shipped profiles",

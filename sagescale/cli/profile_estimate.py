@@ -62,8 +62,8 @@ def estimate(
     """
     from sagescale.errors import InputError
     from sagescale.perf import DEFAULT_MAX_NUM_SEQS, ProfileModel, load_profile, write_profile
-    from sagescale.perf.compare import decode_error, prefill_error
     from sagescale.perf.roofline import estimate_profile
+    from sagescale.perf.validate import decode_error, prefill_error
 
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: no such folder '{out.parent}' (create it first)")

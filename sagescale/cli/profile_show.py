@@ -41,7 +41,7 @@ def show(
     from sagescale.cli.profile_plots import html_page, panel_text, png_picture
     from sagescale.errors import InputError
     from sagescale.files import write_whole
-    from sagescale.perf.library import load_profile
+    from sagescale.perf.document import load_profile
     from sagescale.perf.panels import profile_panels
 
     if not 0.0 < target_itl_ms < float("inf"):

@@ -39,12 +39,13 @@ class Configured:
 
 
 def configuration_classes() -> tuple[type[Any], ...]:
-    """Return whatever a configuration file may configure."""
+    """Return whatever a configuration file may configure, plug-ins included."""
     from sagescale.live.config import LiveConfig
     from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.plugins import plugin_keys
     from sagescale.sim.config import SimulatorConfig
 
-    return AutoscalerConfig, SimulatorConfig, LiveConfig
+    return AutoscalerConfig, SimulatorConfig, LiveConfig, *plugin_keys()
 
 
 def configured(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sagescale.document import TuneDocument
+    from sagescale.document import TuneDocument, TuneScore
     from sagescale.experiment.workload import Workload
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.loading import Settings
@@ -131,27 +131,27 @@ def tuned_yaml(document: TuneDocument, settings: Settings, command: str) -> str:
     """Write the chosen configuration as a file for ``plan``: the keys tuned, then those that were given."""
     from sagescale.planner.describe import yaml_text
 
-    chosen = document["chosen"]
+    chosen = document.chosen
     assert chosen is not None  # the caller has looked
     lines = [
         f"# {command}",
-        f"# Asked: {100 * document['attainment_asked']:g} % at the least GPU-hours.",
-        f"# Engines: --profile {document['profile']}, unless profile_data_dir is given below.",
-        f"# {document['verdict']}",
-        f"# Earlier part: {_scored(chosen['earlier'])}.",
+        f"# Asked: {100 * document.attainment_asked:g} % at the least GPU-hours.",
+        f"# Engines: --profile {document.profile}, unless profile_data_dir is given below.",
+        f"# {document.verdict}",
+        f"# Earlier part: {_scored(chosen.earlier)}.",
         *(
             []
-            if chosen["later"] is None
-            else [f"# Later part ({document['validation']}): {_scored(chosen['later'])}."]
+            if chosen.later is None
+            else [f"# Later part ({document.validation}): {_scored(chosen.later)}."]
         ),
         "",
-        *(f"{name}: {yaml_text(value)}" for name, value in chosen["config"].items()),
+        *(f"{name}: {yaml_text(value)}" for name, value in chosen.config.items()),
     ]
     given = {
         name: item.value
         for keys in settings.given.values()
         for name, item in keys.items()
-        if name not in chosen["config"]
+        if name not in chosen.config
     }
     if given:
         lines += ["", "# As given."]
@@ -159,6 +159,5 @@ def tuned_yaml(document: TuneDocument, settings: Settings, command: str) -> str:
     return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
 
 
-def _scored(score: object) -> str:
-    assert isinstance(score, dict)  # a TuneScore
-    return f"attainment {100 * score['attainment']:.2f} %, {score['gpu_hours']:.3f} GPU-hours"
+def _scored(score: TuneScore) -> str:
+    return f"attainment {100 * score.attainment:.2f} %, {score.gpu_hours:.3f} GPU-hours"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sagescale.control_plane.instance import ExecutionInstance, ExecutionInstanceType, PoolName
+from sagescale.control_plane.instances import TYPES, ExecutionInstance, ExecutionInstanceType, PoolName
 from sagescale.control_plane.metrics import MetricsCollector
 from sagescale.errors import SagescaleError
 from sagescale.live.config import LiveConfig
@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["EmulatedPlatform", "emulated"]
 
-_LOOK_S = 0.05
+_CHECK_S = 0.05
 _UNLIMITED = [
     word
     for key in ("max_prefill_instances", "max_decode_instances", "max_gpu_budget")
     for word in ("--set", f"{key}=10000")
 ]
-_TYPES: dict[PoolName, ExecutionInstanceType] = {
-    "prefill": ExecutionInstanceType.PREFILLING,
-    "decode": ExecutionInstanceType.DECODING,
-}
 
 
 class EmulatedPlatform:
@@ -50,11 +46,11 @@ class EmulatedPlatform:
         self._http = HttpClient(LiveConfig())
         self._turn = threading.Condition(threading.RLock())
         self._known: dict[str, ExecutionInstance] = {}
-        self._creating = dict.fromkeys(_TYPES, 0)
+        self._creating = dict.fromkeys(TYPES, 0)
 
     def begin(self) -> None:
         """Let the traffic begin, where the emulator was started with ``--wait``."""
-        self._post("/start", {})
+        self._ask("/start", {})
 
     def metrics(self) -> MetricsCollector:
         """Return a collector that reads the registered engines' own pages, in the emulator's time."""
@@ -62,7 +58,7 @@ class EmulatedPlatform:
 
     def instances(self) -> list[ExecutionInstance]:
         """Return the engines that are ready now and have not been returned before."""
-        return [made for pool in _TYPES for made in self._new(pool)]
+        return [made for pool in TYPES for made in self._new(pool)]
 
     def create_instance(self, kind: ExecutionInstanceType) -> ExecutionInstance:
         """Launch an engine and wait until it is ready."""
@@ -74,7 +70,7 @@ class EmulatedPlatform:
         found: list[ExecutionInstance] = []
         try:
             while not found:
-                time.sleep(_LOOK_S)
+                time.sleep(_CHECK_S)
                 found = self._new(pool, 1)
         finally:
             with self._turn:
@@ -93,7 +89,7 @@ class EmulatedPlatform:
             self._resize(pool, -1)
             (gone,) = before - self._ready(pool)
         while self._engines().get(gone, "stopped") != "stopped":
-            time.sleep(_LOOK_S)
+            time.sleep(_CHECK_S)
         return self._known[gone]
 
     def _new(self, pool: PoolName, at_most: int | None = None) -> list[ExecutionInstance]:
@@ -111,7 +107,7 @@ class EmulatedPlatform:
             name,
             host=parts.hostname,
             port=parts.port,
-            instance_type=_TYPES[pool],
+            instance_type=TYPES[pool],
             metrics_path=f"/instances/{name}/metrics",
         )
 
@@ -120,25 +116,20 @@ class EmulatedPlatform:
         return {name for name, state in engines.items() if state == "ready" and name.startswith(pool)}
 
     def _engines(self) -> dict[str, str]:
-        labels = [entry["labels"] for entry in self._get("/sd")]
+        labels = [entry["labels"] for entry in self._ask("/sd")]
         return {label["instance"]: label["__meta_sagescale_state"] for label in labels}
 
     def _resize(self, pool: PoolName, change: int) -> None:
-        state = self._get("/state")
+        state = self._ask("/state")
         targets = {
-            name: state[name]["ready"] + state[name]["starting"] + state[name]["waiting"] for name in _TYPES
+            name: state[name]["ready"] + state[name]["starting"] + state[name]["waiting"] for name in TYPES
         }
         targets[pool] += change
-        self._post("/scale", {"targets": targets})
+        self._ask("/scale", {"targets": targets})
 
-    def _get(self, path: str) -> Any:  # noqa: ANN401  # JSON
-        return self._ask("GET", path, None)
-
-    def _post(self, path: str, document: object) -> None:
-        self._ask("POST", path, document)
-
-    def _ask(self, method: str, path: str, document: object) -> Any:  # noqa: ANN401  # JSON
-        content = None if document is None else json.dumps(document).encode()
+    def _ask(self, path: str, document: object = None) -> Any:  # noqa: ANN401  # JSON
+        """GET, or POST a document."""
+        method, content = ("GET", None) if document is None else ("POST", json.dumps(document).encode())
         headers = {"Content-Type": "application/json"}
         reply = self._http.request(method, self.url + path, timeout_s=30.0, content=content, headers=headers)
         return json.loads(reply.body)

@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from sagescale.control_plane.beside import LoopBeside
-from sagescale.control_plane.instance import ExecutionInstance, ExecutionInstanceType
-from sagescale.control_plane.log import LoopLog
+from sagescale.control_plane.instances import (
+    ExecutionInstance,
+    ExecutionInstanceType,
+    PDSeparationConfig,
+    Registry,
+)
+from sagescale.control_plane.loop_thread import LoopLog, LoopThread
 from sagescale.control_plane.metrics import MetricsCollector
 from sagescale.control_plane.pools import InstancePools
-from sagescale.control_plane.registry import Registry
 from sagescale.control_plane.replicas import ReplicatedTwin, model_for
-from sagescale.control_plane.router import Router, RouterConfig
-from sagescale.control_plane.separation import PDSeparationConfig
-from sagescale.errors import InputError, SagescaleError, did_you_mean
+from sagescale.control_plane.router import Router
+from sagescale.declare import declared
+from sagescale.errors import InputError, SagescaleError
 from sagescale.live.actuators.callback import CallbackActuator
 from sagescale.live.journal import Journal
 from sagescale.live.loop import ControlLoop
 from sagescale.live.twin import make_twin
 from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig, Corrections
-from sagescale.planner.settings import declared
 from sagescale.planner.status import autoscaler_status
-from sagescale.sim.config import RoutingStrategy, SchedulingPolicy, SimulatorConfig
+from sagescale.sim.config import SimulatorConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from sagescale.planner import Decision
     from sagescale.planner.policy.slo import EngineTwin
     from sagescale.planner.status import AutoscalerStatus
+    from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
 
 __all__ = ["ControlPlaneManager"]
 
@@ -56,7 +59,8 @@ class ControlPlaneManager:
         scheduling_policy: Who of those that wait is next: fifo, priority, slo_aware, adaptive.
         routing_strategy: Which instance takes it: load_balanced, round_robin.
         enable_auto_scaling: Whether ``start`` runs the autoscaler.
-        autoscaler_config: The autoscaler's configuration.
+        autoscaler_config: The autoscaler's configuration. GPUs an instance are a whole multiple of those of
+            the profile's instances: an instance is then that many of them side by side.
         enable_pd_separation: Whether instances are prefill or decode ones; needed by the autoscaler.
         pd_config: How they are separated.
         metrics_collector: Where metrics come from; left out, the registered instances' metric pages.
@@ -86,8 +90,12 @@ class ControlPlaneManager:
         profile: str | None = None,
         live_settings: Mapping[str, object] | None = None,
     ) -> None:
-        _one_of("scheduling_policy", scheduling_policy, get_args(SchedulingPolicy))
-        _one_of("routing_strategy", routing_strategy, get_args(RoutingStrategy))
+        self._pd = pd_config or PDSeparationConfig()
+        rules = SimulatorConfig(
+            scheduling_policy=scheduling_policy,
+            routing_strategy=routing_strategy,
+            first_token=self._pd.first_token,
+        )
         if enable_auto_scaling and not enable_pd_separation:
             raise InputError(
                 "enable_auto_scaling is true but enable_pd_separation is false; expected both: "
@@ -96,27 +104,15 @@ class ControlPlaneManager:
         self.config = _with_history(autoscaler_config or AutoscalerConfig())
         self._enabled = enable_auto_scaling
         self._separated = enable_pd_separation
-        self._pd = pd_config or PDSeparationConfig()
         self._settings = dict(live_settings or {})
         engines = sizing_profile(profile, self.config.profile_data_dir)
         self._engine = ProfileModel(engines)
         self._perf = model_for(self.config, self._engine, engines.name)
         self._profile_name = engines.name
         self._registry = Registry()
-        self._router = Router(
-            self._registry,
-            RouterConfig(
-                scheduling_policy,
-                routing_strategy,
-                self._pd.first_token,
-                self.config.target_ttft_ms,
-                self.config.target_itl_ms,
-                SimulatorConfig().max_batch_tokens,
-                self._perf.ttft_ms,
-            ),
-        )
+        self._router = Router(self._registry, rules, self.config, self._perf.ttft_ms)
         self._log = LoopLog()
-        self._beside: LoopBeside | None = None
+        self._loop_thread: LoopThread | None = None
         self._pools: InstancePools | None = None
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self.use_metrics(metrics_collector or MetricsCollector())
@@ -180,13 +176,13 @@ class ControlPlaneManager:
         if not self._acts:
             logger.warning("no create_instance and remove_instance: decisions are made but not acted on")
         logger.info("sized with profile %s", self._profile_name)
-        beside = LoopBeside(self._make_loop)
+        thread = LoopThread(self._make_loop)
         try:
-            await beside.start()
+            await thread.start()
         except BaseException:
             self._event_loop = self._pools = None
             raise
-        self._beside = beside
+        self._loop_thread = thread
 
     async def stop(self) -> None:
         """End the autoscaler and wait for what it has under way; the instances stay as they are.
@@ -195,8 +191,8 @@ class ControlPlaneManager:
             SagescaleError: the autoscaler had failed before; the message says why.
         """
         try:
-            if self._beside is not None:
-                await self._beside.stop()
+            if self._loop_thread is not None:
+                await self._loop_thread.stop()
         finally:
             if self._pools is not None:
                 await self._pools.settle()
@@ -259,8 +255,8 @@ class ControlPlaneManager:
 
     def get_autoscaler_status(self) -> AutoscalerStatus:
         """Return the guide's status dictionary."""
-        loop = None if self._beside is None else self._beside.loop
-        running = self._beside is not None and self._beside.running
+        loop = None if self._loop_thread is None else self._loop_thread.loop
+        running = self._loop_thread is not None and self._loop_thread.running
         if loop is not None:
             return loop.planner.get_status(running=running)
         return autoscaler_status(self.config, Corrections(), None, enabled=self._enabled, running=False)
@@ -303,13 +299,6 @@ class ControlPlaneManager:
             self._perf,
             self._perf.prefill_gpus // self._engine.prefill_gpus,
             self._perf.decode_gpus // self._engine.decode_gpus,
-        )
-
-
-def _one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise InputError(
-            f"{name} is {value!r}; expected one of {', '.join(accepted)}{did_you_mean(str(value), accepted)}"
         )
 
 

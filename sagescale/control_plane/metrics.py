@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from sagescale.declare import declared
 from sagescale.errors import InputError, did_you_mean
 from sagescale.live.config import LiveConfig
 from sagescale.live.metrics.scrape import ScrapeReader
 from sagescale.live.metrics.source import MetricSource, Source, make_observer, make_source
-from sagescale.planner.settings import declared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -17,20 +17,7 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.scrape import ScrapeTarget
     from sagescale.planner import AutoscalerConfig
 
-__all__ = ["MetricsCollector", "live_config"]
-
-
-def live_config(given: Mapping[str, object]) -> LiveConfig:
-    """Build the live configuration from keys given in Python.
-
-    Raises:
-        InputError: a key is unknown or a value refused.
-    """
-    known = declared(LiveConfig)
-    for name in given:
-        if name not in known:
-            raise InputError(f"unknown key '{name}'{did_you_mean(name, known)}")
-    return LiveConfig(**given)  # type: ignore[arg-type]  # LiveConfig checks its values itself
+__all__ = ["MetricsCollector"]
 
 
 class MetricsCollector:
@@ -56,7 +43,11 @@ class MetricsCollector:
         self.settings: Mapping[str, object] = {
             "prometheus_url": prometheus_url, "namespace": namespace, "model_name": model_name, **settings,
         }  # fmt: skip
-        self.live = live_config(self.settings)
+        known = declared(LiveConfig)
+        for name in self.settings:
+            if name not in known:
+                raise InputError(f"unknown key '{name}'{did_you_mean(name, known)}")
+        self.live = LiveConfig(**self.settings)  # type: ignore[arg-type]  # it checks its values itself
 
     def collect(self, window_s: float = 60.0) -> Metrics:
         """Read the window that ends now; what could not be read is unknown, and a problem says why.
@@ -70,7 +61,7 @@ class MetricsCollector:
             )
         source = make_source(self.live, "prefill")
         try:
-            return source.collect(window_s, {"prefill": None, "decode": None})[0]
+            return source.collect(window_s)[0]
         finally:
             source.close()
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sagescale.control_plane.instance import ExecutionInstance, ExecutionInstanceType, PoolName
+from sagescale.control_plane.instances import TYPES, ExecutionInstance, ExecutionInstanceType, PoolName
 from sagescale.errors import SagescaleError
 from sagescale.fleet import PoolCounts, resize
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from sagescale.control_plane.registry import Entry, Registry
+    from sagescale.control_plane.instances import Entry, Registry
 
     CreateInstance = Callable[[ExecutionInstanceType], ExecutionInstance | Awaitable[ExecutionInstance]]
     RemoveInstance = Callable[
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["CreateInstance", "InstancePools", "RemoveInstance"]
 
 logger = logging.getLogger(__name__)
-
-_TYPES: dict[PoolName, ExecutionInstanceType] = {
-    "prefill": ExecutionInstanceType.PREFILLING,
-    "decode": ExecutionInstanceType.DECODING,
-}
 
 
 @dataclass(eq=False, slots=True)
@@ -85,7 +80,7 @@ class InstancePools:
     def __call__(self, order: Mapping[str, Any]) -> None:
         """Begin what brings both pools to the order's sizes; it goes on after this returns."""
         with self._registry.lock:
-            for pool in _TYPES:
+            for pool in TYPES:
                 self._resize(pool, int(order["targets"][pool]))
 
     def states(self) -> dict[str, dict[str, int]]:
@@ -99,7 +94,11 @@ class InstancePools:
         with self._registry.lock:
             if not self._registry.ever and not self._launches and time.monotonic() < self._until_s:
                 raise SagescaleError("no instance has been registered yet")
-            return {pool: _state(self._counts(pool)) for pool in _TYPES}
+            return {
+                pool: {"ready": found.ready, "starting": found.starting, "draining": found.draining}
+                for pool in TYPES
+                for found in [self._counts(pool)]
+            }
 
     def _counts(self, pool: PoolName) -> PoolCounts:
         entries = self._registry.entries(pool)
@@ -141,7 +140,7 @@ class InstancePools:
 
     async def _launch(self, launch: _Launch) -> None:
         assert self._create is not None
-        kind = _TYPES[launch.pool]
+        kind = TYPES[launch.pool]
         entry = None
         try:
             instance = _made(await _call(self._create, kind), kind)
@@ -192,10 +191,6 @@ class InstancePools:
             if self._registry.find(gone.instance) is not None:
                 self._registry.remove(gone.instance.instance_id)
             return gone
-
-
-def _state(counts: PoolCounts) -> dict[str, int]:
-    return {"ready": counts.ready, "starting": counts.starting, "draining": counts.draining}
 
 
 def _made(returned: object, kind: ExecutionInstanceType) -> ExecutionInstance:

@@ -11,22 +11,22 @@ import math
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from sagescale.control_plane.instance import ExecutionInstanceType
+from sagescale.control_plane.instances import ExecutionInstanceType
 from sagescale.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from sagescale.control_plane.instance import ExecutionInstance
-    from sagescale.control_plane.registry import Entry, Registry
-    from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
+    from sagescale.control_plane.instances import Entry, ExecutionInstance, Registry
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.sim.config import SimulatorConfig
 
-__all__ = ["Request", "Router", "RouterConfig"]
+__all__ = ["Request", "Router"]
 
-_LOOK_S = 0.5
-"""An instance may become healthy without anybody telling; those who wait look this often."""
+_CHECK_S = 0.5
+"""An instance may become healthy without notice: requests that wait check this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +54,6 @@ class Request:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least 1 token")
 
 
-@dataclass(frozen=True, slots=True)
-class RouterConfig:
-    """How requests are ordered and where they go.
-
-    Attributes:
-        scheduling_policy: Who of those that wait is next.
-        routing_strategy: Which instance takes it.
-        first_token: Which pool streams it; the deadline of the first token is that pool's.
-        target_ttft_ms: See ``AutoscalerConfig``.
-        target_itl_ms: See ``AutoscalerConfig``.
-        batch_tokens: Prompt tokens that may wait, an instance, before ``adaptive`` looks at deadlines.
-        ttft_ms: Expected prefill time of a prompt of so many tokens.
-    """
-
-    scheduling_policy: SchedulingPolicy
-    routing_strategy: RoutingStrategy
-    first_token: Literal["prefill", "decode"]
-    target_ttft_ms: float
-    target_itl_ms: float
-    batch_tokens: int
-    ttft_ms: Callable[[float], float]
-
-
 @dataclass(eq=False, slots=True)
 class _Waiting:
     request: Request
@@ -86,11 +63,28 @@ class _Waiting:
 
 
 class Router:
-    """Hands registered instances out to requests; everything happens on one event loop."""
+    """Hands registered instances out to requests; everything happens on one event loop.
 
-    def __init__(self, registry: Registry, config: RouterConfig) -> None:
+    Args:
+        registry: The instances.
+        rules: ``scheduling_policy`` and ``routing_strategy``; ``first_token``, whose pool has the deadline of
+            the first token; ``max_batch_tokens`` that may wait, an instance, before ``adaptive`` looks at
+            deadlines.
+        targets: The latency targets.
+        ttft_ms: Expected prefill time of a prompt of so many tokens.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        rules: SimulatorConfig,
+        targets: AutoscalerConfig,
+        ttft_ms: Callable[[float], float],
+    ) -> None:
         self._registry = registry
-        self._config = config
+        self._rules = rules
+        self._targets = targets
+        self._ttft_ms = ttft_ms
         self._waiting: dict[ExecutionInstanceType, list[_Waiting]] = {
             kind: [] for kind in ExecutionInstanceType
         }
@@ -139,7 +133,7 @@ class Router:
         try:
             while not me.turn.done():
                 self.hand_out(kind)
-                await asyncio.wait([me.turn], timeout=_LOOK_S)
+                await asyncio.wait([me.turn], timeout=_CHECK_S)
         except asyncio.CancelledError:
             if me in self._waiting[kind]:
                 self._waiting[kind].remove(me)
@@ -166,13 +160,13 @@ class Router:
             for entry in self._registry.entries()
             if entry.instance.instance_type is kind and entry.ready and _has_room(entry)
         ]
-        if self._config.routing_strategy == "round_robin":
+        if self._rules.routing_strategy == "round_robin":
             return min(free, key=lambda entry: (self._turns.get(entry, -1), entry.number), default=None)
         return min(free, key=lambda entry: (entry.outstanding, entry.number), default=None)
 
     def _next(self, waiting: list[_Waiting], kind: ExecutionInstanceType) -> _Waiting:
         """Return who is first in the policy's order; ties go to who joined first."""
-        policy = self._config.scheduling_policy
+        policy = self._rules.scheduling_policy
         now_s = time.monotonic()
         much = policy == "adaptive" and self._much_waits(waiting, kind)
 
@@ -194,17 +188,17 @@ class Router:
         if kind is ExecutionInstanceType.DECODING:
             return False
         ready = sum(entry.ready for entry in self._registry.entries() if entry.instance.instance_type is kind)
-        return sum(item.request.isl for item in waiting) > self._config.batch_tokens * max(1, ready)
+        return sum(item.request.isl for item in waiting) > self._rules.max_batch_tokens * max(1, ready)
 
     def _start_by_s(self, item: _Waiting, kind: ExecutionInstanceType, now_s: float) -> float:
         """The latest start in time for the next token; infinite for who can only be late with the first."""
-        config, request = self._config, item.request
-        first_due_s = request.arrival_s + config.target_ttft_ms / 1000.0
+        request = item.request
+        first_due_s = request.arrival_s + self._targets.target_ttft_ms / 1000.0
         if kind is not ExecutionInstanceType.DECODING:
-            start_by_s = first_due_s - config.ttft_ms(request.isl) / 1000.0
+            start_by_s = first_due_s - self._ttft_ms(request.isl) / 1000.0
             return math.inf if start_by_s < now_s else start_by_s
-        if config.first_token == "prefill":
-            return item.joined_s + config.target_itl_ms / 1000.0
+        if self._rules.first_token == "prefill":
+            return item.joined_s + self._targets.target_itl_ms / 1000.0
         return math.inf if first_due_s < item.joined_s else first_due_s
 
 

@@ -236,9 +236,9 @@ def _winner(
 
     def error(predictor: str) -> float:
         known = [
-            score["wape"]
+            score.wape
             for score in scores
-            if score["predictor"] == predictor and score["series"] in DEMANDS and score["wape"] is not None
+            if score.predictor == predictor and score.series in DEMANDS and score.wape is not None
         ]
         return math.fsum(known) / len(known) if known else math.inf
 
@@ -258,7 +258,7 @@ def _winner(
 
 
 def _reason(character: SeriesCharacter) -> str:
-    season, memory = character["season_s"], character["change_autocorrelation"]
+    season, memory = character.season_s, character.change_autocorrelation
     words = []
     if season is not None:
         words.append(f"the load repeats every {season / 3600:g} h")

@@ -104,11 +104,8 @@ def compare(
         A document whose runs are in the order of the ranking, with ``comparison`` filled in.
     """
     work = _Work(workload, comparison, backend, progress)
-    began = time.perf_counter()
     work.run()
-    document = work.document()
-    document["comparison"]["timing"] = ComparisonTiming(wall_s=time.perf_counter() - began)
-    return document
+    return work.document()
 
 
 @dataclass(slots=True)
@@ -123,6 +120,7 @@ class _Work:
     memos: dict[ForecastTask, ForecastMemo] = field(default_factory=dict)
     interrupted: bool = False
     known: int = 0
+    began: float = field(default_factory=time.perf_counter)
 
     # -- what to do -----------------------------------------------------------------------------------
 
@@ -258,10 +256,9 @@ class _Work:
         for entry in self.entries:
             result = self.results.get(entry.task)
             if isinstance(result, Outcome) and result.document is not None:
-                run = self._run_document(entry, result.document)
                 reference = references.get(scenario_of_run(entry.task))
-                run["regret_gpu_hours"] = None if reference is None else result.score.gpu_hours - reference
-                runs.append(run)
+                regret = None if reference is None else result.score.gpu_hours - reference
+                runs.append(self._run_document(entry, result.document, regret))
             elif entry.task in self.failures:
                 failed.append(FailedRun(name=entry.name, error=self.failures[entry.task]))
             else:
@@ -273,14 +270,7 @@ class _Work:
         ranked, reaching = rank(runs, made.attainment)
         winner, sentence = verdict(ranked, len(reaching), made.attainment)
         base = made.variants[0]
-        document = result_document(
-            self.workload.trace(),
-            with_overrides(self.workload.profile, base.simulator),
-            configuration(base.config, base.simulator),
-            ranked,
-            self._warnings(ranked),
-        )
-        document["comparison"] = ComparisonInfo(
+        found = ComparisonInfo(
             attainment_asked=made.attainment,
             reaching=reaching,
             winner=winner,
@@ -291,30 +281,44 @@ class _Work:
             failed=failed,
             interrupted=self.interrupted,
             not_run=not_run,
-            timing=ComparisonTiming(wall_s=0.0),
+            timing=ComparisonTiming(wall_s=time.perf_counter() - self.began),
         )
-        return document
+        return result_document(
+            self.workload.trace(),
+            with_overrides(self.workload.profile, base.simulator),
+            configuration(base.config, base.simulator),
+            ranked,
+            self._warnings(ranked),
+            comparison=found,
+        )
 
-    def _run_document(self, entry: Entry, measured: RunDocument) -> RunDocument:
-        run = measured.copy()
-        run["name"], run["policy"], run["predictor"] = entry.name, entry.policy, entry.predictor
-        run["config"] = {key: json_value(value) for key, value in entry.differs}
-        run["kind"] = entry.kind
-        run["misses"] = self._split(entry)
-        if run["faults"] is not None:
-            run["faults"] = {**run["faults"], "without": self._without_faults(entry)}
+    def _run_document(self, entry: Entry, measured: RunDocument, regret: float | None) -> RunDocument:
+        faults, replicates = measured.faults, None
+        if faults is not None:
+            faults = dataclasses.replace(faults, without=self._without_faults(entry))
         if self.comparison.replicates > 1:
             outcomes = [self.results.get(task) for task in self._on_replicates(entry.task)]
             scores = [outcome.score for outcome in outcomes if isinstance(outcome, Outcome)]
             hours = [score.gpu_hours for score in scores]
             attained = [score.attainment for score in scores]
-            run["replicates"] = Replicates(
+            replicates = Replicates(
                 gpu_hours=hours,
                 attainment=attained,
                 gpu_hours_interval=mean_interval(hours),
                 attainment_interval=mean_interval(attained),
             )
-        return run
+        return dataclasses.replace(
+            measured,
+            name=entry.name,
+            policy=entry.policy,
+            predictor=entry.predictor,
+            config={key: json_value(value) for key, value in entry.differs},
+            faults=faults,
+            kind=entry.kind,
+            misses=self._split(entry),
+            replicates=replicates,
+            regret_gpu_hours=regret,
+        )
 
     def _split(self, entry: Entry) -> MissSplit:
         left: dict[str, int | None] = {}
@@ -362,36 +366,31 @@ class _Work:
         ]
 
     def _forecasters(self) -> list[Forecaster]:
-        by_spec: dict[tuple[str, float], Forecaster] = {}
+        by_spec: dict[tuple[str, float], list[ForecastResult]] = {}
         for task, result in self.results.items():
-            if not isinstance(task, ForecastTask) or not isinstance(result, ForecastResult):
-                continue
-            spec = task.spec
-            found = by_spec.setdefault(
-                (spec.predictor, float(spec.interval_s)),
-                Forecaster(
-                    predictor=spec.predictor,
-                    interval_s=float(spec.interval_s),
-                    cadence=result.cadence,
-                    windows=0,
-                    refits=0,
-                    timing={"seconds": 0.0},
-                ),
+            if isinstance(task, ForecastTask) and isinstance(result, ForecastResult):
+                by_spec.setdefault((task.spec.predictor, float(task.spec.interval_s)), []).append(result)
+        return [
+            Forecaster(
+                predictor=predictor,
+                interval_s=interval_s,
+                cadence=results[0].cadence,
+                windows=sum(result.windows for result in results),
+                refits=sum(result.refits for result in results),
+                timing={"seconds": sum(result.seconds for result in results)},
             )
-            found["windows"] += result.windows
-            found["refits"] += result.refits
-            found["timing"]["seconds"] += result.seconds
-        return [by_spec[key] for key in sorted(by_spec)]
+            for (predictor, interval_s), results in sorted(by_spec.items())
+        ]
 
     def _warnings(self, runs: Sequence[RunDocument]) -> list[str]:
         warnings = []
-        rejected = max((run["requests"]["rejected"] for run in runs), default=0)
+        rejected = max((run.requests.rejected for run in runs), default=0)
         if rejected:
             warnings.append(
                 f"{rejected} requests are larger than the KV memory (isl + osl): rejected at arrival and "
                 "counted as misses of the policy"
             )
-        targets = {(run["sla"]["target_ttft_ms"], run["sla"]["target_itl_ms"]) for run in runs}
+        targets = {(run.sla.target_ttft_ms, run.sla.target_itl_ms) for run in runs}
         if len(targets) > 1:
             warnings.append(
                 "runs have different TTFT or ITL targets: their attainments are not the same promise"

@@ -7,12 +7,12 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from sagescale.declare import declared
 from sagescale.errors import InputError
 from sagescale.experiment.tasks import RunTask, fixed_pair
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import load_settings
 from sagescale.planner.policy import uses_forecast
-from sagescale.planner.settings import declared
 from sagescale.sim.config import SimulatorConfig
 
 if TYPE_CHECKING:
@@ -162,9 +162,9 @@ def label_variants(
     """Name each configuration by the keys in which it differs; a file's name, or '', comes first."""
     flat = [
         {
-            field.name: getattr(part, field.name)
-            for part in (config, simulator)
-            for field in dataclasses.fields(part)
+            name: getattr(part, name)
+            for part in (config, simulator, *config.plugins.configured)
+            for name in declared(type(part))
         }
         for _, config, simulator in pairs
     ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.files import read_input, shown_path
-from sagescale.perf.prefill import PrefillCurve
+from sagescale.perf.surfaces import PrefillCurve
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sagescale.document import RunDocument
 
-__all__ = ["CONFIDENCE", "attainment_of", "gpu_hours_of", "mean_interval", "percent", "rank", "verdict"]
+__all__ = ["CONFIDENCE", "mean_interval", "percent", "rank", "verdict"]
 
 CONFIDENCE = 0.95
 
@@ -46,33 +46,17 @@ _SAME = 1.0005
 """GPU-hours this near to one another are the same."""
 
 
-def attainment_of(run: RunDocument) -> float:
-    """The attainment a run is judged by: the mean over its replicates, where there are any."""
-    replicates = run.get("replicates")
-    return run["sla"]["attainment"] if replicates is None else replicates["attainment_interval"]["mean"]
-
-
-def gpu_hours_of(run: RunDocument) -> float:
-    """The GPU-hours a run is judged by: the mean over its replicates, where there are any."""
-    replicates = run.get("replicates")
-    return run["gpu_hours"]["total"] if replicates is None else replicates["gpu_hours_interval"]["mean"]
-
-
 def rank(runs: Sequence[RunDocument], asked: float) -> tuple[list[RunDocument], list[str]]:
     """Order runs: those that reach the attainment by GPU-hours, then the others by attainment.
 
     Returns:
         The runs in order, and the names of those that reach it. Ties stay in the order given.
     """
-    reaching = sorted(
-        (run for run in runs if attainment_of(run) >= asked),
-        key=lambda run: (gpu_hours_of(run), -attainment_of(run)),
-    )
-    others = sorted(
-        (run for run in runs if attainment_of(run) < asked),
-        key=lambda run: (-attainment_of(run), gpu_hours_of(run)),
-    )
-    return [*reaching, *others], [run["name"] for run in reaching]
+    reaching = [run for run in runs if run.judged_attainment.mean >= asked]
+    others = [run for run in runs if run.judged_attainment.mean < asked]
+    reaching.sort(key=lambda run: (run.judged_gpu_hours.mean, -run.judged_attainment.mean))
+    others.sort(key=lambda run: (-run.judged_attainment.mean, run.judged_gpu_hours.mean))
+    return [*reaching, *others], [run.name for run in reaching]
 
 
 def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple[str | None, str]:
@@ -83,51 +67,49 @@ def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple
         reaching: how many of them reach it.
         asked: the attainment asked.
     """
-    good = [run for run in ranked[:reaching] if run.get("kind") != "hindsight"]
-    tried = [run for run in ranked if run.get("kind") != "hindsight"]
+    good = [run for run in ranked[:reaching] if run.kind != "hindsight"]
+    tried = [run for run in ranked if run.kind != "hindsight"]
     if not tried:
         return None, "No run was done."
     if not good:
-        return None, _nobody(tried[0], asked)
+        return None, _none_reaches(tried[0], asked)
     winner = good[0]
-    hours = gpu_hours_of(winner)
+    hours = winner.judged_gpu_hours.mean
     against = (
-        [f"{hours / winner['lower_bound_gpu_hours']:.2f} × the lower bound"]
-        if winner["lower_bound_gpu_hours"] > 0
+        [f"{hours / winner.lower_bound_gpu_hours:.2f} × the lower bound"]
+        if winner.lower_bound_gpu_hours > 0
         else []
     )
-    regret = winner.get("regret_gpu_hours")
-    if regret is not None and (reference := winner["gpu_hours"]["total"] - regret) > 0:
-        against.append(
-            f"{winner['gpu_hours']['total'] / reference:.2f} × the cheapest schedule found in hindsight"
-        )
+    regret = winner.regret_gpu_hours
+    if regret is not None and (reference := winner.gpu_hours.total - regret) > 0:
+        against.append(f"{winner.gpu_hours.total / reference:.2f} × the cheapest schedule found in hindsight")
     text = (
-        f"{winner['name']} is the cheapest of the {len(good)} of {len(tried)} that reach {100 * asked:g} %: "
-        f"{hours:.2f} GPU-hours at {percent(attainment_of(winner))}"
+        f"{winner.name} is the cheapest of the {len(good)} of {len(tried)} that reach {100 * asked:g} %: "
+        f"{hours:.2f} GPU-hours at {percent(winner.judged_attainment.mean)}"
         + (f", {' and '.join(against)}" if against else "")
         + ". "
     )
-    return winner["name"], text + (_why(winner, good[1:]) if len(good) > 1 else _alone(winner, tried))
+    return winner.name, text + (_why(winner, good[1:]) if len(good) > 1 else _alone(winner, tried))
 
 
-def _nobody(best: RunDocument, asked: float) -> str:
-    causes = best.get("misses")
+def _none_reaches(best: RunDocument, asked: float) -> str:
+    causes = best.misses
     text = (
-        f"No run reaches {100 * asked:g} %; {best['name']} comes nearest with "
-        f"{percent(attainment_of(best))} at {gpu_hours_of(best):.2f} GPU-hours."
+        f"No run reaches {100 * asked:g} %; {best.name} comes nearest with "
+        f"{percent(best.judged_attainment.mean)} at {best.judged_gpu_hours.mean:.2f} GPU-hours."
     )
-    if causes is None or not causes["total"]:
+    if causes is None or not causes.total:
         return text
-    cause = max(_CAUSES, key=lambda name: causes[name])  # type: ignore[literal-required]  # the split's own keys
+    cause = max(_CAUSES, key=lambda name: getattr(causes, name))
     words, remedy = _CAUSES[cause]
-    part = causes[cause] / causes["total"]  # type: ignore[literal-required]  # its own keys
+    part = getattr(causes, cause) / causes.total
     return f"{text} {100 * part:.0f} % of its misses come from {words}: try {remedy}."
 
 
 def _why(winner: RunDocument, others: Sequence[RunDocument]) -> str:
     """What the next one costs more, after those that cost the same."""
-    hours = gpu_hours_of(winner)
-    equal = [run for run in others if gpu_hours_of(run) <= hours * _SAME]
+    hours = winner.judged_gpu_hours.mean
+    equal = [run for run in others if run.judged_gpu_hours.mean <= hours * _SAME]
     if len(equal) == len(others):
         who = "The other does" if len(others) == 1 else f"The {len(others)} others do"
         return (
@@ -138,53 +120,52 @@ def _why(winner: RunDocument, others: Sequence[RunDocument]) -> str:
 
 
 def _against(winner: RunDocument, second: RunDocument) -> str:
-    gap = gpu_hours_of(second) - gpu_hours_of(winner)
-    saves = (
-        f"{second['name']} comes next, {gap:.2f} GPU-hours ({100 * gap / gpu_hours_of(winner):.1f} %) more"
-    )
-    ours, theirs = winner.get("replicates"), second.get("replicates")
+    hours = winner.judged_gpu_hours.mean
+    gap = second.judged_gpu_hours.mean - hours
+    saves = f"{second.name} comes next, {gap:.2f} GPU-hours ({100 * gap / hours:.1f} %) more"
+    ours, theirs = winner.replicates, second.replicates
     if ours is not None and theirs is not None:
         # Paired: both ran on the same arrivals.
-        pairs = zip(theirs["gpu_hours"], ours["gpu_hours"], strict=False)
+        pairs = zip(theirs.gpu_hours, ours.gpu_hours, strict=False)
         difference = mean_interval([b - a for a, b in pairs])
-        width = difference["half_width"]
+        width = difference.half_width
         if width is not None:
             saves += f" (± {width:.2f} over replicates)"
-            if abs(difference["mean"]) <= width:
+            if abs(difference.mean) <= width:
                 saves += ", which these replicates cannot tell from none"
     return f"{saves}: {_difference(winner, second)}."
 
 
 def _difference(winner: RunDocument, second: RunDocument) -> str:
     """What sets two runs apart that can be read from their measures."""
-    if winner["policy"] == second["policy"] and winner["predictor"] != second["predictor"]:
-        ours, theirs = winner["forecast"]["requests"], second["forecast"]["requests"]
-        if ours["mape"] is not None and theirs["mape"] is not None:
+    if winner.policy == second.policy and winner.predictor != second.predictor:
+        ours, theirs = winner.forecast.requests, second.forecast.requests
+        if ours.mape is not None and theirs.mape is not None:
             compared = (
-                f"the forecasts of requests of {winner['name']} are off by {100 * ours['mape']:.1f} %, "
-                f"those of {second['name']} by {100 * theirs['mape']:.1f} %"
+                f"the forecasts of requests of {winner.name} are off by {100 * ours.mape:.1f} %, "
+                f"those of {second.name} by {100 * theirs.mape:.1f} %"
             )
-            if ours["mape"] <= theirs["mape"]:
+            if ours.mape <= theirs.mape:
                 return compared
-            if ours["bias"] is not None and theirs["bias"] is not None and ours["bias"] < theirs["bias"]:
+            if ours.bias is not None and theirs.bias is not None and ours.bias < theirs.bias:
                 return (
-                    f"{compared}, but they are on average {theirs['bias'] - ours['bias']:.3g} requests a "
-                    f"window lower, and {winner['name']} meets the targets all the same"
+                    f"{compared}, but they are on average {theirs.bias - ours.bias:.3g} requests a "
+                    f"window lower, and {winner.name} meets the targets all the same"
                 )
-    for pool in ("prefill", "decode"):
-        saved = second["gpu_hours"][pool] - winner["gpu_hours"][pool]
-        total = second["gpu_hours"]["total"] - winner["gpu_hours"]["total"]
+    for pool, hours in second.gpu_hours.pools.items():
+        saved = hours - winner.gpu_hours.pools[pool]
+        total = second.gpu_hours.total - winner.gpu_hours.total
         if total > 0 and saved >= 0.75 * total:
             return f"the difference is in the {pool} pool"
-    return f"{winner['name']} keeps fewer instances waiting for load that does not come"
+    return f"{winner.name} keeps fewer instances waiting for load that does not come"
 
 
 def _alone(winner: RunDocument, tried: Sequence[RunDocument]) -> str:
     others = [run for run in tried if run is not winner]
     if not others:
         return "It is the only run."
-    best = max(others, key=attainment_of)
-    return f"The next best in attainment, {best['name']}, reaches {percent(attainment_of(best))}."
+    best = max(others, key=lambda run: run.judged_attainment.mean)
+    return f"The next best in attainment, {best.name}, reaches {percent(best.judged_attainment.mean)}."
 
 
 def percent(share: float) -> str:

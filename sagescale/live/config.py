@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from sagescale.declare import check, setting
 from sagescale.errors import InputError, did_you_mean
 from sagescale.json_guard import parse_json
 from sagescale.live.metrics.matchers import parse_matchers
-from sagescale.planner.settings import check, setting
 
 __all__ = ["HELD_FIELDS", "METRIC_FIELDS", "QUERY_FIELDS", "LiveConfig", "MetricQueries"]
 

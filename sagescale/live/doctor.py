@@ -14,11 +14,18 @@ from sagescale.live.metrics.source import MetricSource
 
 if TYPE_CHECKING:
     from sagescale.live.actuators.protocol import Actuator
+    from sagescale.live.clock import Clock
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.source import Source
     from sagescale.live.metrics.window import RawWindow, SeriesWindow
 
-__all__ = ["Finding", "check"]
+__all__ = ["Finding", "check", "check_settled"]
+
+LEAVING = frozenset({"scrapes_late", "instance_unreachable"})
+"""Problems that an instance also causes when it is being removed: discovery lists it for a moment longer."""
+
+REREADS = 2
+"""How often such a problem is read again before it counts."""
 
 _NEEDED = {
     "requests": "nothing can be sized",
@@ -32,15 +39,41 @@ _NEEDED = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the check: ``level`` is ``ok``, ``note`` or ``bad``."""
+    """One line of the check: ``level`` is ``ok``, ``note`` or ``bad``; ``code`` is that of a problem."""
 
     level: str
     what: str
     fix: str = ""
+    code: str = ""
 
     def __post_init__(self) -> None:
         # It names instances and models by their labels, which are anybody's.
         object.__setattr__(self, "what", foreign_text(self.what, 500))
+
+
+def check_settled(
+    source: Source, actuator: Actuator, window_s: float, clock: Clock, pause_s: float
+) -> list[Finding]:
+    """Check, and read again after a pause what a pool that is just shrinking would explain.
+
+    Args:
+        source: Where metrics come from.
+        actuator: What says how large the pools are.
+        window_s: Length of the window that is read, in seconds of the engines' clock.
+        clock: The clock the pause is taken on.
+        pause_s: Real seconds between two readings: a few scrape intervals.
+
+    Returns:
+        The findings of the last reading, of at most three: a problem that stays is there.
+    """
+    findings = check(source, actuator, window_s)
+    for _ in range(REREADS):
+        if not any(finding.code in LEAVING for finding in findings):
+            break
+        if clock.wait_until(clock.monotonic_s() + pause_s):
+            break
+        findings = check(source, actuator, window_s)
+    return findings
 
 
 def check(source: Source, actuator: Actuator, window_s: float) -> list[Finding]:
@@ -175,5 +208,5 @@ def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
         if metrics.lengths is None
         else Finding("ok", f"lengths: {len(metrics.lengths)} drawn from histograms of ISL and OSL")
     )
-    found.extend(Finding("bad", f"{item.code}: {item.text}") for item in metrics.problems)
+    found.extend(Finding("bad", f"{item.code}: {item.text}", code=item.code) for item in metrics.problems)
     return found

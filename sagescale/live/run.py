@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError, SagescaleError
 from sagescale.live.actuators.make import make_actuator
 from sagescale.live.clock import SystemClock, stopping_on_signals
-from sagescale.live.doctor import check
+from sagescale.live.doctor import check_settled
 from sagescale.live.journal import Journal
 from sagescale.live.lock import TargetLock
 from sagescale.live.loop import ControlLoop
@@ -47,18 +47,25 @@ class PlanOptions:
     log: str | None = None
 
 
+USUAL_SCRAPE_INTERVAL_S = 15.0
+"""In which Prometheus has read an instance again, or discovery no longer lists it."""
+
+
 def run_check(setup: LiveSetup) -> int:
     """Print what a look at everything finds; return the exit code."""
     live = setup.live
     source, actuator = make_source(live, setup.simulator.first_token, setup.config), make_actuator(live)
     window_s = float(setup.config.adjustment_interval_sec)
+    pause_s = window_s / live.time_scale
+    clock = SystemClock()
     if live.prometheus_url is None and live.scrapes:
-        print(f"looking twice, {window_s / live.time_scale:g} s apart", file=sys.stderr)
+        print(f"reading twice, {pause_s:g} s apart", file=sys.stderr)
         source.prime()
-        clock = SystemClock()
-        clock.wait_until(clock.monotonic_s() + window_s / live.time_scale)
+        clock.wait_until(clock.monotonic_s() + pause_s)
+    else:
+        pause_s = min(pause_s, USUAL_SCRAPE_INTERVAL_S)
     try:
-        findings = check(source, actuator, window_s)
+        findings = check_settled(source, actuator, window_s, clock, pause_s)
     finally:
         source.close()
         actuator.close()

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from sagescale.perf.build import ImportOptions, build_profile, profile_from_source, read_sources
+from sagescale.perf.build import (
+    ImportOptions,
+    build_profile,
+    profile_from_source,
+    read_sources,
+    sizing_profile,
+)
 from sagescale.perf.catalogue import Gpu, ModelShape, find_gpu, find_model
-from sagescale.perf.configuration import Wanted
-from sagescale.perf.decode import DecodeTable
-from sagescale.perf.document import profile_to_yaml, read_profile, write_profile
-from sagescale.perf.library import DEFAULT_PROFILE, list_profiles, load_profile, sizing_profile
-from sagescale.perf.model import ProfileModel
+from sagescale.perf.document import (
+    DEFAULT_PROFILE,
+    list_profiles,
+    load_profile,
+    profile_to_yaml,
+    read_profile,
+    write_profile,
+)
+from sagescale.perf.measurement import Wanted
+from sagescale.perf.model import DecodeCapacity, PerfModel, ProfileModel
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
     SCHEMA,
@@ -22,8 +33,8 @@ from sagescale.perf.profile import (
     Source,
     SourceFile,
 )
-from sagescale.perf.protocol import DecodeCapacity, PerfModel
 from sagescale.perf.roofline import Assumptions, estimate_of, estimate_profile
+from sagescale.perf.surfaces import DecodeTable
 from sagescale.perf.validate import Check, Traffic, Verdict, validate_profile
 
 __all__ = [

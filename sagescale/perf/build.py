@@ -8,22 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.checks import MAX_MS, MAX_REQUESTS, MAX_TOKENS, all_positive
-from sagescale.perf.configuration import Wanted, choose
-from sagescale.perf.document import read_profile
-from sagescale.perf.fit.decode_surface import fit_decode
-from sagescale.perf.fit.kv_line import fit_kv_transfer
-from sagescale.perf.fit.prefill_curve import fit_prefill
+from sagescale.perf.document import DEFAULT_PROFILE, load_profile, read_profile
+from sagescale.perf.fit.decode import fit_decode
+from sagescale.perf.fit.prefill import fit_prefill
+from sagescale.perf.fit.regression import fit_kv_transfer
 from sagescale.perf.importers import importer_for
-from sagescale.perf.lengths import group, with_grouped_lengths
-from sagescale.perf.measurement import Measurement, joined
+from sagescale.perf.measurement import Measurement, Wanted, choose, group, joined, with_grouped_lengths
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
-    DecodeMeasured,
-    DecodeProfile,
     KvTransfer,
-    PrefillMeasured,
-    PrefillProfile,
     Profile,
     Source,
 )
@@ -32,14 +25,14 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-__all__ = ["ROLES", "ImportOptions", "build_profile", "profile_from_source", "read_sources"]
+__all__ = ["ROLES", "ImportOptions", "build_profile", "profile_from_source", "read_sources", "sizing_profile"]
 
 ROLES = ("prefill", "decode")
 
 _SAME_LOAD = 0.05
 
 _FASTEST_MS, _SLOWEST_MS = 0.2, 5000.0
-"""A GPU is not told to do anything in less, and nobody serves with steps or shortest prompts of more."""
+"""No engine takes less for a step, and none that takes more for steps or its shortest prompts is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +77,17 @@ def profile_from_source(path: str | os.PathLike[str]) -> Profile:
     )
 
 
+def sizing_profile(profile: str | None, data: object) -> Profile:
+    """Load the profile to size with: one that was named, else measured data, else the default.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if profile is None and data is not None:
+        return profile_from_source(str(data))
+    return load_profile(profile or DEFAULT_PROFILE)
+
+
 def read_sources(
     paths: Sequence[Path],
     *,
@@ -125,35 +129,38 @@ def build_profile(measurements: Sequence[Measurement], options: ImportOptions) -
 def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
     _enough(source)
     _in_milliseconds(source)
-    _possible(source)
-    slots = options.max_num_seqs or source.max_num_seqs
-    kv_tokens = options.max_kv_tokens or source.max_kv_tokens
-    assumed = [
-        name for name, value in (("max_num_seqs", slots), ("max_kv_tokens", kv_tokens)) if value is None
-    ]
-    slots = slots or DEFAULT_MAX_NUM_SEQS
     tensor_parallel = options.tensor_parallel or source.tensor_parallel
-    prefill = fit_prefill(source.prefill)
-    decode = fit_decode(source.decode, slots)
-    notes = [*source.notes, *prefill.notes, *decode.notes]
-    for said in (source.prefill_gpus, source.decode_gpus):
-        if said and tensor_parallel and tensor_parallel > said:
+    for measured in (source.prefill_gpus, source.decode_gpus):
+        if measured and tensor_parallel and tensor_parallel > measured:
             raise InputError(
-                f"{source.origin}: instances have {said} GPUs by the source's own figures "
-                f"(expected at most --tp {said}, not {tensor_parallel})"
+                f"{source.origin}: instances have {measured} GPUs by the source's own figures "
+                f"(expected at most --tp {measured}, not {tensor_parallel})"
             )
-    gpus = {}
-    for role, given, said in (
+    gpus, gpu_notes = {}, []
+    for role, given, measured in (
         ("prefill", options.prefill_gpus, source.prefill_gpus),
         ("decode", options.decode_gpus, source.decode_gpus),
     ):
-        if given and said and given != said:
+        if given and measured and given != measured:
             raise InputError(
-                f"{source.origin}: {role} instances have {said} GPUs by the source's own figures, not {given}"
+                f"{source.origin}: {role} instances have {measured} GPUs by the source's own figures, "
+                f"not {given}"
             )
-        gpus[role] = given or said or tensor_parallel or 1
-        if not (given or said or tensor_parallel):
-            notes.append(f"GPUs of a {role} instance: not in the source, 1 assumed")
+        gpus[role] = given or measured or tensor_parallel or 1
+        if not (given or measured or tensor_parallel):
+            gpu_notes.append(f"GPUs of a {role} instance: not in the source, 1 assumed")
+    slots = options.max_num_seqs or source.max_num_seqs
+    kv_tokens = options.max_kv_tokens or source.max_kv_tokens
+    limits = (("max_num_seqs", slots), ("max_kv_tokens", kv_tokens))
+    prefill, prefill_notes = fit_prefill(source.prefill, gpus["prefill"])
+    decode, decode_notes = fit_decode(
+        source.decode,
+        slots or DEFAULT_MAX_NUM_SEQS,
+        gpus["decode"],
+        max_kv_tokens=kv_tokens,
+        assumed=tuple(name for name, value in limits if value is None),
+    )
+    latency_ms, ms_per_1k_tokens = fit_kv_transfer(source.kv_transfer) if source.kv_transfer else (0.0, 0.0)
     return Profile(
         name=name,
         model=options.model or source.model,
@@ -172,37 +179,16 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
             command=options.command,
             files=source.files,
         ),
-        prefill=PrefillProfile(
-            gpus_per_instance=gpus["prefill"],
-            isl_tokens=prefill.isl_tokens,
-            ttft_ms=prefill.ttft_ms,
-            quadratic_ms=prefill.quadratic_ms,
-            floor_ms=prefill.floor_ms,
-            measured=PrefillMeasured(
-                isl_tokens=tuple(point.isl_tokens for point in source.prefill),
-                batch=tuple(point.batch for point in source.prefill),
-                ttft_ms=tuple(point.ttft_ms for point in source.prefill),
-            ),
-            fit_error=prefill.fit_error,
-            batch_error=prefill.batch_error,
+        prefill=prefill,
+        decode=decode,
+        kv_transfer=KvTransfer(
+            latency_ms=latency_ms,
+            ms_per_1k_tokens=ms_per_1k_tokens,
+            decode_steps=options.kv_decode_steps,
+            blocks_prefill=options.blocks_prefill,
+            assumed=not source.kv_transfer,
         ),
-        decode=DecodeProfile(
-            gpus_per_instance=gpus["decode"],
-            concurrency=decode.concurrency,
-            context_tokens=decode.context_tokens,
-            itl_ms=decode.itl_ms,
-            max_num_seqs=slots,
-            max_kv_tokens=kv_tokens,
-            assumed=tuple(assumed),
-            measured=DecodeMeasured(
-                concurrency=tuple(point.concurrency for point in source.decode),
-                context_tokens=tuple(point.context_tokens for point in source.decode),
-                itl_ms=tuple(point.itl_ms for point in source.decode),
-            ),
-            fit_error=decode.fit_error,
-        ),
-        kv_transfer=_kv_transfer(source, options),
-        notes=tuple(notes),
+        notes=(*source.notes, *prefill_notes, *decode_notes, *gpu_notes),
     )
 
 
@@ -251,38 +237,6 @@ def _in_milliseconds(source: Measurement) -> None:
                 f"{source.origin}: the fastest {what} takes {fastest:g} ms (expected {_FASTEST_MS:g} to "
                 f"{_SLOWEST_MS:g}: are these milliseconds?)"
             )
-
-
-def _possible(source: Measurement) -> None:
-    """Refuse what no instance holds, before tables of that size are made.
-
-    Raises ValueError, as a profile does that holds it.
-    """
-    PrefillMeasured(
-        isl_tokens=tuple(point.isl_tokens for point in source.prefill),
-        batch=tuple(point.batch for point in source.prefill),
-        ttft_ms=tuple(point.ttft_ms for point in source.prefill),
-    )
-    for name, values, most in (
-        ("decode concurrency", [point.concurrency for point in source.decode], MAX_REQUESTS),
-        ("decode context_tokens", [point.context_tokens for point in source.decode], MAX_TOKENS),
-        ("decode itl_ms", [point.itl_ms for point in source.decode], MAX_MS),
-        ("kv_transfer tokens", [point.tokens for point in source.kv_transfer], MAX_TOKENS),
-        ("kv_transfer ms", [point.ms for point in source.kv_transfer], MAX_MS),
-        ("max_num_seqs", [source.max_num_seqs or 1], MAX_REQUESTS),
-    ):
-        all_positive(name, values, most)
-
-
-def _kv_transfer(source: Measurement, options: ImportOptions) -> KvTransfer:
-    latency, rate = fit_kv_transfer(source.kv_transfer) if source.kv_transfer else (0.0, 0.0)
-    return KvTransfer(
-        latency_ms=latency,
-        ms_per_1k_tokens=rate,
-        decode_steps=options.kv_decode_steps,
-        blocks_prefill=options.blocks_prefill,
-        assumed=not source.kv_transfer,
-    )
 
 
 def _slug(path: Path) -> str:

@@ -57,7 +57,7 @@ class ModelShape:
         return (self.parameters - self.active_parameters) / idle if idle else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU's dense (not sparse) peaks. ``fp8_tflops`` None: no FP8 units, FP8 weights compute in bf16.
 
@@ -141,74 +141,20 @@ MODELS: dict[str, ModelShape] = {model.name: model for model in _MODELS}
 
 _NVIDIA = "NVIDIA data sheet, dense peaks (half of those stated with sparsity)"
 
-GPUS: dict[str, Gpu] = {
-    gpu.name: gpu
-    for gpu in (
-        Gpu(
-            name="a100-40gb",
-            memory_gib=40.0,
-            bandwidth_gb_s=1555.0,
-            bf16_tflops=312.0,
-            fp8_tflops=None,
-            link_gb_s=300.0,
-            source=f"{_NVIDIA}: A100 SXM",
-        ),
-        Gpu(
-            name="a100-80gb",
-            memory_gib=80.0,
-            bandwidth_gb_s=2039.0,
-            bf16_tflops=312.0,
-            fp8_tflops=None,
-            link_gb_s=300.0,
-            source=f"{_NVIDIA}: A100 SXM",
-        ),
-        Gpu(
-            name="h100",
-            memory_gib=79.6,
-            bandwidth_gb_s=3350.0,
-            bf16_tflops=989.0,
-            fp8_tflops=1979.0,
-            link_gb_s=450.0,
-            source=f"{_NVIDIA}: H100 SXM",
-        ),
-        Gpu(
-            name="h200",
-            memory_gib=140.4,
-            bandwidth_gb_s=4800.0,
-            bf16_tflops=989.0,
-            fp8_tflops=1979.0,
-            link_gb_s=450.0,
-            source=f"{_NVIDIA}: H200 SXM",
-        ),
-        Gpu(
-            name="l40s",
-            memory_gib=45.0,
-            bandwidth_gb_s=864.0,
-            bf16_tflops=362.0,
-            fp8_tflops=733.0,
-            link_gb_s=32.0,
-            source=f"{_NVIDIA}: L40S (PCIe 4)",
-        ),
-        Gpu(
-            name="b200",
-            memory_gib=179.0,
-            bandwidth_gb_s=7700.0,
-            bf16_tflops=2250.0,
-            fp8_tflops=4500.0,
-            link_gb_s=900.0,
-            source=f"{_NVIDIA}: HGX B200",
-        ),
-        Gpu(
-            name="mi300x",
-            memory_gib=191.9,
-            bandwidth_gb_s=5300.0,
-            bf16_tflops=1307.4,
-            fp8_tflops=2614.9,
-            link_gb_s=448.0,
-            source="AMD Instinct MI300X data sheet, dense peaks",
-        ),
-    )
-}
+# fmt: off
+_GPUS = (
+    Gpu("a100-40gb", 40.0, 1555.0, 312.0, None, 300.0, f"{_NVIDIA}: A100 SXM"),
+    Gpu("a100-80gb", 80.0, 2039.0, 312.0, None, 300.0, f"{_NVIDIA}: A100 SXM"),
+    Gpu("h100", 79.6, 3350.0, 989.0, 1979.0, 450.0, f"{_NVIDIA}: H100 SXM"),
+    Gpu("h200", 140.4, 4800.0, 989.0, 1979.0, 450.0, f"{_NVIDIA}: H200 SXM"),
+    Gpu("l40s", 45.0, 864.0, 362.0, 733.0, 32.0, f"{_NVIDIA}: L40S (PCIe 4)"),
+    Gpu("b200", 179.0, 7700.0, 2250.0, 4500.0, 900.0, f"{_NVIDIA}: HGX B200"),
+    Gpu("mi300x", 191.9, 5300.0, 1307.4, 2614.9, 448.0, "AMD Instinct MI300X data sheet, dense peaks"),
+)
+"""In the order of the fields: memory, bandwidth, bf16 and fp8 peaks, link."""
+# fmt: on
+
+GPUS: dict[str, Gpu] = {gpu.name: gpu for gpu in _GPUS}
 """GPUs by name."""
 
 

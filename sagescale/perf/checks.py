@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sagescale.declare import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "AMOUNT",
+    "COUNT",
     "LARGEST",
     "MAX_GPUS",
     "MAX_KV_TOKENS",
@@ -15,6 +19,7 @@ __all__ = [
     "MAX_REQUESTS",
     "MAX_TABLE",
     "MAX_TOKENS",
+    "POSITIVE",
     "SMALLEST",
     "all_positive",
     "at_least",
@@ -46,6 +51,22 @@ MAX_MS = 1e9
 def is_sane(value: float) -> bool:
     """Whether a number of either sign is finite and, unless 0, of a size that anything measured has."""
     return value == 0 or SMALLEST <= abs(value) <= LARGEST
+
+
+def _amount(value: object) -> float | None:
+    """Read a finite number >= 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if value >= 0 and is_sane(value) else None
+
+
+COUNT = Kind(
+    "a whole number >= 1",
+    lambda value: value if type(value) is int and 1 <= value < 2**53 else None,
+    many="whole numbers >= 1",
+)
+AMOUNT = Kind("a number >= 0", _amount, many="numbers >= 0")
+POSITIVE = Kind("a number > 0", lambda value: _amount(value) or None, many="numbers > 0")
 
 
 def at_least(name: str, value: int, least: int, most: int) -> None:

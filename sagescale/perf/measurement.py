@@ -1,18 +1,35 @@
-"""What an importer hands over: measured points in common units, and what the source says of itself."""
+"""What an importer hands over: measured points in common units, and what the source says of itself.
+
+A source may hold several configurations, of which one is chosen; sources of one configuration are joined.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import statistics
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from sagescale.perf.profile import SourceFile
 
-__all__ = ["DecodePoint", "KvPoint", "Measurement", "PrefillPoint", "joined"]
+__all__ = [
+    "DecodePoint",
+    "KvPoint",
+    "Measurement",
+    "PrefillPoint",
+    "Wanted",
+    "choose",
+    "group",
+    "joined",
+    "with_grouped_lengths",
+]
+
+_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +66,8 @@ class KvPoint:
 class Measurement:
     """One configuration of one source. What the source does not say is ``""`` or None.
 
-    ``variant`` tells configurations apart beyond model, GPU and tensor parallelism. Lengths within the share
-    ``length_tolerance`` of each other are one length: they are means of runs.
+    ``variant`` is what configurations differ in beyond model, GPU and tensor parallelism. Lengths within the
+    share ``length_tolerance`` of each other are one length: they are means of runs.
     """
 
     origin: str
@@ -100,3 +117,96 @@ def joined(parts: Sequence[Measurement]) -> Measurement:
                     )
             merged[item.name] = said[0][0] if said else getattr(first, item.name)
     return Measurement(**merged)  # type: ignore[arg-type]  # every field is filled from its own kind
+
+
+def with_grouped_lengths(source: Measurement) -> Measurement:
+    """Give prompts, and contexts, within the source's ``length_tolerance`` of each other one length.
+
+    Runs of the same nominal length differ by a few tokens in their means. Taken as they are, each would be a
+    knot of its own, measured once. The order of points stays.
+    """
+    if not source.length_tolerance:
+        return source
+    isl = group((point.isl_tokens for point in source.prefill), source.length_tolerance)
+    context = group((point.context_tokens for point in source.decode), source.length_tolerance)
+    return replace(
+        source,
+        prefill=tuple(replace(p, isl_tokens=round(isl[p.isl_tokens])) for p in source.prefill),
+        decode=tuple(replace(p, context_tokens=round(context[p.context_tokens], 1)) for p in source.decode),
+    )
+
+
+def group(values: Iterable[float], tolerance: float) -> dict[float, float]:
+    """Map each value to the median of its group; a group reaches ``tolerance`` above its smallest value."""
+    groups: list[list[float]] = []
+    for value in sorted(values):
+        if groups and value <= groups[-1][0] * (1.0 + tolerance):
+            groups[-1].append(value)
+        else:
+            groups.append([value])
+    return {value: statistics.median(members) for members in groups for value in members}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the user says of the configuration to import; ``""`` and None say nothing.
+
+    Model and GPU match whole or in part, in any case; ``config`` matches a part of what else
+    configurations differ in.
+    """
+
+    model: str = ""
+    gpu: str = ""
+    tensor_parallel: int | None = None
+    config: str = ""
+
+
+def choose(path: Path, found: Sequence[Measurement], wanted: Wanted) -> Measurement:
+    """Return the configuration wanted.
+
+    Only what the source's configurations differ in chooses: on a source of one model, ``wanted.model`` is a
+    label. Raises InputError listing the configurations when none or more than one is left.
+    """
+    by_text: tuple[tuple[str, str, Callable[[Measurement], str]], ...] = (
+        ("--model", wanted.model, lambda one: one.model),
+        ("--gpu", wanted.gpu, lambda one: one.gpu),
+        ("--config", wanted.config, lambda one: one.variant),
+    )
+    left = list(found)
+    for option, word, says in by_text:
+        if word and (option == "--config" or len({says(one) for one in found}) > 1):
+            whole = [one for one in left if says(one).casefold() == word.casefold()]
+            left = whole or [one for one in left if word.casefold() in says(one).casefold()]
+    if wanted.tensor_parallel is not None:
+        # A source that does not say its tensor parallelism may have any.
+        left = [one for one in left if one.tensor_parallel in {None, wanted.tensor_parallel}]
+    if len(left) == 1:
+        return left[0]
+    given = [*((option, word) for option, word, _ in by_text), ("--tp", wanted.tensor_parallel)]
+    asked = " ".join(f"{option} {word}" for option, word in given if word)
+    names = list(dict.fromkeys(_words(one, found) for one in left or found))
+    more = f"; and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    known = ", ".join(names[:_LISTED]) + more
+    if left:
+        raise InputError(f"{path}: {len(left)} configurations (choose one of: {known})")
+    raise InputError(f"{path}: no configuration with {asked} (expected one of: {known})")
+
+
+def _words(one: Measurement, found: Sequence[Measurement]) -> str:
+    """Return the options that tell this configuration from the others."""
+    identities = [(other.model, other.gpu, other.tensor_parallel) for other in found]
+    own = (one.model, one.gpu, one.tensor_parallel)
+    words = [
+        f"{option} {_quoted(str(value))}"
+        for option, value, values in zip(
+            ("--model", "--gpu", "--tp"), own, zip(*identities, strict=True), strict=True
+        )
+        if value and len(set(values)) > 1
+    ]
+    if identities.count(own) > 1 and one.variant:
+        words.append(f"--config {_quoted(one.variant)}")
+    return " ".join(words) or f"--tp {one.tensor_parallel}"
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if " " in text else text

@@ -1,68 +1,103 @@
-"""The performance model built from a profile: what planner and simulator ask it."""
+"""What planner and simulator may ask of a performance model, and the one built from a profile."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sagescale.perf.decode import DecodeTable, compile_decode
-from sagescale.perf.prefill import PrefillCurve
-from sagescale.perf.protocol import DecodeCapacity
+from sagescale.perf.surfaces import DecodeTable, PrefillCurve, compile_decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sagescale.perf.profile import KvTransfer, Profile
+    from sagescale.perf.profile import Profile
 
-__all__ = ["ProfileModel", "best_point"]
+__all__ = ["DecodeCapacity", "PerfModel", "ProfileModel", "best_point"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCapacity:
+    """The operating point chosen for a decode instance under an ITL target.
+
+    ``feasible`` is False when no point meets the target; the point is then the fastest there is.
+    """
+
+    tokens_per_s_per_gpu: float
+    concurrency: int
+    itl_ms: float
+    feasible: bool
+
+
+class PerfModel(Protocol):
+    """How fast one prefill and one decode instance are; the planner knows nothing else of engines."""
+
+    @property
+    def prefill_gpus(self) -> int:
+        """GPUs of one prefill instance."""
+
+    @property
+    def decode_gpus(self) -> int:
+        """GPUs of one decode instance."""
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Requests a decode instance may run at once."""
+
+    @property
+    def max_kv_tokens(self) -> int | None:
+        """KV tokens a decode instance can hold; None is unlimited."""
+
+    def ttft_ms(self, isl: float) -> float:
+        """Prefill time in ms of one prompt of ``isl`` tokens, alone on an instance."""
+
+    def itl_ms(self, concurrency: float, context_tokens: float) -> float:
+        """Time of one decode step in ms with ``concurrency`` requests of ``context_tokens`` each."""
+
+    def prefill_throughput_per_gpu(self, isl: float) -> float:
+        """Prompt tokens a second and GPU when prompts of ``isl`` tokens run one at a time."""
+
+    def decode_throughput_per_gpu(self, itl_ms: float, context_tokens: float) -> DecodeCapacity:
+        """Return the largest throughput among the points whose ITL is at most ``itl_ms``."""
 
 
 class ProfileModel:
     """A profile's surfaces, ready to be asked; implements ``PerfModel``.
 
     Every surface is positive and never falls with more tokens, requests or context.
+
+    Attributes:
+        profile: What it was built from.
+        kv_transfer: What handing a request's KV cache to a decode instance costs.
+        join_ms_per_1k_tokens: How much longer a decode step takes for 1000 prompt tokens that join with it.
+        quadratic_ms: The attention coefficient b of prefill, ms per token squared.
+        prefill_floor_ms: No prefill batch takes less.
     """
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
+        self.kv_transfer = profile.kv_transfer
+        self.join_ms_per_1k_tokens = profile.join_ms_per_1k_tokens
         self.prefill_gpus = profile.prefill.gpus_per_instance
         self.decode_gpus = profile.decode.gpus_per_instance
         self.max_num_seqs = profile.decode.max_num_seqs
         self.max_kv_tokens = profile.decode.max_kv_tokens
         self._prefill = PrefillCurve(profile.prefill)
+        self.quadratic_ms = self._prefill.quadratic_ms
+        self.prefill_floor_ms = self._prefill.floor_ms
         self._table = compile_decode(profile.decode)
-        # The same pieces turned: one contiguous row of all n for each piece, and breaks per request.
+        # The same pieces transposed: one contiguous row of all n for each piece, and breaks per request.
         self._n = np.arange(1, self.max_num_seqs + 1, dtype=np.float64)
         self._base = np.ascontiguousarray(self._table.base_ms[1:].T)
         self._slope = np.ascontiguousarray(self._table.slope_ms[1:].T)
         # Where the pieces meet, in tokens a request; padded rows meet at other places, each at its own.
         self._padded = bool(profile.decode.padded_batch_sizes)
         self._context_breaks: list[float] = self._table.breaks[1, 1:-1].tolist()
-
-    @property
-    def quadratic_ms(self) -> float:
-        """The attention coefficient b of prefill, ms per token squared."""
-        return self._prefill.quadratic_ms
-
-    @property
-    def prefill_floor_ms(self) -> float:
-        """No prefill batch takes less."""
-        return self._prefill.floor_ms
-
-    @property
-    def kv_transfer(self) -> KvTransfer:
-        """What handing a request's KV cache to a decode instance costs."""
-        return self.profile.kv_transfer
-
-    @property
-    def join_ms_per_1k_tokens(self) -> float:
-        """How much longer a decode step takes for each 1000 prompt tokens that join with it."""
-        return self.profile.join_ms_per_1k_tokens
 
     def ttft_ms(self, isl: float) -> float:
         """Prefill time in ms of one prompt of ``isl`` tokens, alone. Raises ValueError unless isl > 0."""
@@ -125,10 +160,10 @@ class ProfileModel:
             fits = max(1, min(fits, int(self.max_kv_tokens / context)))
         n = self._n[:fits]
         if self._padded:
-            held = n * context
-            pieces = (self._table.breaks[1 : fits + 1, 1:-1] <= held[:, None]).sum(axis=1)
+            kv_tokens = n * context
+            pieces = (self._table.breaks[1 : fits + 1, 1:-1] <= kv_tokens[:, None]).sum(axis=1)
             at = np.arange(fits)
-            itl: NDArray[np.float64] = self._base[pieces, at] + self._slope[pieces, at] * held
+            itl: NDArray[np.float64] = self._base[pieces, at] + self._slope[pieces, at] * kv_tokens
         else:
             s = bisect_right(self._context_breaks, context)
             itl = self._base[s, :fits] + self._slope[s, :fits] * (n * context)
@@ -142,7 +177,7 @@ class ProfileModel:
         return not knots[0] <= isl <= knots[-1]
 
     def decode_is_extrapolated(self, concurrency: float, context_tokens: float) -> bool:
-        """Whether ``itl_ms`` lies outside what was measured, or outside the grid where points are not kept.
+        """Whether ``itl_ms`` lies outside what was measured, or outside the grid where no points are stored.
 
         Between two measured contexts both must have been measured at that concurrency or above.
         """
@@ -153,7 +188,7 @@ class ProfileModel:
         highest = (
             dict.fromkeys(contexts, 0.0) if rows.itl_ms else dict.fromkeys(contexts, grid.concurrency[-1])
         )
-        for n, context in zip(rows.concurrency, rows.context_tokens, strict=True):
+        for n, context, _ in rows.points:
             highest[context] = max(highest.get(context, 0.0), n)
         at = bisect_right(contexts, context_tokens)
         bracket = {contexts[at - 1], contexts[at if contexts[at - 1] < context_tokens else at - 1]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field, replace
 
+from sagescale.declare import setting
 from sagescale.perf.checks import (
     MAX_GPUS,
     MAX_KV_TOKENS,
@@ -81,9 +82,9 @@ class FitError:
 class PrefillMeasured:
     """Measured batches of ``batch`` equal prompts of ``isl_tokens`` each, one row an index."""
 
-    isl_tokens: tuple[int, ...] = ()
-    batch: tuple[int, ...] = ()
-    ttft_ms: tuple[float, ...] = ()
+    isl_tokens: tuple[int, ...] = setting((), doc="Of each prompt.", unit="tokens", needed=True)
+    batch: tuple[int, ...] = setting((), doc="Prompts in the batch.", needed=True)
+    ttft_ms: tuple[float, ...] = setting((), doc="Time of the batch.", unit="ms", needed=True)
 
     def __post_init__(self) -> None:
         same_length(isl_tokens=self.isl_tokens, batch=self.batch, ttft_ms=self.ttft_ms)
@@ -91,20 +92,31 @@ class PrefillMeasured:
         all_positive("batch", self.batch, MAX_REQUESTS)
         all_positive("ttft_ms", self.ttft_ms, MAX_MS)
 
+    @property
+    def alone(self) -> tuple[tuple[int, float], ...]:
+        """Prompt tokens and TTFT in ms of every prompt measured alone."""
+        rows = zip(self.isl_tokens, self.batch, self.ttft_ms, strict=True)
+        return tuple((isl, ms) for isl, batch, ms in rows if batch == 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeMeasured:
     """Measured decode points as used by the fit (concurrency after Little's law), one row an index."""
 
-    concurrency: tuple[float, ...] = ()
-    context_tokens: tuple[float, ...] = ()
-    itl_ms: tuple[float, ...] = ()
+    concurrency: tuple[float, ...] = setting((), doc="Requests decoding.", unit="requests", needed=True)
+    context_tokens: tuple[float, ...] = setting((), doc="Mean of a request.", unit="tokens", needed=True)
+    itl_ms: tuple[float, ...] = setting((), doc="Time of a step.", unit="ms", needed=True)
 
     def __post_init__(self) -> None:
         same_length(concurrency=self.concurrency, context_tokens=self.context_tokens, itl_ms=self.itl_ms)
         all_positive("concurrency", self.concurrency, MAX_REQUESTS)
         all_positive("context_tokens", self.context_tokens, MAX_TOKENS)
         all_positive("itl_ms", self.itl_ms, MAX_MS)
+
+    @property
+    def points(self) -> tuple[tuple[float, float, float], ...]:
+        """Concurrency, context tokens and ITL in ms of every row."""
+        return tuple(zip(self.concurrency, self.context_tokens, self.itl_ms, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +162,9 @@ class DecodeProfile:
     concurrency: tuple[float, ...]
     context_tokens: tuple[float, ...]
     itl_ms: tuple[tuple[float, ...], ...]
-    max_num_seqs: int = DEFAULT_MAX_NUM_SEQS
+    max_num_seqs: int = setting(
+        DEFAULT_MAX_NUM_SEQS, doc="Slots of an instance.", unit="requests", needed=True
+    )
     max_kv_tokens: int | None = None
     padded_batch_sizes: tuple[int, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -204,8 +218,8 @@ class KvTransfer:
     ``blocks_prefill``: the prefill instance waits for the copies. ``assumed``: nothing was measured.
     """
 
-    latency_ms: float = 0.0
-    ms_per_1k_tokens: float = 0.0
+    latency_ms: float = setting(0.0, doc="Fixed part.", unit="ms", needed=True)
+    ms_per_1k_tokens: float = setting(0.0, doc="For every 1000 tokens.", unit="ms", needed=True)
     decode_steps: float = 0.0
     blocks_prefill: bool = False
     assumed: bool = True

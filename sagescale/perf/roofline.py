@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
 from sagescale.perf.catalogue import GPUS, MODELS, known_name
-from sagescale.perf.fit.least_squares import round_digits
+from sagescale.perf.fit.regression import round_digits
 from sagescale.perf.profile import DEFAULT_MAX_NUM_SEQS, DecodeProfile, PrefillProfile, Profile, Source
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""Is a profile fit to plan with: how good it is in itself, and how much of a trace it was measured for."""
+"""Is a profile fit to plan with: how good it is in itself, and how much of a trace it was measured for.
+
+Also how far one model is from what another profile's engine was measured to do.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.errors import InputError
+from sagescale.perf.fit.regression import fit_error
 from sagescale.perf.model import ProfileModel
 
 if TYPE_CHECKING:
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import FitError, Profile
 
-__all__ = ["Check", "Traffic", "Verdict", "validate_profile"]
+__all__ = ["Check", "Traffic", "Verdict", "decode_error", "prefill_error", "validate_profile"]
 
 _MEDIAN_ERROR, _P90_ERROR, _BATCH_ERROR = 0.05, 0.15, 0.10
 _FALL, _FALLING = 0.05, 0.20
@@ -63,7 +68,12 @@ def validate_profile(profile: Profile, traffic: Traffic | None = None) -> tuple[
 
 
 def _in_itself(profile: Profile) -> Iterator[Check]:
-    prefill, decode = _prefill_columns(profile), _decode_columns(profile)
+    prefill = sorted(profile.prefill.measured.alone)
+    decode = sorted(
+        (context, n, ms)
+        for n, context, ms in profile.decode.measured.points
+        if n <= profile.decode.max_num_seqs
+    )
     lengths = len({isl for isl, _ in prefill})
     yield _check("prompt lengths measured alone", str(lengths), "at least 3", lengths >= 3)
     contexts, loads = len({c for c, _, _ in decode}), len({n for _, n, _ in decode})
@@ -172,7 +182,7 @@ def _noise(profile: Profile) -> Check:
     repeats: dict[tuple[str, float, float], list[float]] = {}
     for isl, batch, ms in zip(prefill.isl_tokens, prefill.batch, prefill.ttft_ms, strict=True):
         repeats.setdefault(("prefill", isl, batch), []).append(ms)
-    for n, context, ms in zip(decode.concurrency, decode.context_tokens, decode.itl_ms, strict=True):
+    for n, context, ms in decode.points:
         repeats.setdefault(("decode", n, context), []).append(ms)
     spreads = [(max(t) - min(t)) / float(np.median(t)) for t in repeats.values() if len(t) > 1]
     needed = f"at most {_SPREAD:.0%} of the median"
@@ -188,19 +198,6 @@ def _check(
     return Check(what, found, needed, Verdict.OK if passed else otherwise)
 
 
-def _prefill_columns(profile: Profile) -> list[tuple[float, float]]:
-    rows = profile.prefill.measured
-    points = zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True)
-    return sorted((float(isl), ms) for isl, batch, ms in points if batch == 1)
-
-
-def _decode_columns(profile: Profile) -> list[tuple[float, float, float]]:
-    """Return (context, concurrency, ITL) within the slots, by context, then concurrency."""
-    rows = profile.decode.measured
-    points = zip(rows.context_tokens, rows.concurrency, rows.itl_ms, strict=True)
-    return sorted(point for point in points if point[1] <= profile.decode.max_num_seqs)
-
-
 def _medians(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [
         (load, float(np.median([ms for _, ms in same])))
@@ -210,3 +207,26 @@ def _medians(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}"
+
+
+def prefill_error(model: ProfileModel, measured: Profile) -> FitError:
+    """Return the model's relative error at the prompts ``measured`` holds, each measured alone.
+
+    Raises InputError when it holds none.
+    """
+    lone = measured.prefill.measured.alone
+    if not lone:
+        raise InputError(f"profile '{measured.name}': no measured prefill points to compare with")
+    return fit_error(np.array([model.ttft_ms(n) for n, _ in lone]), np.array([ms for _, ms in lone]))
+
+
+def decode_error(model: ProfileModel, measured: Profile) -> FitError:
+    """Return the model's relative error at the decode points ``measured`` holds, within the model's slots.
+
+    Raises InputError when it holds none.
+    """
+    points = [point for point in measured.decode.measured.points if point[0] <= model.max_num_seqs]
+    if not points:
+        raise InputError(f"profile '{measured.name}': no measured decode points to compare with")
+    fitted = np.array([model.itl_ms(n, context) for n, context, _ in points])
+    return fit_error(fitted, np.array([ms for _, _, ms in points]))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from sagescale.declare import check, setting
 from sagescale.errors import InputError
 from sagescale.fleet import Fleet, PoolSpec, Role, Service
-from sagescale.planner.plugins import POLICIES, PREDICTORS
-from sagescale.planner.settings import check, setting
+from sagescale.planner.plugins import NO_KEYS, POLICIES, PREDICTORS, PluginKeys
 
 __all__ = ["AutoscalerConfig"]
 
@@ -16,6 +16,8 @@ __all__ = ["AutoscalerConfig"]
 @dataclass(frozen=True, slots=True)
 class AutoscalerConfig:
     """What the operator owes, may spend and prefers; the fields are the flat keys of the YAML file.
+
+    ``plugins`` has the keys that predictors and policies of other packages declare.
 
     Raises:
         InputError: a value is refused; the message names the key, the value and what is accepted.
@@ -141,6 +143,7 @@ class AutoscalerConfig:
         above=0,
         at_most=1,
     )
+    plugins: PluginKeys = field(default=NO_KEYS, metadata={"key": False})
 
     def __post_init__(self) -> None:
         check(self)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import textwrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sagescale.planner.key_file import parse_scalar
-from sagescale.planner.settings import Setting, declared
+from sagescale.declare import Setting, declared
+from sagescale.key_file import parse_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["commented_yaml", "json_schema", "resolved_yaml", "yaml_text"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./=,()+ -]*(:[A-Za-z0-9_./=,()+-]+)*")
-_JSON_TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
 
 
 def yaml_text(value: object) -> str:
@@ -64,10 +64,10 @@ def commented_yaml(
     return "\n".join(lines) + "\n"
 
 
-def resolved_yaml(values: Mapping[str, object], origins: Mapping[str, str]) -> str:
-    """Write the values in force as a key file, with where each came from."""
+def resolved_yaml(values: Mapping[str, object], origins: Mapping[str, str], widest: int = 10**6) -> str:
+    """Write values as a key file, with where each came from in a column at most ``widest`` to the right."""
     entries = [(f"{name}: {yaml_text(value)}", origins[name]) for name, value in values.items()]
-    width = max((len(entry) for entry, _ in entries), default=0)
+    width = min(widest, max((len(entry) for entry, _ in entries), default=0))
     return "".join(f"{entry:<{width}}  # {origin}\n" for entry, origin in entries)
 
 
@@ -95,27 +95,19 @@ def _comment(key: Setting) -> list[str]:
 def _property(key: Setting) -> dict[str, object]:
     unit = f" [{key.unit}]" if key.unit else ""
     about = {"description": f"{key.doc}{unit}", "default": _json(key.default)}
-    if key.kind == "custom":
+    if key.parse is not None:
         return {**(key.schema or {}), **about}
-    number = {
-        name: bound
-        for name, bound, finite in (
-            ("exclusiveMinimum" if key.range.low_open else "minimum", key.range.low, key.range.low > -_INF),
-            ("exclusiveMaximum" if key.range.high_open else "maximum", key.range.high, key.range.high < _INF),
-        )
-        if finite
-    }
-    if key.kind == "pair":
+    low = "exclusiveMinimum" if key.range.low_open else "minimum"
+    high = "exclusiveMaximum" if key.range.high_open else "maximum"
+    bounds = ((low, key.range.low), (high, key.range.high))
+    number = {name: bound for name, bound in bounds if math.isfinite(bound)}
+    if key.kind.json == "array":
         item = {"type": "number", **number}
         return {"type": "array", "prefixItems": [item, item], "minItems": 2, "maxItems": 2, **about}
-    kind: object = _JSON_TYPES[key.kind]
-    shape: dict[str, object] = {"type": [kind, "null"] if key.optional else kind, **number}
+    shape: dict[str, object] = {"type": [key.kind.json, "null"] if key.optional else key.kind.json, **number}
     if names := key.choice_names():
         shape["enum"] = [*names, None] if key.optional else list(names)
     return {**shape, **about}
-
-
-_INF = float("inf")
 
 
 def _json(value: object) -> object:

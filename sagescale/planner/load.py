@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sagescale.declare import declared
 from sagescale.planner.config import AutoscalerConfig
 from sagescale.planner.decision import LoadForecast
-from sagescale.planner.settings import declared
 
 if TYPE_CHECKING:
     from sagescale.planner.forecast import Predictor
@@ -85,6 +85,7 @@ def make_load_predictors(config: AutoscalerConfig) -> LoadPredictors:
             interval_s=float(config.adjustment_interval_sec),
             window_size=window,
             season_s=config.season_sec,
+            plugins=config.plugins,
         )
         for _ in range(3)
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from sagescale.declare import Located, Setting, coerce, declared
 from sagescale.errors import InputError, did_you_mean
+from sagescale.key_file import parse_scalar, parse_value, read_key_file
 from sagescale.planner.config import AutoscalerConfig
-from sagescale.planner.key_file import Located, parse_scalar, parse_value, read_key_file
-from sagescale.planner.settings import Setting, coerce, declared
+from sagescale.planner.plugins import PluginKeys, plugin_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,23 +18,16 @@ if TYPE_CHECKING:
 
     from sagescale.perf import PerfModel
 
-__all__ = ["Given", "Settings", "autoscaler_config", "load_settings"]
+__all__ = ["Settings", "autoscaler_config", "load_settings"]
 
 T = TypeVar("T")
 
 
-class Given(NamedTuple):
-    """A value somebody gave, checked and coerced, and where: ``auto.yaml:12`` or ``--set``."""
-
-    value: object
-    where: str
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was given, for each configuration class; what was not is left to the defaults."""
+    """What was given for each class, checked, and where; what was not is left to the defaults."""
 
-    given: Mapping[type[Any], Mapping[str, Given]]
+    given: Mapping[type[Any], Mapping[str, Located]]
 
     @property
     def explicit(self) -> frozenset[str]:
@@ -70,8 +64,8 @@ def load_settings(
     """Read files, then ``key=value`` overrides, then options of their own; what comes later wins.
 
     Args:
-        types: Configuration classes made of :func:`~sagescale.planner.settings.setting`; their keys
-            share one namespace.
+        types: Configuration classes made of :func:`~sagescale.declare.setting`; their keys and those of
+            plug-ins share one namespace.
         files: Flat YAML files.
         overrides: Texts as after ``--set``.
         options: Key and value by the option that gave them.
@@ -79,16 +73,26 @@ def load_settings(
     Raises:
         InputError: a file is unreadable, a key unknown or a value refused; says where.
     """
-    owners = _owners(types)
-    given: dict[type[Any], dict[str, Given]] = {cls: {} for cls in types}
-    for path in files:
-        for name, item in read_key_file(path).items():
-            _take(owners, given, name, item)
-    for override in overrides:
-        name, item = _split(override, owners)
-        _take(owners, given, name, item)
-    for option, (name, value) in options.items():
-        _take(owners, given, name, Located(value, str(value), option))
+    owners: dict[str, tuple[type[Any], Setting]] = {}
+    types = (*types, *(cls for cls in plugin_keys() if cls not in types))
+    for cls in types:
+        for name, key in declared(cls).items():
+            if name in owners:
+                raise TypeError(f"{name} is declared by {owners[name][0].__name__} and {cls.__name__}")
+            owners[name] = (cls, key)
+    entries = [entry for path in files for entry in read_key_file(path).items()]
+    entries += [_split(override, owners) for override in overrides]
+    entries += [(name, Located(value, option)) for option, (name, value) in options.items()]
+    given: dict[type[Any], dict[str, Located]] = {cls: {} for cls in types}
+    for name, item in entries:
+        if name not in owners:
+            hint = did_you_mean(name, owners) or "; `sagescale config schema` lists the keys"
+            raise InputError(f"{item.where}: unknown key '{name}'{hint}")
+        cls, key = owners[name]
+        try:
+            given[cls][name] = Located(coerce(key, item.value), item.where)
+        except InputError as error:
+            raise InputError(f"{item.where}: {error}") from None
     return Settings(given)
 
 
@@ -115,33 +119,8 @@ def autoscaler_config(settings: Settings, perf_model: PerfModel) -> AutoscalerCo
     history: dict[str, object] = {}
     if "prediction_window_size" in given:
         history["history_points"] = given["prediction_window_size"].value
-    return settings.build(AutoscalerConfig, **profile, **history)
-
-
-def _owners(types: Sequence[type[Any]]) -> dict[str, tuple[type[Any], Setting]]:
-    owners: dict[str, tuple[type[Any], Setting]] = {}
-    for cls in types:
-        for name, key in declared(cls).items():
-            if name in owners:
-                raise TypeError(f"{name} is declared by {owners[name][0].__name__} and {cls.__name__}")
-            owners[name] = (cls, key)
-    return owners
-
-
-def _take(
-    owners: Mapping[str, tuple[type[Any], Setting]],
-    given: Mapping[type[Any], dict[str, Given]],
-    name: str,
-    item: Located,
-) -> None:
-    if name not in owners:
-        hint = did_you_mean(name, owners) or "; `sagescale config schema` lists the keys"
-        raise InputError(f"{item.where}: unknown key '{name}'{hint}")
-    cls, key = owners[name]
-    try:
-        given[cls][name] = Given(coerce(key, item.value), item.where)
-    except InputError as error:
-        raise InputError(f"{item.where}: {error}") from None
+    plugins = PluginKeys(tuple(settings.build(cls) for cls in plugin_keys()))
+    return settings.build(AutoscalerConfig, **profile, **history, plugins=plugins)
 
 
 def _split(override: str, owners: Mapping[str, tuple[type[Any], Setting]]) -> tuple[str, Located]:
@@ -149,15 +128,10 @@ def _split(override: str, owners: Mapping[str, tuple[type[Any], Setting]]) -> tu
     name = name.strip()
     if not equals or not name:
         raise InputError(f"--set {override}: expected key=value")
-    where = "--set"
     key = owners[name][1] if name in owners else None
-    value: object
-    if key is None:
-        value = text
-    elif key.kind == "pair" and not text.lstrip().startswith("["):
-        value = parse_value(f"[{text}]", where)
-    elif key.kind == "str" and not (key.optional and parse_scalar(text) is None):
-        value = text  # a folder named 2024 is still a name
-    else:
-        value = parse_value(text, where)
-    return name, Located(value, text, where)
+    value: object = text  # of a key of text, too: a folder named 2024 is still a name
+    if key is not None and key.kind.json == "array" and not text.lstrip().startswith("["):
+        value = parse_value(f"[{text}]", "--set")
+    elif key is not None and (key.kind.json != "string" or (key.optional and parse_scalar(text) is None)):
+        value = parse_value(text, "--set")
+    return name, Located(value, "--set")

@@ -1,4 +1,4 @@
-"""Predictors and policies by name: the built-in ones, and what other installed packages offer.
+"""Predictors and policies by name: the built-in ones, and what other installed packages offer; their keys.
 
 Names alone: what they stand for is imported when it is asked for, so that ``constant`` never pays for
 statsmodels, nor ``classic`` for numpy.
@@ -6,16 +6,19 @@ statsmodels, nor ``classic`` for numpy.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sagescale.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["POLICIES", "PREDICTORS", "Registry"]
+__all__ = ["NO_KEYS", "POLICIES", "PREDICTORS", "PluginKeys", "Registry", "plugin_keys"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +100,36 @@ POLICIES = Registry(
         "slo": (f"{_POLICY}.slo", "SloPolicy"),
     },
 )
+
+_KEYS = Registry("keys", "sagescale.keys", "keys '{}' are unknown,", {})
+
+
+def plugin_keys() -> tuple[type[Any], ...]:
+    """Return the keys that other packages declare for their predictors and policies, a class each.
+
+    They are keys of the configuration like all others: in files, after ``--set`` and in ``config show``.
+
+    Raises:
+        InputError: what a package offers cannot be imported, or is no class of settings.
+    """
+    found: list[type[Any]] = []
+    for name in _KEYS.names():
+        cls = _KEYS.load(name)
+        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+            raise InputError(f"{_KEYS.whose(name)}: expected a frozen dataclass whose fields are settings")
+        found.append(cls)
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class PluginKeys:
+    """What is configured of the keys that other packages declare."""
+
+    configured: tuple[object, ...] = ()
+
+    def of(self, cls: type[T]) -> T:
+        """Return the keys of one such class, at their defaults unless they were given."""
+        return next((one for one in self.configured if isinstance(one, cls)), None) or cls()
+
+
+NO_KEYS = PluginKeys()

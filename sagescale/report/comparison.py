@@ -18,6 +18,7 @@ from sagescale.report.formats import (
     plain,
     plural,
     share,
+    share_within,
     signed,
     within,
 )
@@ -56,47 +57,48 @@ _CAUSE_HEADS = {
 def print_comparison(document: ResultDocument, console: Console) -> None:
     """Print a comparison: every column from 125 columns up, the most important ones below."""
     page = Page(console)
-    comparison, runs = document["comparison"], document["runs"]
-    trace = document["trace"]
+    comparison, runs = document.comparison, document.runs
+    assert comparison is not None  # a comparison's document
+    trace = document.trace
     page.field("trace", *trace_parts(trace))
-    page.field("profile", plain(document["profile"]["name"]))
-    targets = runs[0]["sla"] if runs else None
+    page.field("profile", plain(document.profile.name))
+    targets = runs[0].sla if runs else None
     if targets is not None:
         page.field(
             "asked",
-            f"{share(comparison['attainment_asked'])} of requests with TTFT ≤ "
-            f"{figure(targets['target_ttft_ms'])} ms and ITL ≤ {figure(targets['target_itl_ms'])} ms",
-            *((f"{comparison['replicates']} replicates",) if comparison["replicates"] > 1 else ()),
+            f"{share(comparison.attainment_asked)} of requests with TTFT ≤ "
+            f"{figure(targets.target_ttft_ms)} ms and ITL ≤ {figure(targets.target_itl_ms)} ms",
+            *((f"{comparison.replicates} replicates",) if comparison.replicates > 1 else ()),
         )
     page.blank()
-    style = f"{STRONG} {GOOD}" if comparison["winner"] else POOR
-    mark = "" if comparison["winner"] else f"{MARK} "
-    page.field("verdict", Text(mark + comparison["verdict"], style=style))
+    style = f"{STRONG} {GOOD}" if comparison.winner else POOR
+    mark = "" if comparison.winner else f"{MARK} "
+    page.field("verdict", Text(mark + comparison.verdict, style=style))
     page.blank()
     if runs:
-        _print_ranking(page, document)
+        _print_ranking(page, document, comparison)
         _print_fault_costs(page, runs, [_name(run) for run in runs])
         page.blank()
         _print_forecasts(page, runs)
     _print_cost(page, comparison)
-    for failure in comparison["failed"]:
-        page.field("failed", Text(f"{MARK} {failure['name']}: {plain(failure['error'])}", style=POOR))
-    if comparison["interrupted"]:
+    for failure in comparison.failed:
+        page.field("failed", Text(f"{MARK} {failure.name}: {plain(failure.error)}", style=POOR))
+    if comparison.interrupted:
         page.field(
             "stopped",
             Text(
-                f"{MARK} interrupted: {plural(len(runs), 'run')} done, {len(comparison['not_run'])} not done",
+                f"{MARK} interrupted: {plural(len(runs), 'run')} done, {len(comparison.not_run)} not done",
                 style=POOR,
             ),
         )
-    for warning in document["warnings"]:
+    for warning in document.warnings:
         page.field("warning", Text(f"{MARK} {plain(warning)}", style=POOR))
 
 
-def _print_ranking(page: Page, document: ResultDocument) -> None:
+def _print_ranking(page: Page, document: ResultDocument, comparison: ComparisonInfo) -> None:
     """One line a run: those that reach the attainment by GPU-hours, a rule, the others."""
-    comparison, runs = document["comparison"], document["runs"]
-    reaching = len(comparison["reaching"])
+    runs = document.runs
+    reaching = len(comparison.reaching)
     wide = page.width >= _WIDE
     causes = _causes(runs)
     header = ["", "GPU-h", "attained", "misses", "most from"]
@@ -126,11 +128,11 @@ def _print_ranking(page: Page, document: ResultDocument) -> None:
     notes = [
         "* reference (knows the future): not a candidate",
         f"misses by cause: {', '.join(map(_in_words, causes))} (docs/comparing.md)",
-        f"lower bound {figure(document['lower_bound_gpu_hours'])} GPU-hours",
+        f"lower bound {figure(document.lower_bound_gpu_hours)} GPU-hours",
     ]
-    if comparison["clairvoyant_gpu_hours"] is not None:
+    if comparison.clairvoyant_gpu_hours is not None:
         notes.append(
-            f"cheapest schedule known in hindsight {figure(comparison['clairvoyant_gpu_hours'])} GPU-hours"
+            f"cheapest schedule known in hindsight {figure(comparison.clairvoyant_gpu_hours)} GPU-hours"
         )
     page.field("", *(Text(note, style=DIM) for note in notes))
     _print_shapes(page, runs)
@@ -138,7 +140,7 @@ def _print_ranking(page: Page, document: ResultDocument) -> None:
 
 def _causes(runs: Sequence[RunDocument]) -> tuple[str, ...]:
     """The causes there can be: faults only where there are any."""
-    return CAUSES if any(run.get("faults") is not None for run in runs) else CAUSES[1:]
+    return CAUSES if any(run.faults is not None for run in runs) else CAUSES[1:]
 
 
 def _in_words(cause: str) -> str:
@@ -146,59 +148,50 @@ def _in_words(cause: str) -> str:
 
 
 def _place(place: int, reaching: int, run: RunDocument, comparison: ComparisonInfo) -> str:
-    if run["name"] == comparison["winner"]:
+    if run.name == comparison.winner:
         return "winner"
     return str(place + 1) if place < reaching else NOTHING
 
 
 def _name(run: RunDocument) -> str:
-    return plain(run["name"]) + ("*" if run.get("kind") == "hindsight" else "")
+    return plain(run.name) + ("*" if run.kind == "hindsight" else "")
 
 
 def _cells(run: RunDocument, named: int, causes: Sequence[str], *, reached: bool, wide: bool) -> list[Text]:
     style = "" if reached else DIM
-    if run.get("kind") == "hindsight":
+    if run.kind == "hindsight":
         style = f"{style} italic".strip()
-    sla, replicates = run["sla"], run.get("replicates")
-    hours, attained = figure(run["gpu_hours"]["total"]), share(sla["attainment"])
-    if replicates is not None:
-        hours = within(
-            replicates["gpu_hours_interval"]["mean"], replicates["gpu_hours_interval"]["half_width"]
-        )
-        middle, width = (
-            replicates["attainment_interval"]["mean"],
-            replicates["attainment_interval"]["half_width"],
-        )
-        attained = share(middle) + ("" if width is None else f" ± {100 * width:.2f}")
-    name, misses = Text(_name(run).ljust(named), style=style), run.get("misses")
+    sla, spent, met = run.sla, run.judged_gpu_hours, run.judged_attainment
+    hours, attained = within(spent.mean, spent.half_width), share_within(met.mean, met.half_width)
+    name, misses = Text(_name(run).ljust(named), style=style), run.misses
     reach = Text(attained if reached else f"{MARK} {attained}", style=style if reached else POOR)
     if not wide:
-        total = None if misses is None else misses["total"]
+        total = None if misses is None else misses.total
         return [name, Text(hours, style=style), reach, Text(count(total), style=style), _most(misses, style)]
     cells = [
         name,
         Text(hours, style=style),
-        Text(figure(run["ratio_to_lower_bound"]), style=style),
+        Text(figure(run.ratio_to_lower_bound), style=style),
         reach,
-        _against(run["ttft_ms"]["p99"], sla["target_ttft_ms"], style),
-        _against(run["itl_ms"]["p99"], sla["target_itl_ms"], style),
+        _against(run.ttft_ms.p99, sla.target_ttft_ms, style),
+        _against(run.itl_ms.p99, sla.target_itl_ms, style),
     ]
     if misses is None:
         return [*cells, *[Text(NOTHING, style=DIM) for _ in ("misses", *causes)]]
-    cells.append(Text(count(misses["total"]), style=style))
+    cells.append(Text(count(misses.total), style=style))
     return [*cells, *(Text(_part(misses, cause), style=style) for cause in causes)]
 
 
 def _part(misses: MissSplit, cause: str) -> str:
     """A cause's share of the misses; nothing where it has none."""
-    number: int = misses.get(cause, 0)  # type: ignore[assignment]  # the split's own keys; documents of before faults lack theirs
-    return f"{number / misses['total']:.0%}" if number else ""
+    number = getattr(misses, cause) or 0  # documents of before faults lack theirs
+    return f"{number / misses.total:.0%}" if number else ""
 
 
 def _most(misses: MissSplit | None, style: str) -> Text:
-    if misses is None or not misses["total"]:
+    if misses is None or not misses.total:
         return Text("", style=style)
-    cause = max(CAUSES, key=lambda name: misses.get(name, 0))  # type: ignore[arg-type, return-value]  # its own keys
+    cause = max(CAUSES, key=lambda name: getattr(misses, name) or 0)
     return Text(f"{_CAUSE_WORDS.get(cause, cause)} {_part(misses, cause)}", style=style)
 
 
@@ -211,19 +204,19 @@ def _against(value: float | None, target: float, style: str) -> Text:
 
 def _print_shapes(page: Page, runs: Sequence[RunDocument]) -> None:
     """GPUs over time of the best few, under one scale: where the money goes."""
-    shown = [run for run in runs if run["timeline"]["gpus"]][:5]
+    shown = [run for run in runs if run.timeline.gpus][:5]
     if not shown:
         return
-    top = max(max(run["timeline"]["gpus"]) for run in shown)
+    top = max(max(run.timeline.gpus) for run in shown)
     width = min(max(len(_name(run)) for run in shown), page.body_width // 2)
-    ends = [[known(time_s) or 0.0 for time_s in run["timeline"]["time_s"]] for run in shown]
+    ends = [[known(time_s) or 0.0 for time_s in run.timeline.time_s] for run in shown]
     longest_s = max(times[0] for times in ends)
     bar_s = max(longest_s, max(times[-1] for times in ends) / max(1, page.body_width - width - 8))
     page.blank()
     for place, (run, times) in enumerate(zip(shown, ends, strict=True)):
         line = Text(_shortened(_name(run), width).ljust(width) + "  ")
-        line.append(bars(_by_time(times, run["timeline"]["gpus"], bar_s), 0.0, float(top)), style=GOOD)
-        line.append(f"  ≤ {count(max(run['timeline']['gpus']))}", style=DIM)
+        line.append(bars(_by_time(times, run.timeline.gpus, bar_s), 0.0, float(top)), style=GOOD)
+        line.append(f"  ≤ {count(max(run.timeline.gpus))}", style=DIM)
         page.field("GPUs" if place == 0 else "", line)
 
 
@@ -249,14 +242,14 @@ def _print_fault_costs(page: Page, runs: Sequence[RunDocument], names: Sequence[
     befallen = [
         (name, run, faults)
         for name, run in zip(names, runs, strict=True)
-        if (faults := run.get("faults")) is not None
+        if (faults := run.faults) is not None
     ]
     if not befallen:
         return
     name, _, faults = befallen[0]
-    what = ", ".join(happened(faults)) if faults["events"] else "nothing went wrong"
+    what = ", ".join(happened(faults)) if faults.events else "nothing went wrong"
     page.blank()
-    page.field("faults", plain(faults["file"]) or "given", f"in {name}: {what}")
+    page.field("faults", plain(faults.file) or "given", f"in {name}: {what}")
     wide = page.width >= _WIDE_FAULTS
     named = max(len(name) for name, _, _ in befallen)
     rows = [("", _fault_cells(name.ljust(named), run, faults, wide=wide)) for name, run, faults in befallen]
@@ -266,14 +259,14 @@ def _print_fault_costs(page: Page, runs: Sequence[RunDocument], names: Sequence[
 
 
 def _fault_cells(name: str, run: RunDocument, faults: FaultsResult, *, wide: bool) -> list[Text]:
-    without = faults["without"]
-    more = (count(faults["restarted_missed"]), figure(faults["gpu_hours_lost"]["total"]))
+    without = faults.without
+    more = (count(faults.restarted_missed), figure(faults.gpu_hours_lost.total))
     texts = (
         name,
-        count(run["requests"]["restarted"]),
+        count(run.requests.restarted),
         *(more if wide else ()),
-        NOTHING if without is None else share(without["attainment"]),
-        NOTHING if without is None else figure(without["gpu_hours"]),
+        NOTHING if without is None else share(without.attainment),
+        NOTHING if without is None else figure(without.gpu_hours),
     )
     return [Text(text) for text in texts]
 
@@ -282,8 +275,8 @@ def _print_forecasts(page: Page, runs: Sequence[RunDocument]) -> None:
     """How good each predictor was, by series, in the best-placed run that used it."""
     best: dict[str, RunDocument] = {}
     for run in runs:
-        if uses_predictor(run) and run["predictor"] != "oracle":
-            best.setdefault(run["predictor"], run)
+        if uses_predictor(run) and run.predictor != "oracle":
+            best.setdefault(run.predictor, run)
     if not best:
         return
     rows = []
@@ -292,13 +285,13 @@ def _print_forecasts(page: Page, runs: Sequence[RunDocument]) -> None:
     for predictor, run in best.items():
         cells = [Text(plain(predictor).ljust(named))]
         for series in _SERIES:
-            score: ForecastScore = run["forecast"][series]  # type: ignore[literal-required]  # its own keys
-            cells.append(Text(share(score["mape"], 1)))
+            score: ForecastScore = getattr(run.forecast, series)
+            cells.append(Text(share(score.mape, 1)))
             if wide or series == "requests":
                 cells += [
-                    Text(signed(score["bias"])),
-                    Text(figure(score["pinball_p90"])),
-                    Text(share(score.get("coverage_p90"), 0)),
+                    Text(signed(score.bias)),
+                    Text(figure(score.pinball_p90)),
+                    Text(share(score.coverage_p90, 0)),
                 ]
         rows.append(("", cells))
     header = [""]
@@ -315,16 +308,16 @@ def _print_forecasts(page: Page, runs: Sequence[RunDocument]) -> None:
 
 
 def _print_cost(page: Page, comparison: ComparisonInfo) -> None:
-    for place, made in enumerate(comparison["forecasters"]):
-        if not made["refits"]:
+    for place, made in enumerate(comparison.forecasters):
+        if not made.refits:
             continue
         page.field(
-            "refits" if not any(one["refits"] for one in comparison["forecasters"][:place]) else "",
-            f"{plain(made['predictor'])} ({duration(made['interval_s'])} windows): {plain(made['cadence'])}",
+            "refits" if not any(one.refits for one in comparison.forecasters[:place]) else "",
+            f"{plain(made.predictor)} ({duration(made.interval_s)} windows): {plain(made.cadence)}",
             Text(
-                f"{plural(made['refits'], 'fit')} over {plural(made['windows'], 'window')} of requests and "
-                f"ISL, {duration(made['timing']['seconds'])}, once for all runs",
+                f"{plural(made.refits, 'fit')} over {plural(made.windows, 'window')} of requests and "
+                f"ISL, {duration(made.timing['seconds'])}, once for all runs",
                 style=DIM,
             ),
         )
-    page.field("took", Text(duration(comparison["timing"]["wall_s"]), style=DIM))
+    page.field("took", Text(duration(comparison.timing.wall_s), style=DIM))

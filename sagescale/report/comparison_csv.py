@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sagescale.files import written_whole
+from sagescale.fleet import DISAGGREGATED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_csv"]
 
-_HEADER = (
-    "name", "policy", "predictor", "kind", "reaches", "attainment", "gpu_hours", "prefill_gpu_hours",
-    "decode_gpu_hours", "ratio_to_lower_bound", "regret_gpu_hours", "ttft_p99_ms", "itl_p99_ms", "unfinished",
-    "misses", "misses_forecast", "misses_startup", "misses_whole_instances", "misses_policy", "requests_mape",
+_RUN = ("name", "policy", "predictor", "kind", "reaches", "attainment", "gpu_hours")
+_FOUND = (
+    "ratio_to_lower_bound", "regret_gpu_hours", "ttft_p99_ms", "itl_p99_ms", "unfinished", "misses",
+    "misses_forecast", "misses_startup", "misses_whole_instances", "misses_policy", "requests_mape",
     "requests_bias", "requests_pinball_p90", "requests_coverage_p90", "misses_faults", "restarted",
     "gpu_hours_lost", "attainment_without_faults", "gpu_hours_without_faults", "config",
 )  # fmt: skip
@@ -33,36 +34,42 @@ def comparison_csv(path: Path, document: ResultDocument) -> None:
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(_HEADER)
-    reaching = set(document["comparison"]["reaching"])
-    for run in document["runs"]:
-        misses, forecast, faults = run["misses"], run["forecast"]["requests"], run["faults"]
-        without = None if faults is None else faults["without"]
+    pools = document.runs[0].gpu_hours.pools if document.runs else DISAGGREGATED
+    rows.writerow((*_RUN, *(f"{pool}_gpu_hours" for pool in pools), *_FOUND))
+    assert document.comparison is not None  # a comparison's document
+    reaching = set(document.comparison.reaching)
+    for run in document.runs:
+        misses, forecast, faults = run.misses, run.forecast.requests, run.faults
+        without = None if faults is None else faults.without
         rows.writerow(
             [
-                run["name"],
-                run["policy"],
-                run["predictor"],
-                run["kind"],
-                int(run["name"] in reaching),
-                run["sla"]["attainment"],
-                *(run["gpu_hours"][part] for part in ("total", "prefill", "decode")),
-                run["ratio_to_lower_bound"],
-                run["regret_gpu_hours"],
-                run["ttft_ms"]["p99"],
-                run["itl_ms"]["p99"],
-                run["requests"]["unfinished"],
-                *(misses[cause] for cause in ("total", "forecast", "startup", "whole_instances", "policy")),
-                forecast["mape"],
-                forecast["bias"],
-                forecast["pinball_p90"],
-                forecast.get("coverage_p90"),
-                misses["faults"],
-                run["requests"]["restarted"],
-                None if faults is None else faults["gpu_hours_lost"]["total"],
-                None if without is None else without["attainment"],
-                None if without is None else without["gpu_hours"],
-                json.dumps(run["config"]) if run["config"] else "",
+                run.name,
+                run.policy,
+                run.predictor,
+                run.kind,
+                int(run.name in reaching),
+                run.sla.attainment,
+                run.gpu_hours.total,
+                *(run.gpu_hours.pools[pool] for pool in pools),
+                run.ratio_to_lower_bound,
+                run.regret_gpu_hours,
+                run.ttft_ms.p99,
+                run.itl_ms.p99,
+                run.requests.unfinished,
+                *(
+                    getattr(misses, cause, None)
+                    for cause in ("total", "forecast", "startup", "whole_instances", "policy")
+                ),
+                forecast.mape,
+                forecast.bias,
+                forecast.pinball_p90,
+                forecast.coverage_p90,
+                getattr(misses, "faults", None),
+                run.requests.restarted,
+                None if faults is None else faults.gpu_hours_lost.total,
+                None if without is None else without.attainment,
+                None if without is None else without.gpu_hours,
+                json.dumps(run.config) if run.config else "",
             ]
         )
     with written_whole(path) as stream:

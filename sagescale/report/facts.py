@@ -87,7 +87,7 @@ _LASTED = {
 
 def setting(document: ResultDocument, run: RunDocument, key: str) -> object:
     """Return a configuration value of the run: its own, else the document's."""
-    return (run["config"] or {}).get(key, (document["config"] or {}).get(key))
+    return (run.config or {}).get(key, (document.config or {}).get(key))
 
 
 def number(document: ResultDocument, run: RunDocument, key: str) -> float | None:
@@ -99,40 +99,38 @@ def number(document: ResultDocument, run: RunDocument, key: str) -> float | None
 def interval_s(document: ResultDocument, run: RunDocument) -> float | None:
     """Return seconds between ticks: as configured, else as found (the first tick ends the first window)."""
     configured = number(document, run, "adjustment_interval_sec")
-    time_s = run["timeline"]["time_s"]
+    time_s = run.timeline.time_s
     first = known(time_s[0]) if time_s else None
     return next((each for each in (configured, first) if each is not None and each > 0), None)
 
 
 def uses_predictor(run: RunDocument) -> bool:
     """Say whether a predictor, or the truth, stood behind the run's decisions."""
-    return run["predictor"] not in _NO_FORECAST
+    return run.predictor not in _NO_FORECAST
 
 
 def pool_names(run: RunDocument) -> tuple[str, ...]:
     """Return the pools that a run's timeline tells of, in its order."""
-    return tuple(key.removesuffix("_target") for key in run["timeline"] if key.endswith("_target"))
+    return tuple(run.timeline.pools)
 
 
-def pools_in_words(run: RunDocument, values: object, before: str = "", after: str = "") -> str:
-    """Write a value of each pool, ``3 prefill, 5 decode``, the pool named after ``before`` of each key."""
-    given = values if isinstance(values, dict) else {}
-    return ", ".join(f"{count(given.get(before + name + after))} {name}" for name in pool_names(run))
+def pools_in_words(run: RunDocument, values: Mapping[str, float] | None) -> str:
+    """Write a value of each pool, ``3 prefill, 5 decode``."""
+    return ", ".join(f"{count((values or {}).get(name))} {name}" for name in pool_names(run))
 
 
 def gpu_hours_by_pool(run: RunDocument) -> str:
     """Write the GPU-hours of each pool, ``prefill 3.1, decode 8.2``."""
-    hours: Mapping[str, float] = run["gpu_hours"]  # type: ignore[assignment]  # numbers by name
-    return ", ".join(f"{name} {figure(hours.get(name))}" for name in pool_names(run))
+    return ", ".join(f"{name} {figure(run.gpu_hours.pools.get(name))}" for name in pool_names(run))
 
 
 def trace_parts(trace: TraceInfo) -> list[str]:
     """Say what was replayed: path, requests, length and what was made of it."""
     return [
-        plain(trace["path"]),
-        plural(trace["requests"], "request"),
-        duration(trace["duration_s"]),
-        *map(plain, trace["transform"]),
+        plain(trace.path),
+        plural(trace.requests, "request"),
+        duration(trace.duration_s),
+        *map(plain, trace.transform),
     ]
 
 
@@ -140,30 +138,30 @@ def planner(document: ResultDocument, run: RunDocument) -> list[str]:
     """Say what decided: policy, predictor, interval and what else was set."""
     startup, first_token = setting(document, run, "startup_delay_s"), setting(document, run, "first_token")
     return [
-        f"{plain(run['policy'] or NOTHING)} policy",
-        f"{plain(run['predictor'] or NOTHING)} predictor",
+        f"{plain(run.policy or NOTHING)} policy",
+        f"{plain(run.predictor or NOTHING)} predictor",
         f"decides every {duration(interval_s(document, run))}",
         "" if startup is None else f"startup {_delay(startup)}",
-        f"starts at {pools_in_words(run, run['initial'])}",
+        f"starts at {pools_in_words(run, run.initial)}",
         "" if first_token is None else f"first token from {plain(first_token)}",
-        *(f"{plain(key)}={plain(value)}" for key, value in (run["config"] or {}).items()),
+        *(f"{plain(key)}={plain(value)}" for key, value in (run.config or {}).items()),
     ]
 
 
 def requests(run: RunDocument) -> list[str]:
     """Say what became of the requests."""
-    found = run["requests"]
-    unfinished = f"{count(found['unfinished'])} unfinished"
+    found = run.requests
+    unfinished = f"{count(found.unfinished)} unfinished"
     return [
-        f"{count(found['arrived'])} arrived",
-        f"{count(found['completed'])} completed",
-        Poor(f"{MARK} {unfinished}, each a miss") if known(found["unfinished"]) else unfinished,
+        f"{count(found.arrived)} arrived",
+        f"{count(found.completed)} completed",
+        Poor(f"{MARK} {unfinished}, each a miss") if known(found.unfinished) else unfinished,
         *(
             Poor(f"{count(more)} {words}")
             for more, words in (
-                (found["rejected"], "rejected as too large"),
-                (found["timed_out"], "timed out"),
-                (found["restarted"], "restarted"),
+                (found.rejected, "rejected as too large"),
+                (found.timed_out, "timed out"),
+                (found.restarted, "restarted"),
             )
             if known(more)
         ),
@@ -172,24 +170,24 @@ def requests(run: RunDocument) -> list[str]:
 
 def scaling(run: RunDocument) -> list[str]:
     """Say how often the pools moved."""
-    found, reasons = run["scaling"], run["reasons"] or {}
+    found, reasons = run.scaling, run.reasons or {}
     up, down = count(times(reasons, "scale_up")), count(times(reasons, "scale_down"))
-    emergencies = known(found.get("surges"))
+    emergencies = known(found.surges)
     return [
-        plural(found["ticks"], "tick"),
-        f"{plural(found['changes'], 'change')} (up in {up}, down in {down})",
+        plural(found.ticks, "tick"),
+        f"{plural(found.changes, 'change')} (up in {up}, down in {down})",
         f"{plural(emergencies, 'emergency scale-up')} between decisions" if emergencies else "",
-        f"launched {pools_in_words(run, found, after='_launched')}",
+        f"launched {pools_in_words(run, found.launched)}",
     ]
 
 
 def why(document: ResultDocument, run: RunDocument) -> list[str]:
     """Say what most often shaped a size."""
     parts = []
-    for found, code, words in causes(run["reasons"] or {}, _MOST_CAUSES):
+    for found, code, words in causes(run.reasons or {}, _MOST_CAUSES):
         if code == "sized_for_misses":
-            ticks = run["scaling"]["ticks"]
-            decided = sum(code in given for given in run["timeline"].get("reasons") or ()) or found
+            ticks = run.scaling.ticks
+            decided = sum(code in given for given in run.timeline.reasons or ()) or found
             at = f"all {count(ticks)}" if known(ticks) == decided else f"{count(decided)} of {count(ticks)}"
             kept = share(number(document, run, "target_attainment"), 2).replace(".00", "")
             parts.append(f"sized to keep {kept} at {at} decisions")
@@ -200,34 +198,34 @@ def why(document: ResultDocument, run: RunDocument) -> list[str]:
 
 def forecast(document: ResultDocument, run: RunDocument, *, covered: bool = False) -> list[str]:
     """Say how far the forecasts were off, of what was scored; ``covered``: and how often the p90 held."""
-    every_s, scores = interval_s(document, run), run["forecast"]
+    every_s, scores = interval_s(document, run), run.forecast
 
     def p90(score: ForecastScore) -> str:
-        under = known(score.get("coverage_p90"))
+        under = known(score.coverage_p90)
         return "" if under is None or not covered else f", {share(under, 0)} at or under p90"
 
     parts = [
-        f"{name} {share(score['mape'], 1)} (bias {signed(score['bias'])}{unit}{p90(score)})"
+        f"{name} {share(score.mape, 1)} (bias {signed(score.bias)}{unit}{p90(score)})"
         for name, score, unit in (
-            ("requests", scores["requests"], " a window" if every_s is None else f" per {duration(every_s)}"),
-            ("ISL", scores["isl"], " tokens"),
-            ("OSL", scores["osl"], " tokens"),
+            ("requests", scores.requests, " a window" if every_s is None else f" per {duration(every_s)}"),
+            ("ISL", scores.isl, " tokens"),
+            ("OSL", scores.osl, " tokens"),
         )
-        if known(score["mape"]) is not None or known(score["bias"]) is not None
+        if known(score.mape) is not None or known(score.bias) is not None
     ]
     return [f"MAPE {parts[0]}", *parts[1:]] if parts else []
 
 
 def happened(faults: FaultsResult) -> list[str]:
     """Say what went wrong: how often, or for how long in all."""
-    counts = faults["counts"]
+    counts = faults.counts
     parts = [plural(counts[kind], one, many) for kind, (one, many) in _HAPPENED.items() if counts.get(kind)]
     for kind, words in _LASTED.items():
         if counts.get(kind):
-            spans = [event for event in faults["events"] if event["kind"] == kind]
-            lasted_s = [known(event["until_s"]) for event in spans]
+            spans = [event for event in faults.events if event.kind == kind]
+            lasted_s = [known(event.until_s) for event in spans]
             together = sum(
-                until_s - event["time_s"] for event, until_s in zip(spans, lasted_s, strict=True) if until_s
+                until_s - event.time_s for event, until_s in zip(spans, lasted_s, strict=True) if until_s
             )
             parts.append(f"{words} {duration(together)}")
     known_kinds = {*_HAPPENED, *_LASTED}
@@ -237,24 +235,24 @@ def happened(faults: FaultsResult) -> list[str]:
 
 def fault_costs(run: RunDocument) -> list[list[str]]:
     """Say in lines what went wrong and what it cost; nothing where nothing did."""
-    faults = run.get("faults")
-    if not faults or not faults["events"]:
+    faults = run.faults
+    if not faults or not faults.events:
         return []
-    missed, lost = known(faults["restarted_missed"]), known(faults["gpu_hours_lost"]["total"])
+    missed, lost = known(faults.restarted_missed), known(faults.gpu_hours_lost.total)
     lines = [
         happened(faults),
         [
-            f"{plural(known(run['requests']['restarted']), 'request')} restarted",
+            f"{plural(known(run.requests.restarted), 'request')} restarted",
             Poor(f"{MARK} {count(missed)} of them missed") if missed else "",
             f"{figure(lost)} GPU-hours lost in starts" if lost else "",
         ],
     ]
-    without, attained = faults["without"], share(run["sla"]["attainment"])
+    without, attained = faults.without, share(run.sla.attainment)
     if without is not None:
         lines.append(
             [
-                f"attainment {attained}, without faults {share(without['attainment'])}",
-                f"GPU-hours {figure(run['gpu_hours']['total'])}, without {figure(without['gpu_hours'])}",
+                f"attainment {attained}, without faults {share(without.attainment)}",
+                f"GPU-hours {figure(run.gpu_hours.total)}, without {figure(without.gpu_hours)}",
             ]
         )
     return lines
@@ -262,16 +260,16 @@ def fault_costs(run: RunDocument) -> list[list[str]]:
 
 def surface_rows(run: RunDocument) -> list[tuple[str, list[list[str]]]]:
     """Return titled rows of cells under ``SURFACE_COLUMNS``; none where the profile is the real one."""
-    found = run.get("surfaces")
+    found = run.surfaces
     if found is None:
         return []
     return [
-        ("TTFT, ms", [_surface(figure(point["isl"]), point) for point in found["ttft"]]),
+        ("TTFT, ms", [_surface(figure(point.isl), point) for point in found.ttft]),
         (
             "ITL, ms",
             [
-                _surface(f"{count(point['requests'])} x {figure(point['context_tokens'])}", point)
-                for point in found["itl"]
+                _surface(f"{count(point.requests)} x {figure(point.context_tokens)}", point)
+                for point in found.itl
             ],
         ),
     ]
@@ -279,7 +277,7 @@ def surface_rows(run: RunDocument) -> list[tuple[str, list[list[str]]]]:
 
 def why_missed(document: ResultDocument, run: RunDocument) -> str:
     """Say which side of the SLA failed and what kept the pools from growing; empty where nothing failed."""
-    attainment = known(run["sla"]["attainment"])
+    attainment = known(run.sla.attainment)
     if attainment is None or attainment >= 1:
         return ""
     limited = ", ".join(_limited(document, run)) or "no budget or instance limit was in the way"
@@ -287,8 +285,8 @@ def why_missed(document: ResultDocument, run: RunDocument) -> str:
 
 
 def _failed_most(run: RunDocument) -> str:
-    sla = run["sla"]
-    ttft, itl = known(sla["ttft_attainment"]), known(sla["itl_attainment"])
+    sla = run.sla
+    ttft, itl = known(sla.ttft_attainment), known(sla.itl_attainment)
     if ttft is None or itl is None:
         return "Not every request was within its targets"
     missed = {"TTFT": share(1.0 - ttft), "ITL": share(1.0 - itl)}
@@ -300,8 +298,8 @@ def _failed_most(run: RunDocument) -> str:
 
 def _limited(document: ResultDocument, run: RunDocument) -> Iterable[str]:
     """Say what kept the pools from growing, as far as the planner's reasons tell."""
-    reasons = run["reasons"] or {}
-    of = f"of {plural(run['scaling']['ticks'], 'decision')}"
+    reasons = run.reasons or {}
+    of = f"of {plural(run.scaling.ticks, 'decision')}"
     for code, words in (
         ("target_ttft_unreachable", "a lone prompt of mean length exceeds the TTFT target"),
         ("sla_infeasible", "no decode point meets the ITL target"),
@@ -313,9 +311,9 @@ def _limited(document: ResultDocument, run: RunDocument) -> Iterable[str]:
 
 
 def _surface(place: str, point: TtftPoint | ItlPoint) -> list[str]:
-    learned, true = known(point["learned_ms"]), known(point["true_ms"])
+    learned, true = known(point.learned_ms), known(point.true_ms)
     off = f"{learned / true - 1.0:+.1%}" if learned is not None and true else NOTHING
-    return [place, figure(point["told_ms"]), figure(learned), figure(true), off]
+    return [place, figure(point.told_ms), figure(learned), figure(true), off]
 
 
 def _delay(value: object) -> str:

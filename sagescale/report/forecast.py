@@ -30,16 +30,16 @@ _NAMES = {
 def print_backtest(document: BacktestDocument, console: Console) -> None:
     """Print a back-test; fits 80 columns and a pipe."""
     page = Page(console)
-    trace, ahead = document["trace"], document["horizon"]
+    trace, ahead = document.trace, document.horizon
     page.field("trace", *trace_parts(trace))
     page.field(
         "back-test",
-        f"{plural(document['windows'], 'window')} of {duration(document['interval_s'])}",
-        f"{plural(ahead, 'window')} ahead ({duration(ahead * document['interval_s'])})",
-        f"scored after {plural(document['warm_up'], 'window')}",
+        f"{plural(document.windows, 'window')} of {duration(document.interval_s)}",
+        f"{plural(ahead, 'window')} ahead ({duration(ahead * document.interval_s)})",
+        f"scored after {plural(document.warm_up, 'window')}",
     )
     page.blank()
-    page.field("verdict", Text(document["verdict"], style=f"{STRONG} {GOOD}"))
+    page.field("verdict", Text(document.verdict, style=f"{STRONG} {GOOD}"))
     page.blank()
     for series, name in _NAMES.items():
         _print_series(page, document, series, name)
@@ -51,36 +51,36 @@ def print_backtest(document: BacktestDocument, console: Console) -> None:
         Text("prompt and output tokens are products of the forecasts: what pools are sized by", style=DIM),
     )
     page.blank()
-    winner = document["winner"]
+    winner = document.winner
     page.field(
         "requests",
         Text("⣿ observed", style=GOOD),
         Text(f"+ {plain(winner)}, where it differs", style="#E69F00"),
     )
-    shown = document["forecasts"]["requests"][winner]
-    for line in line_plot(document["actual"]["requests"], shown, page.body_width):
+    shown = document.forecasts["requests"][winner]
+    for line in line_plot(document.actual["requests"], shown, page.body_width):
         page.field("", line, separator="")
     _print_cadence(page, document)
 
 
 def _print_series(page: Page, document: BacktestDocument, series: str, name: str) -> None:
-    known = {score["predictor"]: score for score in document["scores"] if score["series"] == series}
+    known = {score.predictor: score for score in document.scores if score.series == series}
     ordered = sorted(known.values(), key=_error)
-    width = max(len(score["predictor"]) for score in ordered)
+    width = max(len(score.predictor) for score in ordered)
     spread = series not in {"prefill_tokens", "decode_tokens"}
     rows = []
     for place, score in enumerate(ordered):
         style = GOOD if place == 0 else ""
         cells = [
-            Text(plain(score["predictor"]).ljust(width), style=style),
-            Text(share(score["mape"], 1), style=style),
-            Text(share(score["wape"], 1), style=style),
-            Text(signed(score["bias"]), style=style),
+            Text(plain(score.predictor).ljust(width), style=style),
+            Text(share(score.mape, 1), style=style),
+            Text(share(score.wape, 1), style=style),
+            Text(signed(score.bias), style=style),
         ]
         if spread:
             cells += [
-                Text(figure(score["pinball_p90"]), style=style),
-                Text(share(score["coverage_p90"], 0), style=style),
+                Text(figure(score.pinball_p90), style=style),
+                Text(share(score.coverage_p90, 0), style=style),
             ]
         rows.append(("", cells))
     header = ["".ljust(width), "MAPE", "WAPE", "bias", *(("pinball", "≤p90") if spread else ())]
@@ -88,18 +88,16 @@ def _print_series(page: Page, document: BacktestDocument, series: str, name: str
 
 
 def _error(score: BacktestScore) -> float:
-    return float("inf") if score["wape"] is None else score["wape"]
+    return float("inf") if score.wape is None else score.wape
 
 
 def _print_cadence(page: Page, document: BacktestDocument) -> None:
     fitted = {
-        score["predictor"]: score
-        for score in document["scores"]
-        if score["series"] == "requests" and score["refits"]
+        score.predictor: score for score in document.scores if score.series == "requests" and score.refits
     }
     for place, score in enumerate(fitted.values()):
         page.field(
             "refits" if place == 0 else "",
-            f"{plain(score['predictor'])}: {plural(score['refits'], 'fit')} of requests; "
-            f"{plain(score['cadence']) or NOTHING}",
+            f"{plain(score.predictor)}: {plural(score.refits, 'fit')} of requests; "
+            f"{plain(score.cadence) or NOTHING}",
         )

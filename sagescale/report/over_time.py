@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.facts import pool_names
 from sagescale.report.formats import MARK, NOTHING, count, duration, figure, known, share
 from sagescale.report.layout import DIM, GOOD, POOR, Page
 from sagescale.report.text_plots import bars, downsample, windows_per_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sagescale.document import RunDocument
 
@@ -39,18 +38,15 @@ class _Series:
 
 def print_over_time(page: Page, run: RunDocument, interval_s: float | None) -> None:
     """Print load, pools and latencies over the run; nothing where there was no tick."""
-    timeline, sla = run["timeline"], run["sla"]
-    ready: Mapping[str, Any] = timeline
+    timeline, sla = run.timeline, run.sla
     series = [
-        _Series("load", _per_second(timeline["requests"] or (), interval_s), figure, " requests/s"),
-        *(_Series(name, ready.get(f"{name}_ready") or (), count, " ready") for name in pool_names(run)),
-        _Series(
-            "TTFT p99", timeline["ttft_p99_ms"] or (), figure, " ms", target=known(sla["target_ttft_ms"])
-        ),
-        _Series("ITL p99", timeline["itl_p99_ms"] or (), figure, " ms", target=known(sla["target_itl_ms"])),
+        _Series("load", _per_second(timeline.requests or (), interval_s), figure, " requests/s"),
+        *(_Series(name, pool.ready or (), count, " ready") for name, pool in timeline.pools.items()),
+        _Series("TTFT p99", timeline.ttft_p99_ms or (), figure, " ms", target=known(sla.target_ttft_ms)),
+        _Series("ITL p99", timeline.itl_p99_ms or (), figure, " ms", target=known(sla.target_itl_ms)),
         _Series(
             "attainment",
-            timeline["attainment"] or (),
+            timeline.attainment or (),
             _percent,
             " %",
             pick=min,
@@ -68,7 +64,7 @@ def print_over_time(page: Page, run: RunDocument, interval_s: float | None) -> N
     marked = any(MARK in note.plain for note in notes)
     page.field(
         "over time",
-        Text(_heading(timeline["time_s"], interval_s, size), style=DIM),
+        Text(_heading(timeline.time_s, interval_s, size), style=DIM),
         Text(f"{MARK} windows above target" if marked else "", style=DIM),
     )
     for one, note in zip(series, notes, strict=True):

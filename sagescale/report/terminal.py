@@ -56,15 +56,15 @@ def print_run(document: ResultDocument, console: Console) -> None:
         console: where to; its width and encoding are kept to.
     """
     page = Page(console)
-    _print_trace(page, document["trace"])
-    _print_profile(page, "profile", document["profile"])
-    if "world" in document:
-        _print_profile(page, "engines", document["world"])
-    if not document["runs"]:
+    _print_trace(page, document.trace)
+    _print_profile(page, "profile", document.profile)
+    if document.world is not None:
+        _print_profile(page, "engines", document.world)
+    if not document.runs:
         page.field("runs", "none")
-        _print_warnings(page, document["warnings"])
+        _print_warnings(page, document.warnings)
         return
-    run = document["runs"][0]
+    run = document.runs[0]
     every_s = interval_s(document, run)
     named = [Text(part) for part in planner(document, run)]
     for part in named[:2]:
@@ -79,7 +79,7 @@ def print_run(document: ResultDocument, console: Console) -> None:
     _print_gpus(page, document, run)
     page.field("scaling", *scaling(run))
     causes = why(document, run)
-    if causes or known(run["scaling"]["ticks"]):
+    if causes or known(run.scaling.ticks):
         page.field("why", *(causes or ("sizes as forecast: no limit or exception changed one",)))
     for place, parts in enumerate(fault_costs(run)):
         page.field("" if place else "faults", *parts)
@@ -91,73 +91,73 @@ def print_run(document: ResultDocument, console: Console) -> None:
     page.blank()
     page.field("forecast", *(forecast(document, run) or (f"{NOTHING}, nothing scored",)))
     _print_timing(page, run)
-    _print_warnings(page, document["warnings"])
+    _print_warnings(page, document.warnings)
 
 
 def _print_trace(page: Page, trace: TraceInfo) -> None:
-    requests, duration_s = known(trace["requests"]), known(trace["duration_s"])
+    requests, duration_s = known(trace.requests), known(trace.duration_s)
     rate = requests / duration_s if requests is not None and duration_s else None
     page.field(
         "trace",
-        Text(plain(trace["path"] or NOTHING), style=STRONG),
+        Text(plain(trace.path or NOTHING), style=STRONG),
         plural(requests, "request"),
         duration(duration_s),
         f"{figure(rate)} requests/s",
-        *(plain(step) for step in trace["transform"] or ()),
+        *(plain(step) for step in trace.transform or ()),
     )
 
 
 def _print_profile(page: Page, label: str, profile: ProfileInfo) -> None:
     page.field(
         label,
-        Text(plain(profile["name"] or NOTHING), style=STRONG),
-        " ".join(plain(word) for word in (profile["engine"], profile["gpu"]) if word),
-        f"GPUs an instance: prefill {count(profile['prefill_gpus_per_instance'])}, "
-        f"decode {count(profile['decode_gpus_per_instance'])}",
+        Text(plain(profile.name or NOTHING), style=STRONG),
+        " ".join(plain(word) for word in (profile.engine, profile.gpu) if word),
+        "GPUs an instance: "
+        + ", ".join(f"{pool} {count(gpus)}" for pool, gpus in profile.gpus_per_instance.items()),
     )
-    if profile["assumed"]:
-        assumed = ", ".join(_assumed(profile, name) for name in profile["assumed"])
+    if profile.assumed:
+        assumed = ", ".join(_assumed(profile, name) for name in profile.assumed)
         page.field("", Text(f"assumed, not measured: {assumed}", style=DIM))
 
 
 def _assumed(profile: ProfileInfo, name: str) -> str:
     if name == "max_num_seqs":
-        return f"{name} {count(profile['max_num_seqs'])}"
+        return f"{name} {count(profile.max_num_seqs)}"
     if name == "max_kv_tokens":
-        tokens = profile["max_kv_tokens"]
+        tokens = profile.max_kv_tokens
         return f"{name} {'unlimited' if tokens is None else count(tokens)}"
     return plain(name)
 
 
 def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) -> None:
-    sla = run["sla"]
-    attainment = known(sla["attainment"])
+    sla = run.sla
+    attainment = known(sla.attainment)
     held = attainment is None or attainment >= HELD
     headline = (f"{'' if held else MARK + ' '}{share(attainment)}", f"bold {GOOD}" if held else POOR)
-    targets = f"TTFT {given(sla['target_ttft_ms'])} ms, ITL {given(sla['target_itl_ms'])} ms"
+    targets = f"TTFT {given(sla.target_ttft_ms)} ms, ITL {given(sla.target_itl_ms)} ms"
     page.field("attainment", Text.assemble(headline, f"  (target {targets})"))
     page.field(
         "",
-        f"TTFT met {share(sla['ttft_attainment'])}",
-        f"ITL met {share(sla['itl_attainment'])}",
-        f"goodput {figure(sla['goodput_rps'])} requests/s",
+        f"TTFT met {share(sla.ttft_attainment)}",
+        f"ITL met {share(sla.itl_attainment)}",
+        f"goodput {figure(sla.goodput_rps)} requests/s",
     )
     page.field("", why_missed(document, run))
 
 
 def _print_latency(page: Page, run: RunDocument) -> None:
-    sla = run["sla"]
+    sla = run.sla
     rows = [
-        _latency_row("TTFT", run["ttft_ms"], sla["target_ttft_ms"]),
-        _latency_row("ITL", run["itl_ms"], sla["target_itl_ms"]),
-        _latency_row("E2E", run["e2e_ms"], None),
+        _latency_row("TTFT", run.ttft_ms, sla.target_ttft_ms),
+        _latency_row("ITL", run.itl_ms, sla.target_itl_ms),
+        _latency_row("E2E", run.e2e_ms, None),
     ]
     page.table("latency", (*PERCENTILES, f"target ({MARK} above)"), rows)
 
 
 def _latency_row(name: str, latency: Latency, target_ms: float | None) -> tuple[str, list[Text]]:
     """Write one distribution in the unit that suits its largest value."""
-    values = [known(latency[name]) for name in PERCENTILES]  # type: ignore[literal-required]  # its own keys
+    values = [known(getattr(latency, name)) for name in PERCENTILES]
     target = known(target_ms)
     largest = max((value for value in values if value is not None), default=0.0)
     unit, unit_ms = ("ms", 1.0) if largest < 1e5 else ("s", 1e3) if largest < 1e8 else ("h", 3.6e6)
@@ -171,26 +171,26 @@ def _latency_row(name: str, latency: Latency, target_ms: float | None) -> tuple[
 
 
 def _print_gpus(page: Page, document: ResultDocument, run: RunDocument) -> None:
-    hours = run["gpu_hours"]
+    hours = run.gpu_hours
     budget = number(document, run, "max_gpu_budget")
-    peak = f"peak {plural(run['scaling']['max_gpus'], 'GPU')}"
+    peak = f"peak {plural(run.scaling.max_gpus, 'GPU')}"
     page.field(
         "GPU-hours",
-        Text(figure(hours["total"]), style=STRONG),
+        Text(figure(hours.total), style=STRONG),
         gpu_hours_by_pool(run),
-        f"{figure(run['ratio_to_lower_bound'])} × the lower bound {figure(run['lower_bound_gpu_hours'])}",
+        f"{figure(run.ratio_to_lower_bound)} × the lower bound {figure(run.lower_bound_gpu_hours)}",
         peak if budget is None else f"{peak} of a budget of {count(budget)}",
     )
 
 
 def _print_timing(page: Page, run: RunDocument) -> None:
-    timing = run["timing"]
-    planner, forecasts = duration(timing["planner_s"]), duration(timing["forecast_s"])
+    timing = run.timing
+    planner, forecasts = duration(timing.planner_s), duration(timing.forecast_s)
     page.field(
         "simulated",
-        Text(f"{duration(run['horizon_s'])} in {duration(timing['simulate_s'])}", style=DIM),
+        Text(f"{duration(run.horizon_s)} in {duration(timing.simulate_s)}", style=DIM),
         Text(f"planner {planner}, of it forecasts {forecasts}", style=DIM),
-        Text(f"{count(timing['requests_per_s'])} requests/s", style=DIM),
+        Text(f"{count(timing.requests_per_s)} requests/s", style=DIM),
     )
 
 

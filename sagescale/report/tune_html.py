@@ -28,17 +28,17 @@ def write_tune_html(path: Path, document: TuneDocument) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    title = f"sagescale tune: {document['trace']['path']}"
-    rows = [("chosen", document["chosen"]), ("as configured", document["configured"])]
-    rows += [("", other) for other in document["others"]]
+    title = f"sagescale tune: {document.trace.path}"
+    rows = [("chosen", document.chosen), ("as configured", document.configured)]
+    rows += [("", other) for other in document.others]
     page = render_page(
         "plots.html",
         title=title,
-        version=document["sagescale"],
+        version=document.sagescale,
         data={"plots": [_plot(document)]},
         scripts=("plots.js",),
         heading=title,
-        texts=(document["verdict"], f"Later part: {document['validation']}"),
+        texts=(document.verdict, f"Later part: {document.validation}"),
         head=_HEAD,
         rows=[_cells(label, row) for label, row in rows if row is not None],
         plots=["Attainment against GPU-hours"],
@@ -49,30 +49,30 @@ def write_tune_html(path: Path, document: TuneDocument) -> None:
 def _plot(document: TuneDocument) -> dict[str, object]:
     """Return what plotly draws: everything tried, the cheapest for each level, and what was chosen."""
     traces = []
-    policies = list(dict.fromkeys(_policy(name) for name, _, _ in document["tried"]))
+    policies = list(dict.fromkeys(_policy(name) for name, _, _ in document.tried))
     for number, policy in enumerate(policies):
-        tried = [point for point in document["tried"] if _policy(point[0]) == policy]
+        tried = [point for point in document.tried if _policy(point[0]) == policy]
         symbol = _SYMBOLS[number % len(_SYMBOLS)]
         marker = {"color": _GREY, "size": 6, "opacity": 0.6, "symbol": symbol}
         traces.append(_points(f"{policy}, tried", tried, mode="markers", marker=marker))
-    levels = [point["attainment"] for point in document["curve"]]
-    reached = [row for point in document["curve"] if (row := point["reached"]) is not None]
+    levels = [point.attainment for point in document.curve]
+    reached = [row for point in document.curve if (row := point.reached) is not None]
     cheapest = [
         (
-            f"{row['name']} at load_headroom {row['config']['load_headroom']:g}",
-            row["earlier"]["attainment"],
-            row["earlier"]["gpu_hours"],
+            f"{row.name} at load_headroom {row.config['load_headroom']:g}",
+            row.earlier.attainment,
+            row.earlier.gpu_hours,
         )
         for row in reached
     ]
     line = {"color": _BLUE, "shape": "hv"}
     traces.append(_points("the cheapest for each level", cheapest, mode="lines+markers", line=line))
-    chosen = document["chosen"]
+    chosen = document.chosen
     if chosen is not None:
-        point = ("", chosen["earlier"]["attainment"], chosen["earlier"]["gpu_hours"])
+        point = ("", chosen.earlier.attainment, chosen.earlier.gpu_hours)
         marker = {"color": _ORANGE, "size": 14, "symbol": "star"}
-        traces.append(_points(f"chosen: {chosen['name']}", [point], mode="markers", marker=marker))
-    asked = 100 * document["attainment_asked"]
+        traces.append(_points(f"chosen: {chosen.name}", [point], mode="markers", marker=marker))
+    asked = 100 * document.attainment_asked
     return {
         "traces": traces,
         "layout": {
@@ -110,15 +110,15 @@ def _points(name: str, points: Sequence[tuple[str, float, float]], **look: objec
 
 
 def _cells(label: str, row: TuneRow) -> tuple[str, ...]:
-    later = row["later"]
+    later = row.later
     return (
         label,
-        row["name"],
-        f"{100 * row['earlier']['attainment']:.2f} %",
-        f"{row['earlier']['gpu_hours']:.3f}",
-        "" if later is None else f"{100 * later['attainment']:.2f} %",
-        "" if later is None else f"{later['gpu_hours']:.3f}",
-        ", ".join(f"{key} {value}" for key, value in row["config"].items()),
+        row.name,
+        f"{100 * row.earlier.attainment:.2f} %",
+        f"{row.earlier.gpu_hours:.3f}",
+        "" if later is None else f"{100 * later.attainment:.2f} %",
+        "" if later is None else f"{later.gpu_hours:.3f}",
+        ", ".join(f"{key} {value}" for key, value in row.config.items()),
     )
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from sagescale.planner.settings import check, setting
+from sagescale.declare import check, setting
 from sagescale.sim.startup import StartupDelay
 
 __all__ = ["RoutingStrategy", "SchedulingPolicy", "SimulatorConfig", "TimeSpans"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.document import as_keys
 from sagescale.files import written_whole
 from sagescale.sim.measures import Served
 from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
@@ -29,7 +30,7 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
     """
     import pandas as pd
 
-    columns = {**timeline, "reasons": [";".join(codes) for codes in timeline["reasons"]]}
+    columns = {**as_keys(timeline), "reasons": [";".join(codes) for codes in timeline.reasons]}
     text = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
     with written_whole(path) as stream:
         stream.write(text.encode())

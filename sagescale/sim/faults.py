@@ -8,24 +8,23 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from sagescale.declare import Located, check, fill, pairs, setting
 from sagescale.errors import InputError, did_you_mean
 from sagescale.files import shown_path
-from sagescale.planner.key_file import Located, read_key_tree
-from sagescale.planner.settings import check, coerce, declared, setting
+from sagescale.key_file import read_key_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from sagescale.planner.settings import Setting
     from sagescale.sim.engine import Pool
 
 __all__ = [
     "Crash",
+    "FaultFile",
     "Faults",
     "Outage",
     "OutageKind",
@@ -51,8 +50,8 @@ class Crash:
     most outstanding tokens, ties to the lowest number, ``count`` times over.
     """
 
-    at_s: float = setting(0.0, doc="When.", unit="s", at_least=0, at_most=_LATEST_S)
-    pool: Literal["prefill", "decode"] = setting("decode", doc="Which pool.")
+    at_s: float = setting(0.0, doc="When.", unit="s", at_least=0, at_most=_LATEST_S, needed=True)
+    pool: Literal["prefill", "decode"] = setting("decode", doc="Which pool.", needed=True)
     instance: int | None = setting(
         None, doc="Which instance, counted from 0 in its pool; null is the busiest.", at_least=0
     )
@@ -68,9 +67,13 @@ class Crash:
 class StartFault:
     """What may befall the instances launched in ``[from_s, to_s)``."""
 
-    kind: StartKind = setting("slow_starts", doc="What befalls them.")
-    from_s: float = setting(0.0, doc="Launched from then on.", unit="s", at_least=0, at_most=_LATEST_S)
-    to_s: float = setting(_LATEST_S, doc="Launched before then.", unit="s", at_least=0, at_most=_LATEST_S)
+    kind: StartKind = setting("slow_starts", doc="What befalls them.", needed=True)
+    from_s: float = setting(
+        0.0, doc="Launched from then on.", unit="s", at_least=0, at_most=_LATEST_S, needed=True
+    )
+    to_s: float = setting(
+        _LATEST_S, doc="Launched before then.", unit="s", at_least=0, at_most=_LATEST_S, needed=True
+    )
     pool: Literal["prefill", "decode", "both"] = setting("both", doc="Of which pool.")
     probability: float = setting(1.0, doc="How likely it is for each.", at_least=0, at_most=1)
     factor: float = setting(
@@ -93,9 +96,9 @@ class StartFault:
 class Outage:
     """Something that is not to be had in ``[from_s, to_s)``: GPUs, or current metrics."""
 
-    kind: OutageKind = setting("no_gpus", doc="What is not to be had.")
-    from_s: float = setting(0.0, doc="From then on.", unit="s", at_least=0, at_most=_LATEST_S)
-    to_s: float = setting(_LATEST_S, doc="Until then.", unit="s", at_least=0, at_most=_LATEST_S)
+    kind: OutageKind = setting("no_gpus", doc="What is not to be had.", needed=True)
+    from_s: float = setting(0.0, doc="From then on.", unit="s", at_least=0, at_most=_LATEST_S, needed=True)
+    to_s: float = setting(_LATEST_S, doc="Until then.", unit="s", at_least=0, at_most=_LATEST_S, needed=True)
     lag_s: float = setting(
         60.0, doc="metrics_lag: how much older the metrics are.", unit="s", at_least=0, at_most=86400
     )
@@ -206,19 +209,15 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True)
-class _General:
-    """The file's plain keys."""
+class FaultFile:
+    """The file's keys beside its ``script``."""
 
     seed: int = setting(0, doc="Seed of whatever is drawn.", at_least=0)
     start_timeout_s: float | None = setting(
         None, doc="A start not READY by then is given up and tried again; null is never.", unit="s", above=0
     )
+    rates: Rates = _NO_RATES
 
-    def __post_init__(self) -> None:
-        check(self)
-
-
-Built = TypeVar("Built", Crash, StartFault, Outage, Rates, _General)
 
 _SPECIFIC = {"factor": "slow_starts", "extra_s": "cold_starts", "lag_s": "metrics_lag"}
 """Keys that mean something to one kind only."""
@@ -231,16 +230,15 @@ def read_faults(path: Path) -> Faults:
         InputError: it cannot be read, or something in it is not understood: file, line and key are named.
     """
     tree = read_key_tree(path)
-    rates = _mapping(tree.pop("rates", None), "rates")
-    script = tree.pop("script", Located([], "", str(path)))
+    file = fill(FaultFile, tree, also=("script",))
+    script = pairs(tree, "").get("script", Located([], str(path)))
     if not isinstance(script.value, list):
         raise InputError(f"{script.where}: script: expected a list of faults, each `- {{kind: ..., ...}}`")
-    general = _build(_General, tree, str(path), also=("rates", "script"))
     faults = [_fault(item) for item in script.value]
     return Faults(
-        seed=general.seed,
-        start_timeout_s=general.start_timeout_s,
-        rates=_build(Rates, rates, str(path)),
+        seed=file.seed,
+        start_timeout_s=file.start_timeout_s,
+        rates=file.rates,
         crashes=tuple(fault for fault in faults if isinstance(fault, Crash)),
         starts=tuple(fault for fault in faults if isinstance(fault, StartFault)),
         outages=tuple(fault for fault in faults if isinstance(fault, Outage)),
@@ -249,61 +247,25 @@ def read_faults(path: Path) -> Faults:
 
 
 def _fault(item: Located) -> Crash | StartFault | Outage:
-    keys = dict(_mapping(item, "script"))
-    kind = keys.get("kind")
+    keys = dict(pairs(item, "script"))
     kinds = ("crash", *get_args(StartKind), *get_args(OutageKind))
-    if kind is None or kind.value not in kinds:
-        where, found = (item.where, "missing") if kind is None else (kind.where, repr(kind.value))
-        near = "" if kind is None else did_you_mean(str(kind.value), kinds)
-        raise InputError(f"{where}: kind is {found}; expected one of {', '.join(kinds)}{near}")
+    kind = keys.get("kind", Located(None, item.where))
+    if kind.value not in kinds:
+        found, near = "missing", ""
+        if "kind" in keys:
+            found, near = repr(kind.plain), did_you_mean(str(kind.plain), kinds)
+        raise InputError(f"{kind.where}: kind is {found}; expected one of {', '.join(kinds)}{near}")
     if kind.value == "crash":
         del keys["kind"]
-        return _build(Crash, keys, item.where, needed=("at_s", "pool"))
+        return fill(Crash, Located(keys, item.where))
     for name, owner in _SPECIFIC.items():
         if name in keys and kind.value != owner:
             raise InputError(
                 f"{keys[name].where}: {name} is given for {kind.value}; expected it with {owner} only"
             )
     if kind.value in get_args(StartKind):
-        return _build(StartFault, keys, item.where, needed=("from_s", "to_s"))
-    return _build(Outage, keys, item.where, needed=("from_s", "to_s"))
-
-
-def _mapping(item: Located | None, name: str) -> Mapping[str, Located]:
-    if item is None or item.value is None:
-        return {}
-    if not isinstance(item.value, dict):
-        raise InputError(f"{item.where}: {name}: expected `key: value` pairs")
-    return item.value
-
-
-def _build(
-    cls: type[Built],
-    given: Mapping[str, Located],
-    where: str,
-    *,
-    needed: tuple[str, ...] = (),
-    also: tuple[str, ...] = (),
-) -> Built:
-    """Make one of the classes above of a mapping; what is wrong is said with its line."""
-    keys: Mapping[str, Setting] = declared(cls)
-    values: dict[str, Any] = {}
-    for name, item in given.items():
-        if name not in keys:
-            names = (*keys, *also)
-            hint = did_you_mean(name, names) or f"; expected one of {', '.join(names)}"
-            raise InputError(f"{item.where}: unknown key '{name}'{hint}")
-        try:
-            values[name] = coerce(keys[name], item.value if not isinstance(item.value, dict | list) else "…")
-        except InputError as error:
-            raise InputError(f"{item.where}: {error}") from None
-    for name in needed:
-        if name not in values:
-            raise InputError(f"{where}: {name} is missing; expected {keys[name].accepts()}")
-    try:
-        return cls(**values)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        return fill(StartFault, item)
+    return fill(Outage, item)
 
 
 def _check_span(from_s: float, to_s: float) -> None:
@@ -343,6 +305,8 @@ class Outages:
 
     def at(self, time_s: float) -> list[Span]:
         """The spans that cover an instant: scripted ones, and of the drawn ones the last at most."""
+        if not self._scripted and not self._rate:
+            return []
         self._draw_beyond(time_s)
         begun = bisect.bisect_right(self._drawn, (time_s, float("inf"), float("inf")))
         near = (*self._scripted, *self._drawn[begun - 1 : begun])

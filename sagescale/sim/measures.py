@@ -19,6 +19,7 @@ from sagescale.document import (
     ItlPoint,
     Latency,
     LostGpuHours,
+    PoolTimeline,
     SlaResult,
     Surfaces,
     Timeline,
@@ -121,10 +122,16 @@ def latency(values_ms: NDArray[np.float64]) -> Latency:
 def gpu_hours(run: Run) -> GpuHours:
     """GPU time from launch to stop, by pool."""
     span_s = run.lifetimes["stop_s"] - run.lifetimes["launch_s"]
-    in_prefill = run.lifetimes["pool"] == 0
-    prefill = float(span_s[in_prefill].sum()) * run.world.prefill_gpus / 3600.0
-    decode = float(span_s[~in_prefill].sum()) * run.world.decode_gpus / 3600.0
-    return GpuHours(total=prefill + decode, prefill=prefill, decode=decode)
+    hours = {
+        pool: float(span_s[run.lifetimes["pool"] == at].sum()) * gpus / 3600.0
+        for at, (pool, gpus) in enumerate(_gpus(run).items())
+    }
+    return GpuHours(total=sum(hours.values()), pools=hours)
+
+
+def _gpus(run: Run) -> dict[str, int]:
+    """GPUs an instance of each pool takes."""
+    return {"prefill": run.world.prefill_gpus, "decode": run.world.decode_gpus}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,7 @@ def score(run: Run) -> Score:
     return Score(
         arrived,
         arrived - good,
-        gpu_hours(run)["total"],
+        gpu_hours(run).total,
         len(run.completed),
         int(ttft.sum()),
         int(itl.sum()),
@@ -198,7 +205,7 @@ def _known(value: float) -> float | None:
 def timeline(run: Run, served: Served) -> Timeline:
     """Build the columns; every one has an entry a tick."""
     ticks = run.ticks
-    gpus = (run.world.prefill_gpus, run.world.decode_gpus)
+    gpus = _gpus(run)
     edges = np.array([tick.observation.time_s for tick in ticks])
     arrivals = np.searchsorted(run.trace.arrival_s, edges, side="right")
     ttft = _each_window(served.ttft_ms, arrivals)
@@ -221,22 +228,21 @@ def timeline(run: Run, served: Served) -> Timeline:
         queued_decode=[tick.observation.queued_decode for tick in ticks],
         running_decode=[tick.observation.running_decode for tick in ticks],
         kv_usage=[tick.observation.kv_usage for tick in ticks],
-        prefill_ready=[tick.observation.pools.prefill.ready for tick in ticks],
-        prefill_starting=[tick.observation.pools.prefill.starting for tick in ticks],
-        prefill_draining=[tick.observation.pools.prefill.draining for tick in ticks],
-        prefill_waiting=[tick.observation.pools.prefill.waiting for tick in ticks],
-        prefill_target=[tick.decision.targets.prefill for tick in ticks],
-        decode_ready=[tick.observation.pools.decode.ready for tick in ticks],
-        decode_starting=[tick.observation.pools.decode.starting for tick in ticks],
-        decode_draining=[tick.observation.pools.decode.draining for tick in ticks],
-        decode_waiting=[tick.observation.pools.decode.waiting for tick in ticks],
-        decode_target=[tick.decision.targets.decode for tick in ticks],
+        pools={
+            pool: PoolTimeline(
+                **{
+                    state: [getattr(tick.observation.pools[pool], state) for tick in ticks]
+                    for state in ("ready", "starting", "draining", "waiting")
+                },
+                target=[tick.decision.targets[pool] for tick in ticks],
+            )
+            for pool in gpus
+        },
         gpus=[
-            sum(each * held for each, held in zip(gpus, tick.observation.pools.holding, strict=True))
+            sum(gpus[pool] * count for pool, count in tick.observation.pools.holding.items())
             for tick in ticks
         ],
-        prefill_correction=[tick.decision.corrections.prefill for tick in ticks],
-        decode_correction=[tick.decision.corrections.decode for tick in ticks],
+        corrections={pool: [getattr(tick.decision.corrections, pool) for tick in ticks] for pool in gpus},
         reasons=[[str(reason.code) for reason in tick.decision.reasons] for tick in ticks],
     )
 
@@ -346,15 +352,16 @@ def faults_result(run: Run, served: Served, without: Run | None) -> FaultsResult
 
 def _lost(run: Run, log: FaultLog) -> LostGpuHours:
     """GPU time that went into starts for nothing, up to the horizon; each instance counts once."""
-    gpus = {True: run.world.prefill_gpus, False: run.world.decode_gpus}
-    lives = {(bool(life["pool"] == 0), int(life["number"])): life for life in run.lifetimes}
+    gpus = _gpus(run)
+    pools = list(gpus)
+    lives = {(pools[life["pool"]], int(life["number"])): life for life in run.lifetimes}
     hours = dict.fromkeys((*_LOST.values(), "slow_starts", "cold_starts"), 0.0)
     # A stuck start that was given up is counted as given up.
-    ends: dict[tuple[bool, int], str] = {}
+    ends: dict[tuple[str, int], str] = {}
     for event in log.events:
-        if event.instance is None:
+        if event.pool is None or event.instance is None:
             continue
-        key = (event.pool == "prefill", event.instance)
+        key: tuple[str, int] = (event.pool, event.instance)
         if event.kind in _LOST:
             ends[key] = _LOST[event.kind]
         elif event.kind == "slow_start":
@@ -363,14 +370,7 @@ def _lost(run: Run, log: FaultLog) -> LostGpuHours:
             hours["slow_starts"] += max(0.0, waited_s) * gpus[key[0]] / 3600.0
     for key, end in ends.items():
         hours[end] += float(lives[key]["stop_s"] - lives[key]["launch_s"]) * gpus[key[0]] / 3600.0
-    for in_prefill, of_pool in gpus.items():
-        cold_s = run.lifetimes["cold_s"][(run.lifetimes["pool"] == 0) == in_prefill]
-        hours["cold_starts"] += float(cold_s.sum()) * of_pool / 3600.0
-    return LostGpuHours(
-        total=math.fsum(hours.values()),
-        failed_starts=hours["failed_starts"],
-        stuck_starts=hours["stuck_starts"],
-        timed_out_starts=hours["timed_out_starts"],
-        slow_starts=hours["slow_starts"],
-        cold_starts=hours["cold_starts"],
-    )
+    for at, each in enumerate(gpus.values()):
+        cold_s = run.lifetimes["cold_s"][run.lifetimes["pool"] == at]
+        hours["cold_starts"] += float(cold_s.sum()) * each / 3600.0
+    return LostGpuHours(total=math.fsum(hours.values()), **hours)

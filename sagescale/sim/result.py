@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from sagescale.declare import declared
 from sagescale.document import (
     SCHEMA_VERSION,
+    PoolChange,
     ProfileInfo,
     RequestCounts,
     ResultDocument,
@@ -19,6 +20,7 @@ from sagescale.document import (
     TimingInfo,
     TraceInfo,
 )
+from sagescale.fleet import DISAGGREGATED
 from sagescale.sim.bound import lower_bound
 from sagescale.sim.measures import Served, faults_result, forecast_scores, gpu_hours, surfaces, timeline
 from sagescale.version import __version__
@@ -26,6 +28,7 @@ from sagescale.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sagescale.document import ComparisonInfo
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
@@ -53,14 +56,37 @@ def run_document(
     arrived, completed = len(run.requests), len(run.completed)
     hours = gpu_hours(run)
     bound = lower_bound(run).gpu_hours
-    launched = run.lifetimes["pool"] == 0
     moved = [tick for tick in run.ticks if tick.decision.targets != tick.decision.current]
-    document = RunDocument(
+    scaling = ScalingCounts(
+        ticks=len(run.ticks),
+        changes=len(moved),
+        surges=len(run.surges),
+        launched={
+            pool: int((run.lifetimes["pool"] == at).sum()) - run.initial[at]
+            for at, pool in enumerate(DISAGGREGATED)
+        },
+        max_gpus=run.max_gpus_used,
+    )
+    forecasts = forecast_scores(run.ticks)
+    surges = [
+        SurgeRecord(
+            time_s=surge.time_s,
+            pools={
+                pool: PoolChange(found=found, target=surge.targets[pool])
+                for pool, found in surge.current.items()
+            },
+            reasons=[str(reason.code) for reason in surge.reasons],
+        )
+        for surge in run.surges
+    ]
+    learned = None if run.actual is run.given else surfaces(run)
+    simulate_s = run.timing.simulate_s + time.perf_counter() - began
+    return RunDocument(
         name=name,
         policy=run.config.policy,
         predictor=run.config.load_predictor_type,
         config={key: json_value(value) for key, value in (differs or {}).items()},
-        initial={"prefill": run.initial[0], "decode": run.initial[1]},
+        initial=dict(zip(DISAGGREGATED, run.initial, strict=True)),
         horizon_s=run.horizon_s,
         requests=RequestCounts(
             arrived=arrived,
@@ -76,44 +102,23 @@ def run_document(
         e2e_ms=e2e,
         gpu_hours=hours,
         lower_bound_gpu_hours=bound,
-        ratio_to_lower_bound=hours["total"] / bound if bound > 0 else None,
-        scaling=ScalingCounts(
-            ticks=len(run.ticks),
-            changes=len(moved),
-            surges=len(run.surges),
-            prefill_launched=int(launched.sum()) - run.initial[0],
-            decode_launched=int((~launched).sum()) - run.initial[1],
-            max_gpus=run.max_gpus_used,
-        ),
-        forecast=forecast_scores(run.ticks),
+        ratio_to_lower_bound=hours.total / bound if bound > 0 else None,
+        scaling=scaling,
+        forecast=forecasts,
         reasons=dict(
             Counter(str(reason.code) for tick in run.ticks for reason in tick.decision.reasons).most_common()
         ),
         faults=faults,
         timeline=by_tick,
-        surges=[
-            SurgeRecord(
-                time_s=surge.time_s,
-                prefill_found=surge.current.prefill,
-                prefill_target=surge.targets.prefill,
-                decode_found=surge.current.decode,
-                decode_target=surge.targets.decode,
-                reasons=[str(reason.code) for reason in surge.reasons],
-            )
-            for surge in run.surges
-        ],
-        timing=TimingInfo(simulate_s=0.0, planner_s=0.0, forecast_s=0.0, requests_per_s=0.0),
+        surges=surges,
+        timing=TimingInfo(
+            simulate_s=simulate_s,
+            planner_s=run.timing.planner_s,
+            forecast_s=run.timing.forecast_s,
+            requests_per_s=arrived / simulate_s,
+        ),
+        surfaces=learned,
     )
-    if run.actual is not run.given:
-        document["surfaces"] = surfaces(run)
-    simulate_s = run.timing.simulate_s + time.perf_counter() - began
-    document["timing"] = TimingInfo(
-        simulate_s=simulate_s,
-        planner_s=run.timing.planner_s,
-        forecast_s=run.timing.forecast_s,
-        requests_per_s=arrived / simulate_s,
-    )
-    return document
 
 
 def result_document(
@@ -124,6 +129,7 @@ def result_document(
     warnings: Sequence[str] = (),
     *,
     world: Profile | None = None,
+    comparison: ComparisonInfo | None = None,
 ) -> ResultDocument:
     """Put runs of one trace on one profile together.
 
@@ -134,20 +140,20 @@ def result_document(
         runs: their documents.
         warnings: what their reader should know, one line each.
         world: the engines as they are, where the planner was given others.
+        comparison: what comparing the runs found.
     """
-    document = ResultDocument(
+    return ResultDocument(
         schema_version=SCHEMA_VERSION,
         sagescale=__version__,
         trace=trace_info(trace),
         profile=_info(profile),
         config=dict(config),
         warnings=[*trace.warnings, *warnings],
-        lower_bound_gpu_hours=min((run["lower_bound_gpu_hours"] for run in runs), default=0.0),
+        lower_bound_gpu_hours=min((run.lower_bound_gpu_hours for run in runs), default=0.0),
         runs=list(runs),
+        world=None if world is None else _info(world),
+        comparison=comparison,
     )
-    if world is not None:
-        document["world"] = _info(world)
-    return document
 
 
 def trace_info(trace: Trace) -> TraceInfo:
@@ -171,8 +177,10 @@ def _info(profile: Profile) -> ProfileInfo:
         engine=f"{profile.engine} {profile.engine_version}".strip(),
         source=profile.source.title,
         licence=profile.source.licence,
-        prefill_gpus_per_instance=profile.prefill.gpus_per_instance,
-        decode_gpus_per_instance=decode.gpus_per_instance,
+        gpus_per_instance={
+            "prefill": profile.prefill.gpus_per_instance,
+            "decode": decode.gpus_per_instance,
+        },
         max_num_seqs=decode.max_num_seqs,
         max_kv_tokens=decode.max_kv_tokens,
         assumed=list(profile.assumed),
@@ -180,12 +188,9 @@ def _info(profile: Profile) -> ProfileInfo:
 
 
 def configuration(config: AutoscalerConfig, simulator: SimulatorConfig) -> dict[str, object]:
-    """Return every key of both configurations with its resolved value, in plain JSON types."""
-    keys: dict[str, object] = {}
-    for part in (config, simulator):
-        for field in dataclasses.fields(part):
-            keys[field.name] = json_value(getattr(part, field.name))
-    return keys
+    """Return every key, those of plug-ins too, with its resolved value, in plain JSON types."""
+    parts = (config, simulator, *config.plugins.configured)
+    return {name: json_value(getattr(part, name)) for part in parts for name in declared(type(part))}
 
 
 def json_value(value: object) -> object:

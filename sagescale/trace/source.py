@@ -1,18 +1,25 @@
-"""The content of a trace file as a stream, bounded before it is parsed, and the sha256 that names it."""
+"""The content of a trace file as a stream, bounded before it is parsed, and what its first lines say.
+
+All that a format is recognised by is the container and the column names: never the file's name.
+"""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import io
+import itertools
 import zlib
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sagescale.errors import InputError
 from sagescale.files import open_input, shown_path
+from sagescale.json_guard import BadJsonError, parse_json
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +27,18 @@ if TYPE_CHECKING:
 
     Content = io.BufferedReader | gzip.GzipFile
 
-__all__ = ["MAX_LINE_BYTES", "MAX_ROWS", "Source", "open_source"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "MAX_ROWS",
+    "Container",
+    "Head",
+    "Source",
+    "damaged_parquet",
+    "open_source",
+    "read_head",
+]
+
+Container = Literal["csv", "jsonl", "parquet"]
 
 MAX_ROWS = 40_000_000
 """Requests in one trace: a recorded week of a large service has 27 million. Ten million take a gigabyte,
@@ -37,7 +55,24 @@ even so, is made to fill a memory."""
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 _CHUNK = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_MAX_COLUMNS = 1000
 _EXPECTED = "a request trace"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The container, the column names, and where the rows begin.
+
+    Attributes:
+        container: the kind of file.
+        columns: CSV header cells (trimmed), keys of the first JSON object, or Parquet columns.
+        header_lines: physical lines up to and with the CSV header; 0 for the others.
+    """
+
+    container: Container
+    columns: tuple[str, ...]
+    header_lines: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,16 +107,23 @@ class Source:
             with gzip.GzipFile(fileobj=stream, mode="rb") as content:
                 yield content
 
-    def lines(self) -> Iterator[tuple[int, str]]:
-        """Yield every line that is not blank with its number, whichever line ends it has.
+    def lines(self, after: int = 0) -> Iterator[tuple[int, str]]:
+        """Yield every line that is not blank, behind the first ``after``, with its number.
 
-        Bytes that are no UTF-8 become the replacement character.
+        Any line ends will do; bytes that are no UTF-8 become the replacement character.
         """
         with self.open() as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
             for number, line in enumerate(text, 1):
-                if line.strip():
+                if number > after and line.strip():
                     yield number, line
+
+    def place(self, head: Head, row: int) -> str:
+        """Say where a row stands, counted from 0: by its line in a text."""
+        if head.container == "parquet":
+            return f"row {row + 1}"
+        number, _ = next(itertools.islice(self.lines(head.header_lines), row, None))
+        return f"line {number}"
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
@@ -138,3 +180,84 @@ def _measured(name: str, content: Content, most_bytes: int) -> tuple[bytes, int]
                 )
         chunk = content.read(_CHUNK)
     return start, size
+
+
+def read_head(source: Source) -> Head:
+    """Find out what kind of file this is and which columns it has.
+
+    Raises:
+        InputError: binary data, an unreadable first line, a JSON array, or a repeated column name.
+    """
+    if source.start.startswith(_PARQUET):
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        with damaged_parquet(source), source.open() as stream:
+            names = parquet.read_schema(pa.PythonFile(stream, mode="r")).names
+        return Head("parquet", _once(source.path, tuple(names)))
+    number, line = _first_line(source)
+    try:
+        text = line.removeprefix(_BOM).decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source.path}: binary data; expected CSV, JSON lines or Parquet") from error
+    if text.startswith("["):
+        raise InputError(f"{source.path}: a JSON array; expected JSON lines, one object a line (jq -c '.[]')")
+    if text.startswith("{"):
+        try:
+            first = parse_json(text)
+        except BadJsonError as error:
+            raise InputError(
+                f"{source.path}: line {number}: not valid JSON ({error}); expected one object a line"
+            ) from None
+        return Head("jsonl", tuple(first) if isinstance(first, dict) else ())
+    try:
+        columns = tuple(cell.strip() for cell in next(csv.reader([text])))
+    except csv.Error as error:
+        raise InputError(
+            f"{source.path}: line {number}: not valid CSV ({error}); expected column names"
+        ) from None
+    if len(columns) > _MAX_COLUMNS:
+        raise InputError(
+            f"{source.path}: line {number}: {len(columns)} columns; expected at most {_MAX_COLUMNS}"
+        )
+    return Head("csv", _once(f"{source.path}: line {number}", columns), number)
+
+
+def _once(place: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise InputError(f"{place}: column '{twice[0]}' occurs twice; expected it once")
+    return columns
+
+
+def _first_line(source: Source) -> tuple[int, bytes]:
+    """Return the number and bytes of the first line that is not blank."""
+    if b"\0" in source.start[:4096]:
+        raise InputError(f"{source.path}: binary data; expected CSV, JSON lines or Parquet")
+    lines = source.start.splitlines()
+    for number, line in enumerate(lines, 1):
+        if line.removeprefix(_BOM).strip():
+            if number < len(lines) or source.size <= len(source.start):
+                return number, line
+            break
+    # A first line is short but for JSON with the prefix hashes of a huge prompt.
+    with source.open() as stream:
+        for number, line in enumerate(iter(stream.readline, b""), 1):
+            if line.removeprefix(_BOM).strip():
+                return number, line.splitlines()[0]
+    raise InputError(f"{source.path}: has only blank lines; expected a request trace")
+
+
+@contextmanager
+def damaged_parquet(source: Source) -> Iterator[None]:
+    """Say of what goes wrong inside that the file is damaged.
+
+    Raises:
+        InputError: naming the file.
+    """
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is no UTF-8
+        raise InputError(f"{source.path}: damaged or truncated Parquet file ({error})") from error

@@ -56,14 +56,12 @@ class Trace:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, dtype in (("arrival_s", np.float64), ("isl", np.int32), ("osl", np.int32)):
-            self._freeze(name, dtype)
-        if self.cached_tokens is not None:
-            self._freeze("cached_tokens", np.int32)
-            if self.cached_tokens.min() < 0 or (self.cached_tokens >= self.isl).any():
-                raise ValueError("cached_tokens must be at least 0 and less than isl")
-        if self.priority is not None:
-            self._freeze("priority", np.int32)
+        self._freeze("arrival_s", np.float64)
+        for name in self.columns:
+            self._freeze(name, np.int32)
+        cached = self.cached_tokens
+        if cached is not None and (cached.min() < 0 or (cached >= self.isl).any()):
+            raise ValueError("cached_tokens must be at least 0 and less than isl")
         if self.arrival_s[0] != 0 or not np.isfinite(self.arrival_s[-1]):
             raise ValueError("arrival_s must be finite and start at 0")
         # A NaN anywhere compares false, so it is caught here as well.
@@ -101,44 +99,39 @@ class Trace:
                 broken.
         """
         arrival = np.array(arrival_s, dtype=np.float64)
-        prompt, output = _int32("isl", isl), _int32("osl", osl)
-        cached = None if cached_tokens is None else _int32("cached_tokens", cached_tokens)
-        urgency = None if priority is None else _int32("priority", priority)
-        columns = (
-            arrival,
-            prompt,
-            output,
-            *(() if cached is None else (cached,)),
-            *(() if urgency is None else (urgency,)),
-        )
-        if arrival.ndim != 1 or not len(arrival) or len({column.shape for column in columns}) > 1:
+        given = {"isl": isl, "osl": osl, "cached_tokens": cached_tokens, "priority": priority}
+        columns = {name: _int32(name, values) for name, values in given.items() if values is not None}
+        shapes = {arrival.shape, *(column.shape for column in columns.values())}
+        if arrival.ndim != 1 or not len(arrival) or len(shapes) > 1:
             raise ValueError("a trace needs at least one request and columns of one length")
         if (arrival[1:] < arrival[:-1]).any():
             order = np.argsort(arrival, kind="stable")
-            arrival, prompt, output = arrival[order], prompt[order], output[order]
-            cached = None if cached is None else cached[order]
-            urgency = None if urgency is None else urgency[order]
-        arrival -= arrival[0]
-        return cls(arrival, prompt, output, cached, urgency, path).with_own_hash()
+            arrival = arrival[order]
+            columns = {name: column[order] for name, column in columns.items()}
+        made = cls(arrival - arrival[0], **columns, path=path)  # type: ignore[arg-type]  # names of columns
+        return made.with_own_hash()
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """What is known of each request but its arrival: the columns that are there, by name."""
+        columns = {"isl": self.isl, "osl": self.osl}
+        if self.cached_tokens is not None:
+            columns["cached_tokens"] = self.cached_tokens
+        if self.priority is not None:
+            columns["priority"] = self.priority
+        return columns
 
     def remade(self, arrival_s: NDArray[np.float64], make: Callable[[Column], Column], note: str) -> Self:
         """Return the trace with other arrivals, ``make`` applied to each other column, and a note of it."""
-        return replace(
-            self,
-            arrival_s=arrival_s,
-            isl=make(self.isl),
-            osl=make(self.osl),
-            cached_tokens=None if self.cached_tokens is None else make(self.cached_tokens),
-            priority=None if self.priority is None else make(self.priority),
-            transforms=(*self.transforms, note),
-        )
+        columns = {name: make(column) for name, column in self.columns.items()}
+        notes = (*self.transforms, note)
+        return replace(self, arrival_s=arrival_s, transforms=notes, **columns)  # type: ignore[arg-type]  # as above
 
     def with_own_hash(self) -> Self:
         """Return the same trace identified by the sha256 of its columns: for traces that have no file."""
         digest = hashlib.sha256()
-        for column in (self.arrival_s, self.isl, self.osl, self.cached_tokens, self.priority):
-            if column is not None:
-                digest.update(np.ascontiguousarray(column).data)
+        for column in (self.arrival_s, *self.columns.values()):
+            digest.update(np.ascontiguousarray(column).data)
         return replace(self, sha256=digest.hexdigest())
 
     def __len__(self) -> int:

@@ -79,5 +79,4 @@ def _write_parquet(trace: Trace, stream: IO[bytes]) -> None:
 
 
 def _columns(trace: Trace) -> dict[str, NDArray[Any]]:
-    names = ("arrival_s", "isl", "osl", "cached_tokens", "priority")
-    return {name: column for name in names if (column := getattr(trace, name)) is not None}
+    return {"arrival_s": trace.arrival_s, **trace.columns}

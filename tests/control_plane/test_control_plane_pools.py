@@ -8,8 +8,8 @@ import threading
 
 import pytest
 from sagescale import ExecutionInstance, ExecutionInstanceType, SagescaleError
+from sagescale.control_plane.instances import Registry
 from sagescale.control_plane.pools import InstancePools
-from sagescale.control_plane.registry import Registry
 
 PREFILLING, DECODING = ExecutionInstanceType.PREFILLING, ExecutionInstanceType.DECODING
 

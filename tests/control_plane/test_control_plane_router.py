@@ -6,9 +6,10 @@ import asyncio
 import time
 
 import pytest
-from sagescale import ExecutionInstance, ExecutionInstanceType, InputError, Request
-from sagescale.control_plane.registry import Registry
-from sagescale.control_plane.router import Router, RouterConfig
+from sagescale import AutoscalerConfig, ExecutionInstance, ExecutionInstanceType, InputError, Request
+from sagescale.control_plane.instances import Registry
+from sagescale.control_plane.router import Router
+from sagescale.sim.config import SimulatorConfig
 
 PREFILLING, DECODING = ExecutionInstanceType.PREFILLING, ExecutionInstanceType.DECODING
 
@@ -18,9 +19,10 @@ def router(policy="fifo", strategy="load_balanced", *, instances=1, places=1, ki
     registry = Registry()
     for number in range(instances):
         registry.add(ExecutionInstance(f"i{number}", instance_type=kind, max_concurrent_requests=places))
-    given = {"first_token": "prefill", "target_ttft_ms": 1e5, "target_itl_ms": 50.0, "batch_tokens": 1000}
-    config = RouterConfig(policy, strategy, **(given | keys), ttft_ms=lambda isl: isl)
-    return Router(registry, config), registry
+    given = {"first_token": "prefill", "max_batch_tokens": 1000}
+    rules = SimulatorConfig(scheduling_policy=policy, routing_strategy=strategy, **(given | keys))
+    targets = AutoscalerConfig(target_ttft_ms=1e5, target_itl_ms=50.0)
+    return Router(registry, rules, targets, lambda isl: isl), registry
 
 
 async def order_served(made, requests, kind=PREFILLING):
@@ -53,7 +55,7 @@ def ago(seconds: float, isl: int = 10, priority: int = 0) -> Request:
     ],
 )
 def test_policies_order_those_that_wait(policy, served):
-    made, _ = router(policy, batch_tokens=100_000)
+    made, _ = router(policy, max_batch_tokens=100_000)
     requests = {
         "a": ago(120.0, priority=2),
         "b": ago(90.0, priority=1),
@@ -64,7 +66,7 @@ def test_policies_order_those_that_wait(policy, served):
 
 
 def test_adaptive_looks_at_deadlines_within_a_priority_when_more_than_a_batch_waits():
-    made, _ = router("adaptive", batch_tokens=1000)
+    made, _ = router("adaptive", max_batch_tokens=1000)
     requests = {
         "a": ago(50.0, isl=600, priority=2),
         "b": ago(0.0, isl=600, priority=1),
@@ -75,7 +77,7 @@ def test_adaptive_looks_at_deadlines_within_a_priority_when_more_than_a_batch_wa
 
 
 def test_a_batch_is_counted_for_every_instance():
-    made, registry = router("adaptive", instances=2, batch_tokens=1000)
+    made, registry = router("adaptive", instances=2, max_batch_tokens=1000)
     requests = {"a": ago(0.0, isl=600, priority=1), "b": ago(40.0, isl=600, priority=1)}
 
     async def story():
@@ -88,7 +90,7 @@ def test_a_batch_is_counted_for_every_instance():
 
 
 def test_adaptive_orders_decode_by_priority_whatever_waits():
-    made, _ = router("adaptive", batch_tokens=10, kind=DECODING)
+    made, _ = router("adaptive", max_batch_tokens=10, kind=DECODING)
     requests = {"a": ago(50.0, isl=600, priority=9), "b": ago(0.0, isl=600, priority=1)}
     assert asyncio.run(order_served(made, requests, DECODING)) == "ba"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
+from sagescale.document import as_keys
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import open_backend
 from sagescale.experiment.grid import label_variants
@@ -54,7 +56,15 @@ def variants(*changes: dict[str, object], simulator: SimulatorConfig | None = No
 def compared(trace=None, *changes, policies=("classic",), predictors=("constant",), jobs=1, **keys):
     """The document of a comparison on the wave."""
     with open_backend("processes", jobs, None) as backend:
-        return compare(workload(trace), Comparison(variants(*changes), policies, predictors, **keys), backend)
+        found = compare(
+            workload(trace), Comparison(variants(*changes), policies, predictors, **keys), backend
+        )
+    return written(found)
+
+
+def written(document):
+    """A document, or a part of one, as its JSON has it."""
+    return json.loads(json.dumps(document, default=as_keys, allow_nan=False))
 
 
 def without_timing(value):

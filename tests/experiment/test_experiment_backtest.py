@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from experiment_world import compared, wave
+from experiment_world import compared, wave, written
 from sagescale.cli.app import app
+from sagescale.document import ResultDocument, from_keys
 from sagescale.experiment.backtest import back_test, backtest_document, long_table
 from sagescale.planner.forecast import make_predictor
 from sagescale.trace import Trace, write_trace
@@ -47,27 +48,27 @@ def test_averages_win_where_load_scatters_and_the_verdict_says_so():
     document = backtest_document(
         wave(), back_test(level(30, 0), ["constant", "moving_average"], interval_s=60.0, horizon=1)
     )
-    assert document["winner"] == "moving_average"
-    assert "scatters around a level" in document["verdict"]
+    assert document.winner == "moving_average"
+    assert "scatters around a level" in document.verdict
 
 
 def test_the_last_value_wins_where_load_walks():
     document = backtest_document(
         wave(), back_test(level(0, 12), ["constant", "moving_average"], interval_s=60.0, horizon=1)
     )
-    assert document["winner"] == "constant"
-    assert "hard to beat" in document["verdict"]
+    assert document.winner == "constant"
+    assert "hard to beat" in document.verdict
 
 
 def test_scores_are_at_the_horizon():
     one, three = (
-        backtest_document(wave(), back_test(level(0, 12), ["constant"], interval_s=60.0, horizon=horizon))[
-            "scores"
-        ][0]
+        backtest_document(
+            wave(), back_test(level(0, 12), ["constant"], interval_s=60.0, horizon=horizon)
+        ).scores[0]
         for horizon in (1, 3)
     )
-    assert one["series"] == three["series"] == "requests"
-    assert one["wape"] < three["wape"]
+    assert one.series == three.series == "requests"
+    assert one.wape < three.wape
 
 
 # -- the commands
@@ -145,7 +146,7 @@ def test_the_report_prints_at_any_width(width):
     document = compared(None, predictors=("constant", "kalman"))
     document["comparison"]["failed"] = [{"name": "classic/x", "error": "it broke"}]
     stream = io.StringIO()
-    print_comparison(document, Console(file=stream, width=width))
+    print_comparison(from_keys(ResultDocument, document), Console(file=stream, width=width))
     text = stream.getvalue()
     assert "it broke" in text
     assert all(run["name"] in text for run in document["runs"])
@@ -158,7 +159,7 @@ def test_predictors_on_a_real_trace(shared):
 
     names = ("constant", "moving_average", "exponential_smoothing", "kalman", "seasonal_naive")
     trace = read_trace(shared / "traces" / "azure_llm_2023_conv.csv")
-    document = backtest_document(trace, back_test(trace, names, interval_s=60.0, horizon=1))
+    document = written(backtest_document(trace, back_test(trace, names, interval_s=60.0, horizon=1)))
     assert set(document["ranking"]) == set(names)
     # The facts in the documentation: over a minute this load is nearly a random walk.
     assert document["winner"] == "constant"

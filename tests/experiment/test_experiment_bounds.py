@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiment_world import written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sagescale.experiment.compare import Comparison, compare
@@ -99,7 +100,9 @@ def test_no_run_beats_the_lower_bound_and_misses_add_up(
     trace = Trace.from_arrays(*zip(*rows, strict=True))
     variants = label_variants([("", *setting(profile, **keys))])
     comparison = Comparison(variants, policy_names(), predictors, asked, faults=what_fails)
-    document = compare(Workload(trace, TransformSpec(), profile), comparison, Backend("processes", 1))
+    document = written(
+        compare(Workload(trace, TransformSpec(), profile), comparison, Backend("processes", 1))
+    )
     assert not document["comparison"]["failed"]
     assert len(document["runs"]) >= len(predictors) + 2
     for run in document["runs"]:

@@ -8,9 +8,10 @@ import re
 
 import numpy as np
 import pytest
-from experiment_world import PROFILE, compared, config, variants, wave, without_timing, workload
+from experiment_world import PROFILE, compared, config, variants, wave, without_timing, workload, written
 from hypothesis import given
 from hypothesis import strategies as st
+from sagescale.document import RunDocument, from_keys
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import Backend, open_backend
 from sagescale.experiment.misses import split_misses
@@ -90,7 +91,7 @@ def test_misses_add_up_and_are_those_of_the_attainment(document):
 @given(st.integers(0, 10**6), *[st.none() | st.integers(0, 10**6)] * 3)
 def test_a_split_adds_up_whatever_the_counterfactuals_miss(total, true_load, no_startup, one_more):
     split = split_misses(total, true_load=true_load, no_startup=no_startup, one_more=one_more)
-    shares = [split[cause] for cause in ("forecast", "startup", "whole_instances", "policy")]
+    shares = [getattr(split, cause) for cause in ("forecast", "startup", "whole_instances", "policy")]
     assert min(shares) >= 0
     assert sum(shares) == total
 
@@ -110,7 +111,9 @@ def test_the_lower_bound_is_below_every_run(document):
 def test_a_comparison_says_of_a_run_what_simulate_says(document):
     trace = wave()
     keys = config(load_predictor_type="kalman")
-    alone = run_document(simulate(trace, workload().profile, keys, SimulatorConfig()), "classic/kalman")
+    alone = written(
+        run_document(simulate(trace, workload().profile, keys, SimulatorConfig()), "classic/kalman")
+    )
     within = named(document, "classic/kalman")
     for key in alone:
         if key != "timing":
@@ -147,11 +150,13 @@ def test_an_interruption_keeps_what_is_done():
         if done == 8:
             raise KeyboardInterrupt
 
-    document = compare(
-        workload(),
-        Comparison(variants(), ("classic",), ("constant",)),
-        Backend("processes", 1),
-        progress=interrupt,
+    document = written(
+        compare(
+            workload(),
+            Comparison(variants(), ("classic",), ("constant",)),
+            Backend("processes", 1),
+            progress=interrupt,
+        )
     )
     comparison = document["comparison"]
     assert comparison["interrupted"]
@@ -202,7 +207,7 @@ def test_surges_between_ticks_are_told_and_only_ask_for_more():
     # Load that rises twentyfold in the middle of a window.
     arrivals = np.concatenate([np.arange(0.0, 320.0, 0.25), np.arange(320.0, 480.0, 0.0125)])
     trace = Trace.from_arrays(arrivals, np.full(len(arrivals), 1500), np.full(len(arrivals), 200))
-    run = run_document(simulate(trace, PROFILE, config(policy="slo"), SimulatorConfig()), "")
+    run = written(run_document(simulate(trace, PROFILE, config(policy="slo"), SimulatorConfig()), ""))
     assert run["scaling"]["surges"] == len(run["surges"]) > 0
     for surge in run["surges"]:
         assert surge["time_s"] not in run["timeline"]["time_s"]
@@ -223,8 +228,8 @@ def test_ranking_uses_the_mean_over_replicates():
     low = {"name": "a", "sla": {"attainment": 1.0}, "gpu_hours": {"total": 1.0}}
     low["replicates"] = {"gpu_hours_interval": {"mean": 3.0}, "attainment_interval": {"mean": 0.995}}
     high = {"name": "b", "sla": {"attainment": 0.992}, "gpu_hours": {"total": 2.0}}
-    ranked, reaching = rank([low, high], 0.99)
-    assert [run["name"] for run in ranked] == ["b", "a"]
+    ranked, reaching = rank([from_keys(RunDocument, low), from_keys(RunDocument, high)], 0.99)
+    assert [run.name for run in ranked] == ["b", "a"]
     assert reaching == ["b", "a"]
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from experiment_world import compared, variants, wave, without_timing, workload
+from experiment_world import compared, variants, wave, without_timing, workload, written
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import open_backend
 
@@ -77,7 +77,7 @@ def test_a_cluster_gives_the_document_of_a_serial_run(cluster):
     comparison = Comparison(variants(), ("classic",), ("constant", "kalman"), replicates=2)
     with open_backend("dask", 1, cluster) as backend:
         assert backend.jobs == 2
-        over_there = compare(workload(wave(1000)), comparison, backend)
+        over_there = written(compare(workload(wave(1000)), comparison, backend))
     here = compared(wave(1000), predictors=("constant", "kalman"), replicates=2)
     assert not over_there["comparison"]["failed"]
     assert json.dumps(without_timing(over_there)) == json.dumps(without_timing(here))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from experiment_world import config, variants, wave, without_timing, workload
+from experiment_world import config, variants, wave, without_timing, workload, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from sagescale.document import ResultDocument, from_keys
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import Backend, open_backend
 from sagescale.experiment.forecasts import ForecastMemo, PredictorSpec
@@ -43,7 +44,7 @@ def compared(faults=FAULTS, jobs=1, **keys):
         variants(simulator=WORLD), ("classic",), ("constant", "kalman"), 0.9, faults=faults, **keys
     )
     with open_backend("processes", jobs, None) as backend:
-        return compare(workload(), comparison, backend)
+        return written(compare(workload(), comparison, backend))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_a_comparison_says_of_a_faulty_run_what_simulate_says(document, predicto
     keys = config(load_predictor_type=predictor)
     trace, profile = wave(), workload().profile
     run, calm = (simulate(trace, profile, keys, WORLD, faults=faults) for faults in (FAULTS, None))
-    alone = run_document(run, f"classic/{predictor}", without_faults=calm)
+    alone = written(run_document(run, f"classic/{predictor}", without_faults=calm))
     (within,) = [run for run in document["runs"] if run["name"] == f"classic/{predictor}"]
     assert alone["faults"]["events"]
     for key in alone:
@@ -90,7 +91,9 @@ def test_where_nothing_can_go_wrong_nothing_is_said_of_faults():
         assert run["misses"]["faults"] == 0
         assert run["misses"]["without"]["faults"] is None
     assert "w/o" not in printed(document)
-    assert "w/o" not in "".join(render_html(document).partition("</main>")[0].split("<main>")[1:])
+    assert "w/o" not in "".join(
+        render_html(from_keys(ResultDocument, document)).partition("</main>")[0].split("<main>")[1:]
+    )
 
 
 def test_serial_and_parallel_are_equal_with_faults():
@@ -104,7 +107,7 @@ def test_replicates_have_luck_of_their_own():
     for replicate in (0, 1):
         task = RunTask(config(), WORLD, replicate=replicate, document=True, faults=rates)
         outcome = perform(workload(), task)
-        crashes.append([event["time_s"] for event in outcome.document["faults"]["events"]])
+        crashes.append([event.time_s for event in outcome.document.faults.events])
     assert crashes[0] != crashes[1]
 
 
@@ -165,7 +168,7 @@ def test_a_comparison_that_is_interrupted_early_has_no_run_without_faults():
             raise KeyboardInterrupt
 
     comparison = Comparison(variants(), ("classic",), ("constant",), faults=FAULTS)
-    document = compare(workload(), comparison, Backend("processes", 1), progress=interrupt)
+    document = written(compare(workload(), comparison, Backend("processes", 1), progress=interrupt))
     assert document["comparison"]["interrupted"]
     assert "interrupted" in printed(document)
 
@@ -176,7 +179,7 @@ def test_a_comparison_that_is_interrupted_early_has_no_run_without_faults():
 def printed(document, width=80):
     console = Console(width=width, record=True, force_terminal=False)
     with console.capture() as capture:
-        print_comparison(document, console)
+        print_comparison(from_keys(ResultDocument, document), console)
     return capture.get()
 
 
@@ -193,11 +196,11 @@ def test_the_terminal_shows_each_run_without_its_faults(document):
 
 
 def test_the_page_and_the_csv_show_it_too(document, tmp_path):
-    page = render_html(document)
+    page = render_html(from_keys(ResultDocument, document))
     assert 'data-key="calmhours"' in page
     assert "w/o faults" in page
     out = tmp_path / "table.csv"
-    comparison_csv(out, document)
+    comparison_csv(out, from_keys(ResultDocument, document))
     header, first, *_ = out.read_text().splitlines()
     column = header.split(",").index("attainment_without_faults")
     assert float(first.split(",")[column]) == document["runs"][0]["faults"]["without"]["attainment"]

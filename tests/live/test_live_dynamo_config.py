@@ -8,12 +8,12 @@ import sys
 import pytest
 import yaml
 from sagescale.cli.app import main
+from sagescale.declare import declared
 from sagescale.errors import InputError
 from sagescale.live.config import LiveConfig
 from sagescale.live.dynamo_config import RULES, import_dynamo_config
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import load_settings
-from sagescale.planner.settings import declared
 from sagescale.sim.config import SimulatorConfig
 
 CURRENT = """\

@@ -11,7 +11,9 @@ import yaml
 from live_server import prometheus, serving
 from live_world import LiveWorld
 from sagescale.cli.app import app
+from sagescale.declare import declared
 from sagescale.errors import InputError
+from sagescale.key_file import read_key_file
 from sagescale.live.actuators.protocol import PoolStates
 from sagescale.live.config import LiveConfig
 from sagescale.live.doctor import check
@@ -20,9 +22,7 @@ from sagescale.live.metrics.source import make_source
 from sagescale.live.setup import load_live_setup
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.describe import commented_yaml, json_schema, yaml_text
-from sagescale.planner.key_file import read_key_file
 from sagescale.planner.loading import load_settings
-from sagescale.planner.settings import declared
 from sagescale.sim.config import SimulatorConfig
 from typer.testing import CliRunner
 

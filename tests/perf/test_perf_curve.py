@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sagescale.perf.curve import MonotoneCurve
+from sagescale.perf.surfaces import MonotoneCurve
 from scipy.interpolate import PchipInterpolator
 
 gaps = st.lists(st.floats(0.5, 500.0), min_size=1, max_size=12)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sagescale.errors import InputError
 from sagescale.perf import ProfileModel, load_profile, profile_to_yaml, read_profile
 from sagescale.perf.catalogue import GPUS, MODELS, find_gpu, find_model
-from sagescale.perf.compare import decode_error, prefill_error
 from sagescale.perf.roofline import Assumptions, estimate_profile
+from sagescale.perf.validate import decode_error, prefill_error
 
 LLAMA, H200 = MODELS["Llama-3.1-8B"], GPUS["h200"]
 PERFECT = Assumptions(

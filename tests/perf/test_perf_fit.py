@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sagescale.perf.fit.decode_surface import fit_decode
-from sagescale.perf.fit.kv_line import fit_kv_transfer
-from sagescale.perf.fit.monotone import project_grid, project_line
-from sagescale.perf.fit.prefill_curve import fit_prefill
+from sagescale.perf.fit.decode import fit_decode
+from sagescale.perf.fit.prefill import fit_prefill
+from sagescale.perf.fit.regression import fit_kv_transfer, project_grid, project_line
 from sagescale.perf.measurement import DecodePoint, KvPoint, PrefillPoint
 from scipy.optimize import isotonic_regression
 
@@ -39,59 +38,60 @@ class TestMonotoneProjection:
 
 class TestPrefill:
     def test_repeats_become_their_median(self):
-        fit = fit_prefill([PrefillPoint(100, 1, ms) for ms in (10.0, 11.0, 90.0)] + _line(200, 300, 400))
+        repeats = [PrefillPoint(100, 1, ms) for ms in (10.0, 11.0, 90.0)]
+        fit, _ = fit_prefill(repeats + _line(200, 300, 400))
         assert fit.ttft_ms[0] == 11.0
 
     def test_of_two_points_out_of_order_the_outlier_goes_and_the_other_stays(self):
         points = [*_line(100, 2000, 4000, 8000, 10_000, 12_000), PrefillPoint(6000, 1, 300.0)]
-        fit = fit_prefill(points)
+        fit, notes = fit_prefill(points)
         assert 6000.0 not in fit.isl_tokens
         assert fit.ttft_ms == tuple(p.ttft_ms for p in sorted(points[:-1], key=lambda p: p.isl_tokens))
-        assert len(fit.notes) == 1
-        assert "prefill at 6000 tokens left out of the curve: 300 ms breaks the order" in fit.notes[0]
+        assert len(notes) == 1
+        assert "prefill at 6000 tokens left out of the curve: 300 ms breaks the order" in notes[0]
         assert fit.fit_error.max > 0.7
 
     def test_noise_out_of_order_is_pooled_and_told(self):
         points = [PrefillPoint(n, 1, ms) for n, ms in [(100, 10.0), (200, 10.4), (300, 10.2), (900, 20.0)]]
-        fit = fit_prefill(points)
+        fit, notes = fit_prefill(points)
         assert fit.ttft_ms[1] == fit.ttft_ms[2] == pytest.approx(10.3, abs=0.01)
-        assert "2 of 4 knots pooled" in fit.notes[0]
+        assert "2 of 4 knots pooled" in notes[0]
 
     def test_a_flat_foot_does_not_bend_the_attention_coefficient(self):
         def engine(n: int) -> float:
             return max(12.0, 3.0 + 0.025 * n + 8e-7 * n * n)
 
         lengths = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384)
-        fit = fit_prefill([PrefillPoint(n, 1, engine(n)) for n in lengths])
+        fit, _ = fit_prefill([PrefillPoint(n, 1, engine(n)) for n in lengths])
         assert fit.quadratic_ms == pytest.approx(8e-7, rel=1e-6)
         assert fit.floor_ms == 12.0
 
     def test_measured_batches_validate_and_do_not_fit(self):
         lone = [PrefillPoint(n, 1, 5 + 0.02 * n + 1e-6 * n * n) for n in (100, 500, 1000, 4000, 8000)]
         batch = PrefillPoint(1000, 4, 5 + 0.02 * 4000 + 1e-6 * 4 * 1000**2)
-        fit = fit_prefill([*lone, batch])
+        fit, _ = fit_prefill([*lone, batch])
         assert fit.batch_error is not None
         assert fit.batch_error.max < 1e-4
-        assert fit_prefill(lone).quadratic_ms == fit.quadratic_ms
+        assert fit_prefill(lone)[0].quadratic_ms == fit.quadratic_ms
 
 
 class TestDecode:
     def test_a_full_grid_keeps_its_knots_and_its_values(self):
         points = [DecodePoint(n, c, 5.0 + n + c / 100) for n in (1.0, 3.0, 9.0) for c in (10.0, 200.0)]
-        fit = fit_decode(points, 256)
+        fit, notes = fit_decode(points, 256)
         assert fit.concurrency == (1.0, 3.0, 9.0)
         assert fit.itl_ms == tuple(tuple(5.0 + n + c / 100 for c in (10.0, 200.0)) for n in (1.0, 3.0, 9.0))
-        assert fit.notes == ()
+        assert notes == ()
 
     def test_a_context_measured_once_goes_on_with_the_surrogates_slope(self):
         def engine(n: float, c: float) -> float:
             return 5.0 + 0.1 * n + 1e-5 * n * c
 
         places = [(1, 300), (50, 300), (128, 300), (1, 4000), (64, 4000), (1, 90_000)]
-        fit = fit_decode([DecodePoint(float(n), float(c), engine(n, c)) for n, c in places], 128)
+        fit, notes = fit_decode([DecodePoint(float(n), float(c), engine(n, c)) for n, c in places], 128)
         assert fit.concurrency[-1] == 128.0
         assert fit.itl_ms[-1][2] == pytest.approx(engine(128, 90_000), rel=1e-9)
-        assert "outside their context's measured concurrency" in fit.notes[0]
+        assert "outside their context's measured concurrency" in notes[0]
 
     @given(st.integers(0, 2**32))
     @settings(deadline=None, max_examples=15)
@@ -106,7 +106,7 @@ class TestDecode:
             for c in (350.0, 3000.0, 6000.0, 11_000.0)
             for n in [1.0, *(random.uniform(2.0, 900_000 / c, 6).tolist())]
         ]
-        fit = fit_decode(points, 256)
+        fit, _ = fit_decode(points, 256)
         assert fit.fit_error.max < 0.10
         true = np.array([[engine(n, c) for c in fit.context_tokens] for n in fit.concurrency])
         assert np.abs(np.array(fit.itl_ms) / true - 1).max() < 0.08

@@ -259,7 +259,10 @@ class TestMeasurementJson:
                 {"kind": "prefill", "isl": 1.5, "batch": 1, "ms": 1},
                 r"row 8: isl: 1.5 \(expected a whole number",
             ),
-            ({"kind": "prefill", "isl": 5, "batch": 1}, r"row 8: ms: None \(expected milliseconds above 0"),
+            (
+                {"kind": "prefill", "isl": 5, "batch": 1},
+                r"row 8: ms: missing \(expected milliseconds above 0",
+            ),
             ({"kind": "decode", "batch": 1, "context": 5, "ms": [0.0]}, r"row 8: ms: \[0.0\]"),
             ({"kind": "decode", "batch": 1, "context": 5, "ms": float("nan")}, "row 8: ms: nan"),
             ({"kind": "decode", "batch": True, "context": 5, "ms": 1}, "row 8: batch: True"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from perf_builders import built, profiles
 from sagescale.perf import ImportOptions, PrefillProfile, ProfileModel
-from sagescale.perf.prefill import PrefillCurve
+from sagescale.perf.surfaces import PrefillCurve
 
 constants = st.floats(1.0, 50.0)
 per_token = st.floats(1e-4, 0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from sagescale.perf.protocol import DecodeCapacity
+from sagescale.perf.model import DecodeCapacity
 from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools
 
 

@@ -7,10 +7,10 @@ import re
 
 import pytest
 from sagescale.cli.config import config_app
+from sagescale.declare import declared
 from sagescale.errors import InputError
 from sagescale.live.config import LiveConfig
 from sagescale.planner import AutoscalerConfig
-from sagescale.planner.settings import declared
 from sagescale.sim.config import SimulatorConfig
 from typer.testing import CliRunner
 

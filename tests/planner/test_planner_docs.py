@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sagescale.declare import declared
 from sagescale.planner import AutoscalerConfig, ReasonCode
 from sagescale.planner.describe import yaml_text
-from sagescale.planner.settings import declared
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "planner.md").read_text()
 

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from planner_world import RoundNumbers
+from sagescale.cli.setup import configuration_classes
 from sagescale.errors import InputError
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig, make_policy, policy_names
+from sagescale.planner.describe import commented_yaml
+from sagescale.planner.loading import autoscaler_config, load_settings
 from sagescale.planner.policy import ENTRY_POINT_GROUP, needs_twin, uses_forecast
 from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.result import configuration
 from sagescale.sim.simulate import simulate
 from sagescale.trace import Trace
 
@@ -37,10 +41,10 @@ class Broken:
 def installed(monkeypatch):
     """Pretend that packages are installed: the documented one, and some that are not right."""
     module = types.ModuleType("queue_policy")
+    monkeypatch.setitem(sys.modules, "queue_policy", module)
     exec(
         compile(PAGE.partition("```python\n")[2].partition("```")[0], "queue_policy.py", "exec"), vars(module)
     )
-    monkeypatch.setitem(sys.modules, "queue_policy", module)
     targets = {
         "queue": "queue_policy:QueuePolicy",
         "none": f"{__name__}:NoPolicy",
@@ -48,7 +52,12 @@ def installed(monkeypatch):
         "missing": f"{__name__}:Missing",
         "classic": f"{__name__}:NoPolicy",
     }
-    points = EntryPoints(EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in targets.items())
+    points = EntryPoints(
+        [
+            *(EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in targets.items()),
+            EntryPoint("queue", "queue_policy:QueueKeys", "sagescale.keys"),
+        ]
+    )
     monkeypatch.setattr("importlib.metadata.entry_points", points.select)
 
 
@@ -79,6 +88,28 @@ def test_the_documented_policy_runs_in_a_simulation(installed):
     run = simulate(trace, load_profile("h200-llama-3.1-8b-fp8"), config, SimulatorConfig(), policy=policy)
     assert len({tick.decision.targets for tick in run.ticks}) > 1
     assert len(run.completed) == 9000
+
+
+def test_a_policys_own_keys_are_configured_like_all_others(installed, tmp_path):
+    path = tmp_path / "queue.yaml"
+    path.write_text("queue_step: 3\n")
+    config = autoscaler_config(load_settings((AutoscalerConfig,), [path]), RoundNumbers())
+    assert make_policy(config, RoundNumbers(), "queue").step == 3
+    assert make_policy(AutoscalerConfig(), RoundNumbers(), "queue").step == 1
+    assert configuration(config, SimulatorConfig())["queue_step"] == 3
+    assert "queue_step: 1\n" in commented_yaml(configuration_classes())
+    path.write_text("queue_step: 0\n")
+    with pytest.raises(InputError, match=r"queue.yaml:1: queue_step is 0; expected an integer >= 1"):
+        load_settings((AutoscalerConfig,), [path])
+    with pytest.raises(InputError, match="unknown key 'queue_stepp'; did you mean 'queue_step'"):
+        load_settings((AutoscalerConfig,), [], ["queue_stepp=2"])
+
+
+def test_keys_that_a_package_offers_are_a_class_of_settings(monkeypatch):
+    points = EntryPoints([EntryPoint("odd", f"{__name__}:NoPolicy", "sagescale.keys")])
+    monkeypatch.setattr("importlib.metadata.entry_points", points.select)
+    with pytest.raises(InputError, match=r"keys 'odd' \(entry point .*\): expected a frozen dataclass"):
+        load_settings((AutoscalerConfig,))
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from planner_world import RoundNumbers
+from sagescale.declare import check, declared, setting
 from sagescale.errors import InputError
+from sagescale.key_file import parse_scalar, read_key_file
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.describe import commented_yaml, json_schema, resolved_yaml, yaml_text
-from sagescale.planner.key_file import parse_scalar, read_key_file
 from sagescale.planner.loading import autoscaler_config, load_settings
-from sagescale.planner.settings import check, declared, setting
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from sagescale.document import RunDocument, from_keys
 from sagescale.report.facts import fault_costs
 from sagescale.report.layout import Page
 
@@ -22,14 +23,14 @@ def event(kind: str, time_s: float, until_s: float | None = None) -> dict[str, A
 
 def printed(faults: dict[str, Any] | None) -> str:
     console = Console(width=100, record=True, quiet=False, force_terminal=False)
-    run: Any = {
+    run = {
         "requests": {"restarted": 12},
         "sla": {"attainment": 0.9},
         "gpu_hours": {"total": 8.0},
         "faults": faults,
     }
     with console.capture() as capture:
-        for place, parts in enumerate(fault_costs(run)):
+        for place, parts in enumerate(fault_costs(from_keys(RunDocument, run))):
             Page(console).field("" if place else "faults", *parts)
     return capture.get()
 

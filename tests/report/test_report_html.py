@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_documents import TICKS, attacked, comparison, document, faulty, run, three_pools
 from sagescale.cli.app import app
+from sagescale.document import ResultDocument, RunDocument, from_keys
 from sagescale.errors import InputError
 from sagescale.fleet import PoolCounts, resize
 from sagescale.report.html import render_html, write_html
@@ -59,7 +60,7 @@ class Page(HTMLParser):
 
 
 def page(made: Any) -> Page:
-    return Page(render_html(made))
+    return Page(render_html(from_keys(ResultDocument, made)))
 
 
 @pytest.mark.parametrize("made", [document(), comparison(), faulty()], ids=["run", "comparison", "faults"])
@@ -98,13 +99,13 @@ def test_hostile_text_stays_text(made):
     assert "<img src=x onerror" in hostile.says
     # The parser must not have seen the end of a script where an attack says it is.
     assert hostile.data("run-data-0")["reasons"]["sets"][0][0].startswith("</script>")
-    assert "<script>window" not in render_html(attacked(made))
+    assert "<script>window" not in render_html(from_keys(ResultDocument, attacked(made)))
 
 
 def test_lone_surrogates_of_a_file_name_are_written(tmp_path):
     made = document()
     made["trace"]["path"] = "odd\udcff.csv"
-    write_html(tmp_path / "out.html", made)
+    write_html(tmp_path / "out.html", from_keys(ResultDocument, made))
     assert "odd?.csv" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
@@ -124,7 +125,10 @@ def test_headline_is_the_terminal_s():
 def test_each_run_has_a_place_for_every_panel():
     found = page(comparison())
     drawn = [attributes["data-panel"] for tag, attributes in found.elements if tag == "figure"]
-    assert drawn == ["comparison", *[name for _ in range(5) for name, *_ in panels(run())]]
+    assert drawn == [
+        "comparison",
+        *[name for _ in range(5) for name, *_ in panels(from_keys(RunDocument, run()))],
+    ]
     hidden = [attributes for tag, attributes in found.elements if tag == "section" and "hidden" in attributes]
     assert len(hidden) == 5
 
@@ -195,7 +199,7 @@ def test_front_is_what_no_candidate_beats(figures):
         }
         for hours, met, knows in figures
     ]
-    front = pareto_front(runs)  # type: ignore[arg-type]  # as much of them as it looks at
+    front = pareto_front([from_keys(RunDocument, run) for run in runs])
     candidates = [place for place, (_, _, knows) in enumerate(figures) if not knows]
     for place in candidates:
         hours, met, _ = figures[place]
@@ -292,7 +296,7 @@ def test_no_value_is_too_odd(data):
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        write_html(tmp_path / "missing" / "out.html", document())
+        write_html(tmp_path / "missing" / "out.html", from_keys(ResultDocument, document()))
 
 
 def test_simulate_refuses_a_page_it_could_not_write_before_the_run(tmp_path):

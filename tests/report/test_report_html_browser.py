@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from report_documents import TICKS, attacked, comparison, document, faulty, run, three_pools, timeline
+from sagescale.document import ResultDocument, RunDocument, from_keys
 from sagescale.report.html import write_html
 from sagescale.report.html.page import panels
 from typer.testing import CliRunner
@@ -30,7 +31,7 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1280,900",
 )
-NAMES = [name for name, *_ in panels(run())]
+NAMES = [name for name, *_ in panels(from_keys(RunDocument, run()))]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def opened(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         path = tmp_path_factory.mktemp("page") / "report.html"
-        write_html(path, made)
+        write_html(path, from_keys(ResultDocument, made))
         driver.get(path.as_uri())
         driver.shows = (made, scheme)
         return driver

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from sagescale.document import ResultDocument, from_keys
 from sagescale.report import formats, print_run
 from sagescale.report.text_plots import BARS, bars, downsample, windows_per_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sagescale.document import ResultDocument, RunDocument
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 ODD_NUMBERS = st.one_of(
@@ -54,7 +54,7 @@ def timeline(ticks: int, **series: Any) -> Any:
     }
 
 
-def document() -> ResultDocument:
+def document() -> Any:
     """A small run in which no two figures are the same."""
     run: Any = {
         "name": "run",
@@ -145,15 +145,18 @@ def document() -> ResultDocument:
     }
 
 
-def changed(change: Callable[[RunDocument], None]) -> ResultDocument:
+def changed(change: Callable[[Any], None]) -> Any:
     made = document()
     change(made["runs"][0])
     return made
 
 
-def render(made: ResultDocument, width: int = 100, **options: Any) -> str:
+def render(made: Any, width: int = 100, **options: Any) -> str:
     out = io.StringIO()
-    print_run(made, Console(width=width, file=out, **{"force_terminal": False, **options}))
+    print_run(
+        from_keys(ResultDocument, made),
+        Console(width=width, file=out, **{"force_terminal": False, **options}),
+    )
     return out.getvalue()
 
 
@@ -176,7 +179,7 @@ def test_attainment_against_the_targets_is_the_headline() -> None:
 
 
 def test_a_run_within_its_targets_carries_no_mark_and_no_excuse() -> None:
-    def hold(run: RunDocument) -> None:
+    def hold(run: Any) -> None:
         run["sla"].update(attainment=1.0, ttft_attainment=1.0, itl_attainment=1.0)
 
     text = render(changed(hold))
@@ -341,7 +344,7 @@ def test_an_output_without_unicode_gets_ascii() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     made = document()
     made["trace"]["path"] = "traces/größe.csv"
-    print_run(made, Console(width=100, file=out))
+    print_run(from_keys(ResultDocument, made), Console(width=100, file=out))
     out.seek(0)
     text = out.read()
     assert "! 91.23 %" in text
@@ -377,7 +380,7 @@ def test_nothing_at_all_still_prints() -> None:
 
 
 def test_a_run_that_completed_nothing_prints_its_misses() -> None:
-    def nothing(run: RunDocument) -> None:
+    def nothing(run: Any) -> None:
         run["requests"].update(completed=0, unfinished=8819)
         run["sla"].update(attainment=0.0, ttft_attainment=0.0, itl_attainment=0.0, goodput_rps=0.0)
         for key in ("ttft_ms", "itl_ms", "e2e_ms"):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sagescale.document import as_keys
 from sagescale.errors import InputError
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig
@@ -24,7 +25,6 @@ from sagescale.sim.simulate import simulate
 from sagescale.trace import Trace
 
 if TYPE_CHECKING:
-    from sagescale.document import RunDocument
     from sagescale.sim.run import Run
 
 PROFILE = load_profile("h200-llama-3.1-8b-fp8")
@@ -73,8 +73,9 @@ def fixed(prefill: int, decode: int) -> dict[str, int]:
     }
 
 
-def document(result: Run, without: Run | None = None) -> RunDocument:
-    return run_document(result, "run", without_faults=without)
+def document(result: Run, without: Run | None = None) -> dict:
+    measured = run_document(result, "run", without_faults=without)
+    return json.loads(json.dumps(measured, default=as_keys, allow_nan=False))
 
 
 def stable_bytes(result: Run) -> bytes:
@@ -351,7 +352,7 @@ def test_whatever_goes_wrong_requests_budget_and_bound_hold(faults, budget, firs
     assert result.faults is not None
     assert result.faults.restarts == int(requests["restarts"].sum())
     assert result.faults.restarts == sum(event.restarted for event in result.faults.events)
-    assert lower_bound(result).gpu_hours <= gpu_hours(result)["total"]
+    assert lower_bound(result).gpu_hours <= gpu_hours(result).total
     again = run(faults, trace, simulator, max_gpu_budget=budget)
     assert again.faults == result.faults
     assert_same(again, result)

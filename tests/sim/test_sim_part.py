@@ -34,10 +34,10 @@ def run():
 
 def test_the_whole_is_the_run(run):
     whole = measure_part(run, Part())
-    assert whole.attainment == Served(run).sla()["attainment"]
+    assert whole.attainment == Served(run).sla().attainment
     assert 0.0 < whole.worst_attainment < whole.attainment < 1.0
-    assert whole.gpu_hours == pytest.approx(gpu_hours(run)["total"], rel=1e-12)
-    assert sum(whole.prefill_gpu_s) / 3600.0 == pytest.approx(gpu_hours(run)["prefill"], rel=1e-12)
+    assert whole.gpu_hours == pytest.approx(gpu_hours(run).total, rel=1e-12)
+    assert sum(whole.prefill_gpu_s) / 3600.0 == pytest.approx(gpu_hours(run).pools["prefill"], rel=1e-12)
     assert lower_bound_of_part(run, Part()) == lower_bound(run).gpu_hours
 
 

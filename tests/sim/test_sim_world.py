@@ -55,17 +55,17 @@ def test_requests_are_served_by_the_world_and_sized_for_by_the_profile(ramp):
     as_told = simulate(ramp, TRUE, blind, SIMULATOR)
     assert run.initial == as_told.initial
     document, expected = run_document(run, "x"), run_document(as_told, "x")
-    assert document["itl_ms"]["p50"] > 1.4 * expected["itl_ms"]["p50"]
-    for point in document["surfaces"]["ttft"] + document["surfaces"]["itl"]:
-        assert point["learned_ms"] == point["told_ms"]
-        assert point["true_ms"] == pytest.approx(1.5 * point["told_ms"])
+    assert document.itl_ms.p50 > 1.4 * expected.itl_ms.p50
+    for point in document.surfaces.ttft + document.surfaces.itl:
+        assert point.learned_ms == point.told_ms
+        assert point.true_ms == pytest.approx(1.5 * point.told_ms)
 
 
 def test_what_is_learned_comes_nearer_to_the_truth(ramp):
     document = run_document(
         simulate(ramp, TRUE, AutoscalerConfig(**ONE_GPU), SIMULATOR, world=slower(TRUE, 1.5)), "x"
     )
-    wrong = [abs(point["learned_ms"] / point["true_ms"] - 1) for point in document["surfaces"]["itl"]]
+    wrong = [abs(point.learned_ms / point.true_ms - 1) for point in document.surfaces.itl]
     assert sum(wrong) / len(wrong) < 0.15
 
 

@@ -230,7 +230,7 @@ def test_more_rows_than_fit_a_memory_are_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("sagescale.trace.source.MAX_ROWS", 10)
     (tmp_path / "x").write_text("arrival_s,isl,osl\n" + "0,1,1\n" * 10)
     assert "more than 10 lines" in message_about(tmp_path / "x")
-    monkeypatch.setattr("sagescale.trace.readers.parquet_table.MAX_ROWS", 10)
+    monkeypatch.setattr("sagescale.trace.readers.containers.MAX_ROWS", 10)
     parquet.write_table(pa.table(dict.fromkeys(("arrival_s", "isl", "osl"), [1] * 11)), tmp_path / "x")
     assert "11 rows; expected at most 10" in message_about(tmp_path / "x")
 

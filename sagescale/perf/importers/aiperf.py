@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.base import source_file
-from sagescale.perf.importers.benchmark import Run, measured
-from sagescale.perf.importers.json_text import load_json
-from sagescale.perf.importers.look import Look
+from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served
 from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import load_json, look_at
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from sagescale.perf.measurement import Measurement
+    from sagescale.perf.importers.source import Look
 
-__all__ = ["AiperfImporter"]
+__all__ = ["AIPERF"]
 
 _METRICS = frozenset({"request_latency", "input_sequence_length", "output_sequence_length"})
 _SUMMARIES = ("_aggregate.json", "_collated.json")
@@ -33,93 +32,52 @@ _LOADS = (("loadgen",), (), ("perf_analyzer", "stimulus"))
 """Where the versions keep the load under ``input_config``: AIPerf, GenAI-Perf, its later releases."""
 
 
-class AiperfImporter:
-    """One export, or a folder of them: one run each. The unit a metric states is the unit it is read in."""
-
-    name = "aiperf"
-
-    def recognise(self, look: Look) -> bool:
-        """Whether a file's metrics are blocks with a unit; summaries over runs count too, to be refused."""
-        return any(map(_is_export, look.files)) or any(map(_is_summary, look.files))
-
-    def read(self, path: Path) -> tuple[Measurement, ...]:
-        """Read all runs as one configuration. A summary over runs is refused when it is all there is."""
-        look = Look(path)
-        exports = [file.path for file in look.files if _is_export(file) and not _is_summary(file)]
-        if not exports:
-            for file in look.files:
-                if _is_summary(file):
-                    raise InputError(
-                        f"{file.path}: a summary over runs (expected the runs' own "
-                        "profile_export_aiperf.json or profile_export_genai_perf.json)"
-                    )
-            raise InputError(f"{path}: no AIPerf or GenAI-Perf run (expected {', '.join(sorted(_METRICS))})")
-        records = [Record(str(file), load_json(file)) for file in exports]
-        model = _model(records[0])
-        for record in records:
-            if _model(record) != model:
-                record.fail("input_config", _model(record), f"{model}, as in {records[0].where}")
-        return (
-            measured(
-                [_run(record) for record in records],
-                origin=str(path),
-                format_name=self.name,
-                files=tuple(source_file(file, path) for file in exports),
-                model=model,
-            ),
-        )
-
-
 def _is_export(file: Look) -> bool:
-    return file.names >= _METRICS and "unit" in file.inner("request_latency")
+    return file.has(_METRICS) and "unit" in file.inner("request_latency")
 
 
 def _is_summary(file: Look) -> bool:
     if file.path.name.endswith(_SUMMARIES) and file.names:
         return True
     return "metrics" in file.names and bool(
-        {"aggregation_type", "num_profile_runs"} & (file.inner("metadata") | file.names)
+        {"aggregation_type", "num_profile_runs"} & {*file.inner("metadata"), *file.names}
     )
 
 
+def _files(files: Sequence[Look]) -> list[Path]:
+    """Return the runs' own exports; where there are none the summaries over runs, to be refused."""
+    exports = [file.path for file in files if _is_export(file) and not _is_summary(file)]
+    return exports or [file.path for file in files if _is_summary(file)]
+
+
+def _records(file: Path) -> Iterator[Record]:
+    if _is_summary(look_at(file)):
+        raise InputError(
+            f"{file}: a summary over runs (expected the runs' own "
+            "profile_export_aiperf.json or profile_export_genai_perf.json)"
+        )
+    yield Record(str(file), load_json(file))
+
+
 def _run(record: Record) -> Run:
+    """Read a run: the unit a metric states is the unit it is read in."""
     completed = _metric(record, "request_count", _COUNT)
     failed = _metric_or_none(record, "error_request_count", _COUNT) or _summed_errors(record)
-    cancelled = record.flag("was_cancelled")
-    if not completed:
-        return _nothing(record, failed, cancelled=cancelled)
+    check_served(record, completed=completed, failed=failed, cancelled=record.flag("was_cancelled"))
     if not record.has("time_to_first_token"):
         record.fail("time_to_first_token", None, "a run with --streaming, to see first tokens")
-    tpot = _metric_or_none(record, "inter_token_latency", _MS)
     osl = _metric(record, "output_sequence_length", _TOKENS)
+    tpot = _metric_or_none(record, "inter_token_latency", _MS) if osl >= 2.0 else None
     return Run(
         where=record.where,
         isl_tokens=_metric(record, "input_sequence_length", _TOKENS),
         osl_tokens=osl,
         ttft_ms=_metric(record, "time_to_first_token", _MS, "p50"),
-        tpot_ms=tpot if tpot and osl >= 2.0 else None,
-        gap_ms=_metric(record, "inter_token_latency", _MS, "p50") if tpot and osl >= 2.0 else None,
+        tpot_ms=tpot,
+        gap_ms=_metric(record, "inter_token_latency", _MS, "p50") if tpot else None,
         requests_per_s=_metric(record, "request_throughput", _PER_SECOND),
         clients=_clients(record),
-        completed=completed,
-        failed=failed,
-        cancelled=cancelled,
-    )
-
-
-def _nothing(record: Record, failed: float, *, cancelled: bool) -> Run:
-    return Run(
-        where=record.where,
-        isl_tokens=1.0,
-        osl_tokens=1.0,
-        ttft_ms=1.0,
-        tpot_ms=None,
-        gap_ms=None,
-        requests_per_s=0.0,
-        clients=None,
-        completed=0.0,
-        failed=failed,
-        cancelled=cancelled,
+        model=_model(record),
     )
 
 
@@ -129,7 +87,7 @@ def _metric(record: Record, name: str, units: dict[str, float], statistic: str =
     unit = block.text("unit")
     if unit.lower() not in units:
         block.fail("unit", unit or None, f"one of: {', '.join(units)}")
-    # A count's block may hold nothing but avg, a zero count is a count.
+    # The block of a count may have nothing but avg, and 0 is a count.
     above = None if units is _COUNT else 0.0
     return block.number(statistic, "avg", above=above) * units[unit.lower()]
 
@@ -144,7 +102,7 @@ def _summed_errors(record: Record) -> float:
 
 
 def _clients(record: Record) -> float | None:
-    """Return the concurrency the run held; None for a run at a request rate."""
+    """Return the concurrency the run kept up; None for a run at a request rate."""
     for place in _LOADS:
         section = record.section_or_none("input_config", *place)
         if section is not None and section.has("concurrency"):
@@ -160,3 +118,13 @@ def _model(record: Record) -> str:
             if len(names) == 1 and isinstance(names[0], str):
                 return names[0]
     return ""
+
+
+AIPERF = BenchmarkFormat(
+    name="aiperf",
+    files=_files,
+    records=_records,
+    run=_run,
+    model_key="input_config",
+    expected=f"no AIPerf or GenAI-Perf run (expected {', '.join(sorted(_METRICS))})",
+)

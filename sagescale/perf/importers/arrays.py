@@ -18,9 +18,7 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf.checks import LARGEST, SMALLEST
-from sagescale.perf.importers.base import MAX_FILE_BYTES, read_bytes
-from sagescale.perf.importers.json_text import load_json
-from sagescale.perf.importers.look import MAX_ARCHIVE_BYTES
+from sagescale.perf.importers.source import MAX_ARCHIVE_BYTES, MAX_FILE_BYTES, load_json, read_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,29 +42,26 @@ class Arrays:
     path: Path
     by_name: dict[str, NDArray[np.generic]]
 
-    def numbers(self, name: str, *, ndim: int, above: float | None = None) -> NDArray[np.float64]:
-        """Return a finite, non-negative array with ``ndim`` axes; all above ``above`` if that is given."""
+    def numbers(self, *names: str, ndim: int) -> list[NDArray[np.float64]]:
+        """Return arrays of one shape with ``ndim`` axes, not empty, all numbers above 0."""
+        shapes = {name: self._get(name).shape for name in names}
+        if len(set(shapes.values())) > 1:
+            shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise InputError(f"{self.path}: {shown} (expected equal shapes)")
+        return [self._numbers(name, ndim) for name in names]
+
+    def _numbers(self, name: str, ndim: int) -> NDArray[np.float64]:
         found = self._get(name)
         if found.dtype.kind not in "iuf":
             raise InputError(f"{self.path}: {name}: type {found.dtype} (expected numbers)")
         if found.ndim != ndim or found.size == 0:
             raise InputError(f"{self.path}: {name}: shape {found.shape} (expected {ndim} axes, not empty)")
         values = found.astype(np.float64)
-        size = np.abs(values)
-        bad = ~((size == 0) | ((size >= SMALLEST) & (size <= LARGEST)))  # as is_sane; a NaN is neither
-        bad |= values < 0 if above is None else values <= above
+        bad = ~((values >= SMALLEST) & (values <= LARGEST))  # as is_sane; a NaN is neither
         if bad.any():
             place = tuple(int(i) for i in np.argwhere(bad)[0])
-            expected = "a number >= 0" if above is None else f"a number > {above:g}"
-            raise InputError(f"{self.path}: {name}{list(place)}: {values[place]} (expected {expected})")
+            raise InputError(f"{self.path}: {name}{list(place)}: {values[place]} (expected a number > 0)")
         return values
-
-    def same_shape(self, *names: str) -> None:
-        """Refuse arrays of different shapes."""
-        shapes = {name: self._get(name).shape for name in names}
-        if len(set(shapes.values())) > 1:
-            shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            raise InputError(f"{self.path}: {shown} (expected equal shapes)")
 
     def text(self, name: str, index: int) -> str:
         """Return an optional text of a configuration, ``""`` when missing."""
@@ -75,8 +70,10 @@ class Arrays:
         column = self.by_name[name].ravel()
         return str(column[index]) if index < len(column) else ""
 
-    def whole(self, name: str, index: int = 0) -> int:
-        """Return one whole number >= 1."""
+    def whole(self, name: str, index: int = 0, *, default: int | None = None) -> int:
+        """Return one whole number >= 1; the default, if there is one, where the array is missing."""
+        if default is not None and name not in self.by_name:
+            return default
         column = self._get(name).ravel()
         # As Python's own number: those never wrap.
         value: Any = column[index].item() if index < len(column) and column.dtype.kind in "iuf" else None

@@ -1,50 +1,102 @@
-"""What vLLM's ``bench serve`` and SGLang's ``bench_serving`` have in common: the fields of one run."""
+"""vLLM's ``bench serve`` and SGLang's ``bench_serving``: a JSON object a run.
+
+vLLM writes one object, JSON lines (``--append-result``) or a sweep's tree; SGLang JSON lines. Times are ms
+and ``duration`` is s. A sweep's ``summary.json`` repeats the ``run=N.json`` beside it, and is read where
+there are none.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from sagescale.perf.importers.benchmark import Run, median_gap_ms
+from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served, median_gap_ms
+from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import json_records
 
 if TYPE_CHECKING:
-    from sagescale.perf.importers.record import Record
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-__all__ = ["COMMON_KEYS", "bench_serve_run"]
+    from sagescale.perf.importers.source import Look
 
-COMMON_KEYS = frozenset(
-    {"duration", "completed", "total_input_tokens", "total_output_tokens", "median_ttft_ms"}
+__all__ = ["SGLANG_BENCH", "VLLM_BENCH"]
+
+_KEYS = frozenset({"duration", "completed", "total_input_tokens", "total_output_tokens", "median_ttft_ms"})
+_VLLM_KEYS = _KEYS | {"num_prompts"}
+_SGLANG_KEYS = frozenset({"total_output_tokens_retokenized", "mean_e2e_latency_ms", "median_e2e_latency_ms"})
+"""Keys of which SGLang's runs have at least one, and vLLM's none (theirs is ``e2el``)."""
+
+_SERVER = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "max_num_seqs",
+    "max_num_batched_tokens",
 )
-"""Keys every run of either tool has."""
 
 
-def bench_serve_run(record: Record) -> Run:
-    """Read a run; times are ms and ``duration`` is s. Raises InputError naming the run and the key.
+def _vllm_files(files: Sequence[Look]) -> tuple[Path, ...]:
+    found = [file.path for file in files if file.has(_VLLM_KEYS) and not file.names.keys() & _SGLANG_KEYS]
+    runs = {path.parent for path in found if path.name != "summary.json"}
+    return tuple(
+        path
+        for path in found
+        if path.name != "summary.json" or not any(path.parent in (run, *run.parents) for run in runs)
+    )
+
+
+def _sglang_files(files: Sequence[Look]) -> tuple[Path, ...]:
+    return tuple(file.path for file in files if file.has(_KEYS) and file.names.keys() & _SGLANG_KEYS)
+
+
+def _records(file: Path) -> Iterator[Record]:
+    return (Record(where, content) for where, content in json_records(file))
+
+
+def _vllm_run(record: Record) -> Run:
+    # A sweep adds what it varied of the server to every run.
+    server = {key: int(value) for key in _SERVER if (value := record.number_or_none(key, above=0.0))}
+    engine = "vllm" if record.text("backend", "endpoint_type") in {"", "vllm"} else ""
+    return _run(record, model=record.text("model_id"), engine=engine, server=server)
+
+
+def _sglang_run(record: Record) -> Run:
+    # SGLang does not say which model it served.
+    engine = "sglang" if record.text("backend").startswith("sglang") else ""
+    return _run(record, model="", engine=engine, server={})
+
+
+def _run(record: Record, *, model: str, engine: str, server: dict[str, int]) -> Run:
+    """Read what both tools write.
 
     Lengths are totals over completed requests. ``max_concurrency`` may be null; ``request_rate`` is not
     needed, as the rate served is ``completed / duration``.
     """
     completed = record.number("completed")
-    asked = record.number_or_none("num_prompts")
-    failed = max(record.number_or_none("failed") or 0.0, (asked or 0.0) - completed, _errors(record))
+    asked = record.number_or_none("num_prompts") or 0.0
+    errors = float(sum(1 for error in record.values("errors") if error))
+    failed = max(record.number_or_none("failed") or 0.0, asked - completed, errors)
+    check_served(record, completed=completed, failed=failed)
     duration_s = record.number("duration", above=0.0)
-    finished = max(completed, 1.0)
-    isl, osl = record.number("total_input_tokens") / finished, record.number("total_output_tokens") / finished
-    failed_all = completed == 0.0
-    one_token = osl < 2.0 or failed_all
-    tpot = None if one_token else record.number("mean_tpot_ms", "median_tpot_ms", above=0.0)
-    gap = None
-    if not one_token:
+    isl, osl = (
+        record.number("total_input_tokens") / completed,
+        record.number("total_output_tokens") / completed,
+    )
+    tpot = gap = None
+    if osl >= 2.0:
+        tpot = record.number("mean_tpot_ms", "median_tpot_ms", above=0.0)
         gap = median_gap_ms(
             median_itl=record.number_or_none("median_itl_ms"),
             mean_itl=record.number_or_none("mean_itl_ms"),
             median_tpot=record.number_or_none("median_tpot_ms"),
             tpot=tpot,
         )
-    ttft = 1.0 if failed_all else record.number("median_ttft_ms", "mean_ttft_ms", above=0.0)
+    ttft = record.number("median_ttft_ms", "mean_ttft_ms", above=0.0)
     if ttft > duration_s * 1000.0:
         limit = f"at most the run's duration of {duration_s * 1000.0:g} ms; wrong units?"
         record.fail("median_ttft_ms", ttft, limit)
+    clients = record.number_or_none("max_concurrency", above=0.0)
     return Run(
         where=record.where,
         isl_tokens=isl,
@@ -53,16 +105,27 @@ def bench_serve_run(record: Record) -> Run:
         tpot_ms=tpot,
         gap_ms=gap,
         requests_per_s=completed / duration_s,
-        clients=_clients(record),
-        completed=completed,
-        failed=failed,
+        clients=clients if clients is None or math.isfinite(clients) else None,
+        model=model,
+        engine=engine,
+        server=server,
     )
 
 
-def _clients(record: Record) -> float | None:
-    clients = record.number_or_none("max_concurrency", above=0.0)
-    return clients if clients is None or math.isfinite(clients) else None
-
-
-def _errors(record: Record) -> float:
-    return float(sum(1 for error in record.values("errors") if error))
+VLLM_BENCH = BenchmarkFormat(
+    name="vllm_bench",
+    files=_vllm_files,
+    records=_records,
+    run=_vllm_run,
+    model_key="model_id",
+    expected=f"no vLLM run (expected {', '.join(sorted(_VLLM_KEYS))})",
+)
+SGLANG_BENCH = BenchmarkFormat(
+    name="sglang_bench",
+    files=_sglang_files,
+    records=_records,
+    run=_sglang_run,
+    expected=(
+        f"no SGLang run (expected {', '.join(sorted(_KEYS))} and one of {', '.join(sorted(_SGLANG_KEYS))})"
+    ),
+)

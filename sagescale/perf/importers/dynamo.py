@@ -1,29 +1,38 @@
-"""NVIDIA Dynamo's profiler output: ``selected_*_interpolation/raw_data.npz`` or the JSON twins."""
+"""NVIDIA Dynamo's profiler output, and its pre-swept profiles: the same arrays, one row a configuration.
+
+The profiler writes ``selected_*_interpolation/raw_data.npz`` or the JSON twins; pre-swept profiles are
+``prefill.npz`` and ``decode.npz`` (any names).
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf.importers.arrays import Arrays, read_arrays
-from sagescale.perf.importers.base import source_file
 from sagescale.perf.importers.littles_law import decode_points
-from sagescale.perf.importers.look import Look
-from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
+from sagescale.perf.importers.source import look_at, looks, source_file
+from sagescale.perf.measurement import Measurement, PrefillPoint, joined
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["DECODE_ARRAYS", "PREFILL_ARRAYS", "DynamoImporter", "prefill_points"]
+    from sagescale.perf.importers.source import Look
 
-PREFILL_ARRAYS = frozenset({"prefill_isl", "prefill_ttft"})
-DECODE_ARRAYS = frozenset({"x_kv_usage", "y_context_length", "z_itl", "z_thpt_per_gpu", "max_kv_tokens"})
+__all__ = ["DynamoImporter", "DynamoPreSweptImporter"]
 
-_CANDIDATES = (
+_PREFILL = ("prefill_isl", "prefill_ttft")
+_DECODE = ("x_kv_usage", "y_context_length", "z_itl", "z_thpt_per_gpu")
+_ARRAYS = {"prefill": {*_PREFILL}, "decode": {*_DECODE, "max_kv_tokens"}}
+"""What a file of each pool has."""
+
+_FOLDER = (
     "selected_prefill_interpolation/raw_data.npz",
     "selected_decode_interpolation/raw_data.npz",
     "prefill_raw_data.json",
@@ -33,6 +42,10 @@ _CANDIDATES = (
     "raw_data.npz",
     "raw_data.json",
 )
+"""Where the profiler keeps its arrays; the first there of each pool counts."""
+
+_CONFIGURATION = ("tp", "dp", "pp")
+_MAX_CONFIGURATIONS = 1000
 
 
 class DynamoImporter:
@@ -40,13 +53,10 @@ class DynamoImporter:
 
     name = "dynamo"
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:
         """Whether the profiler's arrays lie there, without the pre-swept configuration axis."""
-        looks = (look,) if look.path.is_file() else map(Look, _files(look.path))
-        return any(
-            (file.names >= PREFILL_ARRAYS or file.names >= DECODE_ARRAYS) and "tp" not in file.names
-            for file in looks
-        )
+        own = files if path.is_file() else map(look_at, _files(path))
+        return any(_has_points(file.names) and "tp" not in file.names for file in own)
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read prefill and decode points, whichever the source has.
@@ -54,42 +64,77 @@ class DynamoImporter:
         GPUs an instance follow from the source's own throughput per GPU. Raises InputError naming file,
         array and value.
         """
-        prefill: tuple[PrefillPoint, ...] = ()
-        decode: tuple[DecodePoint, ...] = ()
-        prefill_gpus = decode_gpus = max_kv_tokens = None
-        notes: tuple[str, ...] = ()
-        used = []
+        found = Measurement(origin=str(path), format=self.name, files=())
         for file in _files(path):
             arrays = read_arrays(file)
-            names = arrays.by_name.keys()
-            if not prefill and names >= PREFILL_ARRAYS:
-                prefill, prefill_gpus = _prefill(arrays)
-                used.append(file)
-            if not decode and names >= DECODE_ARRAYS:
-                decode, decode_gpus, notes = _decode(arrays)
-                max_kv_tokens = arrays.whole("max_kv_tokens")
-                used.append(file)
-        if not used:
+            names, before = arrays.by_name.keys(), found
+            if not found.prefill and names >= _ARRAYS["prefill"]:
+                found = _with_prefill(found, arrays)
+            if not found.decode and names >= _ARRAYS["decode"]:
+                found = _with_decode(found, arrays)
+            if found is not before:
+                found = replace(found, files=(*found.files, source_file(file, path)))
+        if not found.files:
             raise InputError(
-                f"{path}: no Dynamo arrays (expected {', '.join(sorted(PREFILL_ARRAYS))} and/or "
-                f"{', '.join(sorted(DECODE_ARRAYS))})"
+                f"{path}: no Dynamo arrays (expected {', '.join(sorted(_ARRAYS['prefill']))} and/or "
+                f"{', '.join(sorted(_ARRAYS['decode']))})"
             )
-        return (
-            Measurement(
-                origin=str(path),
-                format=self.name,
-                files=tuple(source_file(file, path) for file in used),
-                prefill=prefill,
-                decode=decode,
-                prefill_gpus=prefill_gpus,
-                decode_gpus=decode_gpus,
-                max_kv_tokens=max_kv_tokens,
-                notes=notes,
-            ),
-        )
+        return (found,)
 
 
-def prefill_points(
+class DynamoPreSweptImporter:
+    """A folder with a file of arrays for each pool, or one such file."""
+
+    name = "dynamo_pre_swept"
+
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:  # noqa: ARG002 - as in Importer
+        """Whether the arrays carry a configuration axis (``tp`` beside them)."""
+        return bool(_swept_files(files))
+
+    def read(self, path: Path) -> tuple[Measurement, ...]:
+        """Read one measurement for each configuration (tensor, data, pipeline parallel).
+
+        Throughput per GPU was divided by ``gpu_count`` (8) whatever the configuration uses; an instance's
+        own is that times ``gpu_count``. Raises InputError naming file, array and value.
+        """
+        files = _swept_files(looks(path))
+        if not files:
+            raise InputError(f"{path}: no pre-swept arrays (expected tp beside the Dynamo profiler's arrays)")
+        by_configuration: dict[tuple[int, ...], Measurement] = {}
+        for file in files:
+            arrays = read_arrays(file)
+            names = _PREFILL if arrays.by_name.keys() >= _ARRAYS["prefill"] else _DECODE
+            points = arrays.numbers(*names, ndim=2)
+            rows, count = len(points[0]), arrays.by_name["tp"].size
+            if rows != count or count > _MAX_CONFIGURATIONS:
+                raise InputError(
+                    f"{file}: {names[0]}: {rows} rows (expected {count}, one for each tp, and at most "
+                    f"{_MAX_CONFIGURATIONS})"
+                )
+            common = Measurement(origin=str(path), format=self.name, files=(source_file(file, path),))
+            for index in range(count):
+                key = tuple(arrays.whole(name, index, default=1) for name in _CONFIGURATION)
+                part = _swept_part(common, arrays, [values[index] for values in points], index)
+                known = by_configuration.get(key)
+                by_configuration[key] = part if known is None else joined((known, part))
+        return tuple(by_configuration[key] for key in sorted(by_configuration))
+
+
+def _has_points(names: Collection[str]) -> bool:
+    return any(set(names) >= arrays for arrays in _ARRAYS.values())
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    if path.is_file():
+        return (path,)
+    return tuple(path / name for name in _FOLDER if (path / name).is_file())
+
+
+def _swept_files(files: Sequence[Look]) -> tuple[Path, ...]:
+    return tuple(file.path for file in files if "tp" in file.names and _has_points(file.names))
+
+
+def _prefill_points(
     path: Path, isl: NDArray[np.float64], ttft_ms: NDArray[np.float64]
 ) -> tuple[PrefillPoint, ...]:
     """Return lone-prompt points; refuses a fraction of a token."""
@@ -98,33 +143,51 @@ def prefill_points(
     return tuple(PrefillPoint(int(n), 1, float(ms)) for n, ms in zip(isl, ttft_ms, strict=True))
 
 
-def _files(path: Path) -> tuple[Path, ...]:
-    if path.is_file():
-        return (path,)
-    return tuple(path / name for name in _CANDIDATES if (path / name).is_file())
-
-
-def _prefill(arrays: Arrays) -> tuple[tuple[PrefillPoint, ...], int | None]:
-    arrays.same_shape("prefill_isl", "prefill_ttft")
-    isl = arrays.numbers("prefill_isl", ndim=1, above=0)
-    ttft_ms = arrays.numbers("prefill_ttft", ndim=1, above=0)
+def _with_prefill(found: Measurement, arrays: Arrays) -> Measurement:
+    isl, ttft_ms = arrays.numbers(*_PREFILL, ndim=1)
     gpus = None
     if "prefill_thpt_per_gpu" in arrays.by_name:
-        arrays.same_shape("prefill_isl", "prefill_thpt_per_gpu")
-        per_gpu = arrays.numbers("prefill_thpt_per_gpu", ndim=1, above=0)
+        _, per_gpu = arrays.numbers("prefill_isl", "prefill_thpt_per_gpu", ndim=1)
         gpus = max(1, round(float(np.median(isl / ttft_ms * 1000.0 / per_gpu))))
-    return prefill_points(arrays.path, isl, ttft_ms), gpus
+    return replace(found, prefill=_prefill_points(arrays.path, isl, ttft_ms), prefill_gpus=gpus)
 
 
-def _decode(arrays: Arrays) -> tuple[tuple[DecodePoint, ...], int, tuple[str, ...]]:
-    arrays.same_shape("x_kv_usage", "y_context_length", "z_itl", "z_thpt_per_gpu")
-    usage = arrays.numbers("x_kv_usage", ndim=1, above=0)
-    context = arrays.numbers("y_context_length", ndim=1, above=0)
-    itl_ms = arrays.numbers("z_itl", ndim=1, above=0)
-    per_gpu = arrays.numbers("z_thpt_per_gpu", ndim=1, above=0)
-    stated = usage * arrays.whole("max_kv_tokens") / context
+def _with_decode(found: Measurement, arrays: Arrays) -> Measurement:
+    usage, context, itl_ms, per_gpu = arrays.numbers(*_DECODE, ndim=1)
+    kv_tokens = arrays.whole("max_kv_tokens")
+    stated = usage * kv_tokens / context
     # At low load stated and implied concurrency agree, and what is left between them is the GPU count.
     light = np.argsort(stated)[: max(1, len(stated) // 4)]
     gpus = max(1, round(float(np.median((stated / (per_gpu * itl_ms / 1000.0))[light]))))
     points, notes = decode_points(context, itl_ms, per_gpu * gpus, stated)
-    return points, gpus, notes
+    return replace(found, decode=points, decode_gpus=gpus, max_kv_tokens=kv_tokens, notes=notes)
+
+
+def _swept_part(
+    common: Measurement, arrays: Arrays, points: list[NDArray[np.float64]], index: int
+) -> Measurement:
+    """Return one configuration's points of one pool."""
+    tensor, data, pipeline = (arrays.whole(name, index, default=1) for name in _CONFIGURATION)
+    common = replace(
+        common,
+        tensor_parallel=tensor,
+        model=arrays.text("model", index),
+        gpu=arrays.text("gpu_type", index),
+        engine=arrays.text("framework", index),
+        engine_version=arrays.text("framework_version", index),
+    )
+    gpus = tensor * data * pipeline
+    if len(points) == len(_PREFILL):
+        return replace(common, prefill=_prefill_points(arrays.path, *points), prefill_gpus=gpus)
+    usage, context, itl_ms, divided = points
+    kv_tokens = arrays.whole("max_kv_tokens", index)
+    divisor = arrays.whole("gpu_count", index, default=8)
+    decode, notes = decode_points(context, itl_ms, divided * divisor, usage * kv_tokens / context)
+    return replace(
+        common,
+        decode=decode,
+        decode_gpus=gpus,
+        max_kv_tokens=kv_tokens,
+        max_num_seqs=arrays.whole("max_batch_size", index) if "max_batch_size" in arrays.by_name else None,
+        notes=notes,
+    )

@@ -4,56 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.errors import InputError
-from sagescale.perf.importers.base import source_file
-from sagescale.perf.importers.benchmark import Run, measured
-from sagescale.perf.importers.json_text import load_json
-from sagescale.perf.importers.look import Look
+from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served
 from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import load_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from sagescale.perf.measurement import Measurement
+    from sagescale.perf.importers.source import Look
 
-__all__ = ["GuidellmImporter"]
+__all__ = ["GUIDELLM"]
 
 _VERSION = 2
+_KEYS = frozenset({"metadata", "benchmarks"})
 
 
-class GuidellmImporter:
-    """A benchmarks file, or a folder of them; each of its benchmarks is a run."""
-
-    name = "guidellm"
-
-    def recognise(self, look: Look) -> bool:
-        """Whether a file has ``benchmarks`` beside a ``metadata`` with a version."""
-        return bool(_files(look))
-
-    def read(self, path: Path) -> tuple[Measurement, ...]:
-        """Read all runs as one configuration. Raises InputError for another version of the format."""
-        files = _files(Look(path))
-        if not files:
-            raise InputError(f"{path}: no guidellm report (expected metadata and benchmarks)")
-        return (
-            measured(
-                [run for file in files for run in _runs(file)],
-                origin=str(path),
-                format_name=self.name,
-                files=tuple(source_file(file, path) for file in files),
-            ),
-        )
+def _files(files: Sequence[Look]) -> tuple[Path, ...]:
+    return tuple(file.path for file in files if file.has(_KEYS) and "version" in file.inner("metadata"))
 
 
-def _files(look: Look) -> tuple[Path, ...]:
-    return tuple(
-        file.path
-        for file in look.files
-        if file.names >= {"metadata", "benchmarks"} and "version" in file.inner("metadata")
-    )
-
-
-def _runs(file: Path) -> list[Run]:
+def _records(file: Path) -> Iterator[Record]:
     document = Record(str(file), load_json(file))
     metadata = document.section("metadata")
     if metadata.number("version") != _VERSION:
@@ -62,7 +33,8 @@ def _runs(file: Path) -> list[Run]:
     benchmarks = document.values("benchmarks")
     if not benchmarks:
         document.fail("benchmarks", benchmarks, "at least one run")
-    return [_run(Record(f"{file}: benchmark {index}", content)) for index, content in enumerate(benchmarks)]
+    for index, content in enumerate(benchmarks):
+        yield Record(f"{file}: benchmark {index}", content)
 
 
 def _run(record: Record) -> Run:
@@ -75,26 +47,22 @@ def _run(record: Record) -> Run:
     errored = totals.number("errored") if totals else _count(metrics, "errored")
     incomplete = totals.number("incomplete") if totals else _count(metrics, "incomplete")
     failed = errored + max(0.0, incomplete - (clients or 0.0))
-    if not completed:
-        failed = max(failed, 1.0)
-    osl = _mean(metrics, "output_token_count") if completed else 1.0
-    has_gaps = completed > 0.0 and osl >= 2.0
+    check_served(record, completed=completed, failed=failed)
+    osl = _mean(metrics, "output_token_count")
     return Run(
         where=record.where,
-        isl_tokens=_mean(metrics, "prompt_token_count") if completed else 1.0,
+        isl_tokens=_mean(metrics, "prompt_token_count"),
         osl_tokens=osl,
-        ttft_ms=_median(metrics, "time_to_first_token_ms") if completed else 1.0,
-        tpot_ms=_mean(metrics, "inter_token_latency_ms") if has_gaps else None,
-        gap_ms=_median(metrics, "inter_token_latency_ms") if has_gaps else None,
-        requests_per_s=_mean(metrics, "requests_per_second") if completed else 0.0,
+        ttft_ms=_median(metrics, "time_to_first_token_ms"),
+        tpot_ms=_mean(metrics, "inter_token_latency_ms") if osl >= 2.0 else None,
+        gap_ms=_median(metrics, "inter_token_latency_ms") if osl >= 2.0 else None,
+        requests_per_s=_mean(metrics, "requests_per_second"),
         clients=clients,
-        completed=completed,
-        failed=failed,
     )
 
 
 def _clients(metrics: Record, strategy: Record | None) -> float | None:
-    """Return the concurrency the run held: 1 synchronous, the streams of a concurrent one, else no limit.
+    """Return the concurrency the run kept up: 1 synchronous, the streams of a concurrent one, else no limit.
 
     Without a strategy, the measured concurrency decides only whether the run was of lone requests.
     """
@@ -116,3 +84,12 @@ def _mean(metrics: Record, name: str) -> float:
 
 def _median(metrics: Record, name: str) -> float:
     return metrics.section(name).section("successful").number("median", above=0.0)
+
+
+GUIDELLM = BenchmarkFormat(
+    name="guidellm",
+    files=_files,
+    records=_records,
+    run=_run,
+    expected="no guidellm report (expected metadata and benchmarks)",
+)

@@ -10,15 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.perf.checks import is_sane
-from sagescale.perf.importers.base import source_file
-from sagescale.perf.importers.json_text import load_json
-from sagescale.perf.importers.look import Look
+from sagescale.perf.checks import POSITIVE
+from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import load_json, looks, source_file
 from sagescale.perf.measurement import DecodePoint, KvPoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
-    from typing import Never
+
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["MeasurementImporter"]
 
@@ -34,24 +35,24 @@ class MeasurementImporter:
 
     name = "measurement"
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:  # noqa: ARG002 - as in Importer
         """Whether there is a JSON list whose first row has a ``kind``."""
-        return any(map(_has_rows, look.files))
+        return any(map(_has_rows, files))
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read all rows; a malformed one raises InputError naming its index, key and value."""
-        files = [file.path for file in Look(path).files if _has_rows(file)] if path.is_dir() else [path]
+        files = [file.path for file in looks(path) if _has_rows(file)] if path.is_dir() else [path]
         if not files:
             raise InputError(f"{path}: no JSON list of measured rows in this folder")
         prefill, decode, kv_transfer = [], [], []
         for row in (row for file in files for row in _rows(file)):
-            kind = row.kind()
+            kind, ms = _kind(row), _median_ms(row)
             if kind == "prefill":
-                prefill.append(PrefillPoint(row.whole("isl"), row.whole("batch"), row.ms()))
+                prefill.append(PrefillPoint(row.whole("isl"), row.whole("batch"), ms))
             elif kind == "decode":
-                decode.append(DecodePoint(row.whole("batch"), row.whole("context"), row.ms()))
+                decode.append(DecodePoint(row.whole("batch"), row.whole("context"), ms))
             else:
-                kv_transfer.append(KvPoint(row.whole("tokens"), row.ms()))
+                kv_transfer.append(KvPoint(row.whole("tokens"), ms))
         return (
             Measurement(
                 origin=str(path),
@@ -68,52 +69,28 @@ def _has_rows(file: Look) -> bool:
     return file.is_list and "kind" in file.names
 
 
-def _rows(path: Path) -> list[_Row]:
+def _rows(path: Path) -> list[Record]:
     rows = load_json(path)
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: {type(rows).__name__} (expected a JSON list of measured rows)")
-    return [_Row(path, index, content) for index, content in enumerate(rows)]
+    expected = "an object with 'kind'"
+    return [Record(f"{path}: row {index}", row, expected=expected) for index, row in enumerate(rows)]
 
 
-class _Row:
-    """One row, checked key by key."""
+def _kind(row: Record) -> str:
+    kind = row.content.get("kind")
+    if not isinstance(kind, str) or kind not in _KEYS:
+        row.fail("kind", kind, f"one of {', '.join(_KEYS)}{did_you_mean(str(kind), _KEYS)}")
+    for key, value in row.content.items():
+        if key != "kind" and key not in _KEYS[kind]:
+            row.fail(key, value, f"only {', '.join(_KEYS[kind])} in a {kind} row")
+    return kind
 
-    def __init__(self, path: Path, index: int, content: object) -> None:
-        self._where = f"{path}: row {index}"
-        if not isinstance(content, dict):
-            self._fail("", content, "an object with 'kind'")
-        self._content = content
 
-    def kind(self) -> str:
-        kind = self._content.get("kind")
-        if not isinstance(kind, str) or kind not in _KEYS:
-            near = did_you_mean(str(kind), _KEYS)
-            self._fail("kind", kind, f"one of {', '.join(_KEYS)}{near}")
-        for key in self._content:
-            if key != "kind" and key not in _KEYS[kind]:
-                self._fail(key, self._content[key], f"only {', '.join(_KEYS[kind])} in a {kind} row")
-        return kind
-
-    def whole(self, key: str) -> int:
-        value = self._content.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**53:
-            self._fail(key, value, "a whole number >= 1")
-        return value
-
-    def ms(self) -> float:
-        """Return the median: ``ms`` is a number, or a list that starts with it."""
-        value: object = self._content.get("ms")
-        values: list[object] = value if isinstance(value, list) and value else [value]
-        numbers = [
-            float(item)
-            for item in values
-            if isinstance(item, (int, float)) and not isinstance(item, bool) and item > 0 and is_sane(item)
-        ]
-        if len(numbers) != len(values):
-            self._fail("ms", value, "milliseconds above 0, alone or as [median, min, max]")
-        return numbers[0]
-
-    def _fail(self, key: str, value: object, expected: str) -> Never:
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise InputError(f"{self._where}: {key + ': ' if key else ''}{shown} (expected {expected})")
+def _median_ms(row: Record) -> float:
+    """Return the median: ``ms`` is a number, or a list that starts with it."""
+    given = row.content.get("ms")
+    read = [POSITIVE.read(item) for item in (given if isinstance(given, list) and given else [given])]
+    if read[0] is None or None in read:
+        row.fail("ms", given, "milliseconds above 0, alone or as [median, min, max]")
+    return read[0]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from typing import TYPE_CHECKING
 
+from sagescale.declare import shown
 from sagescale.errors import InputError
-from sagescale.perf.checks import is_sane
-from sagescale.perf.importers.base import read_bytes
+from sagescale.perf.checks import COUNT, POSITIVE
+from sagescale.perf.importers.source import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,28 +38,26 @@ class Row:
 
     def number(self, column: str) -> float:
         """Return a finite number above 0."""
-        text = self._cells.get(column, "")
         try:
-            value = float(text)
+            number = POSITIVE.read(float(self.text(column)))
         except ValueError:
-            value = math.nan
-        if not (is_sane(value) and value > 0):
-            self.fail(column, text, "a number > 0")
-        return value
+            number = None
+        if number is None:
+            self.fail(column, self.text(column), POSITIVE.words)
+        return number
 
     def whole(self, column: str, *, default: int | None = None) -> int:
         """Return a whole number >= 1, the default when the cell is empty or missing."""
         if default is not None and not self.has(column):
             return default
-        value = self.number(column)
-        if value != int(value) or value >= 2**53:
-            self.fail(column, self.text(column), "a whole number >= 1")
-        return int(value)
+        number = self.number(column)
+        if not number.is_integer() or COUNT.read(int(number)) is None:
+            self.fail(column, self.text(column), COUNT.words)
+        return int(number)
 
     def fail(self, column: str, value: str, expected: str) -> Never:
         """Raise the InputError for a cell."""
-        shown = repr(value) if len(value) <= 60 else repr(value[:57]) + "..."
-        raise InputError(f"{self.where}: {column}: {shown} (expected {expected})")
+        raise InputError(f"{self.where}: {column}: {shown(value)} (expected {expected})")
 
 
 def read_table(path: Path) -> Iterator[Row]:

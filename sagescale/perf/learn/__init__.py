@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sagescale.perf.learn.belief import Belief
-from sagescale.perf.learn.factors import LARGEST_STEP, SignedFactors
+from sagescale.perf.learn.factors import LARGEST_STEP, Belief, SignedFactors
 from sagescale.perf.learn.model import LearnedModel
 from sagescale.perf.learn.waiting import Waiting, mean_ttft
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.perf.learn.belief import ESTIMATED, MEASURED, Belief
-from sagescale.perf.learn.factors import GOOD_NOISE
+from sagescale.perf.learn.factors import ESTIMATED, GOOD_NOISE, MEASURED, Belief
 from sagescale.perf.learn.waiting import Waiting, mean_ttft
 from sagescale.perf.model import best_point
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from sagescale.perf.model import ProfileModel
-    from sagescale.perf.protocol import DecodeCapacity
+    from sagescale.perf.model import DecodeCapacity, ProfileModel
 
     _Ms = NDArray[np.float64] | float
 
@@ -29,6 +28,9 @@ _WAITING_NOISE = 0.25
 """Relative deviation of waiting time from its formula."""
 
 _GREW = 1.02
+
+_FULL = 1.0
+"""The use at which a pool is full."""
 
 
 class LearnedModel:
@@ -46,6 +48,10 @@ class LearnedModel:
 
     def __init__(self, base: ProfileModel) -> None:
         self.base = base
+        self.prefill_gpus = base.prefill_gpus
+        self.decode_gpus = base.decode_gpus
+        self.max_num_seqs = base.max_num_seqs
+        self.max_kv_tokens = base.max_kv_tokens
         trust = ESTIMATED if base.profile.is_estimate else MEASURED
         self.prefill = Belief(trust.prefill, trust.dead_band, trust.caution)
         self.decode = Belief(trust.decode, trust.dead_band, trust.caution)
@@ -53,29 +59,9 @@ class LearnedModel:
         self._fixed_ms = base.ttft_ms(1.0)
         self._line = _line(base)
 
-    @property
-    def prefill_gpus(self) -> int:
-        """GPUs of one prefill instance."""
-        return self.base.prefill_gpus
-
-    @property
-    def decode_gpus(self) -> int:
-        """GPUs of one decode instance."""
-        return self.base.decode_gpus
-
-    @property
-    def max_num_seqs(self) -> int:
-        """Requests a decode instance may run at once."""
-        return self.base.max_num_seqs
-
-    @property
-    def max_kv_tokens(self) -> int | None:
-        """KV tokens a decode instance can hold; None is unlimited."""
-        return self.base.max_kv_tokens
-
     def ttft_ms(self, isl: float) -> float:
         """Prefill time in ms of one prompt of ``isl`` tokens, alone. Raises ValueError unless isl > 0."""
-        return self._ttft_ms(isl, self.prefill.factors)
+        return self._with_factors(self.base.ttft_ms(isl), *self.prefill.factors.tolist())
 
     def prefill_throughput_per_gpu(self, isl: float) -> float:
         """Prompt tokens a second and GPU when prompts run one at a time. Raises ValueError unless isl > 0."""
@@ -126,37 +112,45 @@ class LearnedModel:
 
         It is compared with the whole that the formula expects, and so is how that whole changes with each
         factor: where much is waiting, TTFT grows faster than prefill times do. The more is waiting, the
-        less it counts.
+        less it counts. Where the pool is full by what was learned already, a longer wait proves nothing more.
         """
         learned = self.prefill.learned
-        expected = self._mean_ttft(isl, requests_per_s, instances, learned)
+        base_ms = cache(self.base.ttft_ms)  # factors change what is made of it, not the profile
+        expected = self._mean_ttft(isl, requests_per_s, instances, learned, base_ms)
+        if expected.use > _FULL and observed_ms > expected.ttft_ms:
+            return
         slopes = []
         for part in range(len(learned)):
             grown = learned.copy()
             grown[part] *= _GREW
-            slower = self._mean_ttft(isl, requests_per_s, instances, grown)
+            slower = self._mean_ttft(isl, requests_per_s, instances, grown, base_ms)
             change = (slower.ttft_ms - expected.ttft_ms) / (grown[part] - learned[part])
             slopes.append(max(0.0, change / expected.ttft_ms))
         if any(slopes):
             miss = observed_ms / expected.ttft_ms - 1.0
             self.prefill.update(slopes, miss, GOOD_NOISE + _WAITING_NOISE * expected.share)
 
-    def mean_ttft(self, isl: float, requests_per_s: float, instances: int) -> Waiting:
-        """Return the mean TTFT expected of a pool, by what was learned."""
-        return self._mean_ttft(isl, requests_per_s, instances, self.prefill.learned)
-
     def _mean_ttft(
-        self, isl: float, requests_per_s: float, instances: int, factors: NDArray[np.float64]
+        self,
+        isl: float,
+        requests_per_s: float,
+        instances: int,
+        factors: NDArray[np.float64],
+        base_ms: Callable[[float], float],
     ) -> Waiting:
+        fixed, growing = factors.tolist()
         return mean_ttft(
-            lambda tokens: self._ttft_ms(tokens, factors), isl, requests_per_s, instances, self._most_each
+            lambda tokens: self._with_factors(base_ms(tokens), fixed, growing),
+            isl,
+            requests_per_s,
+            instances,
+            self._most_each,
         )
 
-    def _ttft_ms(self, isl: float, factors: NDArray[np.float64]) -> float:
-        base, fixed = self.base.ttft_ms(isl), self._fixed_ms
-        if base <= fixed:
-            return base * float(factors[0])
-        return float(factors[0]) * fixed + float(factors[1]) * (base - fixed)
+    def _with_factors(self, base_ms: float, fixed: float, growing: float) -> float:
+        if base_ms <= self._fixed_ms:
+            return base_ms * fixed
+        return fixed * self._fixed_ms + growing * (base_ms - self._fixed_ms)
 
     def _step_ms(self, base: _Ms, n: _Ms, context: float) -> NDArray[np.float64]:
         """The step that the profile has as ``base``, with the factors in use."""
@@ -187,18 +181,14 @@ def _line(base: ProfileModel) -> tuple[float, float, float]:
             times.append(base.itl_ms(n, context))
     design = np.array(rows) / np.array(times)[:, None]
     scale = design.max(axis=0)
-    kept = np.ones(3, dtype=bool)
+    free = np.ones(3, dtype=bool)
     parts: NDArray[np.float64] = np.zeros(3)
-    while kept.any():
-        solution = np.linalg.lstsq((design / scale)[:, kept], np.ones(len(design)), rcond=None)[0]
+    while free.any():
+        solution = np.linalg.lstsq((design / scale)[:, free], np.ones(len(design)), rcond=None)[0]
         parts[:] = 0.0
-        parts[kept] = solution / scale[kept]
+        parts[free] = solution / scale[free]
         if (solution >= 0.0).all():
             break
-        kept &= parts > 0.0
-    return _three(parts.tolist())
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    a, b, c = values
+        free &= parts > 0.0
+    a, b, c = parts.tolist()
     return a, b, c

@@ -15,7 +15,7 @@ from math import inf
 
 from sagescale.errors import InputError
 from sagescale.planner.forecast.protocol import Predictor, PredictorOptions
-from sagescale.planner.plugins import PREDICTORS
+from sagescale.planner.plugins import NO_KEYS, PREDICTORS, PluginKeys
 
 __all__ = ["DEFAULT_WINDOW", "ENTRY_POINT_GROUP", "make_predictor", "predictor_names"]
 
@@ -37,6 +37,7 @@ def make_predictor(
     window_size: int | None = None,
     season_s: float | None = None,
     seed: int = 0,
+    plugins: PluginKeys = NO_KEYS,
 ) -> Predictor:
     """Make the predictor called `name`; one serves one series.
 
@@ -47,6 +48,7 @@ def make_predictor(
             exponential_smoothing and each fitted predictor's own default.
         season_s: Period of the load, s, where the user knows it; at least two windows.
         seed: For predictors that draw random numbers (none of the built-in ones does).
+        plugins: Keys that packages declare for predictors of theirs.
 
     Raises:
         InputError: The name is unknown, an option is out of range, or another package's predictor does not
@@ -60,7 +62,7 @@ def make_predictor(
         raise InputError(
             f"predictor {name}: season_s is {season_s}, expected at least two windows ({2 * interval_s:g} s)"
         )
-    options = PredictorOptions(interval_s, window_size, season_s, seed)
+    options = PredictorOptions(interval_s, window_size, season_s, seed, plugins)
     try:
         made = PREDICTORS.load(name)(options)
     except InputError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from sagescale.document import as_keys
 from sagescale.fleet import PoolCounts, resize
 from sagescale.report.facts import interval_s, number, pool_names, setting
 from sagescale.report.formats import known, plain
 from sagescale.report.reasons import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sagescale.document import ResultDocument, RunDocument
 
@@ -39,7 +40,7 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
     entry longer.
     ``reasons`` has each different list of reasons once, and a tick's index into them.
     """
-    timeline: Mapping[str, Any] = run["timeline"]
+    timeline = as_keys(run.timeline)
     times = [known(value) for value in timeline.get("time_s") or ()]
     kept = [place for place, time_s in enumerate(times) if time_s is not None and abs(time_s) < _LATEST_S]
     step_s = interval_s(document, run)
@@ -47,10 +48,10 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
     columns = {key: _column(timeline.get(key), kept, 1.0) for key in (*_AS_IS, *of_pools)}
     for key in _PER_WINDOW:
         columns[key] = _column(timeline.get(key), kept, step_s or 1.0)
-    sla = run["sla"]
-    hours = (known(run["horizon_s"]) or 0.0) / 3600.0
-    bound = known(run["lower_bound_gpu_hours"])
-    comparison = document.get("comparison")
+    sla = run.sla
+    hours = (known(run.horizon_s) or 0.0) / 3600.0
+    bound = known(run.lower_bound_gpu_hours)
+    comparison = document.comparison
     return {
         "t": [_rounded(1000.0 * (times[place] or 0.0), 12) for place in kept],
         "step_ms": None if step_s is None else 1000.0 * step_s,
@@ -59,9 +60,9 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
         "columns": columns,
         "pools": _pools(document, run, kept),
         "reasons": _reasons(timeline.get("reasons") or (), kept),
-        "target_ttft_ms": known(sla["target_ttft_ms"]),
-        "target_itl_ms": known(sla["target_itl_ms"]),
-        "attainment_asked": None if comparison is None else known(comparison["attainment_asked"]),
+        "target_ttft_ms": known(sla.target_ttft_ms),
+        "target_itl_ms": known(sla.target_itl_ms),
+        "attainment_asked": None if comparison is None else known(comparison.attainment_asked),
         "bound_gpus": None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4)),
         "budget": number(document, run, "max_gpu_budget"),
         "faults": _faults(run),
@@ -94,12 +95,12 @@ def _pools(document: ResultDocument, run: RunDocument, kept: Sequence[int]) -> d
     interval is never seen starting. What holds until the next tick follows from the rules of scaling. A
     drained instance may stop at any time before the next tick, at once if it is idle.
     """
-    timeline: Mapping[str, Any] = run["timeline"]
+    timeline = as_keys(run.timeline)
     names = pool_names(run)
     budget = number(document, run, "max_gpu_budget")
     acts = setting(document, run, "no_operation") is not True
-    gpus = {name: _whole(document["profile"].get(f"{name}_gpus_per_instance")) or 1 for name in names}
-    now = {name: PoolCounts(_whole((run["initial"] or {}).get(name))) for name in names}
+    gpus = {name: _whole(document.profile.gpus_per_instance.get(name)) or 1 for name in names}
+    now = {name: PoolCounts(_whole((run.initial or {}).get(name))) for name in names}
     history = [now]
     for place in kept:
         now = {
@@ -145,19 +146,16 @@ def _words(codes: Sequence[str]) -> list[str]:
 
 def _faults(run: RunDocument) -> list[dict[str, object]]:
     """Return what went wrong and when, for marks on the panels."""
-    found: Mapping[str, Any] = run.get("faults") or {}
     return [
         {
             "t": 1000.0 * time_s,
-            "until": None
-            if (until_s := known(event.get("until_s"))) is None
-            else min(1000.0 * until_s, 8e15),
-            "kind": plain(event.get("kind", "")).replace("_", " "),
-            "pool": event.get("pool") if event.get("pool") in pool_names(run) else None,
-            "restarted": known(event.get("restarted")) or 0,
+            "until": None if (until_s := known(event.until_s)) is None else min(1000.0 * until_s, 8e15),
+            "kind": plain(event.kind).replace("_", " "),
+            "pool": event.pool if event.pool in pool_names(run) else None,
+            "restarted": known(event.restarted) or 0,
         }
-        for event in found.get("events") or ()
-        if (time_s := known(event.get("time_s"))) is not None and abs(time_s) < _LATEST_S
+        for event in (() if run.faults is None else run.faults.events)
+        if (time_s := known(event.time_s)) is not None and abs(time_s) < _LATEST_S
     ]
 
 
@@ -166,12 +164,9 @@ def _surges(run: RunDocument) -> list[dict[str, object]]:
     return [
         {
             "t": 1000.0 * time_s,
-            **{
-                name: [_whole(surge.get(f"{name}_{end}")) for end in ("found", "target")]
-                for name in pool_names(run)
-            },
-            "reasons": _words(surge.get("reasons") or ()),
+            **{name: [_whole(pool.found), _whole(pool.target)] for name, pool in surge.pools.items()},
+            "reasons": _words(surge.reasons or ()),
         }
-        for surge in run.get("surges") or ()
-        if (time_s := known(surge.get("time_s"))) is not None and abs(time_s) < _LATEST_S
+        for surge in run.surges or ()
+        if (time_s := known(surge.time_s)) is not None and abs(time_s) < _LATEST_S
     ]

@@ -15,6 +15,7 @@ from sagescale.report.formats import (
     plain,
     plural,
     share,
+    share_within,
     signed,
     within,
 )
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
     from sagescale.document import ComparisonInfo, ResultDocument, RunDocument
 
 __all__ = [
-    "attainment_of",
     "comparison_notes",
     "comparison_points",
     "comparison_table",
-    "gpu_hours_of",
     "pareto_front",
 ]
 
@@ -57,28 +56,27 @@ _FAULT_COLUMNS = (
 
 def comparison_points(document: ResultDocument) -> dict[str, object]:
     """Return what the picture of a comparison is drawn from; ``front`` are places of runs, cheapest first."""
-    runs, comparison = document["runs"], document.get("comparison")
+    runs, comparison = document.runs, document.comparison
     return {
         "runs": [_point(run) for run in runs],
         "front": pareto_front(runs),
-        "asked": None if comparison is None else known(comparison["attainment_asked"]),
-        "bound": known(document["lower_bound_gpu_hours"]) or None,
+        "asked": None if comparison is None else known(comparison.attainment_asked),
+        "bound": known(document.lower_bound_gpu_hours) or None,
     }
 
 
 def _point(run: RunDocument) -> dict[str, object]:
-    hours_half, attainment_half = half_widths(run)
     return {
-        "name": plain(run["name"]),
-        "policy": plain(run["policy"]),
-        "hindsight": run.get("kind") == "hindsight",
-        "hours": gpu_hours_of(run),
-        "attainment": attainment_of(run),
-        "hours_half": hours_half,
-        "attainment_half": attainment_half,
-        "ratio": known(run["ratio_to_lower_bound"]),
-        "ttft_p99": known(run["ttft_ms"]["p99"]),
-        "itl_p99": known(run["itl_ms"]["p99"]),
+        "name": plain(run.name),
+        "policy": plain(run.policy),
+        "hindsight": run.kind == "hindsight",
+        "hours": known(run.judged_gpu_hours.mean),
+        "attainment": known(run.judged_attainment.mean),
+        "hours_half": known(run.judged_gpu_hours.half_width),
+        "attainment_half": known(run.judged_attainment.half_width),
+        "ratio": known(run.ratio_to_lower_bound),
+        "ttft_p99": known(run.ttft_ms.p99),
+        "itl_p99": known(run.itl_ms.p99),
     }
 
 
@@ -92,45 +90,42 @@ class Cell(NamedTuple):
 
 def comparison_table(document: ResultDocument) -> dict[str, object]:
     """Return the columns (label, key, title) and, a run each, the cells after its place and name."""
-    comparison = document.get("comparison")
-    faulty = any(run.get("faults") for run in document["runs"])
+    comparison = document.comparison
+    faulty = any(run.faults for run in document.runs)
     return {
         "columns": (*_COLUMNS, *(_FAULT_COLUMNS if faulty else ())),
         "rows": [
-            (run, _cells(run, comparison) + (_without_faults(run) if faulty else []))
-            for run in document["runs"]
+            (run, _cells(run, comparison) + (_without_faults(run) if faulty else [])) for run in document.runs
         ],
     }
 
 
 def _cells(run: RunDocument, comparison: ComparisonInfo | None) -> list[Cell]:
-    sla, scaling = run["sla"], run["scaling"]
-    reached = comparison is None or run["name"] in comparison["reaching"]
-    attainment, hours = attainment_of(run), gpu_hours_of(run)
-    hours_half, attainment_half = half_widths(run)
-    attained = share(attainment) + ("" if attainment_half is None else f" ± {100 * attainment_half:.2f}")
+    sla, scaling = run.sla, run.scaling
+    reached = comparison is None or run.name in comparison.reaching
+    attainment, hours = run.judged_attainment, run.judged_gpu_hours
     # Scored whether or not the policy looks at it.
-    mape = run["forecast"]["requests"]["mape"] if uses_predictor(run) else None
-    ratio, regret = run["ratio_to_lower_bound"], run.get("regret_gpu_hours")
+    mape = run.forecast.requests.mape if uses_predictor(run) else None
+    ratio, regret = run.ratio_to_lower_bound, run.regret_gpu_hours
     return [
-        _cell(attainment, attained, poor=not reached),
-        _cell(hours, within(hours, hours_half)),
+        _cell(attainment.mean, share_within(attainment.mean, attainment.half_width), poor=not reached),
+        _cell(hours.mean, within(hours.mean, hours.half_width)),
         _cell(ratio, figure(ratio)),
         _cell(regret, signed(regret)),
-        _cell(scaling["max_gpus"], count(scaling["max_gpus"])),
-        _cell(scaling["changes"], count(scaling["changes"])),
-        _latency(run["ttft_ms"]["p99"], sla["target_ttft_ms"]),
-        _latency(run["itl_ms"]["p99"], sla["target_itl_ms"]),
+        _cell(scaling.max_gpus, count(scaling.max_gpus)),
+        _cell(scaling.changes, count(scaling.changes)),
+        _latency(run.ttft_ms.p99, sla.target_ttft_ms),
+        _latency(run.itl_ms.p99, sla.target_itl_ms),
         _cell(mape, share(mape, 1)),
         _missed(run),
     ]
 
 
 def _without_faults(run: RunDocument) -> list[Cell]:
-    faults = run.get("faults")
-    without = None if not faults else faults.get("without")
-    attained, hours = (without["attainment"], without["gpu_hours"]) if without else (None, None)
-    restarted = run["requests"]["restarted"]
+    faults = run.faults
+    without = None if not faults else faults.without
+    attained, hours = (without.attainment, without.gpu_hours) if without else (None, None)
+    restarted = run.requests.restarted
     return [_cell(restarted, count(restarted)), _cell(attained, share(attained)), _cell(hours, figure(hours))]
 
 
@@ -145,11 +140,11 @@ def _latency(value: float | None, target: float) -> Cell:
 
 
 def _missed(run: RunDocument) -> Cell:
-    misses = run.get("misses")
+    misses = run.misses
     if misses is None:
         return _cell(None, NOTHING)
-    total = known(misses["total"])
-    parts = {cause: known(misses.get(cause)) or 0 for cause in CAUSES}  # type: ignore[arg-type]  # its own keys
+    total = known(misses.total)
+    parts = {cause: known(getattr(misses, cause)) or 0 for cause in CAUSES}
     worst = max(CAUSES, key=lambda cause: parts[cause])
     text = count(total)
     if total and parts[worst]:
@@ -160,50 +155,22 @@ def _missed(run: RunDocument) -> Cell:
 def comparison_notes(comparison: ComparisonInfo) -> list[tuple[str, tuple[str, ...]]]:
     """Return label and parts of the lines under the table: what the comparison rests on."""
     lines: list[tuple[str, tuple[str, ...]]] = []
-    for made in comparison["forecasters"]:
-        if made["refits"]:
-            windows = f"{plain(made['predictor'])} ({duration(made['interval_s'])} windows)"
-            done = f"{plural(made['refits'], 'fit')} over {plural(made['windows'], 'window')}"
-            lines.append(("refits", (f"{windows}: {plain(made['cadence'])}", done)))
+    for made in comparison.forecasters:
+        if made.refits:
+            windows = f"{plain(made.predictor)} ({duration(made.interval_s)} windows)"
+            done = f"{plural(made.refits, 'fit')} over {plural(made.windows, 'window')}"
+            lines.append(("refits", (f"{windows}: {plain(made.cadence)}", done)))
     lines += [
-        (f"{MARK} failed", (f"{plain(failed['name'])}: {plain(failed['error'])}",))
-        for failed in comparison["failed"]
+        (f"{MARK} failed", (f"{plain(failed.name)}: {plain(failed.error)}",)) for failed in comparison.failed
     ]
-    if comparison["interrupted"]:
-        names = ", ".join(map(plain, comparison["not_run"])) or NOTHING
+    if comparison.interrupted:
+        names = ", ".join(map(plain, comparison.not_run)) or NOTHING
         lines.append((f"{MARK} stopped", (f"interrupted before these were done: {names}",)))
-    if comparison["replicates"] > 1:
+    if comparison.replicates > 1:
         meaning = "± is half the width of the mean's 95 % confidence interval"
-        lines.append(("replicates", (f"{comparison['replicates']}", meaning)))
-    lines.append(("took", (duration(comparison["timing"]["wall_s"]),)))
+        lines.append(("replicates", (f"{comparison.replicates}", meaning)))
+    lines.append(("took", (duration(comparison.timing.wall_s),)))
     return lines
-
-
-def attainment_of(run: RunDocument) -> float | None:
-    """Return the attainment a run is judged by: the mean over its replicates, where there are any."""
-    replicates = run.get("replicates")
-    if replicates is not None:
-        return known(replicates["attainment_interval"]["mean"])
-    return known(run["sla"]["attainment"])
-
-
-def gpu_hours_of(run: RunDocument) -> float | None:
-    """Return the GPU-hours a run is judged by: the mean over its replicates, where there are any."""
-    replicates = run.get("replicates")
-    if replicates is not None:
-        return known(replicates["gpu_hours_interval"]["mean"])
-    return known(run["gpu_hours"]["total"])
-
-
-def half_widths(run: RunDocument) -> tuple[float | None, float | None]:
-    """Return half the widths of the confidence intervals of GPU-hours and attainment, where there are any."""
-    replicates = run.get("replicates")
-    if replicates is None:
-        return None, None
-    return (
-        known(replicates["gpu_hours_interval"]["half_width"]),
-        known(replicates["attainment_interval"]["half_width"]),
-    )
 
 
 def pareto_front(runs: Sequence[RunDocument]) -> list[int]:
@@ -215,9 +182,9 @@ def pareto_front(runs: Sequence[RunDocument]) -> list[int]:
     candidates = sorted(
         (hours, -attainment, place)
         for place, run in enumerate(runs)
-        if run.get("kind") != "hindsight"
-        and (hours := gpu_hours_of(run)) is not None
-        and (attainment := attainment_of(run)) is not None
+        if run.kind != "hindsight"
+        and (hours := known(run.judged_gpu_hours.mean)) is not None
+        and (attainment := known(run.judged_attainment.mean)) is not None
     )
     front: list[int] = []
     best = float("inf")

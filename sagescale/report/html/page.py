@@ -17,11 +17,9 @@ from sagescale.report import facts, formats
 from sagescale.report.formats import MARK, Poor, count, duration, known, plain, plural
 from sagescale.report.html.columns import run_columns
 from sagescale.report.html.comparison import (
-    attainment_of,
     comparison_notes,
     comparison_points,
     comparison_table,
-    gpu_hours_of,
     pareto_front,
 )
 
@@ -87,15 +85,15 @@ def render_html(document: ResultDocument) -> str:
 
     No document, however odd its values, raises.
     """
-    runs, trace = document["runs"], document["trace"]
-    alone = len(runs) == 1 and "comparison" not in document
-    requests, length_s = known(trace["requests"]), known(trace["duration_s"])
+    runs, trace = document.runs, document.trace
+    alone = len(runs) == 1 and document.comparison is None
+    requests, length_s = known(trace.requests), known(trace.duration_s)
     data: dict[str, object] = {"comparison-data": None if alone else comparison_points(document)}
     data |= {f"run-data-{place}": run_columns(document, run) for place, run in enumerate(runs)}
     return render_page(
         "report.html",
-        title=f"sagescale: {plain(trace['path']) or 'report'}",
-        version=document["sagescale"],
+        title=f"sagescale: {plain(trace.path) or 'report'}",
+        version=document.sagescale,
         data=data,
         scripts=("panels.js", "run.js", "comparison.js", "main.js"),
         document=document,
@@ -171,7 +169,7 @@ def panels(run: RunDocument) -> list[tuple[str, str, str, str]]:
 
 def _facts(document: ResultDocument, run: RunDocument) -> list[tuple[str, Sequence[str]]]:
     """Return the lines under a run's headline: label and parts."""
-    timing = run["timing"]
+    timing = run.timing
     return [
         ("planner", facts.planner(document, run)),
         ("requests", facts.requests(run)),
@@ -183,23 +181,23 @@ def _facts(document: ResultDocument, run: RunDocument) -> list[tuple[str, Sequen
         (
             "simulated",
             (
-                f"{duration(run['horizon_s'])} in {duration(timing['simulate_s'])}",
-                f"{count(timing['requests_per_s'])} requests/s",
+                f"{duration(run.horizon_s)} in {duration(timing.simulate_s)}",
+                f"{count(timing.requests_per_s)} requests/s",
             ),
         ),
     ]
 
 
 def _misses(run: RunDocument) -> list[str]:
-    misses: Mapping[str, float] | None = run.get("misses")  # type: ignore[assignment]  # numbers by cause
+    misses = run.misses
     if misses is None:
         return []
     by_cause = ", ".join(
-        f"{_MISS_WORDS.get(cause, cause)} {count(misses.get(cause))}"
+        f"{_MISS_WORDS.get(cause, cause)} {count(getattr(misses, cause))}"
         for cause in facts.CAUSES
-        if cause != "faults" or misses.get(cause)
+        if cause != "faults" or getattr(misses, cause)
     )
-    return [f"{plural(misses['total'], 'request')}: {by_cause}"]
+    return [f"{plural(misses.total, 'request')}: {by_cause}"]
 
 
 def _above(value: float | None, limit: float | None) -> bool:
@@ -232,10 +230,8 @@ def _templates() -> jinja2.Environment:
     made.globals |= {name: getattr(facts, name) for name in shown}
     made.globals |= {
         "MARK": MARK,
-        "attainment_of": attainment_of,
         "comparison_notes": comparison_notes,
         "facts": _facts,
-        "gpu_hours_of": gpu_hours_of,
         "panels": panels,
     }
     return made

@@ -1,7 +1,14 @@
-"""Made-up traces: an arrival pattern and two length distributions, reproducible by seed."""
+"""Made-up traces: an arrival pattern and two length distributions make one, reproducible by seed."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from sagescale.errors import InputError
 from sagescale.trace.synth.arrivals import Bursty, Diurnal, Pattern, Ramp, Spikes, Steady, Step
 from sagescale.trace.synth.lengths import (
     PAIRS,
@@ -12,7 +19,11 @@ from sagescale.trace.synth.lengths import (
     parse_correlation,
     parse_lengths,
 )
-from sagescale.trace.synth.make import synthesise
+from sagescale.trace.trace import MAX_SPAN_S, Trace
+from sagescale.trace.transforms import MAX_REQUESTS, check_seed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "PAIRS",
@@ -31,3 +42,67 @@ __all__ = [
     "parse_lengths",
     "synthesise",
 ]
+
+_DECIMALS = 6
+
+
+def synthesise(
+    pattern: Pattern,
+    duration_s: float,
+    isl: Lengths,
+    osl: Lengths,
+    *,
+    correlation: float | Literal["pairs"] = 0.0,
+    seed: int = 0,
+) -> Trace:
+    """Draw a trace; the same arguments make the same one.
+
+    Arrivals and lengths have random streams of their own: other lengths leave the arrivals as they are.
+    Times are rounded to the microsecond, and the first arrival becomes 0 as in every trace.
+
+    Args:
+        pattern: how requests arrive.
+        duration_s: for how long.
+        isl: prompt lengths.
+        osl: generated lengths.
+        correlation: of the normals behind ISL and OSL (a Gaussian copula), or ``"pairs"``: both are empirical
+            columns of one trace, and its rows are drawn whole.
+        seed: of all randomness.
+
+    Raises:
+        InputError: a value out of range; a correlation the distributions cannot have; no request drawn.
+    """
+    if not 0 < duration_s <= MAX_SPAN_S:
+        raise InputError(
+            f"--duration-s {duration_s:g}: expected a number above 0, at most {MAX_SPAN_S:.0f}, a year"
+        )
+    check_seed(seed)
+    if pattern.peak_rps * duration_s > MAX_REQUESTS:
+        raise InputError(
+            f"--duration-s {duration_s:g}: at {pattern.peak_rps:g} requests/s makes more than {MAX_REQUESTS}"
+        )
+    arrival_rng, length_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+    arrival_s = np.round(pattern.arrivals(duration_s, arrival_rng), _DECIMALS)
+    if not len(arrival_s):
+        raise InputError(
+            f"--duration-s {duration_s:g}: no request was drawn; expected a longer or busier trace"
+        )
+    arrival_s = np.round(arrival_s - arrival_s[0], _DECIMALS)
+    prompt, output = _lengths(len(arrival_s), isl, osl, correlation, length_rng)
+    trace = Trace(arrival_s, prompt, output, path="<synth>")
+    return replace(trace.with_own_hash(), format="synth")
+
+
+def _lengths(
+    n: int, isl: Lengths, osl: Lengths, correlation: float | Literal["pairs"], rng: np.random.Generator
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    if correlation == PAIRS:
+        if not (isinstance(isl, Empirical) and isinstance(osl, Empirical) and isl.path == osl.path):
+            raise InputError("--correlation pairs: expected --isl and --osl empirical, from the same file")
+        rows = rng.integers(len(isl.rows), size=n)
+        return isl.rows[rows], osl.rows[rows]
+    if correlation and (isinstance(isl, Constant) or isinstance(osl, Constant)):
+        raise InputError(f"--correlation {correlation:g}: a constant length is correlated with nothing")
+    first = rng.standard_normal(n)
+    second = correlation * first + math.sqrt(1 - correlation**2) * rng.standard_normal(n)
+    return isl.from_normal(first), osl.from_normal(second)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.transforms import check_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Steady:
     rps: float
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps)
+        check_number("--rps", self.rps)
 
     @property
     def peak_rps(self) -> float:
@@ -55,30 +56,48 @@ class Steady:
         return _poisson(self.rps, duration_s, rng)
 
 
+class _Poisson:
+    """Arrivals whose rate changes with time, drawn by thinning."""
+
+    __slots__ = ()
+
+    @property
+    def peak_rps(self) -> float:
+        raise NotImplementedError
+
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        """Return the rate at each of the times."""
+        raise NotImplementedError
+
+    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw by thinning."""
+        times_s = _poisson(self.peak_rps, duration_s, rng)
+        rate_rps = self._rate_rps(times_s, duration_s)
+        return times_s[rng.uniform(0.0, self.peak_rps, len(times_s)) < rate_rps]
+
+
 @dataclass(frozen=True, slots=True)
-class Ramp:
+class Ramp(_Poisson):
     """A rate that goes from ``rps`` to ``end_rps`` in a straight line."""
 
     rps: float
     end_rps: float
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps, zero=True)
-        _positive("--end-rps", self.end_rps, zero=True)
+        check_number("--rps", self.rps, zero=True)
+        check_number("--end-rps", self.end_rps, zero=True)
 
     @property
     def peak_rps(self) -> float:
         """The rate at the higher end."""
         return max(self.rps, self.end_rps)
 
-    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw by thinning."""
-        times_s = _poisson(self.peak_rps, duration_s, rng)
-        return _thin(times_s, self.rps + (self.end_rps - self.rps) * times_s / duration_s, self.peak_rps, rng)
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        return self.rps + (self.end_rps - self.rps) * times_s / duration_s
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(_Poisson):
     """``rps`` before ``at_s``, ``end_rps`` from then on."""
 
     rps: float
@@ -86,23 +105,21 @@ class Step:
     at_s: float
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps, zero=True)
-        _positive("--end-rps", self.end_rps, zero=True)
-        _positive("--at-s", self.at_s)
+        check_number("--rps", self.rps, zero=True)
+        check_number("--end-rps", self.end_rps, zero=True)
+        check_number("--at-s", self.at_s)
 
     @property
     def peak_rps(self) -> float:
         """The higher of the two rates."""
         return max(self.rps, self.end_rps)
 
-    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw by thinning."""
-        times_s = _poisson(self.peak_rps, duration_s, rng)
-        return _thin(times_s, np.where(times_s < self.at_s, self.rps, self.end_rps), self.peak_rps, rng)
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:  # noqa: ARG002
+        return np.where(times_s < self.at_s, self.rps, self.end_rps)
 
 
 @dataclass(frozen=True, slots=True)
-class Diurnal:
+class Diurnal(_Poisson):
     """A cosine over the day, lower at weekends; time 0 is Monday, 00:00.
 
     ``rate(t) = rps * (1 + amplitude * cos(2 pi (hour - peak_hour) / 24))``, and on days 5 and 6 that times
@@ -115,8 +132,8 @@ class Diurnal:
     weekend_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps)
-        _positive("--weekend-factor", self.weekend_factor, zero=True)
+        check_number("--rps", self.rps)
+        check_number("--weekend-factor", self.weekend_factor, zero=True)
         if not 0 <= self.amplitude <= 1:
             raise InputError(f"--amplitude {self.amplitude:g}: expected a number from 0 to 1")
         if not 0 <= self.peak_hour < 24:
@@ -127,17 +144,15 @@ class Diurnal:
         """The rate at the peak of the busier kind of day."""
         return self.rps * (1 + self.amplitude) * max(1.0, self.weekend_factor)
 
-    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw by thinning."""
-        times_s = _poisson(self.peak_rps, duration_s, rng)
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:  # noqa: ARG002
         phase = 2 * math.pi * (times_s / _DAY_S - self.peak_hour / 24)
-        rate = self.rps * (1 + self.amplitude * np.cos(phase))
-        rate[np.isin((times_s // _DAY_S) % 7, _WEEKEND_DAYS)] *= self.weekend_factor
-        return _thin(times_s, rate, self.peak_rps, rng)
+        rate_rps = self.rps * (1 + self.amplitude * np.cos(phase))
+        rate_rps[np.isin((times_s // _DAY_S) % 7, _WEEKEND_DAYS)] *= self.weekend_factor
+        return rate_rps
 
 
 @dataclass(frozen=True, slots=True)
-class Spikes:
+class Spikes(_Poisson):
     """A constant rate, with ``spike_rps`` instead for ``spike_s`` in every ``every_s``.
 
     The first spike begins half a period in, so that a replay has settled before it.
@@ -149,10 +164,10 @@ class Spikes:
     spike_s: float
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps, zero=True)
-        _positive("--spike-rps", self.spike_rps)
-        _positive("--every-s", self.every_s)
-        _positive("--spike-s", self.spike_s)
+        check_number("--rps", self.rps, zero=True)
+        check_number("--spike-rps", self.spike_rps)
+        check_number("--every-s", self.every_s)
+        check_number("--spike-s", self.spike_s)
         if self.spike_s > self.every_s / 2:
             raise InputError(
                 f"--spike-s {self.spike_s:g}: expected at most half of --every-s ({self.every_s / 2:g} s)"
@@ -163,12 +178,10 @@ class Spikes:
         """The higher of the two rates."""
         return max(self.rps, self.spike_rps)
 
-    def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw by thinning."""
-        times_s = _poisson(self.peak_rps, duration_s, rng)
+    def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:  # noqa: ARG002
         since_spike_s = (times_s - self.every_s / 2) % self.every_s
         spiking = (since_spike_s < self.spike_s) & (times_s >= self.every_s / 2)
-        return _thin(times_s, np.where(spiking, self.spike_rps, self.rps), self.peak_rps, rng)
+        return np.where(spiking, self.spike_rps, self.rps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +196,7 @@ class Bursty:
     family: Literal["gamma", "weibull"] = "gamma"
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps)
+        check_number("--rps", self.rps)
         if not 0.05 <= self.cv <= 20:
             raise InputError(f"--cv {self.cv:g}: expected a number from 0.05 to 20")
 
@@ -231,16 +244,3 @@ def _poisson(rps: float, duration_s: float, rng: np.random.Generator) -> NDArray
     times_s = rng.uniform(0.0, duration_s, rng.poisson(rps * duration_s))
     times_s.sort()
     return times_s
-
-
-def _thin(
-    times_s: NDArray[np.float64], rate: NDArray[np.float64], peak_rps: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    return times_s[rng.uniform(0.0, peak_rps, len(times_s)) < rate]
-
-
-def _positive(option: str, value: float, *, zero: bool = False) -> None:
-    if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
-        raise InputError(
-            f"{option} {value:g}: expected a finite number, {'0 or more' if zero else 'above 0'}"
-        )

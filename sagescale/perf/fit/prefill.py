@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.perf.fit.least_squares import fit_error, relative_nnls, round_digits
-from sagescale.perf.fit.monotone import project_line
-from sagescale.perf.prefill import PrefillCurve
-from sagescale.perf.profile import FitError, PrefillProfile
+from sagescale.perf.fit.regression import fit_error, project_line, relative_nnls, round_digits
+from sagescale.perf.profile import PrefillMeasured, PrefillProfile
+from sagescale.perf.surfaces import PrefillCurve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.perf.measurement import PrefillPoint
+    from sagescale.perf.profile import FitError
 
-__all__ = ["PrefillFit", "fit_prefill"]
+__all__ = ["fit_prefill"]
 
 _OUT_OF_ORDER = 0.10
 """A point is suspect when a longer prompt took this much less, or a shorter one this much more."""
@@ -34,63 +34,53 @@ _INSIGNIFICANT = 1e-9
 """An attention term below this share of the longest prompt's time is rounding: b is 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class PrefillFit:
-    """Knots, attention coefficient b (ms per token squared), floor and errors.
+def fit_prefill(points: Sequence[PrefillPoint], gpus: int = 1) -> tuple[PrefillProfile, tuple[str, ...]]:
+    """Fit lone-prompt points of an instance of ``gpus``; return the profile and what to note of the fit.
 
-    ``batch_error`` is the error of the batch formula on measured batches of several prompts, None without.
+    ``points`` must hold at least two distinct lone ISLs. Batches of several prompts only validate: the
+    ``batch_error`` is that of the batch formula on them, None without any. Raises ValueError for times of no
+    engine.
     """
-
-    isl_tokens: tuple[float, ...]
-    ttft_ms: tuple[float, ...]
-    quadratic_ms: float
-    floor_ms: float
-    fit_error: FitError
-    batch_error: FitError | None
-    notes: tuple[str, ...]
-
-
-def fit_prefill(points: Sequence[PrefillPoint]) -> PrefillFit:
-    """Fit lone-prompt points; measured batches of several prompts only validate.
-
-    ``points`` must hold at least two distinct lone ISLs.
-    """
+    measured = PrefillMeasured(
+        isl_tokens=tuple(point.isl_tokens for point in points),
+        batch=tuple(point.batch for point in points),
+        ttft_ms=tuple(point.ttft_ms for point in points),
+    )
     lone = [point for point in points if point.batch == 1]
     isl = np.array(sorted({point.isl_tokens for point in lone}), dtype=np.float64)
     ttft = np.array([np.median([p.ttft_ms for p in lone if p.isl_tokens == tokens]) for tokens in isl])
 
-    kept = ~_outliers(isl, ttft)
+    left_out = _outliers(isl, ttft)
     notes = [
         f"prefill at {tokens:.0f} tokens left out of the curve: {value:.4g} ms breaks the order and is "
         f"{value / expected - 1:+.0%} from a robust fit of the others"
         for tokens, value, expected in zip(
-            isl[~kept], ttft[~kept], _robust_quadratic(isl, ttft)[~kept], strict=True
+            isl[left_out], ttft[left_out], _robust_quadratic(isl, ttft)[left_out], strict=True
         )
     ]
-    knots = isl[kept]
-    fitted = project_line(ttft[kept], ttft[kept] ** -2.0)
-    pooled = int(np.count_nonzero(np.abs(fitted / ttft[kept] - 1.0) > 1e-9))
+    knots, times = isl[~left_out], ttft[~left_out]
+    fitted = project_line(times, times**-2.0)
+    pooled = int(np.count_nonzero(np.abs(fitted / times - 1.0) > 1e-9))
     if pooled:
         notes.append(
             f"prefill times fall with longer prompts in places: {pooled} of {len(knots)} knots pooled"
         )
-
-    quadratic = _attention(knots, ttft[kept])
-    isl_tokens = tuple(knots.tolist())
-    ttft_ms = tuple(round_digits(value) for value in fitted.tolist())
-    quadratic_ms = round_digits(quadratic)
-    curve = PrefillCurve(
-        PrefillProfile(gpus_per_instance=1, isl_tokens=isl_tokens, ttft_ms=ttft_ms, quadratic_ms=quadratic_ms)
+    profile = PrefillProfile(
+        gpus_per_instance=gpus,
+        isl_tokens=tuple(knots.tolist()),
+        ttft_ms=tuple(round_digits(value) for value in fitted.tolist()),
+        quadratic_ms=round_digits(_attention(knots, times)),
+        measured=measured,
     )
-    return PrefillFit(
-        isl_tokens=isl_tokens,
-        ttft_ms=ttft_ms,
-        quadratic_ms=quadratic_ms,
+    curve = PrefillCurve(profile)
+    batches = [point for point in points if point.batch > 1]
+    profile = replace(
+        profile,
         floor_ms=round_digits(curve.floor_ms),
         fit_error=_error(curve, lone),
-        batch_error=_error(curve, batches) if (batches := [p for p in points if p.batch > 1]) else None,
-        notes=tuple(notes),
+        batch_error=_error(curve, batches) if batches else None,
     )
+    return profile, tuple(notes)
 
 
 def _attention(isl: NDArray[np.float64], ttft: NDArray[np.float64]) -> float:

@@ -1,4 +1,4 @@
-"""Runs a control loop in a thread beside the event loop, and ends it with the event loop."""
+"""The control loop in a thread beside the event loop, and what the log says of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from sagescale.live.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sagescale.live.actuators.protocol import PoolStates
     from sagescale.live.clock import Clock
+    from sagescale.live.journal import Event, TickRecord
     from sagescale.live.loop import ControlLoop
+    from sagescale.planner import Decision
 
-__all__ = ["LoopBeside"]
+__all__ = ["LoopLog", "LoopThread"]
 
 logger = logging.getLogger(__name__)
 
 
-class LoopBeside:
+class LoopThread:
     """One run of a control loop.
 
     The loop reads metrics and waits, so it has a thread of its own. That thread ends when ``stop`` is
@@ -88,3 +91,26 @@ class LoopBeside:
             self._clock.stop()
             await asyncio.wrap_future(self._done)
             raise
+
+
+_USUAL = frozenset({"started", "stopped", "resumed", "warm_start", "order"})
+
+
+class LoopLog:
+    """A watcher; the planner itself logs what it saw, expects and decides."""
+
+    def __init__(self) -> None:
+        self.last_decision: Decision | None = None
+
+    def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
+        """Log what was wrong with the metrics and what the loop's rules changed."""
+        del states
+        self.last_decision = decision
+        for note in (*record.problems, *record.notes):
+            logger.warning("%s: %s", note.code, note.text)
+
+    def happened(self, event: Event) -> None:
+        """Log an order, a failure, a start or an end."""
+        logger.log(
+            logging.INFO if event.kind in _USUAL else logging.WARNING, "%s: %s", event.kind, event.text
+        )

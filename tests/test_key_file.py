@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sagescale.errors import InputError
-from sagescale.yaml_guard import compose_yaml
+from sagescale.key_file import compose_yaml
 
 REFUSED = {
     "deep": ("[" * 21, "f:1: nested too deeply"),

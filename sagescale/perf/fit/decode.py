@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.perf.decode import compile_decode
-from sagescale.perf.fit.least_squares import fit_error, relative_nnls, round_digits
-from sagescale.perf.fit.monotone import project_grid, project_line
-from sagescale.perf.profile import DecodeProfile, FitError
+from sagescale.perf.checks import MAX_REQUESTS, at_least
+from sagescale.perf.fit.regression import fit_error, project_grid, project_line, relative_nnls, round_digits
+from sagescale.perf.profile import DecodeMeasured, DecodeProfile
+from sagescale.perf.surfaces import compile_decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,34 +19,42 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.perf.measurement import DecodePoint
+    from sagescale.perf.profile import FitError
 
-__all__ = ["DecodeFit", "fit_decode"]
+__all__ = ["fit_decode"]
 
 _KNOT_SPACING = 1.05
-"""Concurrency knots of scattered data are at least this factor (and one request) apart."""
+"""Concurrency knots of scattered data are at least this factor (and one request) from each other."""
 
 # How firmly a grid cell holds against the monotone projection: a cell at a measurement, one interpolated
 # between measurements of its context, one extrapolated by the surrogate.
 _MEASURED, _BETWEEN, _BEYOND = 1.0, 0.1, 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeFit:
-    """The grid ``itl_ms[concurrency][context]`` and its error at the measured points within the slots."""
-
-    concurrency: tuple[float, ...]
-    context_tokens: tuple[float, ...]
-    itl_ms: tuple[tuple[float, ...], ...]
-    fit_error: FitError
-    notes: tuple[str, ...]
-
-
-def fit_decode(points: Sequence[DecodePoint], max_num_seqs: int) -> DecodeFit:
-    """Fit points of at least two contexts and two concurrencies.
+def fit_decode(
+    points: Sequence[DecodePoint],
+    max_num_seqs: int,
+    gpus: int = 1,
+    *,
+    max_kv_tokens: int | None = None,
+    assumed: tuple[str, ...] = (),
+) -> tuple[DecodeProfile, tuple[str, ...]]:
+    """Fit points of at least two contexts and two concurrencies; return the profile and notes on the fit.
 
     A full rectangle of (concurrency, context) keeps its own grid. Otherwise contexts are the measured ones
-    and concurrency knots are near the measured ones, from 1 to at least ``max_num_seqs``.
+    and concurrency knots are near the measured ones, from 1 to at least ``max_num_seqs``. The error is that
+    at the measured points within the slots. GPUs and limits are the instance's. Raises ValueError for times
+    of no engine.
     """
+    try:
+        measured = DecodeMeasured(
+            concurrency=tuple(point.concurrency for point in points),
+            context_tokens=tuple(point.context_tokens for point in points),
+            itl_ms=tuple(point.itl_ms for point in points),
+        )
+    except ValueError as error:
+        raise ValueError(f"decode {error}") from error
+    at_least("max_num_seqs", max_num_seqs, 1, MAX_REQUESTS)
     cells = _medians(points)
     contexts = np.array(sorted({context for _, context in cells}))
     loads = np.array(sorted({load for load, _ in cells}))
@@ -75,15 +83,17 @@ def fit_decode(points: Sequence[DecodePoint], max_num_seqs: int) -> DecodeFit:
             f"decode: {beyond} of {grid.size} grid cells lie outside their context's measured concurrency "
             "and are extrapolated with itl = a + b*n + c*n*context"
         )
-    itl_ms = tuple(tuple(round_digits(value) for value in row) for row in grid.tolist())
-    concurrency, context_tokens = tuple(knots.tolist()), tuple(contexts.tolist())
-    return DecodeFit(
-        concurrency=concurrency,
-        context_tokens=context_tokens,
-        itl_ms=itl_ms,
-        fit_error=_error(concurrency, context_tokens, itl_ms, points, max_num_seqs),
-        notes=tuple(notes),
+    profile = DecodeProfile(
+        gpus_per_instance=gpus,
+        concurrency=tuple(knots.tolist()),
+        context_tokens=tuple(contexts.tolist()),
+        itl_ms=tuple(tuple(round_digits(value) for value in row) for row in grid.tolist()),
+        max_num_seqs=max_num_seqs,
+        max_kv_tokens=max_kv_tokens,
+        assumed=assumed,
+        measured=measured,
     )
+    return replace(profile, fit_error=_error(profile, points)), tuple(notes)
 
 
 def _medians(points: Sequence[DecodePoint]) -> dict[tuple[float, float], float]:
@@ -95,15 +105,14 @@ def _medians(points: Sequence[DecodePoint]) -> dict[tuple[float, float], float]:
 
 def _knots(loads: NDArray[np.float64], slots: int) -> NDArray[np.float64]:
     """Whole numbers at or near the measured loads, from 1 to at least the slots."""
-    wanted = np.unique(np.maximum(1.0, np.rint(loads)))
-    if not (np.array_equal(wanted, loads) and len(wanted) <= 64):
-        kept = [1.0]
-        for value in wanted.tolist():
-            if value >= max(kept[-1] + 1.0, kept[-1] * _KNOT_SPACING):
-                kept.append(value)
-        wanted = np.array(kept)
-    ends = {1.0, *wanted.tolist()} | ({float(slots)} if slots > wanted[-1] else set())
-    return np.array(sorted(ends))
+    whole = np.unique(np.maximum(1.0, np.rint(loads)))
+    if not (np.array_equal(whole, loads) and len(whole) <= 64):
+        spaced = [1.0]
+        for value in whole.tolist():
+            if value >= max(spaced[-1] + 1.0, spaced[-1] * _KNOT_SPACING):
+                spaced.append(value)
+        whole = np.array(spaced)
+    return np.array(sorted({1.0, *whole.tolist(), max(float(slots), whole[-1])}))
 
 
 def _fill(
@@ -117,10 +126,10 @@ def _fill(
     raw = np.empty((len(knots), len(contexts)))
     firmness = np.full_like(raw, _BETWEEN)
     for j, tokens in enumerate(contexts.tolist()):
-        mine = np.flatnonzero(context == tokens)
-        mine = mine[np.argsort(load[mine])]
-        x = load[mine]
-        y = project_line(itl[mine], itl[mine] ** -2.0)
+        at_context = np.flatnonzero(context == tokens)
+        at_context = at_context[np.argsort(load[at_context])]
+        x = load[at_context]
+        y = project_line(itl[at_context], itl[at_context] ** -2.0)
         slope = per_request + per_token * tokens
         # Between points the ratio to the surrogate is interpolated, not the time itself: a cubic through two
         # noisy neighbours would bend the long gap beside them, the ratio cannot.
@@ -137,23 +146,10 @@ def _fill(
     return raw, firmness
 
 
-def _error(
-    concurrency: tuple[float, ...],
-    contexts: tuple[float, ...],
-    itl_ms: tuple[tuple[float, ...], ...],
-    points: Sequence[DecodePoint],
-    slots: int,
-) -> FitError:
-    inside = [p for p in points if p.concurrency <= slots] or list(points)
-    table = compile_decode(
-        DecodeProfile(
-            gpus_per_instance=1,
-            concurrency=concurrency,
-            context_tokens=contexts,
-            itl_ms=itl_ms,
-            max_num_seqs=max(slots, math.ceil(max(p.concurrency for p in inside))),
-        )
-    )
+def _error(profile: DecodeProfile, points: Sequence[DecodePoint]) -> FitError:
+    inside = [p for p in points if p.concurrency <= profile.max_num_seqs] or list(points)
+    slots = max(profile.max_num_seqs, math.ceil(max(p.concurrency for p in inside)))
+    table = compile_decode(replace(profile, max_num_seqs=slots))
     fitted = []
     for point in inside:
         n = int(point.concurrency)

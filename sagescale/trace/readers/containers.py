@@ -1,0 +1,265 @@
+"""CSV, JSON lines and Parquet: checked columns of numbers out of each.
+
+Arrow reads a text at once; when it cannot, a slow walk finds the line to blame.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from sagescale.errors import InputError
+from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.trace.source import MAX_LINE_BYTES, MAX_ROWS, damaged_parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from sagescale.trace.readers.fields import Field
+    from sagescale.trace.source import Container, Content, Head, Source
+
+    Columns = dict[str, NDArray[Any]]
+
+__all__ = ["READ", "TITLES", "refuse_cell"]
+
+_CSV_BLOCK_BYTES = 4 << 20
+_JSON_BLOCK_BYTES = 8 << 20
+
+
+def refuse_cell(source: Source, place: str, column: str, value: object, expected: str) -> NoReturn:
+    """Raise the one line about a bad value.
+
+    Raises:
+        InputError: always.
+    """
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    raise InputError(f"{source.path}: {place}, column '{column}': found {shown}, expected {expected}")
+
+
+def _read_csv(source: Source, head: Head, fields: tuple[Field, ...]) -> Columns:
+    # A million rows take about a tenth of a second a core.
+    from pyarrow import csv as arrow_csv
+
+    def batches(stream: Content, types: dict[str, Any]) -> Iterable[Any]:
+        yield from arrow_csv.open_csv(
+            stream,
+            read_options=arrow_csv.ReadOptions(
+                column_names=head.columns, skip_rows=head.header_lines, block_size=_CSV_BLOCK_BYTES
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=types, include_columns=list(types), null_values=[""]
+            ),
+        )
+
+    columns = _parsed(source, fields, batches)
+    if columns is None:
+        _blame_csv(source, head, fields)
+    return columns
+
+
+def _read_json_lines(source: Source, head: Head, fields: tuple[Field, ...]) -> Columns:  # noqa: ARG001 - as READ
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    def batches(stream: Content, types: dict[str, Any]) -> Iterable[Any]:
+        options = arrow_json.ParseOptions(
+            explicit_schema=pa.schema(types.items()), unexpected_field_behavior="ignore"
+        )
+        # A block of whole lines at a time.
+        while block := stream.read(_JSON_BLOCK_BYTES):
+            block += stream.readline(MAX_LINE_BYTES)
+            if not block.isspace():
+                whole = arrow_json.ReadOptions(block_size=len(block) + 1)
+                yield from arrow_json.read_json(pa.BufferReader(block), whole, options).to_batches()
+
+    columns = _parsed(source, fields, batches)
+    if columns is None:
+        _blame_json(source, fields)
+    return columns
+
+
+def _read_parquet(source: Source, head: Head, fields: tuple[Field, ...]) -> Columns:  # noqa: ARG001 - as READ
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = [field.column for field in fields]
+    with damaged_parquet(source), source.open() as stream:
+        file = parquet.ParquetFile(pa.PythonFile(stream, mode="r"))
+        if file.metadata.num_rows > MAX_ROWS:
+            raise InputError(f"{source.path}: {file.metadata.num_rows} rows; expected at most {MAX_ROWS}")
+        # Columns that are no numbers are refused before any is read: text repeated packs to nothing.
+        for field in fields:
+            found = file.schema_arrow.field(field.column).type
+            if not (pa.types.is_integer(found) or pa.types.is_floating(found)):
+                raise InputError(
+                    f"{source.path}: column '{field.column}': found type {found}, "
+                    f"expected {field.kind.expected}"
+                )
+        columns = _checked_columns(file.iter_batches(columns=names), fields)
+        if columns is None:
+            _blame_parquet(source, file.iter_batches(columns=names), fields)
+    return {
+        field.column: columns[field.column].astype(np.int32 if field.kind.whole else np.float64, copy=False)
+        for field in fields
+    }
+
+
+READ: dict[Container, Callable[[Source, Head, tuple[Field, ...]], Columns]] = {
+    "csv": _read_csv,
+    "jsonl": _read_json_lines,
+    "parquet": _read_parquet,
+}
+"""By container: read the fields' columns, tokens as int32, times of day as int64 ns, other times as float64.
+
+Each raises InputError naming file, line or row, column and value, and what was expected.
+"""
+
+TITLES: dict[Container, str] = {"csv": "CSV", "jsonl": "JSONL", "parquet": "Parquet"}
+
+
+def _parsed(
+    source: Source,
+    fields: tuple[Field, ...],
+    batches: Callable[[Content, dict[str, Any]], Iterable[Any]],
+) -> Columns | None:
+    """Read the fields with Arrow; None when some row holds what it should not."""
+    import pyarrow as pa
+
+    for types in _type_choices(fields):
+        try:
+            with source.open() as stream:
+                return _checked_columns(batches(stream, types), fields)
+        except (pa.ArrowException, ValueError):  # ValueError: text that is no UTF-8
+            continue
+    return None
+
+
+def _type_choices(fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
+    """Yield Arrow types by column, the likeliest first.
+
+    Whole numbers come before fractions (``512.0``) and times without a zone before times with one; all
+    columns of a kind have the same type.
+    """
+    import pyarrow as pa
+
+    types = {
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+        "timestamp_ns": pa.timestamp("ns"),
+        "timestamp_ns_utc": pa.timestamp("ns", "UTC"),
+    }
+    kinds = tuple({field.kind: None for field in fields})
+    for names in itertools.product(*(kind.arrow_types for kind in kinds)):
+        chosen = dict(zip(kinds, names, strict=True))
+        yield {field.column: types[chosen[field.kind]] for field in fields}
+
+
+def _checked_columns(batches: Iterable[Any], fields: tuple[Field, ...]) -> Columns | None:
+    """Return the columns as numpy arrays; None where a cell is missing or wrong.
+
+    Batch by batch, tokens in half the space: the text and the wide numbers are never in memory as a whole.
+    """
+    parts: dict[str, list[NDArray[Any]]] = {field.column: [] for field in fields}
+    for batch in batches:
+        for field in fields:
+            column = batch[field.column]
+            if column.null_count:
+                return None
+            values = _as_numpy(column)
+            if not field.kind.accepts_all(values):
+                return None
+            parts[field.column].append(values.astype(np.int32) if field.kind.whole else values)
+    return {name: np.concatenate(parts.pop(name) or [np.empty(0)]) for name in list(parts)}
+
+
+def _as_numpy(column: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
+    """Return a numeric column of a batch, without nulls, as an array; times of day as int64 ns.
+
+    ``Array.to_numpy`` would import pandas, which takes longer than reading most traces.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
+    values: NDArray[Any] = np.from_dlpack(column)
+    return values
+
+
+def _blame_csv(source: Source, head: Head, fields: tuple[Field, ...]) -> NoReturn:
+    """Walk the file line by line to the first that is wrong.
+
+    Raises:
+        InputError: always.
+    """
+    number = 0
+    try:
+        for number, line in source.lines(head.header_lines):
+            (cells,) = csv.reader([line])
+            if len(cells) != len(head.columns):
+                raise InputError(
+                    f"{source.path}: line {number}: found {len(cells)} fields, expected {len(head.columns)} "
+                    f"({','.join(head.columns)})"
+                )
+            row = dict(zip(head.columns, cells, strict=True))
+            for field in fields:
+                text = row[field.column].strip()
+                value = field.kind.number(text)
+                if value is None or not field.kind.accepts(value):
+                    refuse_cell(source, f"line {number}", field.column, text, field.kind.expected)
+    except csv.Error as error:
+        raise InputError(f"{source.path}: line {number}: not valid CSV ({error})") from error
+    # Each cell is right by itself; what can still be wrong is that some times carry a zone and some do not.
+    arrival = fields[0]
+    raise InputError(
+        f"{source.path}: column '{arrival.column}': rows that cannot be read as one column; "
+        f"expected {arrival.kind.expected}"
+    )
+
+
+def _blame_json(source: Source, fields: tuple[Field, ...]) -> NoReturn:
+    """Walk the file line by line to the first that is wrong.
+
+    Raises:
+        InputError: always.
+    """
+    for number, line in source.lines():
+        place = f"line {number}"
+        try:
+            row = parse_json(line)
+        except BadJsonError as error:
+            raise InputError(
+                f"{source.path}: {place}: not valid JSON ({error}); expected one object a line"
+            ) from None
+        if not isinstance(row, dict):
+            raise InputError(f"{source.path}: {place}: found a JSON {type(row).__name__}, expected an object")
+        for field in fields:
+            if field.column not in row:
+                raise InputError(
+                    f"{source.path}: {place}: key '{field.column}' is missing; found {','.join(row)}"
+                )
+            value = row[field.column]
+            if type(value) not in (int, float) or not field.kind.accepts(value):
+                refuse_cell(source, place, field.column, value, field.kind.expected)
+    raise InputError(f"{source.path}: not one JSON object a line; expected one object a line (jq -c .)")
+
+
+def _blame_parquet(source: Source, batches: Iterable[Any], fields: tuple[Field, ...]) -> NoReturn:
+    """Walk the batches to the first row of the first column that is wrong.
+
+    Raises:
+        InputError: always.
+    """
+    start = 1
+    for batch in batches:
+        for field in fields:
+            for row, value in enumerate(batch[field.column].to_pylist(), start):
+                if value is None or not field.kind.accepts(value):
+                    refuse_cell(source, f"row {row}", field.column, value, field.kind.expected)
+        start += batch.num_rows
+    raise AssertionError("a batch was refused and all its values are right")

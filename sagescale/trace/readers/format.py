@@ -1,0 +1,122 @@
+"""A trace format as a declaration: its container, which column means what, and in which unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from sagescale.errors import InputError
+from sagescale.trace.readers.containers import READ, TITLES, refuse_cell
+from sagescale.trace.readers.fields import PRIORITY, TOKENS, Clock, Field
+from sagescale.trace.source import Head, Source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sagescale.trace.source import Container
+
+__all__ = ["Format", "Rows"]
+
+Warn = Callable[[Mapping[str, NDArray[Any]], Head], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """A file's rows in file order, checked, not yet sorted, rebased or rid of empty requests.
+
+    Attributes:
+        ticks: int64[n] or float64[n], arrival in the file's own unit.
+        columns: int32[n] each: ``isl``, ``osl``, and where the file has them ``cached_tokens``, ``priority``.
+        warnings: what the user should know about columns left out.
+    """
+
+    ticks: NDArray[Any]
+    columns: dict[str, NDArray[np.int32]]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A trace format.
+
+    Attributes:
+        name: what ``--format`` calls it.
+        containers: the kinds of file it occurs in.
+        arrival: column of arrival times.
+        clock: the unit they are in.
+        isl: column of prompt tokens.
+        osl: column of generated tokens.
+        cached: optional column of prefix-cache hits, where the format has one.
+        priority: optional column of priorities, where the format has one.
+        also: further columns that must be there and hold what they should.
+        zero_osl: what rows that generated nothing are in this format.
+        only_if: a condition on all columns, to tell apart formats that need the same ones.
+        warn: what to tell the user about columns left out.
+    """
+
+    name: str
+    containers: tuple[Container, ...] = ("csv",)
+    arrival: str
+    clock: Clock
+    isl: str
+    osl: str
+    cached: str | None = None
+    priority: str | None = None
+    also: tuple[Field, ...] = ()
+    zero_osl: str = "requests that generated nothing"
+    only_if: Callable[[frozenset[str]], bool] = lambda columns: True  # noqa: ARG005 - a condition
+    warn: Warn = lambda columns, head: ()  # noqa: ARG005 - a Warn
+
+    @property
+    def required(self) -> tuple[Field, ...]:
+        """The columns without which it is not this format."""
+        return (Field(self.arrival, self.clock), Field(self.isl, TOKENS), Field(self.osl, TOKENS), *self.also)
+
+    @property
+    def shape(self) -> str:
+        """Container, columns and unit of time, for messages: ``CSV arrival_s,isl,osl; time: s``."""
+        containers = " or ".join(TITLES[container] for container in self.containers)
+        return f"{containers} {','.join(field.column for field in self.required)}; time: {self.clock.unit}"
+
+    def recognise(self, head: Head) -> bool:
+        """Tell from container and column names alone whether this may be the format."""
+        columns = frozenset(head.columns)
+        required = {field.column for field in self.required}
+        return head.container in self.containers and required <= columns and self.only_if(columns)
+
+    def read(self, source: Source, head: Head) -> Rows:
+        """Read every row; other columns (prefix hashes) are skipped unconverted.
+
+        Raises:
+            InputError: naming file, line or row, column and value, and what was expected.
+        """
+        if head.container not in self.containers:
+            raise InputError(f"{source.path}: is {head.container}; expected {self.shape} ({self.name})")
+        optional = ((self.cached, TOKENS), (self.priority, PRIORITY))
+        there = (Field(name, kind) for name, kind in optional if name is not None and name in head.columns)
+        fields = (*self.required, *there)
+        missing = [field.column for field in fields if field.column not in head.columns]
+        if missing:
+            raise InputError(
+                f"{source.path}: column '{missing[0]}' is missing; found {','.join(head.columns)}; "
+                f"expected {','.join(field.column for field in fields)}"
+            )
+        found = READ[head.container](source, head, fields)
+        names = {"isl": self.isl, "osl": self.osl, "cached_tokens": self.cached, "priority": self.priority}
+        columns = {ours: found[theirs] for ours, theirs in names.items() if theirs in found}
+        if "cached_tokens" in columns:
+            self._check_cached(source, head, columns["cached_tokens"], columns["isl"])
+        return Rows(found[self.arrival], columns, self.warn(found, head))
+
+    def _check_cached(
+        self, source: Source, head: Head, cached: NDArray[np.int32], isl: NDArray[np.int32]
+    ) -> None:
+        """Refuse more cached than a prefill may skip: its last token is always computed."""
+        excess = (cached >= isl) & (isl > 0)
+        if excess.any():
+            row = int(excess.argmax())
+            expected = f"less than {self.isl} ({isl[row]})"
+            refuse_cell(source, source.place(head, row), str(self.cached), cached[row].item(), expected)
