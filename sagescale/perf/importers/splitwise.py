@@ -58,8 +58,9 @@ def _measurement(source: Measurement, rows: list[Row]) -> Measurement:
     if len(split) > len(decode):
         point, line = next(iter(split.items()))
         raise InputError(
-            f"{source.origin}: line {line}: e2e_time is not prompt_time + token_size * token_time, as in most "
-            f"rows of {model} on {hardware} (prompt, batch, tokens {point}); wrong units? expected milliseconds"
+            f"{source.origin}: line {line}: e2e_time is not prompt_time + token_size * token_time, as in "
+            f"most rows of {model} on {hardware} (prompt, batch, tokens {point}); wrong units? "
+            "expected milliseconds"
         )
     notes = ["batch and context were varied one at a time: how they act together is extrapolated"]
     if split:
