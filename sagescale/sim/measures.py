@@ -248,7 +248,7 @@ def timeline(run: Run, served: Served) -> Timeline:
             for pool in gpus
         },
         gpus=[
-            sum(gpus[pool] * count for pool, count in tick.observation.pools.holding.items())
+            sum(gpus[pool] * count for pool, count in tick.observation.pools.present.items())
             for tick in ticks
         ],
         corrections={pool: [getattr(tick.decision.corrections, pool) for tick in ticks] for pool in gpus},
