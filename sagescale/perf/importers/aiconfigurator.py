@@ -12,13 +12,15 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf.importers.littles_law import decode_points
-from sagescale.perf.importers.source import Look, source_file
+from sagescale.perf.importers.source import look_at, source_file
 from sagescale.perf.importers.table import Row, read_table
 from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from sagescale.perf.importers.source import Look
     from sagescale.perf.profile import SourceFile
 
 __all__ = ["AiconfiguratorImporter"]
@@ -38,13 +40,13 @@ class AiconfiguratorImporter:
 
     name = "aiconfigurator"
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:
         """Whether the table has lengths, TTFT and TPOT, and the columns of one of the two kinds."""
-        return look.path.is_file() and _is_table(set(look.columns))
+        return path.is_file() and _is_table(files[0].columns)
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read every configuration. These are a tool's predictions, and the notes say so."""
-        if not _is_table(set(Look(path).columns)):
+        if not _is_table(look_at(path).columns):
             raise InputError(
                 f"{path}: not aiconfigurator's columns (expected {', '.join(sorted(_COLUMNS))} and "
                 f"{', '.join(sorted(_AGGREGATED))} or {', '.join(sorted(_DISAGGREGATED))})"
@@ -53,10 +55,10 @@ class AiconfiguratorImporter:
         for row in read_table(path):
             rows.setdefault(_configuration(row), []).append(row)
         file = source_file(path, path)
-        return tuple(_measurement(path, file, dict(key), mine) for key, mine in sorted(rows.items()))
+        return tuple(_measurement(path, file, dict(key), group) for key, group in sorted(rows.items()))
 
 
-def _is_table(columns: set[str]) -> bool:
+def _is_table(columns: frozenset[str]) -> bool:
     return columns >= _COLUMNS and (columns >= _AGGREGATED or columns >= _DISAGGREGATED)
 
 

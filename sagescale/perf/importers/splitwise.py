@@ -6,13 +6,15 @@ import statistics
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.source import Look, source_file
+from sagescale.perf.importers.source import look_at, source_file
 from sagescale.perf.importers.table import Row, read_table
 from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from sagescale.perf.importers.source import Look
     from sagescale.perf.profile import SourceFile
 
 __all__ = ["SplitwiseImporter"]
@@ -30,16 +32,16 @@ class SplitwiseImporter:
 
     name = "splitwise"
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:
         """Whether the table has splitwise-sim's columns."""
-        return look.path.is_file() and set(look.columns) >= _COLUMNS
+        return path.is_file() and files[0].columns >= _COLUMNS
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read every configuration.
 
         Raises InputError for a missing column, a malformed cell, or times that do not add up.
         """
-        missing = _COLUMNS - set(Look(path).columns)
+        missing = _COLUMNS - look_at(path).columns
         if missing:
             raise InputError(f"{path}: no column {', '.join(sorted(missing))} (expected splitwise-sim's)")
         rows: dict[tuple[str, str, int], list[Row]] = {}
