@@ -46,11 +46,14 @@ def fit_decode(
     at the measured points within the slots. GPUs and limits are the instance's. Raises ValueError for times
     of no engine.
     """
-    measured = DecodeMeasured(
-        concurrency=tuple(point.concurrency for point in points),
-        context_tokens=tuple(point.context_tokens for point in points),
-        itl_ms=tuple(point.itl_ms for point in points),
-    )
+    try:
+        measured = DecodeMeasured(
+            concurrency=tuple(point.concurrency for point in points),
+            context_tokens=tuple(point.context_tokens for point in points),
+            itl_ms=tuple(point.itl_ms for point in points),
+        )
+    except ValueError as error:
+        raise ValueError(f"decode {error}") from error
     at_least("max_num_seqs", max_num_seqs, 1, MAX_REQUESTS)
     cells = _medians(points)
     contexts = np.array(sorted({context for _, context in cells}))
