@@ -39,11 +39,11 @@ class Emulated:
         return self.target
 
     def prime(self):
-        self.before = dict.fromkeys(("ticks", "looks"), self._look())
+        self.before = dict.fromkeys(("ticks", "bursts"), self._look())
 
-    def read(self, preset, window_s, late_s=0.0, succession="ticks"):
-        before, now = self.before[succession], self._look()
-        self.before[succession] = now
+    def read(self, preset, window_s, late_s=0.0, cadence="ticks"):
+        before, now = self.before[cadence], self._look()
+        self.before[cadence] = now
         groups = {pool: difference(before[pool], page, preset) for pool, page in now.items()}
         return RawWindow(window_s, groups, {})
 
