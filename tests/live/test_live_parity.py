@@ -14,7 +14,7 @@ from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.scrape import difference, parse_page
 from sagescale.live.metrics.source import MetricSource, make_observer
 from sagescale.live.metrics.window import RawWindow
-from sagescale.live.setup import load_live_setup
+from sagescale.live.setup import configured
 from sagescale.live.twin import make_twin
 from sagescale.sim.simulate import simulate
 from sagescale.trace import TransformSpec, apply_transforms, read_trace
@@ -70,7 +70,7 @@ class Emulated:
 
 def decisions(trace, settings):
     """The sizes that the live loop and the simulator decide for at every tick of a trace."""
-    setup = load_live_setup(None, [], ["actuator=export", "metrics_preset=vllm", *settings])
+    setup = configured(None, [], ["actuator=export", "metrics_preset=vllm", *settings])
     run = simulate(trace, setup.profile, setup.config, setup.simulator)
     clock = VirtualClock(wall_s=1_000_020.0)  # a multiple of every interval there is here
     world = Emulated(EmulatedCluster(trace, setup.profile, setup.config, setup.simulator), clock)
