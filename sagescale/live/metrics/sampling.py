@@ -7,6 +7,8 @@ import math
 import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
+from sagescale.live.metrics.window import counts_from_before
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -24,9 +26,6 @@ _MOST_INTERVALS = 2.0
 
 _SPACINGS = 3
 """From so few the median of spacings is none: one of them may be a gap."""
-
-_FEW = 3.0
-"""Requests that do not matter."""
 
 _OF_ONE_PROCESS = frozenset(("instance", "pod", "engine"))
 """Labels that differ between engines, not between those who read one; all that name a rank are others."""
@@ -112,9 +111,9 @@ class Sampling:
             if read is not None and (read.end_age_s > oldest_s or oldest_s < read.start_age_s < math.inf):
                 window.incomplete.add(instance)
             elif instance not in before and before:
-                # It began in the window, or was not read before; so small a count makes no difference.
-                least = _FEW + busiest * oldest_s / self._window_s
-                if first.get(instance, 0.0) > least:
+                # It began in the window, or was not read before.
+                share = oldest_s / self._window_s
+                if counts_from_before(first.get(instance, 0.0), share * busiest):
                     window.incomplete.add(instance)
 
     def _removed(self, instance: str, window: SeriesWindow) -> bool:

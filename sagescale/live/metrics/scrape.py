@@ -15,7 +15,7 @@ from sagescale.errors import InputError
 from sagescale.live.config import check_url
 from sagescale.live.http import Credentials, HttpClient, HttpError, place_of
 from sagescale.live.metrics.answers import AnswerError, discovered
-from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
+from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow, counts_from_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,9 +40,6 @@ _PIECE_LINES = 1000
 
 _BEGAN = "process_start_time_seconds"
 _CPU = "process_cpu_seconds_total"
-
-_FEW = 3.0
-"""Requests that do not matter."""
 
 _Key = tuple[str, str]
 """A metric and an instance."""
@@ -518,4 +515,4 @@ def _not_from_zero(before: _Page, now: _Page, preset: Preset, began: AbstractSet
     )
     busiest = max((value - old[one] for one, value in counts.items() if one in old), default=0.0)
     new = now.reporting(preset) - (before.reporting(preset) & old.keys()) - began
-    return {one for one in new if counts.get(one, 0.0) > max(0.0, busiest) + _FEW}
+    return {one for one in new if counts_from_before(counts.get(one, 0.0), max(0.0, busiest))}
