@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sagescale.errors import InputError
 from sagescale.live.config import check_url
-from sagescale.live.http import Credentials, HttpClient, HttpError, place_of
+from sagescale.live.http import HttpClient, HttpError, metrics_authorization, place_of
 from sagescale.live.metrics.answers import AnswerError, discovered
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow, counts_from_before
 
@@ -229,7 +229,7 @@ class ScrapeReader:
     ) -> None:
         self._live = live
         self._registered = registered
-        self._http = HttpClient(live, Credentials.of_metrics(live))
+        self._http = HttpClient(live, metrics_authorization)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
         self._past: dict[Cadence, _Past] = {"ticks": _Past(), "bursts": _Past()}
         self._from_start: set[_Address] | None = None
