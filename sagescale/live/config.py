@@ -14,7 +14,7 @@ from sagescale.errors import InputError, did_you_mean
 from sagescale.json_guard import parse_json
 from sagescale.live.metrics.matchers import parse_matchers
 
-__all__ = ["HELD_FIELDS", "METRIC_FIELDS", "QUERY_FIELDS", "LiveConfig", "MetricQueries"]
+__all__ = ["IN_FLIGHT_FIELDS", "METRIC_FIELDS", "QUERY_FIELDS", "LiveConfig", "MetricQueries"]
 
 METRIC_FIELDS = (
     "requests", "completed", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean",
@@ -29,7 +29,7 @@ QUERY_FIELDS = (
 """What a query of one's own may give: beside those numbers what a gateway keeps from the pools, and how many
 instances there are."""
 
-HELD_FIELDS = frozenset(
+IN_FLIGHT_FIELDS = frozenset(
     ("queued_prefill", "queued_decode", "running_prefill", "running_decode", "requests_queued_gateway")
 )
 """Those of them that are gauges of requests: they are asked for at both ends of a window."""

@@ -1,4 +1,4 @@
-"""HTTP that cannot hang, swell or leak: one deadline, one size limit, no credentials to strangers."""
+"""HTTP that cannot hang, swell or leak: one deadline, one size limit, no credentials to other hosts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HEADERS = {"User-Agent": "sagescale", "Accept": "*/*", "Accept-Encoding": "gzip
 
 
 class HttpError(SagescaleError):
-    """A request failed: refused, late, too large, redirected to a stranger, or answered with an error.
+    """A request failed: refused, late, too large, redirected to another host, or answered with an error.
 
     Attributes:
         status: The server's answer where there was one.
@@ -45,12 +45,12 @@ class HttpError(SagescaleError):
 
 
 class _UnreadableError(Exception):
-    """An answer came that cannot be unpacked."""
+    """An answer that cannot be unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back."""
+    """A successful answer."""
 
     status: int
     body: bytes
@@ -83,7 +83,7 @@ class HttpClient:
     """Requests with the configuration's TLS, a deadline each, and a limit on what is read.
 
     The deadline is one for the whole request, from looking up the name to the last byte, redirects included;
-    the limit counts what comes over the wire and, apart, what that decodes to. Each request has a
+    the limit counts what comes over the wire and, separately, what that decodes to. Each request has a
     connection of its own, so that nothing a server sent too much is taken for its next answer.
 
     Environment proxies and ``.netrc`` are not consulted: who is talked to, and with which password, is in

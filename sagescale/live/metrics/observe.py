@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Mean, Preset
     from sagescale.live.metrics.window import ByInstance
 
-__all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_kept_out"]
+__all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_unserved"]
 
 _ENOUGH = 20.0
-"""Requests completed, at least, before tokens a request are held against what counters of tokens say."""
+"""Requests completed, at least, before tokens a request are compared with what counters of tokens say."""
 
 NEEDS = {
     "prefill": ("requests", "isl_mean"),
@@ -47,7 +47,7 @@ _MEASURED = {
 }  # fmt: skip
 """What is measured in each pool."""
 
-_HELD = ("queued_prefill", "running_prefill", "queued_decode", "running_decode")
+_IN_FLIGHT = ("queued_prefill", "running_prefill", "queued_decode", "running_decode")
 
 _LENGTHS = 64
 _MIXING = 7
@@ -135,7 +135,7 @@ class Observer:
             if name in raw.own and raw.own[name] is None
         )
         keep_possible(values, self._evidence(raw), problems)
-        add_kept_out(values, raw.own_before, problems)
+        add_unserved(values, raw.own_before, problems)
         for pool in ("prefill", "decode"):
             if (counted := values.pop(f"instances_{pool}", None)) is not None:
                 unheard = Reports(frozenset(), None)
@@ -244,10 +244,10 @@ class Observer:
             for name, group, means in (("isl_mean", prefill, preset.isl), ("osl_mean", decode, preset.osl))
             if (tokens := _counted(group, means, preset)) is not None
         }
-        before, now = _held(raw.groups.values(), preset) or _held_by_own(raw) or (None, None)
+        before, now = _in_flight(raw.groups.values(), preset) or _in_flight_by_queries(raw) or (None, None)
         if preset.frontend:
             return Evidence(before, now, counted=counted)
-        earlier = _held((prefill,), preset)
+        earlier = _in_flight((prefill,), preset)
         reached = _arrivals(decode, preset)
         return Evidence(before, now, None if earlier is None else earlier[0], reached, counted)
 
@@ -424,34 +424,34 @@ def _spread(group: SeriesWindow, means: tuple[Mean, ...], observed: float | None
 
 
 def _arrivals(group: SeriesWindow, preset: Preset) -> float | None:
-    """Completions plus the change of what is held: an overload shows before anything completes."""
+    """Completions plus the change of what is in flight: an overload shows before anything completes."""
     total = _total(group.increases, preset.completed)
     if total is None or group.first(group.last, preset.running) is None:
         return None
-    for name in preset.held:
+    for name in preset.in_flight:
         if name in group.last:
             total += sum(group.last[name].values()) - sum(group.before.get(name, {}).values())
     return total
 
 
-def _held(groups: Iterable[SeriesWindow], preset: Preset) -> tuple[float, float] | None:
-    """Return the requests held at a window's start and, of the same instances, at its end."""
+def _in_flight(groups: Iterable[SeriesWindow], preset: Preset) -> tuple[float, float] | None:
+    """Return the requests in flight at a window's start and, of the same instances, at its end."""
     before = now = 0.0
     for group in groups:
         if group.first(group.before, preset.running) is None:
             return None
-        for name in preset.held:
+        for name in preset.in_flight:
             earlier, later = group.before.get(name, {}), group.now.get(name, {})
             before += sum(earlier.values())
             now += sum(later.get(instance, 0.0) for instance in earlier)
     return before, now
 
 
-def _held_by_own(raw: RawWindow) -> tuple[float, float] | None:
+def _in_flight_by_queries(raw: RawWindow) -> tuple[float, float] | None:
     """Return the same where the operator's own queries say it."""
-    before, now = ([kind.get(name) for name in _HELD] for kind in (raw.own_before, raw.own))
+    before, now = ([kind.get(name) for name in _IN_FLIGHT] for kind in (raw.own_before, raw.own))
     earlier, later = ([value for value in found if value is not None] for found in (before, now))
-    return (sum(earlier), sum(later)) if len(earlier) == len(later) == len(_HELD) else None
+    return (sum(earlier), sum(later)) if len(earlier) == len(later) == len(_IN_FLIGHT) else None
 
 
 def _counted(group: SeriesWindow, means: tuple[Mean, ...], preset: Preset) -> float | None:
@@ -493,7 +493,7 @@ def _without_negatives(raw: RawWindow, preset: Preset, problems: list[Problem]) 
             for name, (instance, value) in sorted(negative.items())
         )
         doubtful |= bool(
-            (negative.keys() | group.invalid) & {*preset.arrived, *preset.completed, *preset.held}
+            (negative.keys() | group.invalid) & {*preset.arrived, *preset.completed, *preset.in_flight}
         )
 
         known: dict[str, Any] = {
@@ -504,7 +504,7 @@ def _without_negatives(raw: RawWindow, preset: Preset, problems: list[Problem]) 
     return dataclasses.replace(raw, groups=groups), doubtful
 
 
-def add_kept_out(
+def add_unserved(
     values: dict[str, float | None], at_start: Mapping[str, float | None], problems: list[Problem]
 ) -> None:
     """Add what a gateway turned away, and what its queue grew by, to the load; it reached no pool.

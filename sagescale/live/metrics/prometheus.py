@@ -6,10 +6,10 @@ import math
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sagescale.live.config import HELD_FIELDS
+from sagescale.live.config import IN_FLIGHT_FIELDS
 from sagescale.live.http import HttpClient, HttpError, metrics_authorization
 from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points, raw_samples
-from sagescale.live.metrics.observe import NEEDS, add_kept_out
+from sagescale.live.metrics.observe import NEEDS, add_unserved
 from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.promql import (
     KIND_LABEL,
@@ -107,7 +107,7 @@ class PrometheusReader:
                     )
                 )
             own[name] = _one(samples)
-            if name in HELD_FIELDS:
+            if name in IN_FLIGHT_FIELDS:
                 own_before[name] = _one(self.query(query, deadline, end_s - wall_window_s))
         if own and any(
             not found.empty and found.gap for found in self._targets(preset, wall_window_s, deadline, end_s)
@@ -202,7 +202,7 @@ class PrometheusReader:
                 for name in names
             )
 
-        completed = f"({grown(preset.completed, arrivals)}){delta(preset.held)}"
+        completed = f"({grown(preset.completed, arrivals)}){delta(preset.in_flight)}"
         requests = " or ".join((*(grown((name,), arrivals) for name in preset.arrived), completed))
         lengths = [
             " or ".join(
@@ -230,7 +230,7 @@ class PrometheusReader:
             if not all(index in places for places in whole):
                 values = dict.fromkeys(values)
             keep_possible(values, Evidence(), [])
-            add_kept_out(values, before, [])
+            add_unserved(values, before, [])
             isl, osl = values["isl_mean"], values["osl_mean"]
             found.append(PastWindow(start_s + (index - 1) * wall_s, values["requests"], isl, osl))
         known = next((index for index, past in enumerate(found) if past.requests is not None), len(found))

@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 KIND_LABEL = "sagescale_series"
-"""The label that tells the parts of one big query apart."""
+"""The label that tells the parts of one big query from one another."""
 
 GROUP_LABEL = "sagescale_instance"
 
@@ -70,7 +70,7 @@ def window_query(
     """Write one query for every series of one group over one window, so that all are of one instant.
 
     Each part carries its kind and metric in ``KIND_LABEL``. ``edge_s`` is how old a sample may be and still
-    hold at the window's start.
+    stand for the window's start.
     """
     window = duration(window_s)
     since = f"[{duration(edge_s)}] offset {window}"

@@ -22,7 +22,7 @@ _LOOKBACK_S = 300.0
 _LOOKBACK_WINDOWS = 5.0
 
 _MOST_INTERVALS = 2.0
-"""How old the sample that holds at a window's end may be: one scrape may fail."""
+"""How old the sample that stands for a window's end may be: one scrape may fail."""
 
 _SPACINGS = 3
 """From so few the median of spacings is none: one of them may be a gap."""
@@ -32,7 +32,7 @@ _OF_ONE_PROCESS = frozenset(("instance", "pod", "engine"))
 
 
 def lookback_s(window_s: float) -> float:
-    """Return how far before a window samples are looked at, in the server's seconds."""
+    """Return how far before a window samples are read, in the server's seconds."""
     return min(_LOOKBACK_S, _LOOKBACK_WINDOWS * window_s)
 
 
@@ -74,7 +74,7 @@ class Sampling:
             own_s = medians[instance] or usual_s
             self._reads[instance] = _Read(sorted(found), own_s, start_s - by_start, end_s - by_end)
         self.edge_s = _MOST_INTERVALS * usual_s
-        """How old a sample may be and still hold at one of the window's ends."""
+        """How old a sample may be and still stand at one of the window's ends."""
 
     @property
     def empty(self) -> bool:
@@ -132,7 +132,7 @@ class Sampling:
         )
 
     def doubled(self, preset: Preset) -> dict[str, str]:
-        """Find instances whose series are read by two at once, and the labels that tell those two apart.
+        """Find instances whose series are read by two at once, and the labels that differ between the two.
 
         All samples of one scrape have one time: ranks share it, two who read the same engine do not.
         """

@@ -314,7 +314,7 @@ class ScrapeReader:
         """
         earlier = before.pages.get(group, _Page())
         said, reporting = earlier.keys(), earlier.reporting(preset)
-        counted = {*preset.counters(), *preset.histograms(), *preset.held}
+        counted = {*preset.counters(), *preset.histograms(), *preset.in_flight}
         unsure, began = set(), set()
         for address, page in now.by_address.items():
             if address[0] != group:
@@ -453,7 +453,7 @@ def difference(
     """Return the increases since the last reading; what fell has restarted from zero.
 
     An instance that was not read then has counted since it began, which must have been in this window. It was
-    not, or that cannot be told, where the instance has completed more than the busiest one did meanwhile.
+    not, or that is not known, where the instance has completed more than the busiest one did meanwhile.
 
     Args:
         before: The last reading; ``None`` where there was none.
