@@ -40,6 +40,13 @@ class ByPool(tuple[T, ...]):  # noqa: SLOT001  # a tuple of any length has no ro
         return made
 
     @classmethod
+    def aligned(cls, values: Iterable[T], names: tuple[str, ...]) -> Self:
+        """Make one of as many entries as names: what comes of one that was checked needs no check."""
+        made = tuple.__new__(cls, values)
+        made.names = names
+        return made
+
+    @classmethod
     def of(cls, entries: Mapping[str, T]) -> Self:
         """Make one of entries by name, in their order."""
         return cls(*entries.values(), names=entries)
@@ -78,9 +85,7 @@ class ByPool(tuple[T, ...]):  # noqa: SLOT001  # a tuple of any length has no ro
 
     def map(self, function: Callable[..., T], *others: Iterable[object]) -> Self:
         """Return what a function makes of each entry and those of others beside it."""
-        return type(self)(
-            *(function(*entries) for entries in zip(self, *others, strict=True)), names=self.names
-        )
+        return self.aligned([function(*entries) for entries in zip(self, *others, strict=True)], self.names)
 
 
 class Sizes(ByPool[int]):
@@ -122,9 +127,9 @@ class Pools(ByPool[PoolCounts]):
     @property
     def asked(self) -> Sizes:
         """The sizes the pools are meant to have."""
-        return Sizes(*(pool.asked for pool in self), names=self.names)
+        return Sizes.aligned([pool.asked for pool in self], self.names)
 
     @property
     def holding(self) -> Sizes:
         """How many instances of each hold GPUs."""
-        return Sizes(*(pool.holding for pool in self), names=self.names)
+        return Sizes.aligned([pool.holding for pool in self], self.names)

@@ -160,6 +160,11 @@ class Planner:
         return bool(self._meant) and current not in self._meant
 
     @property
+    def uses_lengths(self) -> bool:
+        """Whether the policy goes by the lengths of single requests (``Observation.lengths``)."""
+        return bool(getattr(self._policy, "uses_lengths", True))
+
+    @property
     def fast_interval_s(self) -> float | None:
         """How often to call :meth:`check` between ticks; None is never."""
         fast_s = float(self.config.fast_interval_sec)
@@ -327,6 +332,8 @@ def _work_waits(observation: Observation) -> bool:
 
 def _awake(sizes: Sizes, pools: Sequence[PoolSpec]) -> Sizes:
     """Raise sizes so that no role is without an instance: the first pool of one that is gets it."""
+    if all(sizes):
+        return sizes
     raised = list(sizes)
     for role in (Role.PREFILL, Role.DECODE):
         mine = [at for at, pool in enumerate(pools) if role in pool.role]

@@ -7,6 +7,7 @@ sets targets.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
@@ -112,8 +113,7 @@ class World:
     target_itl_s: float = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """Totals since the start of the run; the difference of two is a window."""
 
     time_s: float
@@ -504,11 +504,26 @@ def _describe_pool(
     record["blocks_prefill"] = engine.kv_blocks_prefill
 
 
+class _PoolView(NamedTuple):
+    """Columns of a pool's slots, free ones included."""
+
+    role: Pool
+    status: NDArray[np.int8]
+    queued: NDArray[np.int64]
+    running: NDArray[np.int64]
+
+
+_TOTALS = operator.itemgetter(
+    *((SERVICE.names or ()).index(name) for name in ("next_arrival", "first_request", *Counters._fields[2:]))
+)
+
+
 class Cluster:
     """One service of a ``FleetCluster``: its pools and requests. Made by that, or by ``alone``."""
 
     def __init__(self, fleet: FleetCluster, index: int, load: ServiceLoad) -> None:
         self.fleet = fleet
+        self._looked_at: tuple[NDArray[np.void], tuple[_PoolView, ...]] | None = None
         self.load = load
         self.pool_names: tuple[str, ...] = tuple(pool.name for pool in load.pools)
         self._index = index
@@ -701,24 +716,8 @@ class Cluster:
 
     def counters(self) -> Counters:
         """Return the totals as of now."""
-        at = dict(zip(SERVICE.names or (), self._record.item(), strict=True))
-        return Counters(
-            time_s=self.now_s,
-            arrived=at["next_arrival"] - at["first_request"],
-            isl_sum=at["isl_sum"],
-            cached_sum=at["cached_sum"],
-            first_tokens=at["first_tokens"],
-            ttft_sum_s=at["ttft_sum_s"],
-            completed=at["completed"],
-            osl_sum=at["osl_sum"],
-            duration_sum_s=at["duration_sum_s"],
-            itl_count=at["itl_count"],
-            itl_sum_s=at["itl_sum_s"],
-            ttft_met=at["ttft_met"],
-            itl_met=at["itl_met"],
-            rejected=at["rejected"],
-            timed_out=at["timed_out"],
-        )
+        next_arrival, first_request, *totals = _TOTALS(self._record.item())
+        return Counters(self.now_s, next_arrival - first_request, *totals)
 
     @property
     def completed(self) -> NDArray[np.int32]:
@@ -736,12 +735,23 @@ class Cluster:
     def pools(self) -> Pools:
         """Return the pools as they are now."""
         counts = []
-        for name, waiting in zip(self.pool_names, self.state.pools["waiting"][self._mine], strict=True):
-            by_status = np.bincount(self.instances(name)["status"], minlength=4).tolist()
-            counts.append(
-                PoolCounts(by_status[READY], by_status[STARTING], by_status[DRAINING], int(waiting))
-            )
+        waiting = self.state.pools["waiting"][self._mine].tolist()
+        for view, launches in zip(self._views, waiting, strict=True):
+            by_status = np.bincount(view.status, minlength=4).tolist()
+            counts.append(PoolCounts(by_status[READY], by_status[STARTING], by_status[DRAINING], launches))
         return Pools(*counts, names=self.pool_names)
+
+    @property
+    def _views(self) -> tuple[_PoolView, ...]:
+        """The columns that every tick reads, a pool; made anew where the slots have grown."""
+        instances = self.state.instances
+        if self._looked_at is None or self._looked_at[0] is not instances:
+            views = []
+            for pool in self.load.pools:
+                mine = self.instances(pool.name)
+                views.append(_PoolView(pool.role, mine["status"], mine["queued"], mine["running"]))
+            self._looked_at = instances, tuple(views)
+        return self._looked_at[1]
 
     def handoffs(self) -> tuple[int, float]:
         """Hand-offs begun so far, and the seconds they last in all."""
@@ -750,18 +760,19 @@ class Cluster:
     def queued(self) -> tuple[int, int]:
         """Requests waiting for prefill and for decode, in instances' queues and the stages' own."""
         stages, record = self.state.stages["queued"], self._record
-        prefill, decode = (self._sum(role, "queued") for role in ("prefill", "decode"))
-        return prefill + int(stages[record["prefill_stage"]]), decode + int(stages[record["decode_stage"]])
+        waiting = {
+            "prefill": int(stages[record["prefill_stage"]]),
+            "decode": int(stages[record["decode_stage"]]),
+        }
+        for view in self._views:
+            waiting[view.role] += int(np.add.reduce(view.queued))
+        return waiting["prefill"], waiting["decode"]
 
     def running(self) -> tuple[int, int]:
         """Requests inside prefill batches, and inside decode batches."""
         stage = self.state.stages[self._record["prefill_stage"]]
-        return int(stage["in_service"]), self._sum("decode", "running")
-
-    def _sum(self, role: str, column: str) -> int:
-        return sum(
-            int(self.instances(pool.name)[column].sum()) for pool in self.load.pools if pool.role == role
-        )
+        decoding = sum(int(np.add.reduce(view.running)) for view in self._views if view.role == "decode")
+        return int(stage["in_service"]), decoding
 
     def kv_tokens(self) -> int:
         """KV tokens that the running requests of all decode instances hold now."""

@@ -6,7 +6,7 @@ Metrics of age ``a`` at the tick at t describe the window ``(t - T - a, t - a]``
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sagescale.planner import Observation
@@ -97,12 +97,7 @@ class Visibility:
                 yield outages, span
 
 
-_LENGTHS = 128
-"""Completed requests of a window whose lengths are shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Scrape:
+class _Scrape(NamedTuple):
     """Counters and gauges at one instant."""
 
     counters: Counters
@@ -120,6 +115,7 @@ class Scrapes:
         max_kv_tokens: KV memory of a decode instance; None is unlimited.
         simulator: says how old metrics are, and when there are none.
         faults: says when they vanish, freeze or lag besides.
+        most_lengths: completed requests of a window whose lengths are shown.
     """
 
     def __init__(
@@ -129,7 +125,9 @@ class Scrapes:
         max_kv_tokens: int | None,
         simulator: SimulatorConfig,
         faults: Faults,
+        most_lengths: int,
     ) -> None:
+        self._most_lengths = most_lengths
         self._cluster = cluster
         self._interval_s = interval_s
         self._max_kv_tokens = max_kv_tokens
@@ -155,19 +153,18 @@ class Scrapes:
     def observation(self, tick: int, pools: Pools) -> Observation:
         """What the planner sees; the pools are known whatever becomes of the metrics."""
         time_s = tick * self._interval_s
-        unknown = Observation(time_s, self._interval_s, pools)
         seen = self._visibility.at(tick)
         if seen == "frozen" and self._last_seen is not None:
             return replace(self._last_seen, time_s=time_s, pools=pools)
         if isinstance(seen, str):
-            return unknown
+            return Observation(time_s, self._interval_s, pools)
         before, now = self._taken[seen.start_s], self._taken[seen.end_s]
-        self._last_seen = replace(
-            _observed(unknown, before, now),
-            lengths=self._cluster.completed_lengths(
-                before.counters.completed, now.counters.completed, _LENGTHS
-            ),
-        )
+        lengths = None
+        if self._most_lengths:
+            lengths = self._cluster.completed_lengths(
+                before.counters.completed, now.counters.completed, self._most_lengths
+            )
+        self._last_seen = _observed(time_s, self._interval_s, pools, before, now, lengths)
         return self._last_seen
 
     def look(self, pools: Pools) -> Observation | None:
@@ -178,7 +175,7 @@ class Scrapes:
             return None
         time_s = now.counters.time_s
         window_s = time_s - before.counters.time_s
-        return _observed(Observation(time_s, window_s, pools), before, now)
+        return _observed(time_s, window_s, pools, before, now)
 
     def events(self, horizon_s: float) -> list[FaultEvent]:
         """The metrics faults that began by the horizon."""
@@ -189,22 +186,31 @@ class Scrapes:
 
     def _scrape(self) -> _Scrape:
         cluster = self._cluster
-        decode = cluster.pools().decode
-        memory = (
-            None if self._max_kv_tokens is None else self._max_kv_tokens * (decode.ready + decode.draining)
-        )
-        usage = cluster.kv_tokens() / memory if memory else None
+        usage = None
+        if self._max_kv_tokens is not None:
+            decode = cluster.pools().decode
+            memory = self._max_kv_tokens * (decode.ready + decode.draining)
+            usage = cluster.kv_tokens() / memory if memory else None
         return _Scrape(cluster.counters(), cluster.queued(), cluster.running(), usage)
 
 
-def _observed(unknown: Observation, before: _Scrape, now: _Scrape) -> Observation:
+def _observed(
+    time_s: float,
+    window_s: float,
+    pools: Pools,
+    before: _Scrape,
+    now: _Scrape,
+    lengths: tuple[tuple[int, int], ...] | None = None,
+) -> Observation:
     """The window between two scrapes. A ratio over nothing is unknown, not zero."""
     a, b = before.counters, now.counters
     requests = b.arrived - a.arrived
     completed = b.completed - a.completed
     isl_sum = b.isl_sum - a.isl_sum
-    return replace(
-        unknown,
+    return Observation(
+        time_s,
+        window_s,
+        pools,
         requests=float(requests),
         completed=float(completed),
         isl_mean=_ratio(isl_sum, requests),
@@ -220,6 +226,7 @@ def _observed(unknown: Observation, before: _Scrape, now: _Scrape) -> Observatio
         prefix_hit_rate=_ratio(b.cached_sum - a.cached_sum, isl_sum),
         ttft_attainment=_ratio(b.ttft_met - a.ttft_met, b.first_tokens - a.first_tokens),
         itl_attainment=_ratio(b.itl_met - a.itl_met, b.itl_count - a.itl_count),
+        lengths=lengths,
     )
 
 

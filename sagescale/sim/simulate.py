@@ -6,8 +6,9 @@ applied, last in that instant (DESIGN 5.7, 5.9).
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +16,17 @@ import numpy as np
 from sagescale.errors import InputError
 from sagescale.perf import ProfileModel
 from sagescale.planner import (
+    LoadForecast,
     LoadPredictors,
     Planner,
     initial_targets,
     make_load_predictors,
 )
+from sagescale.planner.policy import uses_model
 from sagescale.sim.engine import FleetCluster, ServiceLoad, disaggregated
 from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
-from sagescale.sim.run import Run, Tick, Timing
+from sagescale.sim.run import Run, Ticks, Timing
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
 from sagescale.sim.twin import twin_for
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from sagescale.perf import PerfModel, Profile
-    from sagescale.planner import AutoscalerConfig, Decision, LoadForecast
+    from sagescale.planner import AutoscalerConfig, Decision, Observation
     from sagescale.planner.policy import Policy
     from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
@@ -53,6 +56,9 @@ _HOPELESS_S = 86400.0
 """With faults: after this long without a completion, none is to be expected."""
 
 _NO_FAULTS = Faults()
+
+_LENGTHS = 128
+"""Completed requests of a window whose lengths are shown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,6 +222,7 @@ class _Making:
     engines: World
     predictors: _TimedPredictors
     planner: Planner
+    acting: Planner
     load: ServiceLoad
 
     @classmethod
@@ -236,6 +243,11 @@ class _Making:
             policy=service.policy,
             twin=twin_for(config, model, simulator) if service.policy is None else None,
         )
+        acting = planner
+        explained = logging.getLogger(Planner.__module__).isEnabledFor(logging.INFO)
+        if service.policy is None and not uses_model(config.policy) and not explained:
+            plain = replace(config, enable_online_learning=False, enable_correction=False)
+            acting = Planner(plain, model, predictors=_NoForecasts())
         load = ServiceLoad(
             name=service.name,
             pools=disaggregated(engines, service.gpu_type),
@@ -247,7 +259,7 @@ class _Making:
             startup_s=StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, service.name),
             priority=trace.priority,
         )
-        return cls(service, model, truth, engines, predictors, planner, load)
+        return cls(service, model, truth, engines, predictors, planner, acting, load)
 
     def loop(self, cluster: Cluster) -> _Loop:
         service = self.service
@@ -255,8 +267,15 @@ class _Making:
         faults = service.faults
         return _Loop(
             cluster,
-            self.planner,
-            Scrapes(cluster, interval_s, self.truth.max_kv_tokens, service.simulator, faults or _NO_FAULTS),
+            self.acting,
+            Scrapes(
+                cluster,
+                interval_s,
+                self.truth.max_kv_tokens,
+                service.simulator,
+                faults or _NO_FAULTS,
+                most_lengths=_LENGTHS if self.planner.uses_lengths else 0,
+            ),
             None if faults is None else Injector(faults, cluster, service.simulator.simulation_seed),
             interval_s,
             max(service.trace.duration_s, service.simulator.until_s),
@@ -270,7 +289,6 @@ class _Making:
             config=service.config,
             simulator=service.simulator,
             given=self.model,
-            learned=self.planner.learned or self.model,
             actual=self.truth,
             world=self.engines,
             prompt=self.load.prompt,
@@ -279,7 +297,12 @@ class _Making:
             completed=cluster.completed,
             lifetimes=cluster.lifetimes(horizon_s),
             initial=(self.load.initial[0], self.load.initial[1]),
-            ticks=tuple(loop.ticks),
+            ticks=Ticks(
+                loop.seen,
+                [decision.targets for decision in loop.decisions],
+                self.planner,
+                loop.decisions if self.acting is self.planner else None,
+            ),
             surges=tuple(loop.surges),
             horizon_s=horizon_s,
             max_gpus_used=cluster.max_gpus_used,
@@ -375,6 +398,24 @@ class _TimedPredictors(LoadPredictors):
         return load
 
 
+class _NoForecasts(LoadPredictors):
+    """For a policy that goes by no forecast."""
+
+    def __init__(self) -> None:
+        """Predict nothing."""
+
+    def observe(self, window: Window) -> None:
+        """Remember nothing."""
+
+    def forecast(self, horizon: int = 1) -> LoadForecast:
+        """Know nothing."""
+        del horizon
+        return _NO_FORECAST
+
+
+_NO_FORECAST = LoadForecast(None, None, None)
+
+
 class _Loop:
     """Ticks until the trace is over and served."""
 
@@ -393,7 +434,8 @@ class _Loop:
         self.injector = injector
         self.interval_s = interval_s
         self.end_s = end_s
-        self.ticks: list[Tick] = []
+        self.seen: list[Observation] = []
+        self.decisions: list[Decision] = []
         self.surges: list[Decision] = []
         self.planner_s = 0.0
 
@@ -476,5 +518,6 @@ class _Loop:
         began = time.perf_counter()
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began
-        self.ticks.append(Tick(observation, decision))
+        self.seen.append(observation)
+        self.decisions.append(decision)
         self._act(decision)

@@ -24,6 +24,8 @@ class StaticPolicy:
 
     name = "static"
     uses_forecast = False
+    uses_model = False
+    uses_lengths = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
         del perf_model  # a fixed size needs no model
