@@ -13,7 +13,7 @@ import pytest
 from planner_world import RoundNumbers
 from sagescale.declare import setting
 from sagescale.errors import InputError
-from sagescale.live.setup import configuration_classes
+from sagescale.live.config import configuration_classes
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig, make_policy, policy_names
 from sagescale.planner.describe import commented_yaml
