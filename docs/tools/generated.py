@@ -197,7 +197,7 @@ def _key_words(each: dataclasses.Field[object]) -> str:
 
 def _type_words(each: dataclasses.Field[object], names: set[str]) -> str:
     text, optional = str(each.type), each.default is None
-    text = text.removesuffix(" | None") if optional and "beside" not in each.metadata else text
+    text = text.removesuffix(" | None") if optional and "with" not in each.metadata else text
     if "suffix" in each.metadata:
         text = text.removeprefix("Mapping[str, ").removesuffix("]")
     for python, word in (

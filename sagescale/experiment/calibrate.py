@@ -44,7 +44,7 @@ _ITL_LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
 _TTFT_TOLERANCE = 0.05
 _ITL_TOLERANCE = 0.015
 """A quantile this far off (relative) costs as much as a factor one standard deviation from its prior. TTFT
-is held less firmly: near saturation it magnifies every error of service time tenfold and more."""
+weighs less: near saturation it magnifies every error of service time tenfold and more."""
 
 TTFT_LIMIT, ITL_LIMIT = 0.10, 0.05
 SERVICE_SHIFT = 0.02
@@ -130,7 +130,7 @@ class Calibration:
 
 
 def padding_candidates(profile: Profile) -> tuple[tuple[int, ...], ...]:
-    """Return the padded batch sizes worth trying: none, and the profile's own or its measured batches."""
+    """Return the padded batch sizes to try: none, and the profile's own or its measured batches."""
     decode = profile.decode
     if decode.padded_batch_sizes:
         return (), decode.padded_batch_sizes

@@ -113,7 +113,7 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
             interrupted = True
     rows = {trial.candidate: _row(config, trial, judged.get(trial.candidate)) for trial in shown}
     chosen, own = rows[ranked[0].candidate] if ranked else None, rows.get(configured)
-    beside = [rows[trial.candidate] for trial in others]
+    other_rows = [rows[trial.candidate] for trial in others]
     trace = earlier.workload.recorded
     whole = dataclasses.replace(earlier.workload, until_s=math.inf)
     failures = dict.fromkeys((*earlier.failures, *later.failures))
@@ -128,9 +128,9 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
         simulations=earlier.simulated + later.simulated,
         chosen=chosen,
         configured=own,
-        others=beside,
+        others=other_rows,
         holds=None if chosen is None or chosen.later is None else chosen.later.attainment >= asked,
-        verdict=_verdict(chosen, own, beside, asked),
+        verdict=_verdict(chosen, own, other_rows, asked),
         curve=[
             TunePoint(attainment=level, reached=None if trial is None else _row(config, trial, None))
             for level in LEVELS
@@ -295,7 +295,7 @@ _SHORTFALL = 1e9
 
 
 def objective(trial: Trial, asked: float) -> float:
-    """What is minimised: GPU-hours where the attainment is kept; behind those, what is missing of it."""
+    """What is minimised: GPU-hours where the attainment is reached; behind those, what is missing of it."""
     return trial.gpu_hours if trial.attainment >= asked else _SHORTFALL * (1.0 + asked - trial.attainment)
 
 

@@ -84,7 +84,7 @@ class ByPool(tuple[T, ...]):  # noqa: SLOT001  # a tuple of any length has no ro
         return dict(self.items())
 
     def map(self, function: Callable[..., T], *others: Iterable[object]) -> Self:
-        """Return what a function makes of each entry and those of others beside it."""
+        """Return what a function makes of each entry and those of others in its place."""
         return self.aligned([function(*entries) for entries in zip(self, *others, strict=True)], self.names)
 
 
@@ -102,7 +102,7 @@ class PoolCounts:
     """The instances of one pool by state.
 
     ``waiting`` are launches already asked for that have not begun (no GPUs free yet, or a crashed
-    instance not yet replaced): they hold no GPU, but belong to what the pool is meant to be.
+    instance not yet replaced): they take no GPU, but belong to what the pool is meant to be.
     """
 
     ready: int
@@ -116,8 +116,8 @@ class PoolCounts:
         return self.ready + self.starting + self.waiting
 
     @property
-    def holding(self) -> int:
-        """Instances that hold GPUs."""
+    def present(self) -> int:
+        """Instances that take GPUs."""
         return self.ready + self.starting + self.draining
 
 
@@ -130,6 +130,6 @@ class Pools(ByPool[PoolCounts]):
         return Sizes.aligned([pool.asked for pool in self], self.names)
 
     @property
-    def holding(self) -> Sizes:
-        """How many instances of each hold GPUs."""
-        return Sizes.aligned([pool.holding for pool in self], self.names)
+    def present(self) -> Sizes:
+        """How many instances of each take GPUs."""
+        return Sizes.aligned([pool.present for pool in self], self.names)

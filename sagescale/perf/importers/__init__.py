@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.perf.importers.aiconfigurator import AiconfiguratorImporter
+from sagescale.perf.importers.aiconfigurator import AICONFIGURATOR
 from sagescale.perf.importers.aiperf import AIPERF
 from sagescale.perf.importers.bench_serve import SGLANG_BENCH, VLLM_BENCH
 from sagescale.perf.importers.dynamo import DynamoImporter, DynamoPreSweptImporter
 from sagescale.perf.importers.guidellm import GUIDELLM
 from sagescale.perf.importers.measurement_json import MeasurementImporter
 from sagescale.perf.importers.source import looks, open_source
-from sagescale.perf.importers.splitwise import SplitwiseImporter
+from sagescale.perf.importers.splitwise import SPLITWISE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +48,8 @@ IMPORTERS: dict[str, Importer] = {
         SGLANG_BENCH,
         AIPERF,
         GUIDELLM,
-        AiconfiguratorImporter(),
-        SplitwiseImporter(),
+        AICONFIGURATOR,
+        SPLITWISE,
     )
 }
 
