@@ -8,12 +8,14 @@ sets targets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from sagescale.errors import SagescaleError
 from sagescale.fleet import PoolCounts, Pools
+from sagescale.fleet.by_pool import DISAGGREGATED
 from sagescale.sim import kernel
 from sagescale.sim.state import (
     ADAPTIVE,
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
 
 __all__ = [
-    "Cluster", "Counters", "EnginePool", "FleetCluster", "Launch", "Pool", "ServiceLoad", "World",
+    "Cluster", "Counters", "EnginePool", "FleetCluster", "Gauges", "Launch", "Pool", "ServiceLoad", "World",
     "disaggregated", "no_delay",
 ]  # fmt: skip
 
@@ -112,8 +114,7 @@ class World:
     target_itl_s: float = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """Totals since the start of the run; the difference of two is a window."""
 
     time_s: float
@@ -131,6 +132,27 @@ class Counters:
     itl_met: int
     rejected: int
     timed_out: int
+
+
+_COUNTED = itemgetter(
+    *((SERVICE.names or ()).index(name) for name in ("first_request", "next_arrival", *Counters._fields[2:]))
+)
+
+
+class Gauges(NamedTuple):
+    """A service at one instant.
+
+    Attributes:
+        pools: its instances by state.
+        queued: requests waiting for prefill and for decode, in instances' queues and the stages' own.
+        running: requests inside prefill batches, and inside decode batches.
+        kv_tokens: that the running requests of all decode instances hold.
+    """
+
+    pools: Pools
+    queued: tuple[int, int]
+    running: tuple[int, int]
+    kv_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,7 +532,9 @@ class Cluster:
     def __init__(self, fleet: FleetCluster, index: int, load: ServiceLoad) -> None:
         self.fleet = fleet
         self.load = load
-        self.pool_names: tuple[str, ...] = tuple(pool.name for pool in load.pools)
+        names = tuple(pool.name for pool in load.pools)
+        self.pool_names: tuple[str, ...] = DISAGGREGATED if names == DISAGGREGATED else names
+        self._found = np.zeros(5 * len(load.pools) + 5, np.int64)
         self._index = index
         first = int(np.flatnonzero(fleet.state.pools["service"] == index)[0])
         self._mine = slice(first, first + len(load.pools))
@@ -701,24 +725,8 @@ class Cluster:
 
     def counters(self) -> Counters:
         """Return the totals as of now."""
-        at = dict(zip(SERVICE.names or (), self._record.item(), strict=True))
-        return Counters(
-            time_s=self.now_s,
-            arrived=at["next_arrival"] - at["first_request"],
-            isl_sum=at["isl_sum"],
-            cached_sum=at["cached_sum"],
-            first_tokens=at["first_tokens"],
-            ttft_sum_s=at["ttft_sum_s"],
-            completed=at["completed"],
-            osl_sum=at["osl_sum"],
-            duration_sum_s=at["duration_sum_s"],
-            itl_count=at["itl_count"],
-            itl_sum_s=at["itl_sum_s"],
-            ttft_met=at["ttft_met"],
-            itl_met=at["itl_met"],
-            rejected=at["rejected"],
-            timed_out=at["timed_out"],
-        )
+        first, arrived, *totals = _COUNTED(self._record.item())
+        return Counters(self.now_s, arrived - first, *totals)
 
     @property
     def completed(self) -> NDArray[np.int32]:
@@ -733,39 +741,33 @@ class Cluster:
         which = self.state.completed[first + since : first + until : max(1, -(-(until - since) // most))]
         return tuple(zip(self.state.isl[which].tolist(), self.state.osl[which].tolist(), strict=True))
 
+    def gauges(self) -> Gauges:
+        """Return what the service's gauges show now."""
+        found = self._found
+        kernel.gauges_now(self.fleet.state, self._index, self.now_s, found)
+        *counts, prefill_queued, prefill_running, queued, running, kv_tokens = found.tolist()
+        pools = (
+            PoolCounts(counts[at + READY], counts[at + STARTING], counts[at + DRAINING], counts[at + 4])
+            for at in range(0, len(counts), 5)
+        )
+        return Gauges(
+            Pools(*pools, names=self.pool_names),
+            (prefill_queued, queued),
+            (prefill_running, running),
+            kv_tokens,
+        )
+
     def pools(self) -> Pools:
         """Return the pools as they are now."""
-        counts = []
-        for name, waiting in zip(self.pool_names, self.state.pools["waiting"][self._mine], strict=True):
-            by_status = np.bincount(self.instances(name)["status"], minlength=4).tolist()
-            counts.append(
-                PoolCounts(by_status[READY], by_status[STARTING], by_status[DRAINING], int(waiting))
-            )
-        return Pools(*counts, names=self.pool_names)
+        return self.gauges().pools
 
     def handoffs(self) -> tuple[int, float]:
         """Hand-offs begun so far, and the seconds they last in all."""
         return int(self._record["handoffs"]), float(self._record["handoff_sum_s"])
 
-    def queued(self) -> tuple[int, int]:
-        """Requests waiting for prefill and for decode, in instances' queues and the stages' own."""
-        stages, record = self.state.stages["queued"], self._record
-        prefill, decode = (self._sum(role, "queued") for role in ("prefill", "decode"))
-        return prefill + int(stages[record["prefill_stage"]]), decode + int(stages[record["decode_stage"]])
-
-    def running(self) -> tuple[int, int]:
-        """Requests inside prefill batches, and inside decode batches."""
-        stage = self.state.stages[self._record["prefill_stage"]]
-        return int(stage["in_service"]), self._sum("decode", "running")
-
-    def _sum(self, role: str, column: str) -> int:
-        return sum(
-            int(self.instances(pool.name)[column].sum()) for pool in self.load.pools if pool.role == role
-        )
-
     def kv_tokens(self) -> int:
         """KV tokens that the running requests of all decode instances hold now."""
-        return int(kernel.kv_tokens_now(self.state, self._index, self.now_s))
+        return self.gauges().kv_tokens
 
     def _lives(self) -> NDArray[np.void]:
         life = self.state.life[: self.state.progress["lives"][0]]

@@ -304,6 +304,8 @@ class Outages:
 
     def at(self, time_s: float) -> list[Span]:
         """The spans that cover an instant: scripted ones, and of the drawn ones the last at most."""
+        if not (self._rate or self._scripted):
+            return []
         self._draw_beyond(time_s)
         begun = bisect.bisect_right(self._drawn, (time_s, float("inf"), float("inf")))
         near = (*self._scripted, *self._drawn[begun - 1 : begun])

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.perf import PerfModel, ProfileModel
-    from sagescale.planner import AutoscalerConfig, Decision, Observation
+    from sagescale.planner import AutoscalerConfig, Decision, Observation, Planner
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import World
     from sagescale.sim.injector import FaultLog
@@ -42,7 +42,7 @@ class Run:
 
     Attributes:
         given: the profile the planner was given.
-        learned: what it made of that by the end; ``given`` where it learns nothing.
+        planner: as the run left it.
         actual: the engines as they are.
         prompt: computed prompt tokens (ISL less the cached ones) by arrival, int32[n].
         produced: tokens each request had when a crash last threw it back, int32[n].
@@ -61,7 +61,7 @@ class Run:
     config: AutoscalerConfig
     simulator: SimulatorConfig
     given: ProfileModel
-    learned: PerfModel
+    planner: Planner
     actual: ProfileModel
     world: World
     prompt: NDArray[np.int32]
@@ -78,3 +78,8 @@ class Run:
     timed_out: int
     timing: Timing
     faults: FaultLog | None = None
+
+    @property
+    def learned(self) -> PerfModel:
+        """What the planner made of ``given`` by the end; that itself where it learns nothing."""
+        return self.planner.learned or self.given

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from sagescale.perf import PerfModel, Profile
     from sagescale.planner import AutoscalerConfig, Decision, LoadForecast
+    from sagescale.planner.observation import Window
     from sagescale.planner.policy import Policy
-    from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import Cluster, World
     from sagescale.sim.injector import FaultLog
@@ -256,7 +256,14 @@ class _Making:
         return _Loop(
             cluster,
             self.planner,
-            Scrapes(cluster, interval_s, self.truth.max_kv_tokens, service.simulator, faults or _NO_FAULTS),
+            Scrapes(
+                cluster,
+                interval_s,
+                self.truth.max_kv_tokens,
+                service.simulator,
+                faults or _NO_FAULTS,
+                lengths=self.planner.uses_lengths,
+            ),
             None if faults is None else Injector(faults, cluster, service.simulator.simulation_seed),
             interval_s,
             max(service.trace.duration_s, service.simulator.until_s),
@@ -270,7 +277,7 @@ class _Making:
             config=service.config,
             simulator=service.simulator,
             given=self.model,
-            learned=self.planner.learned or self.model,
+            planner=self.planner,
             actual=self.truth,
             world=self.engines,
             prompt=self.load.prompt,
@@ -420,21 +427,20 @@ class _Loop:
                 progress(tick_s)
 
     def _until(self, number: int) -> Generator[float, bool, None]:
-        """Go on to a tick, scraping and looking between ticks where that is due."""
+        """Go on to a tick, with the scrapes and the burst checks that are due before it."""
         start_s, tick_s = (number - 1) * self.interval_s, number * self.interval_s
-        scraped = set(self.scrapes.due(number))
-        # Before the first tick nothing can be decided: one look right before it, where the next begins.
-        looks = {start_s + look_s for look_s in self.planner.looks_s[-1 if number == 1 else 0 :]}
-        for time_s in sorted(scraped | looks):
+        scrapes = set(self.scrapes.due(number))
+        # Before the first tick nothing can be decided: one check right before it, where the next begins.
+        checks = {start_s + after_s for after_s in self.planner.looks_s[-1 if number == 1 else 0 :]}
+        for time_s in sorted({*scrapes, *checks, tick_s}):
             yield from self._advance(time_s)
-            if time_s in scraped:
+            if time_s in scrapes:
                 self.scrapes.take()
-            if time_s in looks:
-                self._look(tick_s)
-        yield from self._advance(tick_s)
+            if time_s in checks:
+                self._check_for_burst(tick_s)
 
-    def _look(self, tick_s: float) -> None:
-        seen = self.scrapes.look(self.cluster.pools())
+    def _check_for_burst(self, tick_s: float) -> None:
+        seen = self.scrapes.burst_check()
         if seen is None or seen.time_s > self.end_s:
             return
         began = time.perf_counter()
@@ -472,7 +478,7 @@ class _Loop:
         return self.injector is not None and tick_s > self.horizon_s + _HOPELESS_S
 
     def _tick(self, number: int) -> None:
-        observation = self.scrapes.observation(number, self.cluster.pools())
+        observation = self.scrapes.observation(number)
         began = time.perf_counter()
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began

@@ -83,7 +83,7 @@ def outcome(service: Cluster) -> dict[str, object]:
         **{name: records[name].tolist() for name in ("first_token_s", "done_s", "state", "restarts")},
         "lives": [[str(row[name]) for name in LIFE.names or ()] for row in service.lifetimes(1e6)],
         "completed": service.completed.tolist(),
-        "counters": replace(service.counters(), time_s=0.0),
+        "counters": service.counters()._replace(time_s=0.0),
         "handoffs": service.handoffs(),
     }
 

@@ -31,6 +31,7 @@ class ClassicPolicy:
     """The formulas of the user's guide, "Replica calculation"."""
 
     name = "classic"
+    uses_lengths = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
         self._config = config

@@ -45,6 +45,8 @@ class ReactivePolicy:
 
     name = "reactive"
     uses_forecast = False
+    uses_model = False
+    uses_lengths = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
         self._config = config
