@@ -129,7 +129,7 @@ def flat_run(world, rate_rps, seed, hours=24.0):
         seed,
         sum(decision.targets.prefill != decision.current.prefill for decision in later),
         sum(decision.targets.decode != decision.current.decode for decision in later),
-        Served(run).sla()["attainment"],
+        Served(run).sla().attainment,
         gpu_hours(run).total * 3600.0 / run.horizon_s,
         run.timing.simulate_s,
         run.timing.planner_s,

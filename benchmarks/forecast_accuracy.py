@@ -58,10 +58,10 @@ def main() -> None:
     for path in arguments:
         for what, series in windows(path).items():
             print(f"{path.rsplit('/', 1)[-1]}, {what}, {len(series)} windows")
-            yardstick, _ = back_test("constant", series)
+            reference, _ = back_test("constant", series)
             for name in names:
                 errors, covered = back_test(name, series)
-                ratios = " ".join(f"{mine / its:6.3f}" for mine, its in zip(errors, yardstick, strict=True))
+                ratios = " ".join(f"{mine / its:6.3f}" for mine, its in zip(errors, reference, strict=True))
                 shares = " ".join(f"{share:5.2f}" for share in covered)
                 print(f"  {name:24}error {ratios}   p90 {shares}")
 

@@ -18,8 +18,9 @@ from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools
 from sagescale.planner.forecast import make_predictor
 from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.simulate import simulate
 from sagescale.sim.twin import KernelTwin
-from sagescale.trace import read_trace
+from sagescale.trace import Trace, read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,19 +39,19 @@ def best(run: Callable[[], object], times: int = 5) -> float:
 
 
 def plain_loop() -> None:
-    """Add ten thousand numbers: the yardstick."""
+    """Add ten thousand numbers: what to compare machines by."""
     total = 0
     for value in range(10_000):
         total += value
 
 
-YARDSTICK_S = best(plain_loop, 20)
+PLAIN_LOOP_S = best(plain_loop, 20)
 
 
 def show(what: str, seconds: float, unit: str) -> None:
-    """Print a figure and how many yardsticks it is."""
+    """Print a figure, and how many plain loops it takes."""
     scale = {"us": 1e6, "ms": 1e3, "s": 1.0}[unit]
-    print(f"{what:<44}{seconds * scale:10.2f} {unit:<3}{seconds / YARDSTICK_S:12.4f} yardsticks")
+    print(f"{what:<44}{seconds * scale:10.2f} {unit:<3}{seconds / PLAIN_LOOP_S:12.4f} plain loops")
 
 
 def window(number: int, requests: float, prefill: int = 1, decode: int = 2) -> Observation:
@@ -91,6 +92,20 @@ def planner_step() -> None:
     show("planner, policy classic: a step", best(run) / len(windows), "us")
 
 
+def simulated_ticks(policy: str, ticks: int = 5_000) -> None:
+    """A tick of a run with 40 requests in each: advancing, observing, deciding, acting, all of it."""
+    rng = np.random.default_rng(0)
+    count = 40 * ticks
+    arrival_s = np.sort(rng.uniform(0.0, 60.0 * ticks, count))
+    trace = Trace.from_arrays(arrival_s, rng.integers(500, 1500, count), rng.integers(50, 300, count))
+    config = AutoscalerConfig(policy=policy, prefill_gpus_per_instance=1, decode_gpus_per_instance=1)
+
+    def run() -> None:
+        simulate(trace, PERF.profile, config, SimulatorConfig())
+
+    show(f"a simulated tick, policy {policy}", best(run, 3) / ticks, "us")
+
+
 def slo_tick() -> None:
     config = AutoscalerConfig(
         policy="slo",
@@ -124,9 +139,11 @@ def azure_rows(rows: int = 1_000_000) -> None:
 
 
 if __name__ == "__main__":
-    show("yardstick: a plain loop of 10,000", YARDSTICK_S, "us")
+    show("a plain loop of 10,000", PLAIN_LOOP_S, "us")
     predictor("constant")
     predictor("moving_average")
     planner_step()
+    simulated_ticks("static")
+    simulated_ticks("classic")
     slo_tick()
     azure_rows()

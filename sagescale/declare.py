@@ -119,23 +119,83 @@ class Wording:
     show: Callable[[object], str]
 
 
+def shown(value: object, most: int = 60) -> str:
+    """Return a value as messages show it, text in quotes, cut to ``most`` characters."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _as_yaml(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return shown(value, 80)
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # what is no integer raises TypeError
+    except TypeError:
+        return None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool | str | bytes):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what is no number raises TypeError
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _pair(value: object) -> tuple[float, float] | None:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    low, high = _number(value[0]), _number(value[1])
+    return None if low is None or high is None else (low, high)
+
+
+_ANY = Range()
+_BOOL = Kind("true or false", lambda value: value if isinstance(value, bool) else None, "boolean")
+_TEXT = Kind("text", lambda value: value if isinstance(value, str) else None, "string")
+_PART: Kind[Any] = Kind("`key: value` pairs", lambda _: None, many="mappings")
+_CUSTOM = Kind("another value", lambda value: value)
+
+SETTINGS = Wording(
+    kinds={
+        bool: _BOOL,
+        int: Kind("an integer", _integer, "integer"),
+        float: Kind("a number", _number, "number"),
+        str: _TEXT,
+        tuple[float, float]: Kind("two numbers [low, high]", _pair, "array"),
+    },
+    refused="{name} is {value}; {wanted}",
+    missing="{name} is missing; {wanted}",
+    unknown="unknown key '{name}'{wanted}",
+    show=_as_yaml,
+)
+"""Of configurations and fault files: one line names the key, its line says where it stands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One key as declared: what it means and what it accepts. ``part`` is the class of a mapping's value."""
 
-    name: str
-    kind: Kind[Any]
-    optional: bool
-    part: type[Any] | None
-    default: object
-    needed: bool
-    doc: str
-    unit: str
-    range: Range
-    choices: Choices | None
-    parse: Callable[[object], object] | None
-    expected: str
-    schema: Mapping[str, object] | None
+    name: str = ""
+    kind: Kind[Any] = _CUSTOM
+    optional: bool = False
+    part: type[Any] | None = None
+    default: object = None
+    needed: bool = False
+    doc: str = ""
+    unit: str = ""
+    range: Range = _ANY
+    choices: Choices | None = None
+    parse: Callable[[object], object] | None = None
+    expected: str = ""
+    schema: Mapping[str, object] | None = None
 
     def choice_names(self) -> tuple[str, ...]:
         """Return the accepted names, or ``()`` where any text is accepted."""
@@ -209,79 +269,18 @@ def setting(
     """
     low, low_open = (above, True) if above is not None else (at_least, False)
     high, high_open = (below, True) if below is not None else (at_most, False)
-    metadata = {
-        "doc": doc,
-        "unit": unit,
-        "range": Range(
-            -math.inf if low is None else low, math.inf if high is None else high, low_open, high_open
-        ),
-        "choices": choices,
-        "needed": needed,
-        "parse": parse,
-        "expected": expected,
-        "schema": schema,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def shown(value: object, most: int = 60) -> str:
-    """Return a value's ``repr``, cut to ``most`` characters."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def _as_yaml(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return shown(value, 80)
-
-
-def _integer(value: object) -> int | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # what is no integer raises TypeError
-    except TypeError:
-        return None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool | str | bytes):
-        return None
-    try:
-        number = float(value)  # type: ignore[arg-type]  # what is no number raises TypeError
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _pair(value: object) -> tuple[float, float] | None:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return None
-    low, high = _number(value[0]), _number(value[1])
-    return None if low is None or high is None else (low, high)
-
-
-_ANY = Range()
-_BOOL = Kind("true or false", lambda value: value if isinstance(value, bool) else None, "boolean")
-_TEXT = Kind("text", lambda value: value if isinstance(value, str) else None, "string")
-_PART: Kind[Any] = Kind("`key: value` pairs", lambda _: None, many="mappings")
-_CUSTOM = Kind("another value", lambda value: value)
-
-SETTINGS = Wording(
-    kinds={
-        bool: _BOOL,
-        int: Kind("an integer", _integer, "integer"),
-        float: Kind("a number", _number, "number"),
-        str: _TEXT,
-        tuple[float, float]: Kind("two numbers [low, high]", _pair, "array"),
-    },
-    refused="{name} is {value}; {wanted}",
-    missing="{name} is missing; {wanted}",
-    unknown="unknown key '{name}'{wanted}",
-    show=_as_yaml,
-)
-"""Of configurations and fault files: one line names the key, its line says where it stands."""
+    bounds = Range(-math.inf if low is None else low, math.inf if high is None else high, low_open, high_open)
+    key = Setting(
+        doc=doc,
+        unit=unit,
+        range=bounds,
+        choices=choices,
+        needed=needed,
+        parse=parse,
+        expected=expected,
+        schema=schema,
+    )
+    return dataclasses.field(default=default, metadata={"setting": key})
 
 
 _DECLARED: dict[tuple[type[Any], Wording], dict[str, Setting]] = {}
@@ -300,26 +299,21 @@ def declared(cls: type[Any], wording: Wording = SETTINGS) -> dict[str, Setting]:
 
 
 def _declaration(field: dataclasses.Field[Any], hint: object, where: str, wording: Wording) -> Setting:
-    meta = field.metadata
     members = [hint]
     if typing.get_origin(hint) in {Union, types.UnionType}:
         members = [member for member in typing.get_args(hint) if member is not types.NoneType]
+    key: Setting = field.metadata.get("setting", Setting())
     literal = next((typing.get_args(one) for one in members if _is_literal(one)), None)
-    kind, part = (_CUSTOM, None) if meta.get("parse") else _kind(members, where, wording)
-    return Setting(
+    kind, part = (_CUSTOM, None) if key.parse else _kind(members, where, wording)
+    return dataclasses.replace(
+        key,
         name=field.name,
         kind=kind,
-        optional=members != [hint] and not meta.get("parse"),
+        optional=members != [hint] and key.parse is None,
         part=part,
         default=field.default,
-        needed=meta.get("needed", False) or field.default is dataclasses.MISSING,
-        doc=meta.get("doc", ""),
-        unit=meta.get("unit", ""),
-        range=meta.get("range", _ANY),
-        choices=meta.get("choices") or literal,
-        parse=meta.get("parse"),
-        expected=meta.get("expected", ""),
-        schema=meta.get("schema"),
+        needed=key.needed or field.default is dataclasses.MISSING,
+        choices=key.choices or literal,
     )
 
 

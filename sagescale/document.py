@@ -4,7 +4,7 @@
 seconds unless a name says otherwise.
 
 A field is a key of the same name. What there is a pool of is a mapping by the pool's name, and its keys begin
-with that name (``decode_launched``), so any number of pools finds room beside one another. What is None by
+with that name (``decode_launched``), for any number of pools. What is None by
 default is left out while it is.
 """
 
@@ -91,7 +91,7 @@ def as_keys(part: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass of th
             for pool, entry in value.items():
                 of_pool = as_keys(entry) if dataclasses.is_dataclass(entry) else {suffix[1:]: entry}
                 keys |= {f"{pool}_{key}" if key else pool: known for key, known in of_pool.items()}
-        elif each.default is not None or getattr(part, each.metadata.get("beside", each.name)) is not None:
+        elif each.default is not None or getattr(part, each.metadata.get("with", each.name)) is not None:
             keys[each.name] = value
     return keys
 
@@ -490,7 +490,21 @@ class RunDocument:
     kind: str | None = None
     misses: MissSplit | None = None
     replicates: Replicates | None = None
-    regret_gpu_hours: float | None = field(default=None, metadata={"beside": "kind"})
+    regret_gpu_hours: float | None = field(default=None, metadata={"with": "kind"})
+
+    @property
+    def judged_attainment(self) -> Interval:
+        """The attainment a run is judged by: the mean over its replicates, where there are any."""
+        if self.replicates is None:
+            return Interval(mean=self.sla.attainment, half_width=None)
+        return self.replicates.attainment_interval
+
+    @property
+    def judged_gpu_hours(self) -> Interval:
+        """The GPU-hours a run is judged by, likewise."""
+        if self.replicates is None:
+            return Interval(mean=self.gpu_hours.total, half_width=None)
+        return self.replicates.gpu_hours_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,10 +70,10 @@ def worst(series):
 
 def _by_seeds(values):
     interval = mean_interval(values)
-    width = interval["half_width"]
+    width = interval.half_width
     if width is None:
-        return Estimate(interval["mean"], None, None)
-    return Estimate(interval["mean"], interval["mean"] - width, interval["mean"] + width)
+        return Estimate(interval.mean, None, None)
+    return Estimate(interval.mean, interval.mean - width, interval.mean + width)
 
 
 def _by_hours(each_series, measure):

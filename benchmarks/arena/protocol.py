@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import estimates
 from sagescale.experiment.misses import counterfactuals, split_misses
@@ -27,6 +28,9 @@ from sagescale.experiment.workload import Workload
 from sagescale.planner.policy import uses_forecast
 from sagescale.sim.part import Part
 from scenarios import MAX_GPU_BUDGET, WARM_UP_S
+
+if TYPE_CHECKING:
+    from sagescale.document import MissSplit
 
 ASKED = 0.99
 GRID = tuple(round(1.05**step, 4) for step in range(-14, 58))
@@ -63,7 +67,7 @@ class Judged:
     entry: Entry
     series: list
     stopped: str | None = None
-    misses: dict | None = None
+    misses: MissSplit | None = None
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import estimates
 from protocol import ASKED, estimate
+from sagescale.document import as_keys
 
 _CAUSES = ("forecast", "startup", "whole_instances", "policy")
 NEAR = 0.03
@@ -33,7 +34,7 @@ def rows(outcome):
             "gpu_hours": _interval(hours),
             "ratio_to_lower_bound": _ratio(hours.mean, outcome.lower_bound_gpu_hours),
             "ratio_to_clairvoyant": _ratio(hours.mean, foreseen_hours),
-            "misses": one.misses,
+            "misses": None if one.misses is None else as_keys(one.misses),
             "gpu_hours_more_than_champion": None,
             "attainment_less_than_champion": None,
         }

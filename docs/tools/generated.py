@@ -66,19 +66,27 @@ def configuration_page() -> str:
         "# Configuration keys",
         "",
         _MADE,
-        "One flat YAML file holds the keys of all three tables; `--set KEY=VALUE` sets any of them.",
+        "One flat YAML file holds the keys of the first three tables; `--set KEY=VALUE` sets any of them.",
         "`sagescale config init` writes them as a commented file, `config schema` as a JSON schema.",
+        "The tables after are of a [fault file](../faults.md).",
         "",
     ]
     for module, name, title in (
         ("sagescale.planner.config", "AutoscalerConfig", "The autoscaler"),
         ("sagescale.sim.config", "SimulatorConfig", "The simulated world"),
         ("sagescale.live.config", "LiveConfig", "Live"),
+        ("sagescale.sim.faults", "FaultFile", "Fault file, beside its `script`"),
+        ("sagescale.sim.faults", "Rates", "Fault file: `rates`"),
+        ("sagescale.sim.faults", "Crash", "Fault file: `script`, of kind `crash`"),
+        ("sagescale.sim.faults", "StartFault", "Fault file: `script`, of starts"),
+        ("sagescale.sim.faults", "Outage", "Fault file: `script`, of outages"),
     ):
         cls = getattr(importlib.import_module(module), name)
         rows = [
-            (f"`{key.name}`", f"`{yaml_text(key.default)}`", key.unit, key.accepts(), key.doc)
+            (f"`{key.name}`", default, key.unit, key.accepts(), key.doc)
             for key in declared(cls).values()
+            if key.part is None  # it has a table of its own
+            for default in ["needed" if key.needed else f"`{yaml_text(key.default)}`"]
         ]
         lines += [f"## {title}", "", *_table(("key", "default", "unit", "accepts", "meaning"), rows), ""]
     return "\n".join(lines)
@@ -189,7 +197,7 @@ def _key_words(each: dataclasses.Field[object]) -> str:
 
 def _type_words(each: dataclasses.Field[object], names: set[str]) -> str:
     text, optional = str(each.type), each.default is None
-    text = text.removesuffix(" | None") if optional and "beside" not in each.metadata else text
+    text = text.removesuffix(" | None") if optional and "with" not in each.metadata else text
     if "suffix" in each.metadata:
         text = text.removeprefix("Mapping[str, ").removesuffix("]")
     for python, word in (

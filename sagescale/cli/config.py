@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagescale.cli.examples import epilog
-from sagescale.cli.setup import configuration_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +40,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
 ) -> None:
     """Write a configuration file with every key, its default and its meaning; it sets policy slo."""
+    from sagescale.live.setup import configuration_classes
     from sagescale.planner.describe import commented_yaml
 
     text = commented_yaml(configuration_classes(), _ADVISED)
@@ -61,6 +61,7 @@ def show(
 ) -> None:
     """Print the values in force and where each comes from; the output is itself a configuration file."""
     from sagescale.declare import declared
+    from sagescale.live.setup import configuration_classes
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.describe import resolved_yaml
 
@@ -85,6 +86,7 @@ def validate(
     profile: _Profile = None,
 ) -> None:
     """Check configuration files; a mistake is one line and exit code 2."""
+    from sagescale.live.setup import configuration_classes
     from sagescale.planner.config import AutoscalerConfig
 
     settings, _ = _resolve(files, [], profile)
@@ -100,6 +102,7 @@ def schema() -> None:
     """Print the JSON schema of a configuration file, for editors and other tools."""
     import json
 
+    from sagescale.live.setup import configuration_classes
     from sagescale.planner.describe import json_schema
 
     print(json.dumps(json_schema(configuration_classes()), indent=2))
@@ -134,6 +137,7 @@ def import_config(
 def _resolve(
     files: Sequence[Path], overrides: Sequence[str], profile: str | None
 ) -> tuple[Settings, AutoscalerConfig]:
+    from sagescale.live.setup import configuration_classes
     from sagescale.perf import DEFAULT_PROFILE, ProfileModel, load_profile
     from sagescale.planner.loading import autoscaler_config, load_settings
 

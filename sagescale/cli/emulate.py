@@ -67,10 +67,10 @@ def emulate(
     from sagescale.live.emulator.pace import Pace
     from sagescale.live.emulator.run import run_emulator
     from sagescale.live.secret import read_secret
-    from sagescale.live.setup import load_live_setup
+    from sagescale.live.setup import configured
     from sagescale.trace import apply_transforms, read_trace
 
-    setup = load_live_setup(profile, config or [], overrides or [])
+    setup = configured(profile, config or [], overrides or [])
     requests = apply_transforms(read_trace(trace), transforms)
     if verbose:
         log_to_stderr()

@@ -46,9 +46,9 @@ def plan(
     """Read metrics, decide and scale, once an interval, until stopped."""
     from sagescale.cli.output import log_to_stderr
     from sagescale.live.run import PlanOptions, run_check, run_plan
-    from sagescale.live.setup import load_live_setup
+    from sagescale.live.setup import configured
 
-    setup = load_live_setup(profile, config or [], overrides or [])
+    setup = configured(profile, config or [], overrides or [])
     if verbose:
         log_to_stderr()
     if check:

@@ -90,7 +90,7 @@ def calibrate(
     from sagescale.cli.output import stdout_console
     from sagescale.cli.progress import simulation_progress
     from sagescale.experiment.calibrate import calibrate as run_calibration
-    from sagescale.experiment.provenance import with_provenance
+    from sagescale.experiment.calibrate import with_provenance
     from sagescale.experiment.replay import PoolSizes, read_pool_sizes
     from sagescale.experiment.served import read_served
     from sagescale.files import check_writable
@@ -194,8 +194,7 @@ def _mapped_columns(texts: list[str]) -> dict[str, str]:
 
 def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: str) -> CalibrationPage:
     """Put a calibration as a page for the terminal."""
-    from sagescale.experiment.calibrate import SERVICE_SHIFT
-    from sagescale.experiment.provenance import factor_lines
+    from sagescale.experiment.calibrate import SERVICE_SHIFT, factor_lines
     from sagescale.report.calibration import CalibrationPage
 
     notes = [

@@ -3,86 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sagescale.experiment.grid import Variant
     from sagescale.experiment.workload import Workload
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.loading import Settings
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.run import Run
     from sagescale.trace import Trace, TransformSpec
 
-__all__ = ["Configured", "Setup", "configuration_classes", "configured", "load_comparison", "load_setup"]
-
-
-@dataclass(frozen=True, slots=True)
-class Configured:
-    """Settings with the engines they are for, as the profile has them, and two configurations, resolved."""
-
-    settings: Settings
-    engines: Profile
-    config: AutoscalerConfig
-    simulator: SimulatorConfig
-
-    @property
-    def modelled(self) -> Profile:
-        """The engines with the simulator's overrides."""
-        from sagescale.sim.world import with_overrides
-
-        return with_overrides(self.engines, self.simulator)
-
-
-def configuration_classes() -> tuple[type[Any], ...]:
-    """Return whatever a configuration file may configure, plug-ins included."""
-    from sagescale.live.config import LiveConfig
-    from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.plugins import plugin_keys
-    from sagescale.sim.config import SimulatorConfig
-
-    return AutoscalerConfig, SimulatorConfig, LiveConfig, *plugin_keys()
-
-
-def configured(
-    profile: str | None,
-    files: Sequence[Path],
-    overrides: Sequence[str],
-    options: Mapping[str, tuple[str, object]] | None = None,
-    otherwise: Callable[[SimulatorConfig], Profile] | None = None,
-) -> Configured:
-    """Read and check a configuration; one file may hold the keys of every class.
-
-    Args:
-        profile: the engines by name; else measured data that the configuration names, else ``otherwise``,
-            else the default.
-        files: later ones win.
-        overrides: ``key=value``.
-        options: key and value by the option that is short for setting it.
-        otherwise: gives the engines where neither a profile nor data is named.
-
-    Raises:
-        InputError: something is wrong with it; the message says what and where.
-    """
-    from sagescale.perf import ProfileModel, sizing_profile
-    from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.loading import autoscaler_config, load_settings
-    from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.world import with_overrides
-
-    settings = load_settings(configuration_classes(), files, overrides, options or {})
-    simulator = settings.build(SimulatorConfig)
-    data = settings.given[AutoscalerConfig].get("profile_data_dir")
-    if otherwise is not None and profile is None and data is None:
-        engines = otherwise(simulator)
-    else:
-        engines = sizing_profile(profile, data and data.value)
-    config = autoscaler_config(settings, ProfileModel(with_overrides(engines, simulator)))
-    return Configured(settings, engines, config, simulator)
+__all__ = ["Setup", "load_comparison", "load_setup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +72,7 @@ def load_setup(
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
+    from sagescale.live.setup import configured
     from sagescale.perf import estimate_of, load_profile
     from sagescale.sim.world import with_overrides
     from sagescale.trace import apply_transforms, read_trace
@@ -150,7 +86,7 @@ def load_setup(
     found = configured(profile, files, overrides, options, None if real is None else estimated)
     requests = apply_transforms(read_trace(trace), transforms)
     true = None if real is None else with_overrides(real, found.simulator)
-    return Setup(requests, found.modelled, found.config, found.simulator, true)
+    return Setup(requests, found.profile, found.config, found.simulator, true)
 
 
 def load_comparison(
@@ -168,6 +104,7 @@ def load_comparison(
     from sagescale.errors import InputError
     from sagescale.experiment.grid import combinations, label_variants
     from sagescale.experiment.workload import Workload
+    from sagescale.live.setup import configured
     from sagescale.planner import AutoscalerConfig
     from sagescale.trace import read_trace
 

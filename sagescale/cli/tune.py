@@ -81,7 +81,6 @@ def tune(
     Chosen on the earlier part of the trace, judged on the later part. Ctrl-C keeps the best found by then.
     """
     import sys
-    import time
 
     from rich.console import Console
 
@@ -91,7 +90,6 @@ def tune(
     from sagescale.experiment.execute import default_jobs, open_backend
     from sagescale.experiment.tune import Goal, expected_simulations
     from sagescale.experiment.tune import tune as search
-    from sagescale.experiment.tune_document import tune_document
     from sagescale.experiment.tune_trials import Space, Trials
     from sagescale.files import check_writable, write_whole
     from sagescale.planner.forecast import predictor_names
@@ -115,7 +113,6 @@ def tune(
         (base.min_prefill_instances, base.min_decode_instances),
     )
     goal = Goal(attainment, seeds, refinements, seed)
-    began = time.perf_counter()
     with (
         open_backend(backend, jobs or default_jobs(), address) as where,
         task_progress("tuning") as progress,
@@ -128,8 +125,7 @@ def tune(
 
         earlier = Trials(*setup.earlier, base, setup.simulator, where, count)
         later = Trials(*setup.later, base, setup.simulator, where)
-        tuned = search(earlier, later, space, goal)
-    document = tune_document(tuned, goal, earlier, later, setup.validation, time.perf_counter() - began)
+        document = search(earlier, later, space, goal, setup.validation)
     if out is not None and document.chosen is not None:
         command = " ".join(["sagescale", *sys.argv[1:]])
         write_whole(out, tuned_yaml(document, setup.settings, command).encode())

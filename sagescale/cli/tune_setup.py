@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sagescale.cli.setup import configured
+from sagescale.live.setup import configured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -139,7 +139,7 @@ class EmulatedPlatform:
 def emulated(trace: str, *options: str, speed: float = 60.0) -> Iterator[EmulatedPlatform]:
     """Run ``sagescale emulate TRACE --wait`` for as long as the context lasts.
 
-    Limits and budget are the manager's; the emulator has none worth mentioning.
+    Limits and budget are the manager's; those of the emulator are too large to matter.
 
     Args:
         trace: A trace's name or path.

@@ -71,10 +71,10 @@ class ExecutionInstance:
         host: Where it listens.
         port: Where it listens.
         instance_type: The phase it serves.
-        gpu_count: GPUs it holds; ``None`` takes the configuration's for its type.
+        gpu_count: GPUs it takes; ``None`` takes the configuration's for its type.
         metrics_path: Its metric page, read where metrics are collected directly.
         max_concurrent_requests: Requests given to it at once; ``None`` leaves the queueing to the engine.
-        is_available: Set to ``False`` to have it given nothing and counted as serving nobody.
+        is_available: Set to ``False`` to have it given no request and not counted as ready.
         is_healthy: Likewise, for whoever checks its health.
 
     Raises:
@@ -147,7 +147,7 @@ class Entry:
 class Registry:
     """The instances by id, oldest first; safe to use from any thread.
 
-    ``lock`` guards every entry as well: hold it to look at several, or to change one.
+    ``lock`` guards every entry as well: take it to read several, or to change one.
     """
 
     def __init__(self) -> None:

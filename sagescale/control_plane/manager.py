@@ -227,7 +227,7 @@ class ControlPlaneManager:
             self._event_loop.call_soon_threadsafe(self._router.hand_out, instance.instance_type)
 
     def unregister_instance(self, instance_id: str) -> ExecutionInstance:
-        """Forget an instance that has gone by itself, and return it; nobody drains or removes it.
+        """Forget an instance that has gone by itself, and return it; it is neither drained nor removed.
 
         Raises:
             InputError: there is none of this id.
@@ -243,7 +243,7 @@ class ControlPlaneManager:
     ) -> AbstractAsyncContextManager[ExecutionInstance]:
         """Wait for an instance as scheduling policy and routing strategy say; use it as a context.
 
-        The request holds its place while the context lasts. An instance that drains is handed to nobody
+        The request has its place while the context lasts. An instance that drains is given no request
         and is removed only when the last request has left it::
 
             async with manager.instance_for(request, ExecutionInstanceType.PREFILLING) as instance:

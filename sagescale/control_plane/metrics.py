@@ -61,7 +61,7 @@ class MetricsCollector:
             )
         source = make_source(self.live, "prefill")
         try:
-            return source.collect(window_s, {"prefill": None, "decode": None})[0]
+            return source.collect(window_s)[0]
         finally:
             source.close()
 

@@ -51,7 +51,7 @@ class InstancePools:
         loop: The event loop.
         idle: Waits until the manager's own requests have left an instance.
         retry_s: How long after a failed removal the next is tried.
-        patience_s: How long nobody is missed where no instance has been registered yet.
+        patience_s: How long a registry without any instance yet is unknown, not empty.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class InstancePools:
     def states(self) -> dict[str, dict[str, int]]:
         """Count both pools as an actuator reports them.
 
-        Instances that are unavailable or unhealthy hold their GPUs but serve nobody: like draining ones.
+        Instances that are unavailable or unhealthy have their GPUs but serve no request: like draining ones.
 
         Raises:
-            SagescaleError: nobody has registered anything yet.
+            SagescaleError: no instance has been registered yet.
         """
         with self._registry.lock:
             if not self._registry.ever and not self._launches and time.monotonic() < self._until_s:

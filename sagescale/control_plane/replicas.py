@@ -1,4 +1,4 @@
-"""A performance model of instances that hold several replicas of the profile's."""
+"""A performance model of instances that are several replicas of the profile's."""
 
 from __future__ import annotations
 

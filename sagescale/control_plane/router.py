@@ -1,6 +1,6 @@
 """Who is served next, and where: scheduling policies and routing over the registered instances.
 
-The simulator's rules (docs/simulator.md), for one queue a pool held here instead of one an instance.
+The simulator's rules (docs/simulator.md), with one queue a pool, in the manager, instead of one an instance.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Router:
     async def instance_for(
         self, request: Request, kind: ExecutionInstanceType
     ) -> AsyncIterator[ExecutionInstance]:
-        """Wait for the request's turn; it holds a place on the instance while the context lasts."""
+        """Wait for the request's turn; it has a place on the instance while the context lasts."""
         entry = await self._turn(request, kind)
         try:
             yield entry.instance
@@ -108,7 +108,7 @@ class Router:
         return len(self._waiting[kind])
 
     async def idle(self, entry: Entry) -> None:
-        """Wait until no request holds a place on an instance."""
+        """Wait until no request has a place on an instance."""
         if entry.running:
             await self._left.setdefault(entry, asyncio.Event()).wait()
 

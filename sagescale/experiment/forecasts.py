@@ -116,7 +116,7 @@ class ForecastMemo:
 
 
 class MemoPredictor:
-    """A predictor that is only made when a forecast is asked for that nobody has asked for before."""
+    """A predictor that is only made for a forecast that is not remembered."""
 
     def __init__(self, spec: PredictorSpec, memo: ForecastMemo) -> None:
         self._spec = spec
@@ -182,9 +182,9 @@ class MemoPredictor:
     def _latest_snapshot(self) -> tuple[Predictor, int]:
         if self._memo.snapshots:
             for seen in range(len(self._history), 0, -1):
-                kept = self._memo.snapshots.get(self._digests[seen])
-                if kept is not None:
-                    predictor: Predictor = pickle.loads(kept)  # noqa: S301  # pickled by ourselves, in this command
+                snapshot = self._memo.snapshots.get(self._digests[seen])
+                if snapshot is not None:
+                    predictor: Predictor = pickle.loads(snapshot)  # noqa: S301  # pickled by ourselves, in this command
                     return predictor, seen
         return self._spec.make(), 0
 

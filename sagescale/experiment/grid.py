@@ -254,9 +254,9 @@ def scenario_of_run(task: RunTask) -> tuple[AutoscalerConfig, SimulatorConfig]:
 
 def static_scenario(base: Variant, interval_s: int) -> Variant:
     """A fixed pair's, with nothing going wrong: it is the same at whatever interval the planner ticks."""
-    kept = tuple(item for item in base.differs if item[0] != _INTERVAL_KEY)
+    differs = tuple(item for item in base.differs if item[0] != _INTERVAL_KEY)
     config = dataclasses.replace(base.config, adjustment_interval_sec=interval_s)
-    return Variant(_label(base, (_INTERVAL_KEY,)), config, base.simulator, kept)
+    return Variant(_label(base, (_INTERVAL_KEY,)), config, base.simulator, differs)
 
 
 def static_entry(base: Variant, which: str, sizes: Sizes) -> Entry:

@@ -32,7 +32,7 @@ _MAX_TOKENS = 2**31 - 1
 _MIN_REQUESTS = 100
 _MAX_BYTES = 1 << 28
 _LARGEST = 1e15
-"""Of any number in a log: milliseconds since 1970 are less, and are told as such."""
+"""Of any number in a log: milliseconds since 1970 are less, and are recognised."""
 
 _MAX_ROWS = 5_000_000
 """Of a Parquet file, whose bytes do not say how many there are."""

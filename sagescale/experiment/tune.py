@@ -9,12 +9,32 @@ at the least GPU-hours is chosen, and then judged on the later part.
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sagescale.document import (
+    SCHEMA_VERSION,
+    ComparisonTiming,
+    TuneDocument,
+    TunePoint,
+    TuneRow,
+    TuneScore,
+)
 from sagescale.experiment.searches import Answer, cheapest_reaching, search_all
-from sagescale.experiment.tune_trials import HEADROOMS, Candidate, Interrupted, Trial, candidate_of
+from sagescale.experiment.tune_trials import (
+    HEADROOMS,
+    TUNED_KEYS,
+    Candidate,
+    Interrupted,
+    candidate_of,
+    with_candidate,
+)
+from sagescale.experiment.verdict import percent
 from sagescale.planner.policy import uses_forecast
+from sagescale.sim.result import trace_info
+from sagescale.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +42,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
     from sagescale.experiment.tune_trials import Space, Trial, Trials
+    from sagescale.planner import AutoscalerConfig
 
-__all__ = ["LEVELS", "Goal", "Judged", "Tuned", "expected_simulations", "objective", "refine", "tune"]
+__all__ = ["LEVELS", "Goal", "expected_simulations", "objective", "refine", "tune"]
 
 LEVELS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 """Attainments of the trade-off curve."""
@@ -50,37 +71,7 @@ class Goal:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A candidate on the earlier part and on the later one; None where it was not judged."""
-
-    earlier: Trial
-    later: Trial | None
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """What tuning found.
-
-    Attributes:
-        chosen: what keeps the attainment on the earlier part at the least GPU-hours; where nothing does,
-            what comes nearest. None where nothing was tried.
-        configured: the configuration as it was given.
-        others: the best of the other combinations, by what they cost.
-        tried: everything tried on all replicates.
-        curve: for each of ``LEVELS`` the cheapest tried that reaches it on the earlier part.
-        interrupted: the user did; this is what was known by then.
-    """
-
-    chosen: Judged | None
-    configured: Judged | None
-    others: tuple[Judged, ...]
-    tried: tuple[Trial, ...]
-    curve: tuple[Trial | None, ...]
-    interrupted: bool
-
-
-def tune(earlier: Trials, later: Trials, space: Space, goal: Goal) -> Tuned:
+def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: str) -> TuneDocument:
     """Search on the earlier part, judge on the later.
 
     Args:
@@ -88,9 +79,15 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal) -> Tuned:
         later: tries them on what they are judged by.
         space: the values to choose from; its floors are raised to the fixed pair that keeps the attainment.
         goal: what is asked.
+        validation: what the later part is, in words.
+
+    Returns:
+        What was found; where the user interrupted, what was known by then. Where nothing keeps the attainment
+        on the earlier part, what comes nearest is chosen.
     """
+    began = time.perf_counter()
     replicates = range(goal.replicates)
-    config = earlier.config
+    config, asked = earlier.config, goal.attainment
     configured = candidate_of(config, config.policy, config.load_predictor_type)
     interrupted = False
     try:
@@ -98,30 +95,51 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal) -> Tuned:
     except Interrupted:
         interrupted = True
     tried = earlier.tried(replicates)
-    ranked = _ranked(tried, goal.attainment)
+    ranked = _ranked(tried, asked)
     if interrupted and not ranked:  # the race was not over: what it knows is better than nothing
-        ranked = _ranked(earlier.tried(range(1)), goal.attainment)
+        ranked = _ranked(earlier.tried(range(1)), asked)
     others = [
         trial
         for number, trial in enumerate(ranked)
         if trial.candidate.name not in {before.candidate.name for before in ranked[:number]}
     ][1:_SHOWN]
-    own = next((trial for trial in ranked if trial.candidate == configured), None)
-    shown = [trial for trial in (*ranked[:1], own, *others) if trial is not None]
+    given = [trial for trial in ranked if trial.candidate == configured]
+    shown = [*ranked[:1], *given, *others]
     judged: dict[Candidate, Trial] = {}
     if not interrupted:
         try:
             judged = later.try_all((trial.candidate for trial in shown), replicates)
         except Interrupted:
             interrupted = True
-    both = {trial.candidate: Judged(trial, judged.get(trial.candidate)) for trial in shown}
-    return Tuned(
-        chosen=both[ranked[0].candidate] if ranked else None,
-        configured=None if own is None else both[own.candidate],
-        others=tuple(both[trial.candidate] for trial in others),
-        tried=tuple(tried),
-        curve=tuple(_cheapest(tried, level) for level in LEVELS),
+    rows = {trial.candidate: _row(config, trial, judged.get(trial.candidate)) for trial in shown}
+    chosen, own = rows[ranked[0].candidate] if ranked else None, rows.get(configured)
+    other_rows = [rows[trial.candidate] for trial in others]
+    trace = earlier.workload.recorded
+    whole = dataclasses.replace(earlier.workload, until_s=math.inf)
+    failures = dict.fromkeys((*earlier.failures, *later.failures))
+    return TuneDocument(
+        schema_version=SCHEMA_VERSION,
+        sagescale=__version__,
+        trace=dataclasses.replace(trace_info(trace), transform=list(whole.trace().transforms)),
+        validation=validation,
+        profile=earlier.workload.profile.name,
+        attainment_asked=asked,
+        replicates=goal.replicates,
+        simulations=earlier.simulated + later.simulated,
+        chosen=chosen,
+        configured=own,
+        others=other_rows,
+        holds=None if chosen is None or chosen.later is None else chosen.later.attainment >= asked,
+        verdict=_verdict(chosen, own, other_rows, asked),
+        curve=[
+            TunePoint(attainment=level, reached=None if trial is None else _row(config, trial, None))
+            for level in LEVELS
+            for trial in [_cheapest(tried, level)]
+        ],
+        tried=[(trial.candidate.name, trial.attainment, trial.gpu_hours) for trial in tried],
+        warnings=[*trace.warnings, *(f"not tried: {failure}" for failure in failures)],
         interrupted=interrupted,
+        timing=ComparisonTiming(wall_s=time.perf_counter() - began),
     )
 
 
@@ -134,6 +152,57 @@ def expected_simulations(space: Space, goal: Goal) -> int:
     )
     searched = 9 * raced + 5 * _FINALISTS * goal.replicates
     return searched + goal.refinements * (goal.replicates + 1) // 2 + 10 * goal.replicates
+
+
+def _row(config: AutoscalerConfig, earlier: Trial, later: Trial | None) -> TuneRow:
+    resolved = with_candidate(config, earlier.candidate)
+    keys = {name: getattr(resolved, name) for name in TUNED_KEYS}
+    return TuneRow(
+        name=earlier.candidate.name,
+        config={name: value for name, value in keys.items() if value is not None},
+        earlier=_score(earlier),
+        later=None if later is None else _score(later),
+    )
+
+
+def _score(trial: Trial) -> TuneScore:
+    return TuneScore(
+        attainment=trial.attainment,
+        gpu_hours=trial.gpu_hours,
+        worst_5_min_attainment=trial.worst_attainment,
+    )
+
+
+def _verdict(chosen: TuneRow | None, own: TuneRow | None, others: Sequence[TuneRow], asked: float) -> str:
+    """Say whether the chosen configuration holds, and what it saves against the one that was given."""
+    if chosen is None:
+        return "Nothing was tried to the end."
+    earlier, later = chosen.earlier, chosen.later
+    if earlier.attainment < asked:
+        return (
+            f"Nothing tried reaches {percent(asked)} on the earlier part; {chosen.name} comes nearest "
+            f"with {percent(earlier.attainment)}: wider limits, a looser target, a faster startup or a "
+            "larger budget would have to help."
+        )
+    if later is None:
+        return f"{chosen.name} holds on the earlier part at the least GPU-hours; it was not judged further."
+    if later.attainment < asked:
+        text = (
+            f"{chosen.name} does NOT hold on the later part: {percent(later.attainment)} of "
+            f"{percent(asked)} asked. The earlier part is too short or too calm to tell: tune on a longer "
+            "trace, or for a higher --attainment."
+        )
+        for other in others:
+            if other.later is not None and other.later.attainment >= asked:
+                return f"{text} {other.name} holds there, at {other.later.gpu_hours:.2f} GPU-hours."
+        return text
+    text = f"{chosen.name} holds on the later part: {percent(later.attainment)}"
+    if own is None or own.later is None:
+        return f"{text}."
+    if own is chosen:
+        return f"{text}, as configured."
+    hours = f"{later.gpu_hours:.2f} GPU-hours; as configured {own.later.gpu_hours:.2f}"
+    return f"{text}, at {hours} and {percent(own.later.attainment)}."
 
 
 def _search(trials: Trials, space: Space, goal: Goal, configured: Candidate) -> None:
@@ -226,7 +295,7 @@ _SHORTFALL = 1e9
 
 
 def objective(trial: Trial, asked: float) -> float:
-    """What is minimised: GPU-hours where the attainment is kept; behind those, what is missing of it."""
+    """What is minimised: GPU-hours where the attainment is reached; behind those, what is missing of it."""
     return trial.gpu_hours if trial.attainment >= asked else _SHORTFALL * (1.0 + asked - trial.attainment)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sagescale.document import RunDocument
 
-__all__ = ["CONFIDENCE", "attainment_of", "gpu_hours_of", "mean_interval", "percent", "rank", "verdict"]
+__all__ = ["CONFIDENCE", "mean_interval", "percent", "rank", "verdict"]
 
 CONFIDENCE = 0.95
 
@@ -46,32 +46,16 @@ _SAME = 1.0005
 """GPU-hours this near to one another are the same."""
 
 
-def attainment_of(run: RunDocument) -> float:
-    """The attainment a run is judged by: the mean over its replicates, where there are any."""
-    replicates = run.replicates
-    return run.sla.attainment if replicates is None else replicates.attainment_interval.mean
-
-
-def gpu_hours_of(run: RunDocument) -> float:
-    """The GPU-hours a run is judged by: the mean over its replicates, where there are any."""
-    replicates = run.replicates
-    return run.gpu_hours.total if replicates is None else replicates.gpu_hours_interval.mean
-
-
 def rank(runs: Sequence[RunDocument], asked: float) -> tuple[list[RunDocument], list[str]]:
     """Order runs: those that reach the attainment by GPU-hours, then the others by attainment.
 
     Returns:
         The runs in order, and the names of those that reach it. Ties stay in the order given.
     """
-    reaching = sorted(
-        (run for run in runs if attainment_of(run) >= asked),
-        key=lambda run: (gpu_hours_of(run), -attainment_of(run)),
-    )
-    others = sorted(
-        (run for run in runs if attainment_of(run) < asked),
-        key=lambda run: (-attainment_of(run), gpu_hours_of(run)),
-    )
+    reaching = [run for run in runs if run.judged_attainment.mean >= asked]
+    others = [run for run in runs if run.judged_attainment.mean < asked]
+    reaching.sort(key=lambda run: (run.judged_gpu_hours.mean, -run.judged_attainment.mean))
+    others.sort(key=lambda run: (-run.judged_attainment.mean, run.judged_gpu_hours.mean))
     return [*reaching, *others], [run.name for run in reaching]
 
 
@@ -88,9 +72,9 @@ def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple
     if not tried:
         return None, "No run was done."
     if not good:
-        return None, _nobody(tried[0], asked)
+        return None, _none_reaches(tried[0], asked)
     winner = good[0]
-    hours = gpu_hours_of(winner)
+    hours = winner.judged_gpu_hours.mean
     against = (
         [f"{hours / winner.lower_bound_gpu_hours:.2f} × the lower bound"]
         if winner.lower_bound_gpu_hours > 0
@@ -101,18 +85,18 @@ def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple
         against.append(f"{winner.gpu_hours.total / reference:.2f} × the cheapest schedule found in hindsight")
     text = (
         f"{winner.name} is the cheapest of the {len(good)} of {len(tried)} that reach {100 * asked:g} %: "
-        f"{hours:.2f} GPU-hours at {percent(attainment_of(winner))}"
+        f"{hours:.2f} GPU-hours at {percent(winner.judged_attainment.mean)}"
         + (f", {' and '.join(against)}" if against else "")
         + ". "
     )
     return winner.name, text + (_why(winner, good[1:]) if len(good) > 1 else _alone(winner, tried))
 
 
-def _nobody(best: RunDocument, asked: float) -> str:
+def _none_reaches(best: RunDocument, asked: float) -> str:
     causes = best.misses
     text = (
         f"No run reaches {100 * asked:g} %; {best.name} comes nearest with "
-        f"{percent(attainment_of(best))} at {gpu_hours_of(best):.2f} GPU-hours."
+        f"{percent(best.judged_attainment.mean)} at {best.judged_gpu_hours.mean:.2f} GPU-hours."
     )
     if causes is None or not causes.total:
         return text
@@ -124,8 +108,8 @@ def _nobody(best: RunDocument, asked: float) -> str:
 
 def _why(winner: RunDocument, others: Sequence[RunDocument]) -> str:
     """What the next one costs more, after those that cost the same."""
-    hours = gpu_hours_of(winner)
-    equal = [run for run in others if gpu_hours_of(run) <= hours * _SAME]
+    hours = winner.judged_gpu_hours.mean
+    equal = [run for run in others if run.judged_gpu_hours.mean <= hours * _SAME]
     if len(equal) == len(others):
         who = "The other does" if len(others) == 1 else f"The {len(others)} others do"
         return (
@@ -136,8 +120,9 @@ def _why(winner: RunDocument, others: Sequence[RunDocument]) -> str:
 
 
 def _against(winner: RunDocument, second: RunDocument) -> str:
-    gap = gpu_hours_of(second) - gpu_hours_of(winner)
-    saves = f"{second.name} comes next, {gap:.2f} GPU-hours ({100 * gap / gpu_hours_of(winner):.1f} %) more"
+    hours = winner.judged_gpu_hours.mean
+    gap = second.judged_gpu_hours.mean - hours
+    saves = f"{second.name} comes next, {gap:.2f} GPU-hours ({100 * gap / hours:.1f} %) more"
     ours, theirs = winner.replicates, second.replicates
     if ours is not None and theirs is not None:
         # Paired: both ran on the same arrivals.
@@ -179,8 +164,8 @@ def _alone(winner: RunDocument, tried: Sequence[RunDocument]) -> str:
     others = [run for run in tried if run is not winner]
     if not others:
         return "It is the only run."
-    best = max(others, key=attainment_of)
-    return f"The next best in attainment, {best.name}, reaches {percent(attainment_of(best))}."
+    best = max(others, key=lambda run: run.judged_attainment.mean)
+    return f"The next best in attainment, {best.name}, reaches {percent(best.judged_attainment.mean)}."
 
 
 def percent(share: float) -> str:

@@ -40,6 +40,13 @@ class ByPool(tuple[T, ...]):  # noqa: SLOT001  # a tuple of any length has no ro
         return made
 
     @classmethod
+    def aligned(cls, values: Iterable[T], names: tuple[str, ...]) -> Self:
+        """Make one of as many entries as names: what comes of one that was checked needs no check."""
+        made = tuple.__new__(cls, values)
+        made.names = names
+        return made
+
+    @classmethod
     def of(cls, entries: Mapping[str, T]) -> Self:
         """Make one of entries by name, in their order."""
         return cls(*entries.values(), names=entries)
@@ -77,10 +84,8 @@ class ByPool(tuple[T, ...]):  # noqa: SLOT001  # a tuple of any length has no ro
         return dict(self.items())
 
     def map(self, function: Callable[..., T], *others: Iterable[object]) -> Self:
-        """Return what a function makes of each entry and those of others beside it."""
-        return type(self)(
-            *(function(*entries) for entries in zip(self, *others, strict=True)), names=self.names
-        )
+        """Return what a function makes of each entry and those of others in its place."""
+        return self.aligned([function(*entries) for entries in zip(self, *others, strict=True)], self.names)
 
 
 class Sizes(ByPool[int]):
@@ -97,7 +102,7 @@ class PoolCounts:
     """The instances of one pool by state.
 
     ``waiting`` are launches already asked for that have not begun (no GPUs free yet, or a crashed
-    instance not yet replaced): they hold no GPU, but belong to what the pool is meant to be.
+    instance not yet replaced): they take no GPU, but belong to what the pool is meant to be.
     """
 
     ready: int
@@ -111,8 +116,8 @@ class PoolCounts:
         return self.ready + self.starting + self.waiting
 
     @property
-    def holding(self) -> int:
-        """Instances that hold GPUs."""
+    def present(self) -> int:
+        """Instances that take GPUs."""
         return self.ready + self.starting + self.draining
 
 
@@ -122,9 +127,9 @@ class Pools(ByPool[PoolCounts]):
     @property
     def asked(self) -> Sizes:
         """The sizes the pools are meant to have."""
-        return Sizes(*(pool.asked for pool in self), names=self.names)
+        return Sizes.aligned([pool.asked for pool in self], self.names)
 
     @property
-    def holding(self) -> Sizes:
-        """How many instances of each hold GPUs."""
-        return Sizes(*(pool.holding for pool in self), names=self.names)
+    def present(self) -> Sizes:
+        """How many instances of each take GPUs."""
+        return Sizes.aligned([pool.present for pool in self], self.names)

@@ -82,7 +82,7 @@ def next_launches(missing: Sizes, goal: Sizes, fleet: Fleet, free: Mapping[str, 
         missing: instances asked for that have not been launched.
         goal: the sizes the pools are to have, those included.
         fleet: how many GPUs of which type an instance takes.
-        free: GPUs by type that nobody holds; below zero nothing is launched.
+        free: GPUs by type that are free; below zero nothing is launched.
     """
     pools, free = fleet.pools, dict(free)
     left, begun = list(missing), [0] * len(missing)

@@ -8,16 +8,18 @@ where ours is another, so that the imported configuration asks for the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sagescale.declare import Located, coerce, declared, pairs
 from sagescale.errors import InputError
 from sagescale.files import read_input_text, shown_path
+from sagescale.fleet import DISAGGREGATED
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.key_file import MAX_YAML_BYTES, read_key_tree
 from sagescale.live.config import LiveConfig
 from sagescale.planner import AutoscalerConfig
-from sagescale.planner.describe import yaml_text
+from sagescale.planner.describe import resolved_yaml
+from sagescale.planner.loading import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -229,12 +231,6 @@ RULES: tuple[Rule, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    value: object
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
 class Imported:
     """The outcome: our file, and what could not be said in it.
 
@@ -262,7 +258,7 @@ def import_dynamo_config(path: Path) -> Imported:
             f"{path}: none of its keys ({', '.join(list(given)[:5]) or 'it has none'}) is Dynamo planner's; "
             "expected e.g. ttft_ms, itl_ms, max_gpu_budget, or spec.features.planner with them"
         )
-    taken: dict[str, _Taken] = {}
+    taken: dict[str, Located] = {}
     left: list[str] = []
     for rule in RULES:
         for name in rule.names:
@@ -272,7 +268,7 @@ def import_dynamo_config(path: Path) -> Imported:
         if rule.default is not None and all(given.get(name, _NULL).value is None for name in rule.names):
             value = rule.default if rule.convert is None else rule.convert(rule.default)
             for ours in rule.ours:
-                taken[ours] = _Taken(value, f"Dynamo's default of {rule.names[0]}")
+                taken[ours] = Located(value, f"Dynamo's default of {rule.names[0]}")
     left += [
         f"{item.where} {name}: not a key of Dynamo's planner that sagescale knows"
         for name, item in given.items()
@@ -283,12 +279,12 @@ def import_dynamo_config(path: Path) -> Imported:
             f"{path} optimization_target: not given; Dynamo now defaults to thresholds, this file to the SLA"
         )
     _add_maxima(taken)
-    _check(taken, path)
+    _check(taken)
     return Imported(_written(taken, left, path), len(taken), tuple(left))
 
 
 def _apply(
-    rule: Rule, name: str, given: Mapping[str, Located], taken: dict[str, _Taken], left: list[str]
+    rule: Rule, name: str, given: Mapping[str, Located], taken: dict[str, Located], left: list[str]
 ) -> None:
     item = given[name]
     predictor = given.get("load_predictor")
@@ -309,46 +305,40 @@ def _apply(
     for ours in rule.ours:
         key = declared(AutoscalerConfig).get(ours) or declared(LiveConfig)[ours]
         try:
-            taken[ours] = _Taken(coerce(key, value), f"{item.where} {name}")
+            taken[ours] = Located(coerce(key, value), f"{item.where} {name}")
         except InputError as error:
             raise InputError(f"{item.where}: {name}: {error}") from None
 
 
-def _add_maxima(taken: dict[str, _Taken]) -> None:
+def _add_maxima(taken: dict[str, Located]) -> None:
     """Dynamo bounds the pools by GPUs alone: our maxima must not bind before the budget does."""
     budget = taken["max_gpu_budget"].value
     assert isinstance(budget, int)
-    for pool in ("prefill", "decode"):
+    for pool in DISAGGREGATED:
         gpus = taken.get(f"{pool}_gpus_per_instance")
         each = gpus.value if gpus is not None and isinstance(gpus.value, int) else 1
-        taken[f"max_{pool}_instances"] = _Taken(
+        taken[f"max_{pool}_instances"] = Located(
             max(1, budget // each), "the GPU budget alone bounds Dynamo's pools"
         )
 
 
-def _check(taken: Mapping[str, _Taken], path: Path) -> None:
+def _check(taken: Mapping[str, Located]) -> None:
     """Refuse keys that contradict one another, as the commands would."""
+    types: tuple[type[Any], ...] = (AutoscalerConfig, LiveConfig)
+    given = Settings({cls: {name: taken[name] for name in declared(cls) if name in taken} for cls in types})
     # GPUs an instance that are not given are the profile's: at least one.
-    values = {"prefill_gpus_per_instance": 1, "decode_gpus_per_instance": 1}
-    values |= {name: item.value for name, item in taken.items()}  # type: ignore[misc]  # checked by coerce
-    try:
-        for cls in (AutoscalerConfig, LiveConfig):
-            cls(**{name: value for name, value in values.items() if name in declared(cls)})  # type: ignore[arg-type]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    given.build(AutoscalerConfig, prefill_gpus_per_instance=1, decode_gpus_per_instance=1)
+    given.build(LiveConfig)
 
 
-def _written(taken: Mapping[str, _Taken], left: list[str], path: Path) -> str:
-    entries = [(f"{name}: {yaml_text(item.value)}", item.origin) for name, item in taken.items()]
-    width = min(48, max(len(entry) for entry, _ in entries))
-    lines = [
-        f"# Made by `sagescale config import` from {shown_path(path)}, a configuration of Dynamo's planner.",
-        "",
-    ]
-    lines += [f"{entry:<{width}}  # {origin}" for entry, origin in entries]
-    if left:
-        lines += ["", "# Without a counterpart:", *(f"#   {line}" for line in left)]
-    return "\n".join(lines) + "\n"
+def _written(taken: Mapping[str, Located], left: list[str], path: Path) -> str:
+    made = (
+        f"# Made by `sagescale config import` from {shown_path(path)}, a configuration of Dynamo's planner."
+    )
+    values = {name: item.value for name, item in taken.items()}
+    text = resolved_yaml(values, {name: item.where for name, item in taken.items()}, widest=48)
+    rest = ["", "# Without a counterpart:", *(f"#   {line}" for line in left)] if left else []
+    return f"{made}\n\n{text}" + "".join(f"{line}\n" for line in rest)
 
 
 def _read(path: Path) -> Located:

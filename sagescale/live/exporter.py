@@ -120,7 +120,7 @@ class Exporter:
                 self._desired.labels(pool).set(to)
             for state in ("ready", "starting", "draining", "waiting"):
                 self._replicas.labels(pool, state).set(getattr(counts, state))
-            gpus += counts.holding * self._gpus_each[pool]
+            gpus += counts.present * self._gpus_each[pool]
             if to != at:
                 self._moves.labels(pool, "up" if to > at else "down").inc()
         self._gpus.set(gpus)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sagescale.planner.policy import Policy
     from sagescale.planner.policy.slo import EngineTwin
 
-    _Collect = Callable[[float, Mapping[str, int | None], float], tuple[Metrics, float]]
+    _Collect = Callable[[float, float], tuple[Metrics, float]]
 
 __all__ = ["ControlLoop", "Watcher"]
 
@@ -365,7 +365,7 @@ class ControlLoop:
         ready: dict[str, int | None] = dict.fromkeys(self._names)
         if states is not None and states.counted:
             ready = {name: pool.ready for name, pool in states.pools.items()}
-        metrics, seen_s = collect(window_s, ready, late_s)
+        metrics, seen_s = collect(window_s, late_s)
         metrics = self._reporters.judge(metrics, ready, self._now_s())
         if (names := self._reporters.names) != self._reporters_kept:
             self._reporters_kept = names
@@ -486,7 +486,7 @@ class ControlLoop:
         if late_s > self._wall_interval_s / self._interval_s * (self.planner.fast_interval_s or 0.0) / 2:
             return None
         time_s = self._time_s(number) - (due_s - look_s) * self.live.time_scale
-        seen = self._see(self.source.look, time_s, self._since_look(time_s), late_s)
+        seen = self._see(self.source.collect_burst, time_s, self._since_look(time_s), late_s)
         if not seen.known or not seen.usable or self.mover.rollout:
             return None
         decision = self.planner.check(seen.observation)
@@ -506,7 +506,10 @@ class ControlLoop:
         """Look right before a tick, at the pools as the tick found them, and show the planner."""
         at = seen.observation
         metrics, window_s = self._read(
-            self.source.look, self._since_look(at.time_s), seen.states if seen.known else None, late_s
+            self.source.collect_burst,
+            self._since_look(at.time_s),
+            seen.states if seen.known else None,
+            late_s,
         )
         last_look = Observation(at.time_s, window_s, at.pools, lengths=None, **metrics.values)
         self.planner.check(last_look)  # the tick decides, and knows what was seen last

@@ -73,7 +73,7 @@ def next_sizes(goal: Sizes, pools: Pools, fleet: Fleet) -> Sizes:
     A pool above its goal shrinks at once. A pool below it grows by what fits beside everything that
     holds GPUs now: ready, starting, draining, and what has just been told to go.
     """
-    held = gpus_of(pools.holding.map(int.__add__, (pool.waiting for pool in pools)), fleet)
+    held = gpus_of(pools.present.map(int.__add__, (pool.waiting for pool in pools)), fleet)
     free = {kind: gpus - held[kind] for kind, gpus in fleet.stock.items()}
     stay = pools.asked.map(min, goal)
     return stay.map(int.__add__, next_launches(goal.map(int.__sub__, stay), goal, fleet, free))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sagescale.live.actuators.protocol import Actuator
     from sagescale.live.config import LiveConfig
     from sagescale.live.loop import Watcher
-    from sagescale.live.setup import LiveSetup
+    from sagescale.live.setup import Configured
     from sagescale.planner import AutoscalerConfig
 
 __all__ = ["PlanOptions", "run_check", "run_plan"]
@@ -51,7 +51,7 @@ USUAL_SCRAPE_INTERVAL_S = 15.0
 """In which Prometheus has read an instance again, or discovery no longer lists it."""
 
 
-def run_check(setup: LiveSetup) -> int:
+def run_check(setup: Configured) -> int:
     """Print what a look at everything finds; return the exit code."""
     live = setup.live
     source, actuator = make_source(live, setup.simulator.first_token, setup.config), make_actuator(live)
@@ -76,7 +76,7 @@ def run_check(setup: LiveSetup) -> int:
     return 1 if bad else 0
 
 
-def run_plan(setup: LiveSetup, options: PlanOptions) -> None:
+def run_plan(setup: Configured, options: PlanOptions) -> None:
     """Run the loop until SIGTERM, SIGINT, or for as many ticks as wished.
 
     Raises:
@@ -98,7 +98,7 @@ def run_plan(setup: LiveSetup, options: PlanOptions) -> None:
 
 
 def _plan(
-    setup: LiveSetup,
+    setup: Configured,
     config: AutoscalerConfig,
     options: PlanOptions,
     actuator: Actuator,
@@ -201,7 +201,7 @@ def _take_lease(lease: Lease, clock: SystemClock, *, standby: bool) -> bool:
 
 
 def _watchers(
-    setup: LiveSetup, options: PlanOptions, journal: Journal, heading: str, target: str, *, dry: bool
+    setup: Configured, options: PlanOptions, journal: Journal, heading: str, target: str, *, dry: bool
 ) -> tuple[tuple[Watcher, ...], Screen | None]:
     if options.once:
         return (), None

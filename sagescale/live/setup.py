@@ -1,48 +1,85 @@
-"""What the live commands are made of: the profile, and three configurations from one set of files."""
+"""What commands are made of: settings, engines and configurations, from files and the command line."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from sagescale.live.config import LiveConfig
 from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import autoscaler_config, load_settings
+from sagescale.planner.plugins import plugin_keys
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sagescale.perf import Profile
+    from sagescale.planner.loading import Settings
 
-__all__ = ["LiveSetup", "load_live_setup"]
+__all__ = ["Configured", "configuration_classes", "configured"]
 
 
-@dataclass(frozen=True, slots=True)
-class LiveSetup:
-    """The engines as the planner takes them to be, and every configuration, resolved."""
+@dataclass(frozen=True)
+class Configured:
+    """Settings with the engines they are for, as the profile has them, and the configurations, resolved."""
 
-    profile: Profile
-    model: ProfileModel
+    settings: Settings
+    engines: Profile
     config: AutoscalerConfig
     simulator: SimulatorConfig
-    live: LiveConfig
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The engines with the simulator's overrides."""
+        return with_overrides(self.engines, self.simulator)
+
+    @property
+    def model(self) -> ProfileModel:
+        """The engines as planners take them to be."""
+        return ProfileModel(self.profile)
+
+    @cached_property
+    def live(self) -> LiveConfig:
+        """The live loop's configuration; raises InputError for what cannot be."""
+        return self.settings.build(LiveConfig)
 
 
-def load_live_setup(profile: str | None, files: Sequence[Path], overrides: Sequence[str]) -> LiveSetup:
-    """Read and check everything; one file may hold the keys of all three configurations.
+def configuration_classes() -> tuple[type[Any], ...]:
+    """Return whatever a configuration file may configure, plug-ins included."""
+    return AutoscalerConfig, SimulatorConfig, LiveConfig, *plugin_keys()
+
+
+def configured(
+    profile: str | None,
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    options: Mapping[str, tuple[str, object]] | None = None,
+    otherwise: Callable[[SimulatorConfig], Profile] | None = None,
+) -> Configured:
+    """Read and check a configuration; one file may hold the keys of every class.
+
+    Args:
+        profile: the engines by name; else measured data that the configuration names, else ``otherwise``,
+            else the default.
+        files: later ones win.
+        overrides: ``key=value``.
+        options: key and value by the option that is short for setting it.
+        otherwise: gives the engines where neither a profile nor data is named.
 
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
-    settings = load_settings((AutoscalerConfig, SimulatorConfig, LiveConfig), files, overrides)
+    settings = load_settings(configuration_classes(), files, overrides, options or {})
     simulator = settings.build(SimulatorConfig)
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
-    engines = with_overrides(sizing_profile(profile, data and data.value), simulator)
-    model = ProfileModel(engines)
-    return LiveSetup(
-        engines, model, autoscaler_config(settings, model), simulator, settings.build(LiveConfig)
-    )
+    if otherwise is not None and profile is None and data is None:
+        engines = otherwise(simulator)
+    else:
+        engines = sizing_profile(profile, data and data.value)
+    config = autoscaler_config(settings, ProfileModel(with_overrides(engines, simulator)))
+    return Configured(settings, engines, config, simulator)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.checks import MAX_MS, MAX_REQUESTS, MAX_TOKENS, all_positive
 from sagescale.perf.document import DEFAULT_PROFILE, load_profile, read_profile
 from sagescale.perf.fit.decode import fit_decode
 from sagescale.perf.fit.prefill import fit_prefill
@@ -18,7 +17,6 @@ from sagescale.perf.measurement import Measurement, Wanted, choose, group, joine
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
     KvTransfer,
-    PrefillMeasured,
     Profile,
     Source,
 )
@@ -34,7 +32,7 @@ ROLES = ("prefill", "decode")
 _SAME_LOAD = 0.05
 
 _FASTEST_MS, _SLOWEST_MS = 0.2, 5000.0
-"""A GPU is not told to do anything in less, and nobody serves with steps or shortest prompts of more."""
+"""No engine takes less for a step, and none that takes more for steps or its shortest prompts is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,25 +129,25 @@ def build_profile(measurements: Sequence[Measurement], options: ImportOptions) -
 def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
     _enough(source)
     _in_milliseconds(source)
-    _possible(source)
     tensor_parallel = options.tensor_parallel or source.tensor_parallel
-    for said in (source.prefill_gpus, source.decode_gpus):
-        if said and tensor_parallel and tensor_parallel > said:
+    for measured in (source.prefill_gpus, source.decode_gpus):
+        if measured and tensor_parallel and tensor_parallel > measured:
             raise InputError(
-                f"{source.origin}: instances have {said} GPUs by the source's own figures "
-                f"(expected at most --tp {said}, not {tensor_parallel})"
+                f"{source.origin}: instances have {measured} GPUs by the source's own figures "
+                f"(expected at most --tp {measured}, not {tensor_parallel})"
             )
     gpus, gpu_notes = {}, []
-    for role, given, said in (
+    for role, given, measured in (
         ("prefill", options.prefill_gpus, source.prefill_gpus),
         ("decode", options.decode_gpus, source.decode_gpus),
     ):
-        if given and said and given != said:
+        if given and measured and given != measured:
             raise InputError(
-                f"{source.origin}: {role} instances have {said} GPUs by the source's own figures, not {given}"
+                f"{source.origin}: {role} instances have {measured} GPUs by the source's own figures, "
+                f"not {given}"
             )
-        gpus[role] = given or said or tensor_parallel or 1
-        if not (given or said or tensor_parallel):
+        gpus[role] = given or measured or tensor_parallel or 1
+        if not (given or measured or tensor_parallel):
             gpu_notes.append(f"GPUs of a {role} instance: not in the source, 1 assumed")
     slots = options.max_num_seqs or source.max_num_seqs
     kv_tokens = options.max_kv_tokens or source.max_kv_tokens
@@ -239,27 +237,6 @@ def _in_milliseconds(source: Measurement) -> None:
                 f"{source.origin}: the fastest {what} takes {fastest:g} ms (expected {_FASTEST_MS:g} to "
                 f"{_SLOWEST_MS:g}: are these milliseconds?)"
             )
-
-
-def _possible(source: Measurement) -> None:
-    """Refuse what no instance holds, before tables of that size are made.
-
-    Raises ValueError, as a profile does that holds it.
-    """
-    PrefillMeasured(
-        isl_tokens=tuple(point.isl_tokens for point in source.prefill),
-        batch=tuple(point.batch for point in source.prefill),
-        ttft_ms=tuple(point.ttft_ms for point in source.prefill),
-    )
-    for name, values, most in (
-        ("decode concurrency", [point.concurrency for point in source.decode], MAX_REQUESTS),
-        ("decode context_tokens", [point.context_tokens for point in source.decode], MAX_TOKENS),
-        ("decode itl_ms", [point.itl_ms for point in source.decode], MAX_MS),
-        ("kv_transfer tokens", [point.tokens for point in source.kv_transfer], MAX_TOKENS),
-        ("kv_transfer ms", [point.ms for point in source.kv_transfer], MAX_MS),
-        ("max_num_seqs", [source.max_num_seqs or 1], MAX_REQUESTS),
-    ):
-        all_positive(name, values, most)
 
 
 def _slug(path: Path) -> str:

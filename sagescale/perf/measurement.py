@@ -66,8 +66,8 @@ class KvPoint:
 class Measurement:
     """One configuration of one source. What the source does not say is ``""`` or None.
 
-    ``variant`` tells configurations apart beyond model, GPU and tensor parallelism. Lengths within the share
-    ``length_tolerance`` of each other are one length: they are means of runs.
+    ``variant`` is what configurations differ in beyond model, GPU and tensor parallelism. Lengths within the
+    share ``length_tolerance`` of each other are one length: they are means of runs.
     """
 
     origin: str
@@ -151,8 +151,8 @@ def group(values: Iterable[float], tolerance: float) -> dict[float, float]:
 class Wanted:
     """What the user says of the configuration to import; ``""`` and None say nothing.
 
-    Model and GPU match whole or in part, in any case; ``config`` matches a part of what else tells
-    configurations apart.
+    Model and GPU match whole or in part, in any case; ``config`` matches a part of what else
+    configurations differ in.
     """
 
     model: str = ""
@@ -164,7 +164,7 @@ class Wanted:
 def choose(path: Path, found: Sequence[Measurement], wanted: Wanted) -> Measurement:
     """Return the configuration wanted.
 
-    Only what tells the source's configurations apart chooses: on a source of one model, ``wanted.model`` is a
+    Only what the source's configurations differ in chooses: on a source of one model, ``wanted.model`` is a
     label. Raises InputError listing the configurations when none or more than one is left.
     """
     by_text: tuple[tuple[str, str, Callable[[Measurement], str]], ...] = (
@@ -178,7 +178,7 @@ def choose(path: Path, found: Sequence[Measurement], wanted: Wanted) -> Measurem
             whole = [one for one in left if says(one).casefold() == word.casefold()]
             left = whole or [one for one in left if word.casefold() in says(one).casefold()]
     if wanted.tensor_parallel is not None:
-        # A source that does not say its tensor parallelism is told it.
+        # A source that does not say its tensor parallelism may have any.
         left = [one for one in left if one.tensor_parallel in {None, wanted.tensor_parallel}]
     if len(left) == 1:
         return left[0]
@@ -194,14 +194,16 @@ def choose(path: Path, found: Sequence[Measurement], wanted: Wanted) -> Measurem
 
 def _words(one: Measurement, found: Sequence[Measurement]) -> str:
     """Return the options that tell this configuration from the others."""
-    mine = (("--model", one.model), ("--gpu", one.gpu), ("--tp", one.tensor_parallel))
-    said = [(other.model, other.gpu, other.tensor_parallel) for other in found]
+    identities = [(other.model, other.gpu, other.tensor_parallel) for other in found]
+    own = (one.model, one.gpu, one.tensor_parallel)
     words = [
         f"{option} {_quoted(str(value))}"
-        for (option, value), all_said in zip(mine, zip(*said, strict=True), strict=True)
-        if value and len(set(all_said)) > 1
+        for option, value, values in zip(
+            ("--model", "--gpu", "--tp"), own, zip(*identities, strict=True), strict=True
+        )
+        if value and len(set(values)) > 1
     ]
-    if said.count((one.model, one.gpu, one.tensor_parallel)) > 1 and one.variant:
+    if identities.count(own) > 1 and one.variant:
         words.append(f"--config {_quoted(one.variant)}")
     return " ".join(words) or f"--tp {one.tensor_parallel}"
 

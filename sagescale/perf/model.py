@@ -91,7 +91,7 @@ class ProfileModel:
         self.quadratic_ms = self._prefill.quadratic_ms
         self.prefill_floor_ms = self._prefill.floor_ms
         self._table = compile_decode(profile.decode)
-        # The same pieces turned: one contiguous row of all n for each piece, and breaks per request.
+        # The same pieces transposed: one contiguous row of all n for each piece, and breaks per request.
         self._n = np.arange(1, self.max_num_seqs + 1, dtype=np.float64)
         self._base = np.ascontiguousarray(self._table.base_ms[1:].T)
         self._slope = np.ascontiguousarray(self._table.slope_ms[1:].T)
@@ -160,10 +160,10 @@ class ProfileModel:
             fits = max(1, min(fits, int(self.max_kv_tokens / context)))
         n = self._n[:fits]
         if self._padded:
-            held = n * context
-            pieces = (self._table.breaks[1 : fits + 1, 1:-1] <= held[:, None]).sum(axis=1)
+            kv_tokens = n * context
+            pieces = (self._table.breaks[1 : fits + 1, 1:-1] <= kv_tokens[:, None]).sum(axis=1)
             at = np.arange(fits)
-            itl: NDArray[np.float64] = self._base[pieces, at] + self._slope[pieces, at] * held
+            itl: NDArray[np.float64] = self._base[pieces, at] + self._slope[pieces, at] * kv_tokens
         else:
             s = bisect_right(self._context_breaks, context)
             itl = self._base[s, :fits] + self._slope[s, :fits] * (n * context)
@@ -177,7 +177,7 @@ class ProfileModel:
         return not knots[0] <= isl <= knots[-1]
 
     def decode_is_extrapolated(self, concurrency: float, context_tokens: float) -> bool:
-        """Whether ``itl_ms`` lies outside what was measured, or outside the grid where points are not kept.
+        """Whether ``itl_ms`` lies outside what was measured, or outside the grid where no points are stored.
 
         Between two measured contexts both must have been measured at that concurrency or above.
         """

@@ -67,12 +67,7 @@ def profile_panels(profile: Profile, *, target_itl_ms: float) -> tuple[Panel, ..
 
 
 def _ttft(profile: Profile, model: ProfileModel) -> Panel:
-    rows = profile.prefill.measured
-    points = [
-        (float(isl), ms)
-        for isl, batch, ms in zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True)
-        if batch == 1
-    ]
+    points = tuple((float(isl), ms) for isl, ms in profile.prefill.measured.alone)
     knots = profile.prefill.isl_tokens
     grid = np.geomspace(knots[0] / 2.0, knots[-1] * 1.3, _STEPS).tolist()
     line = tuple((isl, model.ttft_ms(isl)) for isl in grid)
@@ -80,7 +75,7 @@ def _ttft(profile: Profile, model: ProfileModel) -> Panel:
         "Prefill of one prompt alone",
         "prompt (tokens)",
         "TTFT (ms)",
-        (Curve("TTFT", line, tuple(points)),),
+        (Curve("TTFT", line, points),),
     )
 
 
@@ -93,7 +88,7 @@ def _itl_over_concurrency(profile: Profile, model: ProfileModel, contexts: Seque
 
 
 def _itl_over_context(profile: Profile, model: ProfileModel) -> Panel:
-    knots, rows = profile.decode.context_tokens, profile.decode.measured
+    knots, points = profile.decode.context_tokens, profile.decode.measured.points
     grid = np.geomspace(knots[0], knots[-1], _STEPS).tolist()
     powers = [4**i for i in range(8) if 4**i < 0.7 * model.max_num_seqs]
     curves = []
@@ -101,7 +96,6 @@ def _itl_over_context(profile: Profile, model: ProfileModel) -> Panel:
         line = [(c, model.itl_ms(n, c)) for c in grid if _fits(model, n, c)]
         if not line:
             continue
-        points = zip(rows.concurrency, rows.context_tokens, rows.itl_ms, strict=True)
         near = tuple((c, ms) for load, c, ms in points if abs(load / n - 1.0) <= _NEAR)
         curves.append(Curve(f"{n:.0f} request{'s' if n > 1 else ''}", tuple(line), near))
     return Panel("Decode step over context", "context (tokens a request)", "ITL (ms)", tuple(curves))
@@ -142,8 +136,7 @@ def _fits(model: ProfileModel, n: float, context: float) -> bool:
 
 
 def _measured_at(profile: Profile, model: ProfileModel, context: float) -> tuple[tuple[float, float], ...]:
-    rows = profile.decode.measured
-    points = zip(rows.concurrency, rows.context_tokens, rows.itl_ms, strict=True)
+    points = profile.decode.measured.points
     return tuple((n, ms) for n, c, ms in points if c == context and n <= model.max_num_seqs)
 
 

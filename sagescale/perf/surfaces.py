@@ -185,9 +185,9 @@ def compile_decode(decode: DecodeProfile) -> DecodeTable:
     contexts, itl = _straightened(contexts, itl)
 
     slopes = np.diff(itl, axis=1) / np.diff(contexts)
-    starts = list(contexts[:-1])
-    anchors = [itl[:, j] for j in range(len(contexts) - 1)]
-    rates = [slopes[:, j] for j in range(len(contexts) - 1)]
+    starts = [*contexts[:-1]]
+    anchors = [*itl[:, :-1].T]
+    rates = [*slopes.T]
 
     # Beyond the last context a larger n must not have the flatter line, or the lines would cross.
     beyond = np.maximum.accumulate(slopes[:, -1])
@@ -213,11 +213,10 @@ def compile_decode(decode: DecodeProfile) -> DecodeTable:
     base = np.zeros((slots + 1, pieces))
     slope = np.zeros((slots + 1, pieces))
     breaks[:, pieces] = np.inf
-    for s in range(pieces):
-        breaks[1:, s] = n * starts[s]
-        slope[1:, s] = rates[s] / n
-        base[1:, s] = anchors[s] - rates[s] * offsets[s]
-    # A padded batch is a step of the padded size: its row of pieces, over the KV tokens really held.
+    breaks[1:, :pieces] = n[:, None] * starts
+    slope[1:] = np.transpose(rates) / n[:, None]
+    base[1:] = np.transpose(anchors) - np.transpose(rates) * offsets
+    # A padded batch is a step of the padded size: its row of pieces, over the KV tokens that are there.
     if decode.padded_batch_sizes:
         breaks, base, slope = breaks[sizes], base[sizes], slope[sizes]
     for array in (breaks, base, slope):

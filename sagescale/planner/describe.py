@@ -64,10 +64,10 @@ def commented_yaml(
     return "\n".join(lines) + "\n"
 
 
-def resolved_yaml(values: Mapping[str, object], origins: Mapping[str, str]) -> str:
-    """Write the values in force as a key file, with where each came from."""
+def resolved_yaml(values: Mapping[str, object], origins: Mapping[str, str], widest: int = 10**6) -> str:
+    """Write values as a key file, with where each came from in a column at most ``widest`` to the right."""
     entries = [(f"{name}: {yaml_text(value)}", origins[name]) for name, value in values.items()]
-    width = max((len(entry) for entry, _ in entries), default=0)
+    width = min(widest, max((len(entry) for entry, _ in entries), default=0))
     return "".join(f"{entry:<{width}}  # {origin}\n" for entry, origin in entries)
 
 

@@ -29,10 +29,6 @@ window's load."""
 _SETTLED = 0.1
 """Slots are full where what runs changed by no more than this share over the window."""
 
-_FULL = 1.0
-"""Where the pool is full by what was learned already, a longer wait proves nothing more."""
-
-
 _GAUGE_GAIN = 0.1
 _MOST_PEAKED = 100.0
 """Variance over mean of the requests in decode, 1 for a Poisson stream: learned from what the gauge says at
@@ -198,9 +194,6 @@ class OnlineLearner:
             backlog_ms = before.queued_prefill / instances * self.model.ttft_ms(computed)
             if backlog_ms > _BACKLOG * now.window_s * 1000.0:
                 return
-        expected = self.model.mean_ttft(computed, rate, instances)
-        if expected.use > _FULL and window.ttft_ms > expected.ttft_ms:
-            return
         self.model.learn_ttft(computed, rate, instances, window.ttft_ms)
 
 

@@ -26,7 +26,6 @@ from sagescale.planner.stabilisation import PoolStabiliser, within_tolerance
 from sagescale.planner.status import autoscaler_status
 
 if TYPE_CHECKING:
-
     from sagescale.fleet import ByPool, Fleet
     from sagescale.perf import PerfModel
     from sagescale.perf.learn import LearnedModel

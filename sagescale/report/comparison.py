@@ -18,6 +18,7 @@ from sagescale.report.formats import (
     plain,
     plural,
     share,
+    share_within,
     signed,
     within,
 )
@@ -160,15 +161,8 @@ def _cells(run: RunDocument, named: int, causes: Sequence[str], *, reached: bool
     style = "" if reached else DIM
     if run.kind == "hindsight":
         style = f"{style} italic".strip()
-    sla, replicates = run.sla, run.replicates
-    hours, attained = figure(run.gpu_hours.total), share(sla.attainment)
-    if replicates is not None:
-        hours = within(replicates.gpu_hours_interval.mean, replicates.gpu_hours_interval.half_width)
-        middle, width = (
-            replicates.attainment_interval.mean,
-            replicates.attainment_interval.half_width,
-        )
-        attained = share(middle) + ("" if width is None else f" ± {100 * width:.2f}")
+    sla, spent, met = run.sla, run.judged_gpu_hours, run.judged_attainment
+    hours, attained = within(spent.mean, spent.half_width), share_within(met.mean, met.half_width)
     name, misses = Text(_name(run).ljust(named), style=style), run.misses
     reach = Text(attained if reached else f"{MARK} {attained}", style=style if reached else POOR)
     if not wide:

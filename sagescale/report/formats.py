@@ -19,6 +19,7 @@ __all__ = [
     "plain",
     "plural",
     "share",
+    "share_within",
     "signed",
     "within",
 ]
@@ -115,6 +116,12 @@ def share(value: float | None, digits: int = 2) -> str:
     if 0.0 < number <= step / 200.0:  # half a step may be rounded down
         return f"< {step:.{digits}f} %"
     return f"{100.0 * number:,.{digits}f} %" if abs(number) < 1e6 else f"{100.0 * number:.3g} %"
+
+
+def share_within(mean: float | None, half_width: float | None) -> str:
+    """Write the middle of an interval of fractions and half its width: ``98.12 % ± 0.31``."""
+    half = known(half_width)
+    return share(mean) + ("" if half is None else f" ± {100 * half:.2f}")
 
 
 def duration(seconds: float | None) -> str:

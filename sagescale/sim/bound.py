@@ -67,7 +67,7 @@ def lower_bound(run: Run) -> LowerBound:
 class _Work:
     """Totals over the completed requests: n computed prompt tokens, m decode steps of each.
 
-    What was prefilled beside them and not completed, or again after a crash, shares their batches: it
+    What else was prefilled and not completed, or again after a crash, shares their batches: it
     counts in ``shortest``, ``beyond`` and ``all_tokens``.
     """
 
@@ -75,13 +75,13 @@ class _Work:
     beyond: frozenset[float] = frozenset()  # every n above max_batch_tokens
     all_tokens: float = 0.0
     others: bool = False
-    least_held: float = np.inf  # KV tokens a request holds at its first step, at least
+    least_kv: float = np.inf  # KV tokens of a request at its first step, at least
     batch_shares: float = 0.0  # sum of min(1, n / max_batch_tokens)
     tokens: float = 0.0  # sum of n
     squares: float = 0.0  # sum of n²
     steps: float = 0.0  # sum of m
     reserved: float = 0.0  # sum of m (isl + osl)
-    held: float = 0.0  # sum of the KV tokens held through each step
+    kv: float = 0.0  # sum of the KV tokens of each step
 
 
 def _work(run: Run) -> _Work:
@@ -108,13 +108,13 @@ def _work(run: Run) -> _Work:
             _count_restarts(work, world, run.prompt[piece], run.produced[piece], restarts)
             if world.first_token == "prefill":  # a prefill gives a token: one repeated saves a step at most
                 m = np.maximum(m - restarts[done], 0.0)
-        work.least_held = min(work.least_held, float(first.min()))
+        work.least_kv = min(work.least_kv, float(first.min()))
         work.batch_shares += float(np.minimum(1.0, n / world.max_batch_tokens).sum())
         work.tokens += float(n.sum())
         work.squares += float((n * n).sum())
         work.steps += float(m.sum())
         work.reserved += float((m * (isl + osl)).sum())
-        work.held += float((m * (first + 0.5 * (m - 1.0))).sum())
+        work.kv += float((m * (first + 0.5 * (m - 1.0))).sum())
     return work
 
 
@@ -151,8 +151,8 @@ def _decode_s(world: World, work: _Work) -> float:
     fewest = work.steps / world.max_num_seqs
     if world.max_kv_tokens is not None:
         fewest = max(fewest, work.reserved / world.max_kv_tokens)
-    weights = np.array([fewest, work.steps, work.held])
-    return _summed(weights, step_minorant(world, work.least_held, weights))
+    weights = np.array([fewest, work.steps, work.kv])
+    return _summed(weights, step_minorant(world, work.least_kv, weights))
 
 
 def _summed(weights: NDArray[np.float64], coefficients: NDArray[np.float64]) -> float:
@@ -172,7 +172,7 @@ def prefill_minorant(
 
     Under the batch time for every S up to max_batch_tokens and every Q between ``shortest*S`` (all prompts
     as short as the shortest) and S² (one prompt), and for each longer prompt alone. The time,
-    max(floor, t(S) - b*S² + b*Q), is convex in Q, so its ends and its kink are all that must be looked at.
+    max(floor, t(S) - b*S² + b*Q), is convex in Q, so its ends and its kink are all that must be checked.
 
     Args:
         world: the engines.
@@ -201,16 +201,16 @@ def prefill_minorant(
     return _largest_minorant(rows, bounds, weights, [(0.0, np.inf), (free, np.inf), (free, np.inf)])
 
 
-def step_minorant(world: World, least_held: float, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def step_minorant(world: World, least_kv: float, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients (a, b, c) in s, s/request and s/token that maximise their sum by ``weights``.
 
     Step time is piecewise linear and continuous in K for each n, so its break points, the least and the
-    most K that n requests can hold are all that must be looked at; without a KV limit c stays at or under
+    most K that n requests can hold are all that must be checked; without a KV limit c stays at or under
     the least slope at infinity.
     """
     most = np.inf if world.max_kv_tokens is None else float(world.max_kv_tokens)
     n = np.arange(1, world.max_num_seqs + 1, dtype=np.float64)[:, None]
-    kv = np.concatenate([n * least_held, np.maximum(world.breaks[1:, 1:-1], n * least_held)], axis=1)
+    kv = np.concatenate([n * least_kv, np.maximum(world.breaks[1:, 1:-1], n * least_kv)], axis=1)
     steepest = np.inf
     if world.max_kv_tokens is None:
         steepest = float(world.slope_s[1:, -1].min())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Crash",
+    "FaultFile",
     "Faults",
     "Outage",
     "OutageKind",
@@ -66,7 +67,7 @@ class Crash:
 class StartFault:
     """What may befall the instances launched in ``[from_s, to_s)``."""
 
-    kind: StartKind = setting("slow_starts", doc="What befalls them.")
+    kind: StartKind = setting("slow_starts", doc="What befalls them.", needed=True)
     from_s: float = setting(
         0.0, doc="Launched from then on.", unit="s", at_least=0, at_most=_LATEST_S, needed=True
     )
@@ -95,7 +96,7 @@ class StartFault:
 class Outage:
     """Something that is not to be had in ``[from_s, to_s)``: GPUs, or current metrics."""
 
-    kind: OutageKind = setting("no_gpus", doc="What is not to be had.")
+    kind: OutageKind = setting("no_gpus", doc="What is not to be had.", needed=True)
     from_s: float = setting(0.0, doc="From then on.", unit="s", at_least=0, at_most=_LATEST_S, needed=True)
     to_s: float = setting(_LATEST_S, doc="Until then.", unit="s", at_least=0, at_most=_LATEST_S, needed=True)
     lag_s: float = setting(
@@ -208,7 +209,7 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class FaultFile:
     """The file's keys beside its ``script``."""
 
     seed: int = setting(0, doc="Seed of whatever is drawn.", at_least=0)
@@ -229,7 +230,7 @@ def read_faults(path: Path) -> Faults:
         InputError: it cannot be read, or something in it is not understood: file, line and key are named.
     """
     tree = read_key_tree(path)
-    file = fill(_File, tree, also=("script",))
+    file = fill(FaultFile, tree, also=("script",))
     script = pairs(tree, "").get("script", Located([], str(path)))
     if not isinstance(script.value, list):
         raise InputError(f"{script.where}: script: expected a list of faults, each `- {{kind: ..., ...}}`")
@@ -304,7 +305,7 @@ class Outages:
 
     def at(self, time_s: float) -> list[Span]:
         """The spans that cover an instant: scripted ones, and of the drawn ones the last at most."""
-        if not (self._rate or self._scripted):
+        if not self._scripted and not self._rate:
             return []
         self._draw_beyond(time_s)
         begun = bisect.bisect_right(self._drawn, (time_s, float("inf"), float("inf")))

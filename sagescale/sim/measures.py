@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from sagescale.sim.injector import FaultLog
     from sagescale.sim.run import Run, Tick
 
-__all__ = ["Served", "faults_result", "forecast_scores", "gpu_hours", "latency", "surfaces", "timeline"]
+__all__ = [
+    "Served",
+    "faults_result",
+    "forecast_scores",
+    "gpu_hours",
+    "gpus_per_instance",
+    "latency",
+    "surfaces",
+    "timeline",
+]
 
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
@@ -124,14 +133,14 @@ def gpu_hours(run: Run) -> GpuHours:
     span_s = run.lifetimes["stop_s"] - run.lifetimes["launch_s"]
     hours = {
         pool: float(span_s[run.lifetimes["pool"] == at].sum()) * gpus / 3600.0
-        for at, (pool, gpus) in enumerate(_gpus(run).items())
+        for at, (pool, gpus) in enumerate(gpus_per_instance(run).items())
     }
     return GpuHours(total=sum(hours.values()), pools=hours)
 
 
-def _gpus(run: Run) -> dict[str, int]:
-    """GPUs an instance of each pool takes."""
-    return {"prefill": run.world.prefill_gpus, "decode": run.world.decode_gpus}
+def gpus_per_instance(run: Run) -> dict[str, int]:
+    """GPUs an instance of each pool takes, by the pool's name and in its place among ``lifetimes``."""
+    return {pool.name: pool.gpus for pool in run.config.pools}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +214,7 @@ def _known(value: float) -> float | None:
 def timeline(run: Run, served: Served) -> Timeline:
     """Build the columns; every one has an entry a tick."""
     ticks = run.ticks
-    gpus = _gpus(run)
+    gpus = gpus_per_instance(run)
     edges = np.array([tick.observation.time_s for tick in ticks])
     arrivals = np.searchsorted(run.trace.arrival_s, edges, side="right")
     ttft = _each_window(served.ttft_ms, arrivals)
@@ -239,7 +248,7 @@ def timeline(run: Run, served: Served) -> Timeline:
             for pool in gpus
         },
         gpus=[
-            sum(gpus[pool] * count for pool, count in tick.observation.pools.holding.items())
+            sum(gpus[pool] * count for pool, count in tick.observation.pools.present.items())
             for tick in ticks
         ],
         corrections={pool: [getattr(tick.decision.corrections, pool) for tick in ticks] for pool in gpus},
@@ -352,7 +361,7 @@ def faults_result(run: Run, served: Served, without: Run | None) -> FaultsResult
 
 def _lost(run: Run, log: FaultLog) -> LostGpuHours:
     """GPU time that went into starts for nothing, up to the horizon; each instance counts once."""
-    gpus = _gpus(run)
+    gpus = gpus_per_instance(run)
     pools = list(gpus)
     lives = {(pools[life["pool"]], int(life["number"])): life for life in run.lifetimes}
     hours = dict.fromkeys((*_LOST.values(), "slow_starts", "cold_starts"), 0.0)

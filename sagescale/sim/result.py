@@ -20,9 +20,16 @@ from sagescale.document import (
     TimingInfo,
     TraceInfo,
 )
-from sagescale.fleet import DISAGGREGATED
 from sagescale.sim.bound import lower_bound
-from sagescale.sim.measures import Served, faults_result, forecast_scores, gpu_hours, surfaces, timeline
+from sagescale.sim.measures import (
+    Served,
+    faults_result,
+    forecast_scores,
+    gpu_hours,
+    gpus_per_instance,
+    surfaces,
+    timeline,
+)
 from sagescale.version import __version__
 
 if TYPE_CHECKING:
@@ -56,14 +63,15 @@ def run_document(
     arrived, completed = len(run.requests), len(run.completed)
     hours = gpu_hours(run)
     bound = lower_bound(run).gpu_hours
+    initials = dict(zip(gpus_per_instance(run), run.initial, strict=True))
     moved = [tick for tick in run.ticks if tick.decision.targets != tick.decision.current]
     scaling = ScalingCounts(
         ticks=len(run.ticks),
         changes=len(moved),
         surges=len(run.surges),
         launched={
-            pool: int((run.lifetimes["pool"] == at).sum()) - run.initial[at]
-            for at, pool in enumerate(DISAGGREGATED)
+            pool: int((run.lifetimes["pool"] == at).sum()) - initial
+            for at, (pool, initial) in enumerate(initials.items())
         },
         max_gpus=run.max_gpus_used,
     )
@@ -86,7 +94,7 @@ def run_document(
         policy=run.config.policy,
         predictor=run.config.load_predictor_type,
         config={key: json_value(value) for key, value in (differs or {}).items()},
-        initial=dict(zip(DISAGGREGATED, run.initial, strict=True)),
+        initial=initials,
         horizon_s=run.horizon_s,
         requests=RequestCounts(
             arrived=arrived,

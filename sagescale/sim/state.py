@@ -77,7 +77,7 @@ LOST = 11  # its instance crashed; passes within the instant
 # What orders the instances' queues.
 FIFO, PRIORITY, SLO_AWARE, ADAPTIVE = 0, 1, 2, 3
 
-NOT_READY = np.iinfo(np.int64).max  # router key of an instance that takes nothing new
+NOT_READY = np.int64(np.iinfo(np.int64).max)  # router key of an instance that takes nothing new
 PREFILL_ROLE, DECODE_ROLE = 1, 2
 POOL_SHIFT = 32  # an id packs (pool << POOL_SHIFT) | number
 REQUEST_BITS = 30  # a decode heap entry packs (finishing step << REQUEST_BITS) | request
@@ -236,6 +236,7 @@ INSTANCE = np.dtype(
         ("run_steps", "i8"),
         ("run_start_s", "f8"),
         ("run_join_s", "f8"),  # what joining adds to the run's first step
+        ("segment", "i8"),  # of its step times, at the start of the run
         ("finish", "i8"),  # where its heap of finishing steps begins
         ("joined", "i8"),  # first_token: decode: the requests that wait for this step's token
         ("last_step_end_s", "f8"),

@@ -24,6 +24,8 @@ __all__ = [
     "MAX_REQUESTS",
     "TransformSpec",
     "apply_transforms",
+    "check_number",
+    "check_seed",
     "parse_slice",
     "rate_scale",
     "slice_trace",
@@ -99,9 +101,9 @@ def slice_trace(trace: Trace, start_s: float, end_s: float) -> Trace:
     note = f"slice {start_s:.12g}:{'' if math.isinf(end_s) else f'{end_s:.12g}'}"
     if first == last:
         raise InputError(f"--{note}: no request arrives then; the trace lasts {trace.duration_s:.12g} s")
-    kept = slice(first, last)
+    rows = slice(first, last)
     return trace.remade(
-        trace.arrival_s[kept] - trace.arrival_s[first], lambda column: column[kept].copy(), note
+        trace.arrival_s[rows] - trace.arrival_s[first], lambda column: column[rows].copy(), note
     )
 
 
@@ -117,11 +119,9 @@ def rate_scale(trace: Trace, factor: float, seed: int = 0, jitter_s: float = 30.
         InputError: the factor is not a finite number above 0, the jitter not one of at least 0, the seed is
             negative, or the result would have fewer than two or more than ``MAX_REQUESTS`` requests.
     """
-    _check_positive("--rate-scale", factor)
-    if not (math.isfinite(jitter_s) and jitter_s >= 0):
-        raise InputError(f"--jitter-s {jitter_s:g}: expected a finite number of seconds, 0 or more")
-    if seed < 0:
-        raise InputError(f"--seed {seed}: expected a whole number, 0 or more")
+    check_number("--rate-scale", factor)
+    check_number("--jitter-s", jitter_s, zero=True)
+    check_seed(seed)
     if factor == 1:
         return trace
     rng = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ def speed_up(trace: Trace, factor: float) -> Trace:
     Raises:
         InputError: the factor is not a finite number above 0.
     """
-    _check_positive("--speedup", factor)
+    check_number("--speedup", factor)
     if factor == 1:
         return trace
     _check_span(f"--speedup {factor:g}", trace.duration_s / factor)
@@ -166,13 +166,27 @@ def tile(trace: Trace, times: int) -> Trace:
     return trace.remade(arrival_s, lambda column: np.tile(column, times), note)
 
 
-def _thin(trace: Trace, factor: float, rng: np.random.Generator, note: str) -> Trace:
-    n, kept = len(trace), round(factor * len(trace))
-    if kept < 2:
+def check_number(option: str, value: float, *, zero: bool = False) -> None:
+    """Refuse a number that is not finite and above 0; with ``zero`` 0 will do."""
+    if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
         raise InputError(
-            f"--rate-scale {factor:g}: leaves {kept} of {n} requests; at least 2 keep the duration"
+            f"{option} {value:g}: expected a finite number{', 0 or more' if zero else ' above 0'}"
         )
-    inner = rng.choice(n - 2, size=kept - 2, replace=False, shuffle=False)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed below 0."""
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected a whole number, 0 or more")
+
+
+def _thin(trace: Trace, factor: float, rng: np.random.Generator, note: str) -> Trace:
+    n, left = len(trace), round(factor * len(trace))
+    if left < 2:
+        raise InputError(
+            f"--rate-scale {factor:g}: leaves {left} of {n} requests; at least 2 keep the duration"
+        )
+    inner = rng.choice(n - 2, size=left - 2, replace=False, shuffle=False)
     rows = np.concatenate(([0], np.sort(inner) + 1, [n - 1]))
     return trace.remade(trace.arrival_s[rows], lambda column: column[rows], note)
 
@@ -206,11 +220,6 @@ def _reflect(times_s: NDArray[np.float64], duration_s: float) -> None:
 def _check_slice(start_s: float, end_s: float) -> None:
     if not (math.isfinite(start_s) and 0 <= start_s < end_s):
         raise InputError(f"--slice {start_s:g}:{end_s:g}: expected A:B in seconds with 0 <= A < B")
-
-
-def _check_positive(option: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{option} {value:g}: expected a finite number above 0")
 
 
 def _check_span(option: str, span_s: float) -> None:

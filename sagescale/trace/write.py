@@ -47,7 +47,10 @@ def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
     file = check_destination(path)
     with written_whole(file) as stream:
         if file.suffix == ".parquet":
-            _write_parquet(trace, stream)
+            import pyarrow as pa
+            from pyarrow import parquet
+
+            parquet.write_table(pa.table(_columns(trace)), stream, compression="zstd")
         elif file.suffix == ".gz":
             # No name and no time in the header: equal traces make equal files.
             with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as packed:
@@ -69,13 +72,6 @@ def _write_csv(trace: Trace, stream: IO[bytes]) -> None:
         text = pa.BufferOutputStream()
         arrow_csv.write_csv(pa.table({name: column[rows] for name, column in columns.items()}), text, options)
         stream.write(text.getvalue())
-
-
-def _write_parquet(trace: Trace, stream: IO[bytes]) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    parquet.write_table(pa.table(_columns(trace)), stream, compression="zstd")
 
 
 def _columns(trace: Trace) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ import pytest
 from experiment_world import config, variants, wave, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sagescale.document import Interval
 from sagescale.errors import InputError
 from sagescale.experiment.forecasts import ForecastMemo, MemoPredictor, PredictorSpec
 from sagescale.experiment.grid import combinations, grid_entries
@@ -245,6 +246,6 @@ def test_replicates_differ_and_are_reproducible():
 def test_the_interval_is_students():
     # t(0.975, 3) = 3.1824; s = 1.2910 of 1..4
     found = mean_interval([1.0, 2.0, 3.0, 4.0])
-    assert found["mean"] == 2.5
-    assert math.isclose(found["half_width"], 3.18244630 * 1.29099445 / 2, rel_tol=1e-6)
-    assert mean_interval([7.0]) == {"mean": 7.0, "half_width": None}
+    assert found.mean == 2.5
+    assert math.isclose(found.half_width, 3.18244630 * 1.29099445 / 2, rel_tol=1e-6)
+    assert mean_interval([7.0]) == Interval(mean=7.0, half_width=None)

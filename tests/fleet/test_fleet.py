@@ -116,7 +116,7 @@ def test_a_resized_pool_is_asked_to_be_its_target_and_drains_last(pool, target, 
     change = resize(pool, target)
     after = change.applied(pool, room)
     assert after.asked == target
-    assert after.holding <= pool.holding + room
+    assert after.present <= pool.present + room
     if change.drain:
         assert after.waiting == after.starting == 0
     if change.cancel:
@@ -138,7 +138,7 @@ def test_entries_are_known_by_name_and_survive_pickling():
         Sizes(1)
     pools = Pools(PoolCounts(1, 2, 3, 4), PoolCounts(5))
     assert pools.asked == (7, 5)
-    assert pools.holding == (6, 5)
+    assert pools.present == (6, 5)
 
 
 def pool(name: str = "a", **changes: object) -> PoolSpec:

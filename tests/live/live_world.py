@@ -126,9 +126,8 @@ class Load:
     def prime(self) -> None:
         pass
 
-    def collect(self, window_s, ready, late_s=0.0):
+    def collect(self, window_s, late_s=0.0):
         self.reads += 1
-        self.ready = ready
         if self.broken:
             return Metrics({}, (Problem("source_failed", self.broken),), {}), window_s
         values = {
@@ -146,8 +145,8 @@ class Load:
         counts = (pool.ready - silent for pool, silent in zip(there.pools, self.silent, strict=True))
         return reporting(*counts, self.listed)
 
-    def look(self, window_s, ready, late_s=0.0):
-        """The short window since the last look, at ``surge`` times the load that ticks see."""
+    def collect_burst(self, window_s, late_s=0.0):
+        """The short window since the last burst check, at ``surge`` times the load that ticks see."""
         self.looks.append(window_s)
         if self.broken or self.blind:
             return Metrics({}, (Problem("source_failed", self.broken),), {}), window_s

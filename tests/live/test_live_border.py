@@ -126,12 +126,11 @@ def source_that_says(name, body):
 
 def nothing_unforeseen(name, body):
     source = source_that_says(name, body)
-    ready = {"prefill": 3, "decode": 3}
     try:
         source.prime()
         for _ in range(2):
-            metrics, _ = source.collect(60.0, ready)
-            source.look(5.0, ready)
+            metrics, _ = source.collect(60.0)
+            source.collect_burst(5.0)
             assert all("\n" not in problem.text and len(problem.text) < 1000 for problem in metrics.problems)
             assert not metrics.usable or metrics.values.get("requests") is not None
         with contextlib.suppress(SagescaleError):
@@ -195,7 +194,7 @@ FAILURES = {
 }
 PARTS = {
     "metrics": ("load", "collect"),
-    "a look": ("load", "look"),
+    "a look": ("load", "collect_burst"),
     "getting ready": ("load", "prime"),
     "history": ("load", "history"),
     "reading the pools": ("pools", "states"),

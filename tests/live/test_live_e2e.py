@@ -7,7 +7,7 @@ import sys
 import pytest
 from live_processes import SCRAPE_S, SETTINGS, SPEED, World, begin, codes, wait_for
 from sagescale.live.journal import read_journal
-from sagescale.live.setup import load_live_setup
+from sagescale.live.setup import configured
 from sagescale.sim.simulate import simulate
 from sagescale.trace import TransformSpec, apply_transforms, read_trace
 
@@ -37,7 +37,7 @@ def test_live_decisions_are_the_simulators(world, conversation, capsys):
     records = read_journal(world.folder / "journal.sqlite")[0]
     ticks = [record for record in records if record.kind == "tick"]
 
-    setup = load_live_setup(None, [], [f"{key}={value}" for key, value in SETTINGS.items()])
+    setup = configured(None, [], [f"{key}={value}" for key, value in SETTINGS.items()])
     spec = TransformSpec(slice=None, rate_scale=20.0, speedup=1.0, tile=1, seed=0, jitter_s=30.0)
     trace = apply_transforms(read_trace(conversation), spec)
     run = simulate(trace, setup.profile, setup.config, setup.simulator)

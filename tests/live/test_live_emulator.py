@@ -17,7 +17,7 @@ from sagescale.live.emulator.engine_metrics import EngineMetrics, render
 from sagescale.live.emulator.pace import Pace
 from sagescale.live.emulator.server import Emulator
 from sagescale.live.secret import Secret
-from sagescale.live.setup import load_live_setup
+from sagescale.live.setup import configured
 from sagescale.planner import Sizes
 from sagescale.sim import kernel
 from sagescale.sim.simulate import simulate
@@ -43,7 +43,7 @@ def trace(tmp_path_factory):
 
 
 def cluster(trace, *settings):
-    setup = load_live_setup(None, [], ["target_itl_ms=8", *settings])
+    setup = configured(None, [], ["target_itl_ms=8", *settings])
     return setup, EmulatedCluster(trace, setup.profile, setup.config, setup.simulator)
 
 

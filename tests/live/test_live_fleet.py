@@ -76,11 +76,11 @@ class ToySource:
     def prime(self):
         pass
 
-    def collect(self, window_s, ready, late_s=0.0):
+    def collect(self, window_s, late_s=0.0):
         values = {"requests": self.requests, "isl_mean": 100.0, "osl_mean": 10.0}
         return Metrics(values, (), {}), window_s
 
-    look = collect
+    collect_burst = collect
 
     def history(self, window_s, windows):
         return []

@@ -19,7 +19,7 @@ from sagescale.live.config import LiveConfig
 from sagescale.live.doctor import check
 from sagescale.live.exporter import Exporter
 from sagescale.live.metrics.source import make_source
-from sagescale.live.setup import load_live_setup
+from sagescale.live.setup import configured
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.describe import commented_yaml, json_schema, yaml_text
 from sagescale.planner.loading import load_settings
@@ -176,7 +176,7 @@ def test_the_manifests_are_yaml_and_the_shipped_configuration_is_valid(tmp_path)
     assert {"HorizontalPodAutoscaler", "ScaledObject", "Deployment", "Role"} < set(kinds)
     path = tmp_path / "c.yaml"
     path.write_text(kinds["ConfigMap"]["data"]["sagescale.yaml"])
-    assert load_live_setup(None, [path], []).live.actuator == "kubernetes"
+    assert configured(None, [path], []).live.actuator == "kubernetes"
 
 
 def test_the_check_names_what_is_missing_and_what_to_do():

@@ -329,10 +329,10 @@ def test_twenty_megabytes_of_error_are_a_line_in_the_journal(tmp_path):
     with serving() as server:
         server.answers["/api/v1/query"] = (400, error, {})
         live = LiveConfig(prometheus_url=server.url, metrics_preset="vllm")
-        metrics, _ = make_source(live, "prefill").collect(60.0, {})
+        metrics, _ = make_source(live, "prefill").collect(60.0)
         (problem,) = metrics.problems
         server.answers["/api/v1/query"] = (200, error, {})
-        metrics, _ = make_source(live, "prefill").collect(60.0, {})
+        metrics, _ = make_source(live, "prefill").collect(60.0)
         problems = (problem, *metrics.problems)
     assert [item.code for item in problems] == ["source_failed"] * 2
     path = tmp_path / "journal"

@@ -172,13 +172,13 @@ def test_a_look_at_unknown_pools_or_metrics_does_nothing_and_says_nothing():
 
 def test_a_slow_look_is_followed_by_no_heap_of_late_ones_and_ticks_keep_their_cadence():
     world = LiveWorld(policy="slo")
-    plain = world.load.look
+    plain = world.load.collect_burst
 
-    def slow(window_s, ready, late_s=0.0):
+    def slow(window_s, late_s=0.0):
         world.clock.now += 40.0 if len(world.load.looks) == 20 else 0.0
-        return plain(window_s, ready)
+        return plain(window_s)
 
-    world.load.look = slow
+    world.load.collect_burst = slow
     world.loop.run(ticks=12)
     times = [record.time_s for record in world.log.records if record.kind == "tick"]
     assert [later - earlier for earlier, later in itertools.pairwise(times)] == [60.0] * 11

@@ -48,11 +48,11 @@ def test_late_ticks_are_left_out_and_never_pile_up():
     plain = world.load.collect
     slow_reads = []
 
-    def slow(window_s, ready, late_s):
+    def slow(window_s, late_s):
         if world.load.reads == 2:
             world.clock.now += 250.0
             slow_reads.append(world.clock.now)
-        return plain(window_s, ready)
+        return plain(window_s)
 
     world.load.collect = slow
     world.loop.run(ticks=10)
@@ -121,10 +121,10 @@ def test_scale_down_waits_while_metrics_are_in_doubt():
     size = world.pools.sizes
     plain = world.load.collect
 
-    def doubtful(window_s, ready, late_s):
+    def doubtful(window_s, late_s):
         from sagescale.live.metrics.window import Problem
 
-        metrics, window_s = plain(window_s, ready)
+        metrics, window_s = plain(window_s)
         return type(metrics)(metrics.values, (Problem("instances_silent", "1 of 2"),), {}), window_s
 
     world.load.collect = doubtful
@@ -350,8 +350,8 @@ def test_where_nobody_knows_the_pools_a_known_load_still_sets_them_and_an_unknow
     world.pools.knows = False
     plain = world.load.collect
 
-    def frontend(window_s, ready, late_s):
-        metrics, window_s = plain(window_s, ready)
+    def frontend(window_s, late_s):
+        metrics, window_s = plain(window_s)
         frontend = {"frontend": Reports(frozenset("a"), frozenset("a"))}
         return type(metrics)(metrics.values, metrics.problems, frontend), window_s
 

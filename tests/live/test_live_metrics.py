@@ -374,18 +374,18 @@ def test_a_look_needs_two_scrapes_in_its_window_and_instances_that_were_there_be
             source = make_source(LiveConfig(prometheus_url=server.url, metrics_preset="vllm"), "prefill")
             # The same instance in both pools would count twice: decode is asked for by another name.
             source.reader.query = only_prefill(source.reader.query)
-            metrics, _ = getattr(source, how)(15.0, {})
+            metrics, _ = getattr(source, how)(15.0)
             source.close()
             return metrics
 
     def only_prefill(query):
         return lambda text, *rest: [] if "decode" in text else query(text, *rest)
 
-    assert collected("2", "look").values["requests"] == 12.0
-    assert collected("1", "look").values == {}
-    assert not collected("1", "look").problems
+    assert collected("2", "collect_burst").values["requests"] == 12.0
+    assert collected("1", "collect_burst").values == {}
+    assert not collected("1", "collect_burst").problems
     assert collected("1", "collect").values != {}
-    assert collected("2", "look", new=True).values == {}
+    assert collected("2", "collect_burst", new=True).values == {}
     assert collected("2", "collect", new=True).values["requests"] is not None
 
 
@@ -404,7 +404,7 @@ def test_whatever_prometheus_answers_a_failure_is_a_problem_not_a_crash(answer):
     with serving() as server:
         server.answers["/api/v1/query"] = prometheus(answer)
         source = make_source(LiveConfig(prometheus_url=server.url), "prefill")
-        metrics, _ = source.collect(60.0, {})
+        metrics, _ = source.collect(60.0)
         source.close()
         assert not metrics.usable
         assert codes(metrics) == {"source_failed"}
@@ -419,7 +419,7 @@ def test_an_own_query_replaces_the_presets_and_must_give_one_number():
         server.answers["/api/v1/query"] = prometheus(answer)
         live = LiveConfig(prometheus_url=server.url, metric_queries={"requests": "mine"})
         source = make_source(live, "prefill")
-        metrics, _ = source.collect(60.0, {})
+        metrics, _ = source.collect(60.0)
         source.close()
         assert "query_ambiguous" in codes(metrics)
         assert metrics.values["requests"] is None
@@ -454,7 +454,7 @@ def test_history_is_read_by_range_and_begins_where_it_is_known():
 def test_no_source_knows_nothing():
     source = make_source(LiveConfig(), "prefill")
     assert isinstance(source, NoSource)
-    assert codes(source.collect(60.0, {})[0]) == {"no_source"}
+    assert codes(source.collect(60.0)[0]) == {"no_source"}
 
 
 # --- direct scraping --------------------------------------------------------------------------------
@@ -491,10 +491,10 @@ def test_two_looks_at_the_instances_make_a_window():
     with serving() as server:
         server.answers |= {"/p/metrics": (200, page(10), {}), "/d/metrics": (200, page(10), {})}
         source = scraping(server)
-        metrics, _ = source.collect(60.0, {})
+        metrics, _ = source.collect(60.0)
         assert metrics.values["requests"] is None, "one look is no window"
         server.answers |= {"/p/metrics": (200, page(25, running=4), {}), "/d/metrics": (200, page(20), {})}
-        metrics, window_s = source.collect(60.0, {})
+        metrics, window_s = source.collect(60.0)
         assert metrics.values["requests"] == 15 + 2
         assert metrics.values["isl_mean"] == 100.0
         assert 0 < window_s < 5
@@ -508,8 +508,8 @@ def test_looks_leave_the_windows_of_ticks_whole():
         source.prime()
         for done, since in ((15, 5), (25, 10)):
             server.answers |= {"/p/metrics": (200, page(done), {}), "/d/metrics": (200, page(done), {})}
-            assert source.look(15.0, {})[0].values["requests"] == since
-        assert source.collect(60.0, {})[0].values["requests"] == 15
+            assert source.collect_burst(15.0)[0].values["requests"] == since
+        assert source.collect(60.0)[0].values["requests"] == 15
         source.close()
 
 
@@ -519,7 +519,7 @@ def test_a_restarted_instance_is_not_negative_load():
         source = scraping(server)
         source.prime()
         server.answers |= {"/p/metrics": (200, page(3), {}), "/d/metrics": (200, page(12), {})}
-        metrics, _ = source.collect(60.0, {})
+        metrics, _ = source.collect(60.0)
         assert "counter_reset" in codes(metrics)
         assert metrics.values["requests"] is None
         source.close()
@@ -532,7 +532,7 @@ def test_a_page_that_is_none_is_a_problem_not_a_crash(body):
     with serving() as server:
         server.answers |= {"/p/metrics": (200, body, {}), "/d/metrics": (200, page(10), {})}
         source = scraping(server)
-        metrics, _ = source.collect(60.0, {})
+        metrics, _ = source.collect(60.0)
         assert not metrics.usable
         source.close()
 
@@ -562,7 +562,7 @@ def test_instances_may_be_discovered():
             LiveConfig(scrape_discovery_url=f"{server.url}/sd", metrics_preset="vllm"), "prefill"
         )
         source.prime()
-        metrics, _ = source.collect(60.0, {})
+        metrics, _ = source.collect(60.0)
         assert {group: len(found.names) for group, found in metrics.reporting.items()} == {
             "prefill": 1, "decode": 1,
         }  # fmt: skip
@@ -631,7 +631,7 @@ def test_every_engines_names_make_the_same_observation(preset):
         source.prime()
         server.answers |= {"/p": (200, engine_page(preset, 130, 1, running=6), {})}
         server.answers |= {"/d": (200, engine_page(preset, 110, 30, running=9), {})}
-        metrics, _ = source.collect(60.0, {})
+        metrics, _ = source.collect(60.0)
         source.close()
     assert metrics.problems == ()
     expected = {
@@ -668,7 +668,7 @@ def test_dynamos_frontend_sees_every_request_once():
         server.answers["/f"] = frontend(100, 90)
         source.prime()
         server.answers["/f"] = frontend(150, 120)
-        metrics, _ = source.collect(60.0, {})
+        metrics, _ = source.collect(60.0)
         source.close()
     assert metrics.problems == ()
     expected = {

@@ -13,7 +13,7 @@ from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.scrape import difference, parse_page
 from sagescale.live.metrics.source import MetricSource, make_observer
 from sagescale.live.metrics.window import RawWindow
-from sagescale.live.setup import load_live_setup
+from sagescale.live.setup import configured
 from sagescale.live.twin import make_twin
 from sagescale.sim.simulate import simulate
 from sagescale.trace import TransformSpec, apply_transforms, read_trace
@@ -39,11 +39,11 @@ class Emulated:
         return self.target
 
     def prime(self):
-        self.before = dict.fromkeys(("ticks", "looks"), self._look())
+        self.before = dict.fromkeys(("ticks", "bursts"), self._look())
 
-    def read(self, preset, window_s, late_s=0.0, succession="ticks"):
-        before, now = self.before[succession], self._look()
-        self.before[succession] = now
+    def read(self, preset, window_s, late_s=0.0, cadence="ticks"):
+        before, now = self.before[cadence], self._look()
+        self.before[cadence] = now
         groups = {pool: difference(before[pool], page, preset) for pool, page in now.items()}
         return RawWindow(window_s, groups, {})
 
@@ -69,7 +69,7 @@ class Emulated:
 
 def decisions(trace, settings):
     """The sizes that the live loop and the simulator decide for at every tick of a trace."""
-    setup = load_live_setup(None, [], ["actuator=export", "metrics_preset=vllm", *settings])
+    setup = configured(None, [], ["actuator=export", "metrics_preset=vllm", *settings])
     run = simulate(trace, setup.profile, setup.config, setup.simulator)
     clock = VirtualClock(wall_s=1_000_020.0)  # a multiple of every interval there is here
     world = Emulated(EmulatedCluster(trace, setup.profile, setup.config, setup.simulator), clock)

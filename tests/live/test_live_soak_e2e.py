@@ -33,7 +33,7 @@ import pytest
 from live_processes import Process, World, begin, free_port, get_json, post_json, wait_for
 from live_proxy import HOSTILE, Proxy
 from sagescale.live.journal import read_journal
-from sagescale.live.setup import load_live_setup
+from sagescale.live.setup import configured
 from sagescale.planner import Sizes, initial_targets
 from sagescale.sim.simulate import simulate
 from sagescale.trace import read_trace
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sagescale.live.journal import TickRecord
-    from sagescale.live.setup import LiveSetup
+    from sagescale.live.setup import Configured
 
     Fault = Callable[["Soak"], Callable[[], None]]
 
@@ -384,7 +384,7 @@ class Soak:
             self.failures = max(self.failures or 0.0, float(found[1]))
 
 
-def staircase(path: Path, setup: LiveSetup, rng: random.Random) -> None:
+def staircase(path: Path, setup: Configured, rng: random.Random) -> None:
     """Write a trace whose rate takes a step every interval, in the middle between two sizes of the pools."""
 
     def sized(rps: float) -> Sizes:
@@ -567,7 +567,7 @@ def journal_meta(path: Path) -> dict[str, str]:
 def test_nothing_ends_stalls_or_misleads_it(source, tmp_path, capsys):
     began_s = time.monotonic()
     rng = random.Random(f"{OPTIONS['seed']} {source}")
-    setup = load_live_setup(None, [], [f"{key}={value}" for key, value in SETTINGS.items()])
+    setup = configured(None, [], [f"{key}={value}" for key, value in SETTINGS.items()])
     trace = tmp_path / "stair.csv"
     staircase(trace, setup, rng)
     run = simulate(read_trace(trace), setup.profile, setup.config, setup.simulator)

@@ -83,7 +83,7 @@ class Engines:
             self.done[name] += by
 
     def collect(self, how="collect"):
-        metrics, _ = getattr(self.source, how)(60.0, UNKNOWN)
+        metrics, _ = getattr(self.source, how)(60.0)
         self.at_s += 60.0
         return self.reporters.judge(metrics, UNKNOWN, self.at_s) if how == "collect" else metrics
 
@@ -116,7 +116,7 @@ def no_number(made):
 FAULTS = [unread, without_series, without_counters, no_number]
 
 
-@pytest.mark.parametrize("how", ["collect", "look"])
+@pytest.mark.parametrize("how", ["collect", "collect_burst"])
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("primed", [True, False])
 def test_a_read_that_is_missed_is_never_a_lifetime_in_one_window(fault, primed, how):
@@ -140,7 +140,7 @@ def test_a_read_that_is_missed_is_never_a_lifetime_in_one_window(fault, primed, 
         assert not metrics.problems
 
 
-@pytest.mark.parametrize("how", ["collect", "look"])
+@pytest.mark.parametrize("how", ["collect", "collect_burst"])
 def test_what_a_page_that_stood_still_had_not_shown_is_not_one_windows_load(how):
     def show(done, cpu_s):
         made.pages["p0"] = page(done) + f"process_cpu_seconds_total {cpu_s}\n"
@@ -206,7 +206,7 @@ def test_an_instance_listed_twice_is_read_once():
         metrics_preset="vllm", scrape_prefill=["http://p0/metrics"] * 2, scrape_decode=["http://d0/metrics"]
     )
     reader = ScrapeReader(live)
-    assert [target.url for target in reader._targets(("prefill", "decode"), 0.0)] == [
+    assert [target.url for target in reader._targets(VLLM, 0.0)] == [
         "http://p0/metrics",
         "http://d0/metrics",
     ]
@@ -391,7 +391,7 @@ def loads(server, name, **keys):
     found = []
     for end_s in ENDS_S:
         with reading(server, name, end_s, **keys) as source:
-            metrics, _ = source.collect(WINDOW_S * keys.get("time_scale", 1.0), UNKNOWN)
+            metrics, _ = source.collect(WINDOW_S * keys.get("time_scale", 1.0))
         requests = metrics.values.get("requests")
         # Prometheus' own arithmetic, and where in a scrape interval the window's ends fall.
         known = requests is not None and not metrics.problems
@@ -472,7 +472,7 @@ def test_what_ones_own_queries_give_over_a_gap_is_unknown_too(server, name, know
     keys = {"metrics_preset": "trtllm", "metric_queries": own}  # whose names are not there
     for end_s, expected in zip(ENDS_S, known, strict=True):
         with reading(server, name, end_s, **keys) as source:
-            metrics, _ = source.collect(WINDOW_S, UNKNOWN)
+            metrics, _ = source.collect(WINDOW_S)
         assert metrics.usable == bool(expected)
         assert metrics.usable or "window_incomplete" in codes(metrics)
     with reading(server, name, 780.0, **keys) as source:

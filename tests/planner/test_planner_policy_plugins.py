@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from planner_world import RoundNumbers
-from sagescale.cli.setup import configuration_classes
 from sagescale.errors import InputError
+from sagescale.live.setup import configuration_classes
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig, make_policy, policy_names
 from sagescale.planner.describe import commented_yaml

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from report_documents import comparison, document, faulty, run, three_pools
+from rich.console import Console
 from sagescale.document import ResultDocument, as_keys, from_keys, read_result
 from sagescale.errors import InputError
+from sagescale.perf import load_profile
+from sagescale.planner import AutoscalerConfig
+from sagescale.report import print_run
+from sagescale.report.comparison_csv import comparison_csv
+from sagescale.report.html import render_html
+from sagescale.sim import ServiceRun, simulate_fleet
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.result import configuration, result_document, run_document
+from sagescale.trace import Trace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,3 +75,49 @@ def test_what_is_no_result_document_is_refused(tmp_path: Path, text: str) -> Non
     path.write_text(text)
     with pytest.raises(InputError, match=r"other\.json: .*expected"):
         read_result(path)
+
+
+def test_services_simulated_as_one_fleet_make_a_document_and_reports_each() -> None:
+    rng = np.random.default_rng(0)
+    profile = load_profile("h200-llama-3.1-8b-fp8")
+    config = AutoscalerConfig(prefill_gpus_per_instance=1, decode_gpus_per_instance=1, max_gpu_budget=12)
+    services = []
+    for name, rps in (("chat", 6.0), ("code", 3.0)):
+        arrival_s = np.cumsum(rng.exponential(1.0 / rps, int(400 * rps)))
+        lengths = rng.integers(100, 400, (2, len(arrival_s))).astype(np.int32)
+        trace = Trace.from_arrays(arrival_s - arrival_s[0], *lengths)
+        services.append(ServiceRun(trace, profile, config, SimulatorConfig(), name=name))
+    runs = simulate_fleet(services, {"gpu": 8})
+    for service, ran in zip(services, runs, strict=True):
+        keys = configuration(config, service.simulator)
+        made = result_document(service.trace, profile, keys, [run_document(ran, service.name)])
+        again = from_keys(ResultDocument, written(made))
+        assert again == made
+        (read,) = again.runs
+        assert set(read.gpu_hours.pools) == set(read.initial) == set(read.timeline.pools)
+        assert read.gpu_hours.total == pytest.approx(sum(read.gpu_hours.pools.values()))
+        assert read.scaling.max_gpus <= 8
+        out = io.StringIO()
+        print_run(again, Console(width=120, file=out))
+        assert f"{read.requests.completed:,} completed" in out.getvalue()
+        assert "Decode instances" in render_html(again)
+
+
+def test_a_third_pool_is_on_the_terminal_as_the_others_are() -> None:
+    out = io.StringIO()
+    print_run(from_keys(ResultDocument, three_pools()), Console(width=120, file=out))
+    for words in (
+        "starts at 1 prefill, 2 decode, 1 spare",
+        "spare 0.500",
+        "launched 2 prefill, 6 decode, 3 spare",
+    ):
+        assert words in " ".join(out.getvalue().split())
+
+
+def test_the_table_of_a_comparison_has_a_column_for_each_pool(tmp_path: Path) -> None:
+    made = comparison()
+    for each in made["runs"]:
+        each["gpu_hours"]["spare"] = 0.25
+    comparison_csv(tmp_path / "out.csv", from_keys(ResultDocument, made))
+    head, first, *_ = (tmp_path / "out.csv").read_text().splitlines()
+    assert dict(zip(head.split(","), first.split(","), strict=True))["spare_gpu_hours"] == "0.25"

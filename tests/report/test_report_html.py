@@ -181,7 +181,7 @@ def test_a_resized_pool_has_its_target_and_loses_no_ready_instance(pool, target,
     assert after.ready + after.starting + after.waiting == target
     assert after.ready + after.draining == pool.ready + pool.draining
     assert min(after.ready, after.starting, after.draining, after.waiting) >= 0
-    assert after.holding - pool.holding <= room
+    assert after.present - pool.present <= room
 
 
 FIGURES = st.tuples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,9 @@ from sagescale.cli.app import app
 from sagescale.errors import InputError
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig
+from sagescale.planner.policy import make_policy
 from sagescale.sim.config import SimulatorConfig
-from sagescale.sim.faults import Crash, Faults
+from sagescale.sim.faults import Crash, Faults, Outage
 from sagescale.sim.measures import Served
 from sagescale.sim.simulate import simulate
 from sagescale.sim.state import DONE
@@ -141,3 +143,22 @@ def test_comparisons_take_a_grid_of_policies_and_the_trace_its_priorities(tmp_pa
     document = json.loads((tmp_path / "out.json").read_text())
     policies = {(r["config"]["scheduling_policy"], r["config"]["routing_strategy"]) for r in document["runs"]}
     assert len(policies) == 4
+
+
+@pytest.mark.parametrize("policy", ["static", "reactive"])
+def test_decisions_are_explained_when_somebody_looks_as_if_they_had_been_at_once(policy):
+    """These policies go by no model: a run decides without one, and works it out afterwards."""
+    config = AutoscalerConfig(
+        policy=policy, prefill_gpus_per_instance=1, decode_gpus_per_instance=1, load_predictor_type="kalman"
+    )
+    outages = Faults(outages=(Outage("metrics_vanish", 20.0, 45.0),), seed=1)
+    later, at_once = (
+        simulate(CALM, PROFILE, replace(config, adjustment_interval_sec=10), SimulatorConfig(), **given)
+        for given in (
+            {"faults": outages},
+            {"faults": outages, "policy": make_policy(config, ProfileModel(PROFILE))},
+        )
+    )
+    assert later.learned.prefill.factors.tolist() == at_once.learned.prefill.factors.tolist()
+    assert list(later.ticks) == list(at_once.ticks)
+    assert len({tick.decision.corrections for tick in later.ticks}) > 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sagescale.errors import InputError, did_you_mean
+from sagescale.declare import Located, declared, fill, setting
+from sagescale.errors import InputError
 
 __all__ = ["FAULTS", "Fault", "spoil"]
 
@@ -32,9 +33,9 @@ class Fault:
     the trace and its requests are routed again; ``miss`` does not answer the next time its page is read.
     """
 
-    kind: str = "none"
-    value: float = 0.0
-    instance: str = ""
+    kind: str = setting("none", doc="What is made wrong.", choices=FAULTS, needed=True)
+    value: float = setting(0.0, doc="By how much, as the kind has it.", at_least=0, at_most=600)
+    instance: str = setting("", doc="To which instance, by name, like decode-3.")
 
     @classmethod
     def parse(cls, document: object) -> Fault:
@@ -43,24 +44,17 @@ class Fault:
         Raises:
             InputError: it is something else.
         """
-        if not isinstance(document, dict) or document.get("kind") not in FAULTS:
-            kind = document.get("kind") if isinstance(document, dict) else document
+        given = document if isinstance(document, dict) else {"kind": document}
+        known = {name: Located(given[name], "fault") for name in declared(cls) if name in given}
+        fault = fill(cls, Located(known, "fault"))
+        if bool(fault.instance) != (fault.kind in ONE):
             raise InputError(
-                f"fault kind is {str(kind)[:40]!r}; expected one of {', '.join(FAULTS)}"
-                f"{did_you_mean(str(kind), FAULTS)}"
-            )
-        value = document.get("value", 0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 600:
-            raise InputError(f"fault value is {str(value)[:40]!r}; expected a number from 0 to 600")
-        instance = document.get("instance", "")
-        if not isinstance(instance, str) or bool(instance) != (document["kind"] in ONE):
-            raise InputError(
-                f"fault instance is {str(instance)[:40]!r}; expected the name of one, like decode-3, with "
+                f"fault: instance is {fault.instance[:40]!r}; expected the name of one, like decode-3, with "
                 f"{' and '.join(sorted(ONE))}, and none with other faults"
             )
-        if document["kind"] == "ranks" and value not in range(2, 65):
-            raise InputError(f"fault value is {value:g}; expected 2 to 64 ranks")
-        return cls(str(document["kind"]), float(value), instance)
+        if fault.kind == "ranks" and fault.value not in range(2, 65):
+            raise InputError(f"fault: value is {fault.value:g}; expected 2 to 64 ranks")
+        return fault
 
 
 def spoil(fault: Fault, page: str) -> str:

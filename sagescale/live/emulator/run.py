@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from sagescale.live.emulator.pace import Pace
     from sagescale.live.secret import Secret
-    from sagescale.live.setup import LiveSetup
+    from sagescale.live.setup import Configured
     from sagescale.trace import Trace
 
 __all__ = ["run_emulator"]
 
 
 def run_emulator(
-    setup: LiveSetup,
+    setup: Configured,
     trace: Trace,
     address: tuple[str, int],
     *,

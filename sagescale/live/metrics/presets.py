@@ -73,6 +73,11 @@ class Preset:
     namespace_label: str | None = None
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of instances whose series are read, each with its own."""
+        return ("frontend",) if self.frontend else ("prefill", "decode")
+
+    @property
     def held(self) -> tuple[str, ...]:
         """Gauges whose sum is the requests there are; in a frontend what waits is counted as running too."""
         return self.running if self.frontend else (*self.running, *self.waiting)

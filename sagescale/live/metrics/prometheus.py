@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
-    from sagescale.live.metrics.window import Succession
+    from sagescale.live.metrics.window import Cadence
 
 __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
@@ -79,10 +79,10 @@ class PrometheusReader:
         self._http.close()
 
     def read(
-        self, preset: Preset, window_s: float, late_s: float = 0.0, succession: Succession = "ticks"
+        self, preset: Preset, window_s: float, late_s: float = 0.0, cadence: Cadence = "ticks"
     ) -> RawWindow:
         """Read one window, which ended ``late_s`` ago; two queries a pool: when it was read, and what."""
-        del succession  # the server looks back as far as it is asked to
+        del cadence  # the server looks back as far as it is asked to
         began_s = time.monotonic()
         deadline = began_s + self._live.metrics_timeout_s
         # The server read its clock while it was being asked.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 import time
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
-    from sagescale.live.metrics.window import Succession
+    from sagescale.live.metrics.window import Cadence
 
 __all__ = ["ScrapeReader", "ScrapeTarget", "difference", "parse_page"]
 
@@ -82,7 +81,7 @@ _Address = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Reading:
     """Every page at one moment: by address, and those of a group taken together."""
 
     at_s: float
@@ -90,6 +89,26 @@ class _Look:
     listed: dict[str, set[str]]
     by_address: dict[_Address, _Page]
     pages: dict[str, _Page]
+
+
+@dataclass(slots=True)
+class _Past:
+    """What is remembered for the next window of one cadence.
+
+    Attributes:
+        reading: The last one, where the next window begins.
+        met: What each page that is still listed has said in earlier readings.
+        still: Instances that used no CPU in the last window: the page read at its end is an old one.
+    """
+
+    reading: _Reading | None = None
+    met: dict[_Address, set[_Key]] = field(default_factory=dict)
+    still: dict[str, set[str]] = field(default_factory=dict)
+
+    def remember(self, reading: _Reading) -> None:
+        self.reading = reading
+        for address, page in reading.by_address.items():
+            self.met.setdefault(address, set()).update(page.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +217,11 @@ def _families(text: str) -> Iterator[Metric]:
 
 
 class ScrapeReader:
-    """A ``WindowReader`` that keeps the last look at every instance and takes the difference.
+    """A ``WindowReader`` that keeps the last reading of every instance and takes the difference.
 
     Args:
         live: Which instances, and how they are read.
-        registered: Returns further instances, asked anew at every look.
+        registered: Returns further instances, asked anew at every reading.
 
     Raises:
         InputError: a secret or certificate cannot be read.
@@ -215,11 +234,7 @@ class ScrapeReader:
         self._registered = registered
         self._http = HttpClient(live, Credentials.of_metrics(live))
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
-        self._before: dict[Succession, _Look] = {}
-        # What each page that is still listed has said in earlier looks.
-        self._met: dict[Succession, dict[_Address, set[_Key]]] = {"ticks": {}, "looks": {}}
-        # Instances that used no CPU in the last window: the page read at its end is an old one.
-        self._still: dict[Succession, dict[str, set[str]]] = {"ticks": {}, "looks": {}}
+        self._past: dict[Cadence, _Past] = {"ticks": _Past(), "bursts": _Past()}
         self._from_start: set[_Address] | None = None
         self._listed: set[_Address] = set()
         self._wanted: frozenset[str] = frozenset()
@@ -234,15 +249,15 @@ class ScrapeReader:
         return f"{len(live.scrape_prefill)} prefill and {len(live.scrape_decode)} decode instances"
 
     def prime(self) -> None:
-        """Look once, so that the first window has a beginning."""
+        """Read once, so that the first window has a beginning."""
         from sagescale.live.metrics.presets import PRESETS
 
         try:
-            look = self._look(PRESETS[self._live.metrics_preset], [])
+            reading = self._read_pages(PRESETS[self._live.metrics_preset], [])
         except HttpError:
             return
-        for succession in self._met:
-            self._remember(look, succession)
+        for past in self._past.values():
+            past.remember(reading)
 
     def close(self) -> None:
         """Stop reading."""
@@ -250,48 +265,49 @@ class ScrapeReader:
         self._http.close()
 
     def read(
-        self, preset: Preset, window_s: float, late_s: float = 0.0, succession: Succession = "ticks"
+        self, preset: Preset, window_s: float, late_s: float = 0.0, cadence: Cadence = "ticks"
     ) -> RawWindow:
-        """Read every instance and return what changed since the last time for this succession.
+        """Read every instance and return what changed since the last time for this cadence.
 
         Raises:
             HttpError: no instance at all could be read.
         """
         del late_s  # instances say nothing of the past; the window is as long as it is
         problems: list[Problem] = []
-        before = self._before.get(succession)
+        past = self._past[cadence]
+        before = past.reading
         try:
-            now = self._look(preset, problems)
+            now = self._read_pages(preset, problems)
         except HttpError:
             if before is not None:
                 # The next window does not begin where this one did.
-                self._before[succession] = _Look(time.monotonic(), time.time(), {}, {}, {})
+                past.reading = _Reading(time.monotonic(), time.time(), {}, {}, {})
             raise
         groups = {}
         for group, page in now.pages.items():
             if before is None:
                 found = difference(None, page, preset)
             else:
-                unsure, began = self._appeared(group, before, now, preset, succession)
-                still = _still(before.pages.get(group), page)
+                unsure, began = self._appeared(group, before, now, preset, past.met)
+                earlier = before.pages.get(group, _Page())
+                still = _still(earlier, page)
                 # What its page did not show before, it shows now.
-                unsure |= self._still[succession].get(group, set()) - still
-                self._still[succession][group] = still
-                found = difference(before.pages.get(group, _Page()), page, preset, unsure, began)
+                unsure |= past.still.get(group, set()) - still
+                past.still[group] = still
+                found = difference(earlier, page, preset, unsure, began)
             found.listed = now.listed[group]
             groups[group] = found
-        self._remember(now, succession)
+        past.remember(now)
         elapsed_s = window_s if before is None else (now.at_s - before.at_s) * self._live.time_scale
         return RawWindow(elapsed_s, groups, {}, tuple(problems))
 
-    def _remember(self, look: _Look, succession: Succession) -> None:
-        self._before[succession] = look
-        met = self._met[succession]
-        for address, page in look.by_address.items():
-            met.setdefault(address, set()).update(page.keys())
-
     def _appeared(
-        self, group: str, before: _Look, now: _Look, preset: Preset, succession: Succession
+        self,
+        group: str,
+        before: _Reading,
+        now: _Reading,
+        preset: Preset,
+        met_before: Mapping[_Address, AbstractSet[_Key]],
     ) -> tuple[set[str], set[str]]:
         """Find instances with something on their page that was not there at the window's start.
 
@@ -306,7 +322,7 @@ class ScrapeReader:
         for address, page in now.by_address.items():
             if address[0] != group:
                 continue
-            met = self._met[succession].get(address, set())
+            met = met_before.get(address, frozenset())
             unread = not met and address in (self._from_start or ())
             once = {instance for _, instance in met}
             for name, instance in page.keys() - said:
@@ -324,40 +340,36 @@ class ScrapeReader:
                 unsure |= page.reporting(preset)
         return unsure - began, began
 
-    def _look(self, preset: Preset, problems: list[Problem]) -> _Look:
+    def _read_pages(self, preset: Preset, problems: list[Problem]) -> _Reading:
         live = self._live
         deadline = time.monotonic() + live.metrics_timeout_s
         if not self._wanted:
             self._wanted = frozenset(
                 (*preset.counters(), *preset.gauges(), *preset.histograms(), _CPU, _BEGAN)
             )
-        groups = ("frontend",) if preset.frontend else ("prefill", "decode")
-        targets = self._targets(groups, deadline)
+        targets = self._targets(preset, deadline)
         self._note_listed(targets)
-        look = _Look(
-            time.monotonic(),
-            time.time(),
-            {group: set() for group in groups},
-            {},
-            {group: _Page() for group in groups},
-        )
+        began_s, groups = time.time(), preset.groups
+        listed: dict[str, set[str]] = {group: set() for group in groups}
+        by_address: dict[_Address, _Page] = {}
+        pages = {group: _Page() for group in groups}
         answers = [self._pool.submit(self._fetch, target, preset, deadline) for target in targets]
         failures = []
         for target, answer in zip(targets, answers, strict=True):
-            look.listed[target.group].add(target.instance)
+            listed[target.group].add(target.instance)
             try:
                 page = answer.result(timeout=max(0.0, deadline - time.monotonic() + 1.0))
             except (HttpError, TimeoutError) as error:
                 failures.append(str(error) or f"{place_of(target.url)}: no answer in time")
                 continue
-            look.by_address[target.address] = page
-            look.pages[target.group].update(page)
+            by_address[target.address] = page
+            pages[target.group].update(page)
         if failures and len(failures) == len(targets):
             raise HttpError(failures[0])
         if not targets:
             raise HttpError("there are no instances to read metrics from")
         problems.extend(Problem("instance_unreachable", text) for text in failures[:10])
-        return dataclasses.replace(look, at_s=time.monotonic())
+        return _Reading(time.monotonic(), began_s, listed, by_address, pages)
 
     def _note_listed(self, targets: list[ScrapeTarget]) -> None:
         """Tell instances that were there when this reader began from those that were listed later."""
@@ -365,9 +377,9 @@ class ScrapeReader:
         if self._from_start is None:
             self._from_start = {target.address for target in targets if target.has_history}
         self._from_start &= addresses
-        for met in self._met.values():
-            for address in met.keys() - addresses:
-                del met[address]
+        for past in self._past.values():
+            for address in past.met.keys() - addresses:
+                del past.met[address]
 
     def _fetch(self, target: ScrapeTarget, preset: Preset, deadline: float) -> _Page:
         left = deadline - time.monotonic()
@@ -388,10 +400,10 @@ class ScrapeReader:
             any_case=preset.model_any_case,
         )
 
-    def _targets(self, groups: tuple[str, ...], deadline: float) -> list[ScrapeTarget]:
+    def _targets(self, preset: Preset, deadline: float) -> list[ScrapeTarget]:
         live = self._live
         registered = [] if self._registered is None else list(self._registered())
-        if groups == ("frontend",):
+        if preset.frontend:
             urls = (*live.scrape_prefill, *live.scrape_decode, *(target.url for target in registered))
             return [ScrapeTarget("frontend", url, urlsplit(url).netloc) for url in dict.fromkeys(urls)]
         found = [
@@ -441,13 +453,13 @@ def difference(
     unsure: AbstractSet[str] = frozenset(),
     began: AbstractSet[str] = frozenset(),
 ) -> SeriesWindow:
-    """Return the increases since the last look; what fell has restarted from zero.
+    """Return the increases since the last reading; what fell has restarted from zero.
 
     An instance that was not read then has counted since it began, which must have been in this window. It was
     not, or that cannot be told, where the instance has completed more than the busiest one did meanwhile.
 
     Args:
-        before: The last look; ``None`` where there was none.
+        before: The last reading; ``None`` where there was none.
         now: This one.
         preset: Whose names.
         unsure: Instances that were there and not read then, or not all of them.
@@ -488,10 +500,8 @@ def difference(
     return found
 
 
-def _still(before: _Page | None, now: _Page) -> set[str]:
+def _still(before: _Page, now: _Page) -> set[str]:
     """Return instances whose exporter has used no CPU since: its page is as it was."""
-    if before is None:
-        return set()
     return {
         instance
         for (name, instance), value in now.values.items()
@@ -500,7 +510,7 @@ def _still(before: _Page | None, now: _Page) -> set[str]:
 
 
 def _not_from_zero(before: _Page, now: _Page, preset: Preset, began: AbstractSet[str]) -> set[str]:
-    """Return instances that were not read at the last look and have counted too much to be new."""
+    """Return instances that were not read at the last reading and have counted too much to be new."""
     name = next((one for one in preset.completed if any(key[0] == one for key in now.values)), None)
     counts, old = (
         {instance: value for (metric, instance), value in page.values.items() if metric == name}

@@ -10,13 +10,12 @@ from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.window import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Literal
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.prometheus import PastWindow
-    from sagescale.live.metrics.window import RawWindow, Succession, WindowReader
+    from sagescale.live.metrics.window import Cadence, RawWindow, WindowReader
     from sagescale.planner import AutoscalerConfig
 
 __all__ = ["MetricSource", "NoSource", "Source", "make_observer", "make_source"]
@@ -31,18 +30,14 @@ class Source(Protocol):
     def prime(self) -> None:
         """Get ready for the first window, which begins now."""
 
-    def collect(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
-    ) -> tuple[Metrics, float]:
+    def collect(self, window_s: float, late_s: float = 0.0) -> tuple[Metrics, float]:
         """Return what was measured in the window that ended ``late_s`` ago, and its true length in seconds.
 
         It does not raise for a source that fails: everything is then unknown, and a problem says why.
         """
 
-    def look(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
-    ) -> tuple[Metrics, float]:
-        """Do the same for the short window since the last look; the windows of ``collect`` stay whole.
+    def collect_burst(self, window_s: float, late_s: float = 0.0) -> tuple[Metrics, float]:
+        """Do the same for the short window since the last burst check; those of ``collect`` stay whole.
 
         One too short for the source to have seen anything change in is unknown, and no problem.
         """
@@ -66,32 +61,25 @@ class MetricSource:
         return f"{self.reader.describe()} ({self.observer.preset.name} names)"
 
     def prime(self) -> None:
-        """Look once where the reader keeps no history."""
+        """Read once where the reader keeps no history."""
         self.reader.prime()
 
-    def collect(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
-    ) -> tuple[Metrics, float]:
+    def collect(self, window_s: float, late_s: float = 0.0) -> tuple[Metrics, float]:
         """Read one window."""
-        return self._read("ticks", window_s, ready, late_s)
+        return self._read("ticks", window_s, late_s)
 
-    def look(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
-    ) -> tuple[Metrics, float]:
+    def collect_burst(self, window_s: float, late_s: float = 0.0) -> tuple[Metrics, float]:
         """Read one short window."""
-        return self._read("looks", window_s, ready, late_s)
+        return self._read("bursts", window_s, late_s)
 
-    def _read(
-        self, succession: Succession, window_s: float, ready: Mapping[str, int | None], late_s: float
-    ) -> tuple[Metrics, float]:
+    def _read(self, cadence: Cadence, window_s: float, late_s: float) -> tuple[Metrics, float]:
         try:
-            del ready  # the loop judges who reports
-            raw = self.reader.read(self.observer.preset, window_s, late_s, succession)
-            if succession == "looks" and _too_short(raw, self.observer.preset):
+            raw = self.reader.read(self.observer.preset, window_s, late_s, cadence)
+            if cadence == "bursts" and _too_short(raw, self.observer.preset):
                 return Metrics({}, (), {}), raw.window_s
             return self.observer.observe(raw), raw.window_s
         except SagescaleError as error:
-            return _failed(str(error)), window_s
+            return Metrics({}, (Problem("source_failed", str(error)),), {}), window_s
 
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
         """Return past windows from a reader that has them.
@@ -125,10 +113,6 @@ def _too_short(raw: RawWindow, preset: Preset) -> bool:
     return False
 
 
-def _failed(text: str) -> Metrics:
-    return Metrics({}, (Problem("source_failed", text),), {})
-
-
 class NoSource:
     """Nothing is configured to read from: everything is unknown, always."""
 
@@ -139,18 +123,12 @@ class NoSource:
     def prime(self) -> None:
         """Do nothing."""
 
-    def collect(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
-    ) -> tuple[Metrics, float]:
+    def collect(self, window_s: float, late_s: float = 0.0) -> tuple[Metrics, float]:
         """Know nothing."""
-        del ready, late_s
+        del late_s
         return Metrics({}, (Problem("no_source", self.describe()),), {}), window_s
 
-    def look(
-        self, window_s: float, ready: Mapping[str, int | None], late_s: float = 0.0
-    ) -> tuple[Metrics, float]:
-        """Know nothing."""
-        return self.collect(window_s, ready, late_s)
+    collect_burst = collect
 
     def history(self, window_s: float, windows: int) -> list[PastWindow]:
         """Have none."""

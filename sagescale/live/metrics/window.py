@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
 
 __all__ = [
-    "Problem", "RawWindow", "Reports", "SeriesWindow", "Succession", "WindowReader", "bucket_quantile",
+    "Cadence", "Problem", "RawWindow", "Reports", "SeriesWindow", "WindowReader", "bucket_quantile",
     "bucket_share",
 ]  # fmt: skip
 
 ByInstance = dict[str, float]
 
-Succession = Literal["ticks", "looks"]
-"""Windows that follow one another: those of the ticks, and the short ones of the looks between them."""
+Cadence = Literal["ticks", "bursts"]
+"""Windows that follow one another: those of ticks, or the short ones of the burst checks between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +119,14 @@ class WindowReader(Protocol):
         """Say in a few words what it reads, without secrets."""
 
     def prime(self) -> None:
-        """Look once, so that the first window has a beginning; failures are left to ``read``."""
+        """Read once, so that the first window has a beginning; failures are left to ``read``."""
 
     def read(
-        self, preset: Preset, window_s: float, late_s: float = 0.0, succession: Succession = "ticks"
+        self, preset: Preset, window_s: float, late_s: float = 0.0, cadence: Cadence = "ticks"
     ) -> RawWindow:
         """Read the window that ended ``late_s`` of the clock's seconds ago, or ends now where that is past.
 
-        A reader that cannot look back begins it where the last one of its succession ended.
+        A reader that cannot look back begins it where the last one of its cadence ended.
 
         Raises:
             SagescaleError: nothing could be read; the message says why.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.perf.checks import MAX_REQUESTS, at_least
 from sagescale.perf.fit.regression import fit_error, project_grid, project_line, relative_nnls, round_digits
 from sagescale.perf.profile import DecodeMeasured, DecodeProfile
 from sagescale.perf.surfaces import compile_decode
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["fit_decode"]
 
 _KNOT_SPACING = 1.05
-"""Concurrency knots of scattered data are at least this factor (and one request) apart."""
+"""Concurrency knots of scattered data are at least this factor (and one request) from each other."""
 
 # How firmly a grid cell holds against the monotone projection: a cell at a measurement, one interpolated
 # between measurements of its context, one extrapolated by the surrogate.
@@ -45,6 +46,15 @@ def fit_decode(
     at the measured points within the slots. GPUs and limits are the instance's. Raises ValueError for times
     of no engine.
     """
+    try:
+        measured = DecodeMeasured(
+            concurrency=tuple(point.concurrency for point in points),
+            context_tokens=tuple(point.context_tokens for point in points),
+            itl_ms=tuple(point.itl_ms for point in points),
+        )
+    except ValueError as error:
+        raise ValueError(f"decode {error}") from error
+    at_least("max_num_seqs", max_num_seqs, 1, MAX_REQUESTS)
     cells = _medians(points)
     contexts = np.array(sorted({context for _, context in cells}))
     loads = np.array(sorted({load for load, _ in cells}))
@@ -81,11 +91,7 @@ def fit_decode(
         max_num_seqs=max_num_seqs,
         max_kv_tokens=max_kv_tokens,
         assumed=assumed,
-        measured=DecodeMeasured(
-            concurrency=tuple(point.concurrency for point in points),
-            context_tokens=tuple(point.context_tokens for point in points),
-            itl_ms=tuple(point.itl_ms for point in points),
-        ),
+        measured=measured,
     )
     return replace(profile, fit_error=_error(profile, points)), tuple(notes)
 
@@ -99,15 +105,14 @@ def _medians(points: Sequence[DecodePoint]) -> dict[tuple[float, float], float]:
 
 def _knots(loads: NDArray[np.float64], slots: int) -> NDArray[np.float64]:
     """Whole numbers at or near the measured loads, from 1 to at least the slots."""
-    wanted = np.unique(np.maximum(1.0, np.rint(loads)))
-    if not (np.array_equal(wanted, loads) and len(wanted) <= 64):
+    whole = np.unique(np.maximum(1.0, np.rint(loads)))
+    if not (np.array_equal(whole, loads) and len(whole) <= 64):
         spaced = [1.0]
-        for value in wanted.tolist():
+        for value in whole.tolist():
             if value >= max(spaced[-1] + 1.0, spaced[-1] * _KNOT_SPACING):
                 spaced.append(value)
-        wanted = np.array(spaced)
-    ends = {1.0, *wanted.tolist()} | ({float(slots)} if slots > wanted[-1] else set())
-    return np.array(sorted(ends))
+        whole = np.array(spaced)
+    return np.array(sorted({1.0, *whole.tolist(), max(float(slots), whole[-1])}))
 
 
 def _fill(
@@ -121,10 +126,10 @@ def _fill(
     raw = np.empty((len(knots), len(contexts)))
     firmness = np.full_like(raw, _BETWEEN)
     for j, tokens in enumerate(contexts.tolist()):
-        mine = np.flatnonzero(context == tokens)
-        mine = mine[np.argsort(load[mine])]
-        x = load[mine]
-        y = project_line(itl[mine], itl[mine] ** -2.0)
+        at_context = np.flatnonzero(context == tokens)
+        at_context = at_context[np.argsort(load[at_context])]
+        x = load[at_context]
+        y = project_line(itl[at_context], itl[at_context] ** -2.0)
         slope = per_request + per_token * tokens
         # Between points the ratio to the surrogate is interpolated, not the time itself: a cubic through two
         # noisy neighbours would bend the long gap beside them, the ratio cannot.

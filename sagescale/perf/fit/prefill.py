@@ -41,6 +41,11 @@ def fit_prefill(points: Sequence[PrefillPoint], gpus: int = 1) -> tuple[PrefillP
     ``batch_error`` is that of the batch formula on them, None without any. Raises ValueError for times of no
     engine.
     """
+    measured = PrefillMeasured(
+        isl_tokens=tuple(point.isl_tokens for point in points),
+        batch=tuple(point.batch for point in points),
+        ttft_ms=tuple(point.ttft_ms for point in points),
+    )
     lone = [point for point in points if point.batch == 1]
     isl = np.array(sorted({point.isl_tokens for point in lone}), dtype=np.float64)
     ttft = np.array([np.median([p.ttft_ms for p in lone if p.isl_tokens == tokens]) for tokens in isl])
@@ -65,11 +70,7 @@ def fit_prefill(points: Sequence[PrefillPoint], gpus: int = 1) -> tuple[PrefillP
         isl_tokens=tuple(knots.tolist()),
         ttft_ms=tuple(round_digits(value) for value in fitted.tolist()),
         quadratic_ms=round_digits(_attention(knots, times)),
-        measured=PrefillMeasured(
-            isl_tokens=tuple(point.isl_tokens for point in points),
-            batch=tuple(point.batch for point in points),
-            ttft_ms=tuple(point.ttft_ms for point in points),
-        ),
+        measured=measured,
     )
     curve = PrefillCurve(profile)
     batches = [point for point in points if point.batch > 1]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.perf.checks import MAX_MS, MAX_TOKENS, all_positive
 from sagescale.perf.profile import FitError
 
 if TYPE_CHECKING:
@@ -98,8 +99,11 @@ def _in_order(x: NDArray[np.float64]) -> bool:
 def fit_kv_transfer(points: Sequence[KvPoint]) -> tuple[float, float]:
     """Return (latency ms, ms per 1000 tokens): ``ms = latency + rate * tokens / 1000``, both >= 0.
 
-    Least squares in relative error; a single point is taken as a pure rate.
+    Least squares in relative error; a single point is taken as a pure rate. Raises ValueError for figures
+    that no transfer has.
     """
+    all_positive("kv_transfer tokens", [point.tokens for point in points], MAX_TOKENS)
+    all_positive("kv_transfer ms", [point.ms for point in points], MAX_MS)
     tokens = np.array([point.tokens for point in points], dtype=np.float64) / 1000.0
     ms = np.array([point.ms for point in points])
     if len(np.unique(tokens)) == 1:

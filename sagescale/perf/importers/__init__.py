@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.perf.importers.aiconfigurator import AiconfiguratorImporter
+from sagescale.perf.importers.aiconfigurator import AICONFIGURATOR
 from sagescale.perf.importers.aiperf import AIPERF
 from sagescale.perf.importers.bench_serve import SGLANG_BENCH, VLLM_BENCH
 from sagescale.perf.importers.dynamo import DynamoImporter, DynamoPreSweptImporter
 from sagescale.perf.importers.guidellm import GUIDELLM
 from sagescale.perf.importers.measurement_json import MeasurementImporter
-from sagescale.perf.importers.source import Look, open_source
-from sagescale.perf.importers.splitwise import SplitwiseImporter
+from sagescale.perf.importers.source import looks, open_source
+from sagescale.perf.importers.splitwise import SPLITWISE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from sagescale.perf.importers.source import Look
     from sagescale.perf.measurement import Measurement
 
 __all__ = ["IMPORTERS", "Importer", "importer_for"]
@@ -29,8 +31,8 @@ class Importer(Protocol):
     def name(self) -> str:
         """The word for ``--format``."""
 
-    def recognise(self, look: Look) -> bool:
-        """Whether what lies there (file or folder) is of this format; never raises."""
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:
+        """Whether the file or folder is of this format, by a look at its files; never raises."""
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read every configuration in the source. Raises InputError naming file, place and value."""
@@ -46,8 +48,8 @@ IMPORTERS: dict[str, Importer] = {
         SGLANG_BENCH,
         AIPERF,
         GUIDELLM,
-        AiconfiguratorImporter(),
-        SplitwiseImporter(),
+        AICONFIGURATOR,
+        SPLITWISE,
     )
 }
 
@@ -55,8 +57,8 @@ IMPORTERS: dict[str, Importer] = {
 def importer_for(path: Path, format_name: str | None) -> Importer:
     """Return the importer named, or the one that recognises the content.
 
-    Raises InputError for an unknown name, a path that does not exist or is too large, content nobody or
-    more than one importer recognises.
+    Raises InputError for an unknown name, a path that does not exist or is too large, content that no
+    importer or more than one recognises.
     """
     names = ", ".join(IMPORTERS)
     if not path.exists():
@@ -68,12 +70,12 @@ def importer_for(path: Path, format_name: str | None) -> Importer:
             hint = did_you_mean(format_name, IMPORTERS)
             raise InputError(f"format '{format_name}': unknown (expected one of: {names}){hint}")
         return IMPORTERS[format_name]
-    look = Look(path)
-    found = [importer for importer in IMPORTERS.values() if importer.recognise(look)]
+    files = looks(path)
+    found = [importer for importer in IMPORTERS.values() if importer.recognise(path, files)]
     if len(found) == 1:
         return found[0]
     if found:
         candidates = ", ".join(importer.name for importer in found)
         raise InputError(f"{path}: could be any of: {candidates} (choose one with --format)")
-    broken = look.problem
-    raise InputError(broken or f"{path}: not a profile source of a known format (expected one of: {names})")
+    problem = "" if path.is_dir() or not files else files[0].problem
+    raise InputError(problem or f"{path}: not a profile source of a known format (expected one of: {names})")

@@ -6,22 +6,20 @@ and a decode worker in columns prefixed ``(d)``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf.importers.littles_law import decode_points
-from sagescale.perf.importers.source import Look, source_file
-from sagescale.perf.importers.table import Row, read_table
-from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
+from sagescale.perf.importers.table import Row, TableFormat
+from sagescale.perf.measurement import DecodePoint, PrefillPoint
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from sagescale.perf.measurement import Measurement
 
-    from sagescale.perf.profile import SourceFile
-
-__all__ = ["AiconfiguratorImporter"]
+__all__ = ["AICONFIGURATOR"]
 
 _COLUMNS = frozenset({"model", "isl", "osl", "ttft", "tpot"})
 _AGGREGATED = frozenset({"concurrency", "tp", "tokens/s/gpu"})
@@ -33,31 +31,13 @@ _IDENTITY = (
 _UNITS = 20.0
 
 
-class AiconfiguratorImporter:
-    """A table; rows of one model, system, backend and parallelism are a configuration."""
-
-    name = "aiconfigurator"
-
-    def recognise(self, look: Look) -> bool:
-        """Whether the table has lengths, TTFT and TPOT, and the columns of one of the two kinds."""
-        return look.path.is_file() and _is_table(set(look.columns))
-
-    def read(self, path: Path) -> tuple[Measurement, ...]:
-        """Read every configuration. These are a tool's predictions, and the notes say so."""
-        if not _is_table(set(Look(path).columns)):
-            raise InputError(
-                f"{path}: not aiconfigurator's columns (expected {', '.join(sorted(_COLUMNS))} and "
-                f"{', '.join(sorted(_AGGREGATED))} or {', '.join(sorted(_DISAGGREGATED))})"
-            )
-        rows: dict[tuple[tuple[str, str], ...], list[Row]] = {}
-        for row in read_table(path):
-            rows.setdefault(_configuration(row), []).append(row)
-        file = source_file(path, path)
-        return tuple(_measurement(path, file, dict(key), mine) for key, mine in sorted(rows.items()))
-
-
-def _is_table(columns: set[str]) -> bool:
-    return columns >= _COLUMNS and (columns >= _AGGREGATED or columns >= _DISAGGREGATED)
+def _problem(columns: frozenset[str]) -> str:
+    if columns >= _COLUMNS and (columns >= _AGGREGATED or columns >= _DISAGGREGATED):
+        return ""
+    return (
+        f"not aiconfigurator's columns (expected {', '.join(sorted(_COLUMNS))} and "
+        f"{', '.join(sorted(_AGGREGATED))} or {', '.join(sorted(_DISAGGREGATED))})"
+    )
 
 
 def _is_split(row: Row) -> bool:
@@ -72,16 +52,16 @@ def _configuration(row: Row) -> tuple[tuple[str, str], ...]:
     return tuple((name, text) for name, text in words if text)
 
 
-def _measurement(path: Path, file: SourceFile, key: dict[str, str], rows: list[Row]) -> Measurement:
+def _measurement(source: Measurement, rows: list[Row]) -> Measurement:
+    """Take the rows' points. These are a tool's predictions, and the notes say so."""
+    key = dict(_configuration(rows[0]))
     split = _is_split(rows[0])
     p, d = ("(p)", "(d)") if split else ("", "")
     tensor_parallel = {rows[0].whole(p + "tp"), rows[0].whole(d + "tp")}
     prefill, decode, notes = _split_points(rows) if split else _engine_points(rows)
     words = [f"{name} {text}" for name, text in key.items() if name not in {"model", "system", "tp"}]
-    return Measurement(
-        origin=str(path),
-        format=AiconfiguratorImporter.name,
-        files=(file,),
+    return replace(
+        source,
         prefill=prefill,
         decode=decode,
         prefill_gpus=_gpus(rows[0], p),
@@ -136,3 +116,8 @@ def _context(row: Row) -> float:
 
 def _gpus(row: Row, role: str) -> int:
     return row.whole(role + "tp") * row.whole(role + "pp", default=1) * row.whole(role + "dp", default=1)
+
+
+AICONFIGURATOR = TableFormat(
+    name="aiconfigurator", problem=_problem, configuration=_configuration, measurement=_measurement
+)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError
 from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served
 from sagescale.perf.importers.record import Record
-from sagescale.perf.importers.source import Look, load_json
+from sagescale.perf.importers.source import load_json, look_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["AIPERF"]
 
@@ -31,25 +33,25 @@ _LOADS = (("loadgen",), (), ("perf_analyzer", "stimulus"))
 
 
 def _is_export(file: Look) -> bool:
-    return file.names >= _METRICS and "unit" in file.inner("request_latency")
+    return file.has(_METRICS) and "unit" in file.inner("request_latency")
 
 
 def _is_summary(file: Look) -> bool:
     if file.path.name.endswith(_SUMMARIES) and file.names:
         return True
     return "metrics" in file.names and bool(
-        {"aggregation_type", "num_profile_runs"} & (file.inner("metadata") | file.names)
+        {"aggregation_type", "num_profile_runs"} & {*file.inner("metadata"), *file.names}
     )
 
 
-def _files(look: Look) -> list[Path]:
+def _files(files: Sequence[Look]) -> list[Path]:
     """Return the runs' own exports; where there are none the summaries over runs, to be refused."""
-    exports = [file.path for file in look.files if _is_export(file) and not _is_summary(file)]
-    return exports or [file.path for file in look.files if _is_summary(file)]
+    exports = [file.path for file in files if _is_export(file) and not _is_summary(file)]
+    return exports or [file.path for file in files if _is_summary(file)]
 
 
 def _records(file: Path) -> Iterator[Record]:
-    if _is_summary(Look(file)):
+    if _is_summary(look_at(file)):
         raise InputError(
             f"{file}: a summary over runs (expected the runs' own "
             "profile_export_aiperf.json or profile_export_genai_perf.json)"
@@ -85,7 +87,7 @@ def _metric(record: Record, name: str, units: dict[str, float], statistic: str =
     unit = block.text("unit")
     if unit.lower() not in units:
         block.fail("unit", unit or None, f"one of: {', '.join(units)}")
-    # A count's block may hold nothing but avg, a zero count is a count.
+    # The block of a count may have nothing but avg, and 0 is a count.
     above = None if units is _COUNT else 0.0
     return block.number(statistic, "avg", above=above) * units[unit.lower()]
 
@@ -100,7 +102,7 @@ def _summed_errors(record: Record) -> float:
 
 
 def _clients(record: Record) -> float | None:
-    """Return the concurrency the run held; None for a run at a request rate."""
+    """Return the concurrency the run kept up; None for a run at a request rate."""
     for place in _LOADS:
         section = record.section_or_none("input_config", *place)
         if section is not None and section.has("concurrency"):

@@ -15,7 +15,7 @@ from sagescale.perf.importers.record import Record
 from sagescale.perf.importers.source import json_records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sagescale.perf.importers.source import Look
@@ -36,8 +36,8 @@ _SERVER = (
 )
 
 
-def _vllm_files(look: Look) -> tuple[Path, ...]:
-    found = [file.path for file in look.files if file.names >= _VLLM_KEYS and not file.names & _SGLANG_KEYS]
+def _vllm_files(files: Sequence[Look]) -> tuple[Path, ...]:
+    found = [file.path for file in files if file.has(_VLLM_KEYS) and not file.names.keys() & _SGLANG_KEYS]
     runs = {path.parent for path in found if path.name != "summary.json"}
     return tuple(
         path
@@ -46,8 +46,8 @@ def _vllm_files(look: Look) -> tuple[Path, ...]:
     )
 
 
-def _sglang_files(look: Look) -> tuple[Path, ...]:
-    return tuple(file.path for file in look.files if file.names >= _KEYS and file.names & _SGLANG_KEYS)
+def _sglang_files(files: Sequence[Look]) -> tuple[Path, ...]:
+    return tuple(file.path for file in files if file.has(_KEYS) and file.names.keys() & _SGLANG_KEYS)
 
 
 def _records(file: Path) -> Iterator[Record]:

@@ -4,7 +4,7 @@ A client sees time to first token and gaps between tokens, not pools. Of each ru
 
 * **Prefill**: (mean input tokens, median TTFT) of a run whose requests met an idle server: concurrency 1, or
   at most 0.2 requests in the system on average (Little's law over the whole request), so that the
-  median request waited for nobody. TTFT under load is queueing and says nothing of prefill alone.
+  median request did not wait. TTFT under load is queueing and says nothing of prefill alone.
 * **Decode**: (requests decoding, input + half of output tokens, time between tokens). Requests decoding on
   average: L = requests/s * (output tokens - 1) * mean TPOT (Little's law over the decode phase). A step
   always holds the request whose token is counted, so a step sees ``L + 1 - L/c`` of c clients' requests, and
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.source import Look, source_file
+from sagescale.perf.importers.source import looks, source_file
 from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sagescale.perf.importers.record import Record
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["LENGTH_TOLERANCE", "MAX_FAILED", "BenchmarkFormat", "Run", "check_served", "median_gap_ms"]
 
@@ -49,7 +50,7 @@ _BUSY, _IDLE = 5.0, 50.0
 class Run:
     """One benchmark run in common units; ``where`` names file and run in messages.
 
-    ``clients`` is the concurrency the client held (None: no limit), ``tpot_ms`` the mean over requests of
+    ``clients`` is the concurrency the client kept up (None: no limit), ``tpot_ms`` the mean over requests of
     (latency - TTFT) / (output tokens - 1), ``gap_ms`` the time between tokens to take for a decode step; both
     are None where a run generated one token a request. ``server`` is what a sweep varied of the server:
     runs that differ in it are of different configurations.
@@ -124,19 +125,19 @@ class BenchmarkFormat:
     """
 
     name: str
-    files: Callable[[Look], Sequence[Path]]
+    files: Callable[[Sequence[Look]], Sequence[Path]]
     records: Callable[[Path], Iterable[Record]]
     run: Callable[[Record], Run]
     model_key: str = "model"
     expected: str
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:  # noqa: ARG002 - as in Importer
         """Whether there is a file of the tool's."""
-        return bool(self.files(look))
+        return bool(self.files(files))
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read all runs: one configuration for each server that a sweep varied. They are of one model."""
-        files = self.files(Look(path))
+        files = self.files(looks(path))
         if not files:
             raise InputError(f"{path}: {self.expected}")
         servers: dict[tuple[tuple[str, int], ...], list[tuple[Path, Run]]] = {}

@@ -14,14 +14,16 @@ import numpy as np
 from sagescale.errors import InputError
 from sagescale.perf.importers.arrays import Arrays, read_arrays
 from sagescale.perf.importers.littles_law import decode_points
-from sagescale.perf.importers.source import Look, source_file
+from sagescale.perf.importers.source import look_at, looks, source_file
 from sagescale.perf.measurement import Measurement, PrefillPoint, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["DynamoImporter", "DynamoPreSweptImporter"]
 
@@ -51,10 +53,10 @@ class DynamoImporter:
 
     name = "dynamo"
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:
         """Whether the profiler's arrays lie there, without the pre-swept configuration axis."""
-        looks = (look,) if look.path.is_file() else map(Look, _files(look.path))
-        return any(_has_points(file.names) and "tp" not in file.names for file in looks)
+        own = files if path.is_file() else map(look_at, _files(path))
+        return any(_has_points(file.names) and "tp" not in file.names for file in own)
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read prefill and decode points, whichever the source has.
@@ -85,9 +87,9 @@ class DynamoPreSweptImporter:
 
     name = "dynamo_pre_swept"
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:  # noqa: ARG002 - as in Importer
         """Whether the arrays carry a configuration axis (``tp`` beside them)."""
-        return bool(_swept_files(look))
+        return bool(_swept_files(files))
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read one measurement for each configuration (tensor, data, pipeline parallel).
@@ -95,7 +97,7 @@ class DynamoPreSweptImporter:
         Throughput per GPU was divided by ``gpu_count`` (8) whatever the configuration uses; an instance's
         own is that times ``gpu_count``. Raises InputError naming file, array and value.
         """
-        files = _swept_files(Look(path))
+        files = _swept_files(looks(path))
         if not files:
             raise InputError(f"{path}: no pre-swept arrays (expected tp beside the Dynamo profiler's arrays)")
         by_configuration: dict[tuple[int, ...], Measurement] = {}
@@ -128,8 +130,8 @@ def _files(path: Path) -> tuple[Path, ...]:
     return tuple(path / name for name in _FOLDER if (path / name).is_file())
 
 
-def _swept_files(look: Look) -> tuple[Path, ...]:
-    return tuple(file.path for file in look.files if "tp" in file.names and _has_points(file.names))
+def _swept_files(files: Sequence[Look]) -> tuple[Path, ...]:
+    return tuple(file.path for file in files if "tp" in file.names and _has_points(file.names))
 
 
 def _prefill_points(

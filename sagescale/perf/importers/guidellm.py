@@ -9,7 +9,7 @@ from sagescale.perf.importers.record import Record
 from sagescale.perf.importers.source import load_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sagescale.perf.importers.source import Look
@@ -17,14 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["GUIDELLM"]
 
 _VERSION = 2
+_KEYS = frozenset({"metadata", "benchmarks"})
 
 
-def _files(look: Look) -> tuple[Path, ...]:
-    return tuple(
-        file.path
-        for file in look.files
-        if file.names >= {"metadata", "benchmarks"} and "version" in file.inner("metadata")
-    )
+def _files(files: Sequence[Look]) -> tuple[Path, ...]:
+    return tuple(file.path for file in files if file.has(_KEYS) and "version" in file.inner("metadata"))
 
 
 def _records(file: Path) -> Iterator[Record]:
@@ -65,7 +62,7 @@ def _run(record: Record) -> Run:
 
 
 def _clients(metrics: Record, strategy: Record | None) -> float | None:
-    """Return the concurrency the run held: 1 synchronous, the streams of a concurrent one, else no limit.
+    """Return the concurrency the run kept up: 1 synchronous, the streams of a concurrent one, else no limit.
 
     Without a strategy, the measured concurrency decides only whether the run was of lone requests.
     """

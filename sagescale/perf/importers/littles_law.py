@@ -44,12 +44,12 @@ def decode_points(
     notes: list[str] = []
     shares: dict[float, float] = {}
     for tokens in np.unique(context).tolist():
-        here = context == tokens
-        alone = here & (stated <= _LONE)
+        at_context = context == tokens
+        alone = at_context & (stated <= _LONE)
         share = float(np.median(law[alone])) if alone.any() else 1.0
         if share < _DECODING:
             shares[tokens] = share
-            used[here] /= share
+            used[at_context] /= share
     used = np.maximum(used, 1.0)
 
     off = np.abs(law / stated - 1.0) > _DISAGREES
@@ -68,8 +68,8 @@ def decode_points(
             "throughput x ITL is divided by that share there"
         )
     points = tuple(
-        DecodePoint(_rounded(n), float(tokens), float(itl), _rounded(said))
-        for n, tokens, itl, said in zip(used, context, itl_ms, stated, strict=True)
+        DecodePoint(_rounded(n), float(tokens), float(itl), _rounded(asked))
+        for n, tokens, itl, asked in zip(used, context, itl_ms, stated, strict=True)
     )
     return points, tuple(notes)
 

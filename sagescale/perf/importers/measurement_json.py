@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError, did_you_mean
 from sagescale.perf.checks import POSITIVE
 from sagescale.perf.importers.record import Record
-from sagescale.perf.importers.source import Look, load_json, source_file
+from sagescale.perf.importers.source import load_json, looks, source_file
 from sagescale.perf.measurement import DecodePoint, KvPoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from sagescale.perf.importers.source import Look
 
 __all__ = ["MeasurementImporter"]
 
@@ -32,13 +35,13 @@ class MeasurementImporter:
 
     name = "measurement"
 
-    def recognise(self, look: Look) -> bool:
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:  # noqa: ARG002 - as in Importer
         """Whether there is a JSON list whose first row has a ``kind``."""
-        return any(map(_has_rows, look.files))
+        return any(map(_has_rows, files))
 
     def read(self, path: Path) -> tuple[Measurement, ...]:
         """Read all rows; a malformed one raises InputError naming its index, key and value."""
-        files = [file.path for file in Look(path).files if _has_rows(file)] if path.is_dir() else [path]
+        files = [file.path for file in looks(path) if _has_rows(file)] if path.is_dir() else [path]
         if not files:
             raise InputError(f"{path}: no JSON list of measured rows in this folder")
         prefill, decode, kv_transfer = [], [], []

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import os
 import zipfile
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.perf.profile import SourceFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from io import BufferedReader
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "Look",
     "json_records",
     "load_json",
+    "look_at",
+    "looks",
     "open_source",
     "read_bytes",
     "source_file",
@@ -124,100 +126,83 @@ def _parse(data: bytes, where: str) -> object:
         raise InputError(f"{where}: {error} (expected JSON of a profile source)") from None
 
 
+@dataclass(frozen=True, slots=True)
 class Look:
-    """What lies at a path. Every property is found on first use and none raises; unknown is empty."""
+    """What one file is at first sight: enough to recognise its format. Unknown is empty.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Attributes:
+        path: the file.
+        names: the arrays of an NPZ archive; or the keys of the first JSON record, each with the keys of the
+            object it holds.
+        columns: the column names of a CSV table.
+        is_list: whether it is a JSON list.
+        problem: why a file that looks like JSON cannot be read.
+    """
 
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The arrays of an NPZ archive, or the keys of the first JSON record."""
-        if self._start[:2] == b"PK":
-            return self._members()
-        return frozenset(self._record)
+    path: Path
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    columns: frozenset[str] = frozenset()
+    is_list: bool = False
+    problem: str = ""
 
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The column names of a CSV table."""
-        if not self._start or self._start[:2] == b"PK" or self._start.lstrip()[:1] in {b"{", b"["}:
-            return ()
-        line, found, _ = self._start.partition(b"\n")
-        if not found or b"\0" in line:
-            return ()
-        try:
-            (row,) = csv.reader([line.decode("utf-8-sig")])
-        except (ValueError, csv.Error):
-            return ()
-        return tuple(word.strip() for word in row)
-
-    @cached_property
-    def is_list(self) -> bool:
-        """Whether the file is a JSON list."""
-        return self._start.lstrip()[:1] == b"["
+    def has(self, names: frozenset[str]) -> bool:
+        """Whether all these names are there."""
+        return self.names.keys() >= names
 
     def inner(self, name: str) -> frozenset[str]:
         """Return the keys of the object under ``name`` in the first JSON record."""
-        return self._record.get(name, frozenset())
+        return self.names.get(name, frozenset())
 
-    @cached_property
-    def files(self) -> tuple[Look, ...]:
-        """The file itself, or the data files of the folder's tree in the order of their paths."""
-        if self.path.is_file():
-            return (self,)
-        found: list[Path] = []
-        for folder, folders, names in os.walk(self.path):
-            folders.sort()
-            found += [Path(folder, name) for name in sorted(names) if name.endswith(_ENDINGS)]
-            if len(found) > _MAX_FILES:
-                return ()
-        return tuple(Look(path) for path in sorted(found) if path.is_file())
 
-    @cached_property
-    def _start(self) -> bytes:
-        try:
-            with open_source(self.path) as stream:
-                return stream.read(65536).removeprefix(b"\xef\xbb\xbf")
-        except (InputError, OSError):
-            return b""
+def look_at(path: Path) -> Look:
+    """Take a first look at a file; never raises."""
+    try:
+        with open_source(path) as stream:
+            start = stream.read(65536).removeprefix(b"\xef\xbb\xbf")
+    except (InputError, OSError):
+        return Look(path)
+    if start[:2] == b"PK":
+        return Look(path, dict.fromkeys(_members(path), frozenset()))
+    if start.lstrip()[:1] not in {b"{", b"["}:
+        return Look(path, columns=_columns(start))
+    is_list = start.lstrip()[:1] == b"["
+    try:
+        _, record = next(json_records(path), ("", None))
+    except InputError as error:
+        return Look(path, is_list=is_list, problem=str(error))
+    items = record.items() if isinstance(record, dict) else ()
+    names = {str(key): frozenset(value if isinstance(value, dict) else ()) for key, value in items}
+    return Look(path, names, is_list=is_list)
 
-    @property
-    def problem(self) -> str:
-        """Why a file that looks like a source cannot be read, ``""`` when it can or looks like none."""
-        first = self._first_record
-        return str(first) if isinstance(first, InputError) else ""
 
-    @cached_property
-    def _record(self) -> dict[str, frozenset[str]]:
-        """Keys of the first record, each with the keys of the object it holds."""
-        record = self._first_record
-        if not isinstance(record, dict):
-            return {}
-        return record
+def looks(path: Path) -> tuple[Look, ...]:
+    """Take a first look at the file, or at the data files of the folder's tree by order of path."""
+    if path.is_file():
+        return (look_at(path),)
+    found: list[Path] = []
+    for folder, _, names in os.walk(path):
+        found += [Path(folder, name) for name in names if name.endswith(_ENDINGS)]
+        if len(found) > _MAX_FILES:
+            return ()
+    return tuple(look_at(file) for file in sorted(found) if file.is_file())
 
-    @cached_property
-    def _first_record(self) -> dict[str, frozenset[str]] | InputError | None:
-        """What ``_record`` is made of, or the error that reading it gave. No values are kept."""
-        if self._start[:2] == b"PK":
-            return None
-        if self._start.lstrip()[:1] not in {b"{", b"["}:
-            return None
-        try:
-            _, record = next(json_records(self.path), ("", None))
-        except InputError as error:
-            return error
-        if not isinstance(record, dict):
-            return None
-        return {
-            str(key): frozenset(value) if isinstance(value, dict) else frozenset()
-            for key, value in record.items()
-        }
 
-    def _members(self) -> frozenset[str]:
-        try:
-            if self.path.stat().st_size > MAX_ARCHIVE_BYTES:
-                return frozenset()
-            with zipfile.ZipFile(self.path) as archive:
-                return frozenset(name.removesuffix(".npy") for name in archive.namelist())
-        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-            return frozenset()
+def _columns(start: bytes) -> frozenset[str]:
+    line, found, _ = start.partition(b"\n")
+    if not found or b"\0" in line:
+        return frozenset()
+    try:
+        (row,) = csv.reader([line.decode("utf-8-sig")])
+    except (ValueError, csv.Error):
+        return frozenset()
+    return frozenset(word.strip() for word in row)
+
+
+def _members(path: Path) -> list[str]:
+    try:
+        if path.stat().st_size > MAX_ARCHIVE_BYTES:
+            return []
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return []

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.source import Look, source_file
-from sagescale.perf.importers.table import Row, read_table
-from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
+from sagescale.perf.importers.table import Row, TableFormat
+from sagescale.perf.measurement import DecodePoint, PrefillPoint
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from sagescale.perf.measurement import Measurement
 
-    from sagescale.perf.profile import SourceFile
-
-__all__ = ["SplitwiseImporter"]
+__all__ = ["SPLITWISE"]
 
 _TIMES = ("prompt_time", "token_time", "e2e_time")
 _SIZES = ("prompt_size", "batch_size", "token_size")
@@ -25,43 +23,24 @@ _LONGER = 1.5
 """A batch whose end-to-end time is this many times its parts did not run in one go."""
 
 
-class SplitwiseImporter:
-    """A table of many configurations: each model, hardware and tensor parallelism is one."""
-
-    name = "splitwise"
-
-    def recognise(self, look: Look) -> bool:
-        """Whether the table has splitwise-sim's columns."""
-        return look.path.is_file() and set(look.columns) >= _COLUMNS
-
-    def read(self, path: Path) -> tuple[Measurement, ...]:
-        """Read every configuration.
-
-        Raises InputError for a missing column, a malformed cell, or times that do not add up.
-        """
-        missing = _COLUMNS - set(Look(path).columns)
-        if missing:
-            raise InputError(f"{path}: no column {', '.join(sorted(missing))} (expected splitwise-sim's)")
-        rows: dict[tuple[str, str, int], list[Row]] = {}
-        for row in read_table(path):
-            key = (row.text("model"), row.text("hardware"), row.whole("tensor_parallel"))
-            rows.setdefault(key, []).append(row)
-        file = source_file(path, path)
-        return tuple(
-            _measurement(path, file, model, hardware, parallel, rows[model, hardware, parallel])
-            for model, hardware, parallel in sorted(rows)
-        )
+def _problem(columns: frozenset[str]) -> str:
+    missing = ", ".join(sorted(_COLUMNS - columns))
+    return f"no column {missing} (expected splitwise-sim's)" if missing else ""
 
 
-def _measurement(
-    path: Path, file: SourceFile, model: str, hardware: str, parallel: int, rows: list[Row]
-) -> Measurement:
+def _configuration(row: Row) -> tuple[str, str, int]:
+    return row.text("model"), row.text("hardware"), row.whole("tensor_parallel")
+
+
+def _measurement(source: Measurement, rows: list[Row]) -> Measurement:
     """Take each operating point's median over its repeats.
 
     ``prompt_time`` is the prefill of the whole batch, ``token_time`` a decode step. Its context is on average
     the prompt and half of the tokens that were generated, which are fewer than ``token_size`` where the model
-    stopped early: ``(e2e_time - prompt_time) / token_time`` tells how many.
+    stopped early: ``(e2e_time - prompt_time) / token_time`` tells how many. Raises InputError
+    for times that do not add up.
     """
+    model, hardware, parallel = _configuration(rows[0])
     prefill: dict[tuple[int, int], list[float]] = {}
     decode: dict[tuple[int, int, int], list[tuple[float, float]]] = {}
     split: dict[tuple[int, ...], int] = {}
@@ -79,8 +58,9 @@ def _measurement(
     if len(split) > len(decode):
         point, line = next(iter(split.items()))
         raise InputError(
-            f"{path}: line {line}: e2e_time is not prompt_time + token_size * token_time, as in most rows of "
-            f"{model} on {hardware} (prompt, batch, tokens {point}); wrong units? expected milliseconds"
+            f"{source.origin}: line {line}: e2e_time is not prompt_time + token_size * token_time, as in "
+            f"most rows of {model} on {hardware} (prompt, batch, tokens {point}); wrong units? "
+            "expected milliseconds"
         )
     notes = ["batch and context were varied one at a time: how they act together is extrapolated"]
     if split:
@@ -92,10 +72,8 @@ def _measurement(
         notes.append(
             f"{early} of {len(rows)} rows stopped generating early: context is from what they generated"
         )
-    return Measurement(
-        origin=str(path),
-        format=SplitwiseImporter.name,
-        files=(file,),
+    return replace(
+        source,
         prefill=tuple(
             PrefillPoint(isl, batch, statistics.median(times))
             for (isl, batch), times in sorted(prefill.items())
@@ -116,3 +94,8 @@ def _measurement(
         length_tolerance=0.02,
         notes=tuple(notes),
     )
+
+
+SPLITWISE = TableFormat(
+    name="splitwise", problem=_problem, configuration=_configuration, measurement=_measurement
+)

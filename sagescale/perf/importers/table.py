@@ -1,22 +1,26 @@
-"""CSV tables of measurements, read row by row; errors name file, line and column."""
+"""CSV tables of measurements, row by row; a tool's format is a declaration. Errors name line and column."""
 
 from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.perf.checks import COUNT, POSITIVE
-from sagescale.perf.importers.source import read_bytes
+from sagescale.perf.importers.source import look_at, read_bytes, source_file
+from sagescale.perf.measurement import Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import Never
 
-__all__ = ["Row", "read_table"]
+    from sagescale.perf.importers.source import Look
+
+__all__ = ["Row", "TableFormat", "read_table"]
 
 _MAX_CELLS = 2_000_000
 """Of a table: a hundred times the largest that we have seen; each takes a hundred bytes of memory."""
@@ -82,3 +86,35 @@ def read_table(path: Path) -> Iterator[Row]:
             yield Row(path, reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True)))
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num}: {error} (expected a CSV table)") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFormat:
+    """How one tool writes its table: a row an operating point, of one or more configurations.
+
+    Attributes:
+        name: the word for ``--format``.
+        problem: says why columns are not the tool's, for messages; ``""`` when they are.
+        configuration: what the rows of one configuration have in common, by which they are sorted.
+        measurement: adds the points of one configuration's rows to what is known of the source.
+    """
+
+    name: str
+    problem: Callable[[frozenset[str]], str]
+    configuration: Callable[[Row], tuple[object, ...]]
+    measurement: Callable[[Measurement, list[Row]], Measurement]
+
+    def recognise(self, path: Path, files: Sequence[Look]) -> bool:
+        """Whether it is a table with the tool's columns."""
+        return path.is_file() and bool(files[0].columns) and not self.problem(files[0].columns)
+
+    def read(self, path: Path) -> tuple[Measurement, ...]:
+        """Read every configuration. Raises InputError naming line and column."""
+        problem = self.problem(look_at(path).columns)
+        if problem:
+            raise InputError(f"{path}: {problem}")
+        rows: dict[tuple[object, ...], list[Row]] = {}
+        for row in read_table(path):
+            rows.setdefault(self.configuration(row), []).append(row)
+        source = Measurement(origin=str(path), format=self.name, files=(source_file(path, path),))
+        return tuple(self.measurement(source, same) for _, same in sorted(rows.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from sagescale.perf.learn.waiting import Waiting, mean_ttft
 from sagescale.perf.model import best_point
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from sagescale.perf.model import DecodeCapacity, ProfileModel
@@ -25,6 +28,9 @@ _WAITING_NOISE = 0.25
 """Relative deviation of waiting time from its formula."""
 
 _GREW = 1.02
+
+_FULL = 1.0
+"""The use at which a pool is full."""
 
 
 class LearnedModel:
@@ -55,7 +61,7 @@ class LearnedModel:
 
     def ttft_ms(self, isl: float) -> float:
         """Prefill time in ms of one prompt of ``isl`` tokens, alone. Raises ValueError unless isl > 0."""
-        return self._ttft_ms(isl, self.prefill.factors)
+        return self._with_factors(self.base.ttft_ms(isl), *self.prefill.factors.tolist())
 
     def prefill_throughput_per_gpu(self, isl: float) -> float:
         """Prompt tokens a second and GPU when prompts run one at a time. Raises ValueError unless isl > 0."""
@@ -106,37 +112,45 @@ class LearnedModel:
 
         It is compared with the whole that the formula expects, and so is how that whole changes with each
         factor: where much is waiting, TTFT grows faster than prefill times do. The more is waiting, the
-        less it counts.
+        less it counts. Where the pool is full by what was learned already, a longer wait proves nothing more.
         """
         learned = self.prefill.learned
-        expected = self._mean_ttft(isl, requests_per_s, instances, learned)
+        base_ms = cache(self.base.ttft_ms)  # factors change what is made of it, not the profile
+        expected = self._mean_ttft(isl, requests_per_s, instances, learned, base_ms)
+        if expected.use > _FULL and observed_ms > expected.ttft_ms:
+            return
         slopes = []
         for part in range(len(learned)):
             grown = learned.copy()
             grown[part] *= _GREW
-            slower = self._mean_ttft(isl, requests_per_s, instances, grown)
+            slower = self._mean_ttft(isl, requests_per_s, instances, grown, base_ms)
             change = (slower.ttft_ms - expected.ttft_ms) / (grown[part] - learned[part])
             slopes.append(max(0.0, change / expected.ttft_ms))
         if any(slopes):
             miss = observed_ms / expected.ttft_ms - 1.0
             self.prefill.update(slopes, miss, GOOD_NOISE + _WAITING_NOISE * expected.share)
 
-    def mean_ttft(self, isl: float, requests_per_s: float, instances: int) -> Waiting:
-        """Return the mean TTFT expected of a pool, by what was learned."""
-        return self._mean_ttft(isl, requests_per_s, instances, self.prefill.learned)
-
     def _mean_ttft(
-        self, isl: float, requests_per_s: float, instances: int, factors: NDArray[np.float64]
+        self,
+        isl: float,
+        requests_per_s: float,
+        instances: int,
+        factors: NDArray[np.float64],
+        base_ms: Callable[[float], float],
     ) -> Waiting:
+        fixed, growing = factors.tolist()
         return mean_ttft(
-            lambda tokens: self._ttft_ms(tokens, factors), isl, requests_per_s, instances, self._most_each
+            lambda tokens: self._with_factors(base_ms(tokens), fixed, growing),
+            isl,
+            requests_per_s,
+            instances,
+            self._most_each,
         )
 
-    def _ttft_ms(self, isl: float, factors: NDArray[np.float64]) -> float:
-        base, fixed = self.base.ttft_ms(isl), self._fixed_ms
-        if base <= fixed:
-            return base * float(factors[0])
-        return float(factors[0]) * fixed + float(factors[1]) * (base - fixed)
+    def _with_factors(self, base_ms: float, fixed: float, growing: float) -> float:
+        if base_ms <= self._fixed_ms:
+            return base_ms * fixed
+        return fixed * self._fixed_ms + growing * (base_ms - self._fixed_ms)
 
     def _step_ms(self, base: _Ms, n: _Ms, context: float) -> NDArray[np.float64]:
         """The step that the profile has as ``base``, with the factors in use."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Waiting", "mean_ttft"]
 
 _BATCH_TOKENS = 8192.0
-"""What an engine batches unless told otherwise; the planner is not told."""
+"""What an engine batches by default; the planner does not know its setting."""
 
 _BATCH_PROMPTS = 3.0
 """The batch that gives the slope: what a queue that is not overloaded makes of mean prompts."""

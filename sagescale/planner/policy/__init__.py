@@ -6,8 +6,11 @@ A package adds a policy with
     my_policy = "my_package.module:MyPolicy"
 
 where the class is called with a configuration and a performance model. It may say ``uses_forecast = False``,
-so that nothing tries predictors with it, and ``needs_twin = True`` to be given simulated engines (an
-``EngineTwin``) as well. A built-in name cannot be replaced.
+so that nothing tries predictors with it; ``uses_model = False`` where its sizes depend on no forecast,
+correction or time of the engines, so that simulations work these out only when somebody looks;
+``uses_lengths = False`` where it does without a sample of requests' lengths in every observation; and
+``needs_twin = True`` to be given simulated engines (an ``EngineTwin``) as well. A built-in name cannot be
+replaced.
 """
 
 from __future__ import annotations

@@ -109,20 +109,20 @@ def _pools(document: ResultDocument, run: RunDocument, kept: Sequence[int]) -> d
             )
             for name in names
         }
-        free = (1e9 if budget is None else budget) - sum(now[name].holding * gpus[name] for name in names)
+        free = (1e9 if budget is None else budget) - sum(now[name].present * gpus[name] for name in names)
         for name in names:
             target = _value(timeline.get(f"{name}_target"), place, 1.0)
             if acts and target is not None:
                 found = now[name]
                 now[name] = resize(found, _whole(target)).applied(found, int(max(0.0, free) // gpus[name]))
-                free -= gpus[name] * (now[name].holding - found.holding)
+                free -= gpus[name] * (now[name].present - found.present)
         history.append(now)
     return {
         **{
             name: {state: [getattr(each[name], state) for each in history] for state in _STATES}
             for name in names
         },
-        "gpus": [sum(each[name].holding * gpus[name] for name in names) for each in history],
+        "gpus": [sum(each[name].present * gpus[name] for name in names) for each in history],
     }
 
 

@@ -15,6 +15,7 @@ from sagescale.report.formats import (
     plain,
     plural,
     share,
+    share_within,
     signed,
     within,
 )
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
     from sagescale.document import ComparisonInfo, ResultDocument, RunDocument
 
 __all__ = [
-    "attainment_of",
     "comparison_notes",
     "comparison_points",
     "comparison_table",
-    "gpu_hours_of",
     "pareto_front",
 ]
 
@@ -67,15 +66,14 @@ def comparison_points(document: ResultDocument) -> dict[str, object]:
 
 
 def _point(run: RunDocument) -> dict[str, object]:
-    hours_half, attainment_half = half_widths(run)
     return {
         "name": plain(run.name),
         "policy": plain(run.policy),
         "hindsight": run.kind == "hindsight",
-        "hours": gpu_hours_of(run),
-        "attainment": attainment_of(run),
-        "hours_half": hours_half,
-        "attainment_half": attainment_half,
+        "hours": known(run.judged_gpu_hours.mean),
+        "attainment": known(run.judged_attainment.mean),
+        "hours_half": known(run.judged_gpu_hours.half_width),
+        "attainment_half": known(run.judged_attainment.half_width),
         "ratio": known(run.ratio_to_lower_bound),
         "ttft_p99": known(run.ttft_ms.p99),
         "itl_p99": known(run.itl_ms.p99),
@@ -105,15 +103,13 @@ def comparison_table(document: ResultDocument) -> dict[str, object]:
 def _cells(run: RunDocument, comparison: ComparisonInfo | None) -> list[Cell]:
     sla, scaling = run.sla, run.scaling
     reached = comparison is None or run.name in comparison.reaching
-    attainment, hours = attainment_of(run), gpu_hours_of(run)
-    hours_half, attainment_half = half_widths(run)
-    attained = share(attainment) + ("" if attainment_half is None else f" ± {100 * attainment_half:.2f}")
+    attainment, hours = run.judged_attainment, run.judged_gpu_hours
     # Scored whether or not the policy looks at it.
     mape = run.forecast.requests.mape if uses_predictor(run) else None
     ratio, regret = run.ratio_to_lower_bound, run.regret_gpu_hours
     return [
-        _cell(attainment, attained, poor=not reached),
-        _cell(hours, within(hours, hours_half)),
+        _cell(attainment.mean, share_within(attainment.mean, attainment.half_width), poor=not reached),
+        _cell(hours.mean, within(hours.mean, hours.half_width)),
         _cell(ratio, figure(ratio)),
         _cell(regret, signed(regret)),
         _cell(scaling.max_gpus, count(scaling.max_gpus)),
@@ -177,33 +173,6 @@ def comparison_notes(comparison: ComparisonInfo) -> list[tuple[str, tuple[str, .
     return lines
 
 
-def attainment_of(run: RunDocument) -> float | None:
-    """Return the attainment a run is judged by: the mean over its replicates, where there are any."""
-    replicates = run.replicates
-    if replicates is not None:
-        return known(replicates.attainment_interval.mean)
-    return known(run.sla.attainment)
-
-
-def gpu_hours_of(run: RunDocument) -> float | None:
-    """Return the GPU-hours a run is judged by: the mean over its replicates, where there are any."""
-    replicates = run.replicates
-    if replicates is not None:
-        return known(replicates.gpu_hours_interval.mean)
-    return known(run.gpu_hours.total)
-
-
-def half_widths(run: RunDocument) -> tuple[float | None, float | None]:
-    """Return half the widths of the confidence intervals of GPU-hours and attainment, where there are any."""
-    replicates = run.replicates
-    if replicates is None:
-        return None, None
-    return (
-        known(replicates.gpu_hours_interval.half_width),
-        known(replicates.attainment_interval.half_width),
-    )
-
-
 def pareto_front(runs: Sequence[RunDocument]) -> list[int]:
     """Return the places of the candidates on the Pareto front, cheapest first.
 
@@ -214,8 +183,8 @@ def pareto_front(runs: Sequence[RunDocument]) -> list[int]:
         (hours, -attainment, place)
         for place, run in enumerate(runs)
         if run.kind != "hindsight"
-        and (hours := gpu_hours_of(run)) is not None
-        and (attainment := attainment_of(run)) is not None
+        and (hours := known(run.judged_gpu_hours.mean)) is not None
+        and (attainment := known(run.judged_attainment.mean)) is not None
     )
     front: list[int] = []
     best = float("inf")

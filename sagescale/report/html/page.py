@@ -17,11 +17,9 @@ from sagescale.report import facts, formats
 from sagescale.report.formats import MARK, Poor, count, duration, known, plain, plural
 from sagescale.report.html.columns import run_columns
 from sagescale.report.html.comparison import (
-    attainment_of,
     comparison_notes,
     comparison_points,
     comparison_table,
-    gpu_hours_of,
     pareto_front,
 )
 
@@ -232,10 +230,8 @@ def _templates() -> jinja2.Environment:
     made.globals |= {name: getattr(facts, name) for name in shown}
     made.globals |= {
         "MARK": MARK,
-        "attainment_of": attainment_of,
         "comparison_notes": comparison_notes,
         "facts": _facts,
-        "gpu_hours_of": gpu_hours_of,
         "panels": panels,
     }
     return made

@@ -13,7 +13,7 @@ import numba
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["compiled", "inlined"]
+__all__ = ["compiled", "entry", "inlined"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,5 +76,18 @@ def _compiler(**options: object) -> Callable[[Callable[..., Any]], Any]:
     return compile_
 
 
-compiled = _compiler()
-inlined = _compiler(inline="always")
+_INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""To take ``State`` from Python compiles to more code than most functions are."""
+
+entry = _compiler()
+"""For functions that Python calls."""
+
+compiled = _compiler(**_INTERNAL)
+"""For functions that only the kernel calls: Python must not."""
+
+inlined = _compiler(**_INTERNAL, forceinline=True)
+"""The same, expanded where they are called: a call that passes ``State`` passes 150 numbers.
+
+LLVM expands them. Numba's own ``inline="always"`` copies their source into each caller, which is typed and
+compiled anew every time: a third of all compile time.
+"""

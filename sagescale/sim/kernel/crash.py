@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import compiled
+from sagescale.sim.kernel.compiled import compiled, entry
 from sagescale.sim.kernel.decode import REQUEST_MASK
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import handoff_push
@@ -165,7 +165,7 @@ def _resume_chains(s: State, pool: int, t: float) -> None:
         resume_chain(s, first, t)
 
 
-@compiled
+@entry
 def crash(s: State, slot: int, t: float) -> None:
     """Rule 12: an instance is gone, and its requests are routed again as prefills of isl + tokens produced.
 

@@ -10,7 +10,7 @@ from sagescale.sim.kernel.heaps import finish_pop, finish_push, handoff_pop
 from sagescale.sim.kernel.instances import add_load, touch
 from sagescale.sim.kernel.queues import append, drop_head, join, rank_for_decode
 from sagescale.sim.kernel.requests import complete, expired, first_token, leave, produced, reserves
-from sagescale.sim.kernel.step_times import run_boundary, run_s, step_now_s
+from sagescale.sim.kernel.step_times import begin_run, run_boundary, step_now_s
 from sagescale.sim.kernel.trees import event_update
 from sagescale.sim.state import FIFO, REQUEST_BITS, RUNNING, TIMED_OUT, WAITING_DECODE, State
 
@@ -125,7 +125,7 @@ def form_step(s: State, slot: int, t: float) -> None:
             s.life[d.life].cold_s = d.cold_s
             d.cold_s = 0.0
         d.run_steps = 1 if d.joined >= 0 else (s.finish[start] >> REQUEST_BITS) - d.steps
-        s.slots[slot].event_s = t + run_s(s, slot)
+        s.slots[slot].event_s = t + begin_run(s, slot)
 
 
 @inlined

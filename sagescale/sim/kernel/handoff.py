@@ -18,7 +18,7 @@ __all__ = ["resume_chain", "resume_chain_at", "start_handoff"]
 def start_handoff(s: State, request: int, source: int, t: float) -> None:
     """Rule 4: latency + isl * rate + decode_steps * the receiver's step in progress."""
     g = s.progress[0]
-    slot = s.requests[request].bound
+    slot = np.int64(s.requests[request].bound)
     d = s.instances[slot]
     pool = s.pools[d.pool]
     duration = pool.kv_latency_s + (s.isl[request] + produced(s, request)) * pool.kv_s_per_token

@@ -28,16 +28,16 @@ def finish_pop(heap: Any, start: int, size: int) -> None:
     last = size - 1
     item = heap[start + last]
     at = 0
-    while True:
-        down = 2 * at + 1
-        if down >= last:
+    down = 1
+    while down < last:
+        # The smaller of two without a branch: it is a matter of chance. Behind the last there is ``item``.
+        down += heap[start + down + 1] < heap[start + down]
+        below = heap[start + down]
+        if below >= item:
             break
-        if down + 1 < last and heap[start + down + 1] < heap[start + down]:
-            down += 1
-        if heap[start + down] >= item:
-            break
-        heap[start + at] = heap[start + down]
+        heap[start + at] = below
         at = down
+        down = 2 * at + 1
     heap[start + at] = item
 
 

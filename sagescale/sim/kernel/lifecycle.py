@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.compiled import compiled, entry, inlined
 from sagescale.sim.kernel.handoff import resume_chain_at
 from sagescale.sim.kernel.instances import set_key
 from sagescale.sim.kernel.routing import bind_decode, route_prefill
@@ -153,7 +153,7 @@ def _launch(s: State, pool: int, t: float) -> None:
     set_key(s, slot, NOT_READY)
 
 
-@compiled
+@entry
 def launch_waiting(s: State, t: float) -> None:
     """Rule 6: a launch that does not fit the stock waits, and starts the instant GPUs are free."""
     if s.progress[0].waiting == 0:
@@ -226,7 +226,7 @@ def _shrink(s: State, pool: int, surplus: int, t: float) -> None:
         surplus -= 1
 
 
-@compiled
+@entry
 def scale(s: State, service: int, t: float) -> None:
     """Bring a service's pools to their targets at t: STARTING + READY + waiting; shrink before grow.
 
@@ -255,7 +255,7 @@ def _make_ready(s: State, slot: int, t: float) -> None:
     set_key(s, slot, instance.load)
 
 
-@compiled
+@entry
 def make_ready(s: State, t: float) -> None:
     """Make every STARTING instance READY now: how the initial ones begin."""
     for slot in range(s.instances.size):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.compiled import compiled, entry, inlined
 from sagescale.sim.kernel.decode import deliver, finish_run, form_step, queue_changed
 from sagescale.sim.kernel.handoff import resume_chain_at
 from sagescale.sim.kernel.instances import add_load, touch
@@ -139,7 +139,7 @@ def _only_steps_end(s: State, t: float) -> bool:
     )
 
 
-@compiled
+@entry
 def gauges_now(s: State, service: int, t: float, found: NDArray[np.int64]) -> None:
     """Count what a service's gauges show at t, decode runs under way included.
 
@@ -170,7 +170,7 @@ def gauges_now(s: State, service: int, t: float, found: NDArray[np.int64]) -> No
             totals[1] = stage.in_service
 
 
-@compiled
+@entry
 def next_event_s(s: State) -> float:
     """When something happens next, apart from ticks; inf when nothing can."""
     g = s.progress[0]
@@ -239,7 +239,7 @@ def _form_steps(s: State, t: float) -> bool:
     return stopped
 
 
-@compiled
+@entry
 def advance(s: State, until_s: float) -> int:
     """Process every instant up to and including ``until_s``, in the order of DESIGN 5.9.
 

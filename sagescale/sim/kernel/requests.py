@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.compiled import entry, inlined
 from sagescale.sim.state import DONE, PENDING, TIMED_OUT, State
 
 __all__ = ["clear_requests", "complete", "due_s", "expired", "first_token", "leave", "produced", "reserves"]
@@ -81,7 +81,7 @@ def complete(s: State, service: int, request: int, t: float) -> None:
         w.itl_met += itl_s <= w.target_itl_s
 
 
-@compiled
+@entry
 def clear_requests(requests: Any) -> None:
     """Write every record once, as before anything has happened."""
     for i in range(requests.size):

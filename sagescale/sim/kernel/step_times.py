@@ -18,7 +18,7 @@ import numpy as np
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.state import State
 
-__all__ = ["batch_s", "run_boundary", "run_s", "step_now_s", "steps_by", "steps_s"]
+__all__ = ["batch_s", "begin_run", "run_boundary", "step_now_s", "steps_by"]
 
 
 @inlined
@@ -31,18 +31,23 @@ def batch_s(s: State, pool: int, tokens: int, squares: float) -> float:
     return max(alone_s - p.quadratic_s * across, p.prefill_floor_s)
 
 
+@inlined
+def _segment_at(table: Any, segment: int, held: float) -> int:
+    """The segment in which so many tokens lie, from this one on."""
+    while held >= table[segment].edge:
+        segment += 1
+    return segment
+
+
 @compiled
-def steps_s(table: Any, row: int, n: int, kv: int, k: int) -> float:
+def _steps_s(table: Any, segment: int, n: int, kv: int, k: int) -> float:
     """R(k): seconds that k steps of n running requests last when they hold ``kv`` tokens at the start.
 
-    ``row`` is where the segments of n running requests begin in the table.
+    ``segment`` of the table is the one in which ``kv`` lies.
     """
     seconds = 0.0
-    segment = row
     held = float(kv)
     while True:
-        while held >= table[segment].edge:
-            segment += 1
         edge = table[segment].edge
         a = table[segment].base_s
         c = table[segment].slope_s
@@ -52,30 +57,20 @@ def steps_s(table: Any, row: int, n: int, kv: int, k: int) -> float:
         seconds += inside * (a + c * held) + c * n * (0.5 * inside * (inside - 1))
         held += float(n) * inside
         k -= inside
-
-
-@compiled
-def _step_s(table: Any, row: int, kv: int) -> float:
-    """Seconds of one step."""
-    segment = row
-    while kv >= table[segment].edge:
-        segment += 1
-    return float(table[segment].base_s + table[segment].slope_s * kv)
+        segment = _segment_at(table, segment, held)
 
 
 @compiled
 def _boundary(
-    table: Any, row: int, n: int, kv: int, start_s: float, join_s: float, limit: int, t: float
+    table: Any, first: int, n: int, kv: int, start_s: float, join_s: float, limit: int, t: float
 ) -> tuple[int, float]:
     """The smallest k in 1..limit whose step ends at or after t, and that end: R inverted, then compared."""
     rest = t - start_s - join_s
-    segment = row
+    segment = first
     held = float(kv)
     done = 0
     k = 1
     while rest > 0.0:
-        while held >= table[segment].edge:
-            segment += 1
         a = table[segment].base_s + table[segment].slope_s * held
         cn = table[segment].slope_s * n
         b = a - 0.5 * cn
@@ -92,13 +87,14 @@ def _boundary(
         held += float(n) * count
         done += count
         k = done
+        segment = _segment_at(table, segment, held)
     k = min(max(k, 1), limit)
-    end_s = start_s + (join_s + steps_s(table, row, n, kv, k))
+    end_s = start_s + (join_s + _steps_s(table, first, n, kv, k))
     while k < limit and end_s < t:
         k += 1
-        end_s = start_s + (join_s + steps_s(table, row, n, kv, k))
+        end_s = start_s + (join_s + _steps_s(table, first, n, kv, k))
     while k > 1:
-        earlier_s = start_s + (join_s + steps_s(table, row, n, kv, k - 1))
+        earlier_s = start_s + (join_s + _steps_s(table, first, n, kv, k - 1))
         if earlier_s < t:
             break
         k -= 1
@@ -107,31 +103,29 @@ def _boundary(
 
 
 @inlined
-def _row(s: State, slot: int) -> int:
+def begin_run(s: State, slot: int) -> float:
+    """Note where a decode instance's run begins in its step times; return its seconds, joins included."""
     d = s.instances[slot]
     pool = s.pools[d.pool]
-    return pool.step_table + d.running * pool.step_segments
-
-
-@inlined
-def run_s(s: State, slot: int) -> float:
-    """Seconds that the run of steps of a decode instance lasts, joins included."""
-    d = s.instances[slot]
-    return d.run_join_s + steps_s(s.steps, _row(s, slot), d.running, d.kv, d.run_steps)
+    row = pool.step_table + d.running * pool.step_segments
+    d.segment = _segment_at(s.steps, row, float(d.kv))
+    return d.run_join_s + _steps_s(s.steps, d.segment, d.running, d.kv, d.run_steps)
 
 
 @inlined
 def run_boundary(s: State, slot: int, t: float) -> tuple[int, float]:
     """At or after t, the next step boundary of the run in progress: after how many steps, and when."""
     d = s.instances[slot]
-    return _boundary(s.steps, _row(s, slot), d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
+    return _boundary(s.steps, d.segment, d.running, d.kv, d.run_start_s, d.run_join_s, d.run_steps, t)
 
 
 @inlined
 def step_now_s(s: State, slot: int, k: int) -> float:
     """Seconds of the k-th step of the run, joins included."""
     d = s.instances[slot]
-    seconds = _step_s(s.steps, _row(s, slot), d.kv + d.running * (k - 1))
+    held = float(d.kv + d.running * (k - 1))
+    segment = _segment_at(s.steps, d.segment, held)
+    seconds = float(s.steps[segment].base_s + s.steps[segment].slope_s * held)
     if k == 1:
         seconds += d.run_join_s
     return seconds

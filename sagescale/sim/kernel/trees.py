@@ -11,58 +11,65 @@ from typing import Any
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import compiled
+from sagescale.sim.kernel.compiled import compiled, entry
 
 __all__ = ["DECODE_ROOT", "PREFILL_ROOT", "event_update", "router_update", "tree_build"]
 
 DECODE_ROOT, PREFILL_ROOT = 2, 3
 
 
-@compiled
+@entry
 def event_update(slots: Any, slot: int) -> None:
-    """Restore the tree of next events after ``slots[slot].event_s`` changed; ties in fleet order."""
+    """Restore the tree of next events after ``slots[slot].event_s`` changed; ties in fleet order.
+
+    Always up to the root, with the winner so far in registers: no branch depends on the data, and what the
+    siblings hold is loaded ahead. To stop where nothing changes any more would cost a misprediction.
+    """
     one = np.uintp(1)  # unsigned: an index that cannot be negative needs no test for it
-    changed = np.uintp(slot)
-    node = (np.uintp(slots.size) + changed) >> one
-    left = changed & ~one
-    right = changed | one
+    winner = np.uintp(slot)
+    node = np.uintp(slots.size) + winner
+    event_s = slots[winner].event_s
+    first = slots[winner].id
+    other = winner ^ one
     while True:
-        a = slots[left].event_s
-        b = slots[right].event_s
-        winner = left if a < b or (a == b and slots[left].id <= slots[right].id) else right
-        if winner != changed and winner == np.uintp(slots[node].event_node):
-            break  # another slot won here before and does now: nothing changes further up
-        slots[node].event_node = winner
+        a = slots[other].event_s
+        b = slots[other].id
+        loses = (a < event_s) | ((a == event_s) & (b < first))
+        winner = other if loses else winner
+        event_s = a if loses else event_s
+        first = b if loses else first
         node >>= one
-        if node == one:
+        slots[node].event_node = winner
+        if node < np.uintp(4):
             break
-        left = np.uintp(slots[node << one].event_node)
-        right = np.uintp(slots[(node << one) | one].event_node)
+        other = np.uintp(slots[node ^ one].event_node)
 
 
 @compiled
 def router_update(slots: Any, slot: int, root: int) -> None:
     """Restore a pool's router after ``slots[slot].key`` changed; ties to the lowest id."""
     one = np.uintp(1)
-    changed = np.uintp(slot)
-    node = (np.uintp(slots.size) + changed) >> one
-    left = changed & ~one
-    right = changed | one
+    top = np.uintp(root)
+    winner = np.uintp(slot)
+    node = np.uintp(slots.size) + winner
+    key = slots[winner].key
+    first = slots[winner].id
+    other = winner ^ one
     while True:
-        a = slots[left].key
-        b = slots[right].key
-        winner = left if a < b or (a == b and slots[left].id <= slots[right].id) else right
-        if winner != changed and winner == np.uintp(slots[node].router_node):
-            break
-        slots[node].router_node = winner
-        if node == np.uintp(root):
-            break
+        a = slots[other].key
+        b = slots[other].id
+        loses = (a < key) | ((a == key) & (b < first))
+        winner = other if loses else winner
+        key = a if loses else key
+        first = b if loses else first
         node >>= one
-        left = np.uintp(slots[node << one].router_node)
-        right = np.uintp(slots[(node << one) | one].router_node)
+        slots[node].router_node = winner
+        if node == top:
+            break
+        other = np.uintp(slots[node ^ one].router_node)
 
 
-@compiled
+@entry
 def tree_build(slots: Any) -> None:
     """Fill both trees; the number of slots is a power of two, at least 4."""
     size = slots.size

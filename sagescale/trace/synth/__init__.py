@@ -20,7 +20,7 @@ from sagescale.trace.synth.lengths import (
     parse_lengths,
 )
 from sagescale.trace.trace import MAX_SPAN_S, Trace
-from sagescale.trace.transforms import MAX_REQUESTS
+from sagescale.trace.transforms import MAX_REQUESTS, check_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,8 +76,7 @@ def synthesise(
         raise InputError(
             f"--duration-s {duration_s:g}: expected a number above 0, at most {MAX_SPAN_S:.0f}, a year"
         )
-    if seed < 0:
-        raise InputError(f"--seed {seed}: expected a whole number, 0 or more")
+    check_seed(seed)
     if pattern.peak_rps * duration_s > MAX_REQUESTS:
         raise InputError(
             f"--duration-s {duration_s:g}: at {pattern.peak_rps:g} requests/s makes more than {MAX_REQUESTS}"

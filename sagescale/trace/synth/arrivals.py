@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.transforms import check_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Steady:
     rps: float
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps)
+        check_number("--rps", self.rps)
 
     @property
     def peak_rps(self) -> float:
@@ -83,8 +84,8 @@ class Ramp(_Poisson):
     end_rps: float
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps, zero=True)
-        _positive("--end-rps", self.end_rps, zero=True)
+        check_number("--rps", self.rps, zero=True)
+        check_number("--end-rps", self.end_rps, zero=True)
 
     @property
     def peak_rps(self) -> float:
@@ -104,9 +105,9 @@ class Step(_Poisson):
     at_s: float
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps, zero=True)
-        _positive("--end-rps", self.end_rps, zero=True)
-        _positive("--at-s", self.at_s)
+        check_number("--rps", self.rps, zero=True)
+        check_number("--end-rps", self.end_rps, zero=True)
+        check_number("--at-s", self.at_s)
 
     @property
     def peak_rps(self) -> float:
@@ -131,8 +132,8 @@ class Diurnal(_Poisson):
     weekend_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps)
-        _positive("--weekend-factor", self.weekend_factor, zero=True)
+        check_number("--rps", self.rps)
+        check_number("--weekend-factor", self.weekend_factor, zero=True)
         if not 0 <= self.amplitude <= 1:
             raise InputError(f"--amplitude {self.amplitude:g}: expected a number from 0 to 1")
         if not 0 <= self.peak_hour < 24:
@@ -163,10 +164,10 @@ class Spikes(_Poisson):
     spike_s: float
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps, zero=True)
-        _positive("--spike-rps", self.spike_rps)
-        _positive("--every-s", self.every_s)
-        _positive("--spike-s", self.spike_s)
+        check_number("--rps", self.rps, zero=True)
+        check_number("--spike-rps", self.spike_rps)
+        check_number("--every-s", self.every_s)
+        check_number("--spike-s", self.spike_s)
         if self.spike_s > self.every_s / 2:
             raise InputError(
                 f"--spike-s {self.spike_s:g}: expected at most half of --every-s ({self.every_s / 2:g} s)"
@@ -195,7 +196,7 @@ class Bursty:
     family: Literal["gamma", "weibull"] = "gamma"
 
     def __post_init__(self) -> None:
-        _positive("--rps", self.rps)
+        check_number("--rps", self.rps)
         if not 0.05 <= self.cv <= 20:
             raise InputError(f"--cv {self.cv:g}: expected a number from 0.05 to 20")
 
@@ -243,10 +244,3 @@ def _poisson(rps: float, duration_s: float, rng: np.random.Generator) -> NDArray
     times_s = rng.uniform(0.0, duration_s, rng.poisson(rps * duration_s))
     times_s.sort()
     return times_s
-
-
-def _positive(option: str, value: float, *, zero: bool = False) -> None:
-    if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
-        raise InputError(
-            f"{option} {value:g}: expected a finite number, {'0 or more' if zero else 'above 0'}"
-        )
