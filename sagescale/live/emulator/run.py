@@ -13,7 +13,7 @@ from sagescale.live.emulator.server import Emulator
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sagescale.live.emulator.pace import Pace
+    from sagescale.live.emulator.server import Pace
     from sagescale.live.secret import Secret
     from sagescale.live.setup import Configured
     from sagescale.trace import Trace
