@@ -25,7 +25,7 @@ from sagescale.live.metrics.window import RawWindow, SeriesWindow
 from sagescale.live.tick_text import tick_text
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools
-from sagescale.planner.window import read_window
+from sagescale.planner.observation import read_window
 
 VLLM = PRESETS["vllm"]
 DYNAMO = PRESETS["dynamo"]
