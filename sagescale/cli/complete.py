@@ -36,7 +36,7 @@ def policies(incomplete: str) -> list[str]:
 def keys(incomplete: str) -> list[str]:
     """Configuration keys, as ``KEY=``."""
     from sagescale.declare import declared
-    from sagescale.live.setup import configuration_classes
+    from sagescale.live.config import configuration_classes
 
     found = [name for cls in configuration_classes() for name in declared(cls)]
     return _begin(incomplete, [f"{name}=" for name in found])

@@ -12,7 +12,6 @@ from sagescale.cli.examples import epilog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.loading import Settings
 
 __all__ = ["config_app"]
@@ -40,7 +39,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
 ) -> None:
     """Write a configuration file with every key, its default and its meaning; it sets policy slo."""
-    from sagescale.live.setup import configuration_classes
+    from sagescale.live.config import configuration_classes
     from sagescale.planner.describe import commented_yaml
 
     text = commented_yaml(configuration_classes(), _ADVISED)
@@ -61,18 +60,11 @@ def show(
 ) -> None:
     """Print the values in force and where each comes from; the output is itself a configuration file."""
     from sagescale.declare import declared
-    from sagescale.live.setup import configuration_classes
-    from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.describe import resolved_yaml
 
-    settings, resolved = _resolve(config or [], overrides or [], profile)
-    values: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    for cls in configuration_classes():
-        built = resolved if cls is AutoscalerConfig else settings.build(cls)
-        for name in declared(cls):
-            values[name] = getattr(built, name)
-            origins[name] = settings.where(name) or "default"
+    settings, configurations = _resolve(config or [], overrides or [], profile)
+    values = {name: getattr(one, name) for one in configurations for name in declared(type(one))}
+    origins = {name: settings.where(name) or "default" for name in values}
     for name in ("prefill_gpus_per_instance", "decode_gpus_per_instance"):
         origins[name] = settings.where(name) or "the profile"
     if values["history_points"] is not None and origins["history_points"] == "default":
@@ -86,13 +78,7 @@ def validate(
     profile: _Profile = None,
 ) -> None:
     """Check configuration files; a mistake is one line and exit code 2."""
-    from sagescale.live.setup import configuration_classes
-    from sagescale.planner.config import AutoscalerConfig
-
     settings, _ = _resolve(files, [], profile)
-    for cls in configuration_classes():
-        if cls is not AutoscalerConfig:
-            settings.build(cls)
     given = len(settings.explicit)
     print(f"ok: {given} {'key' if given == 1 else 'keys'} set, the others at their defaults")
 
@@ -102,7 +88,7 @@ def schema() -> None:
     """Print the JSON schema of a configuration file, for editors and other tools."""
     import json
 
-    from sagescale.live.setup import configuration_classes
+    from sagescale.live.config import configuration_classes
     from sagescale.planner.describe import json_schema
 
     print(json.dumps(json_schema(configuration_classes()), indent=2))
@@ -136,14 +122,16 @@ def import_config(
 
 def _resolve(
     files: Sequence[Path], overrides: Sequence[str], profile: str | None
-) -> tuple[Settings, AutoscalerConfig]:
-    from sagescale.live.setup import configuration_classes
+) -> tuple[Settings, list[object]]:
+    """Return what was given, and every configuration built of it."""
+    from sagescale.live.config import configuration_classes
     from sagescale.perf import DEFAULT_PROFILE, ProfileModel, load_profile
     from sagescale.planner.loading import autoscaler_config, load_settings
 
-    settings = load_settings(configuration_classes(), files, overrides)
-    model = ProfileModel(load_profile(profile or DEFAULT_PROFILE))
-    return settings, autoscaler_config(settings, model)
+    first, *others = configuration_classes()
+    settings = load_settings((first, *others), files, overrides)
+    config = autoscaler_config(settings, ProfileModel(load_profile(profile or DEFAULT_PROFILE)))
+    return settings, [config, *(settings.build(cls) for cls in others)]
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

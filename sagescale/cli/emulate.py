@@ -64,8 +64,8 @@ def emulate(
     What a newcomer without GPUs tries first: point `sagescale plan`, or Prometheus, at it.
     """
     from sagescale.cli.output import log_to_stderr
-    from sagescale.live.emulator.pace import Pace
     from sagescale.live.emulator.run import run_emulator
+    from sagescale.live.emulator.server import Pace
     from sagescale.live.secret import read_secret
     from sagescale.live.setup import configured
     from sagescale.trace import apply_transforms, read_trace

@@ -6,15 +6,26 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from sagescale.declare import check, setting
 from sagescale.errors import InputError, did_you_mean
 from sagescale.json_guard import parse_json
 from sagescale.live.metrics.matchers import parse_matchers
+from sagescale.planner.config import AutoscalerConfig
+from sagescale.planner.plugins import plugin_keys
+from sagescale.sim.config import SimulatorConfig
 
-__all__ = ["HELD_FIELDS", "METRIC_FIELDS", "QUERY_FIELDS", "LiveConfig", "MetricQueries"]
+__all__ = [
+    "IN_FLIGHT_FIELDS",
+    "METRIC_FIELDS",
+    "QUERY_FIELDS",
+    "LiveConfig",
+    "MetricQueries",
+    "check_url",
+    "configuration_classes",
+]
 
 METRIC_FIELDS = (
     "requests", "completed", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean",
@@ -29,7 +40,7 @@ QUERY_FIELDS = (
 """What a query of one's own may give: beside those numbers what a gateway keeps from the pools, and how many
 instances there are."""
 
-HELD_FIELDS = frozenset(
+IN_FLIGHT_FIELDS = frozenset(
     ("queued_prefill", "queued_decode", "running_prefill", "running_decode", "requests_queued_gateway")
 )
 """Those of them that are gauges of requests: they are asked for at both ends of a window."""
@@ -310,6 +321,11 @@ class LiveConfig:
     def has_source(self) -> bool:
         """Whether there is anything to read metrics from."""
         return self.prometheus_url is not None or self.scrapes
+
+
+def configuration_classes() -> tuple[type[Any], ...]:
+    """Return whatever a configuration file may configure, plug-ins included."""
+    return AutoscalerConfig, SimulatorConfig, LiveConfig, *plugin_keys()
 
 
 def check_url(name: str, url: str) -> None:

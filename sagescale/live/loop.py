@@ -23,16 +23,14 @@ from sagescale.live.metrics.window import Problem
 from sagescale.live.mover import Mover
 from sagescale.live.records import SETTINGS_KEPT
 from sagescale.planner import (
-    Corrections,
     Decision,
-    LoadForecast,
     Observation,
     Planner,
     Reason,
     ReasonCode,
     make_load_predictors,
 )
-from sagescale.planner.window import Window
+from sagescale.planner.observation import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +101,7 @@ class ControlLoop:
     monotonic clock: they do not drift, and a step of the wall clock moves none. A tick that comes late
     leaves out the ones it missed.
 
-    A policy that wants it is shown a short window between ticks as well (a look), and may then have
+    A policy that wants it is shown a short window between ticks as well (a burst check), and may then have
     instances added at once.
 
     Args:
@@ -166,7 +164,7 @@ class ControlLoop:
         # An instance ready for two whole intervals has been read, however rarely it is.
         self._reporters = Reporters(grace_s=2 * self._interval_s)
         self._reporters_kept: dict[str, list[str]] = {}
-        self._looked_s = 0.0  # the end of the last look's window, in the pools' own time
+        self._checked_s = 0.0  # the end of the last burst check's window, in the pools' own time
         self._at_tick = self._minimum().asked
         self._shown = 0  # the last tick that the planner was shown
         self._failure = ""
@@ -183,13 +181,13 @@ class ControlLoop:
             while ticks is None or number <= ticks:
                 if self._wait_for(number):
                     break
-                self._tick_or_hold(number)
+                self._guarded_tick(number)
                 number = self._after(number)
         finally:
             self.finish()
 
     def run_once(self) -> TickRecord:
-        """Look, decide and (unless it is a dry run) act once, now.
+        """Read, decide and (unless it is a dry run) act once, now.
 
         Raises:
             SagescaleError: nothing could be decided; the pools stay as they are.
@@ -197,17 +195,17 @@ class ControlLoop:
         try:
             self.start()
             if self.live.prometheus_url is None and self.live.scrapes:
-                # A window needs two looks.
+                # A window needs two readings.
                 self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s)
             self._anchor_s = self.clock.monotonic_s()
             self._epoch_s = self._own_time_s(self.clock.wall_s())
-            if (record := self._tick_or_hold(0)) is None:
+            if (record := self._guarded_tick(0)) is None:
                 raise SagescaleError(f"nothing could be decided: {self._failure}")
             # What waits for GPUs to become free is still ordered, within an interval.
             while self.mover.moving and self.clock.monotonic_s() < self._anchor_s + self._wall_interval_s:
                 if self.clock.wait_until(self.clock.monotonic_s() + self._wall_interval_s / _POLLS_A_TICK):
                     break
-                self._advance_or_hold(record.id)
+                self._guarded_advance(record.id)
             return record
         finally:
             self.finish()
@@ -220,7 +218,7 @@ class ControlLoop:
         self._epoch_s = self._own_time_s(wall_s - phase_s)
         self._wall_offset_s = wall_s - now_s
         self._last_usable_s = now_s
-        self._looked_s = self._epoch_s + phase_s * self.live.time_scale
+        self._checked_s = self._epoch_s + phase_s * self.live.time_scale
         self._event("started", f"{self.source.describe()}; {self.mover.actuator.target}")
         self._watch_journal()
         self._guarded("getting ready to read metrics", self.source.prime, _nothing)
@@ -235,7 +233,7 @@ class ControlLoop:
         self._watch_journal()
 
     def _wait_for(self, number: int) -> bool:
-        """Sleep until a tick is due, looking and doing what is left of the last move; say whether to stop."""
+        """Sleep until a tick, with burst checks and what is left of the last move; say whether to stop."""
         due_s = self._anchor_s + number * self._wall_interval_s
         while True:
             now_s = self.clock.monotonic_s()
@@ -245,22 +243,22 @@ class ControlLoop:
             # A poll close to the tick would only make the tick late.
             if not self.mover.moving or poll_s >= due_s - self._wall_interval_s / _POLLS_A_TICK:
                 poll_s = due_s
-            look_s = self._next_look(now_s, due_s)
-            if self.clock.wait_until(min(poll_s, look_s)):
+            check_s = self._next_burst_check_s(now_s, due_s)
+            if self.clock.wait_until(min(poll_s, check_s)):
                 return True
-            if look_s <= poll_s and look_s < due_s:
-                self._guarded("looking", partial(self._look, number, look_s, due_s), _nothing)
+            if check_s <= poll_s and check_s < due_s:
+                self._guarded("the burst check", partial(self._burst_check, number, check_s, due_s), _nothing)
             elif poll_s < due_s and self._hindrance(known=True) is None:
-                self._advance_or_hold(None)
+                self._guarded_advance(None)
 
-    def _next_look(self, now_s: float, due_s: float) -> float:
-        """Return when to look next before a tick, or when that tick is due; what has passed is left out."""
+    def _next_burst_check_s(self, now_s: float, due_s: float) -> float:
+        """Return when the next burst check is due, or the tick; what has passed is left out."""
         if not self.ticks:
             return due_s
         start_s = due_s - self._wall_interval_s
         # The one right before the tick belongs to the tick.
-        looks = (start_s + look_s / self.live.time_scale for look_s in self.planner.looks_s[:-1])
-        return next((look_s for look_s in looks if look_s > now_s + _SAME_S), due_s)
+        checks = (start_s + check_s / self.live.time_scale for check_s in self.planner.looks_s[:-1])
+        return next((check_s for check_s in checks if check_s > now_s + _SAME_S), due_s)
 
     def _after(self, number: int) -> int:
         """Return the next tick's number; those whose time has passed are left out."""
@@ -299,17 +297,17 @@ class ControlLoop:
             self._reporting = False
         return text
 
-    def _tick_or_hold(self, number: int) -> TickRecord | None:
+    def _guarded_tick(self, number: int) -> TickRecord | None:
         """Do a tick; one that fails leaves the pools as they are, and the next begins anew."""
 
-        def hold(_: str) -> None:
+        def leave_pools(_: str) -> None:
             self._release()
             if self._shown != number:
                 self._feed_unknown(1, self._time_s(number - 1))
 
-        return self._guarded(f"tick {number}", partial(self.tick, number), hold)
+        return self._guarded(f"tick {number}", partial(self.tick, number), leave_pools)
 
-    def _advance_or_hold(self, tick: int | None) -> None:
+    def _guarded_advance(self, tick: int | None) -> None:
         self._guarded("moving the pools", partial(self._advance, tick), lambda _: self._release())
 
     # --- one tick ------------------------------------------------------------------------------
@@ -323,14 +321,21 @@ class ControlLoop:
         self._at_tick = seen.current
         last_look = None
         if self.planner.fast_interval_s is not None and seen.usable:
-            last_look = self._guarded("looking", partial(self._glance, seen, late_s), _nothing)
+            last_look = self._guarded(
+                "the burst check", partial(self._check_before_tick, seen, late_s), _nothing
+            )
         self._shown = number
-        decision = self._guarded("deciding", partial(self.planner.step, seen.observation), _nothing)
+        decision = self._guarded("deciding", partial(self._decide, seen.observation), _nothing)
         if decision is None:
             seen.notes.append(Note("loop_failed", f"{self._failure}: the pools stay as they are"))
             seen, decision = dataclasses.replace(seen, usable=False), _no_decision(seen)
         goal = self._goal(decision, seen)
         return self._conclude(seen, decision, goal, last_look=last_look)
+
+    def _decide(self, seen: Observation) -> Decision:
+        decision = self.planner.step(seen)
+        _ = decision.estimate.findings  # is written down: what goes wrong in working it out goes wrong now
+        return decision
 
     def _see(self, collect: _Collect, time_s: float, window_s: float, late_s: float) -> _Seen:
         """Find out about the pools and a window; unknown is what cannot be found out."""
@@ -474,16 +479,16 @@ class ControlLoop:
 
     # --- between ticks -------------------------------------------------------------------------
 
-    def _look(self, number: int, look_s: float, due_s: float) -> TickRecord | None:
-        """Show the planner what happened since the last look; it may have instances added, never removed.
+    def _burst_check(self, number: int, check_s: float, due_s: float) -> TickRecord | None:
+        """Show the planner what happened since the last burst check; it may add instances, never remove any.
 
         Whatever is not known is nothing to act on, and left for the tick to report.
         """
-        late_s = self.clock.monotonic_s() - look_s
+        late_s = self.clock.monotonic_s() - check_s
         if late_s > self._wall_interval_s / self._interval_s * (self.planner.fast_interval_s or 0.0) / 2:
             return None
-        time_s = self._time_s(number) - (due_s - look_s) * self.live.time_scale
-        seen = self._see(self.source.collect_burst, time_s, self._since_look(time_s), late_s)
+        time_s = self._time_s(number) - (due_s - check_s) * self.live.time_scale
+        seen = self._see(self.source.collect_burst, time_s, self._since_last_check(time_s), late_s)
         if not seen.known or not seen.usable or self.mover.rollout:
             return None
         decision = self.planner.check(seen.observation)
@@ -499,12 +504,12 @@ class ControlLoop:
         goal = wanted.map(lambda to, at, keep: to if to > at else keep, current, standing or current)
         return self._conclude(seen, decision, goal, kind="look")
 
-    def _glance(self, seen: _Seen, late_s: float) -> Observation:
-        """Look right before a tick, at the pools as the tick found them, and show the planner."""
+    def _check_before_tick(self, seen: _Seen, late_s: float) -> Observation:
+        """Do the last burst check before a tick, at the pools as the tick found them."""
         at = seen.observation
         metrics, window_s = self._read(
             self.source.collect_burst,
-            self._since_look(at.time_s),
+            self._since_last_check(at.time_s),
             seen.states if seen.known else None,
             late_s,
         )
@@ -512,9 +517,9 @@ class ControlLoop:
         self.planner.check(last_look)  # the tick decides, and knows what was seen last
         return last_look
 
-    def _since_look(self, time_s: float) -> float:
+    def _since_last_check(self, time_s: float) -> float:
         """Return how long the window is that ends now, and begin the next."""
-        since_s, self._looked_s = time_s - self._looked_s, time_s
+        since_s, self._checked_s = time_s - self._checked_s, time_s
         return min(max(since_s, 0.001), self._interval_s)
 
     def _safe_floor(self) -> Sizes:
@@ -686,17 +691,17 @@ class ControlLoop:
             )
 
     def _replay(self, record: TickRecord, set_back_s: float) -> None:
-        """Show the planner what it was shown then; a look's short window is no tick's."""
+        """Show the planner what it was shown then; a burst check's short window is no tick's."""
 
-        def then(seen: Observation) -> Observation:
+        def moved(seen: Observation) -> Observation:
             return dataclasses.replace(seen, time_s=seen.time_s - set_back_s) if set_back_s else seen
 
         if record.kind == "look":
-            self.planner.check(then(record.observation))
+            self.planner.check(moved(record.observation))
             return
         if record.last_look is not None:
-            self.planner.check(then(record.last_look))
-        self.planner.step(then(record.observation))
+            self.planner.check(moved(record.last_look))
+        self.planner.step(moved(record.observation))
 
     def _bridge(self, gap: int, last: Observation) -> None:
         """Fill the windows between the last run and this one from the source's own history."""
@@ -787,12 +792,8 @@ def _no_decision(seen: _Seen) -> Decision:
         time_s=seen.observation.time_s,
         targets=seen.current,
         current=seen.current,
-        forecast=LoadForecast(None, None, None),
-        corrections=Corrections(),
         raw=seen.current,
-        adjustments=(),
-        reasons=(Reason(ReasonCode.HOLD_UNKNOWN_METRICS, "nothing could be decided: held"),),
-        no_operation=False,
+        reasons_after=(Reason(ReasonCode.HOLD_UNKNOWN_METRICS, "nothing could be decided: held"),),
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from urllib.parse import quote
 
 from sagescale.errors import InputError
+from sagescale.files import read_input_text
 
 __all__ = ["Secret", "read_secret", "without_secrets"]
 
@@ -52,7 +52,7 @@ class Secret:
 def without_secrets(text: str) -> str:
     """Return a text with ``***`` for every secret read so far, also as JSON, a URL or Python writes it.
 
-    A server may send back what it was sent, and what it sends back is shown and kept.
+    A server may send back what it was sent, and what it sends back is shown and stored.
     """
     forms = {
         form
@@ -81,17 +81,10 @@ def read_secret(key: str, file: str | None, env: str | None) -> Secret | None:
         return Secret(text)
     if file is None:
         return None
-    path = Path(file)
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{key}_file: {file}: not a regular file; expected one line with the secret")
-        with path.open("rb") as stream:
-            data = stream.read(_MOST_BYTES + 1)
-        text = data.decode().strip()
-    except OSError as error:
-        raise InputError(f"{key}_file: {file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{key}_file: {file}: not UTF-8 text; expected the secret alone") from None
-    if not text or "\n" in text or len(data) > _MOST_BYTES:
+        text = read_input_text(file, "text", _MOST_BYTES).strip()
+    except InputError as error:
+        raise InputError(f"{key}_file: {error}; expected one line with the secret") from None
+    if not text or "\n" in text:
         raise InputError(f"{key}_file: {file}: expected one line with the secret")
     return Secret(text)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sagescale.live.config import LiveConfig
+from sagescale.live.config import LiveConfig, configuration_classes
 from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import autoscaler_config, load_settings
-from sagescale.planner.plugins import plugin_keys
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.world import with_overrides
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from sagescale.perf import Profile
     from sagescale.planner.loading import Settings
 
-__all__ = ["Configured", "configuration_classes", "configured"]
+__all__ = ["Configured", "configured"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,6 @@ class Configured:
     def live(self) -> LiveConfig:
         """The live loop's configuration; raises InputError for what cannot be."""
         return self.settings.build(LiveConfig)
-
-
-def configuration_classes() -> tuple[type[Any], ...]:
-    """Return whatever a configuration file may configure, plug-ins included."""
-    return AutoscalerConfig, SimulatorConfig, LiveConfig, *plugin_keys()
 
 
 def configured(

@@ -74,11 +74,13 @@ def load_settings(
         InputError: a file is unreadable, a key unknown or a value refused; says where.
     """
     owners: dict[str, tuple[type[Any], Setting]] = {}
-    types = (*types, *(cls for cls in plugin_keys() if cls not in types))
+    plugins = tuple(cls for cls in plugin_keys() if cls not in types)
+    types = (*types, *plugins)
     for cls in types:
         for name, key in declared(cls).items():
             if name in owners:
-                raise TypeError(f"{name} is declared by {owners[name][0].__name__} and {cls.__name__}")
+                mistake = InputError if cls in plugins else TypeError  # another's, or ours
+                raise mistake(f"{name} is declared by {owners[name][0].__name__} and {cls.__name__}")
             owners[name] = (cls, key)
     entries = [entry for path in files for entry in read_key_file(path).items()]
     entries += [_split(override, owners) for override in overrides]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sagescale.live.emulator.cluster import EmulatedCluster
-from sagescale.live.emulator.engine_metrics import EngineMetrics, render
-from sagescale.live.emulator.pace import Pace
-from sagescale.live.emulator.server import Emulator
+from sagescale.live.emulator.engine_metrics import EngineMetrics, EnginePage
+from sagescale.live.emulator.server import Emulator, Pace
 from sagescale.live.secret import Secret
 from sagescale.live.setup import configured
 from sagescale.planner import Sizes
@@ -48,9 +48,9 @@ def cluster(trace, *settings):
 
 
 def totals(engines):
-    text = "\n".join(line for lines in render(engines, LABELS, with_instance=True).values() for line in lines)
+    text = generate_latest(EnginePage(engines, LABELS, with_instance=True)).decode()
     found = {}
-    for family in text_string_to_metric_families(text + "\n"):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if "le" not in sample.labels:
                 key = (sample.labels["job"], sample.name)
@@ -163,14 +163,12 @@ def test_ranks_share_what_is_counted_and_have_the_same_kv_usage(ranks):
     engine = EngineMetrics("decode-0", "decode", completed=12, running=5, kv_usage=0.3, cpu_s=2.0)
     engine.prompt.observe(np.array([10.0, 3000.0]))
     pages = [
-        "\n".join(
-            line for lines in render([engine], LABELS, with_instance=True, ranks=n).values() for line in lines
-        )
+        generate_latest(EnginePage([engine], LABELS, with_instance=True, ranks=n)).decode()
         for n in (1, ranks)
     ]
     whole, split = ({}, {})
     for page, found in zip(pages, (whole, split), strict=True):
-        for family in text_string_to_metric_families(page + "\n"):
+        for family in text_string_to_metric_families(page):
             for sample in family.samples:
                 labels = {key: value for key, value in sample.labels.items() if key != "engine"}
                 found.setdefault((sample.name, *sorted(labels.items())), []).append(sample.value)

@@ -183,9 +183,9 @@ def test_the_check_names_what_is_missing_and_what_to_do():
     with serving() as server:
         server.answers["/api/v1/query"] = prometheus(EMPTY_VECTOR)
         source = make_source(LiveConfig(prometheus_url=server.url), "prefill")
-        from sagescale.live.actuators.nobody import Nobody
+        from sagescale.live.actuators.make import DryRun
 
-        found = check(source, Nobody(), 60.0)
+        found = check(source, DryRun(), 60.0)
         source.close()
     bad = [finding for finding in found if finding.level == "bad"]
     assert any("no instance reports vllm:num_requests_running" in finding.what for finding in bad)

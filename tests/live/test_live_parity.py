@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from live_world import VirtualClock
+from prometheus_client import generate_latest
 from sagescale.live.actuators.protocol import PoolStates
 from sagescale.live.emulator.cluster import EmulatedCluster
-from sagescale.live.emulator.engine_metrics import render
+from sagescale.live.emulator.engine_metrics import EnginePage
 from sagescale.live.journal import Journal
 from sagescale.live.loop import ControlLoop
 from sagescale.live.metrics.presets import PRESETS
@@ -51,8 +52,8 @@ class Emulated:
         pages = {}
         for pool in ("prefill", "decode"):
             engines = [engine for engine in self.cluster.engines() if engine.role == pool]
-            lines = [line for family in render(engines, {}, with_instance=True).values() for line in family]
-            pages[pool] = parse_page("\n".join(lines) + "\n", "", "instance", WANTED, {})
+            text = generate_latest(EnginePage(engines, {}, with_instance=True)).decode()
+            pages[pool] = parse_page(text, "", "instance", WANTED, {})
         return pages
 
     # --- an Actuator

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import numpy as np
 import pytest
 from planner_world import RoundNumbers
+from sagescale.declare import setting
 from sagescale.errors import InputError
-from sagescale.live.setup import configuration_classes
+from sagescale.live.config import configuration_classes
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig, make_policy, policy_names
 from sagescale.planner.describe import commented_yaml
@@ -103,6 +105,18 @@ def test_a_policys_own_keys_are_configured_like_all_others(installed, tmp_path):
         load_settings((AutoscalerConfig,), [path])
     with pytest.raises(InputError, match="unknown key 'queue_stepp'; did you mean 'queue_step'"):
         load_settings((AutoscalerConfig,), [], ["queue_stepp=2"])
+
+
+@dataclass(frozen=True)
+class Clashing:
+    tolerance: float = setting(0.0, doc="What the configuration has already.")
+
+
+def test_keys_that_a_package_offers_have_names_of_their_own(monkeypatch):
+    points = EntryPoints([EntryPoint("odd", f"{__name__}:Clashing", "sagescale.keys")])
+    monkeypatch.setattr("importlib.metadata.entry_points", points.select)
+    with pytest.raises(InputError, match="tolerance is declared by AutoscalerConfig and Clashing"):
+        load_settings((AutoscalerConfig,))
 
 
 def test_keys_that_a_package_offers_are_a_class_of_settings(monkeypatch):

@@ -1,16 +1,40 @@
-"""The actuator a configuration asks for."""
+"""The actuator a configuration asks for; two of them leave the pools alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.live.actuators.nobody import ExportOnly, Nobody
-
 if TYPE_CHECKING:
-    from sagescale.live.actuators.protocol import Actuator
+    from sagescale.live.actuators.protocol import Actuator, Order, PoolStates
     from sagescale.live.config import LiveConfig
 
-__all__ = ["make_actuator"]
+__all__ = ["DryRun", "ExportOnly", "make_actuator"]
+
+
+class DryRun:
+    """Changes nothing and knows of no pools; the loop never asks it to."""
+
+    target = "nothing (dry run)"
+
+    def states(self) -> PoolStates | None:
+        """Not know."""
+        return None
+
+    def carry_out(self, order: Order) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class ExportOnly(DryRun):
+    """Leaves the acting to an HPA or KEDA that reads ``sagescale_desired_replicas``.
+
+    The loop exports every order's sizes, so that nothing is left to be done here.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.target = f"desired replicas exported at {where}"
 
 
 def make_actuator(live: LiveConfig) -> Actuator:
@@ -43,4 +67,4 @@ def make_actuator(live: LiveConfig) -> Actuator:
         case "export":
             return ExportOnly(f"{live.exporter_address}:{live.exporter_port}")
         case "none":
-            return Nobody()
+            return DryRun()

@@ -1,22 +1,62 @@
-"""What one emulated engine has counted, and how it says so."""
+"""What one emulated engine has counted, under vLLM's names, and its metric page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sagescale.live.emulator.histogram import (
-    DURATION_EDGES,
-    ITL_EDGES,
-    TOKEN_EDGES,
-    TTFT_EDGES,
-    Histogram,
-)
+import numpy as np
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["EngineMetrics", "render"]
+    from numpy.typing import NDArray
+    from prometheus_client import Metric
+
+__all__ = ["EngineMetrics", "EnginePage", "Histogram"]
+
+_TTFT_S = np.array(
+    [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
+     80.0, 160.0, 640.0, 2560.0]
+)  # fmt: skip
+_ITL_S = np.array(
+    [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
+     80.0]
+)  # fmt: skip
+_DURATION_S = np.array(
+    [0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
+     960.0, 1920.0, 7680.0]
+)  # fmt: skip
+_TOKENS = np.array([float(step * 10**power) for power in range(6) for step in (1, 2, 5)])
+
+
+class Histogram:
+    """Counts of values at or under each edge, with their sum."""
+
+    __slots__ = ("counts", "edges", "total")
+
+    def __init__(self, edges: NDArray[np.float64]) -> None:
+        self.edges = edges
+        self.counts = np.zeros(len(edges) + 1)
+        self.total = 0.0
+
+    def observe(self, values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> None:
+        """Take in values, each ``weights`` times."""
+        where = np.searchsorted(self.edges, values, side="left")
+        self.counts += np.bincount(where, weights, len(self.counts))
+        self.total += float(values.sum() if weights is None else (values * weights).sum())
+
+    @property
+    def count(self) -> float:
+        """How many values so far."""
+        return float(self.counts.sum())
+
+    def cumulative(self) -> Iterator[tuple[str, float]]:
+        """Return each upper edge as text and how many values lie at or under it."""
+        edges = [*map(repr, self.edges.tolist()), "+Inf"]
+        return zip(edges, np.cumsum(self.counts).tolist(), strict=True)
 
 
 @dataclass(slots=True)
@@ -34,42 +74,37 @@ class EngineMetrics:
     waiting: float = 0.0
     kv_usage: float | None = None
     cpu_s: float = 0.0
-    ttft: Histogram = field(default_factory=lambda: Histogram(TTFT_EDGES))
-    itl: Histogram = field(default_factory=lambda: Histogram(ITL_EDGES))
-    request_itl: Histogram = field(default_factory=lambda: Histogram(ITL_EDGES))
-    duration: Histogram = field(default_factory=lambda: Histogram(DURATION_EDGES))
-    prompt: Histogram = field(default_factory=lambda: Histogram(TOKEN_EDGES))
-    generation: Histogram = field(default_factory=lambda: Histogram(TOKEN_EDGES))
-
-    def scalars(self) -> Iterable[tuple[str, str, str, float]]:
-        """Return metric, kind, meaning and value of everything that is one number."""
-        yield "num_requests_running", "gauge", "Requests being worked on.", self.running
-        yield "num_requests_waiting", "gauge", "Requests that wait.", self.waiting
-        if self.kv_usage is not None:
-            yield "kv_cache_usage_perc", "gauge", "Share of the KV memory in use, 0 to 1.", self.kv_usage
-        yield "prompt_tokens_total", "counter", "Prompt tokens processed.", self.prompt_tokens
-        yield "generation_tokens_total", "counter", "Tokens generated.", self.generated_tokens
-        yield "prefix_cache_queries_total", "counter", "Tokens looked for in the cache.", self.cache_queries
-        yield "prefix_cache_hits_total", "counter", "Tokens found in the cache.", self.cache_hits
-
-    def histograms(self) -> Iterable[tuple[str, str, Histogram]]:
-        """Return metric, meaning and values of every histogram."""
-        yield "time_to_first_token_seconds", "Time to first token.", self.ttft
-        yield "inter_token_latency_seconds", "Time between tokens.", self.itl
-        yield (
-            "request_time_per_output_token_seconds",
-            "Mean time between a request's tokens.",
-            self.request_itl,
-        )
-        yield "e2e_request_latency_seconds", "Time in this engine.", self.duration
-        yield "request_prompt_tokens", "Prompt tokens of a request.", self.prompt
-        yield "request_generation_tokens", "Tokens generated for a request.", self.generation
+    ttft: Histogram = field(default_factory=lambda: Histogram(_TTFT_S))
+    itl: Histogram = field(default_factory=lambda: Histogram(_ITL_S))
+    request_itl: Histogram = field(default_factory=lambda: Histogram(_ITL_S))
+    duration: Histogram = field(default_factory=lambda: Histogram(_DURATION_S))
+    prompt: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
+    generation: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
 
 
-def render(
-    engines: Iterable[EngineMetrics], common: Mapping[str, str], *, with_instance: bool, ranks: int = 1
-) -> dict[str, list[str]]:
-    """Write engines in Prometheus' text format, grouped by metric.
+_GAUGES = (
+    ("running", "num_requests_running", "Requests being worked on."),
+    ("waiting", "num_requests_waiting", "Requests that wait."),
+)
+_COUNTERS = (
+    ("prompt_tokens", "prompt_tokens", "Prompt tokens processed."),
+    ("generated_tokens", "generation_tokens", "Tokens generated."),
+    ("cache_queries", "prefix_cache_queries", "Tokens looked for in the cache."),
+    ("cache_hits", "prefix_cache_hits", "Tokens found in the cache."),
+)
+_HISTOGRAMS = (
+    ("ttft", "time_to_first_token_seconds", "Time to first token."),
+    ("itl", "inter_token_latency_seconds", "Time between tokens."),
+    ("request_itl", "request_time_per_output_token_seconds", "Mean time between a request's tokens."),
+    ("duration", "e2e_request_latency_seconds", "Time in this engine."),
+    ("prompt", "request_prompt_tokens", "Prompt tokens of a request."),
+    ("generation", "request_generation_tokens", "Tokens generated for a request."),
+)
+"""Field, vLLM's name and meaning."""
+
+
+class EnginePage(Collector):
+    """The numbers of engines as they are now, to be written by ``prometheus_client.generate_latest``.
 
     Args:
         engines: Which.
@@ -77,50 +112,55 @@ def render(
         with_instance: Whether series say which instance and job they are of, as a page of several must.
         ranks: Data-parallel ranks of an engine. Several have a series each, labelled ``engine``: equal
             shares of whatever is counted, and the same share of KV memory in use.
-
-    Returns:
-        The lines of each metric family, its HELP and TYPE first.
     """
-    families: dict[str, list[str]] = {}
 
-    def family(name: str, kind: str, about: str) -> list[str]:
-        full = f"vllm:{name}"
-        if full not in families:
-            families[full] = [f"# HELP {full} {about}", f"# TYPE {full} {kind}"]
-        return families[full]
+    def __init__(
+        self,
+        engines: Iterable[EngineMetrics],
+        common: Mapping[str, str],
+        *,
+        with_instance: bool,
+        ranks: int = 1,
+    ) -> None:
+        process = ("instance", "job") if with_instance else ()
+        labels = (*common, *process, *(("engine",) if ranks > 1 else ()))
+        gauges = [
+            (key, GaugeMetricFamily(f"vllm:{name}", about, None, labels)) for key, name, about in _GAUGES
+        ]
+        counters = [
+            (key, CounterMetricFamily(f"vllm:{name}", about, None, labels)) for key, name, about in _COUNTERS
+        ]
+        histograms = [
+            (key, HistogramMetricFamily(f"vllm:{name}", about, labels=labels))
+            for key, name, about in _HISTOGRAMS
+        ]
+        kv_usage = GaugeMetricFamily(
+            "vllm:kv_cache_usage_perc", "Share of the KV memory in use, 0 to 1.", None, labels
+        )
+        success = CounterMetricFamily(
+            "vllm:request_success", "Requests finished.", None, (*labels, "finished_reason")
+        )
+        cpu = CounterMetricFamily("process_cpu_seconds", "CPU time.", None, process)
+        for engine in engines:
+            instance = (engine.name, engine.role) if with_instance else ()
+            for rank in range(ranks):
+                values = (*common.values(), *instance, *((str(rank),) if ranks > 1 else ()))
+                for key, gauge in gauges:
+                    gauge.add_metric(values, getattr(engine, key) / ranks)
+                for key, counter in counters:
+                    counter.add_metric(values, getattr(engine, key) / ranks)
+                if engine.kv_usage is not None:
+                    kv_usage.add_metric(values, engine.kv_usage)
+                for reason, count in (("stop", engine.completed), ("length", 0.0), ("abort", 0.0)):
+                    success.add_metric((*values, reason), count / ranks)
+                for key, histogram in histograms:
+                    found: Histogram = getattr(engine, key)
+                    buckets = [(edge, count / ranks) for edge, count in found.cumulative()]
+                    histogram.add_metric(values, buckets, found.total / ranks)
+            cpu.add_metric(instance, engine.cpu_s)
+        families = [family for _, family in (*gauges, *counters, *histograms)]
+        self._families: list[Metric] = [*families, kv_usage, success, cpu]
 
-    for engine in engines:
-        labels = dict(common)
-        if with_instance:
-            labels |= {"instance": engine.name, "job": engine.role}
-        for rank in range(ranks):
-            inside = _inside(labels if ranks == 1 else {**labels, "engine": str(rank)})
-            for name, kind, about, value in engine.scalars():
-                part = value if name == "kv_cache_usage_perc" else value / ranks
-                family(name, kind, about).append(f"vllm:{name}{{{inside}}} {part!r}")
-            reasons = (("stop", engine.completed), ("length", 0.0), ("abort", 0.0))
-            for reason, value in reasons:
-                family("request_success_total", "counter", "Requests finished.").append(
-                    f'vllm:request_success_total{{{inside},finished_reason="{reason}"}} {value / ranks!r}'
-                )
-            for name, about, histogram in engine.histograms():
-                lines = family(name, "histogram", about)
-                lines.extend(
-                    f'vllm:{name}_bucket{{{inside},le="{edge}"}} {value / ranks!r}'
-                    for edge, value in histogram.cumulative()
-                )
-                lines.append(f"vllm:{name}_sum{{{inside}}} {histogram.total / ranks!r}")
-                lines.append(f"vllm:{name}_count{{{inside}}} {histogram.count / ranks!r}")
-        cpu = "process_cpu_seconds_total"
-        families.setdefault(cpu, [f"# HELP {cpu} CPU time.", f"# TYPE {cpu} counter"])
-        process = {key: value for key, value in labels.items() if key in {"instance", "job"}}
-        families[cpu].append(f"{cpu}{{{_inside(process)}}} {engine.cpu_s!r}")
-    return families
-
-
-def _inside(labels: Mapping[str, str]) -> str:
-    return ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    def collect(self) -> list[Metric]:
+        """Return every metric that there is a series of."""
+        return [family for family in self._families if family.samples]

@@ -1,4 +1,4 @@
-"""Runs an emulator until it is told to stop, and says how it went."""
+"""Runs an emulator until it is stopped, and says how it went."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sagescale.live.emulator.server import Emulator
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sagescale.live.emulator.pace import Pace
+    from sagescale.live.emulator.server import Pace
     from sagescale.live.secret import Secret
     from sagescale.live.setup import Configured
     from sagescale.trace import Trace

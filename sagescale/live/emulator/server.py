@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import generate_latest
+
+from sagescale.declare import Located, declared, fill, setting
 from sagescale.errors import InputError
 from sagescale.live.actuators.webhook import signature_holds
-from sagescale.live.emulator.engine_metrics import render
-from sagescale.live.emulator.faults import ONCE, Fault, spoil
+from sagescale.live.emulator.engine_metrics import EnginePage
 from sagescale.planner import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sagescale.live.emulator.cluster import EmulatedCluster, Outcome
-    from sagescale.live.emulator.pace import Pace
     from sagescale.live.secret import Secret
 
-__all__ = ["Emulator"]
+__all__ = ["FAULTS", "Emulator", "Fault", "Pace"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,85 @@ _INDEX = """sagescale emulator
                             {"kind": "crash", "instance": NAME, "value": SECONDS_LISTED_AFTER}
 """
 
+FAULTS = ("none", "error", "slow", "frozen", "nan", "half", "reset", "ranks", "double", "crash", "miss")
+
+_OF_ONE = frozenset({"crash", "miss"})
+"""What happens to one instance."""
+
+_ONCE = _OF_ONE | {"reset"}
+"""What happens once, and leaves the fault in force as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault by name.
+
+    ``error`` answers 500, ``slow`` comes ``value`` seconds late, ``frozen`` repeats one page,
+    ``nan`` has no numbers, ``half`` leaves out every other instance; ``ranks`` starts
+    every engine anew with ``value`` data-parallel ranks, each with series of its own under the label
+    ``engine``, and anew without them when it ends; ``double`` lists
+    every instance a second time, under the job ``ROLE-again``.
+
+    ``reset`` has every instance count again from nothing, once. Two happen to one ``instance``, once:
+    ``crash`` loses it with its page and its counts, while discovery lists it for ``value`` more seconds of
+    the trace and its requests are routed again; ``miss`` does not answer the next time its page is read.
+    """
+
+    kind: str = setting("none", doc="What is made wrong.", choices=FAULTS, needed=True)
+    value: float = setting(0.0, doc="By how much, as the kind has it.", at_least=0, at_most=600)
+    instance: str = setting("", doc="To which instance, by name, like decode-3.")
+
+    @classmethod
+    def parse(cls, document: object) -> Fault:
+        """Read ``{"kind": K, "value": V, "instance": I}``.
+
+        Raises:
+            InputError: it is something else.
+        """
+        given = document if isinstance(document, dict) else {"kind": document}
+        known = {name: Located(given[name], "fault") for name in declared(cls) if name in given}
+        fault = fill(cls, Located(known, "fault"))
+        if bool(fault.instance) != (fault.kind in _OF_ONE):
+            raise InputError(
+                f"fault: instance is {fault.instance[:40]!r}; expected the name of one, like decode-3, with "
+                f"{' and '.join(sorted(_OF_ONE))}, and none with other faults"
+            )
+        if fault.kind == "ranks" and fault.value not in range(2, 65):
+            raise InputError(f"fault: value is {fault.value:g}; expected 2 to 64 ranks")
+        return fault
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The trace's time: ``speed`` times the clock's, standing still around the ticks if wished.
+
+    Speed multiplies delays too: at 12x a planner that needs half a second to be asked, to decide and to be
+    obeyed comes six seconds late. With ``tick_pause`` the trace stands still from half that share of an
+    interval before each multiple of it to half of it after, and makes up for it in between. What is
+    scraped, decided and ordered meanwhile is then of the tick's own instant, as in a simulation.
+
+    Attributes:
+        speed: seconds of the trace in a second of the clock, on average.
+        interval_s: between ticks, in the trace's time.
+        tick_pause: share of the interval stood still; 0 is even speed.
+    """
+
+    speed: float
+    interval_s: float = 60.0
+    tick_pause: float = 0.0
+
+    def trace_s(self, clock_s: float) -> float:
+        """Return the trace's time so long after its beginning; before it, a time before 0."""
+        even_s = clock_s * self.speed
+        if self.tick_pause == 0:
+            return even_s
+        tick, phase_s = divmod(even_s, self.interval_s)
+        moving_s = self.interval_s * (1.0 - self.tick_pause)
+        moved_s = min(max(phase_s - (self.interval_s - moving_s) / 2, 0.0), moving_s)
+        if moved_s == moving_s:
+            return (tick + 1) * self.interval_s  # exactly: it is where a simulation ticks
+        return tick * self.interval_s + moved_s / (1.0 - self.tick_pause)
+
 
 class Emulator:
     """A cluster that lives in scaled real time, behind an HTTP server.
@@ -53,7 +135,7 @@ class Emulator:
         pace: How the trace's time follows the clock.
         labels: Labels of every engine's series, e.g. ``model_name``.
         secret: Scale commands must be signed with it.
-        wait: Begin only when told to.
+        wait: Begin only at ``POST /start``.
 
     Raises:
         InputError: the address cannot be listened on.
@@ -98,7 +180,7 @@ class Emulator:
         return int(self._server.server_address[1])
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until ``stop``."""
         server = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )
@@ -146,12 +228,15 @@ class Emulator:
                 if not engines:
                     return None
             ranks = int(fault.value) if fault.kind == "ranks" else 1
-            lines = render(engines, self._labels, with_instance=instance is None, ranks=ranks)
-            page = "\n".join(line for family in lines.values() for line in family) + "\n"
-        key = instance or ""
+            numbers = EnginePage(engines, self._labels, with_instance=instance is None, ranks=ranks)
+        page = generate_latest(numbers).decode()
         if fault.kind == "frozen":
-            return self._frozen.setdefault(key, page)
-        return spoil(fault, page)
+            return self._frozen.setdefault(instance or "", page)
+        if fault.kind == "slow":
+            time.sleep(fault.value)
+        if fault.kind == "nan":
+            return re.sub(r"^([^#].*) \S+$", r"\1 NaN", page, flags=re.MULTILINE)
+        return page
 
     def discovery(self, host: str) -> list[dict[str, Any]]:
         """Return the instances in the form of Prometheus' HTTP service discovery."""
@@ -166,7 +251,7 @@ class Emulator:
                     del self._dead[name]
         jobs = list(listed.items())
         if self._fault.kind == "double":
-            jobs += [(name, _again(role)) for name, role in jobs]
+            jobs += [(name, f"{role}-again") for name, role in jobs]
         return [
             {
                 "targets": [host],
@@ -184,19 +269,11 @@ class Emulator:
         """Return pools, requests and costs in plain JSON types."""
         with self._lock:
             self._catch_up()
-            prefill, decode = self._cluster.pools()
+            pools = self._cluster.pools()
             outcome = self._cluster.outcome()
-        pools = {
-            name: {
-                "ready": pool.ready,
-                "starting": pool.starting,
-                "draining": pool.draining,
-                "waiting": pool.waiting,
-            }
-            for name, pool in (("prefill", prefill), ("decode", decode))
-        }
+        states = ("ready", "starting", "draining", "waiting")
         return {
-            **pools,
+            **{name: {state: getattr(pool, state) for state in states} for name, pool in pools.items()},
             "time_s": outcome.time_s,
             "speed": self._pace.speed,
             "requests": {"arrived": outcome.arrived, "completed": outcome.completed},
@@ -258,7 +335,7 @@ class Emulator:
             InputError: there is no such fault, or no such instance.
         """
         fault = Fault.parse(document)
-        if fault.kind in ONCE:
+        if fault.kind in _ONCE:
             with self._lock:
                 self._catch_up()
                 if fault.kind == "reset":
@@ -295,10 +372,6 @@ class Emulator:
     def _catch_up(self) -> None:
         if self._began_s is not None:
             self._cluster.advance(self._pace.trace_s(time.time() - self._began_s))
-
-
-def _again(job: str) -> str:
-    return f"{job}-again"
 
 
 class _Server(ThreadingHTTPServer):
