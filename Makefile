@@ -28,8 +28,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/sagescale simulate ramp --rate-scale 12
 
+# A third of the time tests wait for servers, browsers and clocks: three workers keep two cores busy.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 e2e: $(READY)
 	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile tests/live

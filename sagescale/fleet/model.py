@@ -82,8 +82,11 @@ class Fleet:
 
     services: tuple[Service, ...]
     stock: Mapping[str, int] = field(default_factory=dict)
+    pools: tuple[PoolSpec, ...] = field(init=False, repr=False, compare=False)
+    """All pools in fleet order."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pools", tuple(pool for service in self.services for pool in service.pools))
         for what, names in (
             ("services", [service.name for service in self.services]),
             *((f"pools of service {one.name!r}", list(one.pool_names)) for one in self.services),
@@ -105,8 +108,3 @@ class Fleet:
                     f"the minima need {gpus} GPUs of type {kind!r}; expected at most the stock, "
                     f"{self.stock[kind]}"
                 )
-
-    @property
-    def pools(self) -> tuple[PoolSpec, ...]:
-        """All pools in fleet order."""
-        return tuple(pool for service in self.services for pool in service.pools)

@@ -33,7 +33,7 @@ class Exporter:
         config: Whose targets and budget are exported.
         journal: Whose health is.
         dry_run: Exported with the build's information, so that nobody scales on a rehearsal.
-        model: Whose engines are scaled; with ``target`` it tells planners apart that one server watches.
+        model: Whose engines are scaled; with ``target`` it tells one planner from another on one server.
         target: What is scaled.
     """
 
@@ -127,7 +127,7 @@ class Exporter:
         forecast, seen = decision.forecast, record.observation
         for name in ("requests", "isl", "osl"):
             self._set(self._forecast, name, getattr(forecast, name))
-        if record.kind == "tick":  # a look's window is a short one
+        if record.kind == "tick":  # the window of a burst check is a short one
             for name in _OBSERVED:
                 self._set(self._observed, name, getattr(seen, name))
         for role, factor in decision.corrections._asdict().items():

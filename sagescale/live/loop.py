@@ -23,16 +23,14 @@ from sagescale.live.metrics.window import Problem
 from sagescale.live.mover import Mover
 from sagescale.live.records import SETTINGS_KEPT
 from sagescale.planner import (
-    Corrections,
     Decision,
-    LoadForecast,
     Observation,
     Planner,
     Reason,
     ReasonCode,
     make_load_predictors,
 )
-from sagescale.planner.window import Window
+from sagescale.planner.observation import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -327,12 +325,17 @@ class ControlLoop:
                 "the burst check", partial(self._check_before_tick, seen, late_s), _nothing
             )
         self._shown = number
-        decision = self._guarded("deciding", partial(self.planner.step, seen.observation), _nothing)
+        decision = self._guarded("deciding", partial(self._decide, seen.observation), _nothing)
         if decision is None:
             seen.notes.append(Note("loop_failed", f"{self._failure}: the pools stay as they are"))
             seen, decision = dataclasses.replace(seen, usable=False), _no_decision(seen)
         goal = self._goal(decision, seen)
         return self._conclude(seen, decision, goal, last_look=last_look)
+
+    def _decide(self, seen: Observation) -> Decision:
+        decision = self.planner.step(seen)
+        _ = decision.estimate.findings  # is written down: what goes wrong in working it out goes wrong now
+        return decision
 
     def _see(self, collect: _Collect, time_s: float, window_s: float, late_s: float) -> _Seen:
         """Find out about the pools and a window; unknown is what cannot be found out."""
@@ -789,12 +792,8 @@ def _no_decision(seen: _Seen) -> Decision:
         time_s=seen.observation.time_s,
         targets=seen.current,
         current=seen.current,
-        forecast=LoadForecast(None, None, None),
-        corrections=Corrections(),
         raw=seen.current,
-        adjustments=(),
-        reasons=(Reason(ReasonCode.HOLD_UNKNOWN_METRICS, "nothing could be decided: held"),),
-        no_operation=False,
+        reasons_after=(Reason(ReasonCode.HOLD_UNKNOWN_METRICS, "nothing could be decided: held"),),
     )
 
 

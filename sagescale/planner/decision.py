@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sagescale.fleet import Sizes
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "Constraint",
     "Corrections",
     "Decision",
+    "Estimate",
+    "Findings",
     "LoadForecast",
     "Reason",
     "ReasonCode",
@@ -104,6 +108,50 @@ class LoadForecast:
     osl_p90: float | None = None
 
 
+class Findings(NamedTuple):
+    """What the windows so far say: the load to expect, the correction factors, and what to remark on them."""
+
+    forecast: LoadForecast = LoadForecast(None, None, None)
+    corrections: Corrections = Corrections()
+    reasons: tuple[Reason, ...] = ()
+
+
+class Estimate:
+    """Findings worked out when somebody asks for them: most policies, and most ticks, need none.
+
+    Args:
+        update: Works them out and sets ``findings``; not needed where they are known.
+        findings: They, if they are known.
+    """
+
+    __slots__ = ("_findings", "_update")
+
+    def __init__(self, update: Callable[[], None] | None = None, findings: Findings | None = None) -> None:
+        self._update = update
+        self._findings = Findings() if update is None and findings is None else findings
+
+    @property
+    def findings(self) -> Findings:
+        """What was found; worked out at the first call."""
+        if self._findings is None and self._update is not None:
+            self._update()
+        assert self._findings is not None
+        return self._findings
+
+    @findings.setter
+    def findings(self, found: Findings) -> None:
+        self._findings, self._update = found, None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Estimate) and self.findings == other.findings
+
+    def __hash__(self) -> int:
+        return hash(self.findings)
+
+    def __repr__(self) -> str:
+        return f"Estimate(findings={self.findings!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The sizes the pools are to have, counted as ready, starting and waiting to start.
@@ -112,23 +160,37 @@ class Decision:
         time_s: The end of the window it was decided on.
         targets: The sizes decided.
         current: The sizes found.
-        forecast: The load sized for, before ``load_headroom``.
-        corrections: The factors used.
         raw: The sizes the policy asked for; a pool it held is asked to stay as it is.
         adjustments: What each constraint changed, in order.
-        reasons: Why; never empty.
         no_operation: Decided in a dry run: nothing may act on it.
+        estimate: Of the load and of how fast engines are, as it was then.
+        reasons_before, reasons_after: Those that come before and after the estimate's.
     """
 
     time_s: float
     targets: Sizes
     current: Sizes
-    forecast: LoadForecast
-    corrections: Corrections
     raw: Sizes
-    adjustments: tuple[Adjustment, ...]
-    reasons: tuple[Reason, ...]
-    no_operation: bool
+    adjustments: tuple[Adjustment, ...] = ()
+    no_operation: bool = False
+    estimate: Estimate = dataclasses.field(default_factory=Estimate)
+    reasons_before: tuple[Reason, ...] = ()
+    reasons_after: tuple[Reason, ...] = ()
+
+    @property
+    def forecast(self) -> LoadForecast:
+        """The load sized for, before ``load_headroom``."""
+        return self.estimate.findings.forecast
+
+    @property
+    def corrections(self) -> Corrections:
+        """The factors used."""
+        return self.estimate.findings.corrections
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why; never empty."""
+        return (*self.reasons_before, *self.estimate.findings.reasons, *self.reasons_after)
 
     @property
     def delta(self) -> Sizes:

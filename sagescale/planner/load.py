@@ -11,7 +11,7 @@ from sagescale.planner.decision import LoadForecast
 
 if TYPE_CHECKING:
     from sagescale.planner.forecast import Predictor
-    from sagescale.planner.window import Window
+    from sagescale.planner.observation import Window
 
 __all__ = ["LoadPredictors", "make_load_predictors"]
 

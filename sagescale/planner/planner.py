@@ -5,34 +5,34 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from sagescale.fleet import Role, Sizes, fit, grow, within_limits
-from sagescale.planner.corrections import CorrectionTracker
 from sagescale.planner.decision import (
     Adjustment,
     Constraint,
-    Corrections,
     Decision,
-    LoadForecast,
+    Estimate,
     Reason,
     ReasonCode,
 )
-from sagescale.planner.learning import make_learner
-from sagescale.planner.load import LoadPredictors, make_load_predictors
+from sagescale.planner.estimates import Estimates
+from sagescale.planner.learning import CorrectionTracker, make_learner
+from sagescale.planner.load import make_load_predictors
+from sagescale.planner.observation import read_window
 from sagescale.planner.policy import PoolSize, QuickPolicy, Situation, make_policy
 from sagescale.planner.stabilisation import PoolStabiliser, within_tolerance
 from sagescale.planner.status import autoscaler_status
-from sagescale.planner.window import Window, read_window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sagescale.fleet import ByPool, Fleet, PoolSpec
+    from sagescale.fleet import ByPool, Fleet
     from sagescale.perf import PerfModel
     from sagescale.perf.learn import LearnedModel
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.observation import Observation
+    from sagescale.planner.decision import Findings
+    from sagescale.planner.load import LoadPredictors
+    from sagescale.planner.observation import Observation, Window
     from sagescale.planner.policy import Policy
     from sagescale.planner.policy.slo import EngineTwin
     from sagescale.planner.status import AutoscalerStatus
@@ -77,12 +77,25 @@ class Planner:
         self._learner = make_learner(config, perf_model)
         if self._learner is not None:
             perf_model = self._learner.model
-        self._predictors = make_load_predictors(config) if predictors is None else predictors
+        self._estimates = Estimates(
+            make_load_predictors(config) if predictors is None else predictors,
+            self._learner,
+            CorrectionTracker(perf_model, config.correction_bounds) if config.enable_correction else None,
+        )
         self._policy = make_policy(config, perf_model, twin=twin) if policy is None else policy
+        self.uses_lengths = bool(getattr(self._policy, "uses_lengths", True))
+        self._uses_model = bool(getattr(self._policy, "uses_model", True))
         self._check = self._policy.check if isinstance(self._policy, QuickPolicy) else None
-        self._tracker = CorrectionTracker(perf_model, config.correction_bounds)
         up_s, down_s = config.scale_up_stabilization_window_sec, config.scale_down_stabilization_window_sec
-        self._stabilisers = [PoolStabiliser(up_s, down_s) for _ in self._fleet.pools]
+        self._dry_run = (_DRY_RUN,) if config.no_operation else ()
+        self._stabilisers = [PoolStabiliser(up_s, down_s) for _ in self._fleet.pools if max(up_s, down_s) > 0]
+        self._prefill_pools, self._decode_pools = (
+            [at for at, pool in enumerate(self._fleet.pools) if role in pool.role]
+            for role in (Role.PREFILL, Role.DECODE)
+        )
+        # Most ticks ask for sizes that were asked for before.
+        self._limited = lru_cache(partial(within_limits, fleet=self._fleet))
+        self._fitted = lru_cache(partial(fit, fleet=self._fleet))
         self._last: Decision | None = None
         self._meant: tuple[Sizes, ...] = ()  # what the pools were last set to; nothing: nobody set them
         if logger.isEnabledFor(logging.INFO):
@@ -96,57 +109,48 @@ class Planner:
 
     def step(self, observation: Observation) -> Decision:
         """Decide on the window just ended."""
-        config = self.config
         informing = logger.isEnabledFor(logging.INFO)
-        causes: list[Reason] = []
         if informing:
             logger.info("Starting autoscaling adjustment cycle")
-        window = read_window(observation, config.adjustment_interval_sec, causes)
+        inputs: list[Reason] = []
+        window = read_window(observation, self.config.adjustment_interval_sec, inputs)
         if informing:
             _log_observed(window)
         current = observation.pools.asked
         if self.changed_by_others(current):
-            causes.append(
+            inputs.append(
                 Reason(
                     ReasonCode.REPLICAS_CHANGED,
                     f"last set were {self._meant[0]}, found are {current}: taken as they are",
                 )
             )
-
-        self._predictors.observe(window)
-        if self._learner is not None:
-            self._learner.observe(observation, window, causes)
-        corrections = Corrections()
-        if config.enable_correction:
-            corrections = self._tracker.update(window, self._ready(observation, Role.DECODE), causes)
-        load = self._predictors.forecast()
-        causes.extend(Reason(ReasonCode.FORECAST_NOTE, note) for note in load.notes)
+        decode_ready = sum(observation.pools[at].ready for at in self._decode_pools)
+        estimate = self._estimates.add(observation, window, decode_ready)
+        if self._uses_model:
+            self._estimates.update()
         if informing:
-            _log_forecast(load, corrections)
+            _log_forecast(estimate.findings)
 
-        sizing = self._policy.size(
-            Situation(observation, window, self._predictors, load, corrections, current)
-        )
-        causes.extend(sizing.reasons)
+        sizing = self._policy.size(Situation(observation, window, current, self._estimates))
+        reasons = list(sizing.reasons)
         raw = current.map(lambda now, size: now if size is None else size.instances, sizing.pools)
-        targets, adjustments = self._constrain(observation, current, raw, sizing.pools, causes)
+        targets, adjustments = self._constrain(observation, current, raw, sizing.pools, reasons)
         if informing:
             logger.info("Scaling decision: %s", ", ".join(f"{pool}={size}" for pool, size in targets.items()))
-            _log_decision(current, targets, no_operation=config.no_operation)
-        decision = Decision(
+            _log_decision(current, targets, no_operation=self.config.no_operation)
+        self._last = Decision(
             time_s=observation.time_s,
             targets=targets,
             current=current,
-            forecast=load,
-            corrections=corrections,
             raw=raw,
             adjustments=adjustments,
-            reasons=(*_moves(current, targets), *causes, *((_DRY_RUN,) if config.no_operation else ())),
-            no_operation=config.no_operation,
+            no_operation=self.config.no_operation,
+            estimate=estimate,
+            reasons_before=(*_moves(current, targets), *inputs),
+            reasons_after=(*reasons, *self._dry_run),
         )
-        self._last = decision
-        self._meant = () if config.no_operation else (targets,)
-        return decision
+        self._meant = () if self.config.no_operation else (targets,)
+        return self._last
 
     def applied(self, sizes: Sizes | None) -> None:
         """Be told what the pools were really set to, where that is not what was decided; None is nothing.
@@ -158,11 +162,6 @@ class Planner:
     def changed_by_others(self, current: Sizes) -> bool:
         """Say whether the pools are meant to be something else than they were last set to."""
         return bool(self._meant) and current not in self._meant
-
-    @property
-    def uses_lengths(self) -> bool:
-        """Whether the policy goes by the lengths of single requests (``Observation.lengths``)."""
-        return bool(getattr(self._policy, "uses_lengths", True))
 
     @property
     def fast_interval_s(self) -> float | None:
@@ -212,11 +211,9 @@ class Planner:
             current=current,
             raw=raw,
             adjustments=adjustments,
-            reasons=(
-                *_moves(current, targets),
-                *asked.reasons,
-                *((_DRY_RUN,) if self.config.no_operation else ()),
-            ),
+            estimate=Estimate(findings=self._last.estimate.findings._replace(reasons=())),
+            reasons_before=_moves(current, targets),
+            reasons_after=(*asked.reasons, *self._dry_run),
         )
         # Not every look is acted on: the one right before a tick is not.
         self._meant = (*self._meant, targets) if self._meant else ()
@@ -225,24 +222,17 @@ class Planner:
     @property
     def learned(self) -> LearnedModel | None:
         """The performance model as learned so far; None where nothing is learned."""
+        self._estimates.update()
         return None if self._learner is None else self._learner.model
 
     def get_status(self, *, running: bool = True) -> AutoscalerStatus:
         """Return the guide's status; whether anything steps the planner is for its caller to say."""
         return autoscaler_status(
             self.config,
-            self._tracker.factors,
+            self._estimates.latest.corrections,
             None if self._last is None else self._last.time_s,
             enabled=True,
             running=running,
-        )
-
-    def _ready(self, observation: Observation, role: Role) -> int:
-        """Instances that are ready and serve a role."""
-        return sum(
-            counts.ready
-            for pool, counts in zip(self._fleet.pools, observation.pools, strict=True)
-            if role in pool.role
         )
 
     def _constrain(
@@ -254,7 +244,7 @@ class Planner:
         causes: list[Reason],
     ) -> tuple[Sizes, tuple[Adjustment, ...]]:
         """Apply each constraint to what the one before it left; a held pool is only limited."""
-        config, time_s = self.config, observation.time_s
+        config = self.config
         adjustments: list[Adjustment] = []
 
         def changed(constraint: Constraint, before: Sizes, after: Sizes) -> bool:
@@ -263,9 +253,11 @@ class Planner:
             adjustments.append(Adjustment(constraint, before, after))
             return True
 
-        tolerated = raw.map(
-            lambda size, wanted, now: _tolerate(size, wanted, now, config.tolerance), asked, current
-        )
+        tolerated = raw
+        if config.tolerance and raw != current:
+            tolerated = raw.map(
+                lambda size, wanted, now: _tolerate(size, wanted, now, config.tolerance), asked, current
+            )
         if changed(Constraint.TOLERANCE, raw, tolerated):
             causes.append(
                 Reason(
@@ -274,14 +266,16 @@ class Planner:
                 )
             )
 
-        stable = tolerated.map(
-            lambda size, wanted, now, stabiliser: (
-                size if wanted is None else stabiliser.stabilise(time_s, now, size)
-            ),
-            asked,
-            current,
-            self._stabilisers,
-        )
+        stable = tolerated
+        if self._stabilisers:
+            stable = tolerated.map(
+                lambda size, wanted, now, stabiliser: (
+                    size if wanted is None else stabiliser.stabilise(observation.time_s, now, size)
+                ),
+                asked,
+                current,
+                self._stabilisers,
+            )
         if changed(Constraint.STABILISATION, tolerated, stable):
             causes.append(
                 Reason(
@@ -291,7 +285,7 @@ class Planner:
             )
 
         # A request passes through every role: while there is one, none can be, or stay, empty.
-        awake = _awake(stable, self._fleet.pools) if _work_waits(observation) else stable
+        awake = self._awake(stable) if min(stable) < 1 and _work_waits(observation) else stable
         if changed(Constraint.WAITING_WORK, stable, awake):
             causes.append(
                 Reason(
@@ -299,11 +293,11 @@ class Planner:
                 )
             )
 
-        limited = within_limits(awake, self._fleet)
+        limited = self._limited(awake)
         if changed(Constraint.INSTANCE_LIMITS, awake, limited):
             causes.extend(_limit_reasons(awake, limited))
 
-        fitted = fit(limited, self._fleet)
+        fitted = self._fitted(limited)
         if changed(Constraint.GPU_BUDGET, limited, fitted):
             causes.append(
                 Reason(
@@ -312,6 +306,14 @@ class Planner:
                 )
             )
         return fitted, tuple(adjustments)
+
+    def _awake(self, sizes: Sizes) -> Sizes:
+        """Raise sizes so that no role is without an instance: the first pool of one that is gets it."""
+        raised = list(sizes)
+        for pools in (self._prefill_pools, self._decode_pools):
+            if pools and not any(raised[at] > 0 for at in pools):
+                raised[pools[0]] = 1
+        return Sizes(*raised, names=sizes.names)
 
 
 def _tolerate(asked: int, size: PoolSize | None, current: int, tolerance: float) -> int:
@@ -328,18 +330,6 @@ def _work_waits(observation: Observation) -> bool:
         observation.running_decode,
     )
     return any(gauge is not None and gauge > 0 for gauge in gauges)
-
-
-def _awake(sizes: Sizes, pools: Sequence[PoolSpec]) -> Sizes:
-    """Raise sizes so that no role is without an instance: the first pool of one that is gets it."""
-    if all(sizes):
-        return sizes
-    raised = list(sizes)
-    for role in (Role.PREFILL, Role.DECODE):
-        mine = [at for at, pool in enumerate(pools) if role in pool.role]
-        if mine and not any(raised[at] > 0 for at in mine):
-            raised[mine[0]] = 1
-    return Sizes(*raised, names=sizes.names)
 
 
 def _limit_reasons(before: Sizes, after: Sizes) -> list[Reason]:
@@ -387,14 +377,15 @@ def _log_observed(window: Window) -> None:
     )
 
 
-def _log_forecast(load: LoadForecast, corrections: Corrections) -> None:
+def _log_forecast(found: Findings) -> None:
+    load = found.forecast
     logger.info(
         "Predicted load: requests=%s, isl=%s, osl=%s",
         _number(load.requests),
         _number(load.isl),
         _number(load.osl),
     )
-    logger.debug("Correction factors: prefill=%.3f, decode=%.3f", *corrections)
+    logger.debug("Correction factors: prefill=%.3f, decode=%.3f", *found.corrections)
 
 
 def _log_decision(current: Sizes, targets: Sizes, *, no_operation: bool) -> None:

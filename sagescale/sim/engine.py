@@ -7,14 +7,15 @@ sets targets.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from sagescale.errors import SagescaleError
 from sagescale.fleet import PoolCounts, Pools
+from sagescale.fleet.by_pool import DISAGGREGATED
 from sagescale.sim import kernel
 from sagescale.sim.state import (
     ADAPTIVE,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
 
 __all__ = [
-    "Cluster", "Counters", "EnginePool", "FleetCluster", "Launch", "Pool", "ServiceLoad", "World",
+    "Cluster", "Counters", "EnginePool", "FleetCluster", "Gauges", "Launch", "Pool", "ServiceLoad", "World",
     "disaggregated", "no_delay",
 ]  # fmt: skip
 
@@ -131,6 +132,27 @@ class Counters(NamedTuple):
     itl_met: int
     rejected: int
     timed_out: int
+
+
+_COUNTED = itemgetter(
+    *((SERVICE.names or ()).index(name) for name in ("first_request", "next_arrival", *Counters._fields[2:]))
+)
+
+
+class Gauges(NamedTuple):
+    """A service at one instant.
+
+    Attributes:
+        pools: its instances by state.
+        queued: requests waiting for prefill and for decode, in instances' queues and the stages' own.
+        running: requests inside prefill batches, and inside decode batches.
+        kv_tokens: that the running requests of all decode instances hold.
+    """
+
+    pools: Pools
+    queued: tuple[int, int]
+    running: tuple[int, int]
+    kv_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,28 +526,15 @@ def _describe_pool(
     record["blocks_prefill"] = engine.kv_blocks_prefill
 
 
-class _PoolView(NamedTuple):
-    """Columns of a pool's slots, free ones included."""
-
-    role: Pool
-    status: NDArray[np.int8]
-    queued: NDArray[np.int64]
-    running: NDArray[np.int64]
-
-
-_TOTALS = operator.itemgetter(
-    *((SERVICE.names or ()).index(name) for name in ("next_arrival", "first_request", *Counters._fields[2:]))
-)
-
-
 class Cluster:
     """One service of a ``FleetCluster``: its pools and requests. Made by that, or by ``alone``."""
 
     def __init__(self, fleet: FleetCluster, index: int, load: ServiceLoad) -> None:
         self.fleet = fleet
-        self._looked_at: tuple[NDArray[np.void], tuple[_PoolView, ...]] | None = None
         self.load = load
-        self.pool_names: tuple[str, ...] = tuple(pool.name for pool in load.pools)
+        names = tuple(pool.name for pool in load.pools)
+        self.pool_names: tuple[str, ...] = DISAGGREGATED if names == DISAGGREGATED else names
+        self._found = np.zeros(5 * len(load.pools) + 5, np.int64)
         self._index = index
         first = int(np.flatnonzero(fleet.state.pools["service"] == index)[0])
         self._mine = slice(first, first + len(load.pools))
@@ -716,8 +725,8 @@ class Cluster:
 
     def counters(self) -> Counters:
         """Return the totals as of now."""
-        next_arrival, first_request, *totals = _TOTALS(self._record.item())
-        return Counters(self.now_s, next_arrival - first_request, *totals)
+        first, arrived, *totals = _COUNTED(self._record.item())
+        return Counters(self.now_s, arrived - first, *totals)
 
     @property
     def completed(self) -> NDArray[np.int32]:
@@ -732,51 +741,33 @@ class Cluster:
         which = self.state.completed[first + since : first + until : max(1, -(-(until - since) // most))]
         return tuple(zip(self.state.isl[which].tolist(), self.state.osl[which].tolist(), strict=True))
 
+    def gauges(self) -> Gauges:
+        """Return what the service's gauges show now."""
+        found = self._found
+        kernel.gauges_now(self.fleet.state, self._index, self.now_s, found)
+        *counts, prefill_queued, prefill_running, queued, running, kv_tokens = found.tolist()
+        pools = (
+            PoolCounts(counts[at + READY], counts[at + STARTING], counts[at + DRAINING], counts[at + 4])
+            for at in range(0, len(counts), 5)
+        )
+        return Gauges(
+            Pools(*pools, names=self.pool_names),
+            (prefill_queued, queued),
+            (prefill_running, running),
+            kv_tokens,
+        )
+
     def pools(self) -> Pools:
         """Return the pools as they are now."""
-        counts = []
-        waiting = self.state.pools["waiting"][self._mine].tolist()
-        for view, launches in zip(self._views, waiting, strict=True):
-            by_status = np.bincount(view.status, minlength=4).tolist()
-            counts.append(PoolCounts(by_status[READY], by_status[STARTING], by_status[DRAINING], launches))
-        return Pools(*counts, names=self.pool_names)
-
-    @property
-    def _views(self) -> tuple[_PoolView, ...]:
-        """The columns that every tick reads, a pool; made anew where the slots have grown."""
-        instances = self.state.instances
-        if self._looked_at is None or self._looked_at[0] is not instances:
-            views = []
-            for pool in self.load.pools:
-                mine = self.instances(pool.name)
-                views.append(_PoolView(pool.role, mine["status"], mine["queued"], mine["running"]))
-            self._looked_at = instances, tuple(views)
-        return self._looked_at[1]
+        return self.gauges().pools
 
     def handoffs(self) -> tuple[int, float]:
         """Hand-offs begun so far, and the seconds they last in all."""
         return int(self._record["handoffs"]), float(self._record["handoff_sum_s"])
 
-    def queued(self) -> tuple[int, int]:
-        """Requests waiting for prefill and for decode, in instances' queues and the stages' own."""
-        stages, record = self.state.stages["queued"], self._record
-        waiting = {
-            "prefill": int(stages[record["prefill_stage"]]),
-            "decode": int(stages[record["decode_stage"]]),
-        }
-        for view in self._views:
-            waiting[view.role] += int(np.add.reduce(view.queued))
-        return waiting["prefill"], waiting["decode"]
-
-    def running(self) -> tuple[int, int]:
-        """Requests inside prefill batches, and inside decode batches."""
-        stage = self.state.stages[self._record["prefill_stage"]]
-        decoding = sum(int(np.add.reduce(view.running)) for view in self._views if view.role == "decode")
-        return int(stage["in_service"]), decoding
-
     def kv_tokens(self) -> int:
         """KV tokens that the running requests of all decode instances hold now."""
-        return int(kernel.kv_tokens_now(self.state, self._index, self.now_s))
+        return self.gauges().kv_tokens
 
     def _lives(self) -> NDArray[np.void]:
         life = self.state.life[: self.state.progress["lives"][0]]

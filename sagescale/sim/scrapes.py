@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sagescale.fleet import Pools
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import Cluster, Counters
+    from sagescale.sim.engine import Cluster, Counters, Gauges
     from sagescale.sim.faults import Faults, Span
 
 __all__ = ["BEFORE", "Scrapes", "Seen", "Visibility"]
@@ -41,6 +41,9 @@ class Visibility:
         interval_s: seconds between ticks.
         simulator: says how old metrics are, and when there are none.
         faults: says when they vanish, freeze or lag besides.
+
+    Attributes:
+        oldest_s: the greatest age that metrics can have.
     """
 
     def __init__(self, interval_s: float, simulator: SimulatorConfig, faults: Faults) -> None:
@@ -51,18 +54,18 @@ class Visibility:
         self._vanish = Outages("metrics_vanish", faults, seed)
         self._freeze = Outages("metrics_freeze", faults, seed)
         self._lag = Outages("metrics_lag", faults, seed)
-
-    @property
-    def oldest_s(self) -> float:
-        """The greatest age that metrics can have."""
-        return self._delay_s + self._lag.longest_lag_s
+        self.oldest_s = self._delay_s + self._lag.longest_lag_s
+        self._ahead = 1 + math.ceil(self.oldest_s / interval_s)
 
     def window(self, tick: int) -> Seen:
         """The window that tick number ``tick`` sees where nothing hides it; the first begins before all."""
         end_s = tick * self._interval_s
-        age_s = self._delay_s + max((span.lag_s for span in self._lag.at(end_s)), default=0.0)
-        start_s = (tick - 1) * self._interval_s - age_s
-        end_s -= age_s
+        start_s = (tick - 1) * self._interval_s
+        age_s = self._delay_s
+        if lags := self._lag.at(end_s):
+            age_s += max(span.lag_s for span in lags)
+        if age_s:
+            start_s, end_s = start_s - age_s, end_s - age_s
         return Seen(start_s if start_s >= 0.0 and tick > 1 else BEFORE, end_s if end_s >= 0.0 else BEFORE)
 
     def at(self, tick: int) -> Seen | Literal["unknown", "frozen"]:
@@ -86,8 +89,7 @@ class Visibility:
     def edges(self, tick: int) -> list[float]:
         """The instants after tick ``tick - 1``, up to tick ``tick``, at which some window begins or ends."""
         start_s, end_s = (tick - 1) * self._interval_s, tick * self._interval_s
-        ahead = 1 + math.ceil(self.oldest_s / self._interval_s)
-        edges = {edge for later in range(tick, tick + ahead + 1) for edge in self.window(later)}
+        edges = {edge for later in range(tick, tick + self._ahead + 1) for edge in self.window(later)}
         return sorted(edge for edge in edges if (start_s < edge or tick == 1) and 0.0 <= edge <= end_s)
 
     def outages(self, horizon_s: float) -> Iterable[tuple[Outages, Span]]:
@@ -97,12 +99,15 @@ class Visibility:
                 yield outages, span
 
 
+_LENGTHS = 128
+"""Completed requests of a window whose lengths are shown."""
+
+
 class _Scrape(NamedTuple):
     """Counters and gauges at one instant."""
 
     counters: Counters
-    queued: tuple[int, int]
-    running: tuple[int, int]
+    gauges: Gauges
     kv_usage: float | None
 
 
@@ -115,7 +120,7 @@ class Scrapes:
         max_kv_tokens: KV memory of a decode instance; None is unlimited.
         simulator: says how old metrics are, and when there are none.
         faults: says when they vanish, freeze or lag besides.
-        most_lengths: completed requests of a window whose lengths are shown.
+        lengths: whether a sample of the requests' lengths is wanted.
     """
 
     def __init__(
@@ -125,9 +130,10 @@ class Scrapes:
         max_kv_tokens: int | None,
         simulator: SimulatorConfig,
         faults: Faults,
-        most_lengths: int,
+        *,
+        lengths: bool = True,
     ) -> None:
-        self._most_lengths = most_lengths
+        self._lengths = lengths
         self._cluster = cluster
         self._interval_s = interval_s
         self._max_kv_tokens = max_kv_tokens
@@ -135,7 +141,7 @@ class Scrapes:
         self._oldest_s = self._visibility.oldest_s
         self._taken = {BEFORE: self._scrape()}
         self._last_seen: Observation | None = None
-        self._looked: _Scrape | None = None
+        self._checked: _Scrape | None = None
 
     def due(self, tick: int) -> list[float]:
         """The instants after tick ``tick - 1``, up to tick ``tick``, at which to call :meth:`take`."""
@@ -150,9 +156,11 @@ class Scrapes:
         }
         self._taken[now_s] = self._scrape()
 
-    def observation(self, tick: int, pools: Pools) -> Observation:
+    def observation(self, tick: int) -> Observation:
         """What the planner sees; the pools are known whatever becomes of the metrics."""
         time_s = tick * self._interval_s
+        taken = self._taken.get(time_s)
+        pools = self._cluster.pools() if taken is None else taken.gauges.pools
         seen = self._visibility.at(tick)
         if seen == "frozen" and self._last_seen is not None:
             return replace(self._last_seen, time_s=time_s, pools=pools)
@@ -160,22 +168,21 @@ class Scrapes:
             return Observation(time_s, self._interval_s, pools)
         before, now = self._taken[seen.start_s], self._taken[seen.end_s]
         lengths = None
-        if self._most_lengths:
+        if self._lengths:
             lengths = self._cluster.completed_lengths(
-                before.counters.completed, now.counters.completed, self._most_lengths
+                before.counters.completed, now.counters.completed, _LENGTHS
             )
         self._last_seen = _observed(time_s, self._interval_s, pools, before, now, lengths)
         return self._last_seen
 
-    def look(self, pools: Pools) -> Observation | None:
-        """What happened since the last look; None at the first one, and while metrics are not of now."""
+    def burst_check(self) -> Observation | None:
+        """What happened since the last burst check; None at the first, and while metrics are not of now."""
         now = self._scrape() if self._visibility.current(self._cluster.now_s) else None
-        before, self._looked = self._looked, now
+        before, self._checked = self._checked, now
         if before is None or now is None:
             return None
         time_s = now.counters.time_s
-        window_s = time_s - before.counters.time_s
-        return _observed(time_s, window_s, pools, before, now)
+        return _observed(time_s, time_s - before.counters.time_s, now.gauges.pools, before, now)
 
     def events(self, horizon_s: float) -> list[FaultEvent]:
         """The metrics faults that began by the horizon."""
@@ -185,13 +192,13 @@ class Scrapes:
         ]
 
     def _scrape(self) -> _Scrape:
-        cluster = self._cluster
+        gauges = self._cluster.gauges()
         usage = None
         if self._max_kv_tokens is not None:
-            decode = cluster.pools().decode
+            decode = gauges.pools.decode
             memory = self._max_kv_tokens * (decode.ready + decode.draining)
-            usage = cluster.kv_tokens() / memory if memory else None
-        return _Scrape(cluster.counters(), cluster.queued(), cluster.running(), usage)
+            usage = gauges.kv_tokens / memory if memory else None
+        return _Scrape(self._cluster.counters(), gauges, usage)
 
 
 def _observed(
@@ -203,10 +210,12 @@ def _observed(
     lengths: tuple[tuple[int, int], ...] | None = None,
 ) -> Observation:
     """The window between two scrapes. A ratio over nothing is unknown, not zero."""
-    a, b = before.counters, now.counters
+    a, b, gauges = before.counters, now.counters, now.gauges
     requests = b.arrived - a.arrived
     completed = b.completed - a.completed
     isl_sum = b.isl_sum - a.isl_sum
+    first_tokens = b.first_tokens - a.first_tokens
+    itl_count = b.itl_count - a.itl_count
     return Observation(
         time_s,
         window_s,
@@ -215,17 +224,17 @@ def _observed(
         completed=float(completed),
         isl_mean=_ratio(isl_sum, requests),
         osl_mean=_ratio(b.osl_sum - a.osl_sum, completed),
-        ttft_ms_mean=_ratio((b.ttft_sum_s - a.ttft_sum_s) * 1000.0, b.first_tokens - a.first_tokens),
-        itl_ms_mean=_ratio((b.itl_sum_s - a.itl_sum_s) * 1000.0, b.itl_count - a.itl_count),
+        ttft_ms_mean=_ratio((b.ttft_sum_s - a.ttft_sum_s) * 1000.0, first_tokens),
+        itl_ms_mean=_ratio((b.itl_sum_s - a.itl_sum_s) * 1000.0, itl_count),
         duration_s_mean=_ratio(b.duration_sum_s - a.duration_sum_s, completed),
-        queued_prefill=float(now.queued[0]),
-        queued_decode=float(now.queued[1]),
-        running_prefill=float(now.running[0]),
-        running_decode=float(now.running[1]),
+        queued_prefill=float(gauges.queued[0]),
+        queued_decode=float(gauges.queued[1]),
+        running_prefill=float(gauges.running[0]),
+        running_decode=float(gauges.running[1]),
         kv_usage=now.kv_usage,
         prefix_hit_rate=_ratio(b.cached_sum - a.cached_sum, isl_sum),
-        ttft_attainment=_ratio(b.ttft_met - a.ttft_met, b.first_tokens - a.first_tokens),
-        itl_attainment=_ratio(b.itl_met - a.itl_met, b.itl_count - a.itl_count),
+        ttft_attainment=_ratio(b.ttft_met - a.ttft_met, first_tokens),
+        itl_attainment=_ratio(b.itl_met - a.itl_met, itl_count),
         lengths=lengths,
     )
 

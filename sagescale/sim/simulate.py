@@ -6,9 +6,8 @@ applied, last in that instant (DESIGN 5.7, 5.9).
 
 from __future__ import annotations
 
-import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,17 +15,15 @@ import numpy as np
 from sagescale.errors import InputError
 from sagescale.perf import ProfileModel
 from sagescale.planner import (
-    LoadForecast,
     LoadPredictors,
     Planner,
     initial_targets,
     make_load_predictors,
 )
-from sagescale.planner.policy import uses_model
 from sagescale.sim.engine import FleetCluster, ServiceLoad, disaggregated
 from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
-from sagescale.sim.run import Run, Ticks, Timing
+from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
 from sagescale.sim.twin import twin_for
@@ -36,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from sagescale.perf import PerfModel, Profile
-    from sagescale.planner import AutoscalerConfig, Decision, Observation
+    from sagescale.planner import AutoscalerConfig, Decision, LoadForecast
+    from sagescale.planner.observation import Window
     from sagescale.planner.policy import Policy
-    from sagescale.planner.window import Window
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import Cluster, World
     from sagescale.sim.injector import FaultLog
@@ -56,9 +53,6 @@ _HOPELESS_S = 86400.0
 """With faults: after this long without a completion, none is to be expected."""
 
 _NO_FAULTS = Faults()
-
-_LENGTHS = 128
-"""Completed requests of a window whose lengths are shown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +216,6 @@ class _Making:
     engines: World
     predictors: _TimedPredictors
     planner: Planner
-    acting: Planner
     load: ServiceLoad
 
     @classmethod
@@ -243,11 +236,6 @@ class _Making:
             policy=service.policy,
             twin=twin_for(config, model, simulator) if service.policy is None else None,
         )
-        acting = planner
-        explained = logging.getLogger(Planner.__module__).isEnabledFor(logging.INFO)
-        if service.policy is None and not uses_model(config.policy) and not explained:
-            plain = replace(config, enable_online_learning=False, enable_correction=False)
-            acting = Planner(plain, model, predictors=_NoForecasts())
         load = ServiceLoad(
             name=service.name,
             pools=disaggregated(engines, service.gpu_type),
@@ -259,7 +247,7 @@ class _Making:
             startup_s=StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, service.name),
             priority=trace.priority,
         )
-        return cls(service, model, truth, engines, predictors, planner, acting, load)
+        return cls(service, model, truth, engines, predictors, planner, load)
 
     def loop(self, cluster: Cluster) -> _Loop:
         service = self.service
@@ -267,14 +255,14 @@ class _Making:
         faults = service.faults
         return _Loop(
             cluster,
-            self.acting,
+            self.planner,
             Scrapes(
                 cluster,
                 interval_s,
                 self.truth.max_kv_tokens,
                 service.simulator,
                 faults or _NO_FAULTS,
-                most_lengths=_LENGTHS if self.planner.uses_lengths else 0,
+                lengths=self.planner.uses_lengths,
             ),
             None if faults is None else Injector(faults, cluster, service.simulator.simulation_seed),
             interval_s,
@@ -289,6 +277,7 @@ class _Making:
             config=service.config,
             simulator=service.simulator,
             given=self.model,
+            planner=self.planner,
             actual=self.truth,
             world=self.engines,
             prompt=self.load.prompt,
@@ -297,12 +286,7 @@ class _Making:
             completed=cluster.completed,
             lifetimes=cluster.lifetimes(horizon_s),
             initial=(self.load.initial[0], self.load.initial[1]),
-            ticks=Ticks(
-                loop.seen,
-                [decision.targets for decision in loop.decisions],
-                self.planner,
-                loop.decisions if self.acting is self.planner else None,
-            ),
+            ticks=tuple(loop.ticks),
             surges=tuple(loop.surges),
             horizon_s=horizon_s,
             max_gpus_used=cluster.max_gpus_used,
@@ -398,24 +382,6 @@ class _TimedPredictors(LoadPredictors):
         return load
 
 
-class _NoForecasts(LoadPredictors):
-    """For a policy that goes by no forecast."""
-
-    def __init__(self) -> None:
-        """Predict nothing."""
-
-    def observe(self, window: Window) -> None:
-        """Remember nothing."""
-
-    def forecast(self, horizon: int = 1) -> LoadForecast:
-        """Know nothing."""
-        del horizon
-        return _NO_FORECAST
-
-
-_NO_FORECAST = LoadForecast(None, None, None)
-
-
 class _Loop:
     """Ticks until the trace is over and served."""
 
@@ -434,8 +400,7 @@ class _Loop:
         self.injector = injector
         self.interval_s = interval_s
         self.end_s = end_s
-        self.seen: list[Observation] = []
-        self.decisions: list[Decision] = []
+        self.ticks: list[Tick] = []
         self.surges: list[Decision] = []
         self.planner_s = 0.0
 
@@ -462,21 +427,20 @@ class _Loop:
                 progress(tick_s)
 
     def _until(self, number: int) -> Generator[float, bool, None]:
-        """Go on to a tick, scraping and looking between ticks where that is due."""
+        """Go on to a tick, with the scrapes and the burst checks that are due before it."""
         start_s, tick_s = (number - 1) * self.interval_s, number * self.interval_s
-        scraped = set(self.scrapes.due(number))
-        # Before the first tick nothing can be decided: one look right before it, where the next begins.
-        looks = {start_s + look_s for look_s in self.planner.looks_s[-1 if number == 1 else 0 :]}
-        for time_s in sorted(scraped | looks):
+        scrapes = set(self.scrapes.due(number))
+        # Before the first tick nothing can be decided: one check right before it, where the next begins.
+        checks = {start_s + after_s for after_s in self.planner.looks_s[-1 if number == 1 else 0 :]}
+        for time_s in sorted({*scrapes, *checks, tick_s}):
             yield from self._advance(time_s)
-            if time_s in scraped:
+            if time_s in scrapes:
                 self.scrapes.take()
-            if time_s in looks:
-                self._look(tick_s)
-        yield from self._advance(tick_s)
+            if time_s in checks:
+                self._check_for_burst(tick_s)
 
-    def _look(self, tick_s: float) -> None:
-        seen = self.scrapes.look(self.cluster.pools())
+    def _check_for_burst(self, tick_s: float) -> None:
+        seen = self.scrapes.burst_check()
         if seen is None or seen.time_s > self.end_s:
             return
         began = time.perf_counter()
@@ -514,10 +478,9 @@ class _Loop:
         return self.injector is not None and tick_s > self.horizon_s + _HOPELESS_S
 
     def _tick(self, number: int) -> None:
-        observation = self.scrapes.observation(number, self.cluster.pools())
+        observation = self.scrapes.observation(number)
         began = time.perf_counter()
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began
-        self.seen.append(observation)
-        self.decisions.append(decision)
+        self.ticks.append(Tick(observation, decision))
         self._act(decision)

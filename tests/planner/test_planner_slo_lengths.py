@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from planner_world import seen
+from sagescale.planner.observation import read_window
 from sagescale.planner.policy.slo.lengths import LengthMemory
-from sagescale.planner.window import read_window
 
 pairs = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**5)), min_size=1, max_size=50)
 

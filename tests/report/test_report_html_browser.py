@@ -176,7 +176,7 @@ def test_a_legend_hides_and_shows_its_line(opened):
 def test_a_third_pool_is_drawn(opened):
     made = three_pools()
     driver = opened(made)
-    assert list(drawn(driver)) == [name for name, *_ in panels(made["runs"][0])]
+    assert list(drawn(driver)) == [name for name, *_ in panels(from_keys(RunDocument, made["runs"][0]))]
     point_at(driver, "decisions", 4 / (TICKS + 0.5))
     bubble = wait(driver, lambda d: d.find_element("css selector", "[data-panel=decisions] .bubble").text)
     assert bubble.splitlines()[1] == "prefill stays at 1, decode 2 → 3, spare stays at 1"

@@ -181,8 +181,8 @@ def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:
     assert seen.ttft_sum_s == expected.ttft_sum
     assert seen.duration_sum_s == expected.duration_sum
     assert seen.itl_sum_s == pytest.approx(expected.itl_sum)
-    assert cluster.queued() == (expected.queued_prefill, expected.queued_decode)
-    assert cluster.running() == (expected.in_prefill, expected.running_decode)
+    assert cluster.gauges().queued == (expected.queued_prefill, expected.queued_decode)
+    assert cluster.gauges().running == (expected.in_prefill, expected.running_decode)
     assert cluster.kv_tokens() == expected.kv_tokens
     for pool, counts in zip(cluster.pools(), (expected.prefill, expected.decode), strict=True):
         assert (pool.ready, pool.starting, pool.draining, pool.waiting) == (

@@ -6,10 +6,10 @@ import math
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sagescale.live.config import HELD_FIELDS
-from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.config import IN_FLIGHT_FIELDS
+from sagescale.live.http import HttpClient, HttpError, metrics_authorization
 from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points, raw_samples
-from sagescale.live.metrics.observe import NEEDS, add_kept_out
+from sagescale.live.metrics.observe import NEEDS, add_unserved
 from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.promql import (
     KIND_LABEL,
@@ -35,7 +35,6 @@ __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
 
 _Read = TypeVar("_Read")
-
 
 _TARGET_LABEL = "instance"
 
@@ -65,7 +64,7 @@ class PrometheusReader:
         assert live.prometheus_url is not None
         self._live = live
         self._url = live.prometheus_url.rstrip("/")
-        self._http = HttpClient(live, Credentials.of_metrics(live))
+        self._http = HttpClient(live, metrics_authorization)
 
     def describe(self) -> str:
         """Say which server."""
@@ -108,7 +107,7 @@ class PrometheusReader:
                     )
                 )
             own[name] = _one(samples)
-            if name in HELD_FIELDS:
+            if name in IN_FLIGHT_FIELDS:
                 own_before[name] = _one(self.query(query, deadline, end_s - wall_window_s))
         if own and any(
             not found.empty and found.gap for found in self._targets(preset, wall_window_s, deadline, end_s)
@@ -203,7 +202,7 @@ class PrometheusReader:
                 for name in names
             )
 
-        completed = f"({grown(preset.completed, arrivals)}){delta(preset.held)}"
+        completed = f"({grown(preset.completed, arrivals)}){delta(preset.in_flight)}"
         requests = " or ".join((*(grown((name,), arrivals) for name in preset.arrived), completed))
         lengths = [
             " or ".join(
@@ -231,7 +230,7 @@ class PrometheusReader:
             if not all(index in places for places in whole):
                 values = dict.fromkeys(values)
             keep_possible(values, Evidence(), [])
-            add_kept_out(values, before, [])
+            add_unserved(values, before, [])
             isl, osl = values["isl_mean"], values["osl_mean"]
             found.append(PastWindow(start_s + (index - 1) * wall_s, values["requests"], isl, osl))
         known = next((index for index, past in enumerate(found) if past.requests is not None), len(found))
@@ -266,6 +265,13 @@ def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, d
     found = SeriesWindow()
     first: dict[str, float] = {}
     earlier_cpu: dict[str, float] = {}
+    by_metric = {
+        "increase": found.increases,
+        "now": found.now,
+        "last": found.last,
+        "before": found.before,
+    }
+    by_instance = {"scrapes": found.scrapes, "cpu": found.alive_cpu, "earlier_cpu": earlier_cpu}
     fresh = set()
     for labels, value in samples:
         kind, _, name = labels.get(KIND_LABEL, "").partition(" ")
@@ -275,10 +281,10 @@ def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, d
                 found.invalid.add(name)
             continue
         match kind:
-            case "increase":
-                found.increases.setdefault(name, {})[instance] = value
-            case "now" | "last" | "before":
-                getattr(found, kind).setdefault(name, {})[instance] = value
+            case "increase" | "now" | "last" | "before":
+                by_metric[kind].setdefault(name, {})[instance] = value
+            case "scrapes" | "cpu" | "earlier_cpu":
+                by_instance[kind][instance] = value
             case "bucket":
                 found.buckets.setdefault(name, {})[number(labels.get("le"))] = value
             case "resets":
@@ -290,12 +296,6 @@ def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, d
                 first[instance] = max(value, first.get(instance, 0.0))
             case "listed":
                 found.listed = (found.listed or set()) | {instance}
-            case "scrapes":
-                found.scrapes[instance] = value
-            case "cpu":
-                found.alive_cpu[instance] = value
-            case "earlier_cpu":
-                earlier_cpu[instance] = value
             case _:
                 raise HttpError(f"the server answered with a series that was not asked for: {dict(labels)}")
     found.stale = found.instances - fresh

@@ -39,7 +39,6 @@ __all__ = [
     "needs_twin",
     "policy_names",
     "uses_forecast",
-    "uses_model",
 ]
 
 ENTRY_POINT_GROUP = POLICIES.group
@@ -58,11 +57,6 @@ def needs_twin(name: str) -> bool:
 def uses_forecast(name: str) -> bool:
     """Say whether a policy looks at forecasts at all, so that trying predictors with it makes sense."""
     return bool(getattr(POLICIES.load(name), "uses_forecast", True))
-
-
-def uses_model(name: str) -> bool:
-    """Say whether a policy's sizes depend on forecasts, corrections or times of the engines."""
-    return bool(getattr(POLICIES.load(name), "uses_model", True))
 
 
 def make_policy(

@@ -10,32 +10,43 @@ from sagescale.fleet import ByPool
 if TYPE_CHECKING:
     from sagescale.fleet import Pools, Sizes
     from sagescale.planner.decision import Corrections, LoadForecast, Reason
+    from sagescale.planner.estimates import Estimates
     from sagescale.planner.load import LoadPredictors
-    from sagescale.planner.observation import Observation
-    from sagescale.planner.window import Window
+    from sagescale.planner.observation import Observation, Window
 
 __all__ = ["Policy", "PoolSize", "QuickPolicy", "Situation", "Sizing"]
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything known at a decision.
+    """Everything known at a decision; forecast and corrections are worked out when a policy asks for them.
 
     Attributes:
         observation: As it was given, gauges and counts included.
         window: The observation's metrics, checked; unknown where they were no possible value.
-        predictors: For a policy that looks further than one interval ahead.
-        load: The forecast one interval ahead.
-        corrections: Factors in use.
         current: Sizes the pools are meant to have now.
+        estimates: What the windows so far say.
     """
 
     observation: Observation
     window: Window
-    predictors: LoadPredictors
-    load: LoadForecast
-    corrections: Corrections
     current: Sizes
+    estimates: Estimates
+
+    @property
+    def predictors(self) -> LoadPredictors:
+        """For a policy that looks further than one interval ahead."""
+        return self.estimates.predictors
+
+    @property
+    def load(self) -> LoadForecast:
+        """The forecast one interval ahead."""
+        return self.estimates.latest.forecast
+
+    @property
+    def corrections(self) -> Corrections:
+        """Factors in use."""
+        return self.estimates.latest.corrections
 
 
 class PoolSize(NamedTuple):

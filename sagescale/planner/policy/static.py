@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from sagescale.planner.policy.protocol import Sizing
 
 if TYPE_CHECKING:
-    from sagescale.fleet import Sizes
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.policy.protocol import Situation
@@ -19,7 +18,7 @@ class StaticPolicy:
     """Keeps ``static_prefill`` and ``static_decode`` instances, whatever happens.
 
     A pool whose size is not given keeps the one found at the first decision. Instances that are lost are
-    replaced. The yardstick that every autoscaler has to beat.
+    replaced. What every autoscaler has to beat.
     """
 
     name = "static"
@@ -30,12 +29,13 @@ class StaticPolicy:
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
         del perf_model  # a fixed size needs no model
         self._given = (config.static_prefill, config.static_decode)
-        self._found: Sizes | None = None
+        self._asked: Sizing | None = None
 
     def size(self, situation: Situation) -> Sizing:
         """Ask for the same sizes every time."""
-        if self._found is None:
-            self._found = situation.current
-        return Sizing.exactly(
-            self._found.map(lambda found, given: found if given is None else given, self._given)
-        )
+        if self._asked is None:
+            found = situation.current
+            self._asked = Sizing.exactly(
+                found.map(lambda size, given: size if given is None else given, self._given)
+            )
+        return self._asked

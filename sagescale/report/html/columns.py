@@ -164,6 +164,7 @@ def _surges(run: RunDocument) -> list[dict[str, object]]:
     return [
         {
             "t": 1000.0 * time_s,
+            **{name: [0, 0] for name in pool_names(run)},
             **{name: [_whole(pool.found), _whole(pool.target)] for name, pool in surge.pools.items()},
             "reasons": _words(surge.reasons or ()),
         }

@@ -17,13 +17,13 @@ time; the two agree bit for bit on times that are exact in binary.
 from __future__ import annotations
 
 from sagescale.sim.kernel.crash import crash
-from sagescale.sim.kernel.decode import kv_tokens_now
 from sagescale.sim.kernel.lifecycle import launch_waiting, make_ready, scale
 from sagescale.sim.kernel.loop import (
     LAUNCHED,
     MORE_HANDOFFS,
     REACHED,
     advance,
+    gauges_now,
     next_event_s,
 )
 from sagescale.sim.kernel.requests import clear_requests
@@ -31,6 +31,6 @@ from sagescale.sim.kernel.trees import event_update, tree_build
 
 __all__ = [
     "LAUNCHED", "MORE_HANDOFFS", "REACHED", "advance", "clear_requests", "crash", "event_update",
-    "kv_tokens_now", "launch_waiting", "make_ready", "next_event_s", "scale",
+    "gauges_now", "launch_waiting", "make_ready", "next_event_s", "scale",
     "tree_build",
 ]  # fmt: skip

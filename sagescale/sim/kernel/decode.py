@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import entry, inlined
+from sagescale.sim.kernel.compiled import inlined
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import finish_pop, finish_push, handoff_pop
 from sagescale.sim.kernel.instances import add_load, touch
 from sagescale.sim.kernel.queues import append, drop_head, join, rank_for_decode
 from sagescale.sim.kernel.requests import complete, expired, first_token, leave, produced, reserves
-from sagescale.sim.kernel.step_times import begin_run, run_boundary, step_now_s, steps_by
+from sagescale.sim.kernel.step_times import begin_run, run_boundary, step_now_s
 from sagescale.sim.kernel.trees import event_update
 from sagescale.sim.state import FIFO, REQUEST_BITS, RUNNING, TIMED_OUT, WAITING_DECODE, State
 
-__all__ = ["REQUEST_MASK", "deliver", "finish_run", "form_step", "kv_tokens_now", "queue_changed"]
+__all__ = ["REQUEST_MASK", "deliver", "finish_run", "form_step", "queue_changed"]
 
 REQUEST_MASK = (1 << REQUEST_BITS) - 1
 _REBASE_STEPS = 1 << 31
@@ -159,17 +159,3 @@ def deliver(s: State, t: float) -> None:
         p.handing = False
         p.cursor = s.requests[request].chain
         resume_chain(s, source, t)
-
-
-@entry
-def kv_tokens_now(s: State, service: int, t: float) -> int:
-    """KV tokens that the running requests of a service's decode instances hold at t, mid-run included."""
-    total = np.int64(0)
-    stage = s.stages[s.services[service].decode_stage]
-    for index in range(stage.first_pool, stage.end_pool):
-        pool = s.pools[index]
-        for slot in range(pool.first_slot, pool.first_slot + pool.slots):
-            d = s.instances[slot]
-            if d.running > 0:
-                total += d.kv + d.running * steps_by(s, slot, t)
-    return int(total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, entry, inlined
@@ -12,6 +14,7 @@ from sagescale.sim.kernel.lifecycle import become_ready, idle, launch_waiting, s
 from sagescale.sim.kernel.prefill import finish_batch, form_batch
 from sagescale.sim.kernel.requests import leave, reserves
 from sagescale.sim.kernel.routing import route_prefill
+from sagescale.sim.kernel.step_times import steps_by
 from sagescale.sim.kernel.trees import DECODE_ROOT, PREFILL_ROOT, event_update
 from sagescale.sim.state import (
     DONE,
@@ -26,9 +29,15 @@ from sagescale.sim.state import (
     State,
 )
 
-__all__ = ["LAUNCHED", "MORE_HANDOFFS", "REACHED", "advance", "next_event_s"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["LAUNCHED", "MORE_HANDOFFS", "REACHED", "advance", "gauges_now", "next_event_s"]
 
 REACHED, MORE_HANDOFFS, LAUNCHED = 0, 1, 2
+
+_COUNTS = 5
+"""Numbers that ``gauges_now`` says of a pool: instances by status, and launches that wait."""
 
 
 @inlined
@@ -128,6 +137,37 @@ def _only_steps_end(s: State, t: float) -> bool:
         and t < g.next_arrival_s
         and not g.timeouts
     )
+
+
+@entry
+def gauges_now(s: State, service: int, t: float, found: NDArray[np.int64]) -> None:
+    """Count what a service's gauges show at t, decode runs under way included.
+
+    ``found`` is written: for each pool of the service its instances by status and the launches that wait;
+    then the requests queued for prefill, in prefill batches, queued for decode, in decode batches, and the KV
+    tokens that these hold.
+    """
+    found[:] = 0
+    totals = found[-5:]
+    first = s.stages[s.services[service].prefill_stage].first_pool
+    for stage_index in (s.services[service].prefill_stage, s.services[service].decode_stage):
+        stage = s.stages[stage_index]
+        decode = stage_index == s.services[service].decode_stage
+        queued = stage.queued
+        for index in range(stage.first_pool, stage.end_pool):
+            pool = s.pools[index]
+            counts = found[_COUNTS * (index - first) : _COUNTS * (index - first + 1)]
+            counts[_COUNTS - 1] = pool.waiting
+            for slot in range(pool.first_slot, pool.first_slot + pool.slots):
+                one = s.instances[slot]
+                counts[one.status] += 1
+                queued += one.queued
+                if decode and one.running > 0:
+                    totals[3] += one.running
+                    totals[4] += one.kv + one.running * steps_by(s, slot, t)
+        totals[2 if decode else 0] = queued
+        if not decode:
+            totals[1] = stage.in_service
 
 
 @entry

@@ -14,8 +14,7 @@ from sagescale.planner.policy.slo.twin import Lengths
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sagescale.planner.observation import Observation
-    from sagescale.planner.window import Window
+    from sagescale.planner.observation import Observation, Window
 
 __all__ = ["LengthMemory"]
 
