@@ -55,8 +55,8 @@ def check(
     """Read one window and the pools' state, and say what is there.
 
     An instance that is being removed is listed for a moment longer than it answers. So what is not read is
-    read again, twice at most, and only instances that are read in none of these windows count: while pools are
-    being scaled there may be another one on its way out in each.
+    read again, twice at most, and only instances that are read in none of these windows count: while pools
+    are being scaled there may be another one on its way out in each.
 
     Args:
         source: Where metrics come from.

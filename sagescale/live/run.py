@@ -52,7 +52,7 @@ USUAL_SCRAPE_INTERVAL_S = 15.0
 
 
 def run_check(setup: Configured) -> int:
-    """Print what a look at everything finds; return the exit code."""
+    """Print what ``check`` finds; return the exit code."""
     live = setup.live
     source, actuator = make_source(live, setup.simulator.first_token, setup.config), make_actuator(live)
     window_s = float(setup.config.adjustment_interval_sec)
