@@ -280,7 +280,6 @@ class EmulatedCluster:
             isl = self._sent_tokens[mine]
             computed = self._computed[mine]
             engine.completed += len(mine)
-            engine.prompt_tokens += float(isl.sum())
             engine.cache_queries += float(isl.sum())
             engine.cache_hits += float((isl - computed).sum())
             engine.ttft.observe(spent_s)
@@ -318,7 +317,6 @@ class EmulatedCluster:
             mine = decoded[slots[decoded] == slot]
             engine = self._engine("decode", int(ids[slot]))
             engine.completed += len(mine)
-            engine.prompt_tokens += float(isl[mine].sum())
             engine.duration.observe(records["done_s"][mine] - self._prefilled_s[index[mine]])
             engine.prompt.observe(isl[mine])
             engine.generation.observe(osl[mine])

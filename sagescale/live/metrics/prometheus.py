@@ -13,9 +13,9 @@ from sagescale.live.metrics.observe import NEEDS, add_unserved
 from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.promql import (
     KIND_LABEL,
-    duration,
     expand,
     group_matchers,
+    load_queries,
     samples_query,
     target_matchers,
     whole_query,
@@ -173,9 +173,6 @@ class PrometheusReader:
         end_s = self.now_s()
         start_s = end_s - (windows - 1) * wall_s
         matchers = group_matchers(self._live, preset)
-        arrivals = matchers.get("frontend", matchers.get("prefill", ""))
-        outputs = matchers.get("frontend", matchers.get("decode", ""))
-        window = duration(wall_s)
         deadline = time.monotonic() + self._live.metrics_timeout_s
         own = {name for name, _ in self._live.metric_queries.queries}
         gates: list[str] = []
@@ -193,26 +190,7 @@ class PrometheusReader:
                     edge_s = sampling.edge_s
                     gates.append(whole_query(("up",), targets, targets, _TARGET_LABEL, wall_s, edge_s))
 
-        def grown(names: tuple[str, ...], where: str) -> str:
-            return " or ".join(f"sum(increase({name}{{{where}}}[{window}]))" for name in names)
-
-        def delta(names: tuple[str, ...]) -> str:
-            return "".join(
-                f" + (sum({name}{{{arrivals}}}) - sum({name}{{{arrivals}}} offset {window}) or vector(0))"
-                for name in names
-            )
-
-        completed = f"({grown(preset.completed, arrivals)}){delta(preset.in_flight)}"
-        requests = " or ".join((*(grown((name,), arrivals) for name in preset.arrived), completed))
-        lengths = [
-            " or ".join(
-                f"(sum(increase({mean.total}{{{where}}}[{window}]))"
-                f" / sum(increase({mean.count}{{{where}}}[{window}])))"
-                for mean in means
-            )
-            for means, where in ((preset.isl, arrivals), (preset.osl, outputs))
-        ]
-        queries = dict(zip(("requests", "isl_mean", "osl_mean"), (requests, *lengths), strict=True)) | {
+        queries = load_queries(preset, matchers, wall_s) | {
             name: expand(query, self._live, preset, wall_s)
             for name, query in self._live.metric_queries.queries
             if name in _LOAD_FIELDS

@@ -12,17 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sagescale.live.config import LiveConfig
-    from sagescale.live.metrics.presets import Preset
+    from sagescale.live.metrics.presets import Mean, Preset
 
 __all__ = [
-    "GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers",
+    "KIND_LABEL", "duration", "expand", "group_matchers", "load_queries",
     "samples_query", "target_matchers", "whole_query", "window_query",
 ]  # fmt: skip
 
 KIND_LABEL = "sagescale_series"
 """The label that tells the parts of one big query from one another."""
-
-GROUP_LABEL = "sagescale_instance"
 
 
 def duration(seconds: float) -> str:
@@ -146,6 +144,38 @@ def whole_query(
         f"count({at_start}) and count({at_end}) unless count(({before} and {there}) unless {at_start}) "
         f"unless count((({inside} or {at_start}) and {listed}) unless {at_end})"
     )
+
+
+def load_queries(preset: Preset, matchers: Mapping[str, str], window_s: float) -> dict[str, str]:
+    """Write queries for one number each, of the load of a window: ``requests``, ``isl_mean``, ``osl_mean``.
+
+    They are asked over a range of past windows, where the series of every instance would be too many.
+
+    Args:
+        preset: Whose names.
+        matchers: Those of each group.
+        window_s: In the server's seconds.
+    """
+    prompts, outputs = (matchers.get("frontend", matchers.get(pool, "")) for pool in ("prefill", "decode"))
+    window = duration(window_s)
+
+    def grown(name: str, where: str) -> str:
+        return f"sum(increase({name}{{{where}}}[{window}]))"
+
+    def mean(means: tuple[Mean, ...], where: str) -> str:
+        return " or ".join(f"({grown(one.total, where)} / {grown(one.count, where)})" for one in means)
+
+    completed = " or ".join(grown(name, prompts) for name in preset.completed)
+    more_in_flight = "".join(
+        f" + (sum({name}{{{prompts}}}) - sum({name}{{{prompts}}} offset {window}) or vector(0))"
+        for name in preset.in_flight
+    )
+    arrived = [grown(name, prompts) for name in preset.arrived]
+    return {
+        "requests": " or ".join([*arrived, f"({completed}){more_in_flight}"]),
+        "isl_mean": mean(preset.isl, prompts),
+        "osl_mean": mean(preset.osl, outputs),
+    }
 
 
 def target_matchers(matchers: str, preset: Preset) -> str:
