@@ -329,7 +329,8 @@ class EmulatedCluster:
     def _serving(self, pool: str) -> NDArray[np.int64]:
         """Return the numbers of a pool's instances that serve, draining ones included."""
         status = self.cluster.instances(pool)["status"]
-        return self.cluster.numbers(pool)[(status == READY) | (status == DRAINING)]
+        numbers: NDArray[np.int64] = self.cluster.numbers(pool)[(status == READY) | (status == DRAINING)]
+        return numbers
 
     def _engine(self, role: str, identity: int) -> EngineMetrics:
         key = (role, identity)
