@@ -329,10 +329,10 @@ def _initial(
 
 def _check_same_gpus(given: ProfileModel, actual: ProfileModel) -> None:
     expected, found = ((one.prefill_gpus, one.decode_gpus) for one in (given, actual))
-    if asked != real:
+    if expected != found:
         raise InputError(
-            f"world {actual.profile.name}: {found[0]} GPUs a prefill and {real[1]} a decode instance; expected "
-            f"{expected[0]} and {expected[1]}, as profile {given.profile.name} says"
+            f"world {actual.profile.name}: {found[0]} GPUs a prefill and {found[1]} a decode instance; "
+            f"expected {expected[0]} and {expected[1]}, as profile {given.profile.name} says"
         )
 
 
