@@ -36,10 +36,7 @@ class PlainLines:
             for name in ("requests", "isl", "osl", "ttft_ms", "itl_ms")
         )
         why = ",".join(dict.fromkeys([*fields["reasons"], *fields["problems"]]))
-        moves = ", ".join(
-            f"{pool} {now} -> {then}"
-            for (pool, now), then in zip(record.current.items(), record.goal, strict=True)
-        )
+        moves = ", ".join(f"{pool} {now} -> {then}" for pool, now, then in record.moves)
         self._say(f"{fields['time']} {moves} [{why}] {seen}")
 
     def happened(self, event: Event) -> None:
