@@ -171,7 +171,7 @@ def _lease(live: LiveConfig, actuator: Actuator) -> Lease | None:
 
 
 def _take_lease(lease: Lease, clock: SystemClock, *, standby: bool) -> bool:
-    """Take the lease, waiting for as long as a holder that has gone is not told from one that lives.
+    """Take the lease, waiting until a holder that has gone can be told from one that lives.
 
     Raises:
         SagescaleError: another planner holds it, or the API refuses.

@@ -1,4 +1,4 @@
-"""Those who show what the loop does: log lines for machines or people, and a live screen."""
+"""What shows what the loop does: log lines for machines or people, and a live screen."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _ERROR_BYTES = 4096
 _PIECE_BYTES = 65_536
 
 _POLL_S = 0.02
-"""How often a program whose output is held open is asked whether it has exited."""
+"""How often a program whose output stays open is asked whether it has exited."""
 
 _GONE_S = 1.0
 """How long a killed program is waited for; one that hangs in the kernel is left to the kernel."""
@@ -113,7 +113,7 @@ def _talk(
 ) -> tuple[bytes, bytes]:
     """Give a program its input and take its output until it exits.
 
-    Its exit ends it, not the end of its output: whatever it has started may hold that open for ever.
+    Its exit ends it, not the end of its output: whatever it has started may keep that open for ever.
 
     Returns:
         What it printed, and the end of what it said on standard error.

@@ -217,7 +217,7 @@ class KubernetesActuator:
             labels = part(pod, "metadata", "labels")
             revisions[tuple(str(labels.get(label, "")) for label in _REVISIONS)] += 1
         # The controller has not acted on everything yet: pods to come wait, pods to go still drain. Those
-        # that a rollout has beyond the size go too, in the end, and hold GPUs until then.
+        # that a rollout has beyond the size go too, in the end, and occupy GPUs until then.
         surplus = max(0, ready + starting - wanted)
         late = min(starting, surplus)
         counts = PoolCounts(
@@ -254,4 +254,4 @@ def _is_ready(pod: object) -> bool:
 
 
 def _unguarded() -> None:
-    """Ask nobody: no lease was taken."""
+    """Allow every patch: no lease was taken."""
