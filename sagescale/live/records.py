@@ -76,7 +76,7 @@ class TickRecord:
         notes: What those rules changed.
         acted: Whether anything was to act on it.
         settings: The configuration values that explain it (``SETTINGS_KEPT``).
-        kind: ``look`` is between ticks: a short window, and instances are only added.
+        kind: ``look`` is a burst check between ticks: a short window, and instances are only added.
         last_look: The short window right before a tick, where the planner was shown one.
     """
 
@@ -156,7 +156,7 @@ def read_tick(row: Sequence[Any]) -> TickRecord:
     last_look = kept.get("last_look")
     kind = kept.get("kind", "tick")
     if kind not in {"tick", "look"}:
-        raise BadRecordError(f"neither a tick nor a look: {foreign_text(kind, 40)}")
+        raise BadRecordError(f"neither a tick nor a burst check: {foreign_text(kind, 40)}")
     return TickRecord(
         id=identity,
         time_s=_time(time_s),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError, SagescaleError
 from sagescale.live.actuators.make import make_actuator
 from sagescale.live.clock import SystemClock, stopping_on_signals
-from sagescale.live.doctor import check_settled
+from sagescale.live.doctor import check
 from sagescale.live.journal import Journal
 from sagescale.live.lock import TargetLock
 from sagescale.live.loop import ControlLoop
@@ -52,7 +52,7 @@ USUAL_SCRAPE_INTERVAL_S = 15.0
 
 
 def run_check(setup: Configured) -> int:
-    """Print what a look at everything finds; return the exit code."""
+    """Print what ``check`` finds; return the exit code."""
     live = setup.live
     source, actuator = make_source(live, setup.simulator.first_token, setup.config), make_actuator(live)
     window_s = float(setup.config.adjustment_interval_sec)
@@ -65,7 +65,7 @@ def run_check(setup: Configured) -> int:
     else:
         pause_s = min(pause_s, USUAL_SCRAPE_INTERVAL_S)
     try:
-        findings = check_settled(source, actuator, window_s, clock, pause_s)
+        findings = check(source, actuator, window_s, clock, pause_s)
     finally:
         source.close()
         actuator.close()

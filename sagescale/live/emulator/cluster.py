@@ -1,4 +1,4 @@
-"""The emulated cluster: the simulator's kernel, with each engine's metrics kept beside it."""
+"""The emulated cluster: the simulator's kernel, with each engine's metrics counted beside it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["EmulatedCluster", "Outcome"]
 
 _STEP_S = 0.02
-"""The kernel is looked at this often, so that who served a prompt is known before it moves on."""
+"""The kernel is read this often, so that who served a prompt is known before it moves on."""
 
 _COUNT_S = 0.5
-"""What the engines did is added up this often, and whenever somebody looks."""
+"""What the engines did is added up this often, and before every page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class EmulatedCluster:
         return True
 
     def reset(self) -> None:
-        """Have every engine count again from nothing, as after a restart that nobody else noticed."""
+        """Have every engine count again from nothing, as after a restart that only the counters show."""
         self._count()
         for key, engine in self._engines.items():
             self._engines[key] = EngineMetrics(engine.name, engine.role)
@@ -280,7 +280,6 @@ class EmulatedCluster:
             isl = self._sent_tokens[mine]
             computed = self._computed[mine]
             engine.completed += len(mine)
-            engine.prompt_tokens += float(isl.sum())
             engine.cache_queries += float(isl.sum())
             engine.cache_hits += float((isl - computed).sum())
             engine.ttft.observe(spent_s)
@@ -318,7 +317,6 @@ class EmulatedCluster:
             mine = decoded[slots[decoded] == slot]
             engine = self._engine("decode", int(ids[slot]))
             engine.completed += len(mine)
-            engine.prompt_tokens += float(isl[mine].sum())
             engine.duration.observe(records["done_s"][mine] - self._prefilled_s[index[mine]])
             engine.prompt.observe(isl[mine])
             engine.generation.observe(osl[mine])
@@ -377,12 +375,12 @@ class EmulatedCluster:
             found.running = float(instance["running"])
             found.waiting = float(instance["queued"] + in_handoff[slot])
             # The kernel counts tokens when an instance's batch changes; what was made since is shared out.
-            held = float(instance["kv"]) + since * found.running if found.running else 0.0
+            kv_tokens = float(instance["kv"]) + since * found.running if found.running else 0.0
             # Whole requests are added up as they end; these are the tokens of those still running.
-            made = held - float(prompts[slot])
+            made = kv_tokens - float(prompts[slot])
             found.generated_tokens = max(found.generated_tokens, found.generation.total + max(0.0, made))
             if self._max_kv_tokens is not None:
-                found.kv_usage = held / self._max_kv_tokens
+                found.kv_usage = kv_tokens / self._max_kv_tokens
 
     def _pages(self, pool: str) -> Iterator[tuple[EngineMetrics, np.void, int]]:
         """The engines of a pool that have a page, with their records and slots."""

@@ -126,5 +126,5 @@ AIPERF = BenchmarkFormat(
     records=_records,
     run=_run,
     model_key="input_config",
-    expected=f"no AIPerf or GenAI-Perf run (expected {', '.join(sorted(_METRICS))})",
+    missing=f"no AIPerf or GenAI-Perf run (expected {', '.join(sorted(_METRICS))})",
 )

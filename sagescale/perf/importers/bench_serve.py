@@ -118,14 +118,14 @@ VLLM_BENCH = BenchmarkFormat(
     records=_records,
     run=_vllm_run,
     model_key="model_id",
-    expected=f"no vLLM run (expected {', '.join(sorted(_VLLM_KEYS))})",
+    missing=f"no vLLM run (expected {', '.join(sorted(_VLLM_KEYS))})",
 )
 SGLANG_BENCH = BenchmarkFormat(
     name="sglang_bench",
     files=_sglang_files,
     records=_records,
     run=_sglang_run,
-    expected=(
+    missing=(
         f"no SGLang run (expected {', '.join(sorted(_KEYS))} and one of {', '.join(sorted(_SGLANG_KEYS))})"
     ),
 )

@@ -121,7 +121,7 @@ class BenchmarkFormat:
         records: the runs of one file, each with the words that say where it stands.
         run: reads a run; raises InputError naming run, key and value.
         model_key: the key that says the model, for messages.
-        expected: what a source of the tool has, for messages.
+        missing: what to say of a source without any of its files.
     """
 
     name: str
@@ -129,7 +129,7 @@ class BenchmarkFormat:
     records: Callable[[Path], Iterable[Record]]
     run: Callable[[Record], Run]
     model_key: str = "model"
-    expected: str
+    missing: str
 
     def recognise(self, path: Path, files: Sequence[Look]) -> bool:  # noqa: ARG002 - as in Importer
         """Whether there is a file of the tool's."""
@@ -139,7 +139,7 @@ class BenchmarkFormat:
         """Read all runs: one configuration for each server that a sweep varied. They are of one model."""
         files = self.files(looks(path))
         if not files:
-            raise InputError(f"{path}: {self.expected}")
+            raise InputError(f"{path}: {self.missing}")
         servers: dict[tuple[tuple[str, int], ...], list[tuple[Path, Run]]] = {}
         first = None
         for file in files:

@@ -91,5 +91,5 @@ GUIDELLM = BenchmarkFormat(
     files=_files,
     records=_records,
     run=_run,
-    expected="no guidellm report (expected metadata and benchmarks)",
+    missing="no guidellm report (expected metadata and benchmarks)",
 )

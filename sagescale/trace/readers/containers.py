@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.source import MAX_LINE_BYTES, MAX_ROWS, damaged_parquet
@@ -37,9 +38,7 @@ def refuse_cell(source: Source, place: str, column: str, value: object, expected
     Raises:
         InputError: always.
     """
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    raise InputError(f"{source.path}: {place}, column '{column}': found {shown}, expected {expected}")
+    raise InputError(f"{source.path}: {place}, column '{column}': found {shown(value)}, expected {expected}")
 
 
 def _read_csv(source: Source, head: Head, fields: tuple[Field, ...]) -> Columns:
