@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sagescale.perf import PerfModel
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy import Policy
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
 
     _Collect = Callable[[float, float], tuple[Metrics, float]]
 
@@ -257,7 +257,7 @@ class ControlLoop:
             return due_s
         start_s = due_s - self._wall_interval_s
         # The one right before the tick belongs to the tick.
-        checks = (start_s + check_s / self.live.time_scale for check_s in self.planner.looks_s[:-1])
+        checks = (start_s + check_s / self.live.time_scale for check_s in self.planner.burst_checks_s[:-1])
         return next((check_s for check_s in checks if check_s > now_s + _SAME_S), due_s)
 
     def _after(self, number: int) -> int:

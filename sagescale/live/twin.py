@@ -9,7 +9,7 @@ from sagescale.planner.policy import needs_twin
 if TYPE_CHECKING:
     from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
     from sagescale.sim.config import SimulatorConfig
 
 __all__ = ["make_twin"]
@@ -27,7 +27,7 @@ def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: Simulato
         return None
     import numpy as np
 
-    from sagescale.planner.policy.slo import Lengths
+    from sagescale.planner.policy.twin import Lengths
     from sagescale.sim.twin import KernelTwin
 
     twin = KernelTwin(model, simulator, config)

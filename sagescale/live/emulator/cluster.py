@@ -270,8 +270,7 @@ class EmulatedCluster:
         # Arrived and gone within one step: any instance that was ready may have served it.
         unknown = index[self._prefill_of[index] < 0]
         if len(unknown):
-            status = self.cluster.instances("prefill")["status"]
-            ready = self.cluster.numbers("prefill")[(status == READY) | (status == DRAINING)]
+            ready = self._serving("prefill")
             self._prefill_of[unknown] = ready[unknown % len(ready)] if len(ready) else 0
         for identity in np.unique(self._prefill_of[index]).tolist():
             mine = index[self._prefill_of[index] == identity]
@@ -296,9 +295,7 @@ class EmulatedCluster:
         records = self.cluster.requests[index]
         osl = self.trace.osl[index].astype(np.float64)
         ttft_s = records["first_token_s"] - self.trace.arrival_s[index]
-        itl_s = np.divide(
-            records["done_s"] - records["first_token_s"], osl - 1, out=np.zeros(len(osl)), where=osl > 1
-        )
+        itl_s = _itl_s(records["first_token_s"], records["done_s"], osl)
         self._good += int(
             np.count_nonzero(
                 (ttft_s * 1000 <= self.config.target_ttft_ms) & (itl_s * 1000 <= self.config.target_itl_ms)
@@ -308,7 +305,7 @@ class EmulatedCluster:
         again = self._sent_s[index] > self.trace.arrival_s[index]
         isl, osl = self._sent_tokens[index], self._asked[index]
         first_s = np.where(again, self._prefilled_s[index], records["first_token_s"])
-        itl_s = np.divide(records["done_s"] - first_s, osl - 1, out=np.zeros(len(osl)), where=osl > 1)
+        itl_s = _itl_s(first_s, records["done_s"], osl)
         # With the first token from prefill, a request of one token never reaches decode.
         decoded = np.flatnonzero(osl > 1) if self._first_at_prefill else np.arange(len(osl))
         slots = records["bound"]
@@ -329,6 +326,12 @@ class EmulatedCluster:
 
     # --- instances -----------------------------------------------------------------------------
 
+    def _serving(self, pool: str) -> NDArray[np.int64]:
+        """Return the numbers of a pool's instances that serve, draining ones included."""
+        status = self.cluster.instances(pool)["status"]
+        numbers: NDArray[np.int64] = self.cluster.numbers(pool)[(status == READY) | (status == DRAINING)]
+        return numbers
+
     def _engine(self, role: str, identity: int) -> EngineMetrics:
         key = (role, identity)
         if key not in self._engines:
@@ -337,11 +340,7 @@ class EmulatedCluster:
 
     def _track(self) -> None:
         """Add pages of instances that are up, drop those of instances long stopped."""
-        up = set()
-        for pool in self.cluster.pool_names:
-            status = self.cluster.instances(pool)["status"]
-            live = (status == READY) | (status == DRAINING)
-            up |= {(pool, number) for number in self.cluster.numbers(pool)[live].tolist()}
+        up = {(pool, number) for pool in self.cluster.pool_names for number in self._serving(pool).tolist()}
         for role, identity in up:
             self._engine(role, identity)
         for key in [key for key in self._engines if key not in up]:
@@ -389,6 +388,13 @@ class EmulatedCluster:
             found = self._engines.get((pool, int(numbers[at])))
             if found is not None:
                 yield found, instances[at], self.cluster.slots(pool).start + at
+
+
+def _itl_s(
+    first_s: NDArray[np.float64], done_s: NDArray[np.float64], tokens: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the mean time between tokens, a request; 0 where there is one token only."""
+    return np.divide(done_s - first_s, tokens - 1, out=np.zeros(len(tokens)), where=tokens > 1)
 
 
 def _initial(
