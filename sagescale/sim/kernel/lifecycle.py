@@ -119,7 +119,7 @@ def _launch(s: State, pool: int, t: float) -> None:
     p = s.pools[pool]
     want(s, pool, np.int64(-1))
     p.free -= 1
-    slot = s.instances[p.first_slot + p.free].free_slot
+    slot = np.int64(s.instances[p.first_slot + p.free].free_slot)
     instance = s.instances[slot]
     instance.status = STARTING
     s.slots[slot].id = (np.int64(pool) << POOL_SHIFT) | p.launched
