@@ -20,7 +20,7 @@ def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: Simulato
 
     Args:
         config: names the policy, and holds the targets.
-        model: the engines as they are told to be.
+        model: the engines as the profile gives them.
         simulator: what else is said of the cluster: batches, hand-offs, startup time.
     """
     if not needs_twin(config.policy):
