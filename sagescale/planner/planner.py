@@ -184,7 +184,7 @@ class Planner:
         return (*(number * fast_s for number in range(1, math.ceil(interval_s / fast_s))), interval_s)
 
     def check(self, observation: Observation) -> Decision | None:
-        """Check the short window just ended, between ticks or right before one, for a burst; only asks for more.
+        """Check the short window just ended, between ticks or right before one; only ever asks for more.
 
         Returns:
             A decision where a pool is to grow, within limits and budget; else None. Right before a tick,
