@@ -21,7 +21,7 @@ __all__ = ["InputError", "SagescaleError", "did_you_mean", "one_line"]
 
 
 class SagescaleError(Exception):
-    """The run failed for a reason that is worth one line to its user."""
+    """The run failed for a reason that its user reads in one line."""
 
     exit_code = 1
 

@@ -32,7 +32,7 @@ __all__ = [
 def open_input(path: str | os.PathLike[str], expected: str, at_most: int) -> BufferedReader:
     """Open a regular file of at most ``at_most`` bytes for reading.
 
-    What was opened is looked at, not the name: nothing can be put in its place in between.
+    What was opened is checked, not the name: nothing can be put in its place in between.
 
     Args:
         path: the file.

@@ -1,7 +1,7 @@
 """The sockets of one request: everything they do together ends at one deadline and reads a bounded amount.
 
 A timeout for each read is no deadline: a server that sends a byte now and then never lets one run out.
-Here every wait, for a name, a connection, a handshake, a header or a chunk, gets what is left of the whole.
+Every wait, for a name, a connection, a handshake, a header or a chunk, gets what is left of the whole.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Budget:
 
 
 class BoundedBackend(httpcore.NetworkBackend):
-    """Opens connections within a budget; the timeouts that callers give are not looked at."""
+    """Opens connections within a budget; the timeouts that callers give are ignored."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

@@ -18,7 +18,7 @@ from sagescale.planner.plugins import plugin_keys
 from sagescale.sim.config import SimulatorConfig
 
 __all__ = [
-    "HELD_FIELDS",
+    "IN_FLIGHT_FIELDS",
     "METRIC_FIELDS",
     "QUERY_FIELDS",
     "LiveConfig",
@@ -40,7 +40,7 @@ QUERY_FIELDS = (
 """What a query of one's own may give: beside those numbers what a gateway keeps from the pools, and how many
 instances there are."""
 
-HELD_FIELDS = frozenset(
+IN_FLIGHT_FIELDS = frozenset(
     ("queued_prefill", "queued_decode", "running_prefill", "running_decode", "requests_queued_gateway")
 )
 """Those of them that are gauges of requests: they are asked for at both ends of a window."""

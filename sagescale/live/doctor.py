@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,12 @@ if TYPE_CHECKING:
     from sagescale.live.clock import Clock
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.source import Source
-    from sagescale.live.metrics.window import RawWindow, SeriesWindow
+    from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
-__all__ = ["Finding", "check", "check_settled"]
-
-LEAVING = frozenset({"scrapes_late", "instance_unreachable"})
-"""Problems that an instance also causes when it is being removed: discovery lists it for a moment longer."""
+__all__ = ["Finding", "check"]
 
 REREADS = 2
-"""How often such a problem is read again before it counts."""
+"""How often an instance that was not read is looked for again before that counts."""
 
 _NEEDED = {
     "requests": "nothing can be sized",
@@ -51,33 +49,22 @@ class Finding:
         object.__setattr__(self, "what", foreign_text(self.what, 500))
 
 
-def check_settled(
-    source: Source, actuator: Actuator, window_s: float, clock: Clock, pause_s: float
+def check(
+    source: Source, actuator: Actuator, window_s: float, clock: Clock | None = None, pause_s: float = 0.0
 ) -> list[Finding]:
-    """Check, and read again after a pause what a pool that is just shrinking would explain.
+    """Read one window and the pools' state, and say what is there.
+
+    An instance that is being removed is listed for a moment longer than it answers. So what is not read is
+    read again, twice at most, and only instances that are read in none of these windows count: while pools
+    are being scaled there may be another one on its way out in each.
 
     Args:
         source: Where metrics come from.
         actuator: What says how large the pools are.
         window_s: Length of the window that is read, in seconds of the engines' clock.
-        clock: The clock the pause is taken on.
+        clock: The clock the pause is taken on; without one nothing is read again.
         pause_s: Real seconds between two readings: a few scrape intervals.
-
-    Returns:
-        The findings of the last reading, of at most three: a problem that stays is there.
     """
-    findings = check(source, actuator, window_s)
-    for _ in range(REREADS):
-        if not any(finding.code in LEAVING for finding in findings):
-            break
-        if clock.wait_until(clock.monotonic_s() + pause_s):
-            break
-        findings = check(source, actuator, window_s)
-    return findings
-
-
-def check(source: Source, actuator: Actuator, window_s: float) -> list[Finding]:
-    """Read one window and the pools' state, and say what is there."""
     found = [_actuator(actuator)]
     if not isinstance(source, MetricSource):
         return [
@@ -87,8 +74,15 @@ def check(source: Source, actuator: Actuator, window_s: float) -> list[Finding]:
     preset = source.observer.preset
     try:
         raw = source.reader.read(preset, window_s)
+        missed = _missed(raw)
+        for _ in range(REREADS):
+            if not missed or clock is None or clock.wait_until(clock.monotonic_s() + pause_s):
+                break
+            raw = source.reader.read(preset, window_s)
+            missed &= _missed(raw)
     except SagescaleError as error:
         return [*found, Finding("bad", str(error), "check the address, the network and the credentials")]
+    raw = _without(raw, _missed(raw) - missed)
     found.append(Finding("ok", f"{source.describe()} answers"))
     for group, series in raw.groups.items():
         if not series.instances and all(name in raw.own for name in NEEDS[group]):
@@ -99,6 +93,37 @@ def check(source: Source, actuator: Actuator, window_s: float) -> list[Finding]:
             found.extend(_group(group, series, preset))
     found.extend(_values(source, raw))
     return found
+
+
+def _missed(raw: RawWindow) -> set[str]:
+    """Return what should have been read and was not: names of instances, addresses of pages."""
+    pages = {_page(problem) for problem in raw.problems if problem.code == "instance_unreachable"}
+    return pages.union(
+        *(series.stale | (series.incomplete - series.instances) for series in raw.groups.values())
+    )
+
+
+def _without(raw: RawWindow, leaving: set[str]) -> RawWindow:
+    """Return a window that does not complain about instances on their way out."""
+    groups = {
+        name: dataclasses.replace(
+            series,
+            stale=series.stale - leaving,
+            incomplete=series.incomplete - (leaving - series.instances),
+        )
+        for name, series in raw.groups.items()
+    }
+    problems = tuple(
+        problem
+        for problem in raw.problems
+        if problem.code != "instance_unreachable" or _page(problem) not in leaving
+    )
+    return dataclasses.replace(raw, groups=groups, problems=problems)
+
+
+def _page(unreachable: Problem) -> str:
+    """Return the address that its text begins with; why it cannot be read may differ each time."""
+    return unreachable.text.partition(": ")[0]
 
 
 def _actuator(actuator: Actuator) -> Finding:

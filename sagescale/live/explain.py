@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 import statistics
@@ -67,12 +68,7 @@ def parse_time(text: str, newest_s: float) -> float:
 
 def tick_at(ticks: Sequence[TickRecord], time_s: float) -> int:
     """Return the index of the last tick at or before a time; before the first, the first."""
-    index = 0
-    for number, tick in enumerate(ticks):
-        if tick.time_s > time_s:
-            break
-        index = number
-    return index
+    return max(0, bisect.bisect_right(ticks, time_s, key=lambda tick: tick.time_s) - 1)
 
 
 def explain_tick(record: TickRecord, events: Iterable[Event]) -> str:
@@ -93,11 +89,11 @@ def explain_all(records: Sequence[TickRecord], events: Sequence[Event]) -> str:
     """Sum a journal up and answer the guide's two questions."""
     first, last = records[0], records[-1]
     ticks = [record for record in records if record.kind == "tick"]
-    looks = len(records) - len(ticks)
-    ups = sum(any(to > at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in records)
-    downs = sum(any(to < at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in ticks)
+    burst_checks = len(records) - len(ticks)
+    ups = sum(any(to > at for _, at, to in tick.moves) for tick in records)
+    downs = sum(any(to < at for _, at, to in tick.moves) for tick in ticks)
     kinds = Counter(event.kind for event in events)
-    between = f"; {looks} looks between them added instances" if looks else ""
+    between = f"; {burst_checks} burst checks between them added instances" if burst_checks else ""
     lines = [
         f"{len(ticks)} ticks from {time_text(first.time_s)} to {time_text(last.time_s)}{between}",
         f"{ups} scaled up, {downs} scaled down; now {last.goal}",

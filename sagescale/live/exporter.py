@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
 
 if TYPE_CHECKING:
+    from prometheus_client import Gauge
+
     from sagescale.fleet import Fleet
     from sagescale.live.actuators.protocol import PoolStates
     from sagescale.live.journal import Event, Journal, TickRecord
@@ -33,7 +36,7 @@ class Exporter:
         config: Whose targets and budget are exported.
         journal: Whose health is.
         dry_run: Exported with the build's information, so that nobody scales on a rehearsal.
-        model: Whose engines are scaled; with ``target`` it tells planners apart that one server watches.
+        model: Whose engines are scaled; with ``target`` it tells one planner from another on one server.
         target: What is scaled.
     """
 
@@ -126,10 +129,10 @@ class Exporter:
         self._gpus.set(gpus)
         forecast, seen = decision.forecast, record.observation
         for name in ("requests", "isl", "osl"):
-            self._set(self._forecast, name, getattr(forecast, name))
-        if record.kind == "tick":  # a look's window is a short one
+            _set(self._forecast, name, getattr(forecast, name))
+        if record.kind == "tick":  # the window of a burst check is a short one
             for name in _OBSERVED:
-                self._set(self._observed, name, getattr(seen, name))
+                _set(self._observed, name, getattr(seen, name))
         for role, factor in decision.corrections._asdict().items():
             self._correction.labels(role).set(factor)
         self._known.set(seen.requests is not None)
@@ -148,14 +151,10 @@ class Exporter:
             self._failures.inc()
         self._waiting.set(self._journal.waiting)
 
-    def _set(self, gauge: object, name: str, value: float | None) -> None:
-        from prometheus_client import Gauge
 
-        assert isinstance(gauge, Gauge)
-        if value is None:
-            try:
-                gauge.remove(name)  # unknown is never the last value, nor zero
-            except KeyError:
-                return
-        else:
-            gauge.labels(name).set(value)
+def _set(gauge: Gauge, name: str, value: float | None) -> None:
+    if value is not None:
+        gauge.labels(name).set(value)
+    else:  # unknown is never the last value, nor zero
+        with contextlib.suppress(KeyError):
+            gauge.remove(name)

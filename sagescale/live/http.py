@@ -1,27 +1,27 @@
-"""HTTP that cannot hang, swell or leak: one deadline, one size limit, no credentials to strangers."""
+"""HTTP that cannot hang, swell or leak: one deadline, one size limit, no credentials to other hosts."""
 
 from __future__ import annotations
 
 import zlib
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sagescale.errors import InputError, SagescaleError
 from sagescale.live.foreign_text import foreign_text
-from sagescale.live.secret import read_secret
+from sagescale.live.secret import Secret, read_secret
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import httpx
 
     from sagescale.live.bounded_socket import Budget
     from sagescale.live.config import LiveConfig
-    from sagescale.live.secret import Secret
 
-__all__ = ["Credentials", "HttpClient", "HttpError", "Reply", "place_of"]
+__all__ = ["HttpClient", "HttpError", "Reply", "metrics_authorization", "place_of"]
 
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -33,7 +33,7 @@ _HEADERS = {"User-Agent": "sagescale", "Accept": "*/*", "Accept-Encoding": "gzip
 
 
 class HttpError(SagescaleError):
-    """A request failed: refused, late, too large, redirected to a stranger, or answered with an error.
+    """A request failed: refused, late, too large, redirected to another host, or answered with an error.
 
     Attributes:
         status: The server's answer where there was one.
@@ -45,87 +45,66 @@ class HttpError(SagescaleError):
 
 
 class _UnreadableError(Exception):
-    """An answer came that cannot be unpacked."""
+    """An answer that cannot be unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back."""
+    """A successful answer."""
 
     status: int
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How to authenticate: a bearer token, or user and password, read anew for every request."""
+def metrics_authorization(live: LiveConfig) -> Secret | None:
+    """Return the ``Authorization`` header of the metric source: a bearer token, or user and password.
 
-    bearer_file: str | None = None
-    bearer_env: str | None = None
-    username: str | None = None
-    password_file: str | None = None
-    password_env: str | None = None
-
-    @classmethod
-    def of_metrics(cls, live: LiveConfig) -> Credentials:
-        """Return those of the metric source."""
-        return cls(
-            live.metrics_bearer_token_file,
-            live.metrics_bearer_token_env,
-            live.metrics_username,
-            live.metrics_password_file,
-            live.metrics_password_env,
-        )
-
-    def header(self) -> Secret | None:
-        """Return the value of the ``Authorization`` header.
-
-        Raises:
-            InputError: a secret cannot be read, or the keys contradict one another.
-        """
-        from base64 import b64encode
-
-        from sagescale.live.secret import Secret
-
-        token = read_secret("metrics_bearer_token", self.bearer_file, self.bearer_env)
-        password = read_secret("metrics_password", self.password_file, self.password_env)
-        if token is not None:
-            if self.username is not None or password is not None:
-                raise InputError(
-                    "a bearer token and a user name or password are given; expected one of the two"
-                )
-            if not token.reveal().isascii() or not token.reveal().isprintable():
-                raise InputError(
-                    "metrics_bearer_token holds what no header may; expected printable ASCII alone"
-                )
-            return Secret(f"Bearer {token.reveal()}")
-        if self.username is None:
-            if password is not None:
-                raise InputError("a password is given but metrics_username is not; expected both")
-            return None
-        pair = f"{self.username}:{'' if password is None else password.reveal()}"
-        packed = Secret(b64encode(pair.encode()).decode())
-        return Secret(f"Basic {packed.reveal()}")
+    Raises:
+        InputError: a secret cannot be read, or the keys contradict one another.
+    """
+    token = read_secret("metrics_bearer_token", live.metrics_bearer_token_file, live.metrics_bearer_token_env)
+    password = read_secret("metrics_password", live.metrics_password_file, live.metrics_password_env)
+    if token is not None:
+        if live.metrics_username is not None or password is not None:
+            raise InputError("a bearer token and a user name or password are given; expected one of the two")
+        if not token.reveal().isascii() or not token.reveal().isprintable():
+            raise InputError("metrics_bearer_token holds what no header may; expected printable ASCII alone")
+        return Secret(f"Bearer {token.reveal()}")
+    if live.metrics_username is None:
+        if password is not None:
+            raise InputError("a password is given but metrics_username is not; expected both")
+        return None
+    pair = f"{live.metrics_username}:{'' if password is None else password.reveal()}"
+    packed = Secret(b64encode(pair.encode()).decode())
+    return Secret(f"Basic {packed.reveal()}")
 
 
 class HttpClient:
     """Requests with the configuration's TLS, a deadline each, and a limit on what is read.
 
     The deadline is one for the whole request, from looking up the name to the last byte, redirects included;
-    the limit counts what comes over the wire and, apart, what that decodes to. Each request has a
+    the limit counts what comes over the wire and, separately, what that decodes to. Each request has a
     connection of its own, so that nothing a server sent too much is taken for its next answer.
 
     Environment proxies and ``.netrc`` are not consulted: who is talked to, and with which password, is in
     the configuration alone. A redirect is followed within one origin and refused across.
 
+    Args:
+        live: TLS, limits and, for whoever reads them, secrets.
+        authorization: Returns the ``Authorization`` header, anew for every request.
+
     Raises:
-        InputError: a certificate file cannot be used.
+        InputError: a certificate file or a secret cannot be used.
     """
 
-    def __init__(self, live: LiveConfig, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self, live: LiveConfig, authorization: Callable[[LiveConfig], Secret | None] | None = None
+    ) -> None:
+        self._live = live
         self._max_bytes = live.metrics_max_bytes
-        self._credentials = credentials or Credentials()
-        self._credentials.header()  # a missing secret is refused now, not at the first tick
+        self._authorization = authorization
+        if authorization is not None:
+            authorization(live)  # a missing secret is refused now, not at the first tick
         self._tls = _tls(live)
 
     def close(self) -> None:
@@ -160,7 +139,7 @@ class HttpClient:
         budget = Budget(timeout_s, self._max_bytes + self._max_bytes // 8 + _FRAMING_BYTES)
         place = place_of(url)
         sent = {**_HEADERS, **(headers or {})}
-        if (secret := self._credentials.header()) is not None:
+        if self._authorization is not None and (secret := self._authorization(self._live)) is not None:
             sent["Authorization"] = secret.reveal()
         try:
             request = httpx.Request(method, url, params=params, data=form, content=content, headers=sent)

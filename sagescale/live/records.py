@@ -76,7 +76,7 @@ class TickRecord:
         notes: What those rules changed.
         acted: Whether anything was to act on it.
         settings: The configuration values that explain it (``SETTINGS_KEPT``).
-        kind: ``look`` is between ticks: a short window, and instances are only added.
+        kind: ``look`` is a burst check between ticks: a short window, and instances are only added.
         last_look: The short window right before a tick, where the planner was shown one.
     """
 
@@ -96,6 +96,11 @@ class TickRecord:
     def current(self) -> Sizes:
         """The sizes found."""
         return self.observation.pools.asked
+
+    @property
+    def moves(self) -> list[tuple[str, int, int]]:
+        """Every pool with the size found and the size to go for."""
+        return [(pool, now, to) for (pool, now), to in zip(self.current.items(), self.goal, strict=True)]
 
     def to_json(self) -> str:
         """Return what is not in columns of its own."""
@@ -156,7 +161,7 @@ def read_tick(row: Sequence[Any]) -> TickRecord:
     last_look = kept.get("last_look")
     kind = kept.get("kind", "tick")
     if kind not in {"tick", "look"}:
-        raise BadRecordError(f"neither a tick nor a look: {foreign_text(kind, 40)}")
+        raise BadRecordError(f"neither a tick nor a burst check: {foreign_text(kind, 40)}")
     return TickRecord(
         id=identity,
         time_s=_time(time_s),

@@ -52,7 +52,7 @@ class Secret:
 def without_secrets(text: str) -> str:
     """Return a text with ``***`` for every secret read so far, also as JSON, a URL or Python writes it.
 
-    A server may send back what it was sent, and what it sends back is shown and kept.
+    A server may send back what it was sent, and what it sends back is shown and stored.
     """
     forms = {
         form

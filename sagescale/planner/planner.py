@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sagescale.planner.load import LoadPredictors
     from sagescale.planner.observation import Observation, Window
     from sagescale.planner.policy import Policy
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
     from sagescale.planner.status import AutoscalerStatus
 
 __all__ = ["Planner"]
@@ -172,7 +172,7 @@ class Planner:
         )
 
     @property
-    def looks_s(self) -> tuple[float, ...]:
+    def burst_checks_s(self) -> tuple[float, ...]:
         """When to show it short windows, in seconds after a tick; the last is right before the next tick.
 
         Live and simulated alike; each window begins where the last one ended. Empty where the policy does

@@ -23,7 +23,7 @@ from sagescale.live.actuators.protocol import ActuatorError
 from sagescale.live.config import LiveConfig
 from sagescale.live.doctor import Finding
 from sagescale.live.foreign_text import foreign_text
-from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.http import HttpClient, HttpError, metrics_authorization
 from sagescale.live.journal import Event, Journal, Note
 from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.scrape import ScrapeReader, parse_page
@@ -39,7 +39,7 @@ def no_secrets_of_other_tests(monkeypatch):
 
 def client(**keys):
     live = LiveConfig(**keys)
-    return HttpClient(live, Credentials.of_metrics(live))
+    return HttpClient(live, metrics_authorization)
 
 
 def test_a_secret_never_shows():

@@ -296,7 +296,7 @@ def test_explain_says_in_plain_words_why_instances_were_added_between_ticks(tmp_
     assert "prefill" in sized
     whole = explain_all(ticks, events)
     assert f"{STEADY + 1} ticks from" in whole
-    assert f"{len(looks(world))} looks between them added instances" in whole
+    assert f"{len(looks(world))} burst checks between them added instances" in whole
 
 
 def test_a_tick_and_a_look_fit_one_screen_each():

@@ -12,7 +12,7 @@ from live_server import prometheus, serving
 from live_world import ToyPools, VirtualClock
 from prometheus_client.parser import text_string_to_metric_families
 from sagescale.live.config import LiveConfig, MetricQueries
-from sagescale.live.doctor import check_settled
+from sagescale.live.doctor import check
 from sagescale.live.http import HttpError
 from sagescale.live.metrics.matchers import matcher
 from sagescale.live.metrics.observe import Observer, Targets
@@ -683,20 +683,20 @@ def test_the_made_up_page_is_prometheus_text():
 
 
 class ShrinkingReader:
-    """A reader that finds an instance late in its first readings: it is being removed."""
+    """A reader that finds instances late: in each reading those that it is told, none after the last."""
 
-    def __init__(self, late_readings):
-        self.late_readings = late_readings
+    def __init__(self, *late):
+        self.late = late
         self.readings = 0
 
     def describe(self):
         return "made-up windows"
 
-    def read(self, preset, window_s, late_s=0.0, succession="ticks"):
-        self.readings += 1
+    def read(self, preset, window_s, late_s=0.0, cadence="ticks"):
         prefill = group("prefill")
-        if self.readings <= self.late_readings:
-            prefill.stale = {"prefill-a"}
+        if self.readings < len(self.late):
+            prefill.stale = set(self.late[self.readings])
+        self.readings += 1
         return RawWindow(window_s, {"prefill": prefill, "decode": group("decode")}, {})
 
 
@@ -704,9 +704,51 @@ class ShrinkingReader:
 def test_the_check_reads_again_what_an_instance_on_its_way_out_explains(late_readings, readings, bad):
     clock = VirtualClock()
     began_s = clock.now
-    source = MetricSource(ShrinkingReader(late_readings), Observer(VLLM))
-    found = check_settled(source, ToyPools(clock), 60.0, clock, 15.0)
+    source = MetricSource(ShrinkingReader(*[{"prefill-a"}] * late_readings), Observer(VLLM))
+    found = check(source, ToyPools(clock), 60.0, clock, 15.0)
     late = [finding for finding in found if finding.code == "scrapes_late"]
     assert [finding.level for finding in late] == ["bad"] * bad
     assert source.reader.readings == readings
     assert clock.now - began_s == 15.0 * (readings - 1)
+
+
+def test_the_check_names_only_instances_that_are_late_in_every_reading():
+    clock = VirtualClock()
+    for late, expected in (
+        ([{"one"}, {"two"}], ""),  # another one on its way out in each
+        ([{"one", "dead"}, {"two", "dead"}, {"three", "dead"}], "1 prefill instances"),
+    ):
+        source = MetricSource(ShrinkingReader(*late), Observer(VLLM))
+        found = check(source, ToyPools(clock), 60.0, clock, 15.0)
+        said = " ".join(finding.what for finding in found if finding.code == "scrapes_late")
+        assert expected in said
+        assert ("dead" in said, "three" in said) == (bool(expected), False)
+        assert bool(said) == bool(expected)
+
+
+def test_an_instance_that_discovery_lists_a_moment_longer_than_it_answers_is_not_bad():
+    with serving() as server:
+        clock = VirtualClock()
+        listed = [f"{server.url.removeprefix('http://')}"]
+        server.answers["/d"] = (200, page(10), {})
+        server.answers["/p"] = (200, page(10), {})
+
+        def discovery(_):
+            gone = [] if clock.now >= 1060.0 else ["/gone"]
+            pages = [("/p", "prefill"), ("/d", "decode"), *((path, "prefill") for path in gone)]
+            return 200, [
+                {"targets": listed, "labels": {"__metrics_path__": path, "job": job}} for path, job in pages
+            ], {}  # fmt: skip
+
+        server.answers["/sd"] = discovery
+        live = LiveConfig(
+            metrics_preset="vllm", scrape_discovery_url=f"{server.url}/sd", pool_label="job",
+            prefill_pool="prefill", decode_pool="decode",
+        )  # fmt: skip
+        for pause_s, unreachable in ((60.0, 0), (1.0, 1)):
+            clock.now = 1000.0
+            source = MetricSource(ScrapeReader(live), Observer(VLLM))
+            source.prime()
+            found = check(source, ToyPools(clock), 60.0, clock, pause_s)
+            source.close()
+            assert sum(finding.code == "instance_unreachable" for finding in found) == unreachable

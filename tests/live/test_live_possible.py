@@ -12,7 +12,7 @@ from live_server import prometheus, serving
 from live_world import LiveWorld
 from sagescale.errors import InputError
 from sagescale.live.actuators.make import DryRun
-from sagescale.live.config import HELD_FIELDS, QUERY_FIELDS, LiveConfig
+from sagescale.live.config import IN_FLIGHT_FIELDS, QUERY_FIELDS, LiveConfig
 from sagescale.live.doctor import check
 from sagescale.live.metrics.matchers import parse_matchers
 from sagescale.live.metrics.observe import NEEDS, Observer, Targets
@@ -201,7 +201,7 @@ any_window = st.builds(
     any_group("prefill"),
     any_group("decode"),
     st.dictionaries(st.sampled_from(QUERY_FIELDS), st.none() | NUMBERS, max_size=4),
-    st.dictionaries(st.sampled_from(sorted(HELD_FIELDS)), st.none() | NUMBERS, max_size=2),
+    st.dictionaries(st.sampled_from(sorted(IN_FLIGHT_FIELDS)), st.none() | NUMBERS, max_size=2),
 )
 
 

@@ -1,4 +1,4 @@
-"""The emulated cluster: the simulator's kernel, with each engine's metrics kept beside it."""
+"""The emulated cluster: the simulator's kernel, with each engine's metrics counted beside it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["EmulatedCluster", "Outcome"]
 
 _STEP_S = 0.02
-"""The kernel is looked at this often, so that who served a prompt is known before it moves on."""
+"""The kernel is read this often, so that who served a prompt is known before it moves on."""
 
 _COUNT_S = 0.5
-"""What the engines did is added up this often, and whenever somebody looks."""
+"""What the engines did is added up this often, and before every page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class EmulatedCluster:
         return True
 
     def reset(self) -> None:
-        """Have every engine count again from nothing, as after a restart that nobody else noticed."""
+        """Have every engine count again from nothing, as after a restart that only the counters show."""
         self._count()
         for key, engine in self._engines.items():
             self._engines[key] = EngineMetrics(engine.name, engine.role)
@@ -270,8 +270,7 @@ class EmulatedCluster:
         # Arrived and gone within one step: any instance that was ready may have served it.
         unknown = index[self._prefill_of[index] < 0]
         if len(unknown):
-            status = self.cluster.instances("prefill")["status"]
-            ready = self.cluster.numbers("prefill")[(status == READY) | (status == DRAINING)]
+            ready = self._serving("prefill")
             self._prefill_of[unknown] = ready[unknown % len(ready)] if len(ready) else 0
         for identity in np.unique(self._prefill_of[index]).tolist():
             mine = index[self._prefill_of[index] == identity]
@@ -280,7 +279,6 @@ class EmulatedCluster:
             isl = self._sent_tokens[mine]
             computed = self._computed[mine]
             engine.completed += len(mine)
-            engine.prompt_tokens += float(isl.sum())
             engine.cache_queries += float(isl.sum())
             engine.cache_hits += float((isl - computed).sum())
             engine.ttft.observe(spent_s)
@@ -297,9 +295,7 @@ class EmulatedCluster:
         records = self.cluster.requests[index]
         osl = self.trace.osl[index].astype(np.float64)
         ttft_s = records["first_token_s"] - self.trace.arrival_s[index]
-        itl_s = np.divide(
-            records["done_s"] - records["first_token_s"], osl - 1, out=np.zeros(len(osl)), where=osl > 1
-        )
+        itl_s = _itl_s(records["first_token_s"], records["done_s"], osl)
         self._good += int(
             np.count_nonzero(
                 (ttft_s * 1000 <= self.config.target_ttft_ms) & (itl_s * 1000 <= self.config.target_itl_ms)
@@ -309,7 +305,7 @@ class EmulatedCluster:
         again = self._sent_s[index] > self.trace.arrival_s[index]
         isl, osl = self._sent_tokens[index], self._asked[index]
         first_s = np.where(again, self._prefilled_s[index], records["first_token_s"])
-        itl_s = np.divide(records["done_s"] - first_s, osl - 1, out=np.zeros(len(osl)), where=osl > 1)
+        itl_s = _itl_s(first_s, records["done_s"], osl)
         # With the first token from prefill, a request of one token never reaches decode.
         decoded = np.flatnonzero(osl > 1) if self._first_at_prefill else np.arange(len(osl))
         slots = records["bound"]
@@ -318,7 +314,6 @@ class EmulatedCluster:
             mine = decoded[slots[decoded] == slot]
             engine = self._engine("decode", int(ids[slot]))
             engine.completed += len(mine)
-            engine.prompt_tokens += float(isl[mine].sum())
             engine.duration.observe(records["done_s"][mine] - self._prefilled_s[index[mine]])
             engine.prompt.observe(isl[mine])
             engine.generation.observe(osl[mine])
@@ -331,6 +326,12 @@ class EmulatedCluster:
 
     # --- instances -----------------------------------------------------------------------------
 
+    def _serving(self, pool: str) -> NDArray[np.int64]:
+        """Return the numbers of a pool's instances that serve, draining ones included."""
+        status = self.cluster.instances(pool)["status"]
+        numbers: NDArray[np.int64] = self.cluster.numbers(pool)[(status == READY) | (status == DRAINING)]
+        return numbers
+
     def _engine(self, role: str, identity: int) -> EngineMetrics:
         key = (role, identity)
         if key not in self._engines:
@@ -339,11 +340,7 @@ class EmulatedCluster:
 
     def _track(self) -> None:
         """Add pages of instances that are up, drop those of instances long stopped."""
-        up = set()
-        for pool in self.cluster.pool_names:
-            status = self.cluster.instances(pool)["status"]
-            live = (status == READY) | (status == DRAINING)
-            up |= {(pool, number) for number in self.cluster.numbers(pool)[live].tolist()}
+        up = {(pool, number) for pool in self.cluster.pool_names for number in self._serving(pool).tolist()}
         for role, identity in up:
             self._engine(role, identity)
         for key in [key for key in self._engines if key not in up]:
@@ -377,12 +374,12 @@ class EmulatedCluster:
             found.running = float(instance["running"])
             found.waiting = float(instance["queued"] + in_handoff[slot])
             # The kernel counts tokens when an instance's batch changes; what was made since is shared out.
-            held = float(instance["kv"]) + since * found.running if found.running else 0.0
+            kv_tokens = float(instance["kv"]) + since * found.running if found.running else 0.0
             # Whole requests are added up as they end; these are the tokens of those still running.
-            made = held - float(prompts[slot])
+            made = kv_tokens - float(prompts[slot])
             found.generated_tokens = max(found.generated_tokens, found.generation.total + max(0.0, made))
             if self._max_kv_tokens is not None:
-                found.kv_usage = held / self._max_kv_tokens
+                found.kv_usage = kv_tokens / self._max_kv_tokens
 
     def _pages(self, pool: str) -> Iterator[tuple[EngineMetrics, np.void, int]]:
         """The engines of a pool that have a page, with their records and slots."""
@@ -391,6 +388,13 @@ class EmulatedCluster:
             found = self._engines.get((pool, int(numbers[at])))
             if found is not None:
                 yield found, instances[at], self.cluster.slots(pool).start + at
+
+
+def _itl_s(
+    first_s: NDArray[np.float64], done_s: NDArray[np.float64], tokens: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the mean time between tokens, a request; 0 where there is one token only."""
+    return np.divide(done_s - first_s, tokens - 1, out=np.zeros(len(tokens)), where=tokens > 1)
 
 
 def _initial(

@@ -66,7 +66,6 @@ class EngineMetrics:
     name: str
     role: str
     completed: float = 0.0
-    prompt_tokens: float = 0.0
     generated_tokens: float = 0.0
     cache_queries: float = 0.0
     cache_hits: float = 0.0
@@ -80,6 +79,11 @@ class EngineMetrics:
     duration: Histogram = field(default_factory=lambda: Histogram(_DURATION_S))
     prompt: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
     generation: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
+
+    @property
+    def prompt_tokens(self) -> float:
+        """Prompt tokens of the requests that have ended in it."""
+        return self.prompt.total
 
 
 _GAUGES = (

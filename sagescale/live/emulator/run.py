@@ -1,4 +1,4 @@
-"""Runs an emulator until it is told to stop, and says how it went."""
+"""Runs an emulator until it is stopped, and says how it went."""
 
 from __future__ import annotations
 

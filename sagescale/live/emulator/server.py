@@ -135,7 +135,7 @@ class Emulator:
         pace: How the trace's time follows the clock.
         labels: Labels of every engine's series, e.g. ``model_name``.
         secret: Scale commands must be signed with it.
-        wait: Begin only when told to.
+        wait: Begin only at ``POST /start``.
 
     Raises:
         InputError: the address cannot be listened on.
@@ -180,7 +180,7 @@ class Emulator:
         return int(self._server.server_address[1])
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until ``stop``."""
         server = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["Matcher", "matcher", "parse_matchers"]
+__all__ = ["Matcher", "escaped", "matcher", "parse_matchers"]
 
 _MATCHER = re.compile(
     r"""\s*(?P<label>[a-zA-Z_][a-zA-Z0-9_]*)\s*(?P<operator>=~|!~|!=|=)\s*"""
@@ -45,5 +45,9 @@ def parse_matchers(text: str) -> list[Matcher]:
 
 def matcher(label: str, operator: str, value: str) -> str:
     """Write a label matcher with its value escaped."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'{label}{operator}"{escaped}"'
+    return f'{label}{operator}"{escaped(value)}"'
+
+
+def escaped(text: str) -> str:
+    """Write a text as it stands between double quotes."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

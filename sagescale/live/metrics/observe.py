@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.window import (
@@ -17,16 +17,16 @@ from sagescale.live.metrics.window import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from typing import Literal
 
     from sagescale.live.metrics.presets import Mean, Preset
     from sagescale.live.metrics.window import ByInstance
 
-__all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_kept_out"]
+__all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_unserved"]
 
 _ENOUGH = 20.0
-"""Requests completed, at least, before tokens a request are held against what counters of tokens say."""
+"""Requests completed, at least, before tokens a request are compared with what counters of tokens say."""
 
 NEEDS = {
     "prefill": ("requests", "isl_mean"),
@@ -47,10 +47,10 @@ _MEASURED = {
 }  # fmt: skip
 """What is measured in each pool."""
 
-_HELD = ("queued_prefill", "running_prefill", "queued_decode", "running_decode")
+_IN_FLIGHT = ("queued_prefill", "running_prefill", "queued_decode", "running_decode")
 
 _LENGTHS = 64
-_APART = 7
+_MIXING = 7
 """Which prompt goes with which output is not known: every seventh quantile, modulo 64, mixes them."""
 
 
@@ -135,7 +135,7 @@ class Observer:
             if name in raw.own and raw.own[name] is None
         )
         keep_possible(values, self._evidence(raw), problems)
-        add_kept_out(values, raw.own_before, problems)
+        add_unserved(values, raw.own_before, problems)
         for pool in ("prefill", "decode"):
             if (counted := values.pop(f"instances_{pool}", None)) is not None:
                 unheard = Reports(frozenset(), None)
@@ -149,17 +149,14 @@ class Observer:
         preset = self.preset
         values = self._latencies(group, group, group)
         values["duration_s_mean"] = _mean(group, preset.duration_s)
-        arrived = group.first(group.increases, preset.arrived)
+        arrived = _total(group.increases, preset.arrived)
         # What waits in a frontend is part of what is in flight.
-        values["requests"] = _arrivals(group, preset) if arrived is None else sum(arrived.values())
-        completed = group.first(group.increases, preset.completed)
-        values["completed"] = None if completed is None else sum(completed.values())
+        values["requests"] = _arrivals(group, preset) if arrived is None else arrived
+        values["completed"] = _total(group.increases, preset.completed)
         values["running_decode"] = _total(group.now, preset.running)
-        values["queued_prefill"] = _total(group.now, preset.waiting)
-        if group.resets:
-            problems.append(_restarted("frontend", group))
-            values["requests"] = None
-        if self._frozen("frontend", group, problems):
+        values["queued_prefill"] = _queued(group, preset)
+        restarted = _restarted("frontend", group, problems)
+        if self._frozen("frontend", group, problems) or restarted:
             values["requests"] = None
         return values
 
@@ -172,12 +169,11 @@ class Observer:
         preset = self.preset
         both = prefill.instances & decode.instances
         if both:
-            shown = ", ".join(sorted(both)[:3])
             problems.append(
                 Problem(
                     "double_counted",
-                    f"{len(both)} instances are in both pools ({shown}): every request would count twice. "
-                    "Make prefill_pool and decode_pool tell them apart",
+                    f"{len(both)} instances are in both pools ({_some(both)}): every request would count "
+                    "twice. Make prefill_pool and decode_pool tell them apart",
                 )
             )
             return {}
@@ -195,25 +191,21 @@ class Observer:
             None if in_prefill is None or in_decode is None else in_prefill + in_decode
         )
         values["requests"] = _arrivals(prefill, preset)
-        completed = decode.first(decode.increases, preset.completed)
-        values["completed"] = None if completed is None else sum(completed.values())
-        for pool, group in (("prefill", prefill), ("decode", decode)):
-            values[f"running_{pool}"] = _total(group.now, preset.running)
-            values[f"queued_{pool}"] = _sum_of_all(group.now, preset.waiting)
-        usage = decode.first(decode.now, preset.kv_usage)
-        values["kv_usage"] = sum(usage.values()) / len(usage) if usage else None
+        values["completed"] = _total(decode.increases, preset.completed)
+        values["kv_usage"] = _average(decode.first(decode.now, preset.kv_usage))
         if preset.prefix_hits is not None:
             values["prefix_hit_rate"] = _mean(prefill, (preset.prefix_hits,))
-        elif (rates := prefill.first(prefill.now, preset.prefix_hit_gauge)) is not None:
-            values["prefix_hit_rate"] = sum(rates.values()) / len(rates)
+        else:
+            values["prefix_hit_rate"] = _average(prefill.first(prefill.now, preset.prefix_hit_gauge))
         for pool, group in (("prefill", prefill), ("decode", decode)):
+            values[f"running_{pool}"] = _total(group.now, preset.running)
+            values[f"queued_{pool}"] = _queued(group, preset)
             if group.stale:
-                shown = ", ".join(sorted(group.stale)[:3])
                 problems.append(
                     Problem(
                         "scrapes_late",
-                        f"{len(group.stale)} {pool} instances were not read at the last attempt ({shown}): "
-                        "the load is at least what is shown",
+                        f"{len(group.stale)} {pool} instances were not read at the last attempt "
+                        f"({_some(group.stale)}): the load is at least what is shown",
                     )
                 )
         wrong = [
@@ -227,11 +219,8 @@ class Observer:
                 "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "duration_s_mean", "completed",
             ):  # fmt: skip
                 values[name] = None
-        if prefill.resets:
-            problems.append(_restarted("prefill", prefill))
-            wrong.append(True)
-        if decode.resets:
-            problems.append(_restarted("decode", decode))
+        wrong.append(_restarted("prefill", prefill, problems))
+        _restarted("decode", decode, problems)
         if any(wrong):
             values["requests"] = None
         return values
@@ -255,10 +244,10 @@ class Observer:
             for name, group, means in (("isl_mean", prefill, preset.isl), ("osl_mean", decode, preset.osl))
             if (tokens := _counted(group, means, preset)) is not None
         }
-        before, now = _held(raw.groups.values(), preset) or _held_by_own(raw) or (None, None)
+        before, now = _in_flight(raw.groups.values(), preset) or _in_flight_by_queries(raw) or (None, None)
         if preset.frontend:
             return Evidence(before, now, counted=counted)
-        earlier = _held((prefill,), preset)
+        earlier = _in_flight((prefill,), preset)
         reached = _arrivals(decode, preset)
         return Evidence(before, now, None if earlier is None else earlier[0], reached, counted)
 
@@ -285,7 +274,7 @@ class Observer:
         osl = _spread(outputs, self.preset.osl, values.get("osl_mean"))
         if isl is None or osl is None:
             return None
-        return tuple((prompt, osl[_APART * at % _LENGTHS]) for at, prompt in enumerate(isl))
+        return tuple((prompt, osl[_MIXING * at % _LENGTHS]) for at, prompt in enumerate(isl))
 
     def _reports(self, name: str, group: SeriesWindow, own: Mapping[str, float | None]) -> Reports:
         """Say who reports, and of whom both what was done and what is being done is there."""
@@ -317,9 +306,10 @@ class Observer:
             if (busy and min(busy) > 0) or group.alive_cpu.get(instance) == 0.0:
                 stuck.append(instance)
         if stuck:
-            shown = ", ".join(sorted(stuck)[:3])
             problems.append(
-                Problem("frozen", f"{len(stuck)} {pool} instances report values that do not move ({shown})")
+                Problem(
+                    "frozen", f"{len(stuck)} {pool} instances report values that do not move ({_some(stuck)})"
+                )
             )
         return bool(stuck)
 
@@ -336,12 +326,11 @@ def _not_whole(name: str, group: SeriesWindow, problems: list[Problem]) -> bool:
             )
         )
     if group.incomplete:
-        shown = ", ".join(sorted(group.incomplete)[:3])
         problems.append(
             Problem(
                 "window_incomplete",
                 f"{len(group.incomplete)} of {len(group.instances)} {name} instances were not read at an end "
-                f"of the window ({shown}): what they did in it is not known",
+                f"of the window ({_some(group.incomplete)}): what they did in it is not known",
             )
         )
     return bool(group.doubled or group.incomplete)
@@ -364,23 +353,34 @@ def _just_begun(name: str, group: SeriesWindow, preset: Preset, problems: list[P
     return True
 
 
-def _restarted(pool: str, group: SeriesWindow) -> Problem:
-    shown = ", ".join(sorted(group.resets)[:3])
-    return Problem(
-        "counter_reset", f"counters of {len(group.resets)} {pool} instances fell ({shown}): restarted"
-    )
+def _restarted(pool: str, group: SeriesWindow, problems: list[Problem]) -> bool:
+    if group.resets:
+        shown = _some(group.resets)
+        problems.append(
+            Problem(
+                "counter_reset", f"counters of {len(group.resets)} {pool} instances fell ({shown}): restarted"
+            )
+        )
+    return bool(group.resets)
+
+
+def _some(instances: Collection[str]) -> str:
+    return ", ".join(sorted(instances)[:3])
 
 
 def _total(kind: Mapping[str, ByInstance], names: tuple[str, ...]) -> float | None:
-    for name in names:
-        if kind.get(name):
-            return sum(kind[name].values())
-    return None
+    """Return the sum over instances of the first metric that exists."""
+    return next((sum(kind[name].values()) for name in names if kind.get(name)), None)
 
 
-def _sum_of_all(kind: Mapping[str, ByInstance], names: tuple[str, ...]) -> float | None:
-    found = [sum(kind[name].values()) for name in names if kind.get(name)]
+def _queued(group: SeriesWindow, preset: Preset) -> float | None:
+    """Return the requests that wait: in one queue or several."""
+    found = [sum(group.now[name].values()) for name in preset.waiting if group.now.get(name)]
     return sum(found) if found else None
+
+
+def _average(found: ByInstance | None) -> float | None:
+    return sum(found.values()) / len(found) if found else None
 
 
 def _mean(group: SeriesWindow, means: tuple[Mean, ...]) -> float | None:
@@ -424,36 +424,34 @@ def _spread(group: SeriesWindow, means: tuple[Mean, ...], observed: float | None
 
 
 def _arrivals(group: SeriesWindow, preset: Preset) -> float | None:
-    """Completions plus the change of what is held: an overload shows before anything completes."""
-    completed = group.first(group.increases, preset.completed)
-    running = group.first(group.last, preset.running)
-    if completed is None or running is None:
+    """Completions plus the change of what is in flight: an overload shows before anything completes."""
+    total = _total(group.increases, preset.completed)
+    if total is None or group.first(group.last, preset.running) is None:
         return None
-    total = sum(completed.values())
-    for name in preset.held:
+    for name in preset.in_flight:
         if name in group.last:
             total += sum(group.last[name].values()) - sum(group.before.get(name, {}).values())
     return total
 
 
-def _held(groups: Iterable[SeriesWindow], preset: Preset) -> tuple[float, float] | None:
-    """Return the requests held at a window's start and, of the same instances, at its end."""
+def _in_flight(groups: Iterable[SeriesWindow], preset: Preset) -> tuple[float, float] | None:
+    """Return the requests in flight at a window's start and, of the same instances, at its end."""
     before = now = 0.0
     for group in groups:
         if group.first(group.before, preset.running) is None:
             return None
-        for name in preset.held:
+        for name in preset.in_flight:
             earlier, later = group.before.get(name, {}), group.now.get(name, {})
             before += sum(earlier.values())
             now += sum(later.get(instance, 0.0) for instance in earlier)
     return before, now
 
 
-def _held_by_own(raw: RawWindow) -> tuple[float, float] | None:
+def _in_flight_by_queries(raw: RawWindow) -> tuple[float, float] | None:
     """Return the same where the operator's own queries say it."""
-    before, now = ([kind.get(name) for name in _HELD] for kind in (raw.own_before, raw.own))
+    before, now = ([kind.get(name) for name in _IN_FLIGHT] for kind in (raw.own_before, raw.own))
     earlier, later = ([value for value in found if value is not None] for found in (before, now))
-    return (sum(earlier), sum(later)) if len(earlier) == len(later) == len(_HELD) else None
+    return (sum(earlier), sum(later)) if len(earlier) == len(later) == len(_IN_FLIGHT) else None
 
 
 def _counted(group: SeriesWindow, means: tuple[Mean, ...], preset: Preset) -> float | None:
@@ -462,14 +460,14 @@ def _counted(group: SeriesWindow, means: tuple[Mean, ...], preset: Preset) -> fl
     Tokens are counted as they are made, requests when they end: only over many more requests than are under
     way do the two mean the same.
     """
-    running = [group.first(kind, preset.running) for kind in (group.before, group.now)]
+    before, now = (_total(kind, preset.running) for kind in (group.before, group.now))
+    if before is None or now is None:
+        return None
     for mean in means:
-        totals, counts = group.increases.get(mean.total), group.increases.get(mean.count)
-        if mean.buckets is None and totals and counts and None not in running:
-            completed = sum(counts.values())
-            under_way = max(sum(one.values()) for one in running if one is not None)
-            if completed >= max(_ENOUGH, 2.0 * under_way):
-                return _mean(group, (mean,))
+        completed = _total(group.increases, (mean.count,)) or 0.0
+        counted = mean.buckets is None and completed >= max(_ENOUGH, 2.0 * before, 2.0 * now)
+        if counted and group.increases.get(mean.total):
+            return _mean(group, (mean,))
     return None
 
 
@@ -495,25 +493,18 @@ def _without_negatives(raw: RawWindow, preset: Preset, problems: list[Problem]) 
             for name, (instance, value) in sorted(negative.items())
         )
         doubtful |= bool(
-            (negative.keys() | group.invalid) & {*preset.arrived, *preset.completed, *preset.held}
+            (negative.keys() | group.invalid) & {*preset.arrived, *preset.completed, *preset.in_flight}
         )
 
-        def without(
-            kind: dict[str, ByInstance], gone: Mapping[str, object] = negative
-        ) -> dict[str, ByInstance]:
-            return {name: values for name, values in kind.items() if name not in gone}
-
-        groups[role] = dataclasses.replace(
-            group,
-            increases=without(group.increases),
-            now=without(group.now),
-            last=without(group.last),
-            before=without(group.before),
-        )
+        known: dict[str, Any] = {
+            kind: {name: values for name, values in getattr(group, kind).items() if name not in negative}
+            for kind in ("increases", "before", "last", "now")
+        }
+        groups[role] = dataclasses.replace(group, **known)
     return dataclasses.replace(raw, groups=groups), doubtful
 
 
-def add_kept_out(
+def add_unserved(
     values: dict[str, float | None], at_start: Mapping[str, float | None], problems: list[Problem]
 ) -> None:
     """Add what a gateway turned away, and what its queue grew by, to the load; it reached no pool.

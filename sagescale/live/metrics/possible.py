@@ -69,19 +69,19 @@ LOAD = frozenset(RANGES) - {
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What else a window says, to hold its numbers against; what is not known is ``None``.
+    """What else a window says, to compare its numbers with; what is not known is ``None``.
 
     Attributes:
-        held_before: Requests queued and running at the window's start, in both pools.
-        held_now: The same at its end, of the instances that are in ``held_before``.
+        in_flight_before: Requests queued and running at the window's start, in both pools.
+        in_flight_now: The same at its end, of the instances that are in ``in_flight_before``.
         prefill_before: Those of them in prefill at the start.
         reached_decode: Requests that arrived in decode.
         counted: Tokens a completed request by the token counters, for ``isl_mean`` and ``osl_mean``; only
             where a window has completed so many requests that those under way hardly matter.
     """
 
-    held_before: float | None = None
-    held_now: float | None = None
+    in_flight_before: float | None = None
+    in_flight_now: float | None = None
     prefill_before: float | None = None
     reached_decode: float | None = None
     counted: Mapping[str, float] = field(default_factory=dict)
@@ -100,15 +100,15 @@ _TWICE = 2.0
 """Requests on their way between the pools, or counted in both of them, are no contradiction."""
 
 _FAR = 8.0
-"""Tokens of requests under way, and of lengths far apart, are none either."""
+"""Tokens of requests under way, and of very different lengths, are none either."""
 
 
 def _lost(values: Mapping[str, float | None], also: Evidence) -> str | None:
-    """Whatever completed or is held now has arrived, or was held before."""
-    requests, before = values.get("requests"), also.held_before
+    """Whatever completed or is in flight now has arrived, or was in flight before."""
+    requests, before = values.get("requests"), also.in_flight_before
     if requests is None or before is None:
         return None
-    seen = (values.get("completed") or 0.0) + (also.held_now or 0.0)
+    seen = (values.get("completed") or 0.0) + (also.in_flight_now or 0.0)
     if seen <= _TWICE * (requests + before) + _FEW:
         return None
     return (
@@ -152,8 +152,8 @@ def keep_possible(values: dict[str, float | None], also: Evidence, problems: lis
     """Make unknown, in place, what cannot be true, and say why; ``requests`` too where the load is doubtful.
 
     Args:
-        values: A window's numbers by field of ``RANGES``; what is missing is not looked at.
-        also: What they are held against.
+        values: A window's numbers by field of ``RANGES``; what is missing is left out.
+        also: What they are compared with.
         problems: Takes what is wrong.
     """
     doubtful = set()

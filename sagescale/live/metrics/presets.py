@@ -19,7 +19,7 @@ class Mean:
     """A window mean: the increase of ``total`` over the increase of ``count``, times ``scale``.
 
     ``buckets`` is the histogram they belong to, where it is one: percentiles come from it. ``per_token``:
-    it has an entry a token, not one a request, so it cannot say how many requests kept a target.
+    it has an entry a token, not one a request, so it cannot say how many requests met a target.
     """
 
     total: str
@@ -41,7 +41,7 @@ class Preset:
     Attributes:
         frontend: One place sees every request once, from arrival to end; else the pools' instances do,
             each its own part: every request appears in both pools, with OSL 1 in prefill.
-        checked: Against which version its names were held.
+        checked: Against which version its names were checked.
         arrived: Counter of arrivals. Engines have none: arrivals are completions plus the change of
             running and waiting; of running alone in a frontend, where what waits runs too.
         completed: Counter of completions.
@@ -78,7 +78,7 @@ class Preset:
         return ("frontend",) if self.frontend else ("prefill", "decode")
 
     @property
-    def held(self) -> tuple[str, ...]:
+    def in_flight(self) -> tuple[str, ...]:
         """Gauges whose sum is the requests there are; in a frontend what waits is counted as running too."""
         return self.running if self.frontend else (*self.running, *self.waiting)
 

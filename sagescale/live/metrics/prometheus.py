@@ -6,16 +6,16 @@ import math
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sagescale.live.config import HELD_FIELDS
-from sagescale.live.http import Credentials, HttpClient, HttpError
+from sagescale.live.config import IN_FLIGHT_FIELDS
+from sagescale.live.http import HttpClient, HttpError, metrics_authorization
 from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points, raw_samples
-from sagescale.live.metrics.observe import NEEDS, add_kept_out
+from sagescale.live.metrics.observe import NEEDS, add_unserved
 from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.promql import (
     KIND_LABEL,
-    duration,
     expand,
     group_matchers,
+    load_queries,
     samples_query,
     target_matchers,
     whole_query,
@@ -35,7 +35,6 @@ __all__ = ["PastWindow", "PrometheusReader", "Sample"]
 
 
 _Read = TypeVar("_Read")
-
 
 _TARGET_LABEL = "instance"
 
@@ -65,7 +64,7 @@ class PrometheusReader:
         assert live.prometheus_url is not None
         self._live = live
         self._url = live.prometheus_url.rstrip("/")
-        self._http = HttpClient(live, Credentials.of_metrics(live))
+        self._http = HttpClient(live, metrics_authorization)
 
     def describe(self) -> str:
         """Say which server."""
@@ -108,7 +107,7 @@ class PrometheusReader:
                     )
                 )
             own[name] = _one(samples)
-            if name in HELD_FIELDS:
+            if name in IN_FLIGHT_FIELDS:
                 own_before[name] = _one(self.query(query, deadline, end_s - wall_window_s))
         if own and any(
             not found.empty and found.gap for found in self._targets(preset, wall_window_s, deadline, end_s)
@@ -174,9 +173,6 @@ class PrometheusReader:
         end_s = self.now_s()
         start_s = end_s - (windows - 1) * wall_s
         matchers = group_matchers(self._live, preset)
-        arrivals = matchers.get("frontend", matchers.get("prefill", ""))
-        outputs = matchers.get("frontend", matchers.get("decode", ""))
-        window = duration(wall_s)
         deadline = time.monotonic() + self._live.metrics_timeout_s
         own = {name for name, _ in self._live.metric_queries.queries}
         gates: list[str] = []
@@ -194,26 +190,7 @@ class PrometheusReader:
                     edge_s = sampling.edge_s
                     gates.append(whole_query(("up",), targets, targets, _TARGET_LABEL, wall_s, edge_s))
 
-        def grown(names: tuple[str, ...], where: str) -> str:
-            return " or ".join(f"sum(increase({name}{{{where}}}[{window}]))" for name in names)
-
-        def delta(names: tuple[str, ...]) -> str:
-            return "".join(
-                f" + (sum({name}{{{arrivals}}}) - sum({name}{{{arrivals}}} offset {window}) or vector(0))"
-                for name in names
-            )
-
-        completed = f"({grown(preset.completed, arrivals)}){delta(preset.held)}"
-        requests = " or ".join((*(grown((name,), arrivals) for name in preset.arrived), completed))
-        lengths = [
-            " or ".join(
-                f"(sum(increase({mean.total}{{{where}}}[{window}]))"
-                f" / sum(increase({mean.count}{{{where}}}[{window}])))"
-                for mean in means
-            )
-            for means, where in ((preset.isl, arrivals), (preset.osl, outputs))
-        ]
-        queries = dict(zip(("requests", "isl_mean", "osl_mean"), (requests, *lengths), strict=True)) | {
+        queries = load_queries(preset, matchers, wall_s) | {
             name: expand(query, self._live, preset, wall_s)
             for name, query in self._live.metric_queries.queries
             if name in _LOAD_FIELDS
@@ -231,7 +208,7 @@ class PrometheusReader:
             if not all(index in places for places in whole):
                 values = dict.fromkeys(values)
             keep_possible(values, Evidence(), [])
-            add_kept_out(values, before, [])
+            add_unserved(values, before, [])
             isl, osl = values["isl_mean"], values["osl_mean"]
             found.append(PastWindow(start_s + (index - 1) * wall_s, values["requests"], isl, osl))
         known = next((index for index, past in enumerate(found) if past.requests is not None), len(found))
@@ -266,6 +243,13 @@ def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, d
     found = SeriesWindow()
     first: dict[str, float] = {}
     earlier_cpu: dict[str, float] = {}
+    by_metric = {
+        "increase": found.increases,
+        "now": found.now,
+        "last": found.last,
+        "before": found.before,
+    }
+    by_instance = {"scrapes": found.scrapes, "cpu": found.alive_cpu, "earlier_cpu": earlier_cpu}
     fresh = set()
     for labels, value in samples:
         kind, _, name = labels.get(KIND_LABEL, "").partition(" ")
@@ -275,10 +259,10 @@ def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, d
                 found.invalid.add(name)
             continue
         match kind:
-            case "increase":
-                found.increases.setdefault(name, {})[instance] = value
-            case "now" | "last" | "before":
-                getattr(found, kind).setdefault(name, {})[instance] = value
+            case "increase" | "now" | "last" | "before":
+                by_metric[kind].setdefault(name, {})[instance] = value
+            case "scrapes" | "cpu" | "earlier_cpu":
+                by_instance[kind][instance] = value
             case "bucket":
                 found.buckets.setdefault(name, {})[number(labels.get("le"))] = value
             case "resets":
@@ -290,12 +274,6 @@ def _series(samples: list[Sample], instance_label: str) -> tuple[SeriesWindow, d
                 first[instance] = max(value, first.get(instance, 0.0))
             case "listed":
                 found.listed = (found.listed or set()) | {instance}
-            case "scrapes":
-                found.scrapes[instance] = value
-            case "cpu":
-                found.alive_cpu[instance] = value
-            case "earlier_cpu":
-                earlier_cpu[instance] = value
             case _:
                 raise HttpError(f"the server answered with a series that was not asked for: {dict(labels)}")
     found.stale = found.instances - fresh

@@ -5,24 +5,22 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sagescale.live.metrics.matchers import matcher, parse_matchers
+from sagescale.live.metrics.matchers import escaped, matcher, parse_matchers
 from sagescale.live.metrics.sampling import lookback_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sagescale.live.config import LiveConfig
-    from sagescale.live.metrics.presets import Preset
+    from sagescale.live.metrics.presets import Mean, Preset
 
 __all__ = [
-    "GROUP_LABEL", "KIND_LABEL", "duration", "expand", "group_matchers",
+    "KIND_LABEL", "duration", "expand", "group_matchers", "load_queries",
     "samples_query", "target_matchers", "whole_query", "window_query",
 ]  # fmt: skip
 
 KIND_LABEL = "sagescale_series"
-"""The label that tells the parts of one big query apart."""
-
-GROUP_LABEL = "sagescale_instance"
+"""The label that tells the parts of one big query from one another."""
 
 
 def duration(seconds: float) -> str:
@@ -54,12 +52,8 @@ def group_matchers(live: LiveConfig, preset: Preset) -> dict[str, str]:
     }
 
 
-def _sum(inner: str, by: str, kind: str) -> str:
-    return f'label_replace(sum by ({by}) ({inner}), "{KIND_LABEL}", "{kind}", "", "")'
-
-
-def _mean(inner: str, by: str, kind: str) -> str:
-    return f'label_replace(avg by ({by}) ({inner}), "{KIND_LABEL}", "{kind}", "", "")'
+def _part(kind: str, inner: str, by: str, aggregate: str = "sum") -> str:
+    return f'label_replace({aggregate} by ({by}) ({inner}), "{KIND_LABEL}", "{kind}", "", "")'
 
 
 def samples_query(names: tuple[str, ...], matchers: str, range_s: float) -> str:
@@ -74,11 +68,10 @@ def window_query(
     """Write one query for every series of one group over one window, so that all are of one instant.
 
     Each part carries its kind and metric in ``KIND_LABEL``. ``edge_s`` is how old a sample may be and still
-    hold at the window's start.
+    stand for the window's start.
     """
     window = duration(window_s)
     since = f"[{duration(edge_s)}] offset {window}"
-    by = instance_label
 
     def at_start(name: str) -> str:
         return f"last_over_time({name}{{{matchers}}}{since})"
@@ -97,33 +90,35 @@ def window_query(
         inside = f"resets({series}[{window}])"
         return f"({inside} + ({at_start(name)} > bool last_over_time({series}[{window}])) or {inside})"
 
-    parts = [_sum(growth(name), by, f"increase {name}") for name in preset.counters()]
+    parts = [(f"increase {name}", growth(name)) for name in preset.counters()]
+    ratios: list[tuple[str, str]] = []
     for name in preset.gauges():
         selector = f"{name}{{{matchers}}}"
         # An instance may have a series for each of its ranks.
-        of_ranks = _mean if name in preset.ratios() else _sum
+        of_ranks = ratios if name in preset.ratios() else parts
         # One scrape that fails makes a series vanish for that instant: half a window is patience enough.
-        parts.append(of_ranks(f"last_over_time({selector}[{duration(window_s / 2)}])", by, f"now {name}"))
-        parts.append(of_ranks(f"last_over_time({selector}[{window}])", by, f"last {name}"))
-        parts.append(of_ranks(at_start(name), by, f"before {name}"))
-    parts.extend(_sum(growth(name), "le", f"bucket {name}") for name in preset.histograms())
-    parts.extend(_sum(f"{name}{{{matchers}}}", by, f"fresh {name}") for name in preset.running)
-    parts.extend(_sum(falls(name), by, f"resets {name}") for name in preset.completed)
-    parts.extend(
-        _sum(f"min_over_time({name}{{{matchers}}}[{window}]) unless {at_start(name)}", by, f"first {name}")
-        for name in preset.completed
-    )
-    parts.extend(
-        _sum(f"count_over_time({name}{{{matchers}}}[{window}])", by, f"scrapes {name}")
-        for name in preset.running
-    )
+        of_ranks.append((f"now {name}", f"last_over_time({selector}[{duration(window_s / 2)}])"))
+        of_ranks.append((f"last {name}", f"last_over_time({selector}[{window}])"))
+        of_ranks.append((f"before {name}", at_start(name)))
+    for name in preset.running:
+        parts.append((f"fresh {name}", f"{name}{{{matchers}}}"))
+        parts.append((f"scrapes {name}", f"count_over_time({name}{{{matchers}}}[{window}])"))
+    for name in preset.completed:
+        earliest = f"min_over_time({name}{{{matchers}}}[{window}])"
+        parts.append((f"resets {name}", falls(name)))
+        parts.append((f"first {name}", f"{earliest} unless {at_start(name)}"))
     targets = target_matchers(matchers, preset)
     used = f"increase(process_cpu_seconds_total{{{targets}}}[{window}]"
-    parts.append(_sum(f"{used})", by, "cpu"))
-    parts.append(_sum(f"{used} offset {window})", by, "earlier_cpu"))
+    parts += [("cpu", f"{used})"), ("earlier_cpu", f"{used} offset {window})")]
     # The server keeps ``up`` for every target it is to read, 0 where it cannot, until it is removed.
-    parts.append(_sum(f"up{{{targets}}}", by, "listed"))
-    return " or ".join(parts)
+    parts.append(("listed", f"up{{{targets}}}"))
+    return " or ".join(
+        [
+            *(_part(kind, inner, instance_label) for kind, inner in parts),
+            *(_part(kind, inner, instance_label, "avg") for kind, inner in ratios),
+            *(_part(f"bucket {name}", growth(name), "le") for name in preset.histograms()),
+        ]
+    )
 
 
 def whole_query(
@@ -151,6 +146,38 @@ def whole_query(
     )
 
 
+def load_queries(preset: Preset, matchers: Mapping[str, str], window_s: float) -> dict[str, str]:
+    """Write queries for one number each, of the load of a window: ``requests``, ``isl_mean``, ``osl_mean``.
+
+    They are asked over a range of past windows, where the series of every instance would be too many.
+
+    Args:
+        preset: Whose names.
+        matchers: Those of each group.
+        window_s: In the server's seconds.
+    """
+    prompts, outputs = (matchers.get("frontend", matchers.get(pool, "")) for pool in ("prefill", "decode"))
+    window = duration(window_s)
+
+    def grown(name: str, where: str) -> str:
+        return f"sum(increase({name}{{{where}}}[{window}]))"
+
+    def mean(means: tuple[Mean, ...], where: str) -> str:
+        return " or ".join(f"({grown(one.total, where)} / {grown(one.count, where)})" for one in means)
+
+    completed = " or ".join(grown(name, prompts) for name in preset.completed)
+    more_in_flight = "".join(
+        f" + (sum({name}{{{prompts}}}) - sum({name}{{{prompts}}} offset {window}) or vector(0))"
+        for name in preset.in_flight
+    )
+    arrived = [grown(name, prompts) for name in preset.arrived]
+    return {
+        "requests": " or ".join([*arrived, f"({completed}){more_in_flight}"]),
+        "isl_mean": mean(preset.isl, prompts),
+        "osl_mean": mean(preset.osl, outputs),
+    }
+
+
 def target_matchers(matchers: str, preset: Preset) -> str:
     """Return the matchers of ``up`` and of processes, which know nothing of models and namespaces."""
     labels = {preset.model_label, preset.namespace_label}
@@ -162,13 +189,9 @@ def expand(query: str, live: LiveConfig, preset: Preset, window_s: float) -> str
     values: Mapping[str, str] = {
         "$window": duration(window_s),
         "$matchers": ",".join(_common(live, preset)),
-        "$namespace": _escaped(live.namespace),
-        "$model": _escaped(live.model_name or ""),
+        "$namespace": escaped(live.namespace),
+        "$model": escaped(live.model_name or ""),
     }
     for name, value in values.items():
         query = query.replace(name, value)
     return query
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -30,7 +30,7 @@ class GroupReporters:
 
     Attributes:
         grace_s: How long an instance may have been ready without having been read.
-        names: Those that have reported and should go on; only where nobody counts.
+        names: Those that have reported and should go on; only where no ready count is known.
         counted: How many there are by the operator's own query.
     """
 
@@ -93,7 +93,7 @@ class Reporters:
 
     @property
     def names(self) -> dict[str, list[str]]:
-        """Those that should report where nobody counts, by group: what is to outlive a restart."""
+        """Those that should report where no ready count is known, by group: what is to outlive a restart."""
         return {name: sorted(group.names) for name, group in self._groups.items() if group.names}
 
     def recall(self, names: Mapping[str, list[str]]) -> None:
@@ -107,7 +107,7 @@ class Reporters:
             self._group(name).decide(size, now_s)
 
     def expected(self, group: str) -> int:
-        """Return how many there are taken to be, where nobody counts the instances that are ready."""
+        """Return how many there are taken to be, where no ready count is known."""
         found = self._group(group)
         return len(found.names) if found.counted is None else found.counted
 

@@ -7,6 +7,8 @@ import math
 import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
+from sagescale.live.metrics.window import counts_from_before
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -20,20 +22,17 @@ _LOOKBACK_S = 300.0
 _LOOKBACK_WINDOWS = 5.0
 
 _MOST_INTERVALS = 2.0
-"""How old the sample that holds at a window's end may be: one scrape may fail."""
+"""How old the sample that stands for a window's end may be: one scrape may fail."""
 
 _SPACINGS = 3
 """From so few the median of spacings is none: one of them may be a gap."""
-
-_FEW = 3.0
-"""Requests that do not matter."""
 
 _OF_ONE_PROCESS = frozenset(("instance", "pod", "engine"))
 """Labels that differ between engines, not between those who read one; all that name a rank are others."""
 
 
 def lookback_s(window_s: float) -> float:
-    """Return how far before a window samples are looked at, in the server's seconds."""
+    """Return how far before a window samples are read, in the server's seconds."""
     return min(_LOOKBACK_S, _LOOKBACK_WINDOWS * window_s)
 
 
@@ -75,7 +74,7 @@ class Sampling:
             own_s = medians[instance] or usual_s
             self._reads[instance] = _Read(sorted(found), own_s, start_s - by_start, end_s - by_end)
         self.edge_s = _MOST_INTERVALS * usual_s
-        """How old a sample may be and still hold at one of the window's ends."""
+        """How old a sample may be and still stand at one of the window's ends."""
 
     @property
     def empty(self) -> bool:
@@ -112,9 +111,9 @@ class Sampling:
             if read is not None and (read.end_age_s > oldest_s or oldest_s < read.start_age_s < math.inf):
                 window.incomplete.add(instance)
             elif instance not in before and before:
-                # It began in the window, or was not read before; so small a count makes no difference.
-                least = _FEW + busiest * oldest_s / self._window_s
-                if first.get(instance, 0.0) > least:
+                # It began in the window, or was not read before.
+                share = oldest_s / self._window_s
+                if counts_from_before(first.get(instance, 0.0), share * busiest):
                     window.incomplete.add(instance)
 
     def _removed(self, instance: str, window: SeriesWindow) -> bool:
@@ -133,7 +132,7 @@ class Sampling:
         )
 
     def doubled(self, preset: Preset) -> dict[str, str]:
-        """Find instances whose series are read by two at once, and the labels that tell those two apart.
+        """Find instances whose series are read by two at once, and the labels that differ between the two.
 
         All samples of one scrape have one time: ranks share it, two who read the same engine do not.
         """

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from sagescale.errors import InputError
 from sagescale.live.config import check_url
-from sagescale.live.http import Credentials, HttpClient, HttpError, place_of
+from sagescale.live.http import HttpClient, HttpError, metrics_authorization, place_of
 from sagescale.live.metrics.answers import AnswerError, discovered
-from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
+from sagescale.live.metrics.presets import PRESETS
+from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow, counts_from_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,9 +41,6 @@ _PIECE_LINES = 1000
 
 _BEGAN = "process_start_time_seconds"
 _CPU = "process_cpu_seconds_total"
-
-_FEW = 3.0
-"""Requests that do not matter."""
 
 _Key = tuple[str, str]
 """A metric and an instance."""
@@ -232,12 +230,13 @@ class ScrapeReader:
     ) -> None:
         self._live = live
         self._registered = registered
-        self._http = HttpClient(live, Credentials.of_metrics(live))
+        self._http = HttpClient(live, metrics_authorization)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrape")
         self._past: dict[Cadence, _Past] = {"ticks": _Past(), "bursts": _Past()}
         self._from_start: set[_Address] | None = None
         self._listed: set[_Address] = set()
-        self._wanted: frozenset[str] = frozenset()
+        self._preset = preset = PRESETS[live.metrics_preset]
+        self._wanted = frozenset((*preset.counters(), *preset.gauges(), *preset.histograms(), _CPU, _BEGAN))
 
     def describe(self) -> str:
         """Say how many instances, and which."""
@@ -250,10 +249,8 @@ class ScrapeReader:
 
     def prime(self) -> None:
         """Read once, so that the first window has a beginning."""
-        from sagescale.live.metrics.presets import PRESETS
-
         try:
-            reading = self._read_pages(PRESETS[self._live.metrics_preset], [])
+            reading = self._read_pages(self._preset, [])
         except HttpError:
             return
         for past in self._past.values():
@@ -317,7 +314,7 @@ class ScrapeReader:
         """
         earlier = before.pages.get(group, _Page())
         said, reporting = earlier.keys(), earlier.reporting(preset)
-        counted = {*preset.counters(), *preset.histograms(), *preset.held}
+        counted = {*preset.counters(), *preset.histograms(), *preset.in_flight}
         unsure, began = set(), set()
         for address, page in now.by_address.items():
             if address[0] != group:
@@ -343,10 +340,6 @@ class ScrapeReader:
     def _read_pages(self, preset: Preset, problems: list[Problem]) -> _Reading:
         live = self._live
         deadline = time.monotonic() + live.metrics_timeout_s
-        if not self._wanted:
-            self._wanted = frozenset(
-                (*preset.counters(), *preset.gauges(), *preset.histograms(), _CPU, _BEGAN)
-            )
         targets = self._targets(preset, deadline)
         self._note_listed(targets)
         began_s, groups = time.time(), preset.groups
@@ -456,7 +449,7 @@ def difference(
     """Return the increases since the last reading; what fell has restarted from zero.
 
     An instance that was not read then has counted since it began, which must have been in this window. It was
-    not, or that cannot be told, where the instance has completed more than the busiest one did meanwhile.
+    not, or that is not known, where the instance has completed more than the busiest one did meanwhile.
 
     Args:
         before: The last reading; ``None`` where there was none.
@@ -518,4 +511,4 @@ def _not_from_zero(before: _Page, now: _Page, preset: Preset, began: AbstractSet
     )
     busiest = max((value - old[one] for one, value in counts.items() if one in old), default=0.0)
     new = now.reporting(preset) - (before.reporting(preset) & old.keys()) - began
-    return {one for one in new if counts.get(one, 0.0) > max(0.0, busiest) + _FEW}
+    return {one for one in new if counts_from_before(counts.get(one, 0.0), max(0.0, busiest))}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cadence", "Problem", "RawWindow", "Reports", "SeriesWindow", "WindowReader", "bucket_quantile",
-    "bucket_share",
+    "bucket_share", "counts_from_before",
 ]  # fmt: skip
 
 ByInstance = dict[str, float]
@@ -134,6 +134,20 @@ class WindowReader(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+_FEW = 3.0
+"""Requests that do not matter."""
+
+
+def counts_from_before(completed: float, busiest: float) -> bool:
+    """Say whether an instance that is seen for the first time has served for longer than it can be new.
+
+    Args:
+        completed: Requests it had completed by then.
+        busiest: Requests that the busiest instance completed in the time it may have served unseen.
+    """
+    return completed > busiest + _FEW
 
 
 def bucket_quantile(q: float, buckets: Mapping[float, float]) -> float | None:

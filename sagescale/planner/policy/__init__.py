@@ -25,7 +25,7 @@ from sagescale.planner.policy.protocol import Policy, PoolSize, QuickPolicy, Sit
 if TYPE_CHECKING:
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
 
 __all__ = [
     "ENTRY_POINT_GROUP",
