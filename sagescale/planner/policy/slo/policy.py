@@ -52,6 +52,7 @@ class SloPolicy:
     """
 
     name = "slo"
+    keys = ("target_attainment", "fast_interval_sec")
     needs_twin = True
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin) -> None:
