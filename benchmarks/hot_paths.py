@@ -1,13 +1,20 @@
-"""What runs often, and how long it takes here: `python benchmarks/hot_paths.py`.
+"""What runs often, and how long it takes here.
+
+    python benchmarks/hot_paths.py [--ticks [--against CHECKOUT]]
 
 A predictor's step, a planner's step, a tick of policy slo at a hundred instances on the kernel, and reading a
 million rows of Azure CSV: the best of a few, and the ratio to a loop in plain Python on the same core, which
-is what to compare between machines. Nothing is asserted: on a busy machine everything is slow.
+is what to compare between machines. Nothing is asserted: on a busy machine everything is slow. `--ticks` is a
+simulated tick under each policy and nothing else; `--against` has another checkout's beside it, in turns.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sagescale.perf import ProfileModel, load_profile
-from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts, Pools
+from sagescale.planner import AutoscalerConfig, Observation, Planner
 from sagescale.planner.forecast import make_predictor
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.simulate import simulate
@@ -56,6 +63,8 @@ def show(what: str, seconds: float, unit: str) -> None:
 
 def window(number: int, requests: float, prefill: int = 1, decode: int = 2) -> Observation:
     """Make a minute of requests of 1000 + 200 tokens."""
+    from sagescale.fleet import PoolCounts, Pools  # an older checkout has ticks, but no such package
+
     return Observation(
         time_s=60.0 * number,
         window_s=60.0,
@@ -138,12 +147,31 @@ def azure_rows(rows: int = 1_000_000) -> None:
         show("a million rows of Azure CSV", best(lambda: read_trace(file), 2), "s")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ticks", action="store_true", help="a simulated tick under each policy only")
+    parser.add_argument("--against", metavar="CHECKOUT", help="with --ticks: and those of another checkout")
+    given = parser.parse_args()
+    if given.ticks and given.against:
+        here = Path(__file__).resolve()
+        for checkout in (given.against, str(here.parents[1])) * 2:
+            print(checkout, flush=True)
+            environment = {**os.environ, "PYTHONPATH": checkout}
+            subprocess.run([sys.executable, str(here), "--ticks"], check=True, cwd=checkout, env=environment)
+        return
     show("a plain loop of 10,000", PLAIN_LOOP_S, "us")
-    predictor("constant")
-    predictor("moving_average")
-    planner_step()
-    simulated_ticks("static")
-    simulated_ticks("classic")
-    slo_tick()
-    azure_rows()
+    if not given.ticks:
+        predictor("constant")
+        predictor("moving_average")
+        planner_step()
+    for policy in ("static", "reactive", "classic"):
+        simulated_ticks(policy)
+    if not given.ticks:
+        slo_tick()
+        azure_rows()
+
+
+if __name__ == "__main__":
+    main()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sagescale.control_plane.router import Request
     from sagescale.live.clock import Clock
     from sagescale.planner import Decision
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
     from sagescale.planner.status import AutoscalerStatus
     from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
 

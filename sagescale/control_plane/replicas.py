@@ -9,7 +9,7 @@ from sagescale.errors import InputError
 if TYPE_CHECKING:
     from sagescale.perf import DecodeCapacity, PerfModel
     from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.policy.slo import EngineTwin, Lengths
+    from sagescale.planner.policy.twin import EngineTwin, Lengths
 
 __all__ = ["ReplicatedModel", "ReplicatedTwin", "model_for"]
 

@@ -12,7 +12,7 @@ from sagescale.errors import InputError
 from sagescale.experiment.tasks import RunTask, fixed_pair
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import load_settings
-from sagescale.planner.policy import uses_forecast
+from sagescale.planner.policy import policy_keys, uses_forecast
 from sagescale.sim.config import SimulatorConfig
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ _FORECAST_KEYS = (
     "season_sec",
 )
 _CORRECTION_KEYS = ("enable_correction", "correction_bounds", "enable_online_learning")
-_REACTIVE_KEYS = ("reactive_prefill_requests", "reactive_decode_usage")
-_SLO_KEYS = ("target_attainment", "fast_interval_sec")
-_STATIC_KEYS = ("static_prefill", "static_decode")
 _INTERVAL_KEY = "adjustment_interval_sec"
 _STEERING_KEYS = (
     "policy",
@@ -55,9 +52,7 @@ _STEERING_KEYS = (
     "tolerance",
     *_FORECAST_KEYS,
     *_CORRECTION_KEYS,
-    *_REACTIVE_KEYS,
-    *_STATIC_KEYS,
-    *_SLO_KEYS,
+    *policy_keys(),
 )
 """Keys that change what a planner does, but not what a fixed pair or a schedule can do."""
 
@@ -217,7 +212,8 @@ def grid_entries(
         for policy in dict.fromkeys((*policies, "reactive")):
             if policy == "static" and variant.config.static_prefill is variant.config.static_decode is None:
                 continue  # the pairs found in hindsight stand for it
-            unread = () if policy == "slo" else _SLO_KEYS
+            own = policy_keys(policy)
+            unread = tuple(key for key in policy_keys() if key not in own)
             config = _defaults(dataclasses.replace(variant.config, policy=policy), unread)
             if uses_forecast(policy):
                 for predictor in predictors:
@@ -226,8 +222,7 @@ def grid_entries(
                     entries.append(_entry(variant, policy, predictor, "candidate", task, unread))
                 entries.append(_with_true_load(variant, config, unread))
             else:
-                others = _REACTIVE_KEYS if policy == "static" else _STATIC_KEYS
-                dropped = (*_FORECAST_KEYS, *_CORRECTION_KEYS, *others, *unread)
+                dropped = (*_FORECAST_KEYS, *_CORRECTION_KEYS, *unread)
                 task = RunTask(_defaults(config, dropped), variant.simulator, document=True)
                 entries.append(_entry(variant, policy, "none", "candidate", task, dropped))
     return _unique(entries)

@@ -90,8 +90,8 @@ def explain_all(records: Sequence[TickRecord], events: Sequence[Event]) -> str:
     first, last = records[0], records[-1]
     ticks = [record for record in records if record.kind == "tick"]
     burst_checks = len(records) - len(ticks)
-    ups = sum(any(to > at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in records)
-    downs = sum(any(to < at for to, at in zip(tick.goal, tick.current, strict=True)) for tick in ticks)
+    ups = sum(any(to > at for _, at, to in tick.moves) for tick in records)
+    downs = sum(any(to < at for _, at, to in tick.moves) for tick in ticks)
     kinds = Counter(event.kind for event in events)
     between = f"; {burst_checks} burst checks between them added instances" if burst_checks else ""
     lines = [

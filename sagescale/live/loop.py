@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sagescale.perf import PerfModel
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy import Policy
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
 
     _Collect = Callable[[float, float], tuple[Metrics, float]]
 
@@ -69,7 +69,7 @@ _HARMLESS = frozenset({"instance_unreachable"})
 
 
 class Watcher(Protocol):
-    """Told of every tick and every event: the screen, the log, the exporter."""
+    """Sees every tick and every event: the screen, the log, the exporter."""
 
     def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
         """Take note of a tick."""
@@ -80,7 +80,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A window and the pools at its end, with what was wrong and what is worth noting about them."""
+    """A window and the pools at its end, with what was wrong with them and what a reader should know."""
 
     observation: Observation
     states: PoolStates
@@ -112,7 +112,7 @@ class ControlLoop:
         actuator: Who acts.
         journal: Where everything is kept.
         clock: The machine's, or a test's.
-        watchers: Told of everything.
+        watchers: They see every tick and event.
         twin: Simulated engines, for a policy that tries sizes on them (``live.twin``).
         right: Without which nothing is done to the pools, from the moment that it is lost.
         fleet: The pools, where they are not those of the configuration's flat keys.
@@ -257,7 +257,7 @@ class ControlLoop:
             return due_s
         start_s = due_s - self._wall_interval_s
         # The one right before the tick belongs to the tick.
-        checks = (start_s + check_s / self.live.time_scale for check_s in self.planner.looks_s[:-1])
+        checks = (start_s + check_s / self.live.time_scale for check_s in self.planner.burst_checks_s[:-1])
         return next((check_s for check_s in checks if check_s > now_s + _SAME_S), due_s)
 
     def _after(self, number: int) -> int:
@@ -276,7 +276,7 @@ class ControlLoop:
         """Return what a call returns; where it fails, what ``otherwise`` makes of the words for that.
 
         The one place where an error that nothing foresaw ends: it is named, counted and journalled, and the
-        loop goes on. Memory or stack that ran out is such an error: what was held is free again here.
+        loop goes on. Memory or stack that ran out is such an error: what the call used is free again here.
         KeyboardInterrupt and SystemExit are none; they end the loop, in order.
         """
         try:
@@ -425,7 +425,7 @@ class ControlLoop:
             notes.append(
                 Note(
                     "pods_unseen",
-                    f"pods may not be listed: what drains is taken to hold its GPUs for drain_wait_s "
+                    f"pods may not be listed: what drains is taken to occupy its GPUs for drain_wait_s "
                     f"({self.live.drain_wait_s:g} s); give the role `list` on pods",
                 )
             )
@@ -564,7 +564,7 @@ class ControlLoop:
                 # Sizes are absolute: where the load is known, nothing needs to be known of the pools to set
                 # them. Where it is not, holding at a guess could shrink them, so nothing is done.
                 sizes = self._minimum().asked
-                text = f"nobody says how many instances there are: {sizes} are assumed"
+                text = f"how many instances there are is not known: {sizes} are assumed"
                 notes.append(Note("pools_assumed", text))
             else:
                 return self._last_states or self._minimum(), False

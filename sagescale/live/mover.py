@@ -1,7 +1,7 @@
 """Carries a goal out under the budget: shrink, wait until the GPUs are free, then grow.
 
 Nothing here waits: ``advance`` does what can be done now and is called again. So a move that takes
-long, or never ends, holds up no later decision: a new goal replaces the old one.
+long, or never ends, delays no later decision: a new goal replaces the old one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Move:
 class _Books:
     """What the pools should be by our own account, for an actuator that cannot say.
 
-    What was removed is taken to hold its GPUs for ``drain_wait_s``.
+    What was removed is taken to occupy its GPUs for ``drain_wait_s``.
     """
 
     drain_wait_s: float
@@ -71,10 +71,10 @@ def next_sizes(goal: Sizes, pools: Pools, fleet: Fleet) -> Sizes:
     """Return how far towards a goal the pools may go now.
 
     A pool above its goal shrinks at once. A pool below it grows by what fits beside everything that
-    holds GPUs now: ready, starting, draining, and what has just been told to go.
+    occupies GPUs now: ready, starting, draining, and what has just been ordered to go.
     """
-    held = gpus_of(pools.present.map(int.__add__, (pool.waiting for pool in pools)), fleet)
-    free = {kind: gpus - held[kind] for kind, gpus in fleet.stock.items()}
+    occupied = gpus_of(pools.present.map(int.__add__, (pool.waiting for pool in pools)), fleet)
+    free = {kind: gpus - occupied[kind] for kind, gpus in fleet.stock.items()}
     stay = pools.asked.map(min, goal)
     return stay.map(int.__add__, next_launches(goal.map(int.__sub__, stay), goal, fleet, free))
 

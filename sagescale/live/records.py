@@ -97,6 +97,11 @@ class TickRecord:
         """The sizes found."""
         return self.observation.pools.asked
 
+    @property
+    def moves(self) -> list[tuple[str, int, int]]:
+        """Every pool with the size found and the size to go for."""
+        return [(pool, now, to) for (pool, now), to in zip(self.current.items(), self.goal, strict=True)]
+
     def to_json(self) -> str:
         """Return what is not in columns of its own."""
         return json.dumps(

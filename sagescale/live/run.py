@@ -33,7 +33,7 @@ __all__ = ["PlanOptions", "run_check", "run_plan"]
 
 _SECONDS_A_DAY = 86400.0
 _STANDBY_S = 0.25
-_LEASE_LOOK_S = 1.0
+_LEASE_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,11 @@ def _take(lock: TargetLock, clock: SystemClock, *, standby: bool) -> bool:
     if not standby:
         lock.acquire_or_refuse()
         return True
-    told = False
+    announced = False
     while not lock.acquire():
-        if not told:
+        if not announced:
             print(f"standing by: another planner is scaling {lock.target}", file=sys.stderr)
-            told = True
+            announced = True
         if clock.wait_until(clock.monotonic_s() + _STANDBY_S):
             return False
     return True
@@ -171,12 +171,12 @@ def _lease(live: LiveConfig, actuator: Actuator) -> Lease | None:
 
 
 def _take_lease(lease: Lease, clock: SystemClock, *, standby: bool) -> bool:
-    """Take the lease, waiting for as long as a holder that has gone is not told from one that lives.
+    """Take the lease, waiting until a holder that has gone can be told from one that lives.
 
     Raises:
         SagescaleError: another planner holds it, or the API refuses.
     """
-    began_s, told = clock.monotonic_s(), ""
+    began_s, announced = clock.monotonic_s(), ""
     while True:
         try:
             if lease.acquire():
@@ -187,16 +187,16 @@ def _take_lease(lease: Lease, clock: SystemClock, *, standby: bool) -> bool:
                 raise
             text = str(error)
         waited_s = clock.monotonic_s() - began_s
-        if not standby and waited_s > lease.lasts_s + 2 * _LEASE_LOOK_S:
+        if not standby and waited_s > lease.lasts_s + 2 * _LEASE_POLL_S:
             raise SagescaleError(
                 f"another planner ({lease.holder}) holds the {lease.name}; stop it first, or start this one "
                 "with --standby"
             )
-        if text != told:
+        if text != announced:
             waiting = "standing by" if standby else f"waiting {lease.lasts_s:g} s to see whether it lives"
             print(f"{waiting}: {text}", file=sys.stderr)
-            told = text
-        if clock.wait_until(clock.monotonic_s() + _LEASE_LOOK_S):
+            announced = text
+        if clock.wait_until(clock.monotonic_s() + _LEASE_POLL_S):
             return False
 
 

@@ -79,7 +79,7 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
     raw = ", ".join(f"{pool} {size}" for pool, size in decision["raw"].items())
     asked = f"{settings['policy']} policy asked for {raw}"
     lines += ["", f"{doing:<9} {asked}"]
-    for (pool, now), then in zip(record.current.items(), record.goal, strict=True):
+    for pool, now, then in record.moves:
         change = "stays" if now == then else f"{then - now:+d}"
         low, high = settings[f"min_{pool}_instances"], settings[f"max_{pool}_instances"]
         lines.append(f"  {pool:<8} {now} -> {then}   {change:<6} (limits {low} to {high})")
@@ -110,10 +110,7 @@ def log_fields(record: TickRecord) -> dict[str, Any]:
         "osl": seen.osl_mean,
         "ttft_ms": seen.ttft_ms_mean,
         "itl_ms": seen.itl_ms_mean,
-        **{
-            pool: {"now": now, "goal": then}
-            for (pool, now), then in zip(record.current.items(), record.goal, strict=True)
-        },
+        **{pool: {"now": now, "goal": then} for pool, now, then in record.moves},
         "acted": record.acted,
         "problems": [problem.code for problem in record.problems],
         "reasons": [item["code"] for item in record.decision["reasons"]]

@@ -9,7 +9,7 @@ from sagescale.planner.policy import needs_twin
 if TYPE_CHECKING:
     from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
     from sagescale.sim.config import SimulatorConfig
 
 __all__ = ["make_twin"]
@@ -20,14 +20,14 @@ def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: Simulato
 
     Args:
         config: names the policy, and holds the targets.
-        model: the engines as they are told to be.
+        model: the engines as the profile gives them.
         simulator: what else is said of the cluster: batches, hand-offs, startup time.
     """
     if not needs_twin(config.policy):
         return None
     import numpy as np
 
-    from sagescale.planner.policy.slo import Lengths
+    from sagescale.planner.policy.twin import Lengths
     from sagescale.sim.twin import KernelTwin
 
     twin = KernelTwin(model, simulator, config)

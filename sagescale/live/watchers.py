@@ -1,4 +1,4 @@
-"""Those who show what the loop does: log lines for machines or people, and a live screen."""
+"""What shows what the loop does: log lines for machines or people, and a live screen."""
 
 from __future__ import annotations
 
@@ -36,10 +36,7 @@ class PlainLines:
             for name in ("requests", "isl", "osl", "ttft_ms", "itl_ms")
         )
         why = ",".join(dict.fromkeys([*fields["reasons"], *fields["problems"]]))
-        moves = ", ".join(
-            f"{pool} {now} -> {then}"
-            for (pool, now), then in zip(record.current.items(), record.goal, strict=True)
-        )
+        moves = ", ".join(f"{pool} {now} -> {then}" for pool, now, then in record.moves)
         self._say(f"{fields['time']} {moves} [{why}] {seen}")
 
     def happened(self, event: Event) -> None:

@@ -11,11 +11,11 @@ from sagescale.planner.decision import (
     Reason,
     ReasonCode,
 )
-from sagescale.planner.initial import initial_targets
 from sagescale.planner.load import LoadPredictors, make_load_predictors
 from sagescale.planner.observation import Observation
 from sagescale.planner.planner import Planner
 from sagescale.planner.policy import make_policy, policy_names
+from sagescale.planner.policy.classic import initial_targets
 
 __all__ = [
     "Adjustment",

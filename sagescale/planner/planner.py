@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sagescale.planner.load import LoadPredictors
     from sagescale.planner.observation import Observation, Window
     from sagescale.planner.policy import Policy
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
     from sagescale.planner.status import AutoscalerStatus
 
 __all__ = ["Planner"]
@@ -172,11 +172,11 @@ class Planner:
         )
 
     @property
-    def looks_s(self) -> tuple[float, ...]:
-        """When to show it short windows, in seconds after a tick; the last is right before the next tick.
+    def burst_checks_s(self) -> tuple[float, ...]:
+        """When burst checks are due, in seconds after a tick; the last is right before the next tick.
 
-        Live and simulated alike; each window begins where the last one ended. Empty where the policy does
-        not look between ticks.
+        Live and simulated alike; each window begins where the last one ended. Empty where the policy has
+        no burst check.
         """
         fast_s, interval_s = self.fast_interval_s, float(self.config.adjustment_interval_sec)
         if fast_s is None:
@@ -184,7 +184,7 @@ class Planner:
         return (*(number * fast_s for number in range(1, math.ceil(interval_s / fast_s))), interval_s)
 
     def check(self, observation: Observation) -> Decision | None:
-        """Look at the short window just ended, between ticks or right before one; only ever asks for more.
+        """Check the short window just ended, between ticks or right before one; only ever asks for more.
 
         Returns:
             A decision where a pool is to grow, within limits and budget; else None. Right before a tick,
@@ -215,7 +215,7 @@ class Planner:
             reasons_before=_moves(current, targets),
             reasons_after=(*asked.reasons, *self._dry_run),
         )
-        # Not every look is acted on: the one right before a tick is not.
+        # Not every burst check is acted on: the one right before a tick is not.
         self._meant = (*self._meant, targets) if self._meant else ()
         return decision
 

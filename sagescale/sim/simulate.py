@@ -431,7 +431,7 @@ class _Loop:
         start_s, tick_s = (number - 1) * self.interval_s, number * self.interval_s
         scrapes = set(self.scrapes.due(number))
         # Before the first tick nothing can be decided: one check right before it, where the next begins.
-        checks = {start_s + after_s for after_s in self.planner.looks_s[-1 if number == 1 else 0 :]}
+        checks = {start_s + after_s for after_s in self.planner.burst_checks_s[-1 if number == 1 else 0 :]}
         for time_s in sorted({*scrapes, *checks, tick_s}):
             yield from self._advance(time_s)
             if time_s in scrapes:

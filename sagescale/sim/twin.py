@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.policy.slo import Lengths
+    from sagescale.planner.policy.twin import Lengths
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import World
 
@@ -103,7 +103,7 @@ class KernelTwin:
         self._unit_gaps = np.random.default_rng(0).exponential(1.0, 1 << 16)
 
     def prefill_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
-        """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
+        """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return self._tried(self._try_prefill, instances, _MOST_PREFILL, requests_per_s, lengths)
 
     def _try_prefill(self, pool: int, rate: float, sample: _Sample) -> float:
@@ -113,7 +113,7 @@ class KernelTwin:
         return _share(sample.late_alone, late, count // 10)
 
     def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
-        """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
+        """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return self._tried(self._try_decode, instances, _MOST_DECODE, requests_per_s, lengths)
 
     def _try_decode(self, pool: int, rate: float, sample: _Sample) -> float:
@@ -130,21 +130,21 @@ class KernelTwin:
         return _share(sample.slow_alone, missed, warm_up)
 
     def prefill_misses_alone(self, lengths: Lengths) -> float:
-        """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
+        """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return float(self._about(lengths).late_alone.mean())
 
     def decode_misses_alone(self, lengths: Lengths) -> float:
-        """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
+        """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return float(self._about(lengths).slow_alone.mean())
 
     def prefill_limit_rps(self, lengths: Lengths) -> float:
-        """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
+        """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         count = len(lengths.isl)
         late_s = self._run_prefill(1, np.zeros(count), lengths)
         return count / float(late_s.max() + self._world.target_ttft_s)
 
     def decode_limit_rps(self, lengths: Lengths) -> float:
-        """See :class:`~sagescale.planner.policy.slo.EngineTwin`."""
+        """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return _limit_rps(self._about(lengths))
 
     def _about(self, lengths: Lengths) -> _Sample:

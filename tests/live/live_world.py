@@ -13,7 +13,7 @@ from sagescale.live.loop import ControlLoop
 from sagescale.live.metrics.observe import Metrics
 from sagescale.live.metrics.window import Problem, Reports
 from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
-from sagescale.planner.initial import initial_targets
+from sagescale.planner.policy.classic import initial_targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "planner"))
 from planner_world import RoundNumbers

@@ -10,7 +10,7 @@ from planner_world import BUSY, ONE_GPU, RoundNumbers, seen
 from sagescale.planner import AutoscalerConfig, Observation, Planner, PoolCounts
 
 if TYPE_CHECKING:
-    from sagescale.planner.policy.slo import Lengths
+    from sagescale.planner.policy.twin import Lengths
 
 LIMITS = {"max_prefill_instances": 60, "max_decode_instances": 60, "max_gpu_budget": 200}
 

@@ -280,3 +280,17 @@ def test_the_window_bounds_fitted_predictors_only_where_it_was_set(monkeypatch, 
 def test_a_misspelt_predictor_is_refused_not_taken_for_constant():
     with pytest.raises(InputError, match="did you mean 'moving_average'"):
         AutoscalerConfig(load_predictor_type="moving_avrage")
+
+
+@pytest.mark.parametrize("policy", ["static", "reactive"])
+def test_what_explains_a_decision_is_the_same_whenever_somebody_looks(policy):
+    windows = [
+        seen(BUSY, time_s=60.0 * number, requests=60.0 * number, ttft_ms_mean=900.0 / number)
+        for number in range(1, 9)
+    ]
+    early, late = make_planner(policy=policy), make_planner(policy=policy)
+    at_once = [early.step(window).to_dict() for window in windows]
+    decisions = [late.step(window) for window in windows]
+    assert decisions[3].to_dict() == at_once[3], "in the middle first"
+    assert [decision.to_dict() for decision in decisions] == at_once
+    assert late.get_status() == early.get_status()

@@ -17,7 +17,7 @@ USUAL = 2_000.0
 scenarios = st.lists(st.floats(0.0, 30_000.0), min_size=1, max_size=8).map(
     lambda loads: Scenarios(np.sort(np.array(loads)), np.full(len(loads), 1.0 / len(loads)))
 )
-worths = st.floats(1e-4, 0.1)
+prices = st.floats(1e-4, 0.1)
 
 
 def pool(least: int = 1, most: int = MOST, startup_ticks: float = 1.0) -> Pool:
@@ -33,37 +33,37 @@ def gets_through(size: int, what: Scenarios) -> bool:
     return size * LIMIT_RPS * TOKENS >= what.mean
 
 
-@given(scenarios, worths)
-def test_no_size_that_gets_through_the_load_is_cheaper(what, worth):
+@given(scenarios, prices)
+def test_no_size_that_gets_through_the_load_is_cheaper(what, price):
     one = pool()
-    best = one.best(what, worth)
-    cost = best * worth + one.missed(best, what)
+    best = one.best(what, price)
+    cost = best * price + one.missed(best, what)
     for size in range(1, MOST + 1):
         if gets_through(size * 0.95, what):
-            assert cost <= size * worth + one.missed(size, what) + 0.01
+            assert cost <= size * price + one.missed(size, what) + 0.01
 
 
-@given(scenarios, worths, st.integers(0, 20), st.integers(20, 60))
-def test_limits_hold_whatever_comes(what, worth, least, most):
-    assert least <= pool(least, most).best(what, worth) <= most
+@given(scenarios, prices, st.integers(0, 20), st.integers(20, 60))
+def test_limits_hold_whatever_comes(what, price, least, most):
+    assert least <= pool(least, most).best(what, price) <= most
 
 
-@given(st.floats(0.0, 30_000.0), worths, st.floats(1.0, 3.0))
-def test_more_load_never_asks_for_fewer(load, worth, times):
+@given(st.floats(0.0, 30_000.0), prices, st.floats(1.0, 3.0))
+def test_more_load_never_asks_for_fewer(load, price, times):
     """Where the load is sure: one that only may come, and is too dear to be ready for, is given up."""
     one, sure = pool(most=400), Scenarios(np.array([load]), np.ones(1))
-    assert one.best(sure.scaled(times), worth) >= one.best(sure, worth)
+    assert one.best(sure.scaled(times), price) >= one.best(sure, price)
 
 
-@given(scenarios, worths, st.floats(1.0, 10.0))
-def test_dearer_instances_are_never_more(what, worth, times):
+@given(scenarios, prices, st.floats(1.0, 10.0))
+def test_dearer_instances_are_never_more(what, price, times):
     one = pool()
-    assert one.best(what, worth * times) <= one.best(what, worth)
+    assert one.best(what, price * times) <= one.best(what, price)
 
 
-@given(scenarios, worths)
-def test_expected_load_always_gets_through_where_limits_allow(what, worth):
-    best = pool().best(what, worth)
+@given(scenarios, prices)
+def test_expected_load_always_gets_through_where_limits_allow(what, price):
+    best = pool().best(what, price)
     assert best == MOST or gets_through(best, what)
 
 
@@ -74,7 +74,7 @@ def test_no_load_asks_for_the_least():
 @given(scenarios, st.integers(1, MOST), st.integers(1, MOST), st.floats(0.0, 0.1))
 def test_a_smaller_pool_is_taken_only_if_it_would_hold(what, wanted, current, allowed):
     one = pool()
-    size = one.holding(wanted, current, what, allowed)
+    size = one.enough(wanted, current, what, allowed)
     assert size >= wanted
     assert size <= max(wanted, current)
     if size < current:
@@ -89,7 +89,7 @@ def test_the_last_idle_instance_goes_when_not_wanted_for_as_long_as_a_launch_tak
         if number == 0:  # what is found at the first decision counts as wanted then
             wanted = [max(size, current), *wanted[1:]]
         most = min(current, max(wanted[max(0, number - startup_ticks) : number + 1]))
-        got = one.held(size, current)
+        got = one.after_idling(size, current)
         if size >= current:
             assert got == size
         else:
@@ -100,9 +100,9 @@ def test_the_last_idle_instance_goes_when_not_wanted_for_as_long_as_a_launch_tak
 
 def test_of_several_idle_instances_a_part_goes_before():
     one = pool(startup_ticks=9.0)
-    held = [one.held(20, 20)]
+    held = [one.after_idling(20, 20)]
     for _ in range(10):
-        held.append(one.held(10, held[-1]))
+        held.append(one.after_idling(10, held[-1]))
     # 10 (exp(n / 10) - 1) / (e - 1) of them after n tenths of the time
     assert held == [20, 20, 19, 18, 18, 17, 16, 15, 13, 12, 10]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.planner import PoolCounts
-from sagescale.planner.policy.slo.startup import StartupTime
+from sagescale.planner.policy.slo.pool import StartupTime
 
 
 def seen_through(startup: StartupTime, ticks: int, launches: int, ready: int = 1) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig
-from sagescale.planner.policy.slo import Lengths
+from sagescale.planner.policy.twin import Lengths
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.startup import StartupDelay
 from sagescale.sim.twin import KernelTwin

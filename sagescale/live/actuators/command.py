@@ -29,8 +29,8 @@ _ERROR_BYTES = 4096
 
 _PIECE_BYTES = 65_536
 
-_LOOK_S = 0.02
-"""How often a program whose output is held open is asked whether it has exited."""
+_POLL_S = 0.02
+"""How often a program whose output stays open is asked whether it has exited."""
 
 _GONE_S = 1.0
 """How long a killed program is waited for; one that hangs in the kernel is left to the kernel."""
@@ -113,7 +113,7 @@ def _talk(
 ) -> tuple[bytes, bytes]:
     """Give a program its input and take its output until it exits.
 
-    Its exit ends it, not the end of its output: whatever it has started may hold that open for ever.
+    Its exit ends it, not the end of its output: whatever it has started may keep that open for ever.
 
     Returns:
         What it printed, and the end of what it said on standard error.
@@ -137,7 +137,7 @@ def _talk(
             if left_s <= 0 and not exited:
                 raise _EndedError(f"not done within {timeout_s:g} s")
             # Without streams to wait for, this only waits. A program that has exited is heard out, no more.
-            ready = waiting.select(0 if exited else min(left_s, _LOOK_S))
+            ready = waiting.select(0 if exited else min(left_s, _POLL_S))
             for key, _ in ready:
                 if key.data is None:
                     given = _write(key.fd, given)

@@ -31,7 +31,7 @@ _FORBIDDEN, _NOT_FOUND, _CONFLICT = 403, 404, 409
 class Lease:
     """A ``coordination.k8s.io/v1`` Lease, held and renewed as Kubernetes' own controllers do.
 
-    Whether another holder still lives is told by this machine's clock alone: how long ago its lease was
+    Whether another holder still lives is decided by this machine's clock alone: how long ago its lease was
     seen to change. No two clocks are compared. Every change names the version it was decided on, so that
     of two who take it at once one is refused.
 

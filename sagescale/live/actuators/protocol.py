@@ -1,4 +1,4 @@
-"""What an actuator is told and what it can tell."""
+"""What an actuator is given to carry out, and what it reports."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from sagescale.errors import InputError
 from sagescale.live.config import check_url
 from sagescale.live.http import HttpClient, HttpError, metrics_authorization, place_of
 from sagescale.live.metrics.answers import AnswerError, discovered
+from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow, counts_from_before
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ class ScrapeReader:
         self._past: dict[Cadence, _Past] = {"ticks": _Past(), "bursts": _Past()}
         self._from_start: set[_Address] | None = None
         self._listed: set[_Address] = set()
-        self._wanted: frozenset[str] = frozenset()
+        self._preset = preset = PRESETS[live.metrics_preset]
+        self._wanted = frozenset((*preset.counters(), *preset.gauges(), *preset.histograms(), _CPU, _BEGAN))
 
     def describe(self) -> str:
         """Say how many instances, and which."""
@@ -247,10 +249,8 @@ class ScrapeReader:
 
     def prime(self) -> None:
         """Read once, so that the first window has a beginning."""
-        from sagescale.live.metrics.presets import PRESETS
-
         try:
-            reading = self._read_pages(PRESETS[self._live.metrics_preset], [])
+            reading = self._read_pages(self._preset, [])
         except HttpError:
             return
         for past in self._past.values():
@@ -340,10 +340,6 @@ class ScrapeReader:
     def _read_pages(self, preset: Preset, problems: list[Problem]) -> _Reading:
         live = self._live
         deadline = time.monotonic() + live.metrics_timeout_s
-        if not self._wanted:
-            self._wanted = frozenset(
-                (*preset.counters(), *preset.gauges(), *preset.histograms(), _CPU, _BEGAN)
-            )
         targets = self._targets(preset, deadline)
         self._note_listed(targets)
         began_s, groups = time.time(), preset.groups

@@ -99,6 +99,8 @@ def _within_step(aimed: NDArray[np.float64], before: NDArray[np.float64]) -> NDA
 
 def _projected(values: NDArray[np.float64], information: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the point within bounds nearest by the information: others make up for a bound factor."""
+    if all(_LEAST <= value <= _MOST for value in values.tolist()):
+        return values
     bounded = np.minimum(np.maximum(values, _LEAST), _MOST)
     bound = bounded != values
     free = ~bound

@@ -16,10 +16,10 @@ _FADE = 1.0 - 1.0 / 30.0  # errors fade over 30 windows, as in ErrorSpread; inli
 
 
 class ConstantPredictor:
-    """Repeats the last known value: right for a random walk, and the baseline for everything else.
+    """Repeats the last known value: right for a random walk, and what everything else is compared with.
 
     The deviation is that of a random walk, recent one-window changes times the root of the windows since
-    the last known value. A change seen across k unknown windows counts as k windows' worth.
+    the last known value. A change seen across k unknown windows counts as that of k windows.
     """
 
     name = "constant"

@@ -6,8 +6,8 @@ from collections import deque
 from math import fsum, sqrt
 from typing import TYPE_CHECKING
 
+from sagescale.planner.forecast import DEFAULT_WINDOW
 from sagescale.planner.forecast.protocol import Forecast, checked, checked_horizon
-from sagescale.planner.forecast.registry import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from sagescale.planner.forecast.protocol import PredictorOptions

@@ -5,12 +5,16 @@ A package adds a policy with
     [project.entry-points."sagescale.policies"]
     my_policy = "my_package.module:MyPolicy"
 
-where the class is called with a configuration and a performance model. It may say ``uses_forecast = False``,
-so that nothing tries predictors with it; ``uses_model = False`` where its sizes depend on no forecast,
-correction or time of the engines, so that simulations work these out only when somebody looks;
-``uses_lengths = False`` where it does without a sample of requests' lengths in every observation; and
-``needs_twin = True`` to be given simulated engines (an ``EngineTwin``) as well. A built-in name cannot be
-replaced.
+where the class is called with a configuration and a performance model. A built-in name cannot be replaced.
+The class may say
+
+* ``keys = ("static_prefill",)``: which of the keys that are one policy's own it reads; comparisons try their
+  values with it;
+* ``uses_forecast = False``: nothing tries predictors with it;
+* ``uses_model = False``: its sizes depend on no forecast, correction or time of the engines: these are worked
+  out only when somebody asks;
+* ``uses_lengths = False``: it does without a sample of requests' lengths in every observation;
+* ``needs_twin = True``: it is given simulated engines (an ``EngineTwin``) as well.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from sagescale.planner.policy.protocol import Policy, PoolSize, QuickPolicy, Sit
 if TYPE_CHECKING:
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.policy.slo import EngineTwin
+    from sagescale.planner.policy.twin import EngineTwin
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -37,6 +41,7 @@ __all__ = [
     "Sizing",
     "make_policy",
     "needs_twin",
+    "policy_keys",
     "policy_names",
     "uses_forecast",
 ]
@@ -57,6 +62,12 @@ def needs_twin(name: str) -> bool:
 def uses_forecast(name: str) -> bool:
     """Say whether a policy looks at forecasts at all, so that trying predictors with it makes sense."""
     return bool(getattr(POLICIES.load(name), "uses_forecast", True))
+
+
+def policy_keys(name: str | None = None) -> tuple[str, ...]:
+    """Return the configuration keys that a policy says are its own, or all that built-in ones do."""
+    names = POLICIES.built_in if name is None else (name,)
+    return tuple(key for one in names for key in getattr(POLICIES.load(one), "keys", ()))
 
 
 def make_policy(

@@ -1,4 +1,4 @@
-"""The guide's policy: demand over capacity, each pool by itself."""
+"""The guide's policy: demand over capacity, each pool by itself; and by it the size to begin with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from sagescale.fleet import ByPool, Sizes
+from sagescale.fleet import ByPool, Sizes, fit, within_limits
 from sagescale.planner.decision import Corrections, Reason, ReasonCode
 from sagescale.planner.policy.protocol import PoolSize, Sizing
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.policy.protocol import Situation
 
-__all__ = ["ClassicPolicy", "whole_instances"]
+__all__ = ["ClassicPolicy", "initial_targets", "whole_instances"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,30 @@ class ClassicPolicy:
         throughput = rate * osl
         capacity = point.tokens_per_s_per_gpu * config.decode_gpus_per_instance
         return _pool_size("Decode", throughput, capacity, reasons)
+
+
+def initial_targets(
+    config: AutoscalerConfig,
+    perf_model: PerfModel,
+    requests: float | None,
+    isl: float | None,
+    osl: float | None,
+) -> Sizes:
+    """Size for a known load by the classic formulas with corrections 1, whatever the policy.
+
+    Args:
+        config: Its limits, budget and ``load_headroom`` apply.
+        perf_model: The profile sized with.
+        requests: Requests in one adjustment interval.
+        isl: Their mean prompt tokens.
+        osl: Their mean output tokens.
+
+    Returns:
+        Sizes within every constraint; a pool about whose load nothing is known starts at its minimum.
+    """
+    sizing = ClassicPolicy(config, perf_model).size_for(requests, isl, osl)
+    asked = Sizes(*(0 if size is None else size.instances for size in sizing.pools))
+    return fit(within_limits(asked, config.fleet), config.fleet)
 
 
 def _pool_size(pool: str, throughput: float, capacity: float, reasons: list[Reason]) -> PoolSize | None:

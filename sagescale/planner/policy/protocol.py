@@ -87,7 +87,7 @@ class Policy(Protocol):
 
 @runtime_checkable
 class QuickPolicy(Policy, Protocol):
-    """A policy that also looks between ticks, to ask for more at once."""
+    """A policy with a burst check between ticks, to ask for more at once."""
 
     def check(self, seen: Observation) -> Sizing | None:
-        """Look at the short window just ended; ask for sizes no pool of which is smaller, or for nothing."""
+        """Check the short window just ended; ask for sizes no pool of which is smaller, or for nothing."""

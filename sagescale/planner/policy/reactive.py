@@ -44,6 +44,7 @@ class ReactivePolicy:
     """
 
     name = "reactive"
+    keys = ("reactive_prefill_requests", "reactive_decode_usage")
     uses_forecast = False
     uses_model = False
     uses_lengths = False

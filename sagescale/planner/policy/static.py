@@ -22,6 +22,7 @@ class StaticPolicy:
     """
 
     name = "static"
+    keys = ("static_prefill", "static_decode")
     uses_forecast = False
     uses_model = False
     uses_lengths = False

@@ -9,12 +9,12 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 from sagescale.errors import InputError
 from sagescale.planner.forecast import (
+    ENTRY_POINT_GROUP,
     Forecast,
     Predictor,
     PredictorOptions,
     make_predictor,
     predictor_names,
-    registry,
 )
 
 
@@ -45,7 +45,7 @@ class NoPredictor:
 def installed(monkeypatch):
     """Pretend that another package is installed with these entry points."""
     points = EntryPoints(
-        EntryPoint(name, f"{__name__}:{target}", registry.ENTRY_POINT_GROUP)
+        EntryPoint(name, f"{__name__}:{target}", ENTRY_POINT_GROUP)
         for name, target in {
             "half": "Half",
             "broken": "Missing",

@@ -77,13 +77,13 @@ class Scenarios(NamedTuple):
 
 
 class Demand:
-    """Load of one pool in tokens/s: what was planned for, what came, and what may come.
+    """Load of one pool in tokens/s: what was planned for, what was observed, and what to expect.
 
-    What may come is what came when the forecast was like this one (analogues): the plan corrected by the
-    line that past plans and loads show, plus past errors, which are taken to grow with the root of the load
-    as counts do. To them comes, once, what the worst so far would be again: of n + 1 exchangeable errors the
-    next is the largest with probability 1/(n + 1). Errors made ``ahead`` windows ahead overlap: n of them are
-    worth between ``n / ahead`` and n, and the geometric mean is taken.
+    What to expect is what was observed when the forecast was like this one (analogues): the plan corrected by
+    the line that past plans and loads show, plus past errors, which are taken to grow with the root of the
+    load as counts do. To them is added, once, what the worst so far would be again: of n + 1 exchangeable
+    errors the next is the largest with probability 1/(n + 1). Errors made ``ahead`` windows ahead overlap: n
+    of them count as between ``n / ahead`` and n, and the geometric mean is taken.
 
     A window's load is partly chance: with N requests of work w its variance over its square is
     ``E[w^2] / (E[w]^2 N)``. Engines are tried on streams that have that chance in them, so it is taken out
@@ -147,31 +147,33 @@ class Demand:
         """
         floor = _LEAST_LEVEL * self.usual
         expected = max(self.expected[ahead - 1], seen)
-        # Before anything came there are no errors that scale to a load.
+        # Before any load was observed there are no errors that scale to a load.
         errors = self._errors.get(ahead, ()) if self.usual > 0.0 else ()
-        planned, came = np.array(errors, dtype=np.float64).reshape(-1, 2).T
+        planned, observed = np.array(errors, dtype=np.float64).reshape(-1, 2).T
         weights = 0.5 ** (np.arange(len(planned))[::-1] / self._half_life)
-        fitted, apart = planned, np.zeros(len(planned))
+        fitted, distance = planned, np.zeros(len(planned))
         if len(planned):
-            fitted, expected = _recalibrated(planned, came, weights, expected, ahead)
-            apart = np.log((fitted + floor) / (expected + floor)) / _ALIKE
-            weights = weights * (np.exp(-0.5 * apart * apart) + _UNLIKE)
-        here = math.sqrt(expected + floor)
-        if here == 0.0:
+            fitted, expected = _recalibrated(planned, observed, weights, expected, ahead)
+            distance = np.log((fitted + floor) / (expected + floor)) / _ALIKE
+            weights = weights * (np.exp(-0.5 * distance * distance) + _UNLIKE)
+        root = math.sqrt(expected + floor)
+        if root == 0.0:
             return Scenarios(np.zeros(1), np.ones(1))
-        moves = np.append((came - fitted) / np.sqrt(fitted + floor), self._spread[ahead - 1] / here * _NORMAL)
+        moves = np.append(
+            (observed - fitted) / np.sqrt(fitted + floor), self._spread[ahead - 1] / root * _NORMAL
+        )
         weights = np.append(weights, np.full(len(_NORMAL), _PRIOR_WINDOWS / len(_NORMAL)))
         total = float(weights.sum())
         weights /= total
         mean = float(moves @ weights)
         variance = float(weights @ (moves - mean) ** 2)
-        by_chance = self._variance * (expected / here) ** 2
-        kept = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
+        by_chance = self._variance * (expected / root) ** 2
+        shrunk = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
         worse = 1.0 / (1.0 + total / math.sqrt(ahead))
-        near = np.append(np.abs(apart) <= _NEAR, np.ones(len(_NORMAL), dtype=np.bool_))
+        near = np.append(np.abs(distance) <= _NEAR, np.ones(len(_NORMAL), dtype=np.bool_))
         moves = np.append(moves, max(float(moves[near].max()), 0.0))
         weights = np.append(weights * (1.0 - worse), worse)
-        return _grouped(np.maximum(0.0, expected + here * (mean + kept * (moves - mean))), weights)
+        return _grouped(np.maximum(0.0, expected + root * (mean + shrunk * (moves - mean))), weights)
 
     def _smoothed(self, load: float) -> float:
         """Return what to multiply a forecast by whose first value is ``load``."""
@@ -193,14 +195,14 @@ class Demand:
 
 def _recalibrated(
     planned: NDArray[np.float64],
-    came: NDArray[np.float64],
+    observed: NDArray[np.float64],
     weights: NDArray[np.float64],
     expected: float,
     ahead: int,
 ) -> tuple[NDArray[np.float64], float]:
     """Correct plans by the line through past plans and loads, never steeper than 1 (Mincer & Zarnowitz 1969).
 
-    Load that swings comes back: a high forecast tends to be too high. The line is shrunk towards no
+    Load that swings returns: a high forecast tends to be too high. The line is shrunk towards no
     correction by how few independent windows there are (errors ``ahead`` windows ahead overlap), or by how
     far its slope is from 1 in standard errors, whichever leaves more (James & Stein's positive part).
     """
@@ -208,25 +210,25 @@ def _recalibrated(
     independent = total / ahead
     trust = independent / (independent + _SHRUNK)
     centre = float(weights @ planned) / total
-    wrong = came - planned
+    wrong = observed - planned
     bias = float(weights @ wrong) / total
     off, wrong = planned - centre, wrong - bias
     spread = float(weights @ (off * off))
-    back = 0.0  # the slope less one
+    tilt = 0.0  # the slope less one
     if spread > 0.0:
-        back = min(0.0, float(weights @ (off * wrong)) / spread)
-    if back < 0.0:
-        kept = trust
+        tilt = min(0.0, float(weights @ (off * wrong)) / spread)
+    if tilt < 0.0:
+        share = trust
         if independent > 3.0:
-            left = wrong - back * off
+            left = wrong - tilt * off
             error2 = float(weights @ (left * left)) / spread / (independent - 2.0)
-            kept = max(trust, 1.0 - _SURE * error2 / (back * back))
-        back = max(kept * back, -1.0)
+            share = max(trust, 1.0 - _SURE * error2 / (tilt * tilt))
+        tilt = max(share * tilt, -1.0)
     # Beyond what has been seen the line says nothing more.
     reach = _REACH * math.sqrt(spread / total)
-    here = expected - centre
-    fitted = planned + trust * bias + back * np.clip(off, -reach, reach)
-    return np.maximum(fitted, 0.0), max(0.0, expected + trust * bias + back * min(max(here, -reach), reach))
+    offset = expected - centre
+    fitted = planned + trust * bias + tilt * np.clip(off, -reach, reach)
+    return np.maximum(fitted, 0.0), max(0.0, expected + trust * bias + tilt * min(max(offset, -reach), reach))
 
 
 def _grouped(loads: NDArray[np.float64], weights: NDArray[np.float64]) -> Scenarios:
@@ -235,5 +237,5 @@ def _grouped(loads: NDArray[np.float64], weights: NDArray[np.float64]) -> Scenar
     group = np.searchsorted(_CUTS, np.cumsum(weights) - weights / 2.0)
     mass = np.bincount(group, weights, minlength=len(_CUTS) + 1)
     total = np.bincount(group, weights * loads, minlength=len(_CUTS) + 1)
-    held = mass > 0.0
-    return Scenarios(np.asarray(total[held] / mass[held]), np.asarray(mass[held], np.float64))
+    filled = mass > 0.0
+    return Scenarios(np.asarray(total[filled] / mass[filled]), np.asarray(mass[filled], np.float64))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.planner.policy.slo.twin import Lengths
+from sagescale.planner.policy.twin import Lengths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

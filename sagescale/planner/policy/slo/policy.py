@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.protocol import Sizing
-from sagescale.planner.policy.slo.budget import ErrorBudget
 from sagescale.planner.policy.slo.demand import SURPRISE
 from sagescale.planner.policy.slo.lengths import LengthMemory
-from sagescale.planner.policy.slo.misses import MissCurves
+from sagescale.planner.policy.slo.misses import ErrorBudget, MissCurves
 from sagescale.planner.policy.slo.pool import Pool
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from sagescale.planner.observation import Observation
     from sagescale.planner.policy.protocol import Situation
     from sagescale.planner.policy.slo.demand import Scenarios
-    from sagescale.planner.policy.slo.twin import EngineTwin, Lengths
+    from sagescale.planner.policy.twin import EngineTwin, Lengths
 
 __all__ = ["SloPolicy"]
 
@@ -53,6 +52,7 @@ class SloPolicy:
     """
 
     name = "slo"
+    keys = ("target_attainment", "fast_interval_sec")
     needs_twin = True
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin) -> None:
@@ -85,7 +85,9 @@ class SloPolicy:
         if self._isl is None or self._osl is None or self._lengths.sample is None:
             if window.requests == 0 and self._lengths.sample is None:
                 asked = seen.pools.asked
-                idle = Sizes(self._prefill.held(0, asked.prefill), self._decode.held(0, asked.decode))
+                idle = Sizes(
+                    self._prefill.after_idling(0, asked.prefill), self._decode.after_idling(0, asked.decode)
+                )
                 return Sizing.exactly(idle, (_NO_TRAFFIC,))
             return self._hold(seen, _UNKNOWN_LENGTHS)
         self._compare(seen, self._lengths.sample)
@@ -101,9 +103,9 @@ class SloPolicy:
             self._with_backlog(self._prefill, to_come[0], seen, surprise[1]),
             self._with_backlog(self._decode, to_come[1], seen, surprise[2]),
         )
-        worth = self._budget.worth
+        price = self._budget.price
         wanted = self._affordable(
-            (self._prefill.best(scenarios[0], worth), self._decode.best(scenarios[1], worth)),
+            (self._prefill.best(scenarios[0], price), self._decode.best(scenarios[1], price)),
             seen.pools.asked,
             to_come,
         )
@@ -113,7 +115,7 @@ class SloPolicy:
             self._decode.missed(wanted[1], scenarios[1]),
             self._prefill.missed(wanted[0], scenarios[0]),
         )
-        for pool, counts, size, what, other in zip(
+        for pool, counts, affordable, what, other in zip(
             (self._prefill, self._decode),
             seen.pools,
             wanted,
@@ -121,11 +123,11 @@ class SloPolicy:
             elsewhere,
             strict=True,
         ):
-            enough = pool.holding(size, counts.asked, what, allowed - min(other, allowed / 2.0))
-            held = pool.held(enough, counts.asked)
-            sizes.append(held)
-            planned += pool.missed(held, what)
-            reasons.append(_sized(pool, enough, held, what, worth))
+            enough = pool.enough(affordable, counts.asked, what, allowed - min(other, allowed / 2.0))
+            size = pool.after_idling(enough, counts.asked)
+            sizes.append(size)
+            planned += pool.missed(size, what)
+            reasons.append(_sized(pool, enough, size, what, price))
         self._budget.plan(planned)
         self._planned.append(planned)
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
@@ -153,7 +155,7 @@ class SloPolicy:
             loads.append(load if plain else 0.0)
             if plain:
                 what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
-                wanted = pool.best(what, self._budget.worth)
+                wanted = pool.best(what, self._budget.price)
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
@@ -223,7 +225,7 @@ class SloPolicy:
             pool.variation = float(tokens.std()) / mean
             pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))
 
-    def _plan(self, situation: Situation, came: float, requests: Forecast, sample: Lengths) -> None:
+    def _plan(self, situation: Situation, arrived: float, requests: Forecast, sample: Lengths) -> None:
         """Show each pool's demand the window's load and the forecast."""
         interval_s = situation.window.interval_s
         for pool, last, predictor in (
@@ -233,8 +235,8 @@ class SloPolicy:
             assert last is not None
             work = self._work(pool, sample) / interval_s
             # Of a short window chance does more than of the interval that its requests are scaled to.
-            counted = came * situation.observation.window_s / situation.window.interval_s
-            pool.demand.observe(came * last * work, (1.0 + pool.variation**2) / max(counted, 1.0))
+            counted = arrived * situation.observation.window_s / situation.window.interval_s
+            pool.demand.observe(arrived * last * work, (1.0 + pool.variation**2) / max(counted, 1.0))
             length = predictor.forecast(requests.horizon)
             means = (last,) * requests.horizon if length is None else length.mean
             pool.demand.plan(
@@ -306,7 +308,7 @@ class SloPolicy:
         if wanted[0] * mine.gpus + wanted[1] * other.gpus <= budget:
             return wanted
         allowed = 1.0 - self._config.target_attainment
-        best, kept = (math.inf, mine.least, other.least), math.inf
+        best, present = (math.inf, mine.least, other.least), math.inf
         for size in range(mine.least, wanted[0] + 1):
             rest = min(wanted[1], (budget - size * mine.gpus) // other.gpus)
             if rest < other.least:
@@ -316,8 +318,8 @@ class SloPolicy:
             cost = missed + 1e-3 * min(full, 100.0)
             best = min(best, (cost, size, rest))
             if (size, rest) == current:
-                kept = cost
-        return (current[0], current[1]) if kept <= best[0] + allowed / 10.0 else best[1:]
+                present = cost
+        return (current[0], current[1]) if present <= best[0] + allowed / 10.0 else best[1:]
 
 
 def _use(pool: Pool, size: int, scenarios: Scenarios) -> float:
@@ -331,7 +333,7 @@ def _computed(sample: Lengths) -> float:
     return float(sample.computed.sum()) / float(sample.isl.sum())
 
 
-def _sized(pool: Pool, wanted: int, held: int, scenarios: Scenarios, worth: float) -> Reason:
+def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, price: float) -> Reason:
     # Planned in shares of the usual requests, of which a peak is a multiple; said in shares of the expected.
     each = max(pool.demand.usual, 1e-9) / max(scenarios.mean, 1e-9)
     missed = _share(pool.missed(wanted, scenarios) * each)
@@ -341,11 +343,11 @@ def _sized(pool: Pool, wanted: int, held: int, scenarios: Scenarios, worth: floa
     )
     if wanted > pool.limits.least:
         text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios) * each)}"
-    text += f"; an extra instance must save at least {_share(worth * each)} of them to be worth it"
+    text += f"; an extra instance must save at least {_share(price * each)} of them to be worth it"
     if pool.fewest(scenarios) == wanted:
         text += "; fewer would be full by what is expected"
-    if held > wanted:
-        text += f"; {held} stay until they have been idle for as long as a launch takes"
+    if size > wanted:
+        text += f"; {size} stay until they have been idle for as long as a launch takes"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)
 
 

@@ -1,4 +1,4 @@
-"""What the slo policy may ask of simulated engines: the simulator gives it, the planner only names it."""
+"""What a policy may ask of simulated engines: the simulator gives it, the planner only names it."""
 
 from __future__ import annotations
 
