@@ -83,10 +83,10 @@ def simulate(
 
     from sagescale.cli.output import log_to_stderr, stdout_console, write_json
     from sagescale.cli.progress import simulation_progress
-    from sagescale.cli.setup import load_setup
     from sagescale.errors import InputError
     from sagescale.files import check_writable
     from sagescale.report.terminal import print_run
+    from sagescale.setup import load_setup
     from sagescale.sim.export import write_requests, write_timeline
     from sagescale.sim.faults import read_faults
     from sagescale.sim.result import configuration, result_document, run_document
