@@ -497,7 +497,7 @@ class ItlPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surfaces:
-    """The engines the planner was given (``--profile``), what it learned, and as they are (``--world``)."""
+    """The engines as given to the planner (``--profile``), as learned, and as they are."""
 
     ttft: list[TtftPoint]
     itl: list[ItlPoint]
@@ -611,8 +611,8 @@ class ComparisonInfo:
 class ResultDocument:
     """One command's results.
 
-    The engines modelled are those of ``profile``; with ``--world`` they are ``world``, and the planner is
-    given ``profile``.
+    The engines modelled are those of ``profile``; with ``--actual-profile`` they are ``world``, and the
+    planner is given ``profile``.
     """
 
     schema_version: int
