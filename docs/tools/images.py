@@ -82,7 +82,8 @@ def main(traces: Path) -> None:
         dark = browser("dark", folder)
         show(dark, folder / "run.html")
         plot = dark.execute_script(
-            "const box = document.querySelector('figure[data-panel=decisions] .plot').getBoundingClientRect();"
+            "const plot = document.querySelector('figure[data-panel=decisions] .plot');"
+            "const box = plot.getBoundingClientRect();"
             "return [box.x + 0.42 * box.width, box.y + 0.5 * box.height, box.y]"
         )
         dark.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": plot[0], "y": plot[1]})
