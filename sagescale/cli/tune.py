@@ -13,24 +13,26 @@ from sagescale.cli.options import (
     AttainmentOption,
     BackendOption,
     ConfigOption,
+    GivenTrace,
     JobsOption,
     ProfileOption,
     SeedOption,
     SetOption,
-    TraceArgument,
     Transforms,
     check_counts,
     check_share,
     choose,
+    takes_trace,
     takes_transforms,
 )
 
 __all__ = ["tune"]
 
 
+@takes_trace
 @takes_transforms
 def tune(
-    trace: TraceArgument,
+    trace: GivenTrace,
     attainment: AttainmentOption = 0.99,
     validate: Annotated[
         str,
