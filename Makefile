@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
 .PHONY: help demo test e2e soak release-test lint format docs bench clean
@@ -19,14 +20,18 @@ help:
 	@echo "make clean   remove $(VENV) and caches"
 
 # The environment is made again whenever the dependencies change.
-$(READY): pyproject.toml
+$(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $(INSTALLED)
+
+$(READY): $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $(READY)
 
-demo: $(READY)
-	$(BIN)/sagescale simulate ramp --rate-scale 12
+demo: $(INSTALLED)
+	$(BIN)/sagescale simulate ramp --rate-scale 12 --policy slo
 
 # A third of the time tests wait for servers, browsers and clocks: three workers keep two cores busy.
 test: $(READY)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sagescale.version import __version__
 
 if TYPE_CHECKING:
+    from sagescale.api import ComparisonResult, Result, compare, import_profile, read_trace, simulate
     from sagescale.control_plane.instances import (
         ExecutionInstance,
         ExecutionInstanceType,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoscalerConfig",
     "AutoscalerStatus",
+    "ComparisonResult",
     "ControlPlaneManager",
     "Decision",
     "ExecutionInstance",
@@ -34,15 +36,21 @@ __all__ = [
     "Reason",
     "ReasonCode",
     "Request",
+    "Result",
     "SagescaleError",
     "Sizes",
     "__version__",
+    "compare",
+    "import_profile",
+    "read_trace",
+    "simulate",
 ]
 
 
 _HOMES = {
     "AutoscalerConfig": "planner.config",
     "AutoscalerStatus": "planner.status",
+    "ComparisonResult": "api",
     "ControlPlaneManager": "control_plane.manager",
     "Decision": "planner.decision",
     "ExecutionInstance": "control_plane.instances",
@@ -53,8 +61,13 @@ _HOMES = {
     "Reason": "planner.decision",
     "ReasonCode": "planner.decision",
     "Request": "control_plane.router",
+    "Result": "api",
     "SagescaleError": "errors",
     "Sizes": "fleet",
+    "compare": "api",
+    "import_profile": "api",
+    "read_trace": "api",
+    "simulate": "api",
 }
 
 

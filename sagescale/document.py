@@ -129,7 +129,54 @@ def read_result(path: Path) -> ResultDocument:
         raise InputError(f"{path}: not JSON ({error}); expected a result document") from None
     if not isinstance(keys, dict) or keys.get("schema_version") != SCHEMA_VERSION or "runs" not in keys:
         raise InputError(f"{path}: not a result document; expected schema_version {SCHEMA_VERSION} and runs")
-    return from_keys(ResultDocument, keys)
+    found = from_keys(ResultDocument, keys)
+    try:
+        _check(found, ResultDocument, "")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return found
+
+
+def _check(value: Any, kind: Any, key: str) -> None:  # noqa: ANN401  # anything, and a type
+    """See that a part of a document is what its type says.
+
+    Raises:
+        ValueError: it is something else; names the key.
+    """
+    if isinstance(kind, types.UnionType):
+        if value is not None:
+            _check(value, next(one for one in typing.get_args(kind) if one is not types.NoneType), key)
+        return
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, typing.cast("type[Any]", kind)):
+            raise ValueError(f"{key} is {_short(value)}; expected a mapping")
+        for each in dataclasses.fields(kind):
+            part, name = getattr(value, each.name), f"{key}.{each.name}".lstrip(".")
+            known = _types(typing.cast("Any", kind))[each.name]
+            # Documents of before may lack a key that is a plain value.
+            if part is not None or dataclasses.is_dataclass(known) or typing.get_origin(known) is list:
+                _check(part, known, name)
+    elif origin is list:
+        if not isinstance(value, list):
+            raise ValueError(f"{key} is {_short(value)}; expected a list")
+        for place, entry in enumerate(value):
+            _check(entry, arguments[0], f"{key}[{place}]")
+    elif origin is Mapping or origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{key} is {_short(value)}; expected a mapping")
+        for name, entry in value.items():
+            _check(entry, arguments[1], f"{key}.{name}")
+    elif origin in _PLAIN and not isinstance(value, _PLAIN[origin]):
+        raise ValueError(f"{key} is {_short(value)}; expected {_PLAIN_WORDS[origin]}")
+
+
+_PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), float: (int, float), int: (int, float), bool: (bool,)}
+_PLAIN_WORDS = {str: "a text", float: "a number", int: "a number", bool: "true or false"}
+
+
+def _short(value: object) -> str:
+    return repr(value)[:40]
 
 
 @functools.cache
@@ -450,7 +497,7 @@ class ItlPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surfaces:
-    """The engines the planner was given (``--profile``), what it learned, and as they are (``--world``)."""
+    """The engines as given to the planner (``--profile``), as learned, and as they are."""
 
     ttft: list[TtftPoint]
     itl: list[ItlPoint]
@@ -564,8 +611,8 @@ class ComparisonInfo:
 class ResultDocument:
     """One command's results.
 
-    The engines modelled are those of ``profile``; with ``--world`` they are ``world``, and the planner is
-    given ``profile``.
+    The engines modelled are those of ``profile``; with ``--actual-profile`` they are ``world``, and the
+    planner is given ``profile``.
     """
 
     schema_version: int

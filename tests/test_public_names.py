@@ -11,6 +11,7 @@ import sagescale
 NAMES = [
     "AutoscalerConfig",
     "AutoscalerStatus",
+    "ComparisonResult",
     "ControlPlaneManager",
     "Decision",
     "ExecutionInstance",
@@ -21,9 +22,14 @@ NAMES = [
     "Reason",
     "ReasonCode",
     "Request",
+    "Result",
     "SagescaleError",
     "Sizes",
     "__version__",
+    "compare",
+    "import_profile",
+    "read_trace",
+    "simulate",
 ]
 HEAVY = {"numpy", "pandas", "numba", "scipy", "statsmodels", "prophet", "httpx", "yaml", "asyncio"}
 

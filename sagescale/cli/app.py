@@ -18,6 +18,7 @@ from sagescale.cli.forecast import forecast
 from sagescale.cli.output import PipedGroup, ReaderGoneError, forget_stdout
 from sagescale.cli.plan import plan
 from sagescale.cli.profile import profile_app
+from sagescale.cli.report import report
 from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
 from sagescale.cli.tune import tune
@@ -43,6 +44,7 @@ app.command(
     short_help="Rank predictors, policies and settings.",
 )(compare_predictors)
 app.command(epilog=epilog("tune"), short_help="Find the cheapest configuration that holds.")(tune)
+app.command(epilog=epilog("report"), short_help="Show a stored result again.")(report)
 app.command(epilog=epilog("forecast"), short_help="Back-test predictors on a trace.")(forecast)
 app.command(epilog=epilog("plan"), short_help="Scale real pools, or say how (--dry-run).")(plan)
 app.command(epilog=epilog("explain"), short_help="Why pools were, or were not, scaled.")(explain)

@@ -94,7 +94,6 @@ def compare_predictors(
     """
     from sagescale.cli.output import stdout_console, write_json
     from sagescale.cli.progress import task_progress
-    from sagescale.cli.setup import load_comparison
     from sagescale.experiment.compare import Comparison, compare
     from sagescale.experiment.execute import default_jobs, open_backend
     from sagescale.files import check_writable
@@ -102,6 +101,7 @@ def compare_predictors(
     from sagescale.planner.policy import policy_names
     from sagescale.report.comparison import print_comparison
     from sagescale.report.comparison_csv import comparison_csv
+    from sagescale.setup import load_comparison
     from sagescale.sim.faults import read_faults
 
     for path in (json_out, csv_out, html_out):

@@ -36,6 +36,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "monday.csv --validate tuesday.csv --attainment 0.995 --config auto.yaml --html tuned.html",
         ),
     ),
+    "report": (("A stored run in pictures", "run.json --html run.html"),),
     "forecast": (
         ("Every predictor, one minute ahead", "ramp"),
         (

@@ -29,15 +29,17 @@ __all__ = ["simulate"]
 def simulate(
     trace: GivenTrace,
     profile: ProfileOption = None,
-    world: Annotated[
+    actual_profile: Annotated[
         str | None,
         typer.Option(
-            "--world",
+            "--actual-profile",
             metavar="NAME|FILE",
             help="Engines as they really are; the planner assumes --profile, without it an estimate.",
             autocompletion=profiles,
         ),
     ] = None,
+    # The option's former name: scripts have it.
+    world: Annotated[str | None, typer.Option("--world", hidden=True)] = None,
     config: ConfigOption = None,
     predictor: Annotated[
         str | None,
@@ -83,9 +85,10 @@ def simulate(
 
     from sagescale.cli.output import log_to_stderr, stdout_console, write_json
     from sagescale.cli.progress import simulation_progress
-    from sagescale.cli.setup import load_setup
+    from sagescale.errors import InputError
     from sagescale.files import check_writable
     from sagescale.report.terminal import print_run
+    from sagescale.setup import load_setup
     from sagescale.sim.export import write_requests, write_timeline
     from sagescale.sim.faults import read_faults
     from sagescale.sim.result import configuration, result_document, run_document
@@ -95,6 +98,8 @@ def simulate(
     for path in (json_out, html_out, timeline_out, requests_out):
         if path is not None:
             check_writable(path)
+    if actual_profile is not None and world is not None:
+        raise InputError("--world is the former name of --actual-profile: expected only one of the two")
     shorts: dict[str, tuple[str, object]] = {
         "--predictor": ("load_predictor_type", predictor),
         "--policy": ("policy", policy),
@@ -102,7 +107,8 @@ def simulate(
     }
     options = {option: given for option, given in shorts.items() if given[1] is not None}
     faults = None if faults_file is None else read_faults(faults_file)
-    setup = load_setup(trace, profile, config or [], overrides or [], transforms, options, world)
+    actual = actual_profile or world
+    setup = load_setup(trace, profile, config or [], overrides or [], transforms, options, actual)
     if verbose:
         log_to_stderr()
     simulated = functools.partial(

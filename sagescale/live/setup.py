@@ -49,7 +49,7 @@ class Configured:
 
 
 def configured(
-    profile: str | None,
+    profile: str | Profile | None,
     files: Sequence[Path],
     overrides: Sequence[str],
     options: Mapping[str, tuple[str, object]] | None = None,
@@ -58,8 +58,8 @@ def configured(
     """Read and check a configuration; one file may hold the keys of every class.
 
     Args:
-        profile: the engines by name; else measured data that the configuration names, else ``otherwise``,
-            else the default.
+        profile: the engines or their name; else measured data that the configuration names; else
+            ``otherwise``, else the default.
         files: later ones win.
         overrides: ``key=value``.
         options: key and value by the option that is short for setting it.

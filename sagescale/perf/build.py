@@ -77,12 +77,14 @@ def profile_from_source(path: str | os.PathLike[str]) -> Profile:
     )
 
 
-def sizing_profile(profile: str | None, data: object) -> Profile:
-    """Load the profile to size with: one that was named, else measured data, else the default.
+def sizing_profile(profile: str | Profile | None, data: object) -> Profile:
+    """Return the profile to size with: one that was given or named, else measured data, else the default.
 
     Raises:
         InputError: it cannot be read.
     """
+    if isinstance(profile, Profile):
+        return profile
     if profile is None and data is not None:
         return profile_from_source(str(data))
     return load_profile(profile or DEFAULT_PROFILE)

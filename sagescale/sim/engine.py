@@ -443,8 +443,8 @@ class FleetCluster:
                 each = int(pool["max_num_seqs"][0])
                 mine["finish"] = heaps + each * np.arange(size)
                 heap = np.zeros(size * each, np.int64)
-                kept = old["finish"][was] if before else 0
-                heap[: before * each] = state.finish[kept : kept + before * each]
+                was_at = old["finish"][was] if before else 0
+                heap[: before * each] = state.finish[was_at : was_at + before * each]
                 finish.append(heap)
                 heaps += len(heap)
             # New slots lie under the old free ones on the stack, so that low slots are taken first.
@@ -704,8 +704,8 @@ class Cluster:
         mine = np.flatnonzero(state.pools["service"] == self._index)
         due_s = state.slots["event_s"][np.isin(state.instances["pool"], mine)].min()
         under_way = state.handoff[: state.progress["handoffs"][0]]
-        here = np.isin(state.instances["pool"][state.requests["bound"][under_way["request"]]], mine)
-        return float(min(due_s, under_way["time_s"][here].min(initial=np.inf)))
+        own = np.isin(state.instances["pool"][state.requests["bound"][under_way["request"]]], mine)
+        return float(min(due_s, under_way["time_s"][own].min(initial=np.inf)))
 
     @property
     def settled(self) -> bool:
@@ -795,6 +795,6 @@ class Cluster:
         return int(self._record["restarts"])
 
     def _slot(self, pool: str, instance: int) -> int | None:
-        here = (self.numbers(pool) == instance) & (self.instances(pool)["status"] != FREE)
-        found = np.flatnonzero(here)
+        match = (self.numbers(pool) == instance) & (self.instances(pool)["status"] != FREE)
+        found = np.flatnonzero(match)
         return int(found[0]) + self.slots(pool).start if len(found) else None

@@ -14,12 +14,22 @@ from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
+    import pyarrow as pa
+
     from sagescale.document import Timeline
     from sagescale.sim.run import Run
 
-__all__ = ["write_requests", "write_timeline"]
+__all__ = ["requests_table", "timeline_frame", "write_requests", "write_timeline"]
 
 _OUTCOMES = ("unfinished", "done", "rejected", "timed_out")
+
+
+def timeline_frame(timeline: Timeline) -> pd.DataFrame:
+    """Return the run tick by tick, a row a tick; unknown is NaN, reasons are joined by ``;``."""
+    import pandas as pd
+
+    return pd.DataFrame({**as_keys(timeline), "reasons": [";".join(codes) for codes in timeline.reasons]})
 
 
 def write_timeline(path: Path, timeline: Timeline) -> None:
@@ -28,25 +38,30 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    import pandas as pd
-
-    columns = {**as_keys(timeline), "reasons": [";".join(codes) for codes in timeline.reasons]}
-    text = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+    text = timeline_frame(timeline).to_csv(index=False, lineterminator="\n")
     with written_whole(path) as stream:
         stream.write(text.encode())
 
 
 def write_requests(path: Path, run: Run) -> None:
-    """Write every request as Parquet: arrival_s, isl, osl, outcome, first_token_s, done_s, ttft_ms, itl_ms.
-
-    And ``priority`` where the trace has it. What never happened is null. ``sla_met`` says whether the request
-    met both targets.
+    """Write ``requests_table`` as Parquet.
 
     Raises:
         InputError: the file cannot be written.
     """
-    import pyarrow as pa
     from pyarrow import parquet
+
+    with written_whole(path) as stream:
+        parquet.write_table(requests_table(run), stream, compression="zstd")
+
+
+def requests_table(run: Run) -> pa.Table:
+    """Return every request: arrival_s, isl, osl, outcome, first_token_s, done_s, ttft_ms, itl_ms.
+
+    And ``priority`` where the trace has it. What never happened is null. ``sla_met`` says whether the request
+    met both targets.
+    """
+    import pyarrow as pa
 
     requests = run.requests
     served = Served(run)
@@ -63,7 +78,7 @@ def write_requests(path: Path, run: Run) -> None:
         "ttft_ms": served.ttft_ms,
         "itl_ms": served.itl_ms,
     }
-    table = pa.table(
+    return pa.table(
         {
             **columns,
             "cached_tokens": run.trace.isl - run.prompt,
@@ -73,5 +88,3 @@ def write_requests(path: Path, run: Run) -> None:
             "sla_met": ttft_ok & itl_ok,
         }
     )
-    with written_whole(path) as stream:
-        parquet.write_table(table, stream, compression="zstd")

@@ -61,13 +61,13 @@ class ServiceRun:
 
     Attributes:
         trace: the requests.
-        profile: the engines as the planner is told, limits and hand-off costs already overridden
+        profile: the engines as the planner is given them, limits and hand-off costs already overridden
             (``world.with_overrides``).
         config: the autoscaler's configuration; GPUs an instance agree with the profile.
         simulator: the modelled world's configuration.
         name: within the fleet; what is drawn depends on it.
         gpu_type: which stock its instances take.
-        world: the engines as they really are, overridden alike; None is as the planner is told.
+        world: the actual engines, overridden alike; None is as given.
         faults: what goes wrong; None is nothing.
         predictors: used in place of those the configuration names, e.g. to feed the true load.
         policy: used in place of the one the configuration names.
@@ -115,7 +115,7 @@ def simulate(
 
     Raises:
         InputError: the initial pools contradict the limits or the budget, or the configuration, the engines
-            told of and the real ones differ in GPUs an instance.
+            given and the actual ones differ in GPUs an instance.
     """
     service = ServiceRun(
         trace, profile, config, simulator, world=world, faults=faults, predictors=predictors, policy=policy
@@ -212,7 +212,7 @@ class _Making:
 
     service: ServiceRun
     model: ProfileModel
-    truth: ProfileModel
+    actual: ProfileModel
     engines: World
     predictors: _TimedPredictors
     planner: Planner
@@ -222,10 +222,10 @@ class _Making:
     def of(cls, service: ServiceRun) -> _Making:
         config, simulator, trace = service.config, service.simulator, service.trace
         model = ProfileModel(service.profile)
-        truth = model if service.world is None else ProfileModel(service.world)
-        _check_same_gpus(model, truth)
+        actual = model if service.world is None else ProfileModel(service.world)
+        _check_same_gpus(model, actual)
         _check_gpus(config, model)
-        engines = build_world(truth, simulator, config)
+        engines = build_world(actual, simulator, config)
         predictors = _TimedPredictors.around(
             make_load_predictors(config) if service.predictors is None else service.predictors
         )
@@ -247,7 +247,7 @@ class _Making:
             startup_s=StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, service.name),
             priority=trace.priority,
         )
-        return cls(service, model, truth, engines, predictors, planner, load)
+        return cls(service, model, actual, engines, predictors, planner, load)
 
     def loop(self, cluster: Cluster) -> _Loop:
         service = self.service
@@ -259,7 +259,7 @@ class _Making:
             Scrapes(
                 cluster,
                 interval_s,
-                self.truth.max_kv_tokens,
+                self.actual.max_kv_tokens,
                 service.simulator,
                 faults or _NO_FAULTS,
                 lengths=self.planner.uses_lengths,
@@ -278,7 +278,7 @@ class _Making:
             simulator=service.simulator,
             given=self.model,
             planner=self.planner,
-            actual=self.truth,
+            actual=self.actual,
             world=self.engines,
             prompt=self.load.prompt,
             produced=cluster.produced,
@@ -327,12 +327,12 @@ def _initial(
     return sizes[0], sizes[1]
 
 
-def _check_same_gpus(told: ProfileModel, truth: ProfileModel) -> None:
-    asked, real = ((one.prefill_gpus, one.decode_gpus) for one in (told, truth))
-    if asked != real:
+def _check_same_gpus(given: ProfileModel, actual: ProfileModel) -> None:
+    expected, found = ((one.prefill_gpus, one.decode_gpus) for one in (given, actual))
+    if expected != found:
         raise InputError(
-            f"world {truth.profile.name}: {real[0]} GPUs a prefill and {real[1]} a decode instance; expected "
-            f"{asked[0]} and {asked[1]}, as profile {told.profile.name} says"
+            f"world {actual.profile.name}: {found[0]} GPUs a prefill and {found[1]} a decode instance; "
+            f"expected {expected[0]} and {expected[1]}, as profile {given.profile.name} says"
         )
 
 

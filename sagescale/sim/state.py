@@ -169,7 +169,7 @@ POOL = np.dtype(
         ("kv_s_per_token", "f8"),
         ("kv_decode_steps", "f8"),
         # What has happened.
-        ("target", "i8"),  # instances it was last told to have
+        ("target", "i8"),  # instances it is to have
         ("waiting", "i8"),  # launches waiting for GPUs
         ("begins", "i8"),  # of them, those that have just been given some
         ("launched", "i8"),  # instances ever launched: the number of the next one
@@ -327,7 +327,7 @@ class State(NamedTuple):
     steps: NDArray[
         np.void
     ]  # STEP_SEGMENT by engine, running requests and segment: linear in K up to its edge
-    slots: NDArray[np.void]  # SLOT: who is next, in a record apart since the trees read nothing else
+    slots: NDArray[np.void]  # SLOT: who is next, in a record of its own since the trees read nothing else
     instances: NDArray[np.void]  # INSTANCE, slot by slot
     finish: NDArray[np.int64]  # a heap of finishing steps a decode instance
     handoff: NDArray[np.void]  # heap of HANDOFF_ENTRY

@@ -18,7 +18,7 @@ from sagescale.planner import AutoscalerConfig
 from sagescale.planner.policy import policy_names
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.part import Part
-from sagescale.trace import TransformSpec
+from sagescale.trace import GivenTrace, TransformSpec
 
 COUNT = 40
 
@@ -129,7 +129,7 @@ def test_an_interruption_keeps_the_best(monkeypatch):
     [(0.95, [], 0.95), (0.95, ["target_attainment=0.9"], 0.9), (1.0, [], 0.99), (0.3, [], 0.99)],
 )
 def test_what_is_to_be_kept_is_what_slo_sizes_for(attainment, words, sized_for):
-    setup = load_tuning("steady", "0.4", None, [], words, TransformSpec(), attainment)
+    setup = load_tuning(GivenTrace(("steady",)), "0.4", None, [], words, TransformSpec(), attainment)
     assert setup.config.target_attainment == sized_for
 
 

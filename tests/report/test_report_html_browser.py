@@ -173,6 +173,34 @@ def test_a_legend_hides_and_shows_its_line(opened):
     wait(driver, lambda d: d.execute_script(lines) == before)
 
 
+@pytest.mark.parametrize("width", [700, 1200, 1560])
+def test_captions_keep_inside_their_panels_and_plots_beside_each_other_are_level(opened, width):
+    driver = opened(document())
+    screen = {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        boxes = driver.execute_script(
+            """return [...document.querySelectorAll("figure.panel")].map((figure) => {
+              const edges = (css) => [...figure.querySelectorAll(css)].map((e) => e.getBoundingClientRect());
+              const [whole, entries] = [figure.getBoundingClientRect(), edges(".legend > *")];
+              return {
+                left: Math.min(...entries.map((e) => e.left)),
+                right: Math.max(...entries.map((e) => e.right)),
+                title: edges("figcaption b")[0].right, plot: edges(".plot")[0].top,
+                end: whole.right, top: whole.top,
+              };
+            })"""
+        )
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(boxes) == len(NAMES)
+    for box in boxes:
+        assert box["title"] <= box["left"]
+        assert box["right"] <= box["end"] + 0.5
+    rows = {box["top"] for box in boxes}
+    assert len({box["plot"] for box in boxes}) == len(rows)
+
+
 def test_a_third_pool_is_drawn(opened):
     made = three_pools()
     driver = opened(made)

@@ -1,4 +1,4 @@
-"""Engines that are not what the planner was told: ``--world``."""
+"""Engines that are not what the planner was given: ``--actual-profile``."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_with_no_profile_a_recorded_hour_is_served_as_with_the_true_one(shared, 
     from typer.testing import CliRunner
 
     found = []
-    for option in ("--profile", "--world"):
+    for option in ("--profile", "--actual-profile"):
         out = tmp_path / f"{option}.json"
         trace = shared / "traces" / "azure_llm_2023_conv.csv"
         words = ["simulate", trace, "--rate-scale", scale, option, TRUE.name, "--json", out]
@@ -131,3 +131,21 @@ def test_with_no_profile_a_recorded_hour_is_served_as_with_the_true_one(shared, 
     spent, needed = (one["runs"][0]["gpu_hours"]["total"] for one in (learned, true))
     assert spent <= 1.25 * needed
     assert "error of learned" in shown
+
+
+def test_the_former_name_of_the_option_still_works_but_not_beside_the_new_one(tmp_path):
+    from sagescale.cli.app import app
+    from typer.testing import CliRunner
+
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_s,isl,osl\n0,100,10\n1,100,10\n")
+    words, found = ["simulate", str(trace), "--profile", TRUE.name], []
+    for option in ("--actual-profile", "--world"):
+        out = tmp_path / "out.json"
+        result = CliRunner().invoke(app, [*words, option, TRUE.name, "--json", str(out)])
+        assert result.exit_code == 0, result.output
+        found.append(json.loads(out.read_text())["world"]["name"])
+    assert found == [TRUE.name] * 2
+    both = CliRunner().invoke(app, [*words, "--world", TRUE.name, "--actual-profile", TRUE.name])
+    assert both.exit_code != 0
+    assert "--world is the former name of --actual-profile" in str(both.exception)

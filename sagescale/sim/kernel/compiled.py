@@ -23,9 +23,9 @@ def _digest() -> str:
 
     Numba compares a function's own file alone, but constants and inlined functions come from others.
     """
-    here = Path(__file__).parent
+    sources = Path(__file__).parent
     found = hashlib.sha256()
-    for path in (here.parent / "state.py", *sorted(here.glob("*.py"))):
+    for path in (sources.parent / "state.py", *sorted(sources.glob("*.py"))):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
 
@@ -42,16 +42,16 @@ def _places() -> Iterator[Path]:
         yield Path(cache or f"{home}/.cache") / "sagescale"
 
 
-def _kept_at() -> str | None:
+def _cache_folder() -> str | None:
     """Return the first of them that can be written, None without one: a container may have none."""
     for place in _places():
-        kept = place / f"kernel-{_digest()}"
+        folder = place / f"kernel-{_digest()}"
         try:
-            kept.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
-        if os.access(kept, os.W_OK):
-            return str(kept)
+        if os.access(folder, os.W_OK):
+            return str(folder)
     logger.warning(
         "compiled code cannot be kept, every start compiles anew (a minute): let NUMBA_CACHE_DIR name a "
         "folder that can be written"
@@ -59,15 +59,17 @@ def _kept_at() -> str | None:
     return None
 
 
-_KEPT_AT = _kept_at()
+_CACHE_FOLDER = _cache_folder()
 
 
 def _compiler(**options: object) -> Callable[[Callable[..., Any]], Any]:
-    decorate = numba.njit(cache=_KEPT_AT is not None, nogil=True, error_model="numpy", _nrt=False, **options)
+    decorate = numba.njit(
+        cache=_CACHE_FOLDER is not None, nogil=True, error_model="numpy", _nrt=False, **options
+    )
 
     def compile_(function: Callable[..., Any]) -> Any:  # as numba has it
         before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = _KEPT_AT or before  # asked for as a function is decorated, not later
+        numba.config.CACHE_DIR = _CACHE_FOLDER or before  # asked for as a function is decorated, not later
         try:
             return decorate(function)
         finally:

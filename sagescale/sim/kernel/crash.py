@@ -108,17 +108,17 @@ def _lose_decode(s: State, slot: int, t: float) -> None:
 def _cut_handoffs(s: State, service: int, t: float) -> None:
     """Take what is lost out of the hand-offs: those under way, and those that wait for their turn."""
     g = s.progress[0]
-    kept = 0
+    remaining = 0
     for i in range(g.handoffs):
         entry = s.handoff[i]
         if s.requests[entry.request].state != LOST:
             handoff_push(
-                s.handoff, kept, entry.time_s, entry.seq, np.int64(entry.request), np.int64(entry.source)
-            )  # kept <= i
-            kept += 1
+                s.handoff, remaining, entry.time_s, entry.seq, np.int64(entry.request), np.int64(entry.source)
+            )  # remaining <= i
+            remaining += 1
         elif entry.source >= 0:
             s.instances[entry.source].handing = False
-    g.handoffs = kept
+    g.handoffs = remaining
     stage = s.stages[s.services[service].prefill_stage]
     for index in range(stage.first_pool, stage.end_pool):
         if s.pools[index].blocks_prefill:

@@ -27,10 +27,11 @@ def _head_fits(s: State, slot: int) -> bool:
     pool = s.pools[d.pool]
     while d.head >= 0 and s.requests[d.head].state == TIMED_OUT:
         drop_head(s, slot)
-    fits = False
-    if d.head >= 0 and d.running < pool.max_num_seqs:
-        fits = d.reserved + reserves(s, d.head) <= pool.max_kv_tokens
-    return fits
+    return (
+        d.head >= 0
+        and d.running < pool.max_num_seqs
+        and d.reserved + reserves(s, d.head) <= pool.max_kv_tokens
+    )
 
 
 @inlined

@@ -76,17 +76,17 @@ def _in_stock(s: State, pool: int) -> bool:
 def _must_let_pass(s: State, pool: int) -> bool:
     """Whether another service has waited longer for GPUs of the same type, and needs more than are free."""
     p = s.pools[pool]
-    must = False
     for other in range(s.pools.size):
         q = s.pools[other]
-        must |= (
+        if (
             q.service != p.service
             and q.stock == p.stock
             and _wants(s, other)
             and s.services[q.service].waiting_since < s.services[p.service].waiting_since
             and not _in_stock(s, other)
-        )
-    return must
+        ):
+            return True
+    return False
 
 
 @inlined
@@ -119,7 +119,7 @@ def _launch(s: State, pool: int, t: float) -> None:
     p = s.pools[pool]
     want(s, pool, np.int64(-1))
     p.free -= 1
-    slot = s.instances[p.first_slot + p.free].free_slot
+    slot = np.int64(s.instances[p.first_slot + p.free].free_slot)
     instance = s.instances[slot]
     instance.status = STARTING
     s.slots[slot].id = (np.int64(pool) << POOL_SHIFT) | p.launched
@@ -267,10 +267,10 @@ def make_ready(s: State, t: float) -> None:
 
 @inlined
 def _any_ready(s: State, stage: int) -> bool:
-    ready = False
     for pool in range(s.stages[stage].first_pool, s.stages[stage].end_pool):
-        ready |= s.slots[s.slots[s.pools[pool].root].router_node].key != NOT_READY
-    return ready
+        if s.slots[s.slots[s.pools[pool].root].router_node].key != NOT_READY:
+            return True
+    return False
 
 
 @compiled

@@ -172,7 +172,7 @@ def gauges_now(s: State, service: int, t: float, found: NDArray[np.int64]) -> No
 
 @entry
 def next_event_s(s: State) -> float:
-    """When something happens next, apart from ticks; inf when nothing can."""
+    """When something happens next, besides ticks; inf when nothing can."""
     g = s.progress[0]
     if g.dirty_prefill + g.dirty_decode > 0:  # a crash left something idle at this instant
         return float(g.now_s)

@@ -29,10 +29,9 @@ def due_s(s: State, service: int, request: int, made: int) -> float:
     """When the next token of a request is due: the first by the TTFT target, each later one an ITL on."""
     w = s.services[service]
     first_token_s = s.requests[request].first_token_s
-    due = s.arrival_s[request] + w.target_ttft_s
-    if not np.isnan(first_token_s):
-        due = first_token_s + w.target_itl_s * made
-    return float(due)
+    if np.isnan(first_token_s):
+        return float(s.arrival_s[request] + w.target_ttft_s)
+    return float(first_token_s + w.target_itl_s * made)
 
 
 @inlined

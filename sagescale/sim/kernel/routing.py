@@ -48,12 +48,10 @@ def _best_of_pools(s: State, stage: int, holding: int) -> int:
 def _best(s: State, stage: int, holding: int) -> int:
     """The READY instance with the least to do, or whose turn it is; -1 without one."""
     first = s.stages[stage].first_pool
-    slot = np.int64(s.slots[s.pools[first].root].router_node)
     if s.stages[stage].end_pool - first > 1:
-        slot = np.int64(_best_of_pools(s, stage, holding))
-    elif s.slots[slot].key == NOT_READY:
-        slot = np.int64(-1)
-    return int(slot)
+        return int(_best_of_pools(s, stage, holding))
+    slot = np.int64(s.slots[s.pools[first].root].router_node)
+    return -1 if s.slots[slot].key == NOT_READY else int(slot)
 
 
 @inlined

@@ -1,4 +1,4 @@
-"""What simulations and comparisons are made of, from the command line's words."""
+"""What simulations and comparisons are made of: a trace, engines and configurations, read and checked."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Setup:
 
 
 def load_setup(
-    trace: GivenTrace,
-    profile: str | None,
+    trace: Trace | GivenTrace,
+    profile: str | Profile | None,
     files: Sequence[Path],
     overrides: Sequence[str],
     transforms: TransformSpec,
     options: Mapping[str, tuple[str, object]],
-    world: str | None = None,
+    world: str | Profile | None = None,
 ) -> Setup:
     """Read and check everything a simulation needs.
 
@@ -75,16 +75,16 @@ def load_setup(
     from sagescale.live.setup import configured
     from sagescale.perf import estimate_of, load_profile
     from sagescale.sim.world import with_overrides
-    from sagescale.trace import apply_transforms
+    from sagescale.trace import Trace, apply_transforms
 
-    real = None if world is None else load_profile(world)
+    real = load_profile(world) if isinstance(world, str) else world
 
     def estimated(simulator: SimulatorConfig) -> Profile:
         assert real is not None  # else not asked for
         return estimate_of(with_overrides(real, simulator))
 
     found = configured(profile, files, overrides, options, None if real is None else estimated)
-    requests = apply_transforms(trace.read(), transforms)
+    requests = apply_transforms(trace if isinstance(trace, Trace) else trace.read(), transforms)
     true = None if real is None else with_overrides(real, found.simulator)
     return Setup(requests, found.profile, found.config, found.simulator, true)
 

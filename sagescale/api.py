@@ -1,0 +1,273 @@
+"""sagescale from Python: what the commands do, on data frames, with the same defaults and refusals."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagescale.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from sagescale.document import ResultDocument
+    from sagescale.perf import Profile
+    from sagescale.perf.build import ImportOptions
+    from sagescale.sim.faults import Faults
+    from sagescale.sim.run import Run
+    from sagescale.trace import Trace, TransformSpec
+
+    Requests = pd.DataFrame | Trace | str | os.PathLike[str]
+    Keys = Mapping[str, object] | str | os.PathLike[str]
+
+__all__ = ["ComparisonResult", "Result", "compare", "import_profile", "read_trace", "simulate"]
+
+_NEEDED = ("arrival_s", "isl", "osl")
+_KNOWN = ("cached_tokens", "priority")
+
+
+def read_trace(requests: Requests) -> Trace:
+    """Return the requests to replay.
+
+    Args:
+        requests: a file in any format that ``sagescale trace info`` reads, or the name of a shipped trace; a
+            data frame with columns ``arrival_s`` (seconds), ``isl`` and ``osl`` (tokens), and perhaps
+            ``cached_tokens`` and ``priority``, a row a request, in any order; or a trace, as it is.
+
+    Raises:
+        InputError: it cannot be read or is no trace; the message says why.
+    """
+    from sagescale.trace import Trace
+    from sagescale.trace import read_trace as read_file
+
+    if isinstance(requests, Trace):
+        return requests
+    if isinstance(requests, (str, os.PathLike)):
+        return read_file(str(requests))
+    missing = [name for name in _NEEDED if name not in requests.columns]
+    if missing:
+        raise InputError(
+            f"the data frame has no column {missing[0]}; expected {', '.join(_NEEDED)}, and perhaps "
+            f"{', '.join(_KNOWN)}; it has {', '.join(map(str, requests.columns))}"
+        )
+    for name in (*_NEEDED, *_KNOWN):
+        if name in requests.columns and requests[name].dtype.kind not in "iuf":
+            raise InputError(
+                f"the data frame's column {name} is of type {requests[name].dtype}; expected numbers"
+            )
+    columns = {name: requests[name].to_numpy() for name in (*_NEEDED, *_KNOWN) if name in requests.columns}
+    try:
+        return Trace.from_arrays(**columns, path="<data frame>")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the data frame is no trace: {error}") from None
+
+
+def import_profile(*sources: str | os.PathLike[str], options: ImportOptions | None = None) -> Profile:
+    """Fit a profile to measurements, as ``sagescale profile import`` does.
+
+    Args:
+        sources: files or folders in any format it reads; several are joined.
+        options: what the sources do not say: names, GPUs an instance, limits.
+
+    Raises:
+        InputError: no known format, too few points, or contradictions; the message says where.
+    """
+    from sagescale.perf.build import ImportOptions, build_profile, read_sources
+
+    return build_profile(read_sources([Path(source) for source in sources]), options or ImportOptions())
+
+
+def simulate(
+    requests: Requests,
+    *,
+    profile: Profile | str | None = None,
+    config: Keys | None = None,
+    actual_profile: Profile | str | None = None,
+    faults: Faults | None = None,
+    transforms: TransformSpec | None = None,
+) -> Result:
+    """Replay requests through modelled pools under the planner, as ``sagescale simulate`` does.
+
+    Args:
+        requests: as for ``read_trace``.
+        profile: the engines as the planner takes them to be: a profile, its name or its file.
+        config: keys and values, or a configuration file.
+        actual_profile: the engines as they are, where that differs.
+        faults: what goes wrong.
+        transforms: of the trace, such as ``TransformSpec(rate_scale=8)``.
+
+    Raises:
+        InputError: something cannot be used; the message says what and where.
+    """
+    from sagescale.setup import load_setup
+    from sagescale.sim.result import configuration, result_document, run_document
+    from sagescale.sim.simulate import simulate as run_simulation
+    from sagescale.trace import TransformSpec
+
+    files, options = _settings(config)
+    setup = load_setup(
+        read_trace(requests), profile, files, (), transforms or TransformSpec(), options, actual_profile
+    )
+    given = (setup.trace, setup.profile, setup.config, setup.simulator)
+    run = run_simulation(*given, world=setup.world, faults=faults)
+    without = None if faults is None else run_simulation(*given, world=setup.world)
+    name = f"{setup.config.policy}/{setup.config.load_predictor_type}"
+    document = result_document(
+        setup.trace,
+        setup.profile,
+        configuration(setup.config, setup.simulator),
+        [run_document(run, name, without_faults=without)],
+        setup.warnings(run),
+        world=setup.world,
+    )
+    return Result(document, run)
+
+
+def compare(
+    requests: Requests,
+    *,
+    profile: Profile | str | None = None,
+    configs: Sequence[Keys] = (),
+    policies: Sequence[str] | None = None,
+    predictors: Sequence[str] | None = None,
+    attainment: float = 0.99,
+    replicates: int = 1,
+    faults: Faults | None = None,
+    transforms: TransformSpec | None = None,
+    jobs: int | None = None,
+) -> ComparisonResult:
+    """Run policies, predictors and configurations on the same requests, as ``compare-predictors`` does.
+
+    Args:
+        requests: as for ``read_trace``.
+        profile: the engines: a profile, its name or its file.
+        configs: each a mapping of keys or a file; none is the defaults.
+        policies: names; by default those of ``configs``.
+        predictors: names; by default all.
+        attainment: share of the requests that is to meet both targets, 0 to 1.
+        replicates: copies of the trace every run is made on, the trace itself the first.
+        faults: what goes wrong in every run.
+        transforms: of the trace.
+        jobs: processes; by default one a core.
+
+    Raises:
+        InputError: something cannot be used; the message says what and where.
+    """
+    from sagescale.experiment.compare import Comparison
+    from sagescale.experiment.compare import compare as run_comparison
+    from sagescale.experiment.execute import default_jobs, open_backend
+    from sagescale.experiment.grid import label_variants
+    from sagescale.experiment.workload import Workload
+    from sagescale.live.setup import configured
+    from sagescale.planner.forecast import predictor_names
+    from sagescale.trace import TransformSpec
+
+    if not 0.0 < attainment < 1.0:
+        raise InputError(f"attainment is {attainment}; expected a share between 0 and 1")
+    found = []
+    for config in configs or ({},):
+        files, options = _settings(config)
+        found.append(configured(profile, files, (), options))
+    variants = label_variants([("", each.config, each.simulator) for each in found])
+    workload = Workload(read_trace(requests), transforms or TransformSpec(), found[0].engines)
+    workload.trace()  # refuses transforms that cannot be, now rather than in every run
+    used = tuple(dict.fromkeys(each.config.policy for each in found)) if policies is None else tuple(policies)
+    tried = predictor_names() if predictors is None else tuple(predictors)
+    comparison = Comparison(variants, used, tried, attainment, replicates, faults)
+    with open_backend("processes", jobs or default_jobs(), None) as where:
+        return ComparisonResult(run_comparison(workload, comparison, where))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One simulated run.
+
+    Attributes:
+        document: everything that is known of it, as ``--json`` writes it.
+        run: the run itself, for what no document holds.
+    """
+
+    document: ResultDocument
+    run: Run
+
+    @property
+    def attainment(self) -> float | None:
+        """Share of the requests that met both targets; None where there were none to judge."""
+        return self.document.runs[0].sla.attainment
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours of all pools, starting and draining instances included."""
+        return self.document.runs[0].gpu_hours.total
+
+    @property
+    def requests(self) -> pd.DataFrame:
+        """A row a request, as ``--requests`` writes them: lengths, times, latencies in ms, ``sla_met``."""
+        from sagescale.sim.export import requests_table
+
+        frame: pd.DataFrame = requests_table(self.run).to_pandas()
+        return frame
+
+    @property
+    def timeline(self) -> pd.DataFrame:
+        """A row a tick, as ``--timeline`` writes them."""
+        from sagescale.sim.export import timeline_frame
+
+        return timeline_frame(self.document.runs[0].timeline)
+
+    def to_html(self) -> str:
+        """Return the run in pictures: one page that opens without a network."""
+        return _page(self.document)
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonResult:
+    """A comparison: its runs in the order of the ranking.
+
+    Attributes:
+        document: everything that is known of it, as ``--json`` writes it.
+    """
+
+    document: ResultDocument
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """A row a run: name, policy, predictor, attainment, GPU-hours by pool and in all, and p99 in ms."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "name": run.name,
+                "policy": run.policy,
+                "predictor": run.predictor,
+                "attainment": run.sla.attainment,
+                "gpu_hours": run.gpu_hours.total,
+                **{f"{pool}_gpu_hours": hours for pool, hours in run.gpu_hours.pools.items()},
+                "ttft_p99_ms": run.ttft_ms.p99,
+                "itl_p99_ms": run.itl_ms.p99,
+            }
+            for run in self.document.runs
+        )
+
+    def to_html(self) -> str:
+        """Return the comparison in pictures: one page that opens without a network."""
+        return _page(self.document)
+
+
+def _page(document: ResultDocument) -> str:
+    from sagescale.report.html import render_html
+
+    return render_html(document)
+
+
+def _settings(config: Keys | None) -> tuple[list[Path], dict[str, tuple[str, object]]]:
+    """Return a configuration as files, and as keys by where they were given."""
+    if config is None:
+        return [], {}
+    if isinstance(config, (str, os.PathLike)):
+        return [Path(config)], {}
+    return [], {f"config[{key!r}]": (key, value) for key, value in config.items()}
