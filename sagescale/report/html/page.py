@@ -158,7 +158,7 @@ def panels(run: RunDocument) -> list[tuple[str, str, str, str]]:
         ("load", "Load", "requests/s", ""),
         ("attainment", "Attainment", "share of arrivals within both targets", ""),
         *(panel for row in zip_longest(pools, latencies) for panel in row if panel),
-        ("gpus", "GPUs", "held", ""),
+        ("gpus", "GPUs", "in use", ""),
         ("queues", "Queues", "requests", ""),
         ("decisions", "Decisions", "hover for reasons", ""),
         ("kv", "KV memory in use", "mean of decode instances", ""),

@@ -227,7 +227,7 @@ function gpus(run, c) {
   return {
     traces: [
       {
-        ...line("held", [0, ...run.t, run.end + run.step / 2], [...held, held[held.length - 1]], { color: c.ink, shape: "hv" }),
+        ...line("in use", [0, ...run.t, run.end + run.step / 2], [...held, held[held.length - 1]], { color: c.ink, shape: "hv" }),
         shift: 1,
         fill: "tozeroy", fillcolor: faint(c.grey, 0.18),
       },
