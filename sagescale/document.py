@@ -707,8 +707,9 @@ class TuneDocument:
     """What ``sagescale tune`` found.
 
     ``validation`` says what ``later`` is. ``holds`` is whether the chosen configuration reaches the
-    attainment asked there; None where it was not judged. ``tried`` has (name, attainment, GPU-hours) of
-    everything tried on all replicates.
+    attainment asked there; None where it was not judged. ``nearest_holding`` is, where the chosen one
+    failed on either part, the cheapest judged that holds on both, if any does. ``tried`` has (name,
+    attainment, GPU-hours) of everything tried on all replicates.
     """
 
     schema_version: int
@@ -723,6 +724,7 @@ class TuneDocument:
     configured: TuneRow | None
     others: list[TuneRow]
     holds: bool | None
+    nearest_holding: TuneRow | None = None
     verdict: str
     curve: list[TunePoint]
     tried: list[tuple[str, float, float]]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+import sys
+from contextlib import contextmanager, redirect_stdout
+from typing import IO, TYPE_CHECKING, TextIO
 
 from sagescale.errors import InputError
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "STANDARD_OUTPUT",
     "check_writable",
+    "documents_alone",
     "open_input",
     "read_input",
     "read_input_text",
@@ -95,12 +98,31 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+STANDARD_OUTPUT = "-"
+"""The name of a file that means standard output."""
+
+_kept: list[TextIO] = []
+
+
+@contextmanager
+def documents_alone() -> Iterator[None]:
+    """Keep standard output for what is written to ``-``; all else printed meanwhile goes to stderr."""
+    _kept.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _kept.pop()
+
+
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written later.
+    """Refuse a file that could not be written later; ``-`` always can.
 
     Raises:
         InputError: it is a directory, or its folder is missing or cannot be written to.
     """
+    if str(path) == STANDARD_OUTPUT:
+        return
     if path.is_dir():
         raise InputError(f"{path}: is a directory; expected a file to write")
     if not path.parent.is_dir():
@@ -113,12 +135,18 @@ def check_writable(path: Path) -> None:
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing; it takes its name only when everything is written.
 
-    A device or pipe (``/dev/stdout``) is written directly.
+    A device or pipe (``/dev/stdout``) is written directly, and so is standard output, which ``-`` means.
 
     Raises:
         InputError: it cannot be written.
     """
     check_writable(path)
+    if str(path) == STANDARD_OUTPUT:
+        output = _kept[-1] if _kept else sys.stdout
+        output.flush()
+        yield output.buffer
+        output.buffer.flush()
+        return
     if _is_special(path):
         try:
             with path.open("wb") as stream:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.run import Run
-    from sagescale.trace import Trace, TransformSpec
+    from sagescale.trace import GivenTrace, Trace, TransformSpec
 
 __all__ = ["Setup", "load_comparison", "load_setup"]
 
@@ -56,7 +56,7 @@ class Setup:
 
 
 def load_setup(
-    trace: str | Trace,
+    trace: Trace | GivenTrace,
     profile: str | Profile | None,
     files: Sequence[Path],
     overrides: Sequence[str],
@@ -75,7 +75,7 @@ def load_setup(
     from sagescale.live.setup import configured
     from sagescale.perf import estimate_of, load_profile
     from sagescale.sim.world import with_overrides
-    from sagescale.trace import Trace, apply_transforms, read_trace
+    from sagescale.trace import Trace, apply_transforms
 
     real = load_profile(world) if isinstance(world, str) else world
 
@@ -84,13 +84,13 @@ def load_setup(
         return estimate_of(with_overrides(real, simulator))
 
     found = configured(profile, files, overrides, options, None if real is None else estimated)
-    requests = apply_transforms(trace if isinstance(trace, Trace) else read_trace(trace), transforms)
+    requests = apply_transforms(trace if isinstance(trace, Trace) else trace.read(), transforms)
     true = None if real is None else with_overrides(real, found.simulator)
     return Setup(requests, found.profile, found.config, found.simulator, true)
 
 
 def load_comparison(
-    trace: str,
+    trace: GivenTrace,
     profile: str | None,
     files: Sequence[Path],
     overrides: Sequence[str],
@@ -106,7 +106,6 @@ def load_comparison(
     from sagescale.experiment.workload import Workload
     from sagescale.live.setup import configured
     from sagescale.planner import AutoscalerConfig
-    from sagescale.trace import read_trace
 
     configurations = []
     engines: dict[str | None, Profile] = {}
@@ -123,6 +122,6 @@ def load_comparison(
         stem = chosen_files[0].stem if chosen_files else ""
         configurations.append((stem, found.config, found.simulator))
     variants = label_variants(configurations)
-    workload = Workload(read_trace(trace), transforms, next(iter(engines.values())))
+    workload = Workload(trace.read(), transforms, next(iter(engines.values())))
     workload.trace()  # refuses transforms that cannot be, now rather than in every run
     return workload, variants

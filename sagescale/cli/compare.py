@@ -14,23 +14,25 @@ from sagescale.cli.options import (
     AttainmentOption,
     BackendOption,
     FaultsOption,
+    GivenTrace,
     JobsOption,
     JsonOption,
     ProfileOption,
-    TraceArgument,
     Transforms,
     check_counts,
     check_share,
     choose,
+    takes_trace,
     takes_transforms,
 )
 
 __all__ = ["compare_predictors"]
 
 
+@takes_trace
 @takes_transforms
 def compare_predictors(
-    trace: TraceArgument,
+    trace: GivenTrace,
     predictors: Annotated[
         str,
         typer.Option("--predictors", metavar="A,B|all", help="Predictors to try.", autocompletion=predictors),

@@ -10,19 +10,21 @@ import typer
 from sagescale.cli.options import (
     GIVEN,
     ConfigOption,
+    GivenTrace,
     ProfileOption,
     SetOption,
-    TraceArgument,
     Transforms,
+    takes_trace,
     takes_transforms,
 )
 
 __all__ = ["emulate"]
 
 
+@takes_trace
 @takes_transforms
 def emulate(
-    trace: TraceArgument,
+    trace: GivenTrace,
     profile: ProfileOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -68,10 +70,10 @@ def emulate(
     from sagescale.live.emulator.server import Pace
     from sagescale.live.secret import read_secret
     from sagescale.live.setup import configured
-    from sagescale.trace import apply_transforms, read_trace
+    from sagescale.trace import apply_transforms
 
     setup = configured(profile, config or [], overrides or [])
-    requests = apply_transforms(read_trace(trace), transforms)
+    requests = apply_transforms(trace.read(), transforms)
     if verbose:
         log_to_stderr()
     secret = read_secret("--secret", None if secret_file is None else str(secret_file), None)

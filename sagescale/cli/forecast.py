@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from sagescale.cli.options import GIVEN, TraceArgument, Transforms, choose, takes_transforms
+from sagescale.cli.options import GIVEN, GivenTrace, Transforms, choose, takes_trace, takes_transforms
 
 __all__ = ["forecast"]
 
 _MOST_WINDOWS = 1_000_000
 
 
+@takes_trace
 @takes_transforms
 def forecast(
-    trace: TraceArgument,
+    trace: GivenTrace,
     predictors: Annotated[
         str, typer.Option("--predictors", metavar="A,B|all", help="Predictors to test.")
     ] = "all",
@@ -55,7 +56,7 @@ def forecast(
     from sagescale.files import check_writable, written_whole
     from sagescale.planner.forecast import predictor_names
     from sagescale.report.forecast import print_backtest
-    from sagescale.trace import apply_transforms, read_trace
+    from sagescale.trace import apply_transforms
 
     for path in (json_out, csv_out):
         if path is not None:
@@ -69,7 +70,7 @@ def forecast(
     if window_size is not None and window_size < 1:
         raise InputError(f"--window-size {window_size}: expected a whole number of windows, 1 or more")
     names = choose("--predictors", predictors, predictor_names())
-    requests = apply_transforms(read_trace(trace), transforms)
+    requests = apply_transforms(trace.read(), transforms)
     if requests.duration_s < (horizon + 2) * interval:
         raise InputError(
             f"{trace}: lasts {requests.duration_s:g} s; expected at least horizon + 2 windows of "

@@ -13,11 +13,24 @@ import typer
 from sagescale.cli.complete import keys, profiles, traces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from sagescale.trace import GivenTrace
     from sagescale.trace import TransformSpec as Transforms
+
+    TraceOption = GivenTrace | None
 else:
+    GivenTrace = object
     Transforms = object
+    TraceOption = Annotated[
+        str | None,
+        typer.Option(
+            "--trace",
+            metavar="TRACE",
+            help="Traffic that the profile is to be used for.",
+            autocompletion=traces,
+        ),
+    ]
 
 __all__ = [
     "GIVEN",
@@ -26,24 +39,23 @@ __all__ = [
     "BackendOption",
     "ConfigOption",
     "FaultsOption",
+    "GivenTrace",
     "JobsOption",
     "JsonOption",
     "ProfileOption",
     "SeedOption",
     "SetOption",
-    "TraceArgument",
+    "TraceOption",
     "Transforms",
     "check_counts",
     "check_share",
     "choose",
     "command_line",
     "profile_name",
+    "takes_trace",
     "takes_transforms",
 ]
 
-TraceArgument = Annotated[
-    str, typer.Argument(help="Trace file, or the name of a shipped trace.", autocompletion=traces)
-]
 ProfileOption = Annotated[
     str | None,
     typer.Option(
@@ -118,7 +130,15 @@ _Jitter = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of all randomness.")]
 
+_SpreadStamps = Annotated[
+    bool,
+    typer.Option(
+        "--spread-stamps", help="Draw arrivals apart that are stamped to whole seconds; seeded by --seed."
+    ),
+]
+
 _TRANSFORMS: dict[str, tuple[object, object]] = {
+    "spread_stamps": (_SpreadStamps, False),
     "slice_text": (_Slice, None),
     "rate_scale": (_RateScale, 1.0),
     "speedup": (_Speedup, 1.0),
@@ -126,8 +146,116 @@ _TRANSFORMS: dict[str, tuple[object, object]] = {
     "jitter_s": (_Jitter, 30.0),
     "seed": (SeedOption, 0),
 }
+
+_Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TRACE...",
+        help="Trace files, patterns like 'log-*.csv.gz', - for standard input, or a shipped trace's name.",
+        autocompletion=traces,
+    ),
+]
+_Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        metavar="OURS=THEIRS,...",
+        help="Columns of a log: arrival, isl, osl; also priority, session_id, cached_tokens, ttft, done.",
+    ),
+]
+_Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="COLUMN=VALUE",
+        help="Only rows where it holds, or with != does not; repeatable, all must hold.",
+    ),
+]
+_TimeZone = Annotated[
+    str,
+    typer.Option(
+        "--time-zone",
+        metavar="ZONE",
+        help="Of times that state none, and to show times in: Europe/Berlin, +02:00.",
+    ),
+]
+_TimeUnit = Annotated[
+    str,
+    typer.Option(
+        "--time-unit", metavar="s|ms|us|ns", help="Of arrivals that are numbers, where size does not tell."
+    ),
+]
+_Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse the first row of a log that cannot be used; else it is left out."),
+]
+_MaxDropped = Annotated[
+    float,
+    typer.Option(
+        "--max-dropped", metavar="SHARE", help="Most rows of a log that may be left out as unusable."
+    ),
+]
+
+_Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="F", help="The trace's format, where its content does not decide."),
+]
+_TraceFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--trace-format", metavar="F", help="The trace's format, where its content does not decide."
+    ),
+]
+
+_READING: dict[str, tuple[object, object]] = {
+    "trace_format": (_Format, None),
+    "columns": (_Columns, None),
+    "where": (_Where, None),
+    "time_zone": (_TimeZone, ""),
+    "time_unit": (_TimeUnit, ""),
+    "strict": (_Strict, False),
+    "max_dropped": (_MaxDropped, 0.05),
+}
 GIVEN: Any = None
-"""Stands as the default of a ``transforms`` parameter, which ``takes_transforms`` always fills."""
+"""Stands as the default of a parameter that ``takes_trace`` or ``takes_transforms`` always fills."""
+
+
+def takes_trace(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command trace files, and the options that say how to read them, in place of its ``trace``.
+
+    A ``trace`` that comes by an option stays one file, which may be left out.
+
+    Raises:
+        InputError: when called, if ``--columns``, ``--where`` or a number cannot be understood.
+    """
+    own, hints = inspect.signature(command).parameters, get_type_hints(command, include_extras=True)
+    by_option = hints["trace"] is not GivenTrace
+    reading = {**_READING, "trace_format": (_TraceFormat, None)} if by_option else _READING
+
+    @functools.wraps(command)
+    def called(**values: Any) -> None:  # noqa: ANN401  # whatever the options hold
+        from sagescale.trace import GivenTrace, LogSpec, parse_columns, parse_where
+
+        given = {name: values.pop(name) for name in _READING}
+        trace_format = given.pop("trace_format")
+        log = LogSpec(
+            parse_columns(given.pop("columns") or []), parse_where(given.pop("where") or []), **given
+        )
+        files = values.pop("trace")
+        if isinstance(files, str):
+            files = [files]
+        trace = None if files is None else GivenTrace(tuple(files), trace_format, log)
+        command(**values, trace=trace)
+
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        if name == "trace" and not by_option:
+            parameters.append(parameter.replace(annotation=_Files))
+        else:
+            parameters.append(parameter.replace(annotation=hints[name]))
+        if name == "trace":
+            parameters += _as_parameters(reading, inspect.Parameter.KEYWORD_ONLY)
+    return _with_parameters(called, _positional_first(parameters))
 
 
 def takes_transforms(command: Callable[..., None]) -> Callable[..., None]:
@@ -155,12 +283,28 @@ def takes_transforms(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for name, parameter in own.items():
         if name == "transforms":
-            parameters += [
-                inspect.Parameter(option, parameter.kind, default=default, annotation=hint)
-                for option, (hint, default) in _TRANSFORMS.items()
-            ]
+            parameters += _as_parameters(_TRANSFORMS, parameter.kind)
         elif name != "seed":
             parameters.append(parameter.replace(annotation=hints[name]))
+    return _with_parameters(called, parameters)
+
+
+def _as_parameters(options: Mapping[str, tuple[object, object]], kind: Any) -> list[inspect.Parameter]:  # noqa: ANN401
+    return [
+        inspect.Parameter(name, kind, default=default, annotation=hint)
+        for name, (hint, default) in options.items()
+    ]
+
+
+def _positional_first(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Order parameters as a signature must have them."""
+    return sorted(parameters, key=lambda parameter: parameter.kind)
+
+
+def _with_parameters(
+    called: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Let typer see the parameters as the function's own."""
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return called

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperGroup
 
@@ -42,11 +43,31 @@ class PipedGroup(TyperGroup):
 
     def invoke(self, ctx: Context) -> object:
         """Run the command, and see that what it printed leaves the buffer."""
-        with _stops_without_reader():
+        from sagescale.files import documents_alone
+
+        alone = ctx.parent is None and self._writes_to_stdout(ctx)
+        with _stops_without_reader(), documents_alone() if alone else contextlib.nullcontext():
             try:
                 return super().invoke(ctx)
             finally:
                 sys.stdout.flush()
+
+    def _writes_to_stdout(self, ctx: Context) -> bool:
+        """Tell whether the command is given ``-`` as a file to write."""
+        args = [*ctx._protected_args, *ctx.args]  # noqa: SLF001 - what is left of the command line
+        command: Any = self
+        while args and hasattr(command, "get_command"):
+            command = command.get_command(ctx, args.pop(0))
+        outputs = {
+            name
+            for option in getattr(command, "params", ())
+            if option.name.endswith("out") and not getattr(option, "is_flag", False)
+            for name in option.opts
+        }
+        return any(
+            (name in outputs and value == "-") or (name.endswith("=-") and name[:-2] in outputs)
+            for name, value in itertools.pairwise([*args, ""])
+        )
 
 
 @contextlib.contextmanager

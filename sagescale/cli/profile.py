@@ -8,7 +8,15 @@ from typing import Annotated, Optional
 import typer
 
 from sagescale.cli.examples import epilog
-from sagescale.cli.options import GIVEN, Transforms, command_line, profile_name, takes_transforms
+from sagescale.cli.options import (
+    GIVEN,
+    TraceOption,
+    Transforms,
+    command_line,
+    profile_name,
+    takes_trace,
+    takes_transforms,
+)
 from sagescale.cli.profile_calibrate import calibrate
 from sagescale.cli.profile_estimate import estimate
 from sagescale.cli.profile_show import show
@@ -194,16 +202,11 @@ profile_app.command("show", epilog=epilog("profile show"))(show)
 
 
 @profile_app.command(epilog=epilog("profile validate"))
+@takes_trace
 @takes_transforms
 def validate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped profile's name, or a YAML file.")],
-    trace: Annotated[
-        Optional[str], typer.Option(metavar="TRACE", help="Traffic that the profile is to be used for.")
-    ] = None,
-    trace_format: Annotated[
-        Optional[str],
-        typer.Option("--trace-format", help="The trace's format, where content does not decide."),
-    ] = None,
+    trace: TraceOption = None,
     transforms: Transforms = GIVEN,
 ) -> None:
     """Check a profile's fit, order, noise and limits and, with --trace, how much of it was measured for that.
@@ -219,9 +222,9 @@ def validate(
     profile = load_profile(name)
     traffic = None
     if trace is not None:
-        from sagescale.trace import apply_transforms, read_trace
+        from sagescale.trace import apply_transforms
 
-        loaded = apply_transforms(read_trace(trace, format=trace_format), transforms)
+        loaded = apply_transforms(trace.read(), transforms)
         cached = loaded.cached_tokens
         traffic = Traffic(loaded.isl, loaded.isl if cached is None else loaded.isl - cached, loaded.osl)
     checks = validate_profile(profile, traffic)

@@ -12,20 +12,22 @@ from sagescale.cli.options import (
     GIVEN,
     ConfigOption,
     FaultsOption,
+    GivenTrace,
     JsonOption,
     ProfileOption,
     SetOption,
-    TraceArgument,
     Transforms,
+    takes_trace,
     takes_transforms,
 )
 
 __all__ = ["simulate"]
 
 
+@takes_trace
 @takes_transforms
 def simulate(
-    trace: TraceArgument,
+    trace: GivenTrace,
     profile: ProfileOption = None,
     actual_profile: Annotated[
         str | None,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sagescale.cli.complete import traces
 from sagescale.cli.examples import epilog
-from sagescale.cli.options import GIVEN, SeedOption, Transforms, takes_transforms
+from sagescale.cli.options import GIVEN, GivenTrace, SeedOption, Transforms, takes_trace, takes_transforms
 
 if TYPE_CHECKING:
     from sagescale.trace import LengthStats, Trace, TraceStats
@@ -23,20 +22,13 @@ trace_app = typer.Typer(
     help="Look at request traces, convert, transform and make them.", no_args_is_help=True
 )
 
-TraceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="TRACE",
-        help="A trace file of any known format, or the name of one that comes with sagescale.",
-        autocompletion=traces,
-    ),
-]
-FormatOption = Annotated[
-    str | None,
-    typer.Option("--format", metavar="F", help="The trace's format, where its content does not decide."),
-]
 OutOption = Annotated[
-    Path, typer.Option("--out", metavar="FILE", help="Where to write: .csv, .csv.gz or .parquet.")
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Where to write: .csv, .csv.gz, .parquet, or - for CSV on standard output.",
+    ),
 ]
 
 
@@ -52,44 +44,53 @@ class PatternName(StrEnum):
 
 
 @trace_app.command(epilog=epilog("trace info"))
+@takes_trace
 def info(
-    trace: TraceArgument,
-    trace_format: FormatOption = None,
+    trace: GivenTrace,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
     ] = False,
 ) -> None:
     """Describe a trace: rates, lengths, burstiness, and what was odd about the file."""
-    from sagescale.trace import describe, read_trace
+    from sagescale.trace import describe
 
-    loaded = read_trace(trace, format=trace_format)
+    loaded = trace.read()
     _warn(loaded)
     (_print_json if as_json else _print_table)(loaded, describe(loaded))
+    calibration = trace.calibration_command()
+    if calibration is not None:
+        print(
+            "The log also says when first tokens and ends came; with all times in seconds on one "
+            "clock, this fits a "
+            f"profile to it:\n  {calibration}",
+            file=sys.stderr,
+        )
 
 
 @trace_app.command(epilog=epilog("trace convert"))
-def convert(trace: TraceArgument, out: OutOption, trace_format: FormatOption = None) -> None:
+@takes_trace
+def convert(trace: GivenTrace, out: OutOption) -> None:
     """Rewrite a trace of any known format as sagescale's own CSV or Parquet."""
-    from sagescale.trace import check_destination, read_trace
+    from sagescale.trace import check_destination
 
     check_destination(out)
-    _save(read_trace(trace, format=trace_format), out)
+    _save(trace.read(), out)
 
 
 @trace_app.command(epilog=epilog("trace transform"))
+@takes_trace
 @takes_transforms
 def transform(
-    trace: TraceArgument,
+    trace: GivenTrace,
     out: OutOption,
-    trace_format: FormatOption = None,
     transforms: Transforms = GIVEN,
 ) -> None:
     """Cut, thin, multiply, speed up or repeat a trace and write the result."""
     from sagescale.errors import InputError
-    from sagescale.trace import apply_transforms, check_destination, read_trace
+    from sagescale.trace import apply_transforms, check_destination
 
     check_destination(out)
-    changed = apply_transforms(read_trace(trace, format=trace_format), transforms)
+    changed = apply_transforms(trace.read(), transforms)
     if not changed.transforms:
         raise InputError(
             "nothing to do: give --slice, --rate-scale, --speedup or --tile, or use trace convert"
@@ -282,6 +283,7 @@ def _print_json(trace: Trace, stats: TraceStats) -> None:
         "path": trace.path,
         "format": trace.format,
         "sha256": trace.sha256,
+        **({"started_at": trace.started_at.isoformat()} if trace.started_at else {}),
         **asdict(stats),
         "warnings": list(trace.warnings),
     }
@@ -307,6 +309,7 @@ def _print_table(trace: Trace, stats: TraceStats) -> None:
         ("sha256", trace.sha256),
         ("format", trace.format),
         ("requests", f"{stats.requests:,}"),
+        *((("began", f"{trace.started_at:%Y-%m-%d %H:%M:%S %z}"),) if trace.started_at else ()),
         ("duration", f"{stats.duration_s:,.3f} s ({stats.duration_s / 3600:.2f} h)"),
         ("rate", f"{_figure(stats.mean_rps)} requests/s; busiest minute {_figure(stats.peak_minute_rps)}"),
         ("prompt tokens", f"{_figure(stats.prompt_tokens_per_s)} /s"),

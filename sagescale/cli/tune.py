@@ -13,24 +13,26 @@ from sagescale.cli.options import (
     AttainmentOption,
     BackendOption,
     ConfigOption,
+    GivenTrace,
     JobsOption,
     ProfileOption,
     SeedOption,
     SetOption,
-    TraceArgument,
     Transforms,
     check_counts,
     check_share,
     choose,
+    takes_trace,
     takes_transforms,
 )
 
 __all__ = ["tune"]
 
 
+@takes_trace
 @takes_transforms
 def tune(
-    trace: TraceArgument,
+    trace: GivenTrace,
     attainment: AttainmentOption = 0.99,
     validate: Annotated[
         str,
@@ -41,6 +43,10 @@ def tune(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Configuration to write, for `plan`.")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Write --out even where the chosen configuration was seen to fail."),
+    ] = False,
     policies: Annotated[str, typer.Option("--policies", metavar="A,B|all", help="Policies to try.")] = "all",
     predictors: Annotated[
         str, typer.Option("--predictors", metavar="A,B|all", help="Predictors to try.")
@@ -78,7 +84,8 @@ def tune(
 ) -> None:
     """Find the policy, predictor, interval, headroom, floors and stabilisation that hold at least GPU-hours.
 
-    Chosen on the earlier part of the trace, judged on the later part. Ctrl-C keeps the best found by then.
+    Chosen on the earlier part of the trace, judged on the later part. What fails on either is not
+    written (exit code 1) unless you say --force. Ctrl-C keeps the best found by then.
     """
     import sys
 
@@ -88,7 +95,7 @@ def tune(
     from sagescale.cli.progress import task_progress
     from sagescale.cli.tune_setup import load_tuning, read_intervals, tuned_yaml
     from sagescale.experiment.execute import default_jobs, open_backend
-    from sagescale.experiment.tune import Goal, expected_simulations
+    from sagescale.experiment.tune import Goal, expected_simulations, failure
     from sagescale.experiment.tune import tune as search
     from sagescale.experiment.tune_trials import Space, Trials
     from sagescale.files import check_writable, write_whole
@@ -126,7 +133,9 @@ def tune(
         earlier = Trials(*setup.earlier, base, setup.simulator, where, count)
         later = Trials(*setup.later, base, setup.simulator, where)
         document = search(earlier, later, space, goal, setup.validation)
-    if out is not None and document.chosen is not None:
+    failed = failure(document)
+    written = out is not None and document.chosen is not None and (failed is None or force)
+    if out is not None and written:
         command = " ".join(["sagescale", *sys.argv[1:]])
         write_whole(out, tuned_yaml(document, setup.settings, command).encode())
     if json_out is not None:
@@ -136,9 +145,12 @@ def tune(
 
         write_tune_html(html_out, document)
     print_tuning(document, Console())
-    if out is not None and document.chosen is not None:
+    if written:
         print(f"wrote {out}")
+    if failed is not None:
+        what = "" if out is None else f"wrote {out} all the same; " if written else f"{out} not written; "
+        print(f"{what}{failed}" + ("" if written or out is None else ": --force writes it"), file=sys.stderr)
     if document.interrupted:
         raise typer.Exit(130)
-    if document.chosen is None:
+    if failed is not None and not written:
         raise typer.Exit(1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sagescale.planner.loading import Settings
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.part import Part
-    from sagescale.trace import TransformSpec
+    from sagescale.trace import GivenTrace, TransformSpec
 
 __all__ = ["TuneSetup", "load_tuning", "read_intervals", "tuned_yaml"]
 
@@ -40,7 +40,7 @@ class TuneSetup:
 
 
 def load_tuning(
-    trace: str,
+    trace: GivenTrace,
     validate: str,
     profile: str | None,
     files: Sequence[Path],
@@ -58,14 +58,13 @@ def load_tuning(
     from sagescale.errors import InputError
     from sagescale.experiment.workload import Workload
     from sagescale.sim.part import Part
-    from sagescale.trace import read_trace
 
     share = _share(validate)
     found = configured(profile, files, overrides)
     settings, config, simulator = found.settings, found.config, found.simulator
     if "target_attainment" not in settings.explicit and 0.5 <= attainment < 1.0:
         config = dataclasses.replace(config, target_attainment=attainment)
-    whole = Workload(read_trace(trace), transforms, found.engines)
+    whole = Workload(trace.read(), transforms, found.engines)
     duration_s = whole.trace().duration_s
     cut_s = math.inf if share is None else (1.0 - share) * duration_s
     used_s = min(cut_s, duration_s)
@@ -80,7 +79,7 @@ def load_tuning(
     if share is not None:
         words = f"the last {100 * share:g} % of the trace, from {cut_s:.0f} s on"
         return TuneSetup(settings, config, simulator, earlier, (whole, Part(cut_s)), words)
-    other = Workload(read_trace(validate), transforms, found.engines)
+    other = Workload(trace.beside(validate).read(), transforms, found.engines)
     other_s = other.trace().duration_s
     if other_s < least_s:
         raise InputError(

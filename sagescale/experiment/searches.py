@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     KnobSearch = Generator[Sequence[int], Mapping[int, Answer], int]
 
 
-def cheapest_reaching(count: int, start: int, asked: float, around: int) -> KnobSearch:
+def cheapest_reaching(count: int, start: int, asked: float, around: int, least: int = 0) -> KnobSearch:
     """Find the cheapest grid position that reaches an attainment; where none does, the one nearest to it.
 
     Attainment and cost grow with the position, but for chance. So the first position that reaches it is
@@ -65,24 +65,26 @@ def cheapest_reaching(count: int, start: int, asked: float, around: int) -> Knob
         start: where to begin.
         asked: the attainment to reach.
         around: how many neighbours on each side are tried in the end.
+        least: positions below this one are not tried.
     """
     known: dict[int, Answer] = {}
-    below, above, at, step = -1, count, start, 2  # the bracket: does not reach it, reaches it
+    at, step = max(least, start), 2
+    below, above = least - 1, count  # the bracket: does not reach it, reaches it
     while above - below > 1:
         known.update((yield (at,)))
         if known[at].attainment >= asked:
             above = at
         else:
             below = at
-        if below < 0:
-            at = max(0, above - step)
+        if below < least:
+            at = max(least, above - step)
         elif above == count:
             at = min(count - 1, below + step)
         else:
             at = (below + above) // 2
         step *= 2
     if above < count:
-        near = range(max(0, above - around), min(count, above + around + 1))
+        near = range(max(least, above - around), min(count, above + around + 1))
         known.update((yield [position for position in near if position not in known]))
     reaching = [position for position, answer in known.items() if answer.attainment >= asked]
     if reaching:

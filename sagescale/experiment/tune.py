@@ -25,10 +25,12 @@ from sagescale.document import (
 from sagescale.experiment.searches import Answer, cheapest_reaching, search_all
 from sagescale.experiment.tune_trials import (
     HEADROOMS,
+    NEUTRAL,
     TUNED_KEYS,
     Candidate,
     Interrupted,
     candidate_of,
+    least_headroom,
     with_candidate,
 )
 from sagescale.experiment.verdict import percent
@@ -37,14 +39,14 @@ from sagescale.sim.result import trace_info
 from sagescale.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from optuna.distributions import BaseDistribution
 
     from sagescale.experiment.tune_trials import Space, Trial, Trials
     from sagescale.planner import AutoscalerConfig
 
-__all__ = ["LEVELS", "Goal", "expected_simulations", "objective", "refine", "tune"]
+__all__ = ["LEVELS", "Goal", "expected_simulations", "failure", "objective", "ranked", "refine", "tune"]
 
 LEVELS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 """Attainments of the trade-off curve."""
@@ -89,38 +91,59 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
     replicates = range(goal.replicates)
     config, asked = earlier.config, goal.attainment
     configured = candidate_of(config, config.policy, config.load_predictor_type)
-    interrupted = False
+    interrupted, fixed = False, None
     try:
-        _search(earlier, space, goal, configured)
+        fixed = earlier.cheapest_static(asked, configured)
+        _search(earlier, space, goal, configured, fixed if "static" in space.policies else None)
     except Interrupted:
         interrupted = True
     tried = earlier.tried(replicates)
-    ranked = _ranked(tried, asked)
-    if interrupted and not ranked:  # the race was not over: what it knows is better than nothing
-        ranked = _ranked(earlier.tried(range(1)), asked)
+    order = ranked(tried, asked)
+    if interrupted and not order:  # the race was not over: what it knows is better than nothing
+        order = ranked(earlier.tried(range(1)), asked)
     others = [
         trial
-        for number, trial in enumerate(ranked)
-        if trial.candidate.name not in {before.candidate.name for before in ranked[:number]}
+        for number, trial in enumerate(order)
+        if trial.candidate.name not in {before.candidate.name for before in order[:number]}
     ][1:_SHOWN]
-    given = [trial for trial in ranked if trial.candidate == configured]
-    shown = [*ranked[:1], *given, *others]
+    given = [trial for trial in order if trial.candidate == configured]
+    shown = [*order[:1], *given, *others]
     judged: dict[Candidate, Trial] = {}
     if not interrupted:
         try:
             judged = later.try_all((trial.candidate for trial in shown), replicates)
         except Interrupted:
             interrupted = True
+    safer: list[Trial] = []
+    if not interrupted and order:
+        # Fixed sizes that hold on both parts are what everything is held against. Where the choice failed,
+        # what was further from failing on the earlier part is judged too, so that something can be named.
+        if not _holds(order[0], judged, asked):
+            found = (_cheapest(tried, level) for level in LEVELS if level > asked)
+            safer = [trial for trial in found if trial is not None]
+        try:
+            fixed = _larger(fixed, later.cheapest_static(asked, configured))
+            if fixed is not None:
+                safer += earlier.try_all([fixed], replicates).values()
+            judged |= later.try_all((trial.candidate for trial in safer), replicates)
+        except Interrupted:
+            interrupted = True
+    shown += [trial for trial in safer if trial not in shown]
     rows = {trial.candidate: _row(config, trial, judged.get(trial.candidate)) for trial in shown}
-    chosen, own = rows[ranked[0].candidate] if ranked else None, rows.get(configured)
+    chosen, own = rows[order[0].candidate] if order else None, rows.get(configured)
+    nearest = min(
+        (trial for trial in shown if _holds(trial, judged, asked)),
+        key=lambda trial: (judged[trial.candidate].gpu_hours, -judged[trial.candidate].attainment),
+        default=None,
+    )
+    holding = None if nearest is None else rows[nearest.candidate]
     other_rows = [rows[trial.candidate] for trial in others]
-    trace = earlier.workload.recorded
-    whole = dataclasses.replace(earlier.workload, until_s=math.inf)
+    trace = dataclasses.replace(earlier.workload, until_s=math.inf).trace()
     failures = dict.fromkeys((*earlier.failures, *later.failures))
     return TuneDocument(
         schema_version=SCHEMA_VERSION,
         sagescale=__version__,
-        trace=dataclasses.replace(trace_info(trace), transform=list(whole.trace().transforms)),
+        trace=trace_info(trace),
         validation=validation,
         profile=earlier.workload.profile.name,
         attainment_asked=asked,
@@ -130,7 +153,8 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
         configured=own,
         others=other_rows,
         holds=None if chosen is None or chosen.later is None else chosen.later.attainment >= asked,
-        verdict=_verdict(chosen, own, other_rows, asked),
+        nearest_holding=None if chosen is None or _failure(chosen, asked) is None else holding,
+        verdict=_verdict(chosen, own, holding, list(rows.values()), asked),
         curve=[
             TunePoint(attainment=level, reached=None if trial is None else _row(config, trial, None))
             for level in LEVELS
@@ -141,6 +165,34 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
         interrupted=interrupted,
         timing=ComparisonTiming(wall_s=time.perf_counter() - began),
     )
+
+
+def _larger(one: Candidate | None, other: Candidate | None) -> Candidate | None:
+    """The fixed pair with the larger of both sizes of each pool; None where a part has no pair that holds."""
+    if one is None or other is None or one.static is None or other.static is None:
+        return None
+    prefill, decode = map(max, one.static, other.static)
+    return dataclasses.replace(one, static=(prefill, decode))
+
+
+def _holds(trial: Trial, judged: Mapping[Candidate, Trial], asked: float) -> bool:
+    """Whether it keeps the attainment on both parts."""
+    later = judged.get(trial.candidate)
+    return trial.attainment >= asked and later is not None and later.attainment >= asked
+
+
+def failure(document: TuneDocument) -> str | None:
+    """Why the chosen configuration is not to be handed over, None where no part was seen to fail."""
+    chosen = document.chosen
+    return "nothing was tried to the end" if chosen is None else _failure(chosen, document.attainment_asked)
+
+
+def _failure(chosen: TuneRow, asked: float) -> str | None:
+    for part, score in (("earlier", chosen.earlier), ("later", chosen.later)):
+        if score is not None and score.attainment < asked:
+            reached = f"{percent(score.attainment)} of {percent(asked)} asked"
+            return f"{chosen.name} reaches {reached} on the {part} part"
+    return None
 
 
 def expected_simulations(space: Space, goal: Goal) -> int:
@@ -173,7 +225,13 @@ def _score(trial: Trial) -> TuneScore:
     )
 
 
-def _verdict(chosen: TuneRow | None, own: TuneRow | None, others: Sequence[TuneRow], asked: float) -> str:
+def _verdict(
+    chosen: TuneRow | None,
+    own: TuneRow | None,
+    holding: TuneRow | None,
+    rows: Sequence[TuneRow],
+    asked: float,
+) -> str:
     """Say whether the chosen configuration holds, and what it saves against the one that was given."""
     if chosen is None:
         return "Nothing was tried to the end."
@@ -192,10 +250,16 @@ def _verdict(chosen: TuneRow | None, own: TuneRow | None, others: Sequence[TuneR
             f"{percent(asked)} asked. The earlier part is too short or too calm to tell: tune on a longer "
             "trace, or for a higher --attainment."
         )
-        for other in others:
-            if other.later is not None and other.later.attainment >= asked:
-                return f"{text} {other.name} holds there, at {other.later.gpu_hours:.2f} GPU-hours."
-        return text
+        if holding is None or holding.later is None:
+            best = max((row for row in rows if row.later is not None), key=_later_attainment)
+            return (
+                f"{text} Nothing that was judged holds on both parts; {_described(best)} comes nearest "
+                f"there, with {percent(_later_attainment(best))}."
+            )
+        return (
+            f"{text} The cheapest that holds on both parts is {_described(holding)}, at "
+            f"{holding.later.gpu_hours:.2f} GPU-hours and {percent(holding.later.attainment)}."
+        )
     text = f"{chosen.name} holds on the later part: {percent(later.attainment)}"
     if own is None or own.later is None:
         return f"{text}."
@@ -205,11 +269,21 @@ def _verdict(chosen: TuneRow | None, own: TuneRow | None, others: Sequence[TuneR
     return f"{text}, at {hours} and {percent(own.later.attainment)}."
 
 
-def _search(trials: Trials, space: Space, goal: Goal, configured: Candidate) -> None:
+def _later_attainment(row: TuneRow) -> float:
+    return 0.0 if row.later is None else row.later.attainment
+
+
+def _described(row: TuneRow) -> str:
+    """A configuration in a few words, by which it can be asked for again."""
+    if row.name.startswith("static "):
+        return row.name
+    return f"{row.name} with load_headroom {row.config['load_headroom']:g}"
+
+
+def _search(
+    trials: Trials, space: Space, goal: Goal, configured: Candidate, static: Candidate | None
+) -> None:
     replicates = range(goal.replicates)
-    static = None
-    if "static" in space.policies:
-        static = trials.cheapest_static(goal.attainment, configured)
     if static is not None and static.static is not None:
         floor = tuple(map(max, space.most_floor, static.static))
         space = dataclasses.replace(space, most_floor=(floor[0], floor[1]))
@@ -221,9 +295,18 @@ def _search(trials: Trials, space: Space, goal: Goal, configured: Candidate) -> 
         for predictor in (space.predictors if uses_forecast(policy) else (config.load_predictor_type,))
     ]
     raced = _with_headroom_set(trials, starts, goal, replicates[:1])
-    finalists = [trial.candidate for trial in _ranked(raced, goal.attainment)[:_FINALISTS]]
+    finalists = [trial.candidate for trial in ranked(raced, goal.attainment)[:_FINALISTS]]
     trials.try_all([configured, *([] if static is None else [static])], replicates)
     final = _with_headroom_set(trials, finalists, goal, replicates)
+    # Less headroom that saves nothing is only nearer to failing: the configured one is tried beside it.
+    trials.try_all(
+        (
+            dataclasses.replace(one.candidate, headroom=NEUTRAL)
+            for one in final
+            if one.candidate.headroom < NEUTRAL
+        ),
+        replicates,
+    )
     refine(
         trials,
         space,
@@ -233,7 +316,7 @@ def _search(trials: Trials, space: Space, goal: Goal, configured: Candidate) -> 
         count=goal.refinements,
         seed=goal.seed,
     )
-    best = _ranked(trials.tried(replicates), goal.attainment)
+    best = ranked(trials.tried(replicates), goal.attainment)
     if best and best[0].candidate.static is None:
         _draw_curve(trials, best[0].candidate, replicates)
 
@@ -243,7 +326,10 @@ def _with_headroom_set(
 ) -> list[Trial]:
     """Each with the cheapest headroom that keeps the attainment, searched from its own."""
     searches = {
-        start: cheapest_reaching(len(HEADROOMS), start.headroom, goal.attainment, 1) for start in starts
+        start: cheapest_reaching(
+            len(HEADROOMS), start.headroom, goal.attainment, 1, least_headroom(trials.config, start.policy)
+        )
+        for start in starts
     }
 
     def answer(asked: Sequence[tuple[Candidate, int]]) -> dict[tuple[Candidate, int], Answer]:
@@ -267,15 +353,32 @@ def _draw_curve(trials: Trials, best: Candidate, replicates: Sequence[int]) -> N
     for step in (-1, 1):
         at, trial = best, trials.trial(best, replicates)
         while trial is not None and LEVELS[0] <= trial.attainment < (LEVELS[-1] if step > 0 else 2.0):
-            if not 0 <= at.headroom + step < len(HEADROOMS):
+            if not least_headroom(trials.config, at.policy) <= at.headroom + step < len(HEADROOMS):
                 break
             at = dataclasses.replace(at, headroom=at.headroom + step)
             trial = trials.try_all([at], replicates).get(at)
 
 
-def _ranked(trials: Sequence[Trial], asked: float) -> list[Trial]:
-    """What keeps the attainment by GPU-hours, then the rest by how near they come; in order of trial."""
-    return sorted(trials, key=lambda trial: objective(trial, asked))
+def ranked(trials: Sequence[Trial], asked: float) -> list[Trial]:
+    """What keeps the attainment by GPU-hours, then the rest by how near they come.
+
+    Of equal ones the one that is furthest from failing comes first: the higher attainment, the better worst
+    five minutes, no less headroom than configured, the policy that sizes for the attainment itself; then
+    the one whose headroom is nearest to the configured one.
+    """
+
+    def place(trial: Trial) -> tuple[float, float, float, bool, bool, int]:
+        candidate = trial.candidate
+        return (
+            round(objective(trial, asked), 6),
+            -trial.attainment,
+            -trial.worst_attainment,
+            candidate.headroom < NEUTRAL,
+            candidate.policy != "slo",
+            abs(candidate.headroom - NEUTRAL),
+        )
+
+    return sorted(trials, key=place)
 
 
 def _cheapest(trials: Sequence[Trial], level: float) -> Trial | None:
@@ -348,7 +451,7 @@ def refine(
     )
     for _ in range(-(-count // _BATCH)):
         asks = [study.ask(distributions) for _ in range(_BATCH)]
-        candidates = [_candidate(ask.params, by_name) for ask in asks]
+        candidates = [_candidate(trials.config, ask.params, by_name) for ask in asks]
         first = trials.try_all(candidates, replicates[:1])
         promising = [
             candidate
@@ -410,13 +513,15 @@ def _inside(params: dict[str, object], distributions: dict[str, BaseDistribution
     return True
 
 
-def _candidate(params: dict[str, object], starts: dict[str, Candidate]) -> Candidate:
+def _candidate(
+    config: AutoscalerConfig, params: dict[str, object], starts: dict[str, Candidate]
+) -> Candidate:
     start = starts[str(params["start"])]
     return Candidate(
         start.policy,
         start.predictor,
         int(params["interval_s"]),  # type: ignore[call-overload]  # all but "start" are whole numbers
-        int(params["headroom"]),  # type: ignore[call-overload]
+        max(int(params["headroom"]), least_headroom(config, start.policy)),  # type: ignore[call-overload]
         int(params["min_prefill"]),  # type: ignore[call-overload]
         int(params["min_decode"]),  # type: ignore[call-overload]
         int(params["down_window_s"]),  # type: ignore[call-overload]

@@ -39,6 +39,7 @@ __all__ = [
     "Trial",
     "Trials",
     "candidate_of",
+    "least_headroom",
     "with_candidate",
 ]
 
@@ -114,6 +115,21 @@ def candidate_of(config: AutoscalerConfig, policy: str, predictor: str) -> Candi
         config.min_decode_instances,
         config.scale_down_stabilization_window_sec,
     )
+
+
+def least_headroom(config: AutoscalerConfig, policy: str) -> int:
+    """The lowest position in ``HEADROOMS`` that is tried for a policy.
+
+    Policy slo sizes for the attainment itself: a ``load_headroom`` below 1 has it plan for less load than it
+    expects, which only looks cheaper where the trace is calm.
+    """
+    if policy != "slo":
+        return 0
+    enough = (place for place, ratio in enumerate(HEADROOMS) if config.load_headroom * ratio >= _WHOLE)
+    return next(enough, len(HEADROOMS) - 1)
+
+
+_WHOLE = 1.0 - 1e-9
 
 
 def with_candidate(config: AutoscalerConfig, candidate: Candidate) -> AutoscalerConfig:

@@ -29,6 +29,8 @@ def yaml_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(yaml_text(item) for item in value) + "]"
     text = str(value)
+    if not isinstance(value, str) and isinstance(parse_scalar(text), int | float):
+        return text  # a startup delay that is a plain number of seconds
     is_text = text == text.strip() and isinstance(parse_scalar(text), str)
     if is_text and _PLAIN.fullmatch(text):
         return text

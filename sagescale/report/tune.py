@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["print_tuning"]
 
 _BAR = 24
-_HEADER = ("attainment", "GPU-hours", "later: attainment", "GPU-hours", "worst 5 min", "headroom", "interval")
+_HEADER = ("earlier", "GPU-h", "later", "GPU-h", "worst", "head", "every")
+"""Of both parts attainment and GPU-hours, of the later one the worst five minutes; headroom; interval."""
 
 
 def print_tuning(document: TuneDocument, console: Console) -> None:
@@ -45,9 +46,13 @@ def print_tuning(document: TuneDocument, console: Console) -> None:
         rows = [("chosen", chosen)]
         if document.configured is not None and document.configured.config != chosen.config:
             rows.append(("configured", document.configured))
-        rows += [("", other) for other in document.others]
+        nearest = document.nearest_holding
+        if nearest is not None:
+            rows.append(("holds", nearest))
+        rows += [("", other) for other in document.others if other != nearest]
         asked = document.attainment_asked
         out.table("", (*_HEADER, ""), [(label, _cells(row, asked)) for label, row in rows])
+        out.field("", Text("worst: five minutes of the later part; head: load_headroom", style=DIM))
         out.blank()
         _curve(out, document)
     for warning in document.warnings:
@@ -66,8 +71,8 @@ def _cells(row: TuneRow, asked: float) -> list[Text]:
         Text("") if later is None else _attained(later, asked),
         Text("" if later is None else figure(later.gpu_hours)),
         Text("" if later is None else share(later.worst_5_min_attainment, 1)),
-        Text(f"{config['load_headroom']:g}"),
-        Text(f"{config['adjustment_interval_sec']} s"),
+        Text(f"{config['load_headroom']:.3g}"),
+        Text(f"{config['adjustment_interval_sec']}s"),
         Text(row.name),
     ]
 
@@ -90,7 +95,7 @@ def _curve(out: Page, document: TuneDocument) -> None:
             continue
         hours = row.earlier.gpu_hours
         bar = "█" * max(1, round(_BAR * hours / most))
-        who = f"{row.name} x{row.config['load_headroom']:g}"
+        who = f"{row.name} x{row.config['load_headroom']:.3g}"
         rows.append((label, [Text(figure(hours)), Text(bar.ljust(_BAR), style=GOOD), Text(who, style=DIM)]))
     out.table("at least", ("GPU-hours", "", ""), rows)
     out.blank()

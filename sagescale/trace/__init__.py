@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from sagescale.trace.given import GivenTrace
+from sagescale.trace.log import LogSpec, parse_columns, parse_where
 from sagescale.trace.read import format_names, read_trace, shipped_traces
+from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.stats import LengthStats, TraceStats, describe
 from sagescale.trace.trace import Trace
 from sagescale.trace.transforms import (
@@ -17,7 +20,9 @@ from sagescale.trace.transforms import (
 from sagescale.trace.write import check_destination, write_trace
 
 __all__ = [
+    "GivenTrace",
     "LengthStats",
+    "LogSpec",
     "Trace",
     "TraceStats",
     "TransformSpec",
@@ -25,12 +30,15 @@ __all__ = [
     "check_destination",
     "describe",
     "format_names",
+    "parse_columns",
     "parse_slice",
+    "parse_where",
     "rate_scale",
     "read_trace",
     "shipped_traces",
     "slice_trace",
     "speed_up",
+    "spread_stamps",
     "tile",
     "write_trace",
 ]

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sagescale.errors import InputError, did_you_mean
+from sagescale.errors import InputError, did_you_mean, one_line
 from sagescale.resources import shipped
+from sagescale.trace.log.names import guessed, suggested_command
+from sagescale.trace.log.read import read_log
+from sagescale.trace.log.rows import column_names
+from sagescale.trace.log.spec import TIME_UNITS, LogSpec
+from sagescale.trace.log.times import parse_zone
 from sagescale.trace.readers import FORMATS
-from sagescale.trace.source import open_source, read_head
+from sagescale.trace.readers.assembled import Assembled
+from sagescale.trace.readers.containers import READ
+from sagescale.trace.readers.fields import TOKENS, Field
+from sagescale.trace.readers.format import Format
+from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
+from sagescale.trace.stamps import coarse_warning
 from sagescale.trace.trace import MAX_SPAN_S, Trace
+from sagescale.trace.units import check_unit
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Sequence
 
-    from sagescale.trace.readers.format import Format, Rows
+    from numpy.typing import NDArray
+
+    from sagescale.trace.readers.fields import Clock
+    from sagescale.trace.readers.format import Rows
     from sagescale.trace.source import Head, Source
 
-__all__ = ["format_names", "read_trace", "shipped_traces"]
+__all__ = ["Lengths", "files_meant", "format_names", "read_lengths", "read_trace", "shipped_traces"]
 
 
 def format_names() -> tuple[str, ...]:
@@ -32,40 +51,195 @@ def shipped_traces() -> dict[str, Path]:
     return {file.stem: file for file in sorted(shipped("traces").glob("*.csv"))}
 
 
-def read_trace(path: str | os.PathLike[str], *, format: str | None = None) -> Trace:  # noqa: A002 - the user's word
-    """Read a request trace of any known format, gzip'ed or not.
+def read_trace(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    format: str | None = None,  # noqa: A002 - the user's word
+    log: LogSpec = LogSpec(),  # noqa: B008 - frozen
+) -> Trace:
+    """Read a request trace of a known format, or a service's own log; gzip'ed or not, one file or several.
 
     Rows are sorted by arrival (stable) and the first arrival becomes 0. Rows with no prompt or no generated
     tokens asked nothing of the server and are dropped. Both are said in ``Trace.warnings``.
 
     Args:
-        path: the file, or the name of a trace that comes with sagescale.
+        path: the file, ``-`` for standard input, a pattern such as ``log-*.csv.gz``, several of these, or the
+            name of a trace that comes with sagescale.
         format: one of ``format_names()``; needed only where content does not decide.
+        log: columns, conditions and clock of a log; a row that cannot be used is then dropped and counted.
 
     Raises:
-        InputError: a missing or damaged file, an unknown or ambiguous format, a bad line.
+        InputError: a missing or damaged file, an unknown or ambiguous format, a bad line, too many of them.
     """
     formats = {known.name: known for known in FORMATS}
     if format is not None and format not in formats:
         raise InputError(
             f"--format {format}: unknown; expected one of {', '.join(formats)}{did_you_mean(format, formats)}"
         )
+    if format is not None and log.columns:
+        raise InputError(f"--format {format}: --columns name the columns already; give one of the two")
+    located = [(given, _located(given)) for given in files_meant(path)]
+    # A shipped trace goes by its name: where the installation keeps it means nothing elsewhere.
+    sources = [(open_source(file), given == file) for given, file in located]
+    names = [
+        source.path if own else file.stem for (source, own), (_, file) in zip(sources, located, strict=True)
+    ]
+    files = [(source, read_head(source)) for source, _ in sources]
+    identity = _Identity(_together(names), _digest([source.sha256 for source, _ in files]))
+    if log.columns:
+        return _from_log(files, log, identity, "log")
+    known = [_recognised(source, head) if format is None else formats[format] for source, head in files]
+    found = known[0]
+    for (source, _), other in zip(files, known, strict=True):
+        if other is not found:
+            raise InputError(
+                f"{source.path}: is {other.name}, and {files[0][0].path} is {found.name}; expected "
+                f"files of one format"
+            )
+    if log.where:
+        if isinstance(found, Assembled):
+            raise InputError(f"--where {log.where[0]}: {found.name} has no rows to choose from; leave it out")
+        return _from_log(files, log.with_columns_of(found), identity, found.name)
+    return _from_format(files, found, log, identity)
+
+
+def read_lengths(path: str | os.PathLike[str]) -> Lengths:
+    """Read prompt and output tokens of each request, from a trace or from a file that has no arrivals.
+
+    Without arrivals the two columns are those of a known format, or have usual names (``prompt_tokens``).
+
+    Raises:
+        InputError: as :func:`read_trace`, or there are no such columns.
+    """
     located = _located(Path(path))
     source = open_source(located)
     head = read_head(source)
-    found = _recognised(source.path, head) if format is None else formats[format]
-    rows = found.read(source, head)
-    if not len(rows.ticks):
-        raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
-    _check_span(rows, source, head, found)
-    # A shipped trace goes by its name: where the installation keeps it means nothing elsewhere.
-    name = source.path if located == Path(path) else located.stem
-    return _put_in_order(rows, found, name, source.sha256)
+    if any(known.recognise(head) for known in FORMATS):
+        trace = read_trace(path)
+        return Lengths(trace.path, trace.isl, trace.osl)
+    names = set(head.columns)
+    pairs = {(known.isl, known.osl) for known in FORMATS if isinstance(known, Format)}
+    there = sorted(pair for pair in pairs if names.issuperset(pair))
+    usual = guessed(head.columns)
+    if not there and {"isl", "osl"} <= usual.keys():
+        there = [(usual["isl"], usual["osl"])]
+    if len(there) != 1:
+        found = one_line(f"{source.path}: {head.container} with {','.join(head.columns)}", 400)
+        raise InputError(
+            f"{found}: no lengths to draw from; expected columns isl,osl, those of a trace format, or "
+            f"usual names "
+            "such as prompt_tokens,completion_tokens"
+        )
+    ((isl_name, osl_name),) = there
+    columns = READ[head.container](source, head, (Field(isl_name, TOKENS), Field(osl_name, TOKENS)))
+    isl, osl = columns[isl_name], columns[osl_name]
+    asked = (isl > 0) & (osl > 0)
+    if not asked.any():
+        raise InputError(f"{source.path}: no row has both prompt and output tokens; expected some above 0")
+    return Lengths(source.path, isl[asked], osl[asked])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lengths:
+    """Tokens of requests whose arrivals do not matter.
+
+    Attributes:
+        path: the file.
+        isl: int32[n] >= 1, prompt tokens.
+        osl: int32[n] >= 1, generated tokens.
+    """
+
+    path: str
+    isl: NDArray[np.int32]
+    osl: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What the trace is called, and the sha256 of what it was read from."""
+
+    path: str
+    sha256: str
+
+
+def files_meant(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the files of a name, a pattern, or several of them, in order.
+
+    Raises:
+        InputError: a pattern that matches nothing, or a file named twice.
+    """
+    texts = [given] if isinstance(given, str | os.PathLike) else list(given)
+    found: list[Path] = []
+    for text in texts:
+        path = Path(text)
+        if path.exists() or not glob.has_magic(str(path)):
+            found.append(path)
+            continue
+        matching = sorted(glob.glob(str(path)))  # noqa: PTH207 - a pattern from the root, too
+        if not matching:
+            raise InputError(f"{path}: no file matches; expected request traces")
+        found += map(Path, matching)
+    twice = next((path for path in found if found.count(path) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: given twice; its requests would count twice")
+    return found
+
+
+def _together(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _digest(digests: Sequence[str]) -> str:
+    """Return the sha256 of one file, or of the list of several."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _from_log(files: Sequence[tuple[Source, Head]], log: LogSpec, identity: _Identity, name: str) -> Trace:
+    rows = read_log(files, log)
+    made = _put_in_order(rows.ticks, rows.columns, rows.ticks_per_s, identity, list(rows.warnings))
+    return replace(made, format=name, started_at=rows.started_at)
+
+
+def _from_format(
+    files: Sequence[tuple[Source, Head]], found: Format | Assembled, log: LogSpec, identity: _Identity
+) -> Trace:
+    clock = found.clock
+    if log.time_unit:
+        if clock.unit not in TIME_UNITS:
+            raise InputError(
+                f"--time-unit {log.time_unit}: {identity.path} has dates and times; leave it out"
+            )
+        clock = replace(clock, ticks_per_s=TIME_UNITS[log.time_unit], unit=log.time_unit)
+    if log.time_zone and clock.unit in TIME_UNITS:
+        raise InputError(
+            f"--time-zone {log.time_zone}: {identity.path} ({found.name}) has no dates; leave it out"
+        )
+    zone = parse_zone(log.time_zone) if log.time_zone else UTC
+    parts = []
+    for source, head in files:
+        rows = found.read(source, head)
+        if not len(rows.ticks):
+            raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
+        _check_span(rows, source, head, found, clock)
+        parts.append(rows)
+    ticks = np.concatenate([rows.ticks for rows in parts])
+    warnings = list(dict.fromkeys(line for rows in parts for line in rows.warnings))
+    if not log.time_unit and (doubt := check_unit(identity.path, ticks, clock, found.arrival)):
+        warnings.append(doubt)
+    kept = [name for name in parts[0].columns if all(name in rows.columns for rows in parts)]
+    lost = {name for rows in parts for name in rows.columns} - set(kept)
+    warnings += [f"{name} is left out: not every file has it" for name in sorted(lost)]
+    columns = {name: np.concatenate([rows.columns[name] for rows in parts]) for name in kept}
+    made = _put_in_order(ticks, columns, clock.ticks_per_s, identity, warnings, found.zero_osl)
+    if clock.unit not in TIME_UNITS:
+        first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(ticks.min()) // 1000)
+        made = replace(made, started_at=first.astimezone(zone))
+    return replace(made, format=found.name)
 
 
 def _located(path: Path) -> Path:
     """Return the file meant: the path, or where there is none the shipped trace of that name."""
-    if path.exists() or len(path.parts) != 1:
+    if str(path) == STANDARD_INPUT or path.exists() or len(path.parts) != 1:
         return path
     known = shipped_traces()
     if path.name in known:
@@ -78,7 +252,8 @@ def _located(path: Path) -> Path:
     return path
 
 
-def _recognised(path: str, head: Head) -> Format:
+def _recognised(source: Source, head: Head) -> Format | Assembled:
+    path = source.path
     candidates = [known for known in FORMATS if known.recognise(head)]
     if len(candidates) == 1:
         return candidates[0]
@@ -90,34 +265,48 @@ def _recognised(path: str, head: Head) -> Format:
     shared = {known: len({f.column for f in known.required} & set(head.columns)) for known in FORMATS}
     most = max(shared.values())
     shapes = " or ".join(f"{known.name} ({known.shape})" for known, count in shared.items() if count == most)
-    raise InputError(f"{found}: no known trace format; expected {shapes}")
+    others = ", ".join(format_names()[1:])
+    names = column_names(source, head)
+    found = one_line(f"{path}: {head.container} with {','.join(names)}", 400)
+    raise InputError(
+        f"{found}: no known trace format; of a request log, name the columns: "
+        f"{suggested_command(path, names)}; "
+        f"else expected {shapes if most else f'{FORMATS[0].name} ({FORMATS[0].shape}) or one of {others}'}"
+    )
 
 
-def _check_span(rows: Rows, source: Source, head: Head, found: Format) -> None:
+def _check_span(rows: Rows, source: Source, head: Head, found: Format | Assembled, clock: Clock) -> None:
     """Refuse arrivals further apart than anything is simulated for, naming the row that is."""
     first, last = rows.ticks.argmin(), rows.ticks.argmax()
     # As floats: nanoseconds of two centuries do not fit 64 bits, nor their difference.
     earliest, latest = float(rows.ticks[first]), float(rows.ticks[last])
-    span_s = (latest - earliest) / found.clock.ticks_per_s
+    span_s = (latest - earliest) / clock.ticks_per_s
     if span_s <= MAX_SPAN_S:
         return
     middle = float(np.median(rows.ticks))
     row, other = (last, "first") if latest - middle >= middle - earliest else (first, "last")
+    place = source.place(head, int(row)) if isinstance(found, Format) else f"request {int(row) + 1}"
     raise InputError(
-        f"{source.path}: {source.place(head, int(row))}, column '{found.arrival}': {span_s:.6g} s from the "
-        f"{other} arrival; expected a trace of at most {MAX_SPAN_S:.0f} s, a year, in {found.clock.unit}"
+        f"{source.path}: {place}, column '{found.arrival}': {span_s:.6g} s from the "
+        f"{other} arrival; expected a trace of at most {MAX_SPAN_S:.0f} s, a year, in {clock.unit}"
     )
 
 
-def _put_in_order(rows: Rows, found: Format, path: str, sha256: str) -> Trace:
-    """Drop empty requests, sort, and rebase to the first arrival."""
-    warnings = list(rows.warnings)
-    ticks, columns = rows.ticks, rows.columns
+def _put_in_order(
+    ticks: NDArray[Any],
+    columns: dict[str, NDArray[np.int32]],
+    ticks_per_s: float,
+    identity: _Identity,
+    warnings: list[str],
+    zero_osl: str = "requests that generated nothing",
+) -> Trace:
+    """Drop empty requests, sort, rebase to the first arrival, and warn of coarse stamps."""
+    path = identity.path
     isl, osl = columns["isl"], columns["osl"]
     asked = (isl > 0) & (osl > 0)
     if not asked.all():
         for count, what in (
-            (int((osl == 0).sum()), found.zero_osl),
+            (int((osl == 0).sum()), zero_osl),
             (int(((isl == 0) & (osl > 0)).sum()), "requests with an empty prompt"),
         ):
             if count:
@@ -132,12 +321,14 @@ def _put_in_order(rows: Rows, found: Format, path: str, sha256: str) -> Trace:
         order = np.argsort(ticks, kind="stable")
         ticks = ticks[order]
         columns = {name: column[order] for name, column in columns.items()}
+    # Subtract first, in the file's own ticks: seconds since 1970 have no room for 100 ns in a double.
+    arrival_s = (ticks - ticks[0]) / ticks_per_s
+    if (coarse := coarse_warning(arrival_s)) is not None:
+        warnings.append(coarse)
     return Trace(
-        # Subtract first, in the file's own ticks: seconds since 1970 have no room for 100 ns in a double.
-        arrival_s=(ticks - ticks[0]) / found.clock.ticks_per_s,
+        arrival_s=arrival_s,
         **columns,  # type: ignore[arg-type]  # names of columns
         path=path,
-        sha256=sha256,
-        format=found.name,
+        sha256=identity.sha256,
         warnings=tuple(warnings),
     )

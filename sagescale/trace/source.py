@@ -5,11 +5,15 @@ All that a format is recognised by is the container and the column names: never 
 
 from __future__ import annotations
 
+import atexit
 import csv
+import functools
 import gzip
 import hashlib
 import io
 import itertools
+import sys
+import tempfile
 import zlib
 from collections import Counter
 from contextlib import contextmanager
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_LINE_BYTES",
     "MAX_ROWS",
+    "STANDARD_INPUT",
     "Container",
     "Head",
     "Source",
@@ -38,7 +43,7 @@ __all__ = [
     "read_head",
 ]
 
-Container = Literal["csv", "jsonl", "parquet"]
+Container = Literal["csv", "jsonl", "json", "parquet"]
 
 MAX_ROWS = 40_000_000
 """Requests in one trace: a recorded week of a large service has 27 million. Ten million take a gigabyte,
@@ -47,10 +52,16 @@ with what is computed of them, and so on."""
 MAX_LINE_BYTES = 32 << 20
 """A request carries the hash of every block of its prompt: many kilobytes, not megabytes."""
 
+STANDARD_INPUT = "-"
+"""The name of a file that means standard input."""
+
 _MAX_BYTES = 4 << 30
 _MAX_RATIO, _SMALL = 100, 64 << 20
 """Text of requests packs to a tenth; what unpacks to more than this many times its size, and is not small
 even so, is made to fill a memory."""
+
+_MOST_DOCUMENT_BYTES = 256 << 20
+"""Of one JSON document, which is parsed whole."""
 
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
@@ -65,7 +76,7 @@ class Head:
     """The container, the column names, and where the rows begin.
 
     Attributes:
-        container: the kind of file.
+        container: the kind of file; ``json`` is one object over many lines.
         columns: CSV header cells (trimmed), keys of the first JSON object, or Parquet columns.
         header_lines: physical lines up to and with the CSV header; 0 for the others.
     """
@@ -133,6 +144,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         InputError: it is missing, no regular file, unreadable, empty, a damaged gzip file, or too large.
     """
     file, name = Path(path), shown_path(path)
+    if name == STANDARD_INPUT:
+        file = _kept_standard_input()
     if not file.exists():
         raise InputError(f"{name}: no such file; expected a request trace")
     if file.is_dir():
@@ -154,6 +167,28 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     if not size:
         raise InputError(f"{name}: is empty; expected a request trace")
     return Source(name, sha256, size, start, file, packed)
+
+
+@functools.cache
+def _kept_standard_input() -> Path:
+    """Copy standard input, which can be read once, to a file that lasts as long as the process.
+
+    Raises:
+        InputError: it is a terminal, or longer than a trace may be.
+    """
+    if sys.stdin.isatty():
+        raise InputError(
+            "-: standard input is a terminal; expected a trace, e.g. zcat log.csv.gz | sagescale ... -"
+        )
+    with tempfile.NamedTemporaryFile(prefix="sagescale-", delete=False) as copy:
+        atexit.register(Path(copy.name).unlink, missing_ok=True)
+        size = 0
+        while chunk := sys.stdin.buffer.read(_CHUNK):
+            size += len(chunk)
+            if size > _MAX_BYTES:
+                raise InputError(f"-: more than {_MAX_BYTES} bytes on standard input; expected at most that")
+            copy.write(chunk)
+    return Path(copy.name)
 
 
 def _measured(name: str, content: Content, most_bytes: int) -> tuple[bytes, int]:
@@ -206,6 +241,9 @@ def read_head(source: Source) -> Head:
         try:
             first = parse_json(text)
         except BadJsonError as error:
+            whole = _whole_document(source)
+            if whole is not None:
+                return whole
             raise InputError(
                 f"{source.path}: line {number}: not valid JSON ({error}); expected one object a line"
             ) from None
@@ -221,6 +259,18 @@ def read_head(source: Source) -> Head:
             f"{source.path}: line {number}: {len(columns)} columns; expected at most {_MAX_COLUMNS}"
         )
     return Head("csv", _once(f"{source.path}: line {number}", columns), number)
+
+
+def _whole_document(source: Source) -> Head | None:
+    """Take the file as one JSON object over many lines; None when it is none."""
+    if source.size > _MOST_DOCUMENT_BYTES:
+        return None
+    with source.open() as stream:
+        try:
+            document = parse_json(stream.read().decode("utf-8-sig", "replace"))
+        except BadJsonError:
+            return None
+    return Head("json", tuple(document)) if isinstance(document, dict) else None
 
 
 def _once(place: str, columns: tuple[str, ...]) -> tuple[str, ...]:

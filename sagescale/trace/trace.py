@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from typing import Self
 
     from numpy.typing import ArrayLike, NDArray
@@ -39,6 +41,7 @@ class Trace:
         format: the reader's name, e.g. ``azure``.
         transforms: what was done to it since it was read, in order, for the result document.
         warnings: what its user should know, one line each.
+        started_at: date and time of the first arrival, with the zone to show times in; None when not known.
 
     Raises:
         ValueError: a column breaks what is said above. Readers refuse bad files before this, by line.
@@ -54,6 +57,7 @@ class Trace:
     format: str = "memory"
     transforms: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    started_at: datetime | None = None
 
     def __post_init__(self) -> None:
         self._freeze("arrival_s", np.float64)
@@ -126,6 +130,12 @@ class Trace:
         columns = {name: make(column) for name, column in self.columns.items()}
         notes = (*self.transforms, note)
         return replace(self, arrival_s=arrival_s, transforms=notes, **columns)  # type: ignore[arg-type]  # as above
+
+    def begun_later(self, by_s: float) -> Self:
+        """Return the trace with its date moved on, where it has one: what came before was cut off."""
+        if self.started_at is None:
+            return self
+        return replace(self, started_at=self.started_at + timedelta(seconds=by_s))
 
     def with_own_hash(self) -> Self:
         """Return the same trace identified by the sha256 of its columns: for traces that have no file."""

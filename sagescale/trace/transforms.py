@@ -1,7 +1,8 @@
 """What a user may do to a trace before replaying it; each says in ``Trace.transforms`` what it did.
 
-The order is fixed: slice, rate-scale, speedup, tile. So ``--jitter-s`` is in seconds of the recorded
-trace, and a tile repeats what all the others made. A factor of 1 changes nothing and is not recorded.
+The order is fixed: spread-stamps, slice, rate-scale, speedup, tile. So ``--jitter-s`` is in seconds of the
+recorded trace, and a tile repeats what all the others made. A factor of 1 changes nothing and is not
+recorded.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.trace import MAX_SPAN_S
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class TransformSpec:
         tile: repeat the whole so many times.
         seed: of what rate-scale draws.
         jitter_s: how far rate-scale moves a copy, at most.
+        spread_stamps: draw arrivals apart within coarse stamps, before all else; seeded.
     """
 
     slice: tuple[float, float] | None = None
@@ -56,6 +59,7 @@ class TransformSpec:
     tile: int = 1
     seed: int = 0
     jitter_s: float = 30.0
+    spread_stamps: bool = False
 
 
 def apply_transforms(trace: Trace, spec: TransformSpec) -> Trace:
@@ -64,6 +68,8 @@ def apply_transforms(trace: Trace, spec: TransformSpec) -> Trace:
     Raises:
         InputError: a value out of range, or no request left; names the option.
     """
+    if spec.spread_stamps:
+        trace = spread_stamps(trace, spec.seed)
     if spec.slice is not None:
         trace = slice_trace(trace, *spec.slice)
     trace = rate_scale(trace, spec.rate_scale, spec.seed, spec.jitter_s)
@@ -102,9 +108,10 @@ def slice_trace(trace: Trace, start_s: float, end_s: float) -> Trace:
     if first == last:
         raise InputError(f"--{note}: no request arrives then; the trace lasts {trace.duration_s:.12g} s")
     rows = slice(first, last)
-    return trace.remade(
+    kept = trace.remade(
         trace.arrival_s[rows] - trace.arrival_s[first], lambda column: column[rows].copy(), note
     )
+    return kept.begun_later(float(trace.arrival_s[first]))
 
 
 def rate_scale(trace: Trace, factor: float, seed: int = 0, jitter_s: float = 30.0) -> Trace:
@@ -142,7 +149,9 @@ def speed_up(trace: Trace, factor: float) -> Trace:
         return trace
     _check_span(f"--speedup {factor:g}", trace.duration_s / factor)
     note = f"speedup {factor:.12g}"
-    return replace(trace, arrival_s=trace.arrival_s / factor, transforms=(*trace.transforms, note))
+    # Its clock runs at another speed: no date fits any more.
+    notes = (*trace.transforms, note)
+    return replace(trace, arrival_s=trace.arrival_s / factor, transforms=notes, started_at=None)
 
 
 def tile(trace: Trace, times: int) -> Trace:

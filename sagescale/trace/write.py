@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from sagescale.errors import InputError
-from sagescale.files import check_writable, written_whole
+from sagescale.files import STANDARD_OUTPUT, check_writable, written_whole
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +29,8 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
         InputError: an unknown suffix, a directory, or a folder that is missing or cannot be written to.
     """
     file = Path(path)
+    if str(file) == STANDARD_OUTPUT:
+        return file
     if not file.name.endswith(SUFFIXES):
         raise InputError(f"{file}: unknown kind of file; expected a name ending in {', '.join(SUFFIXES)}")
     check_writable(file)
@@ -39,7 +41,7 @@ def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
     """Write ``arrival_s,isl,osl`` (and ``cached_tokens``, ``priority`` where known).
 
     As CSV, gzip'ed CSV or Parquet. Times are written with as many digits as it takes to read back the same
-    number. The file appears whole or not at all.
+    number. The file appears whole or not at all; ``-`` is standard output, as CSV.
 
     Raises:
         InputError: the destination cannot be written.

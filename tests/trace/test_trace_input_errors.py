@@ -26,7 +26,10 @@ BAD_FILES = {
     "empty": ("", ["is empty"]),
     "blank lines only": ("\n\n  \n", ["only blank lines"]),
     "header only": ("arrival_s,isl,osl\n", ["a header and no requests"]),
-    "columns of no format": ("time,in,out\n0,1,1\n", ["time,in,out", "sagescale (", "azure (", "no known"]),
+    "columns of no format": (
+        "time,in,out\n0,1,1\n",
+        ["time,in,out", "no known", "--columns arrival=time,isl=COLUMN,osl=COLUMN", "sagescale (", "azure,"],
+    ),
     "a column short": ("arrival_s,isl\n0,1\n", ["arrival_s,isl:", "expected sagescale", "arrival_s,isl,osl"]),
     "a column twice": ("arrival_s,isl,isl,osl\n0,1,1,1\n", ["line 1", "'isl' occurs twice"]),
     "negative tokens": (OURS + "\n1,-3,5\n", ["line 4", "column 'isl'", "'-3'", "whole number"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from sagescale.errors import InputError
-from sagescale.trace import format_names, read_trace
+from sagescale.trace import LogSpec, format_names, read_trace
+from sagescale.trace.read import read_lengths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +52,19 @@ SAMPLES = {
         '{"StartTimeOffset": 1000000000, "ContextTokens": 4808, "GeneratedTokens": 10}\n'
         '{"StartTimeOffset": 1500000100, "ContextTokens": 3180, "GeneratedTokens": 8}\n'
     ),
+    "llmservingsim": (
+        '{"input_toks": 4808, "output_toks": 10, "arrival_time_ns": 40000000, "input_tok_ids": [1, 2]}\n'
+        '{"input_toks": 3180, "output_toks": 8, "arrival_time_ns": 540000100, "input_tok_ids": [1]}\n'
+    ),
+    "aibrix": (
+        '{"timestamp": 7000, "requests": [{"Prompt Length": 4808, "Output Length": 10, "prompt": "a"}]}\n'
+        '{"timestamp": 7500.0001, "requests": [{"prompt_length": 3180, "output_length": 8, "prompt": "b"}]}\n'
+    ),
+    "blis": (
+        "request_id,prefix_group,prefix_length,input_tokens,output_tokens,server_input_tokens,"
+        "arrival_time_us,status\n"
+        "0,shared,800,4008,10,0,1000000,ok\n1,,0,3100,8,3180,1500000.1,ok\n"
+    ),
     "sagescale": "arrival_s,isl,osl\n0,4808,10\n0.5000001,3180,8\n",
 }
 
@@ -78,7 +93,83 @@ def test_each_format_is_told_by_content_and_read_in_its_unit(tmp_path: Path, nam
 
 
 def test_every_format_has_a_sample() -> None:
-    assert set(SAMPLES) == set(format_names())
+    assert {*SAMPLES, "kv-cache-tester"} == set(format_names())
+
+
+SESSION = """{
+  "id": "f64a", "models": ["m"], "block_size": 64, "tool_tokens": 100,
+  "requests": [
+    {"t": 0.0, "type": "s", "in": 25259, "out": 86, "hash_ids": [1, 2]},
+    {"type": "subagent", "requests": [{"t": 3.5, "type": "n", "in": 900, "out": 12, "hash_ids": []}]},
+    {"t": 9.25, "type": "s", "in": 25900, "out": 40, "hash_ids": [1, 2, 3]}
+  ]
+}"""
+
+
+@pytest.mark.parametrize("one_line", [False, True])
+def test_a_recorded_session_is_flattened_with_its_sub_agents(tmp_path: Path, one_line: bool) -> None:
+    text = json.dumps(json.loads(SESSION)) if one_line else SESSION
+    trace = read_trace(written(tmp_path, text))
+    assert trace.format == "kv-cache-tester"
+    assert trace.arrival_s.tolist() == [0.0, 3.5, 9.25]
+    assert trace.isl.tolist() == [25259, 900, 25900]
+    assert "turns arrive when they did" in trace.warnings[0]
+
+
+def test_requests_that_failed_are_left_out_of_blis(tmp_path: Path) -> None:
+    failed = SAMPLES["blis"] + "2,,0,10,10,0,1600000,timeout\n"
+    trace = read_trace(written(tmp_path, failed))
+    assert len(trace) == 2
+    assert trace.warnings == ("left out 1 requests whose status is not ok",)
+
+
+def test_an_assembled_format_names_the_request_that_is_wrong(tmp_path: Path) -> None:
+    bad = SAMPLES["aibrix"].replace('"Output Length": 10', '"Output Length": null')
+    with pytest.raises(InputError, match="line 1, request 1, generated tokens: found None"):
+        read_trace(written(tmp_path, bad))
+
+
+def test_public_formats_are_read_in_the_unit_of_each(shared: Path) -> None:
+    formats = shared / "repro/14-missing-formats"
+    aibrix, simulator = (
+        read_trace(formats / "aibrix-workload.jsonl"),
+        read_trace(formats / "llmservingsim.jsonl"),
+    )
+    assert aibrix.arrival_s.tolist() == [0.0, 0.0, 1.5, 6.0]
+    assert aibrix.isl.tolist() == [180, 90, 400, 55]
+    assert simulator.arrival_s.tolist() == [0.0, 2.0]
+    assert simulator.osl.tolist() == [30, 64]
+
+
+def test_seconds_under_the_keys_of_milliseconds_are_refused_until_said(shared: Path) -> None:
+    file = shared / "repro/13-mooncake-seconds/seconds.jsonl"
+    with pytest.raises(InputError, match=r"has fractions.*0\.642 s.*as milliseconds, 642 s.*--time-unit s"):
+        read_trace(file)
+    assert read_trace(file, log=LogSpec(time_unit="s")).duration_s == pytest.approx(641.7, abs=1)
+    assert read_trace(file, log=LogSpec(time_unit="ms")).duration_s == pytest.approx(0.6417, abs=1e-3)
+
+
+def test_whole_milliseconds_that_come_too_fast_are_doubted(tmp_path: Path) -> None:
+    lines = (
+        json.dumps({"timestamp": 3 * at, "input_length": 5, "output_length": 5, "hash_ids": []}) + "\n"
+        for at in range(100)
+    )
+    (doubt,) = read_trace(written(tmp_path, "".join(lines))).warnings
+    assert "comes very fast, read as milliseconds" in doubt
+
+
+def test_lengths_may_come_without_arrivals(shared: Path) -> None:
+    ours = read_lengths(shared / "repro/15-lengths-without-arrivals/lengths.csv")
+    assert (ours.isl.tolist(), ours.osl.tolist()) == ([100, 200], [20, 30])
+    vidur = read_lengths(shared / "repro/15-lengths-without-arrivals/vidur-lengths.csv")
+    assert vidur.isl.tolist() == [3000, 2000, 900]
+
+
+def test_lengths_under_usual_names_are_found(tmp_path: Path) -> None:
+    found = read_lengths(written(tmp_path, "id,prompt_tokens,completion_tokens\n1,5,7\n2,9,0\n"))
+    assert (found.isl.tolist(), found.osl.tolist()) == ([5], [7])
+    with pytest.raises(InputError, match="no lengths to draw from"):
+        read_lengths(written(tmp_path, "id,a,b\n1,5,7\n"))
 
 
 def test_ticks_of_100_ns_are_subtracted_exactly(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import one_line
+from sagescale.trace.readers.assembled import AIBRIX, BLIS, KV_CACHE_TESTER, Assembled
 from sagescale.trace.readers.fields import BATCH_OF_ONE, COUNT, MS, NS, SECONDS, WALL_CLOCK, Field
 from sagescale.trace.readers.format import Format
 
@@ -34,7 +35,7 @@ def _images_left_out(columns: Mapping[str, NDArray[Any]], head: Head) -> tuple[s
     return (f"{carriers} requests carry {int(images.sum())} images: encoding them is not modelled",)
 
 
-FORMATS: tuple[Format, ...] = (
+FORMATS: tuple[Format | Assembled, ...] = (
     # What trace convert, synth and transform write.
     Format(
         name="sagescale",
@@ -129,4 +130,16 @@ FORMATS: tuple[Format, ...] = (
         isl="ContextTokens",
         osl="GeneratedTokens",
     ),
+    # Cho et al., LLMServingSim, IISWC 2024; version 2.0 writes JSON lines with the token ids beside.
+    Format(
+        name="llmservingsim",
+        containers=("jsonl",),
+        arrival="arrival_time_ns",
+        clock=NS,
+        isl="input_toks",
+        osl="output_toks",
+    ),
+    AIBRIX,
+    KV_CACHE_TESTER,
+    BLIS,
 )

@@ -119,7 +119,7 @@ READ: dict[Container, Callable[[Source, Head, tuple[Field, ...]], Columns]] = {
 Each raises InputError naming file, line or row, column and value, and what was expected.
 """
 
-TITLES: dict[Container, str] = {"csv": "CSV", "jsonl": "JSONL", "parquet": "Parquet"}
+TITLES: dict[Container, str] = {"csv": "CSV", "jsonl": "JSONL", "json": "JSON", "parquet": "Parquet"}
 
 
 def _parsed(

@@ -22,6 +22,7 @@ __all__ = [
     "PRIORITY",
     "SECONDS",
     "TOKENS",
+    "US",
     "WALL_CLOCK",
     "Clock",
     "Field",
@@ -114,6 +115,7 @@ PRIORITY = Kind(
 BATCH_OF_ONE = Kind("1 (one request a row)", ("int64",), low=1, high=1, whole=True)
 SECONDS = Clock("a finite number of seconds, 0 or more", ("float64",))
 MS = Clock("a finite number of milliseconds, 0 or more", ("float64",), ticks_per_s=1e3, unit="ms")
+US = Clock("a finite number of microseconds, 0 or more", ("float64",), ticks_per_s=1e6, unit="us")
 NS = Clock("a finite number of nanoseconds, 0 or more", ("float64",), ticks_per_s=1e9, unit="ns")
 WALL_CLOCK = _WallClock(
     f"a time like '2023-11-16 18:17:03.9799600' of the years {_YEARS[0]} to {_YEARS[1]} "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.trace.read import read_trace
+from sagescale.trace.read import read_lengths
 from sagescale.trace.readers.fields import MAX_TOKENS
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def parse_lengths(option: Literal["--isl", "--osl"], text: str) -> Lengths:
     if kind == "constant":
         return Constant(_tokens(f"{option} {text}", rest))
     if kind == "empirical" and rest:
-        trace = read_trace(rest)
-        return Empirical(trace.path, trace.isl if option == "--isl" else trace.osl)
+        lengths = read_lengths(rest)
+        return Empirical(lengths.path, lengths.isl if option == "--isl" else lengths.osl)
     if kind == "lognormal" and rest:
         return _log_normal(f"{option} {text}", rest)
     near = did_you_mean(kind, ("lognormal", "constant", "empirical"))
