@@ -71,6 +71,19 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "trace transform": (
         ("The second half hour, three times as busy", "ramp --slice 1800: --rate-scale 3 --out busy.parquet"),
     ),
+    "trace from-prometheus": (
+        (
+            "The last week of vLLM engines",
+            "--url http://prometheus:9090 --preset vllm --since 7d --out week.parquet",
+        ),
+        (
+            "One model's, of two days that are over",
+            (
+                "--config live.yaml --set model_name=llama --since 2026-11-20 --until 2026-11-22 "
+                "--out two.csv.gz"
+            ),
+        ),
+    ),
     "trace synth": (
         (
             "A week with quiet weekends",

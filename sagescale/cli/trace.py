@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagescale.cli.examples import epilog
-from sagescale.cli.options import GIVEN, GivenTrace, SeedOption, Transforms, takes_trace, takes_transforms
+from sagescale.cli.options import (
+    GIVEN,
+    ConfigOption,
+    GivenTrace,
+    SeedOption,
+    SetOption,
+    Transforms,
+    takes_trace,
+    takes_transforms,
+)
 
 if TYPE_CHECKING:
     from sagescale.trace import LengthStats, Trace, TraceStats
@@ -194,6 +203,58 @@ def synth(
         correlation=parse_correlation(correlation),
         seed=seed,
     )
+    _save(made, out)
+
+
+@trace_app.command(epilog=epilog("trace from-prometheus"))
+def from_prometheus(
+    out: OutOption,
+    since: Annotated[
+        str,
+        typer.Option("--since", metavar="T", help="Since when: how long ago, e.g. 36h or 7d, or ISO 8601."),
+    ],
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="The server; `prometheus_url` of --config if not given."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="T", help="Until when, likewise; now if not given.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset", metavar="NAME", help="Whose metric names: vllm, sglang, trtllm, dynamo or sagellm."
+        ),
+    ] = None,
+    config_file: ConfigOption = None,
+    assignments: SetOption = None,
+    time_zone: Annotated[
+        str,
+        typer.Option("--time-zone", metavar="ZONE", help="Of times that state none, e.g. Europe/Berlin."),
+    ] = "UTC",
+    seed: SeedOption = 0,
+) -> None:
+    """Rebuild a request trace from the metrics of engines or a gateway, where there is no log."""
+    from sagescale.cli.progress import task_progress
+    from sagescale.errors import InputError
+    from sagescale.live.config import LiveConfig, configuration_classes
+    from sagescale.live.past_requests import rebuild_trace
+    from sagescale.planner.loading import load_settings
+    from sagescale.trace import check_destination
+    from sagescale.trace.log.times import parse_zone
+
+    check_destination(out)
+    options: dict[str, tuple[str, object]] = {}
+    if url is not None:
+        options["--url"] = ("prometheus_url", url)
+    if preset is not None:
+        options["--preset"] = ("metrics_preset", preset)
+    settings = load_settings(configuration_classes(), config_file or [], assignments or [], options)
+    live = settings.build(LiveConfig)
+    if live.prometheus_url is None:
+        raise InputError("no server to ask; expected --url http://HOST:9090, or prometheus_url in --config")
+    with task_progress("reading history", counted=False) as progress:
+        made = rebuild_trace(live, since, until, zone=parse_zone(time_zone), seed=seed, progress=progress)
     _save(made, out)
 
 

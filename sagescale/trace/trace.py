@@ -18,10 +18,21 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.int32]
 
-__all__ = ["MAX_SPAN_S", "Trace"]
+__all__ = ["MAX_SPAN_S", "REBUILT", "REBUILT_ARRIVAL", "REBUILT_WARNING", "Trace"]
 
 MAX_SPAN_S = 366 * 86_400.0
 """Files, transforms and synthesis give no longer trace: half a million ticks at an interval of a minute."""
+
+REBUILT = "rebuilt"
+"""The format of a trace that was rebuilt from counters: no request of it was seen by itself."""
+
+REBUILT_ARRIVAL = "rebuilt_arrival"
+"""Its column of arrivals, so that the file says what it is."""
+
+REBUILT_WARNING = (
+    "rebuilt from metrics: requests are counted a scrape and drawn within it; ISL and OSL are drawn from "
+    "histograms of minutes, each by itself; times without metrics hold no requests"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,13 +6,14 @@ import gzip
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from sagescale.errors import InputError
 from sagescale.files import STANDARD_OUTPUT, check_writable, written_whole
+from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL
 
 if TYPE_CHECKING:
     import os
-
-    from numpy.typing import NDArray
 
     from sagescale.trace.trace import Trace
 
@@ -39,6 +40,9 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
 
 def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
     """Write ``arrival_s,isl,osl`` (and ``cached_tokens``, ``priority`` where known).
+
+    One rebuilt from metrics has ``rebuilt_arrival``, the date and time in UTC to the microsecond, in place of
+    ``arrival_s``.
 
     As CSV, gzip'ed CSV or Parquet. Times are written with as many digits as it takes to read back the same
     number. The file appears whole or not at all; ``-`` is standard output, as CSV.
@@ -76,5 +80,11 @@ def _write_csv(trace: Trace, stream: IO[bytes]) -> None:
         stream.write(text.getvalue())
 
 
-def _columns(trace: Trace) -> dict[str, NDArray[Any]]:
+def _columns(trace: Trace) -> dict[str, Any]:
+    import pyarrow as pa
+
+    if trace.format == REBUILT and trace.started_at is not None:
+        first_us = round(trace.started_at.timestamp() * 1e6)
+        at = (first_us + np.rint(trace.arrival_s * 1e6).astype(np.int64)).astype("datetime64[us]")
+        return {REBUILT_ARRIVAL: pa.array(at, pa.timestamp("us", "UTC")), **trace.columns}
     return {"arrival_s": trace.arrival_s, **trace.columns}

@@ -11,7 +11,10 @@ from sagescale.live.foreign_text import foreign_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AnswerError", "Sample", "Samples", "discovered", "instant", "number", "points", "raw_samples"]
+__all__ = [
+    "AnswerError", "Sample", "Samples", "Values", "discovered", "found_series", "instant", "number",
+    "points", "raw_samples", "raw_values",
+]  # fmt: skip
 
 
 class AnswerError(ValueError):
@@ -30,6 +33,14 @@ class Samples(NamedTuple):
 
     labels: Mapping[str, str]
     times_s: tuple[float, ...]
+
+
+class Values(NamedTuple):
+    """One series with its finite samples, in the order of time."""
+
+    labels: Mapping[str, str]
+    times_s: tuple[float, ...]
+    values: tuple[float, ...]
 
 
 def instant(body: bytes) -> list[Sample]:
@@ -84,6 +95,38 @@ def raw_samples(body: bytes) -> list[Samples]:
         if known:
             found.append(Samples(_labels(series.get("metric")), tuple(known)))
     return found
+
+
+def raw_values(body: bytes) -> list[Values]:
+    """Read a Prometheus server's answer to a query over time: every series with its finite samples.
+
+    Raises:
+        AnswerError: it is something else, or says that the query failed.
+    """
+    result, kind = _result(body)
+    if kind != "matrix":
+        raise AnswerError(f"the query gives a {kind}; expected a matrix")
+    found = []
+    for item in _list(result):
+        series = _object(item)
+        read = [(number(at), number(value)) for at, value in map(_pair, _list(series.get("values", [])))]
+        known = sorted((at, value) for at, value in read if math.isfinite(at) and math.isfinite(value))
+        if known:
+            times_s, values = zip(*known, strict=True)
+            found.append(Values(_labels(series.get("metric")), times_s, values))
+    return found
+
+
+def found_series(body: bytes) -> list[Mapping[str, str]]:
+    """Read a Prometheus server's list of series: the labels of each.
+
+    Raises:
+        AnswerError: it is something else, or says that the query failed.
+    """
+    document = _object(_document(body))
+    if document.get("status") != "success":
+        raise AnswerError(f"the query failed: {foreign_text(document.get('error', 'no status'))}")
+    return [_labels(item) for item in _list(document.get("data"))]
 
 
 def discovered(body: bytes) -> list[tuple[str, Mapping[str, str]]]:

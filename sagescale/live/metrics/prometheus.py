@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sagescale.live.config import IN_FLIGHT_FIELDS
 from sagescale.live.http import HttpClient, HttpError, metrics_authorization
-from sagescale.live.metrics.answers import AnswerError, Sample, instant, number, points, raw_samples
+from sagescale.live.metrics.answers import (
+    AnswerError,
+    Sample,
+    Values,
+    found_series,
+    instant,
+    number,
+    points,
+    raw_samples,
+    raw_values,
+)
 from sagescale.live.metrics.observe import NEEDS, add_unserved
 from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.promql import (
     KIND_LABEL,
+    duration,
     expand,
     group_matchers,
     load_queries,
@@ -25,7 +36,7 @@ from sagescale.live.metrics.sampling import Sampling, lookback_s
 from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Preset
@@ -130,6 +141,33 @@ class PrometheusReader:
         timeout_s = self._live.metrics_timeout_s if deadline is None else deadline - time.monotonic()
         form = {"query": query} if at_s is None else {"query": query, "time": f"{at_s:.3f}"}
         return self._ask("query", form, timeout_s, instant)
+
+    def samples(self, selector: str, start_s: float, end_s: float) -> list[Values]:
+        """Return every sample that a selector's series have in a time, as they were scraped.
+
+        Raises:
+            HttpError: no usable answer, or one longer than ``metrics_max_bytes``.
+        """
+        form = {"query": f"{selector}[{duration(end_s - start_s)}]", "time": f"{end_s:.3f}"}
+        return self._ask("query", form, self._live.metrics_timeout_s, raw_values)
+
+    def over(self, query: str, start_s: float, end_s: float, step_s: float) -> list[Values]:
+        """Evaluate a query every ``step_s`` from ``start_s`` to ``end_s``; at most 11,000 times.
+
+        Raises:
+            HttpError: no usable answer.
+        """
+        form = {"query": query, "start": f"{start_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:.3f}"}
+        return self._ask("query_range", form, self._live.metrics_timeout_s, raw_values)
+
+    def known_series(self, selector: str, start_s: float, end_s: float) -> list[Mapping[str, str]]:
+        """Return the labels of the series that a selector has in a time.
+
+        Raises:
+            HttpError: no usable answer.
+        """
+        form = {"match[]": selector, "start": f"{start_s:.3f}", "end": f"{end_s:.3f}"}
+        return self._ask("series", form, self._live.metrics_timeout_s, found_series)
 
     def _sampling(
         self,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Mean, Preset
 
 __all__ = [
-    "KIND_LABEL", "duration", "expand", "group_matchers", "load_queries",
+    "KIND_LABEL", "common_matchers", "duration", "expand", "group_matchers", "load_queries",
     "samples_query", "target_matchers", "whole_query", "window_query",
 ]  # fmt: skip
 
@@ -26,6 +26,11 @@ KIND_LABEL = "sagescale_series"
 def duration(seconds: float) -> str:
     """Write a duration, in whole milliseconds as PromQL has it."""
     return f"{max(1, round(seconds * 1000))}ms"
+
+
+def common_matchers(live: LiveConfig, preset: Preset) -> str:
+    """Return the matchers that every group has: namespace, model, and the operator's own."""
+    return ",".join(_common(live, preset))
 
 
 def _common(live: LiveConfig, preset: Preset) -> list[str]:

@@ -8,6 +8,7 @@ from sagescale.errors import one_line
 from sagescale.trace.readers.assembled import AIBRIX, BLIS, KV_CACHE_TESTER, Assembled
 from sagescale.trace.readers.fields import BATCH_OF_ONE, COUNT, MS, NS, SECONDS, WALL_CLOCK, Field
 from sagescale.trace.readers.format import Format
+from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL, REBUILT_WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +48,16 @@ FORMATS: tuple[Format | Assembled, ...] = (
         cached="cached_tokens",
         priority="priority",
         warn=_unused_columns,
+    ),
+    # What trace from-prometheus writes: no request was seen by itself, and the column's name says so.
+    Format(
+        name=REBUILT,
+        containers=("csv", "parquet"),
+        arrival=REBUILT_ARRIVAL,
+        clock=WALL_CLOCK,
+        isl="isl",
+        osl="osl",
+        warn=lambda columns, head: (REBUILT_WARNING,),  # noqa: ARG005 - a Warn
     ),
     # Azure LLM inference traces of 2023 and 2024, conversation and coding services: Azure Public Dataset;
     # Patel et al., Splitwise, ISCA 2024; Stojkovic et al., DynamoLLM, HPCA 2025. The 2023 files have seven

@@ -95,7 +95,11 @@ def _read_parquet(source: Source, head: Head, fields: tuple[Field, ...]) -> Colu
         # Columns that are no numbers are refused before any is read: text repeated packs to nothing.
         for field in fields:
             found = file.schema_arrow.field(field.column).type
-            if not (pa.types.is_integer(found) or pa.types.is_floating(found)):
+            if field.kind.dated:
+                fits = pa.types.is_timestamp(found)
+            else:
+                fits = pa.types.is_integer(found) or pa.types.is_floating(found)
+            if not fits:
                 raise InputError(
                     f"{source.path}: column '{field.column}': found type {found}, "
                     f"expected {field.kind.expected}"
@@ -104,7 +108,9 @@ def _read_parquet(source: Source, head: Head, fields: tuple[Field, ...]) -> Colu
         if columns is None:
             _blame_parquet(source, file.iter_batches(columns=names), fields)
     return {
-        field.column: columns[field.column].astype(np.int32 if field.kind.whole else np.float64, copy=False)
+        field.column: columns[field.column].astype(
+            np.int64 if field.kind.dated else np.int32 if field.kind.whole else np.float64, copy=False
+        )
         for field in fields
     }
 
@@ -257,7 +263,12 @@ def _blame_parquet(source: Source, batches: Iterable[Any], fields: tuple[Field, 
     start = 1
     for batch in batches:
         for field in fields:
-            for row, value in enumerate(batch[field.column].to_pylist(), start):
+            column = batch[field.column]
+            # Of a time all that can be wrong is that it is not there.
+            values = [there or None for there in column.is_valid().to_pylist()]
+            if not field.kind.dated:
+                values = column.to_pylist()
+            for row, value in enumerate(values, start):
                 if value is None or not field.kind.accepts(value):
                     refuse_cell(source, f"row {row}", field.column, value, field.kind.expected)
         start += batch.num_rows

@@ -54,6 +54,11 @@ class Kind:
     high: float = np.finfo(np.float64).max
     whole: bool = False
 
+    @property
+    def dated(self) -> bool:
+        """Whether it is a date and time of day, not a number."""
+        return self.arrow_types[0].startswith("timestamp")
+
     def accepts(self, value: float) -> bool:
         """Tell whether one value is of this kind."""
         # Comparisons first: they also hold for a NaN and for whole numbers that no float can hold.
