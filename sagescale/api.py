@@ -217,7 +217,7 @@ class Result:
         """A row a tick, as ``--timeline`` writes them."""
         from sagescale.sim.export import timeline_frame
 
-        return timeline_frame(self.document.runs[0].timeline)
+        return timeline_frame(self.document.runs[0].timeline, self.document.trace.started_at)
 
     def to_html(self) -> str:
         """Return the run in pictures: one page that opens without a network."""
