@@ -36,6 +36,7 @@ __all__ = [
     "parse_value",
     "read_key_file",
     "read_key_tree",
+    "read_key_trees",
 ]
 
 MAX_YAML_BYTES = 1024 * 1024
@@ -74,12 +75,28 @@ def read_key_tree(path: Path, what: str = "a YAML file") -> Located:
         InputError: the file (which is to be ``what``) cannot be read, is not YAML, or is no mapping.
     """
     root = compose_yaml(read_input_text(path, what, MAX_YAML_BYTES), str(path))
-    if root is None:
-        return Located({}, str(path))
+    return Located({}, str(path)) if root is None else _mapping(root, path)
+
+
+def read_key_trees(path: Path, what: str = "a YAML file") -> list[Located]:
+    """Return every document of a YAML file, each as :func:`read_key_tree` does; empty ones are left out.
+
+    Raises:
+        InputError: as there.
+    """
+    roots = _composed(read_input_text(path, what, MAX_YAML_BYTES), str(path))
+    return [_mapping(root, path) for root in roots if not _is_nothing(root)]
+
+
+def _mapping(root: yaml.Node, path: Path) -> Located:
     tree = _locate(root, str(path))
     if not isinstance(tree.value, dict):
         raise InputError(f"{tree.where}: expected `key: value` lines")
     return Located(tree.value, str(path))
+
+
+def _is_nothing(root: yaml.Node) -> bool:
+    return root.tag == "tag:yaml.org,2002:null"
 
 
 def read_key_file(path: Path) -> dict[str, Located]:
@@ -129,6 +146,10 @@ def compose_yaml(text: str, where: str) -> yaml.Node | None:
         InputError: it is not YAML, nested too deeply, or uses tags, anchors, aliases or numbers that nothing
             here needs; ``where`` and the line are in the message.
     """
+    return next(iter(_composed(text, where, several=False)), None)
+
+
+def _composed(text: str, where: str, *, several: bool = True) -> list[yaml.Node]:
     import yaml
 
     # libyaml's parser is ten times faster than the one in Python, and not everywhere there.
@@ -140,7 +161,8 @@ def compose_yaml(text: str, where: str) -> yaml.Node | None:
             problem = _problem(event, depth)
             if problem:
                 raise InputError(f"{_at(where, event.start_mark)}: {problem}")
-        return yaml.compose(text, Loader=loader)
+        roots = yaml.compose_all(text, Loader=loader) if several else [yaml.compose(text, Loader=loader)]
+        return [root for root in roots if root is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if "nesting depth" in (error.problem or ""):

@@ -100,7 +100,7 @@ def import_config(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="YAML or JSON of Dynamo's planner, bare or in a DynamoGraphDeploymentRequest.",
+            help="YAML or JSON of Dynamo's planner, bare or in the manifests it is deployed by.",
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="The file to write; standard output by default.")] = None,

@@ -7,6 +7,8 @@ where ours is another, so that the imported configuration asks for the same.
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,14 @@ from sagescale.errors import InputError
 from sagescale.files import read_input_text, shown_path
 from sagescale.fleet import DISAGGREGATED
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.key_file import MAX_YAML_BYTES, read_key_tree
+from sagescale.key_file import MAX_YAML_BYTES, parse_scalar, parse_value, read_key_trees
 from sagescale.live.config import LiveConfig
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.describe import resolved_yaml
 from sagescale.planner.loading import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["RULES", "Imported", "Rule", "import_dynamo_config"]
@@ -49,6 +51,20 @@ class Rule:
     about: str = ""
     default: object = None
     convert: Callable[[object], object] | None = None
+
+
+def _milliseconds(least: float) -> Callable[[object], object]:
+    """Refuse what no engine does in milliseconds: Dynamo before 0.4 wrote seconds."""
+
+    def convert(value: object) -> object:
+        if isinstance(value, int | float) and 0.0 < value < least:
+            raise InputError(
+                f"{value:g} ms; expected at least {least:g} ms: Dynamo before 0.4 wrote seconds, "
+                f"write {value * 1000.0:g} if that is meant"
+            )
+        return value
+
+    return convert
 
 
 def _budget(value: object) -> object:
@@ -87,8 +103,10 @@ _KALMAN = "our kalman weighs 32 filters and finds its noise itself"
 _PLUGINS = "predictors are entry points here"
 
 RULES: tuple[Rule, ...] = (
-    Rule(("ttft_ms", "ttft"), ("target_ttft_ms",), "in ms, as in Dynamo since 0.4", 500.0),
-    Rule(("itl_ms", "itl"), ("target_itl_ms",), "in ms, as in Dynamo since 0.4", 50.0),
+    Rule(
+        ("ttft_ms", "ttft"), ("target_ttft_ms",), "in ms, as in Dynamo since 0.4", 500.0, _milliseconds(10.0)
+    ),
+    Rule(("itl_ms", "itl"), ("target_itl_ms",), "in ms, as in Dynamo since 0.4", 50.0, _milliseconds(1.0)),
     Rule(
         ("throughput_adjustment_interval_seconds", "throughput_adjustment_interval", "adjustment_interval"),
         ("adjustment_interval_sec",),
@@ -246,7 +264,7 @@ class Imported:
 
 
 def import_dynamo_config(path: Path) -> Imported:
-    """Read a planner's YAML or JSON, bare or as ``spec.features.planner`` of a DynamoGraphDeploymentRequest.
+    """Read a planner's YAML or JSON, bare or in the manifests it is deployed by, several documents in a file.
 
     Raises:
         InputError: the file cannot be read, is none of Dynamo's, or holds a value that we refuse.
@@ -295,6 +313,8 @@ def _apply(
         return
     try:
         value = item.plain if rule.convert is None else rule.convert(item.plain)
+    except InputError as error:
+        raise InputError(f"{item.where}: {name}: {error}") from None
     except ValueError as error:
         left.append(f"{item.where} {name}: {error}")
         return
@@ -341,13 +361,13 @@ def _written(taken: Mapping[str, Located], left: list[str], path: Path) -> str:
     return f"{made}\n\n{text}" + "".join(f"{line}\n" for line in rest)
 
 
-def _read(path: Path) -> Located:
-    """Read YAML with lines, or JSON."""
+def _read(path: Path) -> list[Located]:
+    """Read YAML with lines, as many documents as there are, or JSON."""
     text = read_input_text(path, "a configuration of Dynamo's planner", MAX_YAML_BYTES)
     if not text.lstrip().startswith("{"):
-        return read_key_tree(path)
+        return read_key_trees(path)
     try:
-        return _located(parse_json(text), str(path))
+        return [_located(parse_json(text), str(path))]
     except BadJsonError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
 
@@ -358,18 +378,172 @@ def _located(value: object, where: str) -> Located:
     return Located([_located(item, where) for item in value] if isinstance(value, list) else value, where)
 
 
-def _planner_keys(found: Located, path: Path) -> Mapping[str, Located]:
-    """Step into ``spec.features.planner`` (or what of it the file begins with), where there is one."""
-    keys, steps = pairs(found, "document"), []
-    for name in ("spec", "features", "planner"):
-        if name in keys:
-            inner = keys[name]
-            if not isinstance(inner.value, dict):
-                raise InputError(
-                    f"{inner.where}: {name} is {inner.plain!r}; expected a mapping of keys to values"
-                )
-            keys = inner.value
-            steps.append(name)
-    if steps and steps[-1] != "planner":
-        raise InputError(f"{path}: {'.'.join(steps)} has no planner; expected Dynamo planner's keys there")
+# --- where the planner's keys are ---------------------------------------------------------------------
+
+
+def _planner_keys(documents: Sequence[Located], path: Path) -> Mapping[str, Located]:
+    """Find the planner's keys: bare, or in one of the manifests that Dynamo is deployed by.
+
+    Raises:
+        InputError: there are none, or in several places; says where they may be.
+    """
+    if not any(document.value for document in documents):
+        return {}
+    texts = {
+        name: item
+        for document in documents
+        if _at(document, "kind") == "ConfigMap"
+        for name, item in _section(document, "data").items()
+    }
+    manifests = [one for one in documents if _at(one, "kind") in {*_MANIFESTS, None}]
+    found = [keys for one in manifests if (keys := _keys_of(one, texts))]
+    if not found and texts:
+        found = [keys for item in texts.values() if (keys := _planner_text(item))]
+    if len(found) != 1:
+        number = "no" if not found else f"{len(found)}"
+        kinds = ", ".join(str(_at(one, "kind")) for one in documents if _at(one, "kind") is not None)
+        raise InputError(
+            f"{path}: {number} planner in it{f' ({kinds})' if kinds else ''}; expected Dynamo planner's keys "
+            "bare, in spec.features.planner or spec.profilingConfig.config of a DynamoGraphDeploymentRequest,"
+            " in the arguments of the planner's service of a DynamoGraphDeployment, or in a ConfigMap"
+        )
+    return found[0]
+
+
+def _keys_of(document: Located, texts: Mapping[str, Located]) -> Mapping[str, Located]:
+    kind = _at(document, "kind")
+    if kind == "DynamoGraphDeployment":
+        return _service_keys(document, texts)
+    if kind != "DynamoGraphDeploymentRequest" and "spec" not in pairs(document, "document"):
+        return _bare_keys(document)
+    profiling = _section(document, "spec", "profilingConfig", "config")
+    keys = {_snake(name): item for name, item in _section_of(profiling, "planner").items()}
+    keys |= _section(document, "spec", "features", "planner")
+    if not keys and "features" in _section(document, "spec"):
+        raise InputError(
+            f"{document.where}: spec.features has no planner; expected Dynamo planner's keys there"
+        )
+    # What the request asks for is the planner's too, where it is not given keys of its own.
+    for sla in (_section_of(profiling, "sla"), _section(document, "spec", "sla")):
+        for name, ours in (("ttft", "ttft_ms"), ("itl", "itl_ms")):
+            if name in sla and not {name, ours, f"target_{name}"} & keys.keys():
+                keys[ours] = sla[name]
+    model = _section(document, "spec").get("model")
+    if model is not None and keys and "model_name" not in keys:
+        keys["model_name"] = model
     return keys
+
+
+def _bare_keys(document: Located) -> Mapping[str, Located]:
+    """Keys of the planner itself, or what is inside ``features`` or ``planner``."""
+    keys = pairs(document, "document")
+    for name in ("features", "planner"):
+        keys = _section_of(keys, name) if name in keys else keys
+    return keys
+
+
+def _service_keys(document: Located, texts: Mapping[str, Located]) -> Mapping[str, Located]:
+    """The command line of the planner's service, or the file that it names in a ConfigMap beside."""
+    for name, service in _section(document, "spec", "services").items():
+        if str(_at(service, "componentType")).lower() != "planner" and name.lower() != "planner":
+            continue
+        container = _section(service, "extraPodSpec", "mainContainer")
+        words: list[Located] = []
+        for part in ("command", "args"):
+            given = container[part].value if part in container else None
+            for item in given if isinstance(given, list) else ():
+                words += [Located(word, item.where) for word in _shell_words(item)]
+        keys = _arguments(words)
+        config = keys.pop("config", None)
+        if config is not None:
+            named = texts.get(str(config.value).rpartition("/")[2], config)
+            inside = _planner_text(named)
+            if not inside:
+                raise InputError(
+                    f"{config.where}: the planner's keys are in the file {config.value!r}; pass that file, "
+                    "or put the ConfigMap that holds it into this one as another document"
+                )
+            keys = {**inside, **keys}
+        return keys
+    return {}
+
+
+def _shell_words(item: Located) -> list[str]:
+    """Return the words of an argument: a shell's command line is one of several."""
+    text = str(item.plain)
+    if " --" not in text or text.startswith("--"):
+        return [text]
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{item.where}: not a command line: {error}") from None
+
+
+def _arguments(words: Sequence[Located]) -> dict[str, Located]:
+    """Read ``--key=value``, ``--key value`` and ``--flag``."""
+    keys: dict[str, Located] = {}
+    name = ""
+    for item in words:
+        word = str(item.value)
+        if word.startswith("--"):
+            name, given, value = word.removeprefix("--").replace("-", "_").partition("=")
+            keys[name] = Located(parse_scalar(value) if given else True, item.where)
+            name = "" if given else name
+        elif name:
+            keys[name] = Located(parse_scalar(word), item.where)
+            name = ""
+    return keys
+
+
+def _planner_text(item: Located) -> Mapping[str, Located]:
+    """Read keys written as YAML or JSON within a text; none where it holds something else."""
+    if not isinstance(item.value, str):
+        return {}
+    try:
+        root = parse_value(item.value, item.where)
+    except InputError:
+        return {}
+    known = {name for rule in RULES for name in rule.names}
+    found = _located(root, item.where)
+    if not isinstance(found.value, dict) or not known & found.value.keys():
+        return {}
+    return found.value
+
+
+def _snake(name: str) -> str:
+    """``plannerMinEndpoint`` is ``min_endpoint``: how requests of v1alpha1 spell the planner's arguments."""
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_")
+    return plain.removeprefix("planner_")
+
+
+def _section(document: Located, *names: str) -> Mapping[str, Located]:
+    """Return the mapping down a path of keys; empty where there is none.
+
+    Raises:
+        InputError: something on the way is no mapping.
+    """
+    found = document
+    for name in names:
+        inner = pairs(found, "document").get(name)
+        if inner is None or inner.value is None:
+            return {}
+        if not isinstance(inner.value, dict):
+            raise InputError(
+                f"{inner.where}: {name} is {inner.plain!r}; expected a mapping of keys to values"
+            )
+        found = inner
+    return pairs(found, "document")
+
+
+def _section_of(keys: Mapping[str, Located], name: str) -> Mapping[str, Located]:
+    return _section(Located(keys, ""), name)
+
+
+def _at(document: Located, *names: str) -> object:
+    """Return the plain value down a path of keys; None where there is none."""
+    *above, last = names
+    item = _section(document, *above).get(last)
+    return None if item is None else item.plain
+
+
+_MANIFESTS = ("DynamoGraphDeploymentRequest", "DynamoGraphDeployment")

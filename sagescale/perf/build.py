@@ -12,7 +12,8 @@ from sagescale.perf.document import DEFAULT_PROFILE, load_profile, read_profile
 from sagescale.perf.fit.decode import fit_decode
 from sagescale.perf.fit.prefill import fit_prefill
 from sagescale.perf.fit.regression import fit_kv_transfer
-from sagescale.perf.importers import importer_for
+from sagescale.perf.importers import IMPORTERS, importer_for
+from sagescale.perf.importers.benchmark import BenchmarkFormat
 from sagescale.perf.measurement import Measurement, Wanted, choose, group, joined, with_grouped_lengths
 from sagescale.perf.profile import (
     DEFAULT_MAX_NUM_SEQS,
@@ -23,7 +24,7 @@ from sagescale.perf.profile import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 __all__ = ["ROLES", "ImportOptions", "build_profile", "profile_from_source", "read_sources", "sizing_profile"]
 
@@ -208,14 +209,30 @@ def _only(measurement: Measurement, role: str | None) -> Measurement:
     return replace(measurement, prefill=(), prefill_gpus=None)
 
 
+_BENCHMARKS = frozenset(name for name, importer in IMPORTERS.items() if isinstance(importer, BenchmarkFormat))
+_ALONE = "run `--max-concurrency 1` at three input lengths, e.g. 256, 1024 and 4096"
+
+
+def _advice(lengths: Collection[int]) -> str:
+    """Say which runs would give what is missing: lone requests at lengths that are not there yet."""
+    far = [each for each in (256, 4096, 1024) if all(not 0.7 < each / there < 1.4 for there in lengths)]
+    more = "two more input lengths" if len(lengths) == 1 else "another input length"
+    return (
+        f"run `--max-concurrency 1` at {more}, e.g. {' and '.join(map(str, sorted(far[: 3 - len(lengths)])))}"
+    )
+
+
 def _enough(source: Measurement) -> None:
     for role, points in (("prefill", source.prefill), ("decode", source.decode)):
         if not points:
-            raise InputError(f"{source.origin}: no {role} points (give a second source that has them)")
+            how = f"; {_ALONE}" if role == "prefill" and source.format in _BENCHMARKS else ""
+            raise InputError(f"{source.origin}: no {role} points (give a second source that has them{how})")
     lengths = {point.isl_tokens for point in source.prefill if point.batch == 1}
     if len(lengths) < 3:
+        more = f": {_advice(lengths)}" if source.format in _BENCHMARKS else ""
         raise InputError(
-            f"{source.origin}: {len(lengths)} prompt lengths measured alone (expected at least 3 for prefill)"
+            f"{source.origin}: {len(lengths)} prompt lengths measured alone (expected at least 3 for "
+            f"prefill{more})"
         )
     contexts = {point.context_tokens for point in source.decode}
     # A concurrency derived from throughput is never twice the same to the last digit.

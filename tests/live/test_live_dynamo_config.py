@@ -216,3 +216,79 @@ def test_rules_name_keys_that_exist_and_no_key_twice():
 def test_null_is_not_given(tmp_path, key):
     null = CURRENT.replace(key, f"{key.partition(':')[0]}: null")
     assert values(imported(tmp_path, null)) == values(imported(tmp_path, CURRENT.replace(f"{key}\n", "")))
+
+
+# --- manifests --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "07b-dgdr-sla/dgdr-v1beta1.yaml",
+            {"target_ttft_ms": 250, "target_itl_ms": 20, "max_gpu_budget": 12, "model_name": "Acme/Acme-8B"},
+        ),
+        (
+            "08-dynamo-dgd/dgd-args.yaml",
+            {
+                "target_ttft_ms": 250, "target_itl_ms": 20, "adjustment_interval_sec": 60,
+                "max_gpu_budget": 12, "load_predictor_type": "prophet", "enable_correction": False,
+            },
+        ),
+        (
+            "08-dynamo-dgd/dgdr-v1alpha1.yaml",
+            {"target_ttft_ms": 250, "target_itl_ms": 20, "min_prefill_instances": 2},
+        ),
+    ],
+)  # fmt: skip
+def test_the_planner_is_found_in_the_manifests_it_is_deployed_by(shared, name, expected):
+    found = values(import_dynamo_config(shared / "repro" / name))
+    assert {key: found[key] for key in expected} == expected
+
+
+SERVICE = """kind: DynamoGraphDeployment
+spec:
+  services:
+    Planner:
+      extraPodSpec:
+        mainContainer:
+          args: {args}
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        '["--ttft=300", "--itl", "25"]',
+        '["python3 -m planner --ttft 300 --itl=25"]',
+        "['--config', '{\"ttft_ms\": 300, \"itl_ms\": 25}']",
+        "['--config', '/etc/planner/keys.yaml', '--itl=25']",
+    ],
+)
+def test_arguments_inline_json_and_a_config_map_beside_are_one(tmp_path, args):
+    beside = "kind: ConfigMap\ndata:\n  keys.yaml: |\n    ttft_ms: 300\n    itl_ms: 99\n---\n"
+    found = values(imported(tmp_path, beside + SERVICE.format(args=args)))
+    assert (found["target_ttft_ms"], found["target_itl_ms"]) == (300, 25)
+
+
+def test_an_explicit_key_wins_over_what_the_request_asks_for(tmp_path):
+    spec = "spec:\n  sla: {ttft: 250, itl: 20}\n  features: {planner: {itl: 15}}\n"
+    found = values(imported(tmp_path, f"kind: DynamoGraphDeploymentRequest\n{spec}"))
+    assert (found["target_ttft_ms"], found["target_itl_ms"]) == (250, 15)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ttft: 0.5\nitl: 0.05\n", ("planner.yaml:1", "ttft", "write 500")),
+        ("ttft: 300\nitl: 0.05\n", ("planner.yaml:2", "itl", "write 50")),
+        (SERVICE.format(args="['--config', '/x/y.yaml']"), ("planner.yaml:7", "/x/y.yaml", "ConfigMap")),
+        (SERVICE.format(args='["a \'b --c"]'), ("planner.yaml:7", "not a command line")),
+        ("kind: Service\nspec: {}\n", ("planner.yaml", "no planner in it (Service)")),
+    ],
+)
+def test_what_cannot_be_found_or_is_in_seconds_says_what_to_pass(tmp_path, text, words):
+    with pytest.raises(InputError) as error:
+        imported(tmp_path, text)
+    for word in words:
+        assert word in str(error.value)

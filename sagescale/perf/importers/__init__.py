@@ -9,7 +9,9 @@ from sagescale.perf.importers.aiconfigurator import AICONFIGURATOR
 from sagescale.perf.importers.aiperf import AIPERF
 from sagescale.perf.importers.bench_serve import SGLANG_BENCH, VLLM_BENCH
 from sagescale.perf.importers.dynamo import DynamoImporter, DynamoPreSweptImporter
+from sagescale.perf.importers.genai_bench import GENAI_BENCH
 from sagescale.perf.importers.guidellm import GUIDELLM
+from sagescale.perf.importers.inference_perf import INFERENCE_PERF
 from sagescale.perf.importers.measurement_json import MeasurementImporter
 from sagescale.perf.importers.source import looks, open_source
 from sagescale.perf.importers.splitwise import SPLITWISE
@@ -48,6 +50,8 @@ IMPORTERS: dict[str, Importer] = {
         SGLANG_BENCH,
         AIPERF,
         GUIDELLM,
+        INFERENCE_PERF,
+        GENAI_BENCH,
         AICONFIGURATOR,
         SPLITWISE,
     )

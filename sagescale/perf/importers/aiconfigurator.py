@@ -1,11 +1,14 @@
 """aiconfigurator's (and AISimulate's) CSV: predicted operating points, times in ms.
 
+``prefix`` tokens of a prompt are in the cache: times are those of computing the rest.
+
 Aggregated rows describe one engine; disaggregated rows describe a prefill worker in columns prefixed ``(p)``
 and a decode worker in columns prefixed ``(d)``.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -82,7 +85,7 @@ def _split_points(
     prefill: dict[PrefillPoint, None] = {}
     decode: dict[DecodePoint, None] = {}
     for row in rows:
-        prefill[PrefillPoint(row.whole("isl"), row.whole("(p)bs"), row.number("ttft"))] = None
+        prefill[PrefillPoint(_computed(row), row.whole("(p)bs"), row.number("ttft"))] = None
         load = float(row.whole("(d)bs") * row.whole("(d)dp", default=1))
         decode[DecodePoint(load, _context(row), row.number("tpot"))] = None
     return tuple(prefill), tuple(decode), ()
@@ -103,7 +106,7 @@ def _engine_points(
     context = np.array([_context(row) for row in rows])
     points, notes = decode_points(context, tpot, per_s, stated)
     alone = tuple(
-        PrefillPoint(row.whole("isl"), 1, row.number("ttft"))
+        PrefillPoint(_computed(row), 1, row.number("ttft"))
         for row, n in zip(rows, stated, strict=True)
         if n == 1.0
     )
@@ -114,8 +117,16 @@ def _context(row: Row) -> float:
     return row.whole("isl") + row.whole("osl") / 2.0
 
 
+def _computed(row: Row) -> int:
+    """Prompt tokens that are computed: those not in the prefix cache."""
+    isl, prefix = row.whole("isl"), row.amount("prefix")
+    if not prefix < isl:
+        raise InputError(f"{row.where}: prefix: {prefix:g} (expected fewer than isl, {isl})")
+    return isl - round(prefix)
+
+
 def _gpus(row: Row, role: str) -> int:
-    return row.whole(role + "tp") * row.whole(role + "pp", default=1) * row.whole(role + "dp", default=1)
+    return math.prod(row.whole(f"{role}{name}", default=1) for name in ("tp", "pp", "dp", "cp"))
 
 
 AICONFIGURATOR = TableFormat(

@@ -102,7 +102,18 @@ def _summed_errors(record: Record) -> float:
 
 
 def _clients(record: Record) -> float | None:
-    """Return the concurrency the run kept up; None for a run at a request rate."""
+    """Return the concurrency the run kept up; None for a run at a request rate.
+
+    AIPerf 0.10 lists phases: those left out of the results, such as a warm-up, are not the run's.
+    """
+    config = record.section_or_none("input_config")
+    phases = [Record(f"{record.where}: phases", each) for each in config.values("phases")] if config else []
+    measured = [phase for phase in phases if not phase.flag("exclude_from_results")]
+    if measured:
+        loads = {phase.number_or_none("concurrency", above=0.0) for phase in measured}
+        if len(loads) > 1:
+            record.fail("input_config.phases", sorted(map(str, loads)), "one concurrency in what is measured")
+        return loads.pop()
     for place in _LOADS:
         section = record.section_or_none("input_config", *place)
         if section is not None and section.has("concurrency"):
@@ -111,6 +122,10 @@ def _clients(record: Record) -> float | None:
 
 
 def _model(record: Record) -> str:
+    models = record.section_or_none("input_config", "models")
+    items = [Record(f"{record.where}: models", each) for each in models.values("items")] if models else []
+    if len(items) == 1:
+        return items[0].text("name")
     for place in (("endpoint",), ()):
         section = record.section_or_none("input_config", *place)
         for name in ("model_names", "model"):

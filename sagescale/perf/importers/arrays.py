@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Arrays", "read_arrays"]
+__all__ = ["Arrays", "arrays_of", "read_arrays"]
 
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, EOFError, OSError, RuntimeError,
@@ -98,7 +98,11 @@ def read_arrays(path: Path) -> Arrays:
                 f"{path}: {len(data)} bytes (expected at most {MAX_ARCHIVE_BYTES} of an NPZ archive)"
             )
         return Arrays(path, _from_npz(path, data))
-    document = load_json(path)
+    return arrays_of(path, load_json(path))
+
+
+def arrays_of(path: Path, document: object) -> Arrays:
+    """Return the arrays of a JSON document that came from a file. Raises InputError for what is none."""
     if not isinstance(document, dict):
         raise InputError(f"{path}: a JSON {type(document).__name__} (expected an object of arrays)")
     return Arrays(path, {str(name): _from_json(path, name, value) for name, value in document.items()})

@@ -42,6 +42,8 @@ _ALONE = 0.2
 
 _DISAGREES = 0.10
 _CHUNKED = 1.2
+_TOGETHER = 0.4
+"""Of the mean gap: a smaller median is not from prefill that comes between steps now and then."""
 _BUSY, _IDLE = 5.0, 50.0
 """Requests in the system above this times the clients, or below this part of them, mean wrong units."""
 
@@ -91,10 +93,14 @@ def median_gap_ms(
 
     The median gap between tokens is a step with no prefill in it, also on an engine that prefills between
     steps. Where gaps are longer than time per token, tokens arrive several at a time, and the latter counts.
+    So it does where the median gap is far below a mean gap that agrees with the time per token: tokens then
+    arrive together, with next to nothing between most of them (a proxy or a client that buffers).
     """
-    if median_itl and not (mean_itl and tpot and mean_itl > _CHUNKED * tpot):
-        return median_itl
-    return median_tpot or tpot
+    if not median_itl or not mean_itl or not tpot:
+        return median_itl or median_tpot or tpot
+    chunked = mean_itl > _CHUNKED * tpot
+    together = median_itl < _TOGETHER * mean_itl and mean_itl > tpot / _CHUNKED
+    return (median_tpot or tpot) if chunked or together else median_itl
 
 
 def check_served(record: Record, *, completed: float, failed: float, cancelled: bool = False) -> None:

@@ -1,7 +1,7 @@
 """NVIDIA Dynamo's profiler output, and its pre-swept profiles: the same arrays, one row a configuration.
 
-The profiler writes ``selected_*_interpolation/raw_data.npz`` or the JSON twins; pre-swept profiles are
-``prefill.npz`` and ``decode.npz`` (any names).
+The profiler writes ``selected_*_interpolation/raw_data.npz`` or the JSON twins, which a cluster keeps in a
+ConfigMap; pre-swept profiles are ``prefill.npz`` and ``decode.npz`` (any names).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.arrays import Arrays, read_arrays
+from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.key_file import read_key_trees
+from sagescale.perf.importers.arrays import Arrays, arrays_of, read_arrays
 from sagescale.perf.importers.littles_law import decode_points
 from sagescale.perf.importers.source import look_at, looks, source_file
 from sagescale.perf.measurement import Measurement, PrefillPoint, joined
@@ -49,12 +51,17 @@ _MAX_CONFIGURATIONS = 1000
 
 
 class DynamoImporter:
-    """A profiler folder, or one of its files."""
+    """A profiler folder, one of its files, or the ConfigMap that holds them."""
 
     name = "dynamo"
 
     def recognise(self, path: Path, files: Sequence[Look]) -> bool:
         """Whether the profiler's arrays lie there, without the pre-swept configuration axis."""
+        if _is_yaml(path):
+            try:
+                return any(_has_points(arrays.by_name) for arrays in _config_map(path))
+            except InputError:
+                return False
         own = files if path.is_file() else map(look_at, _files(path))
         return any(_has_points(file.names) and "tp" not in file.names for file in own)
 
@@ -65,15 +72,14 @@ class DynamoImporter:
         array and value.
         """
         found = Measurement(origin=str(path), format=self.name, files=())
-        for file in _files(path):
-            arrays = read_arrays(file)
-            names, before = arrays.by_name.keys(), found
+        for arrays in _config_map(path) if _is_yaml(path) else map(read_arrays, _files(path)):
+            file, names, before = arrays.path, arrays.by_name.keys(), found
             if not found.prefill and names >= _ARRAYS["prefill"]:
                 found = _with_prefill(found, arrays)
             if not found.decode and names >= _ARRAYS["decode"]:
                 found = _with_decode(found, arrays)
             if found is not before:
-                found = replace(found, files=(*found.files, source_file(file, path)))
+                found = replace(found, files=tuple(dict.fromkeys((*found.files, source_file(file, path)))))
         if not found.files:
             raise InputError(
                 f"{path}: no Dynamo arrays (expected {', '.join(sorted(_ARRAYS['prefill']))} and/or "
@@ -128,6 +134,29 @@ def _files(path: Path) -> tuple[Path, ...]:
     if path.is_file():
         return (path,)
     return tuple(path / name for name in _FOLDER if (path / name).is_file())
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.is_file() and path.suffix in {".yaml", ".yml"}
+
+
+def _config_map(path: Path) -> list[Arrays]:
+    """Return the arrays in the entries of a file's ConfigMaps; other entries are left out."""
+    found = []
+    for document in read_key_trees(path, "a ConfigMap with a profile"):
+        content = document.plain
+        if not isinstance(content, dict) or content.get("kind") != "ConfigMap":
+            continue
+        data = content.get("data")
+        for name, text in data.items() if isinstance(data, dict) else ():
+            if not isinstance(text, str) or not text.lstrip().startswith("{"):
+                continue
+            try:
+                entry = parse_json(text)
+            except BadJsonError as error:
+                raise InputError(f"{path}: {name}: {error} (expected JSON of Dynamo's profiler)") from None
+            found.append(arrays_of(path, entry))
+    return found
 
 
 def _swept_files(files: Sequence[Look]) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""guidellm's ``benchmarks.json``, ``metadata.version`` 2."""
+"""guidellm's ``benchmarks.json``: ``metadata.version`` 1, which guidellm up to 0.6.1 writes, and 2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GUIDELLM"]
 
-_VERSION = 2
+_VERSIONS = (1.0, 2.0)
 _KEYS = frozenset({"metadata", "benchmarks"})
 
 
@@ -27,9 +27,11 @@ def _files(files: Sequence[Look]) -> tuple[Path, ...]:
 def _records(file: Path) -> Iterator[Record]:
     document = Record(str(file), load_json(file))
     metadata = document.section("metadata")
-    if metadata.number("version") != _VERSION:
-        found = int(metadata.number("version"))
-        metadata.fail("version", found, f"{_VERSION}: run or export again with a newer guidellm")
+    if metadata.number("version") not in _VERSIONS:
+        by = f" (written by guidellm {name})" if (name := metadata.text("guidellm_version")) else ""
+        metadata.fail(
+            "version", metadata.number("version"), f"1 or 2{by}: run or export again with 0.5 or later"
+        )
     benchmarks = document.values("benchmarks")
     if not benchmarks:
         document.fail("benchmarks", benchmarks, "at least one run")
@@ -42,7 +44,8 @@ def _run(record: Record) -> Run:
     totals = metrics.section_or_none("request_totals")
     completed = totals.number("successful") if totals else _count(metrics, "successful")
     # Requests still running when the clock stopped did not fail; as many as there were clients may be.
-    strategy = record.section_or_none("config", "strategy") or record.section_or_none("scheduler", "strategy")
+    places = ("config", "scheduler", "args")  # 0.5 and later, versions between, 0.3
+    strategy = next((found for place in places if (found := record.section_or_none(place, "strategy"))), None)
     clients = _clients(metrics, strategy)
     errored = totals.number("errored") if totals else _count(metrics, "errored")
     incomplete = totals.number("incomplete") if totals else _count(metrics, "incomplete")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sagescale.declare import shown
 from sagescale.errors import InputError
-from sagescale.perf.checks import COUNT, POSITIVE
+from sagescale.perf.checks import AMOUNT, COUNT, POSITIVE
 from sagescale.perf.importers.source import look_at, read_bytes, source_file
 from sagescale.perf.measurement import Measurement
 
@@ -48,6 +48,16 @@ class Row:
             number = None
         if number is None:
             self.fail(column, self.text(column), POSITIVE.words)
+        return number
+
+    def amount(self, column: str) -> float:
+        """Return a finite number >= 0; 0 when the cell is empty or missing."""
+        try:
+            number = AMOUNT.read(float(self.text(column) or 0.0))
+        except ValueError:
+            number = None
+        if number is None:
+            self.fail(column, self.text(column), AMOUNT.words)
         return number
 
     def whole(self, column: str, *, default: int | None = None) -> int:
