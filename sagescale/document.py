@@ -200,7 +200,10 @@ def _read(kind: Any, value: Any) -> Any:  # noqa: ANN401  # a type, and what a d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceInfo:
-    """The requests served: ``transform`` lists in order what was done to the file's."""
+    """The requests served: ``transform`` lists in order what was done to the file's.
+
+    ``started_at`` is date, time and zone of the first arrival (ISO 8601), where the file has them.
+    """
 
     path: str
     sha256: str
@@ -208,6 +211,7 @@ class TraceInfo:
     requests: int
     duration_s: float
     transform: list[str]
+    started_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,7 +138,7 @@ def simulate(
 
         write_html(html_out, document)
     if timeline_out is not None:
-        write_timeline(timeline_out, document.runs[0].timeline)
+        write_timeline(timeline_out, document.runs[0].timeline, document.trace.started_at)
     if requests_out is not None:
         write_requests(requests_out, run)
     print_run(document, stdout_console())

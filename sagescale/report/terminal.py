@@ -10,6 +10,7 @@ from sagescale.report.facts import (
     HELD,
     PERCENTILES,
     SURFACE_COLUMNS,
+    began_parts,
     fault_costs,
     forecast,
     gpu_hours_by_pool,
@@ -87,7 +88,7 @@ def print_run(document: ResultDocument, console: Console) -> None:
         page.blank()
         page.table(title, SURFACE_COLUMNS, [("", [Text(cell) for cell in row]) for row in rows])
     page.blank()
-    print_over_time(page, run, every_s)
+    print_over_time(page, run, every_s, document.trace.started_at)
     page.blank()
     page.field("forecast", *(forecast(document, run) or (f"{NOTHING}, nothing scored",)))
     _print_timing(page, run)
@@ -103,6 +104,7 @@ def _print_trace(page: Page, trace: TraceInfo) -> None:
         plural(requests, "request"),
         duration(duration_s),
         f"{figure(rate)} requests/s",
+        *began_parts(trace),
         *(plain(step) for step in trace.transform or ()),
     )
 
