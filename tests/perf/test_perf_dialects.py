@@ -223,3 +223,18 @@ def test_genai_benchs_rate_is_not_taken_for_clients(tmp_path):
     (point,) = measured(tmp_path).decode
     assert point.stated_concurrency is None
     assert not measured(tmp_path).prefill
+
+
+def test_inference_perfs_later_name_of_prompts_is_read_and_cached_ones_are_refused(shared, tmp_path):
+    source = shared / "repro" / "14-missing-formats" / "inference-perf" / "stage_0_lifecycle_metrics.json"
+    report = json.loads(source.read_text())
+    lengths = report["successes"].pop("prompt_len")
+    report["successes"]["prompt_tokens"] = {"total": 30720.0, "cached": 0.0, "uncached": 30720.0, **lengths}
+    path = tmp_path / source.name
+    path.write_text(json.dumps(report))
+    (point,) = measured(tmp_path).decode
+    assert point.context_tokens == 512 + 64
+    report["successes"]["prompt_tokens"]["cached"] = 15360.0
+    path.write_text(json.dumps(report))
+    with pytest.raises(InputError, match=r"prompt_tokens.cached: 15360.* .expected at most 5% of 30720"):
+        measured(tmp_path)
