@@ -59,5 +59,6 @@ INFERENCE_PERF = BenchmarkFormat(
     files=_files,
     records=_records,
     run=_run,
+    alone="stages at a rate that leaves each request alone",
     missing=f"no inference-perf stage (expected {', '.join(sorted(_KEYS))})",
 )
