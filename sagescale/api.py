@@ -105,6 +105,7 @@ def simulate(
     Raises:
         InputError: something cannot be used; the message says what and where.
     """
+    from sagescale.experiment.answer import with_answer
     from sagescale.setup import load_setup
     from sagescale.sim.result import configuration, result_document, run_document
     from sagescale.sim.simulate import simulate as run_simulation
@@ -126,7 +127,9 @@ def simulate(
         setup.warnings(run),
         world=setup.world,
     )
-    return Result(document, run)
+    engines = setup.profile if setup.world is None else setup.world
+    parts = (setup.trace, engines, setup.config, setup.simulator)
+    return Result(with_answer(document, *parts, faults=faults), run)
 
 
 def compare(

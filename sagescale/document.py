@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AnswerInfo",
     "BacktestDocument",
     "BacktestScore",
+    "Choice",
     "ComparisonInfo",
     "ComparisonTiming",
     "FailedRun",
@@ -612,6 +614,36 @@ class ComparisonInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One way to serve the trace: fixed sizes all day, or a policy that sets them.
+
+    ``sizes`` are the fewest and the most instances of each pool. ``cost`` is there with a ``gpu_hour_price``.
+    """
+
+    name: str
+    sizes: dict[str, list[int]]
+    attainment: float
+    gpu_hours: float
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerInfo:
+    """What to do, in a sentence: the cheapest fixed sizes that hold, against autoscaled ones.
+
+    ``take`` is ``fixed``, ``autoscaled`` or, where neither reaches the attainment, ``neither``. ``saves``
+    is the share of the fixed pair's GPU-hours that autoscaling saves, below 0 where it costs more.
+    """
+
+    text: str
+    attainment_asked: float
+    take: str
+    fixed: Choice | None
+    autoscaled: Choice | None
+    saves: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultDocument:
     """One command's results.
 
@@ -629,6 +661,8 @@ class ResultDocument:
     runs: list[RunDocument]
     world: ProfileInfo | None = None
     comparison: ComparisonInfo | None = None
+    gpu_hour_price: float | None = None
+    answer: AnswerInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -729,6 +763,8 @@ class TuneDocument:
     others: list[TuneRow]
     holds: bool | None
     nearest_holding: TuneRow | None = None
+    gpu_hour_price: float | None = None
+    answer: AnswerInfo | None = None
     verdict: str
     curve: list[TunePoint]
     tried: list[tuple[str, float, float]]
