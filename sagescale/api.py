@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sagescale.perf.build import ImportOptions
     from sagescale.sim.faults import Faults
     from sagescale.sim.run import Run
-    from sagescale.trace import Trace, TransformSpec
+    from sagescale.trace import LogSpec, Trace, TransformSpec
 
     Requests = pd.DataFrame | Trace | str | os.PathLike[str]
     Keys = Mapping[str, object] | str | os.PathLike[str]
@@ -30,24 +30,26 @@ _NEEDED = ("arrival_s", "isl", "osl")
 _KNOWN = ("cached_tokens", "priority")
 
 
-def read_trace(requests: Requests) -> Trace:
+def read_trace(requests: Requests, *, log: LogSpec | None = None) -> Trace:
     """Return the requests to replay.
 
     Args:
         requests: a file in any format that ``sagescale trace info`` reads, or the name of a shipped trace; a
             data frame with columns ``arrival_s`` (seconds), ``isl`` and ``osl`` (tokens), and perhaps
             ``cached_tokens`` and ``priority``, a row a request, in any order; or a trace, as it is.
+        log: of a file that is a service's own log, its columns, which rows count, and its clock, as
+            ``--columns``, ``--where`` and ``--time-zone`` say them.
 
     Raises:
         InputError: it cannot be read or is no trace; the message says why.
     """
-    from sagescale.trace import Trace
+    from sagescale.trace import LogSpec, Trace
     from sagescale.trace import read_trace as read_file
 
     if isinstance(requests, Trace):
         return requests
     if isinstance(requests, (str, os.PathLike)):
-        return read_file(str(requests))
+        return read_file(str(requests), log=log or LogSpec())
     missing = [name for name in _NEEDED if name not in requests.columns]
     if missing:
         raise InputError(
@@ -103,6 +105,7 @@ def simulate(
     Raises:
         InputError: something cannot be used; the message says what and where.
     """
+    from sagescale.experiment.answer import with_answer
     from sagescale.setup import load_setup
     from sagescale.sim.result import configuration, result_document, run_document
     from sagescale.sim.simulate import simulate as run_simulation
@@ -124,7 +127,9 @@ def simulate(
         setup.warnings(run),
         world=setup.world,
     )
-    return Result(document, run)
+    engines = setup.profile if setup.world is None else setup.world
+    parts = (setup.trace, engines, setup.config, setup.simulator)
+    return Result(with_answer(document, *parts, faults=faults), run)
 
 
 def compare(
@@ -217,7 +222,7 @@ class Result:
         """A row a tick, as ``--timeline`` writes them."""
         from sagescale.sim.export import timeline_frame
 
-        return timeline_frame(self.document.runs[0].timeline)
+        return timeline_frame(self.document.runs[0].timeline, self.document.trace.started_at)
 
     def to_html(self) -> str:
         """Return the run in pictures: one page that opens without a network."""

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AnswerInfo",
     "BacktestDocument",
     "BacktestScore",
+    "Choice",
     "ComparisonInfo",
     "ComparisonTiming",
     "FailedRun",
@@ -200,7 +202,10 @@ def _read(kind: Any, value: Any) -> Any:  # noqa: ANN401  # a type, and what a d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceInfo:
-    """The requests served: ``transform`` lists in order what was done to the file's."""
+    """The requests served: ``transform`` lists in order what was done to the file's.
+
+    ``started_at`` is date, time and zone of the first arrival (ISO 8601), where the file has them.
+    """
 
     path: str
     sha256: str
@@ -208,6 +213,7 @@ class TraceInfo:
     requests: int
     duration_s: float
     transform: list[str]
+    started_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -608,6 +614,36 @@ class ComparisonInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One way to serve the trace: fixed sizes all day, or a policy that sets them.
+
+    ``sizes`` are the fewest and the most instances of each pool. ``cost`` is there with a ``gpu_hour_price``.
+    """
+
+    name: str
+    sizes: dict[str, list[int]]
+    attainment: float
+    gpu_hours: float
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerInfo:
+    """What to do, in a sentence: the cheapest fixed sizes that hold, against autoscaled ones.
+
+    ``take`` is ``fixed``, ``autoscaled`` or, where neither reaches the attainment, ``neither``. ``saves``
+    is the share of the fixed pair's GPU-hours that autoscaling saves, below 0 where it costs more.
+    """
+
+    text: str
+    attainment_asked: float
+    take: str
+    fixed: Choice | None
+    autoscaled: Choice | None
+    saves: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultDocument:
     """One command's results.
 
@@ -625,6 +661,8 @@ class ResultDocument:
     runs: list[RunDocument]
     world: ProfileInfo | None = None
     comparison: ComparisonInfo | None = None
+    gpu_hour_price: float | None = None
+    answer: AnswerInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -725,6 +763,8 @@ class TuneDocument:
     others: list[TuneRow]
     holds: bool | None
     nearest_holding: TuneRow | None = None
+    gpu_hour_price: float | None = None
+    answer: AnswerInfo | None = None
     verdict: str
     curve: list[TunePoint]
     tried: list[tuple[str, float, float]]

@@ -254,7 +254,9 @@ def rewritten(shown: tuple[str, ...], printed: tuple[str, ...]) -> tuple[str, ..
         if line.startswith("took "):
             lines[number] = "took ..."
         if line.startswith("simulated "):
-            lines = [*lines[:number], re.sub(r" in .*", " in ...", line), "..."]
+            starts = (at for at, later in enumerate(lines) if later.startswith("what to do "))
+            last = lines[next(starts, len(lines)) :]
+            lines = [*lines[:number], re.sub(r" in .*", " in ...", line), "...", *last]
             break
     if "..." not in [line.strip() for line in shown]:
         return tuple(lines)

@@ -94,6 +94,7 @@ def compare_predictors(
     """
     from sagescale.cli.output import stdout_console, write_json
     from sagescale.cli.progress import task_progress
+    from sagescale.experiment.answer import gpu_hour_price
     from sagescale.experiment.compare import Comparison, compare
     from sagescale.experiment.execute import default_jobs, open_backend
     from sagescale.files import check_writable
@@ -112,6 +113,7 @@ def compare_predictors(
     faults = None if faults_file is None else read_faults(faults_file)
     tried = choose("--predictors", predictors, predictor_names())
     workload, variants = load_comparison(trace, profile, config or [], overrides or [], transforms)
+    gpu_hour_price(variants[0].simulator, workload.profile)
     used = (
         tuple(dict.fromkeys(variant.config.policy for variant in variants))
         if policies is None

@@ -73,6 +73,13 @@ def simulate(
         Path | None,
         typer.Option("--requests", metavar="OUT.parquet", help="Every request's latencies."),
     ] = None,
+    fixed_sizes: Annotated[
+        bool | None,
+        typer.Option(
+            "--fixed-sizes/--no-fixed-sizes",
+            help="Search the cheapest fixed sizes to compare with; unless said, up to 300,000 requests.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log every decision, in the guide's words.")
     ] = False,
@@ -86,6 +93,7 @@ def simulate(
     from sagescale.cli.output import log_to_stderr, stdout_console, write_json
     from sagescale.cli.progress import simulation_progress
     from sagescale.errors import InputError
+    from sagescale.experiment.answer import gpu_hour_price, with_answer
     from sagescale.files import check_writable
     from sagescale.report.terminal import print_run
     from sagescale.setup import load_setup
@@ -109,6 +117,8 @@ def simulate(
     faults = None if faults_file is None else read_faults(faults_file)
     actual = actual_profile or world
     setup = load_setup(trace, profile, config or [], overrides or [], transforms, options, actual)
+    engines = setup.profile if setup.world is None else setup.world
+    gpu_hour_price(setup.simulator, engines)
     if verbose:
         log_to_stderr()
     simulated = functools.partial(
@@ -131,6 +141,8 @@ def simulate(
         setup.warnings(run),
         world=setup.world,
     )
+    parts = (setup.trace, engines, setup.config, setup.simulator)
+    document = with_answer(document, *parts, faults=faults, search=fixed_sizes)
     if json_out is not None:
         write_json(json_out, document)
     if html_out is not None:
@@ -138,7 +150,7 @@ def simulate(
 
         write_html(html_out, document)
     if timeline_out is not None:
-        write_timeline(timeline_out, document.runs[0].timeline)
+        write_timeline(timeline_out, document.runs[0].timeline, document.trace.started_at)
     if requests_out is not None:
         write_requests(requests_out, run)
     print_run(document, stdout_console())

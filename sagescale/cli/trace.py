@@ -69,9 +69,8 @@ def info(
     calibration = trace.calibration_command()
     if calibration is not None:
         print(
-            "The log also says when first tokens and ends came; with all times in seconds on one "
-            "clock, this fits a "
-            f"profile to it:\n  {calibration}",
+            "The log also says when first tokens and ends came. This fits a profile to it, with all times in "
+            f"seconds on one clock (a duration is to be added to the arrival first):\n  {calibration}",
             file=sys.stderr,
         )
 

@@ -94,6 +94,7 @@ def tune(
     from sagescale.cli.output import write_json
     from sagescale.cli.progress import task_progress
     from sagescale.cli.tune_setup import load_tuning, read_intervals, tuned_yaml
+    from sagescale.experiment.answer import gpu_hour_price
     from sagescale.experiment.execute import default_jobs, open_backend
     from sagescale.experiment.tune import Goal, expected_simulations, failure
     from sagescale.experiment.tune import tune as search
@@ -111,6 +112,7 @@ def tune(
     tried_policies = choose("--policies", policies, policy_names())
     tried_predictors = choose("--predictors", predictors, predictor_names())
     setup = load_tuning(trace, validate, profile, config or [], overrides or [], transforms, attainment)
+    gpu_hour_price(setup.simulator, setup.earlier[0].profile)
     base = setup.config
     space = Space(
         tried_policies,

@@ -15,6 +15,7 @@ from sagescale.document import (
     Forecaster,
     Replicates,
 )
+from sagescale.experiment.answer import answer, choices_of, gpu_hour_price
 from sagescale.experiment.execute import Failure, run_tasks
 from sagescale.experiment.forecasts import FORECAST_ONCE, ForecastResult, ForecastTask, needs_forecasts
 from sagescale.experiment.grid import (
@@ -283,7 +284,8 @@ class _Work:
             not_run=not_run,
             timing=ComparisonTiming(wall_s=time.perf_counter() - self.began),
         )
-        return result_document(
+        price = gpu_hour_price(base.simulator, self.workload.profile)
+        document = result_document(
             self.workload.trace(),
             with_overrides(self.workload.profile, base.simulator),
             configuration(base.config, base.simulator),
@@ -291,6 +293,10 @@ class _Work:
             self._warnings(ranked),
             comparison=found,
         )
+        why = "interrupted" if self.interrupted else ""
+        choices = choices_of(ranked, made.attainment)
+        what = answer(base.config, made.attainment, *choices, price=price, not_searched=why)
+        return dataclasses.replace(document, gpu_hour_price=price, answer=what if ranked else None)
 
     def _run_document(self, entry: Entry, measured: RunDocument, regret: float | None) -> RunDocument:
         faults, replicates = measured.faults, None

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from sagescale.document import (
     SCHEMA_VERSION,
+    Choice,
     ComparisonTiming,
     TuneDocument,
     TunePoint,
     TuneRow,
     TuneScore,
 )
+from sagescale.experiment.answer import answer, gpu_hour_price
 from sagescale.experiment.searches import Answer, cheapest_reaching, search_all
 from sagescale.experiment.tune_trials import (
     HEADROOMS,
@@ -137,6 +139,13 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
         default=None,
     )
     holding = None if nearest is None else rows[nearest.candidate]
+    price = gpu_hour_price(earlier.simulator, earlier.workload.profile)
+    known = judged or {trial.candidate: trial for trial in shown}
+    why = "interrupted" if interrupted else ""
+    what = None
+    if order:
+        choices = _choices(order[0], fixed, known, asked)
+        what = answer(config, asked, *choices, price=price, not_searched=why)
     other_rows = [rows[trial.candidate] for trial in others]
     trace = dataclasses.replace(earlier.workload, until_s=math.inf).trace()
     failures = dict.fromkeys((*earlier.failures, *later.failures))
@@ -153,6 +162,8 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
         configured=own,
         others=other_rows,
         holds=None if chosen is None or chosen.later is None else chosen.later.attainment >= asked,
+        gpu_hour_price=price,
+        answer=what,
         nearest_holding=None if chosen is None or _failure(chosen, asked) is None else holding,
         verdict=_verdict(chosen, own, holding, list(rows.values()), asked),
         curve=[
@@ -164,6 +175,28 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
         warnings=[*trace.warnings, *(f"not tried: {failure}" for failure in failures)],
         interrupted=interrupted,
         timing=ComparisonTiming(wall_s=time.perf_counter() - began),
+    )
+
+
+def _choices(
+    best: Trial, fixed: Candidate | None, known: Mapping[Candidate, Trial], asked: float
+) -> tuple[Choice | None, Choice | None]:
+    """Return the fixed pair and the best autoscaled candidate, as judged; what holds comes first."""
+    pair = None if fixed is None else known.get(fixed)
+    scaled = sorted(
+        (trial for candidate, trial in known.items() if candidate.static is None),
+        key=lambda trial: (trial.attainment < asked, trial.candidate != best.candidate, trial.gpu_hours),
+    )
+    return tuple(  # type: ignore[return-value]  # one for each of the two
+        None
+        if trial is None
+        else Choice(
+            name=trial.candidate.name,
+            sizes={pool: list(size) for pool, size in zip(("prefill", "decode"), trial.sizes, strict=True)},
+            attainment=trial.attainment,
+            gpu_hours=trial.gpu_hours,
+        )
+        for trial in (pair, scaled[0] if scaled else None)
     )
 
 

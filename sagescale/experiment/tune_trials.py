@@ -158,13 +158,17 @@ class Interrupted(Exception):  # noqa: N818  # not an error: the user has seen e
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate's mean attainment and GPU-hours over the replicates it was tried on."""
+    """A candidate's mean attainment and GPU-hours over the replicates it was tried on.
+
+    ``sizes`` are the fewest and the most instances of each pool, on the first of them.
+    """
 
     candidate: Candidate
     attainment: float
     gpu_hours: float
     worst_attainment: float
     replicates: int
+    sizes: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
 
 @dataclass(slots=True)
@@ -232,6 +236,7 @@ class Trials:
             math.fsum(part.gpu_hours for part in known) / len(known),
             min(part.worst_attainment for part in known),
             len(known),
+            known[0].sizes,
         )
 
     def tried(self, replicates: Sequence[int]) -> list[Trial]:

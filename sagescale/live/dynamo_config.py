@@ -24,7 +24,7 @@ from sagescale.planner.describe import resolved_yaml
 from sagescale.planner.loading import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["RULES", "Imported", "Rule", "import_dynamo_config"]
@@ -426,8 +426,11 @@ def _keys_of(document: Located, texts: Mapping[str, Located]) -> Mapping[str, Lo
     # What the request asks for is the planner's too, where it is not given keys of its own.
     for sla in (_section_of(profiling, "sla"), _section(document, "spec", "sla")):
         for name, ours in (("ttft", "ttft_ms"), ("itl", "itl_ms")):
-            if name in sla and not {name, ours, f"target_{name}"} & keys.keys():
+            if name in sla and not {name, ours} & keys.keys():
                 keys[ours] = sla[name]
+        # Lengths are keys of the planner as well; what else is asked for is said to have no counterpart.
+        keys |= {name: item for name, item in sla.items() if name in {"isl", "osl"}}
+        keys |= {f"sla.{name}": item for name, item in sla.items() if name not in _SLA}
     model = _section(document, "spec").get("model")
     if model is not None and keys and "model_name" not in keys:
         keys["model_name"] = model
@@ -444,10 +447,7 @@ def _bare_keys(document: Located) -> Mapping[str, Located]:
 
 def _service_keys(document: Located, texts: Mapping[str, Located]) -> Mapping[str, Located]:
     """The command line of the planner's service, or the file that it names in a ConfigMap beside."""
-    for name, service in _section(document, "spec", "services").items():
-        if str(_at(service, "componentType")).lower() != "planner" and name.lower() != "planner":
-            continue
-        container = _section(service, "extraPodSpec", "mainContainer")
+    for container in _planner_containers(document):
         words: list[Located] = []
         for part in ("command", "args"):
             given = container[part].value if part in container else None
@@ -468,6 +468,26 @@ def _service_keys(document: Located, texts: Mapping[str, Located]) -> Mapping[st
     return {}
 
 
+def _planner_containers(document: Located) -> Iterator[Mapping[str, Located]]:
+    """Yield containers of the planner: under ``services`` in v1alpha1, in ``components`` in v1beta1."""
+    spec = _section(document, "spec")
+    for name, service in _section_of(spec, "services").items():
+        if str(_at(service, "componentType")).lower() == "planner" or name.lower() == "planner":
+            yield _section(service, "extraPodSpec", "mainContainer")
+    for component in _items(spec, "components"):
+        if "planner" in {str(_at(component, key)).lower() for key in ("type", "name")}:
+            containers = _items(_section(component, "podTemplate", "spec"), "containers")
+            # Others beside it are sidecars.
+            main = [one for one in containers if _at(one, "name") == "main"] or containers
+            yield from (pairs(one, "container") for one in main[:1])
+
+
+def _items(keys: Mapping[str, Located], name: str) -> list[Located]:
+    """Return a list's mappings; none where there is no list."""
+    found = keys[name].value if name in keys else None
+    return [one for one in found if isinstance(one.value, dict)] if isinstance(found, list) else []
+
+
 def _shell_words(item: Located) -> list[str]:
     """Return the words of an argument: a shell's command line is one of several."""
     text = str(item.plain)
@@ -486,7 +506,8 @@ def _arguments(words: Sequence[Located]) -> dict[str, Located]:
     for item in words:
         word = str(item.value)
         if word.startswith("--"):
-            name, given, value = word.removeprefix("--").replace("-", "_").partition("=")
+            name, given, value = word.removeprefix("--").partition("=")
+            name = name.replace("-", "_")
             keys[name] = Located(parse_scalar(value) if given else True, item.where)
             name = "" if given else name
         elif name:
@@ -546,4 +567,5 @@ def _at(document: Located, *names: str) -> object:
     return None if item is None else item.plain
 
 
+_SLA = frozenset({"ttft", "itl", "isl", "osl"})
 _MANIFESTS = ("DynamoGraphDeploymentRequest", "DynamoGraphDeployment")

@@ -209,30 +209,34 @@ def _only(measurement: Measurement, role: str | None) -> Measurement:
     return replace(measurement, prefill=(), prefill_gpus=None)
 
 
-_BENCHMARKS = frozenset(name for name, importer in IMPORTERS.items() if isinstance(importer, BenchmarkFormat))
-_ALONE = "run `--max-concurrency 1` at three input lengths, e.g. 256, 1024 and 4096"
+def _advice(source: Measurement, lengths: Collection[int]) -> str:
+    """Say which runs would give what is missing: lone requests at lengths that are not there yet.
 
-
-def _advice(lengths: Collection[int]) -> str:
-    """Say which runs would give what is missing: lone requests at lengths that are not there yet."""
+    Empty for sources that are no benchmark tool's.
+    """
+    tool = IMPORTERS.get(source.format)
+    if not isinstance(tool, BenchmarkFormat):
+        return ""
+    if not lengths:
+        return f"run {tool.alone} at three input lengths, e.g. 256, 1024 and 4096"
     far = [each for each in (256, 4096, 1024) if all(not 0.7 < each / there < 1.4 for there in lengths)]
     more = "two more input lengths" if len(lengths) == 1 else "another input length"
-    return (
-        f"run `--max-concurrency 1` at {more}, e.g. {' and '.join(map(str, sorted(far[: 3 - len(lengths)])))}"
-    )
+    examples = " and ".join(map(str, sorted(far[: 3 - len(lengths)])))
+    return f"run {tool.alone} at {more}, e.g. {examples}"
 
 
 def _enough(source: Measurement) -> None:
     for role, points in (("prefill", source.prefill), ("decode", source.decode)):
         if not points:
-            how = f"; {_ALONE}" if role == "prefill" and source.format in _BENCHMARKS else ""
+            advice = _advice(source, ()) if role == "prefill" else ""
+            how = f"; {advice}" if advice else ""
             raise InputError(f"{source.origin}: no {role} points (give a second source that has them{how})")
     lengths = {point.isl_tokens for point in source.prefill if point.batch == 1}
     if len(lengths) < 3:
-        more = f": {_advice(lengths)}" if source.format in _BENCHMARKS else ""
+        advice = _advice(source, lengths)
         raise InputError(
             f"{source.origin}: {len(lengths)} prompt lengths measured alone (expected at least 3 for "
-            f"prefill{more})"
+            f"prefill{': ' if advice else ''}{advice})"
         )
     contexts = {point.context_tokens for point in source.decode}
     # A concurrency derived from throughput is never twice the same to the last digit.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sagescale.report.answer import print_answer
 from sagescale.report.facts import CAUSES, happened, trace_parts, uses_predictor
 from sagescale.report.formats import (
     MARK,
@@ -93,6 +94,7 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
         )
     for warning in document.warnings:
         page.field("warning", Text(f"{MARK} {plain(warning)}", style=POOR))
+    print_answer(page, document.answer)
 
 
 def _print_ranking(page: Page, document: ResultDocument, comparison: ComparisonInfo) -> None:
@@ -113,17 +115,18 @@ def _print_ranking(page: Page, document: ResultDocument, comparison: ComparisonI
             "misses",
             *(_CAUSE_HEADS[cause] for cause in causes),
         ]
+    price = document.gpu_hour_price
+    if price is not None:
+        header.insert(2, "cost")
     rows: list[tuple[str, list[Text]]] = []
     named = max(len(_name(run)) for run in runs)
     for place, run in enumerate(runs):
         if place == reaching and reaching:
             rows.append(("", [Text("·" * named, style=DIM), *[Text("") for _ in header[1:]]]))
-        rows.append(
-            (
-                _place(place, reaching, run, comparison),
-                _cells(run, named, causes, reached=place < reaching, wide=wide),
-            )
-        )
+        cells = _cells(run, named, causes, reached=place < reaching, wide=wide)
+        if price is not None:
+            cells.insert(2, Text(f"{run.judged_gpu_hours.mean * price:,.2f}"))
+        rows.append((_place(place, reaching, run, comparison), cells))
     page.table("ranking", header, rows)
     notes = [
         "* reference (knows the future): not a candidate",

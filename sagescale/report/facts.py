@@ -11,6 +11,7 @@ from sagescale.report.formats import (
     count,
     duration,
     figure,
+    instant,
     known,
     plain,
     plural,
@@ -37,6 +38,7 @@ __all__ = [
     "HELD",
     "PERCENTILES",
     "SURFACE_COLUMNS",
+    "began_parts",
     "fault_costs",
     "forecast",
     "gpu_hours_by_pool",
@@ -124,12 +126,19 @@ def gpu_hours_by_pool(run: RunDocument) -> str:
     return ", ".join(f"{name} {figure(run.gpu_hours.pools.get(name))}" for name in pool_names(run))
 
 
+def began_parts(trace: TraceInfo) -> list[str]:
+    """Say when the first request came, where that is known: ``from 2026-11-24 09:00 +0100``."""
+    began = instant(trace.started_at)
+    return [] if began is None else [f"from {began:%Y-%m-%d %H:%M %z}".rstrip()]
+
+
 def trace_parts(trace: TraceInfo) -> list[str]:
     """Say what was replayed: path, requests, length and what was made of it."""
     return [
         plain(trace.path),
         plural(trace.requests, "request"),
         duration(trace.duration_s),
+        *began_parts(trace),
         *map(plain, trace.transform),
     ]
 

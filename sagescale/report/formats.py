@@ -6,6 +6,7 @@ Every function takes whatever a result document may hold, ``None`` and NaN inclu
 from __future__ import annotations
 
 import math
+from datetime import datetime, timedelta
 
 __all__ = [
     "MARK",
@@ -15,6 +16,7 @@ __all__ = [
     "duration",
     "figure",
     "given",
+    "instant",
     "known",
     "plain",
     "plural",
@@ -57,6 +59,17 @@ def count(value: float | None) -> str:
     if number is None:
         return NOTHING
     return f"{number:,.0f}" if abs(number) < 1e15 else f"{number:.3g}"
+
+
+def instant(started_at: object, after_s: float | None = 0.0) -> datetime | None:
+    """Return the date and time so many seconds after a start in ISO 8601; None where there is none."""
+    after = known(after_s)
+    if not isinstance(started_at, str) or after is None:
+        return None
+    try:
+        return datetime.fromisoformat(started_at) + timedelta(seconds=after)
+    except (ValueError, OverflowError):
+        return None
 
 
 def plural(value: float | None, one: str, many: str | None = None) -> str:

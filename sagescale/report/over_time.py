@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.formats import MARK, NOTHING, count, duration, figure, known, share
+from sagescale.report.formats import MARK, NOTHING, count, duration, figure, instant, known, share
 from sagescale.report.layout import DIM, GOOD, POOR, Page
 from sagescale.report.text_plots import bars, downsample, windows_per_bar
 
@@ -36,8 +36,10 @@ class _Series:
     target: float | None = None
 
 
-def print_over_time(page: Page, run: RunDocument, interval_s: float | None) -> None:
-    """Print load, pools and latencies over the run; nothing where there was no tick."""
+def print_over_time(
+    page: Page, run: RunDocument, interval_s: float | None, started_at: str | None = None
+) -> None:
+    """Print load, pools and latencies over the run, by the clock where it is known when the trace started."""
     timeline, sla = run.timeline, run.sla
     series = [
         _Series("load", _per_second(timeline.requests or (), interval_s), figure, " requests/s"),
@@ -64,7 +66,7 @@ def print_over_time(page: Page, run: RunDocument, interval_s: float | None) -> N
     marked = any(MARK in note.plain for note in notes)
     page.field(
         "over time",
-        Text(_heading(timeline.time_s, interval_s, size), style=DIM),
+        Text(_heading(timeline.time_s, interval_s, size, started_at), style=DIM),
         Text(f"{MARK} windows above target" if marked else "", style=DIM),
     )
     for one, note in zip(series, notes, strict=True):
@@ -84,11 +86,14 @@ def _percent(value: float | None) -> str:
     return share(value, 1).removesuffix(" %")
 
 
-def _heading(time_s: Sequence[float], interval_s: float | None, size: int) -> str:
+def _heading(time_s: Sequence[float], interval_s: float | None, size: int, started_at: str | None) -> str:
     end_s = known(time_s[-1]) if time_s else None
     each = duration(None if interval_s is None else interval_s * size)
     of = each if size == 1 else f"the worst or busiest of {count(size)} windows ({each})"
-    return f"0 to {duration(end_s)}, a bar is {of}"
+    began, ended = instant(started_at), instant(started_at, end_s)
+    if began is None or ended is None:
+        return f"0 to {duration(end_s)}, a bar is {of}"
+    return f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M %z}, a bar is {of}"
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sagescale.report.answer import money, print_answer
 from sagescale.report.facts import (
     HELD,
     PERCENTILES,
     SURFACE_COLUMNS,
+    began_parts,
     fault_costs,
     forecast,
     gpu_hours_by_pool,
@@ -87,11 +89,12 @@ def print_run(document: ResultDocument, console: Console) -> None:
         page.blank()
         page.table(title, SURFACE_COLUMNS, [("", [Text(cell) for cell in row]) for row in rows])
     page.blank()
-    print_over_time(page, run, every_s)
+    print_over_time(page, run, every_s, document.trace.started_at)
     page.blank()
     page.field("forecast", *(forecast(document, run) or (f"{NOTHING}, nothing scored",)))
     _print_timing(page, run)
     _print_warnings(page, document.warnings)
+    print_answer(page, document.answer)
 
 
 def _print_trace(page: Page, trace: TraceInfo) -> None:
@@ -103,6 +106,7 @@ def _print_trace(page: Page, trace: TraceInfo) -> None:
         plural(requests, "request"),
         duration(duration_s),
         f"{figure(rate)} requests/s",
+        *began_parts(trace),
         *(plain(step) for step in trace.transform or ()),
     )
 
@@ -177,6 +181,7 @@ def _print_gpus(page: Page, document: ResultDocument, run: RunDocument) -> None:
     page.field(
         "GPU-hours",
         Text(figure(hours.total), style=STRONG),
+        money(hours.total, document.gpu_hour_price),
         gpu_hours_by_pool(run),
         f"{figure(run.ratio_to_lower_bound)} × the lower bound {figure(run.lower_bound_gpu_hours)}",
         peak if budget is None else f"{peak} of a budget of {count(budget)}",

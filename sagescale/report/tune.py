@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sagescale.report.answer import print_answer
 from sagescale.report.facts import trace_parts
 from sagescale.report.formats import MARK, figure, plain, plural, share
 from sagescale.report.layout import DIM, GOOD, POOR, Page
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from sagescale.document import TuneDocument, TuneRow, TuneScore
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["print_tuning"]
 
 _BAR = 24
-_HEADER = ("earlier", "GPU-h", "later", "GPU-h", "worst", "head", "every")
-"""Of both parts attainment and GPU-hours, of the later one the worst five minutes; headroom; interval."""
+_WIDE = 100
+"""Columns from which the later part's worst five minutes and, beside a cost, the earlier hours are shown."""
 
 
 def print_tuning(document: TuneDocument, console: Console) -> None:
@@ -49,10 +52,9 @@ def print_tuning(document: TuneDocument, console: Console) -> None:
         nearest = document.nearest_holding
         if nearest is not None:
             rows.append(("holds", nearest))
-        rows += [("", other) for other in document.others if other != nearest]
-        asked = document.attainment_asked
-        out.table("", (*_HEADER, ""), [(label, _cells(row, asked)) for label, row in rows])
-        out.field("", Text("worst: five minutes of the later part; head: load_headroom", style=DIM))
+        known = [row for _, row in rows]
+        rows += [("", other) for other in document.others if other not in known]
+        _print_rows(out, rows, document)
         out.blank()
         _curve(out, document)
     for warning in document.warnings:
@@ -61,20 +63,48 @@ def print_tuning(document: TuneDocument, console: Console) -> None:
         out.field("warning", Text(f"{MARK} interrupted: this is the best known by then", style=POOR))
     good = document.holds is True
     out.field("verdict", Text(("" if good else f"{MARK} ") + document.verdict, style=GOOD if good else POOR))
+    print_answer(out, document.answer)
 
 
-def _cells(row: TuneRow, asked: float) -> list[Text]:
+def _print_rows(out: Page, rows: Sequence[tuple[str, TuneRow]], document: TuneDocument) -> None:
+    """One line a configuration, in 80 columns: what all have in common is not repeated."""
+    asked, price = document.attainment_asked, document.gpu_hour_price
+    wide = out.width >= _WIDE
+    intervals = {row.config["adjustment_interval_sec"] for _, row in rows}
+    shown = {
+        "earlier": True,
+        "GPU-h": wide or price is None,
+        "later": True,
+        "GPU-h ": True,
+        "cost": price is not None,
+        "worst": wide,
+        "headroom": True,
+        "every": len(intervals) > 1,
+        "": True,
+    }
+    lines = []
+    for label, row in rows:
+        cells = _cells(row, asked, price)
+        lines.append((label, [cells[name] for name, is_shown in shown.items() if is_shown]))
+    out.table("", [name for name, is_shown in shown.items() if is_shown], lines)
+    if wide:
+        out.field("", Text("worst: the worst five minutes of the later part", style=DIM))
+
+
+def _cells(row: TuneRow, asked: float, price: float | None) -> dict[str, Text]:
     later, config = row.later, row.config
-    return [
-        _attained(row.earlier, asked),
-        Text(figure(row.earlier.gpu_hours)),
-        Text("") if later is None else _attained(later, asked),
-        Text("" if later is None else figure(later.gpu_hours)),
-        Text("" if later is None else share(later.worst_5_min_attainment, 1)),
-        Text(f"{config['load_headroom']:.3g}"),
-        Text(f"{config['adjustment_interval_sec']}s"),
-        Text(row.name),
-    ]
+    hours = None if later is None else later.gpu_hours
+    return {
+        "earlier": _attained(row.earlier, asked),
+        "GPU-h": Text(figure(row.earlier.gpu_hours)),
+        "later": Text("") if later is None else _attained(later, asked),
+        "GPU-h ": Text("" if hours is None else figure(hours)),
+        "cost": Text("" if hours is None or price is None else f"{hours * price:,.2f}"),
+        "worst": Text("" if later is None else share(later.worst_5_min_attainment, 1)),
+        "headroom": Text(f"{config['load_headroom']:.3g}"),
+        "every": Text(f"{config['adjustment_interval_sec']} s"),
+        "": Text(row.name),
+    }
 
 
 def _attained(score: TuneScore, asked: float) -> Text:

@@ -38,7 +38,11 @@ def write_tune_html(path: Path, document: TuneDocument) -> None:
         data={"plots": [_plot(document)]},
         scripts=("plots.js",),
         heading=title,
-        texts=(document.verdict, f"Later part: {document.validation}"),
+        texts=(
+            document.verdict,
+            *([] if document.answer is None else [document.answer.text]),
+            f"Later part: {document.validation}",
+        ),
         head=_HEAD,
         rows=[_cells(label, row) for label, row in rows if row is not None],
         plots=["Attainment against GPU-hours"],

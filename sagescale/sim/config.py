@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sagescale.declare import check, setting
+from sagescale.sim.price import GpuHourPrice
 from sagescale.sim.startup import StartupDelay
 
 __all__ = ["RoutingStrategy", "SchedulingPolicy", "SimulatorConfig", "TimeSpans"]
@@ -76,6 +77,13 @@ class SimulatorConfig:
         parse=StartupDelay.parse,
         expected="seconds, uniform:low=A,high=B or lognormal:median=A,p90=B",
         schema={"type": ["number", "string"]},
+    )
+    gpu_hour_price: GpuHourPrice | None = setting(
+        None,
+        doc="Price of a GPU-hour, or by GPU type (h100:2.5,h200:3.2): reports put money beside hours.",
+        parse=GpuHourPrice.parse,
+        expected="a number of 0 or more, or TYPE:PRICE,TYPE:PRICE, or null",
+        schema={"type": ["number", "string", "object", "null"]},
     )
     initial_prefill: int | None = setting(
         None,

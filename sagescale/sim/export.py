@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,20 +26,27 @@ __all__ = ["requests_table", "timeline_frame", "write_requests", "write_timeline
 _OUTCOMES = ("unfinished", "done", "rejected", "timed_out")
 
 
-def timeline_frame(timeline: Timeline) -> pd.DataFrame:
-    """Return the run tick by tick, a row a tick; unknown is NaN, reasons are joined by ``;``."""
+def timeline_frame(timeline: Timeline, started_at: str | None = None) -> pd.DataFrame:
+    """Return the run tick by tick, a row a tick; unknown is NaN, reasons are joined by ``;``.
+
+    With date and time of the trace's start (ISO 8601) the first column is ``time``, that of each tick.
+    """
     import pandas as pd
 
-    return pd.DataFrame({**as_keys(timeline), "reasons": [";".join(codes) for codes in timeline.reasons]})
+    columns = {**as_keys(timeline), "reasons": [";".join(codes) for codes in timeline.reasons]}
+    if started_at is not None:
+        start = datetime.fromisoformat(started_at)
+        columns = {"time": [(start + timedelta(seconds=at)).isoformat() for at in timeline.time_s], **columns}
+    return pd.DataFrame(columns)
 
 
-def write_timeline(path: Path, timeline: Timeline) -> None:
-    """Write the run tick by tick as CSV, a row a tick; unknown is empty, reasons are joined by ``;``.
+def write_timeline(path: Path, timeline: Timeline, started_at: str | None = None) -> None:
+    """Write ``timeline_frame`` as CSV; unknown is empty.
 
     Raises:
         InputError: the file cannot be written.
     """
-    text = timeline_frame(timeline).to_csv(index=False, lineterminator="\n")
+    text = timeline_frame(timeline, started_at).to_csv(index=False, lineterminator="\n")
     with written_whole(path) as stream:
         stream.write(text.encode())
 

@@ -43,6 +43,8 @@ class PartResult:
     Attributes:
         arrived: requests that arrived in each block.
         good: those of them that met both targets, whenever they were served.
+        sizes: fewest and most instances of the prefill and the decode pool, those launched and not yet
+            stopped, at any instant while requests arrive.
         prefill_gpu_s, decode_gpu_s: GPU time of each pool in each block. The last block of a part without an
             end goes on to the end of the run, when the last request is served.
     """
@@ -52,6 +54,7 @@ class PartResult:
     good: tuple[int, ...]
     prefill_gpu_s: tuple[float, ...]
     decode_gpu_s: tuple[float, ...]
+    sizes: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
     @property
     def misses(self) -> int:
@@ -99,7 +102,18 @@ def measure_part(run: Run, part: Part, block_s: float = BLOCK_S) -> PartResult:
         tuple(np.diff(good).tolist()),
         tuple((spent[True] * run.world.prefill_gpus).tolist()),
         tuple((spent[False] * run.world.decode_gpus).tolist()),
+        (_sizes(run, part.start_s, end_s, prefill=True), _sizes(run, part.start_s, end_s, prefill=False)),
     )
+
+
+def _sizes(run: Run, start_s: float, end_s: float, *, prefill: bool) -> tuple[int, int]:
+    """Fewest and most instances of a pool at any instant from ``start_s`` to before ``end_s``."""
+    mine = run.lifetimes[(run.lifetimes["pool"] == 0) == prefill]
+    changes = np.concatenate([mine["launch_s"], mine["stop_s"]])
+    at = np.unique(np.concatenate([[start_s], changes[(changes > start_s) & (changes < end_s)]]))
+    launched = np.searchsorted(np.sort(mine["launch_s"]), at, side="right")
+    alive = launched - np.searchsorted(np.sort(mine["stop_s"]), at, side="right")
+    return int(alive.min()), int(alive.max())
 
 
 def _instance_seconds(run: Run, until_s: NDArray[np.float64], *, prefill: bool) -> NDArray[np.float64]:

@@ -173,6 +173,7 @@ def trace_info(trace: Trace) -> TraceInfo:
         requests=len(trace),
         duration_s=trace.duration_s,
         transform=list(trace.transforms),
+        started_at=None if trace.started_at is None else trace.started_at.isoformat(),
     )
 
 

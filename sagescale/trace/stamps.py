@@ -84,5 +84,6 @@ def spread_stamps(trace: Trace, seed: int = 0) -> Trace:
     arrival = drawn[order]
     note = f"stamps of {unit_s:g} s spread (seed {seed})"
     spread = trace.remade(arrival - arrival[0], lambda column: column[order], note)
+    spread = spread.begun_later(float(arrival[0]))
     warning = coarse_warning(trace.arrival_s)
     return replace(spread, warnings=tuple(line for line in spread.warnings if line != warning))

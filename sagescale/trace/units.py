@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_unit"]
 
-_FEWEST = 20
-_DOUBTED_RPS, _REFUSED_RPS = 200.0, 100.0
+_FEWEST = 5
+_DOUBTED_RPS, _REFUSED_RPS = 50.0, 100.0
 """Recorded traces of one service have some dozen requests a second. Whole milliseconds are doubted above
 the first rate; with fractions, as seconds have, refused above the second."""
 

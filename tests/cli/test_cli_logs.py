@@ -96,3 +96,13 @@ def test_a_log_with_first_tokens_and_ends_points_to_calibration(tmp_path: Path) 
     result = run("trace", "info", file, "--columns", "arrival=start_time,isl=isl,osl=osl")
     wanted = "arrival_s=start_time,isl=isl,osl=osl,first_token_s=ttft_s,done_s=end_time"
     assert f"profile calibrate PROFILE --requests {file} --columns {wanted}".encode() in result.stderr
+
+
+def test_the_date_of_a_log_goes_to_documents_and_tables(log: Path, tmp_path: Path) -> None:
+    table = tmp_path / "timeline.csv"
+    zone = ("--time-zone", "Europe/Berlin", "--slice", "60:")
+    result = run("simulate", log, *MAPPED, *zone, "--json", "-", "--timeline", table)
+    assert json.loads(result.stdout)["trace"]["started_at"].startswith("2026-11-24T10:01:01")
+    header, first = table.read_text().splitlines()[:2]
+    assert header.startswith("time,time_s,")
+    assert first.startswith("2026-11-24T10:02:01")

@@ -271,6 +271,41 @@ def test_arguments_inline_json_and_a_config_map_beside_are_one(tmp_path, args):
     assert (found["target_ttft_ms"], found["target_itl_ms"]) == (300, 25)
 
 
+def test_values_of_arguments_are_kept_as_they_are(tmp_path):
+    args = "['--ttft=300', '--namespace=my-team', '--max-gpu-budget=-1', '--profile-results-dir=/a-b/c-d']"
+    found = values(imported(tmp_path, SERVICE.format(args=args)))
+    assert (found["namespace"], found["profile_data_dir"]) == ("my-team", "/a-b/c-d")
+    assert found["max_gpu_budget"] == 1_000_000
+
+
+def test_components_of_v1beta1_are_read_as_services_are(tmp_path):
+    text = """apiVersion: nvidia.com/v1beta1
+kind: DynamoGraphDeployment
+spec:
+  components:
+    - {name: decode, type: decode, podTemplate: {spec: {containers: [{name: main, args: [--ttft=9]}]}}}
+    - name: scaler
+      type: planner
+      podTemplate:
+        spec:
+          containers:
+            - {name: sidecar, args: ["--ttft=99"]}
+            - {name: main, args: ["--config", "/etc/planner/planner-config.json"]}
+---
+kind: ConfigMap
+data: {planner-config.json: '{"ttft_ms": 300, "itl_ms": 25}'}
+"""
+    found = values(imported(tmp_path, text))
+    assert (found["target_ttft_ms"], found["target_itl_ms"]) == (300, 25)
+
+
+def test_what_else_a_request_asks_for_is_named(tmp_path):
+    spec = "spec:\n  sla: {ttft: 250, itl: 20, isl: 3000, e2eLatency: 9000}\n  autoApply: true\n"
+    left = imported(tmp_path, f"kind: DynamoGraphDeploymentRequest\n{spec}").left
+    assert any(" isl: lengths are observed" in line for line in left)
+    assert any(" sla.e2eLatency: " in line for line in left)
+
+
 def test_an_explicit_key_wins_over_what_the_request_asks_for(tmp_path):
     spec = "spec:\n  sla: {ttft: 250, itl: 20}\n  features: {planner: {itl: 15}}\n"
     found = values(imported(tmp_path, f"kind: DynamoGraphDeploymentRequest\n{spec}"))

@@ -50,6 +50,25 @@ def test_the_made_up_engine_is_found_in_every_dialect(shared, source, runs):
     assert_made_up_engine(measured(shared / "repro" / source), runs)
 
 
+@pytest.mark.parametrize("more", [{}, {"args": {"target": "http://localhost:8000"}}])
+def test_a_report_of_guidellm_that_says_no_version_is_refused_by_name(shared, tmp_path, more):
+    report = json.loads((shared / "repro" / "02-guidellm-v1" / "benchmarks.json").read_text())
+    path = tmp_path / "benchmarks.json"
+    path.write_text(json.dumps({"benchmarks": report["benchmarks"], **more}))
+    with pytest.raises(InputError, match=r"metadata: missing .* guidellm before 0.5 .* run it again"):
+        measured(path)
+
+
+def test_a_strategy_is_called_type_or_kind(shared, tmp_path):
+    report = json.loads((shared / "repro" / "02-guidellm-v1" / "benchmarks.json").read_text())
+    for benchmark in report["benchmarks"]:
+        strategy = benchmark["config"]["strategy"]
+        strategy["kind"] = strategy.pop("type_")
+    path = tmp_path / "benchmarks.json"
+    path.write_text(json.dumps(report))
+    assert_made_up_engine(measured(path), 7)
+
+
 def test_a_warm_up_is_not_the_runs_concurrency(shared, tmp_path):
     source = shared / "repro" / "01-aiperf-phases" / "isl4096-c8" / "profile_export_aiperf.json"
     content = json.loads(source.read_text())
@@ -173,3 +192,49 @@ def test_a_sweep_at_one_length_is_told_what_to_run(shared, tmp_path):
         InputError, match=r"run `--max-concurrency 1` at two more input lengths, e.g. 256 and 4096"
     ):
         profile(tmp_path)
+
+
+def test_the_advice_is_in_the_words_of_the_tool_that_was_used(shared, tmp_path):
+    with pytest.raises(
+        InputError, match="run stages at a rate that leaves each request alone at three input"
+    ):
+        profile(shared / "repro" / "14-missing-formats" / "inference-perf")
+    source = shared / "repro" / "01-aiperf-phases"
+    for name in ("isl1024-c1", "isl4096-c8"):
+        shutil.copytree(source / name, tmp_path / name)
+    with pytest.raises(
+        InputError, match=r"run `--concurrency 1` at two more input lengths, e.g. 256 and 4096"
+    ):
+        profile(tmp_path)
+
+
+def test_genai_benchs_rate_is_not_taken_for_clients(tmp_path):
+    stats = {"ttft": 0.05, "tpot": 0.01, "num_input_tokens": 512, "num_output_tokens": 128}
+    metrics = {
+        "iteration_type": "num_concurrency",
+        "num_concurrency": 1.0,
+        "total_arrivals": 60,
+        "run_duration": 60.0,
+        "requests_per_second": 1.0,
+        "num_completed_requests": 60,
+        "stats": {name: {"mean": value, "p50": value} for name, value in stats.items()},
+    }
+    (tmp_path / "run.json").write_text(json.dumps({"aggregated_metrics": metrics}))
+    (point,) = measured(tmp_path).decode
+    assert point.stated_concurrency is None
+    assert not measured(tmp_path).prefill
+
+
+def test_inference_perfs_later_name_of_prompts_is_read_and_cached_ones_are_refused(shared, tmp_path):
+    source = shared / "repro" / "14-missing-formats" / "inference-perf" / "stage_0_lifecycle_metrics.json"
+    report = json.loads(source.read_text())
+    lengths = report["successes"].pop("prompt_len")
+    report["successes"]["prompt_tokens"] = {"total": 30720.0, "cached": 0.0, "uncached": 30720.0, **lengths}
+    path = tmp_path / source.name
+    path.write_text(json.dumps(report))
+    (point,) = measured(tmp_path).decode
+    assert point.context_tokens == 512 + 64
+    report["successes"]["prompt_tokens"]["cached"] = 15360.0
+    path.write_text(json.dumps(report))
+    with pytest.raises(InputError, match=r"prompt_tokens.cached: 15360.* .expected at most 5% of 30720"):
+        measured(tmp_path)

@@ -285,6 +285,19 @@ def test_two_days_of_ticks_are_drawn(opened):
     assert panels["load"] == 3 * 2880
 
 
+def test_a_run_of_a_trace_that_has_a_date_is_drawn_by_the_clock(opened):
+    made = document()
+    made["trace"]["started_at"] = "2026-11-24T09:00:00+01:00"
+    driver = opened(made)
+    point_at(driver, "load", 0.5)
+    bubble = driver.find_element("css selector", "[data-panel=load] .bubble")
+    wait(driver, lambda _: "2026-11-24 09:" in bubble.text)
+    ends = driver.execute_script(
+        "return document.querySelector('.plot').layout.xaxis.range.map((end) => +end)"
+    )
+    assert ends[0] == 1_795_510_800_000
+
+
 def test_a_run_without_ticks_is_a_page_without_complaints(opened):
     made = document()
     made["runs"][0]["timeline"] = {key: [] for key in made["runs"][0]["timeline"]}

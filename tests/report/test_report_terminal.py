@@ -534,3 +534,18 @@ def test_what_was_learned_stands_beside_what_is_true() -> None:
 @given(ODD_NUMBERS)
 def test_odd_times_of_engines_are_printed(odd: Any) -> None:
     render(replaced(learned(), lambda leaf: odd if isinstance(leaf, float) else leaf))
+
+
+def test_a_trace_that_has_a_date_is_shown_by_the_clock():
+    made = document()
+    made["trace"]["started_at"] = "2026-11-24T23:59:30+01:00"
+    text = render(made)
+    assert "from 2026-11-24 23:59 +0100" in text
+    assert "2026-11-24 23:59 to 2026-11-25 00:" in text
+
+
+@pytest.mark.parametrize("odd", ["soon", 5, None, "9999-12-31T23:59:59"])
+def test_a_date_that_is_none_is_left_out(odd: object):
+    made = document()
+    made["trace"]["started_at"] = odd
+    assert "over time" in render(made)

@@ -178,6 +178,8 @@ BAD_ROWS = [
     ("2026-11-24T09:00:02+01:00,5", "are 2 fields where the header has 3"),
     ("1970-01-01T00:00:00Z,5,5", "have an arrival more than a year from most others"),
     ("1764000000,5,5", "unlike most"),
+    ("9999-12-31T23:59:59-05:00,5,5", "have a start_time that is no time"),
+    ("11/24/2026 09:00:00,5,5", "have a start_time that is no time"),
 ]
 
 
@@ -206,6 +208,21 @@ def test_more_than_a_twentieth_dropped_is_refused_with_what_to_do(tmp_path: Path
     ):
         read(tmp_path, HEADER + good + ",5,5\n,5,5\n")
     assert len(read(tmp_path, HEADER + good + ",5,5\n,5,5\n", spec(max_dropped=0.1))) == 18
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("", "has a header and no requests"),
+        (
+            "11/24/2026 09:00:00,5,5\n",
+            "no row can be used: 1 have a start_time that is no time.*expected times such",
+        ),
+    ],
+)
+def test_a_log_without_one_row_to_use_is_refused(tmp_path: Path, rows: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        read(tmp_path, HEADER + rows)
 
 
 def test_a_condition_that_nothing_meets_says_what_there_is(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ AIPERF = BenchmarkFormat(
     files=_files,
     records=_records,
     run=_run,
+    alone="`--concurrency 1`",
     model_key="input_config",
     missing=f"no AIPerf or GenAI-Perf run (expected {', '.join(sorted(_METRICS))})",
 )

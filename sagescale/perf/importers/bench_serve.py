@@ -165,6 +165,7 @@ VLLM_BENCH = BenchmarkFormat(
     files=_vllm_files,
     records=_records,
     run=_vllm_run,
+    alone="`--max-concurrency 1`",
     model_key="model_id",
     missing=f"no vLLM run (expected {', '.join(sorted(_VLLM_KEYS))})",
 )
@@ -173,6 +174,7 @@ SGLANG_BENCH = BenchmarkFormat(
     files=_sglang_files,
     records=_records,
     run=_sglang_run,
+    alone="`--max-concurrency 1`",
     missing=(
         f"no SGLang run (expected {', '.join(sorted(_KEYS))} and one of {', '.join(sorted(_SGLANG_KEYS))})"
     ),

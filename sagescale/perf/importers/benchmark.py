@@ -128,6 +128,7 @@ class BenchmarkFormat:
         run: reads a run; raises InputError naming run, key and value.
         model_key: the key that says the model, for messages.
         missing: what to say of a source without any of its files.
+        alone: how the tool is told to send one request at a time, for messages.
     """
 
     name: str
@@ -136,6 +137,7 @@ class BenchmarkFormat:
     run: Callable[[Record], Run]
     model_key: str = "model"
     missing: str
+    alone: str
 
     def recognise(self, path: Path, files: Sequence[Look]) -> bool:  # noqa: ARG002 - as in Importer
         """Whether there is a file of the tool's."""

@@ -38,7 +38,8 @@ def _run(record: Record) -> Run:
     check_served(record, completed=metrics.number("num_completed_requests"), failed=failed)
     osl = stats.section("num_output_tokens").number("mean", above=0.0)
     step = stats.section("tpot") if osl >= 2.0 else None
-    at_rate = metrics.text("iteration_type") == "request_rate"
+    # Of a run at a rate, num_concurrency is the rate.
+    at_rate = metrics.text("iteration_type") == "request_rate" or metrics.has("total_arrivals")
     return Run(
         where=record.where,
         isl_tokens=stats.section("num_input_tokens").number("mean", above=0.0),
@@ -56,5 +57,6 @@ GENAI_BENCH = BenchmarkFormat(
     files=_files,
     records=_records,
     run=_run,
+    alone="`--num-concurrency 1`",
     missing=f"no genai-bench run (expected {_METRICS} with stats and run_duration)",
 )

@@ -18,14 +18,24 @@ __all__ = ["GUIDELLM"]
 
 _VERSIONS = (1.0, 2.0)
 _KEYS = frozenset({"metadata", "benchmarks"})
+_OLD_KEYS = ({"benchmarks"}, {"args", "benchmarks"})
+"""What reports consist of before 0.5: they do not say which version they are, and are refused."""
 
 
 def _files(files: Sequence[Look]) -> tuple[Path, ...]:
-    return tuple(file.path for file in files if file.has(_KEYS) and "version" in file.inner("metadata"))
+    """Return reports that say their version; where there are none older ones, to be refused."""
+    found = tuple(file.path for file in files if file.has(_KEYS) and "version" in file.inner("metadata"))
+    return found or tuple(file.path for file in files if set(file.names) in _OLD_KEYS)
 
 
 def _records(file: Path) -> Iterator[Record]:
     document = Record(str(file), load_json(file))
+    if not document.has("metadata"):
+        document.fail(
+            "metadata",
+            None,
+            "metadata.version 1 or 2: guidellm before 0.5 wrote none, run it again with 0.5 or later",
+        )
     metadata = document.section("metadata")
     if metadata.number("version") not in _VERSIONS:
         by = f" (written by guidellm {name})" if (name := metadata.text("guidellm_version")) else ""
@@ -70,7 +80,7 @@ def _clients(metrics: Record, strategy: Record | None) -> float | None:
     Without a strategy, the measured concurrency decides only whether the run was of lone requests.
     """
     if strategy is not None:
-        kind = strategy.text("type_")
+        kind = strategy.text("type_", "kind")
         if kind == "synchronous":
             return 1.0
         return strategy.number_or_none("streams", above=0.0) if kind == "concurrent" else None
@@ -94,5 +104,6 @@ GUIDELLM = BenchmarkFormat(
     files=_files,
     records=_records,
     run=_run,
+    alone="`--profile synchronous`",
     missing="no guidellm report (expected metadata and benchmarks)",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served
+from sagescale.perf.importers.benchmark import LENGTH_TOLERANCE, BenchmarkFormat, Run, check_served
 from sagescale.perf.importers.record import Record
 from sagescale.perf.importers.source import load_json
 
@@ -44,7 +44,7 @@ def _run(record: Record) -> Run:
     load = record.section("load_summary")
     return Run(
         where=record.where,
-        isl_tokens=done.section("prompt_len").number("mean", above=0.0),
+        isl_tokens=_prompt_tokens(done),
         osl_tokens=osl,
         ttft_ms=1000.0 * latency.section("time_to_first_token").number("median", "p50", above=0.0),
         tpot_ms=None if step is None else 1000.0 * step.number("mean", above=0.0),
@@ -54,10 +54,31 @@ def _run(record: Record) -> Run:
     )
 
 
+def _prompt_tokens(done: Record) -> float:
+    """Return mean tokens of a prompt: ``prompt_len``, later ``prompt_tokens``, which counts cached ones.
+
+    Raises:
+        InputError: many were in the prefix cache, so that times are of shorter prompts.
+    """
+    if done.has("prompt_len"):
+        return done.section("prompt_len").number("mean", above=0.0)
+    prompts = done.section("prompt_tokens")
+    cached, total = prompts.number_or_none("cached") or 0.0, prompts.number("total", above=0.0)
+    if cached > LENGTH_TOLERANCE * total:
+        prompts.fail(
+            "cached",
+            cached,
+            f"at most {LENGTH_TOLERANCE:.0%} of {total:g}: times are of what was computed; "
+            "run with prompts that share nothing",
+        )
+    return prompts.number("mean", above=0.0)
+
+
 INFERENCE_PERF = BenchmarkFormat(
     name="inference_perf",
     files=_files,
     records=_records,
     run=_run,
+    alone="stages at a rate that leaves each request alone",
     missing=f"no inference-perf stage (expected {', '.join(sorted(_KEYS))})",
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from sagescale.document import as_keys
 from sagescale.fleet import PoolCounts, resize
 from sagescale.report.facts import interval_s, number, pool_names, setting
-from sagescale.report.formats import known, plain
+from sagescale.report.formats import instant, known, plain
 from sagescale.report.reasons import in_words
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ _LATEST_S = 8e12
 def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]:
     """Return what the panels of a run are drawn from.
 
-    Times are ms from the start of the trace, ``step_ms`` the interval. ``columns`` are lists of one length,
-    or one value where all are equal; numbers of requests are per second where the interval is known.
+    Times are ms from the start of the trace, ``step_ms`` the interval, ``start_ms`` the time of day and date
+    at which the trace started, as ms since 1970 on its own clock; null where that is not known. ``columns``
+    are lists of one length, or one value where all are equal; numbers of requests are per second where the
+    interval is known.
     ``names`` are the pools; ``pools`` are the states that each decision left, the initial ones first, so one
     entry longer.
     ``reasons`` has each different list of reasons once, and a tick's index into them.
@@ -54,6 +57,7 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
     comparison = document.comparison
     return {
         "t": [_rounded(1000.0 * (times[place] or 0.0), 12) for place in kept],
+        "start_ms": _start_ms(document.trace.started_at),
         "step_ms": None if step_s is None else 1000.0 * step_s,
         "per_second": step_s is not None,
         "names": pool_names(run),
@@ -68,6 +72,13 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
         "faults": _faults(run),
         "surges": _surges(run),
     }
+
+
+def _start_ms(started_at: object) -> float | None:
+    began = instant(started_at)
+    if began is None or not 1970 < began.year < 2200:
+        return None
+    return began.replace(tzinfo=UTC).timestamp() * 1000.0
 
 
 def _column(values: Sequence[object] | None, kept: Sequence[int], unit: float) -> object:

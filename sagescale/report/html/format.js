@@ -27,11 +27,12 @@ const plotText = (text) =>
 
 const DAY_MS = 86400e3;
 
-// A time of the run, in ms, as hours and minutes, with the day where there is more than one.
-function clock(ms, end) {
+// A time of the run, in ms, as hours and minutes, with the date where it is known, else the day where there is more than one.
+function clock(ms, run) {
   const date = new Date(ms).toISOString();
   const time = date.slice(11, 19);
-  return end > DAY_MS ? `day ${Math.floor(ms / DAY_MS) + 1} ${time}` : time;
+  if (run.start > 0) return `${date.slice(0, 10)} ${time}`;
+  return run.end > DAY_MS ? `day ${Math.floor(ms / DAY_MS) + 1} ${time}` : time;
 }
 
 function build(name, attributes, ...children) {

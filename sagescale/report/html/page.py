@@ -97,6 +97,7 @@ def render_html(document: ResultDocument) -> str:
         data=data,
         scripts=("panels.js", "run.js", "comparison.js", "main.js"),
         document=document,
+        began=facts.began_parts(trace),
         alone=alone,
         rate=requests / length_s if requests is not None and length_s else None,
         table=comparison_table(document),

@@ -7,8 +7,13 @@ function readRun(place) {
   for (const [key, column] of Object.entries(run.columns)) {
     if (!Array.isArray(column)) run.columns[key] = new Array(length).fill(column);
   }
-  run.step = run.step_ms || (length > 1 ? run.t[1] - run.t[0] : run.t[0] || 60e3);
-  run.end = length ? run.t[length - 1] : run.step;
+  // Times of the clock, where the trace has them: all of a run are moved by its start.
+  run.start = run.start_ms || 0;
+  run.t = run.t.map((at) => run.start + at);
+  run.faults = run.faults.map((fault) => ({ ...fault, t: run.start + fault.t, until: fault.until === null ? null : run.start + fault.until }));
+  run.surges = run.surges.map((surge) => ({ ...surge, t: run.start + surge.t }));
+  run.step = run.step_ms || (length > 1 ? run.t[1] - run.t[0] : (length && run.t[0] - run.start) || 60e3);
+  run.end = length ? run.t[length - 1] : run.start + run.step;
   // A forecast is of the window after its tick.
   run.next = run.t.map((at, i) => (i + 1 < length ? run.t[i + 1] : at + run.step));
   run.reasonsAt = (i) => run.reasons.sets[run.reasons.at[i]];
@@ -92,7 +97,7 @@ function logRange(...series) {
 function instances(run, pool, c) {
   const { columns } = run;
   // What a decision left holds until the next tick, hence steps, and one entry more: the initial pools.
-  const x = [0, ...run.t, run.end + run.step / 2];
+  const x = [run.start, ...run.t, run.end + run.step / 2];
   const held = (values) => [...values, values[values.length - 1]];
   const state = (name, colour, shape) => ({
     type: "scatter", mode: "lines", name, x, y: held(run.pools[pool][name]), values: held(run.pools[pool][name]), stackgroup: "states", shift: 1,
@@ -143,7 +148,7 @@ function decisionText(run, i) {
   });
   const p90 = columns.requests_forecast_p90[i];
   const expected = columns.requests_forecast[i];
-  const from = i > 0 ? run.t[i - 1] : 0;
+  const from = i > 0 ? run.t[i - 1] : run.start;
   const faults = run.faults.filter((fault) => fault.t > from && fault.t <= run.t[i]);
   const surges = run.surges.filter((surge) => nearest(run.t, surge.t) === i);
   return [
@@ -153,7 +158,7 @@ function decisionText(run, i) {
       : `expects ${number(expected)} ${run.per_second ? "requests/s" : "requests"}${p90 === null ? "" : `, p90 ${number(p90)}`}`,
     `corrections: ${run.names.map((pool) => `${pool} ${number(columns[`${pool}_correction`][i])}`).join(", ")}`,
     ...run.reasonsAt(i).map((why) => `• ${why}`),
-    ...surges.map((surge) => `▲ ${clock(surge.t, run.end)} between decisions: ${emergencyText(run, surge)}`),
+    ...surges.map((surge) => `▲ ${clock(surge.t, run)} between decisions: ${emergencyText(run, surge)}`),
     ...faults.map((fault) => `× ${fault.kind}${fault.restarted ? `, ${number(fault.restarted)} requests restarted` : ""}`),
   ];
 }
@@ -208,7 +213,7 @@ function decisions(run, c) {
       }),
       dots("emergency", surges, { symbol: "triangle-up-open", size: size - 2, color: c.blue, line: { width: 1.2 } }),
       {
-        type: "scatter", mode: "lines", name: "steady", unlisted: true, x: run.names.flatMap(() => [0, run.end, null]), y: run.names.flatMap((pool) => [rows[pool], rows[pool], null]),
+        type: "scatter", mode: "lines", name: "steady", unlisted: true, x: run.names.flatMap(() => [run.start, run.end, null]), y: run.names.flatMap((pool) => [rows[pool], rows[pool], null]),
         line: { color: c.grey, width: 1, dash: "1px,3px" },
       },
     ],
@@ -227,7 +232,7 @@ function gpus(run, c) {
   return {
     traces: [
       {
-        ...line("in use", [0, ...run.t, run.end + run.step / 2], [...held, held[held.length - 1]], { color: c.ink, shape: "hv" }),
+        ...line("in use", [run.start, ...run.t, run.end + run.step / 2], [...held, held[held.length - 1]], { color: c.ink, shape: "hv" }),
         shift: 1,
         fill: "tozeroy", fillcolor: faint(c.grey, 0.18),
       },

@@ -1,7 +1,7 @@
 // Draws the panels of a run; they zoom together and share a cursor: all legends show their values under it.
 
 function panelLayout(run, panel, c) {
-  const days = run.end > DAY_MS;
+  const days = run.end - run.start > DAY_MS;
   const lasting = run.faults.filter((fault) => fault.until !== null);
   const named = (_, i) => ({
     x: lasting[i].t, xanchor: "left", yref: "paper", y: 1, yanchor: "top", showarrow: false, text: plotText(lasting[i].kind),
@@ -20,8 +20,8 @@ function panelLayout(run, panel, c) {
     shapes: [...spans, ...(panel.shapes || [])],
     annotations: [...(panel.explained ? spans.map(named) : []), ...(panel.annotations || [])],
     xaxis: {
-      ...axisLook(c), type: "date", range: [0, run.end + run.step / 2], nticks: 8,
-      tickformat: days ? "%H:%M\nday %-j" : "%H:%M",
+      ...axisLook(c), type: "date", range: [run.start, run.end + run.step / 2], nticks: 8,
+      tickformat: days ? `%H:%M\n${run.start > 0 ? "%b %-d" : "day %-j"}` : "%H:%M",
       ticks: "outside", ticklen: 3, tickcolor: c.rule, showline: true,
       tickformatstops: [{ dtickrange: [null, 30e3], value: "%H:%M:%S" }],
     },
@@ -135,7 +135,7 @@ class RunView {
     if (shown) {
       const box = over.getBoundingClientRect();
       const wide = box.width - MARGIN.l - MARGIN.r;
-      const [from, to] = this.range || [0, this.run.end + this.run.step / 2];
+      const [from, to] = this.range || [this.run.start, this.run.end + this.run.step / 2];
       const at = from + ((event.clientX - box.left - MARGIN.l) / wide) * (to - from);
       tick = nearest(this.run.t, at);
       left = MARGIN.l + ((this.run.t[tick] - from) / (to - from)) * wide;
@@ -148,7 +148,7 @@ class RunView {
     }
     if (!shown) return;
     const words = panel.explained ? decisionText(this.run, tick) : [];
-    panel.bubble.textContent = [clock(this.run.t[tick], this.run.end), ...words].join("\n");
+    panel.bubble.textContent = [clock(this.run.t[tick], this.run), ...words].join("\n");
     panel.bubble.classList.toggle("leftwards", left > over.clientWidth / 2);
   }
 }

@@ -213,6 +213,8 @@ class _Reading:
     def finished(self) -> LogRows:
         """Settle the clock, drop what does not fit it, and say what was done."""
         path = self.paths[0] if len(self.paths) == 1 else f"{self.paths[0]} and {len(self.paths) - 1} more"
+        if not self.rows:
+            raise InputError(f"{path}: has a header and no requests; expected at least one row")
         self._check_some(path)
         clock = self._clock(path)
         keep = clock.keep
@@ -245,8 +247,13 @@ class _Reading:
         )
 
     def _check_some(self, path: str) -> None:
-        """Refuse conditions that no row meets, saying what the column holds."""
-        if self.stamps or not self.left_out or self.dropped.count:
+        """Refuse a log without one row to use: what is wrong, or what the columns of the conditions hold."""
+        if not self.stamps and self.dropped.count:
+            raise InputError(
+                f"{path}: no row can be used: {self.dropped.by_reason()}; expected times such as "
+                "2026-11-24T09:00:00Z or seconds since 1970, and whole numbers of tokens above 0"
+            )
+        if self.stamps or not self.left_out:
             return
         condition = next(iter(self.left_out))
         held = self.values[condition.column]

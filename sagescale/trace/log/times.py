@@ -28,6 +28,9 @@ _COMMON_LOG = "%d/%b/%Y:%H:%M:%S %z"
 _EARLIEST_S, _LATEST_S = 978_307_200, 4_102_444_800
 """2001 and 2100 in seconds since 1970: in no two units can a number be a time between them."""
 
+_YEARS = (1679, 2260)
+"""Whole years that 64 bits of nanoseconds around 1970 hold, in any zone."""
+
 _QUARTER_NS = 15 * 60 * 1_000_000_000
 """Zones change their offset at whole quarters of an hour."""
 
@@ -53,7 +56,9 @@ def parse_stamp(cell: object) -> Stamp | None:
         return None
     if isinstance(cell, int | float):
         return Stamp(cell, "number") if math.isfinite(cell) else None
-    text = str(cell).strip().strip("[]")
+    if not isinstance(cell, str):
+        return None
+    text = cell.strip().strip("[]")
     if _NUMBER.fullmatch(text):
         number = int(text) if text.lstrip("-").isdigit() else float(text)
         return Stamp(number, "number") if math.isfinite(number) else None
@@ -64,6 +69,8 @@ def parse_stamp(cell: object) -> Stamp | None:
             at = datetime.strptime(text, _COMMON_LOG)  # noqa: DTZ007 - %z is in it
         except ValueError:
             return None
+    if not _YEARS[0] <= at.year <= _YEARS[1]:
+        return None
     if at.tzinfo is None:
         return Stamp((at - _NAIVE_EPOCH) // _MICROSECOND * 1000, "naive")
     offset = at.utcoffset() or timedelta()
