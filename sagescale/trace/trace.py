@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.int32]
 
-__all__ = ["MAX_SPAN_S", "REBUILT", "REBUILT_ARRIVAL", "REBUILT_WARNING", "Trace"]
+__all__ = ["MAX_SPAN_S", "REBUILT", "REBUILT_ARRIVAL", "REBUILT_UNDATED", "REBUILT_WARNING", "Trace"]
 
 MAX_SPAN_S = 366 * 86_400.0
 """Files, transforms and synthesis give no longer trace: half a million ticks at an interval of a minute."""
 
 REBUILT = "rebuilt"
 """The format of a trace that was rebuilt from counters: no request of it was seen by itself."""
+
+REBUILT_UNDATED = "rebuilt-undated"
+"""The format of one that has lost its dates, e.g. sped up; its column is ``rebuilt_arrival_s``."""
 
 REBUILT_ARRIVAL = "rebuilt_arrival"
 """Its column of arrivals, so that the file says what it is."""

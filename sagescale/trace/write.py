@@ -10,7 +10,7 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.files import STANDARD_OUTPUT, check_writable, written_whole
-from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL
+from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL, REBUILT_UNDATED
 
 if TYPE_CHECKING:
     import os
@@ -87,4 +87,6 @@ def _columns(trace: Trace) -> dict[str, Any]:
         first_us = round(trace.started_at.timestamp() * 1e6)
         at = (first_us + np.rint(trace.arrival_s * 1e6).astype(np.int64)).astype("datetime64[us]")
         return {REBUILT_ARRIVAL: pa.array(at, pa.timestamp("us", "UTC")), **trace.columns}
+    if trace.format in {REBUILT, REBUILT_UNDATED}:
+        return {f"{REBUILT_ARRIVAL}_s": trace.arrival_s, **trace.columns}
     return {"arrival_s": trace.arrival_s, **trace.columns}

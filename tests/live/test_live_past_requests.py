@@ -231,7 +231,7 @@ def test_a_damaged_rebuilt_parquet_is_refused_by_row_and_column(tmp_path):
 
     times = pa.array([1_700_000_000_000_001, 1_700_000_001_000_000], pa.timestamp("us", "UTC"))
     without = pa.array([None, 1_700_000_001_000_000], pa.timestamp("us", "UTC"))
-    for arrivals, isl, place in ((times, [5, -1], "row 2: .*isl"), (without, [5, 5], "row 1: .*rebuilt")):
+    for arrivals, isl, place in ((times, [5, -1], "row 2, .*isl"), (without, [5, 5], "row 1, .*rebuilt")):
         file = tmp_path / "bad.parquet"
         parquet.write_table(pa.table({"rebuilt_arrival": arrivals, "isl": isl, "osl": [1, 1]}), file)
         with pytest.raises(InputError, match=place):

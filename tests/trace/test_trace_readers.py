@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from sagescale.errors import InputError
-from sagescale.trace import LogSpec, format_names, read_trace
+from sagescale.trace import LogSpec, format_names, read_trace, speed_up, write_trace
 from sagescale.trace.read import read_lengths
 
 if TYPE_CHECKING:
@@ -93,7 +93,23 @@ def test_each_format_is_told_by_content_and_read_in_its_unit(tmp_path: Path, nam
 
 
 def test_every_format_has_a_sample() -> None:
-    assert {*SAMPLES, "kv-cache-tester"} == set(format_names())
+    assert {*SAMPLES, "kv-cache-tester", "rebuilt", "rebuilt-undated"} == set(format_names())
+
+
+def test_a_trace_rebuilt_from_metrics_says_so_wherever_it_goes(tmp_path: Path) -> None:
+    text = "rebuilt_arrival,isl,osl\n2026-11-21 08:00:00.250000Z,4808,10\n"
+    text += "2026-11-21 08:00:01.750000Z,3180,8\n"
+    trace = read_trace(written(tmp_path, text))
+    assert trace.format == "rebuilt"
+    assert trace.arrival_s.tolist() == [0.0, 1.5]
+    assert trace.warnings[0].startswith("rebuilt from metrics")
+    again = tmp_path / "again.csv"
+    for changed in (trace, speed_up(trace, 3.0)):
+        found = read_trace(write_trace(changed, again))
+        assert found.format.startswith("rebuilt")
+        assert found.warnings == trace.warnings
+        assert found.started_at == changed.started_at
+        assert found.duration_s == changed.duration_s
 
 
 SESSION = """{

@@ -8,7 +8,7 @@ from sagescale.errors import one_line
 from sagescale.trace.readers.assembled import AIBRIX, BLIS, KV_CACHE_TESTER, Assembled
 from sagescale.trace.readers.fields import BATCH_OF_ONE, COUNT, MS, NS, SECONDS, WALL_CLOCK, Field
 from sagescale.trace.readers.format import Format
-from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL, REBUILT_WARNING
+from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL, REBUILT_UNDATED, REBUILT_WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,15 @@ FORMATS: tuple[Format | Assembled, ...] = (
         containers=("csv", "parquet"),
         arrival=REBUILT_ARRIVAL,
         clock=WALL_CLOCK,
+        isl="isl",
+        osl="osl",
+        warn=lambda columns, head: (REBUILT_WARNING,),  # noqa: ARG005 - a Warn
+    ),
+    Format(
+        name=REBUILT_UNDATED,
+        containers=("csv", "parquet"),
+        arrival=f"{REBUILT_ARRIVAL}_s",
+        clock=SECONDS,
         isl="isl",
         osl="osl",
         warn=lambda columns, head: (REBUILT_WARNING,),  # noqa: ARG005 - a Warn
