@@ -400,7 +400,7 @@ def _planner_keys(documents: Sequence[Located], path: Path) -> Mapping[str, Loca
     if not found and texts:
         found = [keys for item in texts.values() if (keys := _planner_text(item))]
     if len(found) != 1:
-        number = "no" if not found else f"{len(found)}"
+        number = f"{len(found)} places with a" if found else "no"
         kinds = ", ".join(str(_at(one, "kind")) for one in documents if _at(one, "kind") is not None)
         raise InputError(
             f"{path}: {number} planner in it{f' ({kinds})' if kinds else ''}; expected Dynamo planner's keys "
@@ -418,7 +418,7 @@ def _keys_of(document: Located, texts: Mapping[str, Located]) -> Mapping[str, Lo
         return _bare_keys(document)
     profiling = _section(document, "spec", "profilingConfig", "config")
     keys = {_snake(name): item for name, item in _section_of(profiling, "planner").items()}
-    keys |= _section(document, "spec", "features", "planner")
+    keys = _over(keys, _section(document, "spec", "features", "planner"))
     if not keys and "features" in _section(document, "spec"):
         raise InputError(
             f"{document.where}: spec.features has no planner; expected Dynamo planner's keys there"
@@ -463,7 +463,7 @@ def _service_keys(document: Located, texts: Mapping[str, Located]) -> Mapping[st
                     f"{config.where}: the planner's keys are in the file {config.value!r}; pass that file, "
                     "or put the ConfigMap that holds it into this one as another document"
                 )
-            keys = {**inside, **keys}
+            keys = _over(inside, keys)
         return keys
     return {}
 
@@ -514,6 +514,12 @@ def _arguments(words: Sequence[Located]) -> dict[str, Located]:
             keys[name] = Located(parse_scalar(word), item.where)
             name = ""
     return keys
+
+
+def _over(below: Mapping[str, Located], above: Mapping[str, Located]) -> dict[str, Located]:
+    """Join keys of which ``above`` wins, whichever of its names a key is given by."""
+    same = {name: rule.names for rule in RULES for name in rule.names}
+    return {**{name: at for name, at in below.items() if not above.keys() & same.get(name, (name,))}, **above}
 
 
 def _planner_text(item: Located) -> Mapping[str, Located]:

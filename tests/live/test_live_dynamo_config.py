@@ -278,6 +278,20 @@ def test_values_of_arguments_are_kept_as_they_are(tmp_path):
     assert found["max_gpu_budget"] == 1_000_000
 
 
+def test_an_argument_wins_over_the_file_it_names_under_any_of_its_names(tmp_path):
+    beside = "kind: ConfigMap\ndata: {p.yaml: '{ttft: 300, itl: 25}'}\n---\n"
+    found = values(
+        imported(tmp_path, beside + SERVICE.format(args="['--config=/etc/p.yaml', '--ttft-ms=200']"))
+    )
+    assert (found["target_ttft_ms"], found["target_itl_ms"]) == (200, 25)
+
+
+def test_two_planners_in_a_file_are_refused(tmp_path):
+    one = SERVICE.format(args="['--ttft=300']")
+    with pytest.raises(InputError, match="2 places with a planner in it"):
+        imported(tmp_path, f"{one}---\n{one}")
+
+
 def test_components_of_v1beta1_are_read_as_services_are(tmp_path):
     text = """apiVersion: nvidia.com/v1beta1
 kind: DynamoGraphDeployment
