@@ -46,6 +46,7 @@ config validate auto.yaml
 config schema
 config import dynamo.yaml
 simulate mine.csv --profile mine.yaml --html run.html --json run.json --requests served.parquet
+report run.json --html again.html
 profile calibrate mine.yaml --requests served.parquet --force --out fitted.yaml
 forecast mine.csv --predictors all
 compare-predictors made.csv --predictors constant,kalman --jobs 2 --html compare.html
@@ -60,6 +61,8 @@ explain sagescale-journal.sqlite
 )
 EMULATED = "emulate steady --speed 60 --port 0"
 """Runs beside the others; URL above is where it listens."""
+REFUSED = "trace from-prometheus --url http://127.0.0.1:9 --since 1h --out rebuilt.parquet"
+"""Needs a Prometheus server, and says in one line that there is none."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,19 @@ class Installed:
         )
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
+
+    def refused(self, *words: str) -> str:
+        done = subprocess.run(
+            self._command(words),
+            cwd=self.folder,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode in {1, 2}, (words, done.stdout, done.stderr)
+        return done.stderr
 
     def started(self, *words: str) -> subprocess.Popen[str]:
         """One that goes on until it is terminated."""
@@ -135,9 +151,10 @@ def test_every_command_works_from_the_wheel_alone(installed, url):
     commands = [" ".join(words[1:]) for words in leaves]
     for command in commands:
         assert "Usage: sagescale" in installed.sagescale(*command.split(), "--help")
-        assert any(f"{line} ".startswith(f"{command} ") for line in [*TRIED, EMULATED]), command
+        assert any(f"{line} ".startswith(f"{command} ") for line in [*TRIED, EMULATED, REFUSED]), command
     for line in TRIED:
         installed.sagescale(*line.replace("URL", url).split())
+    assert installed.refused(*REFUSED.split()).startswith("error: ")
     assert (installed.folder / "compare.html").stat().st_size > 1_000_000
 
 
