@@ -27,7 +27,7 @@ _FOUND = (
 
 
 def comparison_csv(path: Path, document: ResultDocument) -> None:
-    """Write the table; what is not defined is an empty cell.
+    """Write the table; what is not defined is an empty cell. ``cost`` is there with a ``gpu_hour_price``.
 
     Raises:
         InputError: the file cannot be written.
@@ -35,7 +35,9 @@ def comparison_csv(path: Path, document: ResultDocument) -> None:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     pools = document.runs[0].gpu_hours.pools if document.runs else DISAGGREGATED
-    rows.writerow((*_RUN, *(f"{pool}_gpu_hours" for pool in pools), *_FOUND))
+    price = document.gpu_hour_price
+    priced = () if price is None else ("cost",)
+    rows.writerow((*_RUN, *priced, *(f"{pool}_gpu_hours" for pool in pools), *_FOUND))
     assert document.comparison is not None  # a comparison's document
     reaching = set(document.comparison.reaching)
     for run in document.runs:
@@ -50,6 +52,7 @@ def comparison_csv(path: Path, document: ResultDocument) -> None:
                 int(run.name in reaching),
                 run.sla.attainment,
                 run.gpu_hours.total,
+                *(() if price is None else (run.gpu_hours.total * price,)),
                 *(run.gpu_hours.pools[pool] for pool in pools),
                 run.ratio_to_lower_bound,
                 run.regret_gpu_hours,

@@ -44,7 +44,7 @@ def write_tune_html(path: Path, document: TuneDocument) -> None:
             f"Later part: {document.validation}",
         ),
         head=_HEAD,
-        rows=[_cells(label, row) for label, row in rows if row is not None],
+        rows=[_cells(label, row, document.gpu_hour_price) for label, row in rows if row is not None],
         plots=["Attainment against GPU-hours"],
     )
     write_whole(path, page.encode())
@@ -113,15 +113,19 @@ def _points(name: str, points: Sequence[tuple[str, float, float]], **look: objec
     }
 
 
-def _cells(label: str, row: TuneRow) -> tuple[str, ...]:
+def _hours(gpu_hours: float, price: float | None) -> str:
+    return f"{gpu_hours:.3f}" if price is None else f"{gpu_hours:.3f}, costing {gpu_hours * price:,.2f}"
+
+
+def _cells(label: str, row: TuneRow, price: float | None) -> tuple[str, ...]:
     later = row.later
     return (
         label,
         row.name,
         f"{100 * row.earlier.attainment:.2f} %",
-        f"{row.earlier.gpu_hours:.3f}",
+        _hours(row.earlier.gpu_hours, price),
         "" if later is None else f"{100 * later.attainment:.2f} %",
-        "" if later is None else f"{later.gpu_hours:.3f}",
+        "" if later is None else _hours(later.gpu_hours, price),
         ", ".join(f"{key} {value}" for key, value in row.config.items()),
     )
 

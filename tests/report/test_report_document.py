@@ -121,3 +121,15 @@ def test_the_table_of_a_comparison_has_a_column_for_each_pool(tmp_path: Path) ->
     comparison_csv(tmp_path / "out.csv", from_keys(ResultDocument, made))
     head, first, *_ = (tmp_path / "out.csv").read_text().splitlines()
     assert dict(zip(head.split(","), first.split(","), strict=True))["spare_gpu_hours"] == "0.25"
+
+
+def test_money_stands_beside_gpu_hours_where_there_is_a_price(tmp_path: Path) -> None:
+    plain = from_keys(ResultDocument, comparison())
+    priced = from_keys(ResultDocument, {**comparison(), "gpu_hour_price": 2.5})
+    for made, columns in ((plain, 0), (priced, 1)):
+        path = tmp_path / f"{columns}.csv"
+        comparison_csv(path, made)
+        header, first = (line.split(",") for line in path.read_text().splitlines()[:2])
+        assert header.count("cost") == columns
+        assert render_html(made).count('data-key="cost"') == columns
+    assert float(first[header.index("cost")]) == pytest.approx(2.5 * float(first[header.index("gpu_hours")]))

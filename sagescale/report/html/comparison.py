@@ -46,6 +46,8 @@ _COLUMNS = (
     ("MAPE", "mape", "of the forecasts of requests, one interval ahead"),
     ("misses", "misses", "requests outside a target, and where most of them come from"),
 )
+_COST = ("cost", "cost", "what the GPU-hours cost, by gpu_hour_price")
+"""After the GPU-hours, where there is a price."""
 _FAULT_COLUMNS = (
     ("restarted", "restarted", "requests thrown back by crashes"),
     ("w/o faults", "calm", "attained by the same run with nothing going wrong"),
@@ -92,12 +94,18 @@ def comparison_table(document: ResultDocument) -> dict[str, object]:
     """Return the columns (label, key, title) and, a run each, the cells after its place and name."""
     comparison = document.comparison
     faulty = any(run.faults for run in document.runs)
-    return {
-        "columns": (*_COLUMNS, *(_FAULT_COLUMNS if faulty else ())),
-        "rows": [
-            (run, _cells(run, comparison) + (_without_faults(run) if faulty else [])) for run in document.runs
-        ],
-    }
+    columns, price = list(_COLUMNS), known(document.gpu_hour_price)
+    rows = [(run, _cells(run, comparison)) for run in document.runs]
+    if price is not None:
+        columns.insert(1 + [key for _, key, _ in columns].index("hours"), _COST)
+        for run, cells in rows:
+            hours = known(run.judged_gpu_hours.mean)
+            cost = None if hours is None else hours * price
+            cells.insert(2, _cell(cost, NOTHING if cost is None else f"{cost:,.2f}"))
+    if faulty:
+        columns += _FAULT_COLUMNS
+        rows = [(run, cells + _without_faults(run)) for run, cells in rows]
+    return {"columns": columns, "rows": rows}
 
 
 def _cells(run: RunDocument, comparison: ComparisonInfo | None) -> list[Cell]:
