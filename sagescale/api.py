@@ -105,31 +105,15 @@ def simulate(
     Raises:
         InputError: something cannot be used; the message says what and where.
     """
-    from sagescale.experiment.answer import with_answer
     from sagescale.setup import load_setup
-    from sagescale.sim.result import configuration, result_document, run_document
-    from sagescale.sim.simulate import simulate as run_simulation
     from sagescale.trace import TransformSpec
 
     files, options = _settings(config)
     setup = load_setup(
         read_trace(requests), profile, files, (), transforms or TransformSpec(), options, actual_profile
     )
-    given = (setup.trace, setup.profile, setup.config, setup.simulator)
-    run = run_simulation(*given, world=setup.world, faults=faults)
-    without = None if faults is None else run_simulation(*given, world=setup.world)
-    name = f"{setup.config.policy}/{setup.config.load_predictor_type}"
-    document = result_document(
-        setup.trace,
-        setup.profile,
-        configuration(setup.config, setup.simulator),
-        [run_document(run, name, without_faults=without)],
-        setup.warnings(run),
-        world=setup.world,
-    )
-    engines = setup.profile if setup.world is None else setup.world
-    parts = (setup.trace, engines, setup.config, setup.simulator)
-    return Result(with_answer(document, *parts, faults=faults), run)
+    runs = setup.simulate(faults)
+    return Result(setup.document(runs, faults), runs[0])
 
 
 def compare(
@@ -165,23 +149,26 @@ def compare(
     from sagescale.experiment.compare import Comparison
     from sagescale.experiment.compare import compare as run_comparison
     from sagescale.experiment.execute import default_jobs, open_backend
-    from sagescale.experiment.grid import label_variants
-    from sagescale.experiment.workload import Workload
-    from sagescale.live.setup import configured
     from sagescale.planner.forecast import predictor_names
+    from sagescale.planner.policy import policy_names
+    from sagescale.setup import check_counts, check_share, choose, load_comparison
     from sagescale.trace import TransformSpec
 
-    if not 0.0 < attainment < 1.0:
-        raise InputError(f"attainment is {attainment}; expected a share between 0 and 1")
-    found = []
-    for config in configs or ({},):
-        files, options = _settings(config)
-        found.append(configured(profile, files, (), options))
-    variants = label_variants([("", each.config, each.simulator) for each in found])
-    workload = Workload(read_trace(requests), transforms or TransformSpec(), found[0].engines)
-    workload.trace()  # refuses transforms that cannot be, now rather than in every run
-    used = tuple(dict.fromkeys(each.config.policy for each in found)) if policies is None else tuple(policies)
-    tried = predictor_names() if predictors is None else tuple(predictors)
+    check_share("attainment is", attainment)
+    check_counts(("replicates is", replicates, 1), ("jobs is", jobs, 1))
+    tried = choose("predictors", "all" if predictors is None else ",".join(predictors), predictor_names())
+    found = [_settings(config) for config in configs or ({},)]
+    workload, variants = load_comparison(
+        read_trace(requests),
+        profile,
+        [(files, (), options) for files, options in found],
+        transforms or TransformSpec(),
+    )
+    used = (
+        tuple(dict.fromkeys(variant.config.policy for variant in variants))
+        if policies is None
+        else choose("policies", ",".join(policies), policy_names())
+    )
     comparison = Comparison(variants, used, tried, attainment, replicates, faults)
     with open_backend("processes", jobs or default_jobs(), None) as where:
         return ComparisonResult(run_comparison(workload, comparison, where))

@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sagescale.errors import InputError, did_you_mean
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from sagescale.document import ResultDocument
     from sagescale.experiment.grid import Variant
     from sagescale.experiment.workload import Workload
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.faults import Faults
     from sagescale.sim.run import Run
     from sagescale.trace import GivenTrace, Trace, TransformSpec
 
-__all__ = ["Setup", "load_comparison", "load_setup"]
+__all__ = ["Setup", "check_counts", "check_share", "choose", "load_comparison", "load_setup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,48 @@ class Setup:
     config: AutoscalerConfig
     simulator: SimulatorConfig
     world: Profile | None = None
+
+    @property
+    def modelled(self) -> Profile:
+        """The engines as they really are."""
+        return self.profile if self.world is None else self.world
+
+    def simulate(
+        self, faults: Faults | None = None, progress: Callable[[float], None] | None = None
+    ) -> tuple[Run, Run | None]:
+        """Replay the trace, and with faults once more without them.
+
+        Raises:
+            InputError: the initial pools contradict the limits or the budget.
+        """
+        from sagescale.sim.simulate import simulate
+
+        given = (self.trace, self.profile, self.config, self.simulator)
+        run = simulate(*given, world=self.world, faults=faults, progress=progress)
+        return run, None if faults is None else simulate(*given, world=self.world, progress=progress)
+
+    def document(
+        self, runs: tuple[Run, Run | None], faults: Faults | None = None, *, search: bool | None = None
+    ) -> ResultDocument:
+        """Return the result document of what ``simulate`` gave, with what to do.
+
+        ``search`` says whether to look for fixed sizes; see ``experiment.answer.with_answer``.
+        """
+        from sagescale.experiment.answer import with_answer
+        from sagescale.sim.result import configuration, result_document, run_document
+
+        run, without = runs
+        name = f"{self.config.policy}/{self.config.load_predictor_type}"
+        made = result_document(
+            self.trace,
+            self.profile,
+            configuration(self.config, self.simulator),
+            [run_document(run, name, without_faults=without)],
+            self.warnings(run),
+            world=self.world,
+        )
+        parts = (self.trace, self.modelled, self.config, self.simulator)
+        return with_answer(made, *parts, faults=faults, search=search)
 
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
@@ -72,6 +118,7 @@ def load_setup(
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
+    from sagescale.experiment.answer import gpu_hour_price
     from sagescale.live.setup import configured
     from sagescale.perf import estimate_of, load_profile
     from sagescale.sim.world import with_overrides
@@ -86,31 +133,35 @@ def load_setup(
     found = configured(profile, files, overrides, options, None if real is None else estimated)
     requests = apply_transforms(trace if isinstance(trace, Trace) else trace.read(), transforms)
     true = None if real is None else with_overrides(real, found.simulator)
-    return Setup(requests, found.profile, found.config, found.simulator, true)
+    setup = Setup(requests, found.profile, found.config, found.simulator, true)
+    gpu_hour_price(setup.simulator, setup.modelled)  # a price that is missing is refused before the run
+    return setup
 
 
 def load_comparison(
-    trace: GivenTrace,
-    profile: str | None,
-    files: Sequence[Path],
-    overrides: Sequence[str],
+    trace: Trace | GivenTrace,
+    profile: str | Profile | None,
+    configurations: Iterable[tuple[Sequence[Path], Sequence[str], Mapping[str, tuple[str, object]]]],
     transforms: TransformSpec,
 ) -> tuple[Workload, list[Variant]]:
     """Read and check everything a comparison needs.
 
+    ``configurations`` are files, overrides and options each, as for ``live.setup.configured``; at least one.
+
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
-    from sagescale.errors import InputError
-    from sagescale.experiment.grid import combinations, label_variants
+    from sagescale.experiment.answer import gpu_hour_price
+    from sagescale.experiment.grid import label_variants
     from sagescale.experiment.workload import Workload
     from sagescale.live.setup import configured
     from sagescale.planner import AutoscalerConfig
+    from sagescale.trace import Trace
 
-    configurations = []
+    labelled = []
     engines: dict[str | None, Profile] = {}
-    for chosen_files, chosen in combinations(files, overrides):
-        found = configured(profile, chosen_files, chosen)
+    for files, overrides, options in configurations:
+        found = configured(profile, files, overrides, options)
         given = found.settings.given[AutoscalerConfig].get("profile_data_dir")
         data = None if given is None or given.value is None or profile is not None else str(given.value)
         for other in engines.keys() - {data}:
@@ -119,9 +170,48 @@ def load_comparison(
                 "comparison has one profile"
             )
         engines[data] = found.engines
-        stem = chosen_files[0].stem if chosen_files else ""
-        configurations.append((stem, found.config, found.simulator))
-    variants = label_variants(configurations)
-    workload = Workload(trace.read(), transforms, next(iter(engines.values())))
+        labelled.append((files[0].stem if files else "", found.config, found.simulator))
+    variants = label_variants(labelled)
+    requests = trace if isinstance(trace, Trace) else trace.read()
+    workload = Workload(requests, transforms, next(iter(engines.values())))
     workload.trace()  # refuses transforms that cannot be, now rather than in every run
+    gpu_hour_price(variants[0].simulator, workload.profile)
     return workload, variants
+
+
+def choose(option: str, text: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Read ``a,b`` or ``all``, each name once and in the order given.
+
+    Raises:
+        InputError: a name is none of ``names``.
+    """
+    if text.strip() == "all":
+        return tuple(names)
+    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in chosen:
+        if name not in names:
+            raise InputError(
+                f"{option} {text}: '{name}' is none of {', '.join(names)} or all{did_you_mean(name, names)}"
+            )
+    return chosen
+
+
+def check_share(option: str, share: float) -> None:
+    """Refuse what is no share of requests.
+
+    Raises:
+        InputError: it is not above 0 and at most 1.
+    """
+    if not 0.0 < share <= 1.0:
+        raise InputError(f"{option} {share:g}: expected a share above 0 and at most 1")
+
+
+def check_counts(*counts: tuple[str, int | None, int]) -> None:
+    """Refuse counts, as option, number and least; what is not given is fine.
+
+    Raises:
+        InputError: one is below its least.
+    """
+    for option, count, least in counts:
+        if count is not None and count < least:
+            raise InputError(f"{option} {count}: expected a whole number, {least} or more")

@@ -19,12 +19,10 @@ from sagescale.cli.options import (
     JsonOption,
     ProfileOption,
     Transforms,
-    check_counts,
-    check_share,
-    choose,
     takes_trace,
     takes_transforms,
 )
+from sagescale.setup import check_counts, check_share, choose, load_comparison
 
 __all__ = ["compare_predictors"]
 
@@ -94,15 +92,14 @@ def compare_predictors(
     """
     from sagescale.cli.output import stdout_console, write_json
     from sagescale.cli.progress import task_progress
-    from sagescale.experiment.answer import gpu_hour_price
     from sagescale.experiment.compare import Comparison, compare
     from sagescale.experiment.execute import default_jobs, open_backend
+    from sagescale.experiment.grid import combinations
     from sagescale.files import check_writable
     from sagescale.planner.forecast import predictor_names
     from sagescale.planner.policy import policy_names
     from sagescale.report.comparison import print_comparison
     from sagescale.report.comparison_csv import comparison_csv
-    from sagescale.setup import load_comparison
     from sagescale.sim.faults import read_faults
 
     for path in (json_out, csv_out, html_out):
@@ -112,8 +109,10 @@ def compare_predictors(
     check_counts(("--seeds", seeds, 1), ("--jobs", jobs, 1))
     faults = None if faults_file is None else read_faults(faults_file)
     tried = choose("--predictors", predictors, predictor_names())
-    workload, variants = load_comparison(trace, profile, config or [], overrides or [], transforms)
-    gpu_hour_price(variants[0].simulator, workload.profile)
+    tried_with = combinations(config or [], overrides or [])
+    workload, variants = load_comparison(
+        trace, profile, [(files, chosen, {}) for files, chosen in tried_with], transforms
+    )
     used = (
         tuple(dict.fromkeys(variant.config.policy for variant in variants))
         if policies is None

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sagescale.cli.options import GIVEN, GivenTrace, Transforms, choose, takes_trace, takes_transforms
+from sagescale.cli.options import GIVEN, GivenTrace, Transforms, takes_trace, takes_transforms
+from sagescale.setup import choose
 
 __all__ = ["forecast"]
 

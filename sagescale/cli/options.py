@@ -47,9 +47,6 @@ __all__ = [
     "SetOption",
     "TraceOption",
     "Transforms",
-    "check_counts",
-    "check_share",
-    "choose",
     "command_line",
     "profile_name",
     "takes_trace",
@@ -308,50 +305,6 @@ def _with_parameters(
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return called
-
-
-def choose(option: str, text: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Read ``a,b`` or ``all``, each name once and in the order given.
-
-    Raises:
-        InputError: a name is none of ``names``.
-    """
-    from sagescale.errors import InputError, did_you_mean
-
-    if text.strip() == "all":
-        return tuple(names)
-    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in chosen:
-        if name not in names:
-            raise InputError(
-                f"{option} {text}: '{name}' is none of {', '.join(names)} or all{did_you_mean(name, names)}"
-            )
-    return chosen
-
-
-def check_share(option: str, share: float) -> None:
-    """Refuse what is no share of requests.
-
-    Raises:
-        InputError: it is not above 0 and at most 1.
-    """
-    from sagescale.errors import InputError
-
-    if not 0.0 < share <= 1.0:
-        raise InputError(f"{option} {share:g}: expected a share above 0 and at most 1")
-
-
-def check_counts(*counts: tuple[str, int | None, int]) -> None:
-    """Refuse counts, as option, number and least; what is not given is fine.
-
-    Raises:
-        InputError: one is below its least.
-    """
-    from sagescale.errors import InputError
-
-    for option, count, least in counts:
-        if count is not None and count < least:
-            raise InputError(f"{option} {count}: expected a whole number, {least} or more")
 
 
 def command_line(command: str, first: Sequence[str], options: Iterable[tuple[str, object]]) -> str:

@@ -88,19 +88,14 @@ def simulate(
 
     Shows attainment against the SLA, latencies, GPU-hours and how the pools moved.
     """
-    import functools
-
     from sagescale.cli.output import log_to_stderr, stdout_console, write_json
     from sagescale.cli.progress import simulation_progress
     from sagescale.errors import InputError
-    from sagescale.experiment.answer import gpu_hour_price, with_answer
     from sagescale.files import check_writable
     from sagescale.report.terminal import print_run
     from sagescale.setup import load_setup
     from sagescale.sim.export import write_requests, write_timeline
     from sagescale.sim.faults import read_faults
-    from sagescale.sim.result import configuration, result_document, run_document
-    from sagescale.sim.simulate import simulate as run_simulation
 
     # Everything that can be refused is refused before the work begins.
     for path in (json_out, html_out, timeline_out, requests_out):
@@ -117,32 +112,11 @@ def simulate(
     faults = None if faults_file is None else read_faults(faults_file)
     actual = actual_profile or world
     setup = load_setup(trace, profile, config or [], overrides or [], transforms, options, actual)
-    engines = setup.profile if setup.world is None else setup.world
-    gpu_hour_price(setup.simulator, engines)
     if verbose:
         log_to_stderr()
-    simulated = functools.partial(
-        run_simulation, setup.trace, setup.profile, setup.config, setup.simulator, world=setup.world
-    )
     with simulation_progress(setup.trace.duration_s) as progress:
-        run = simulated(faults=faults, progress=progress)
-        without_faults = None if faults is None else simulated(progress=progress)
-    document = result_document(
-        setup.trace,
-        setup.profile,
-        configuration(setup.config, setup.simulator),
-        [
-            run_document(
-                run,
-                f"{setup.config.policy}/{setup.config.load_predictor_type}",
-                without_faults=without_faults,
-            )
-        ],
-        setup.warnings(run),
-        world=setup.world,
-    )
-    parts = (setup.trace, engines, setup.config, setup.simulator)
-    document = with_answer(document, *parts, faults=faults, search=fixed_sizes)
+        runs = setup.simulate(faults, progress)
+    document = setup.document(runs, faults, search=fixed_sizes)
     if json_out is not None:
         write_json(json_out, document)
     if html_out is not None:
@@ -152,5 +126,5 @@ def simulate(
     if timeline_out is not None:
         write_timeline(timeline_out, document.runs[0].timeline, document.trace.started_at)
     if requests_out is not None:
-        write_requests(requests_out, run)
+        write_requests(requests_out, runs[0])
     print_run(document, stdout_console())

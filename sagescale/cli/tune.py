@@ -19,12 +19,10 @@ from sagescale.cli.options import (
     SeedOption,
     SetOption,
     Transforms,
-    check_counts,
-    check_share,
-    choose,
     takes_trace,
     takes_transforms,
 )
+from sagescale.setup import check_counts, check_share, choose
 
 __all__ = ["tune"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sagescale.document import AnswerInfo
     from sagescale.report.layout import Page
 
-__all__ = ["money", "print_answer"]
+__all__ = ["print_answer"]
 
 
 def print_answer(page: Page, answer: AnswerInfo | None) -> None:
@@ -25,8 +25,3 @@ def print_answer(page: Page, answer: AnswerInfo | None) -> None:
     page.field(
         "what to do", Text(("" if good else f"{MARK} ") + plain(answer.text), style=GOOD if good else POOR)
     )
-
-
-def money(gpu_hours: float | None, price: float | None) -> str:
-    """What GPU-hours cost, empty without a price."""
-    return "" if gpu_hours is None or price is None else f"costing {gpu_hours * price:,.2f}"

@@ -12,6 +12,7 @@ from sagescale.report.facts import CAUSES, happened, trace_parts, uses_predictor
 from sagescale.report.formats import (
     MARK,
     NOTHING,
+    cost,
     count,
     duration,
     figure,
@@ -125,7 +126,7 @@ def _print_ranking(page: Page, document: ResultDocument, comparison: ComparisonI
             rows.append(("", [Text("·" * named, style=DIM), *[Text("") for _ in header[1:]]]))
         cells = _cells(run, named, causes, reached=place < reaching, wide=wide)
         if price is not None:
-            cells.insert(2, Text(f"{run.judged_gpu_hours.mean * price:,.2f}"))
+            cells.insert(2, Text(cost(run.judged_gpu_hours.mean, price)))
         rows.append((_place(place, reaching, run, comparison), cells))
     page.table("ranking", header, rows)
     notes = [

@@ -12,6 +12,7 @@ __all__ = [
     "MARK",
     "NOTHING",
     "Poor",
+    "cost",
     "count",
     "duration",
     "figure",
@@ -59,6 +60,12 @@ def count(value: float | None) -> str:
     if number is None:
         return NOTHING
     return f"{number:,.0f}" if abs(number) < 1e15 else f"{number:.3g}"
+
+
+def cost(gpu_hours: float | None, price: float | None) -> str:
+    """Write what GPU-hours cost, ``12,345.60``; empty where there is no price."""
+    hours, each = known(gpu_hours), known(price)
+    return "" if hours is None or each is None else f"{hours * each:,.2f}"
 
 
 def instant(started_at: object, after_s: float | None = 0.0) -> datetime | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.answer import money, print_answer
+from sagescale.report.answer import print_answer
 from sagescale.report.facts import (
     HELD,
     PERCENTILES,
@@ -27,6 +27,7 @@ from sagescale.report.facts import (
 from sagescale.report.formats import (
     MARK,
     NOTHING,
+    cost,
     count,
     duration,
     figure,
@@ -177,11 +178,12 @@ def _latency_row(name: str, latency: Latency, target_ms: float | None) -> tuple[
 def _print_gpus(page: Page, document: ResultDocument, run: RunDocument) -> None:
     hours = run.gpu_hours
     budget = number(document, run, "max_gpu_budget")
+    money = cost(hours.total, document.gpu_hour_price)
     peak = f"peak {plural(run.scaling.max_gpus, 'GPU')}"
     page.field(
         "GPU-hours",
         Text(figure(hours.total), style=STRONG),
-        money(hours.total, document.gpu_hour_price),
+        f"costing {money}" if money else "",
         gpu_hours_by_pool(run),
         f"{figure(run.ratio_to_lower_bound)} × the lower bound {figure(run.lower_bound_gpu_hours)}",
         peak if budget is None else f"{peak} of a budget of {count(budget)}",

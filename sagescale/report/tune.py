@@ -8,7 +8,7 @@ from rich.text import Text
 
 from sagescale.report.answer import print_answer
 from sagescale.report.facts import trace_parts
-from sagescale.report.formats import MARK, figure, plain, plural, share
+from sagescale.report.formats import MARK, cost, figure, plain, plural, share
 from sagescale.report.layout import DIM, GOOD, POOR, Page
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _cells(row: TuneRow, asked: float, price: float | None) -> dict[str, Text]:
         "GPU-h": Text(figure(row.earlier.gpu_hours)),
         "later": Text("") if later is None else _attained(later, asked),
         "GPU-h ": Text("" if hours is None else figure(hours)),
-        "cost": Text("" if hours is None or price is None else f"{hours * price:,.2f}"),
+        "cost": Text(cost(hours, price)),
         "worst": Text("" if later is None else share(later.worst_5_min_attainment, 1)),
         "headroom": Text(f"{config['load_headroom']:.3g}"),
         "every": Text(f"{config['adjustment_interval_sec']} s"),

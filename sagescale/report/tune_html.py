@@ -6,6 +6,7 @@ import html
 from typing import TYPE_CHECKING
 
 from sagescale.files import write_whole
+from sagescale.report.formats import cost
 from sagescale.report.html.page import render_page
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _points(name: str, points: Sequence[tuple[str, float, float]], **look: objec
 
 
 def _hours(gpu_hours: float, price: float | None) -> str:
-    return f"{gpu_hours:.3f}" if price is None else f"{gpu_hours:.3f}, costing {gpu_hours * price:,.2f}"
+    money = cost(gpu_hours, price)
+    return f"{gpu_hours:.3f}, costing {money}" if money else f"{gpu_hours:.3f}"
 
 
 def _cells(label: str, row: TuneRow, price: float | None) -> tuple[str, ...]:

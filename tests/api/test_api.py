@@ -111,6 +111,27 @@ def test_a_comparison_has_a_row_a_run(frame):
         sagescale.compare(frame, attainment=99)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"replicates": 0}, "replicates is 0: expected a whole number, 1 or more"),
+        ({"jobs": 0}, "jobs is 0: expected a whole number, 1 or more"),
+        ({"policies": ["nope"]}, "'nope' is none of classic"),
+        ({"predictors": ["kalmann"]}, "did you mean 'kalman'"),
+        ({"configs": [{"gpu_hour_price": "b300:9"}]}, "gpu_hour_price"),
+    ],
+)
+def test_a_comparison_refuses_what_the_command_refuses(frame, given, words):
+    with pytest.raises(sagescale.InputError, match=words):
+        sagescale.compare(frame, **given)
+
+
+def test_a_comparison_has_one_profile(frame, shared):
+    measured = {"profile_data_dir": str(shared / "profiles" / "dynamo_h200_llama-3.1-8b-fp8")}
+    with pytest.raises(sagescale.InputError, match="one comparison has one profile"):
+        sagescale.compare(frame, configs=[measured, {}], jobs=1)
+
+
 def test_a_profile_is_imported_as_by_the_command(shared, tmp_path):
     source, out = shared / "profiles" / "dynamo_h200_llama-3.1-8b-fp8", tmp_path / "out.yaml"
     command("profile", "import", source, "--gpu", "h200", "--out", out)

@@ -13,7 +13,6 @@ from experiment_world import config, wave, without_timing, workload, written
 from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.cli.app import main
-from sagescale.cli.options import choose
 from sagescale.cli.tune_setup import load_tuning
 from sagescale.experiment.execute import open_backend
 from sagescale.experiment.searches import Answer, cheapest_reaching, highest_attainment, search_all
@@ -29,6 +28,7 @@ from sagescale.experiment.tune_trials import (
 )
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.policy import policy_names
+from sagescale.setup import choose
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.part import Part
 from sagescale.trace import GivenTrace, TransformSpec

@@ -73,19 +73,12 @@ class Installed:
     folder: Path
 
     def sagescale(self, *words: str) -> str:
-        done = subprocess.run(
-            self._command(words),
-            cwd=self.folder,
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        return done.stdout
+        return self._ended(words, {0}).stdout
 
     def refused(self, *words: str) -> str:
+        return self._ended(words, {1, 2}).stderr
+
+    def _ended(self, words: tuple[str, ...], codes: set[int]) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self._command(words),
             cwd=self.folder,
@@ -95,8 +88,8 @@ class Installed:
             check=False,
             timeout=600,
         )
-        assert done.returncode in {1, 2}, (words, done.stdout, done.stderr)
-        return done.stderr
+        assert done.returncode in codes, (words, done.stdout, done.stderr)
+        return done
 
     def started(self, *words: str) -> subprocess.Popen[str]:
         """One that goes on until it is terminated."""

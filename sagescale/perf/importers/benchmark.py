@@ -19,17 +19,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
-from sagescale.perf.importers.source import looks, source_file
+from sagescale.perf.importers.record import Record
+from sagescale.perf.importers.source import load_json, looks, source_file
 from sagescale.perf.measurement import DecodePoint, Measurement, PrefillPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from sagescale.perf.importers.record import Record
     from sagescale.perf.importers.source import Look
 
-__all__ = ["LENGTH_TOLERANCE", "MAX_FAILED", "BenchmarkFormat", "Run", "check_served", "median_gap_ms"]
+__all__ = [
+    "LENGTH_TOLERANCE",
+    "MAX_FAILED",
+    "BenchmarkFormat",
+    "Run",
+    "check_served",
+    "median_gap_ms",
+    "one_run",
+]
 
 LENGTH_TOLERANCE = 0.05
 """Mean lengths of runs this close are one length."""
@@ -101,6 +109,11 @@ def median_gap_ms(
     chunked = mean_itl > _CHUNKED * tpot
     together = median_itl < _TOGETHER * mean_itl and mean_itl > tpot / _CHUNKED
     return (median_tpot or tpot) if chunked or together else median_itl
+
+
+def one_run(file: Path) -> Iterator[Record]:
+    """Yield the run of a file that is one JSON document."""
+    yield Record(str(file), load_json(file))
 
 
 def check_served(record: Record, *, completed: float, failed: float, cancelled: bool = False) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served
-from sagescale.perf.importers.record import Record
-from sagescale.perf.importers.source import load_json
+from sagescale.perf.importers.benchmark import BenchmarkFormat, Run, check_served, one_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from sagescale.perf.importers.record import Record
     from sagescale.perf.importers.source import Look
 
 __all__ = ["GENAI_BENCH"]
@@ -22,10 +21,6 @@ _MS = {"s": 1000.0, "ms": 1.0}
 
 def _files(files: Sequence[Look]) -> tuple[Path, ...]:
     return tuple(file.path for file in files if {"stats", "run_duration"} <= file.inner(_METRICS))
-
-
-def _records(file: Path) -> Iterator[Record]:
-    yield Record(str(file), load_json(file))
 
 
 def _run(record: Record) -> Run:
@@ -55,7 +50,7 @@ def _run(record: Record) -> Run:
 GENAI_BENCH = BenchmarkFormat(
     name="genai_bench",
     files=_files,
-    records=_records,
+    records=one_run,
     run=_run,
     alone="`--num-concurrency 1`",
     missing=f"no genai-bench run (expected {_METRICS} with stats and run_duration)",

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.perf.importers.benchmark import LENGTH_TOLERANCE, BenchmarkFormat, Run, check_served
-from sagescale.perf.importers.record import Record
-from sagescale.perf.importers.source import load_json
+from sagescale.perf.importers.benchmark import LENGTH_TOLERANCE, BenchmarkFormat, Run, check_served, one_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from sagescale.perf.importers.record import Record
     from sagescale.perf.importers.source import Look
 
 __all__ = ["INFERENCE_PERF"]
@@ -28,10 +27,6 @@ def _files(files: Sequence[Look]) -> tuple[Path, ...]:
     found = [file.path for file in files if file.has(_KEYS)]
     stages = [path for path in found if path.name.startswith("stage_")]
     return tuple(stages or found)
-
-
-def _records(file: Path) -> Iterator[Record]:
-    yield Record(str(file), load_json(file))
 
 
 def _run(record: Record) -> Run:
@@ -77,7 +72,7 @@ def _prompt_tokens(done: Record) -> float:
 INFERENCE_PERF = BenchmarkFormat(
     name="inference_perf",
     files=_files,
-    records=_records,
+    records=one_run,
     run=_run,
     alone="stages at a rate that leaves each request alone",
     missing=f"no inference-perf stage (expected {', '.join(sorted(_KEYS))})",

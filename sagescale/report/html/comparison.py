@@ -8,6 +8,7 @@ from sagescale.report.facts import CAUSES, uses_predictor
 from sagescale.report.formats import (
     MARK,
     NOTHING,
+    cost,
     count,
     duration,
     figure,
@@ -100,8 +101,7 @@ def comparison_table(document: ResultDocument) -> dict[str, object]:
         columns.insert(1 + [key for _, key, _ in columns].index("hours"), _COST)
         for run, cells in rows:
             hours = known(run.judged_gpu_hours.mean)
-            cost = None if hours is None else hours * price
-            cells.insert(2, _cell(cost, NOTHING if cost is None else f"{cost:,.2f}"))
+            cells.insert(2, _cell(None if hours is None else hours * price, cost(hours, price) or NOTHING))
     if faulty:
         columns += _FAULT_COLUMNS
         rows = [(run, cells + _without_faults(run)) for run, cells in rows]

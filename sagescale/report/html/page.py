@@ -216,7 +216,7 @@ def _templates() -> jinja2.Environment:
         finalize=lambda value: value if isinstance(value, Markup) else plain(value),
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    written = ("count", "duration", "figure", "given", "known", "plural", "share")
+    written = ("cost", "count", "duration", "figure", "given", "known", "plural", "share")
     made.filters |= {name: getattr(formats, name) for name in written}
     made.tests |= {"above": _above, "bad_news": lambda part: isinstance(part, Poor)}
     shown = (
