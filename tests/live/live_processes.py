@@ -12,12 +12,16 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sagescale.live.lock import TargetLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMMAND = [sys.executable, "-m", "sagescale"]
 REPO = Path(__file__).resolve().parents[2]
@@ -97,6 +101,33 @@ class Process:
         if self.running is not None and self.running.poll() is None:
             self.running.kill()
             self.running.wait(20)
+
+
+@contextmanager
+def prometheus_of_the_past(folder: Path, samples: str) -> Iterator[str]:
+    """A real Prometheus server that holds such samples, in OpenMetrics' text; gives its URL."""
+    program, tool = shutil.which("prometheus"), shutil.which("promtool")
+    if program is None or tool is None:
+        pytest.skip("no Prometheus server here: apt-get install prometheus")
+    (folder / "past").write_text(samples)
+    subprocess.run(
+        [tool, "tsdb", "create-blocks-from", "openmetrics", folder / "past", folder / "db"],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    (folder / "none.yml").write_text("{}\n")
+    words = [program, f"--config.file={folder}/none.yml", f"--storage.tsdb.path={folder}/db",
+             "--storage.tsdb.retention.time=30d",
+             f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]  # fmt: skip
+    process = Process("prometheus", folder, words)
+    process.start()
+    url = f"http://127.0.0.1:{port}"
+    wait_for(lambda: get_json(f"{url}/api/v1/query?query=1"), "Prometheus answers", 60)
+    try:
+        yield url
+    finally:
+        process.stop()
 
 
 @dataclass

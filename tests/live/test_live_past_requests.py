@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
 from datetime import UTC
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from live_processes import Process, free_port, get_json, wait_for
+from live_processes import prometheus_of_the_past
 from sagescale.errors import InputError
 from sagescale.live.config import LiveConfig
 from sagescale.live.emulator.engine_metrics import EngineMetrics, EnginePage
@@ -76,9 +74,6 @@ def part(requests, number, of):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    program, tool = shutil.which("prometheus"), shutil.which("promtool")
-    if program is None or tool is None:
-        pytest.skip("no Prometheus server here: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("past")
     requests = known_requests()
     past = Pages(time.time() // 7200 * 7200 - 7200)
@@ -89,20 +84,8 @@ def server(tmp_path_factory):
     past.serve(requests, "gap", "g0", read=lambda at_s: not 1000 < at_s < 1900)
     past.serve(requests, "restart", "r0", restart_s=3000.0)
     lines = [line for some in past.lines.values() for line in some]
-    (folder / "past").write_text("\n".join([*lines, "# EOF\n"]))
-    subprocess.run([tool, "tsdb", "create-blocks-from", "openmetrics", folder / "past", folder / "db"],
-                   check=True, capture_output=True)  # fmt: skip
-    port = free_port()
-    (folder / "none.yml").write_text("{}\n")
-    words = [program, f"--config.file={folder}/none.yml", f"--storage.tsdb.path={folder}/db",
-             "--storage.tsdb.retention.time=30d",
-             f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]  # fmt: skip
-    process = Process("prometheus", folder, words)
-    process.start()
-    url = f"http://127.0.0.1:{port}"
-    wait_for(lambda: get_json(f"{url}/api/v1/query?query=1"), "Prometheus answers", 60)
-    yield SimpleNamespace(url=url, start_s=past.start_s, requests=requests)
-    process.stop()
+    with prometheus_of_the_past(folder, "\n".join([*lines, "# EOF\n"])) as url:
+        yield SimpleNamespace(url=url, start_s=past.start_s, requests=requests)
 
 
 def iso(at_s):

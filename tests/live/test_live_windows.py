@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import subprocess
 import time
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_processes import Process, free_port, get_json, wait_for
+from live_processes import prometheus_of_the_past
 from live_world import ToyPools, VirtualClock
 from sagescale.live.config import LiveConfig
 from sagescale.live.doctor import check
@@ -320,9 +318,6 @@ def failing(since_s, until_s):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    program, tool = shutil.which("prometheus"), shutil.which("promtool")
-    if program is None or tool is None:
-        pytest.skip("no Prometheus server here: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("past")
     past = Past(time.time() // 7200 * 7200 - 7200)
     past.both("usual", instances="01")
@@ -347,22 +342,8 @@ def server(tmp_path_factory):
     past.both("renamed", until_s=630.0)
     for role in ("prefill", "decode"):
         past.scrape(f"new/renamed-{role}", f"{role}-0", since_s=630.0, past=6300.0)
-    (folder / "past").write_text(past.text())
-    subprocess.run(
-        [tool, "tsdb", "create-blocks-from", "openmetrics", folder / "past", folder / "db"],
-        check=True,
-        capture_output=True,
-    )
-    port = free_port()
-    (folder / "none.yml").write_text("{}\n")
-    words = [program, f"--config.file={folder}/none.yml", f"--storage.tsdb.path={folder}/db",
-             f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]  # fmt: skip
-    process = Process("prometheus", folder, words)
-    process.start()
-    url = f"http://127.0.0.1:{port}"
-    wait_for(lambda: get_json(f"{url}/api/v1/query?query=1"), "Prometheus answers", 60)
-    yield SimpleNamespace(url=url, start_s=past.start_s)
-    process.stop()
+    with prometheus_of_the_past(folder, past.text()) as url:
+        yield SimpleNamespace(url=url, start_s=past.start_s)
 
 
 def test_the_check_is_not_content_over_a_gap_or_with_what_is_read_twice(server):

@@ -62,11 +62,6 @@ class LogSpec:
         if not 0 <= self.max_dropped <= 1:
             raise InputError(f"--max-dropped {self.max_dropped:g}: expected a share from 0 to 1, e.g. 0.1")
 
-    @property
-    def of_a_log(self) -> bool:
-        """Whether rows are chosen or columns named, so that the file is read as a log."""
-        return bool(self.columns or self.where)
-
     def with_columns_of(self, known: Format) -> LogSpec:
         """Return the same with the columns and the unit of a known format, whose rows are chosen from."""
         names = {
