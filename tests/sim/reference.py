@@ -153,12 +153,9 @@ class Simulation:
     def next_event_s(self) -> float:
         """The next thing due of itself: everything but observations and scaling actions."""
         times = [math.inf]
-        times += [instance.step_end_s for instance in self.instances(StepInstance)]
-        times += [instance.step_end_s for instance in self.instances(DecodeInstance)]
-        times += [instance.batch_end_s for instance in self.instances(PrefillInstance)]
+        for pool in self.pools:
+            times += [instance.due_s for instance in pool.instances if instance.phase is not Phase.STOPPED]
         times += [hand_off.end_s for hand_off in self.hand_offs]
-        starting = [instance for pool in self.pools for instance in pool.in_phase(Phase.STARTING)]
-        times += [instance.ready_due_s for instance in starting]
         times += [job.request.arrival_s for job in self.jobs[self.arrived : self.arrived + 1]]
         if self.world.request_timeout_s is not None:
             waiting = [job for queue in self.queues() for job in queue if job.first_token_s is None]
@@ -228,8 +225,8 @@ class Simulation:
     def end_batches(self, now: float) -> None:
         """Rule 9 (2): first tokens (rule 3), then each request is done or goes on to decode (rules 2, 4)."""
         for instance in self.instances(PrefillInstance):
-            if instance.batch_end_s <= now:
-                batch, instance.batch, instance.batch_end_s = instance.batch, [], math.inf
+            if instance.step_end_s <= now:
+                batch, instance.batch, instance.step_end_s = instance.batch, [], math.inf
                 for job in batch:
                     if self.world.first_token == "prefill":
                         job.take_token(now)
@@ -347,6 +344,8 @@ class Simulation:
 
     def time_out(self, now: float) -> None:
         """Rule 9 (6): a request without its first token leaves the queue it waits in (rule 11)."""
+        if self.world.request_timeout_s is None:
+            return
         for queue in self.queues():
             for job in list(queue):
                 if self.is_late(job, now):
@@ -396,7 +395,7 @@ class Simulation:
                     batch = joined
                 tokens = [job.computed_tokens for job in batch]
                 instance.batch, instance.queue = batch, [job for job in instance.queue if job not in batch]
-                instance.batch_end_s = now + self.world.prefill_batch_s(tokens) + instance.cold_s
+                instance.step_end_s = now + self.world.prefill_batch_s(tokens) + instance.cold_s
                 instance.cold_s = 0.0
 
     # Which of those that wait is first (scheduling policies)

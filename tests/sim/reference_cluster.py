@@ -145,11 +145,17 @@ class Instance:
     turn: int = 0  # round robin: its latest, counted over the pool; 0 is none yet
     handing_off: list[Job] = field(default_factory=list)  # blocking mode: what holds it busy (rule 4)
     full_memory_s: float = 0.0
+    step_end_s: float = math.inf  # of the batch or step in service
 
     @property
     def ready_due_s(self) -> float:
         """When a STARTING instance becomes READY."""
         return self.launch_s + self.startup_s
+
+    @property
+    def due_s(self) -> float:
+        """When the next thing happens to it of itself."""
+        return self.ready_due_s if self.phase is Phase.STARTING else self.step_end_s
 
     @property
     def outstanding_tokens(self) -> int:
@@ -184,7 +190,6 @@ class PrefillInstance(Instance):
     """Takes prompts in batches (rule 3)."""
 
     batch: list[Job] = field(default_factory=list)  # in service
-    batch_end_s: float = math.inf
 
     @property
     def outstanding_tokens(self) -> int:
@@ -209,7 +214,7 @@ class PrefillInstance(Instance):
             [job for job in jobs if job not in lost] for jobs in (self.queue, self.batch, self.handing_off)
         )
         if not self.batch:
-            self.batch_end_s = math.inf
+            self.step_end_s = math.inf
 
     def load(self, block_tokens: int) -> Load:
         return Load(
@@ -241,7 +246,6 @@ class DecodeInstance(Instance):
     bound: list[Job] = field(default_factory=list)  # all that it holds room for (rule 2)
     running: list[Job] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)  # all there have been, the one under way last
-    step_end_s: float = math.inf
 
     @property
     def outstanding_tokens(self) -> int:

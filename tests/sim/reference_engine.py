@@ -87,7 +87,6 @@ class StepInstance(Instance):
     )  # prefill: done here, their blocks held until the hand-off ends
     plan: dict[Job, int] = field(default_factory=dict)  # the step under way: tokens of each request
     steps: list[Step] = field(default_factory=list)  # all there have been
-    step_end_s: float = math.inf
     joined: int = 0  # requests that ever joined the queue
     places: dict[Job, int] = field(default_factory=dict)  # of those here: when they joined it
     seen_held: int = 0  # blocks held when the last step had ended
