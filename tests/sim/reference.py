@@ -91,14 +91,15 @@ class Simulation:
             if pool == "prefill":
                 return PrefillInstance
             return lambda *life: DecodeInstance(*life, max_kv_tokens=world.max_kv_tokens)
-        tokens = math.inf if engine.max_kv_tokens is None else engine.max_kv_tokens
+        unlimited = engine.max_kv_tokens is None
+        blocks = math.inf if unlimited else engine.max_kv_tokens // engine.block_tokens
         return lambda *life: StepInstance(
             *life,
             role=pool,
             engine=engine,
             memory=Memory(
                 block_tokens=engine.block_tokens,
-                blocks=tokens // engine.block_tokens,
+                blocks=blocks,
                 caching=engine.prefix_cache and pool != "decode",
                 hash_block_tokens=world.hash_block_tokens,
             ),
@@ -129,7 +130,8 @@ class Simulation:
     @property
     def work_remains(self) -> bool:
         """Some request, arrived or yet to come, may still be served."""
-        return any(job.state == "unfinished" for job in self.jobs)
+        unfinished = (job.state == "unfinished" for job in self.jobs)
+        return self.arrived < len(self.jobs) or any(unfinished)
 
     @property
     def horizon_s(self) -> float:

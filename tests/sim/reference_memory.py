@@ -40,6 +40,7 @@ class Memory:
     caching: bool
     hash_block_tokens: int
     occupied: int = 0  # blocks that are not free: held or idle
+    idle_blocks: int = 0
     units: dict[int, Unit] = field(default_factory=dict)  # by trace id
     fresh: dict[Unit, Job] = field(default_factory=dict)  # to be computed by the step that is being scheduled
     idle: dict[Unit | OwnBlock, None] = field(default_factory=dict)  # the one let go longest ago first
@@ -50,10 +51,6 @@ class Memory:
     @property
     def free(self) -> float:
         return self.blocks - self.occupied
-
-    @property
-    def idle_blocks(self) -> int:
-        return sum(size(entry) for entry in self.idle)
 
     @property
     def held(self) -> int:
@@ -106,15 +103,15 @@ class Memory:
         idle_hits = {hit for hit in hits if hit is not None and hit in self.idle}
         idle = sum(hit.blocks for hit in idle_hits) + hits.count(None)
         need = self.blocks_for(tokens) - len(hits) + idle
-        return need <= self.free or need <= self.free + self.idle_blocks
+        return need <= self.free + self.idle_blocks
 
     def admit(self, job: Job, hits: list[Unit | None]) -> None:
         """Hold the hits; what else it left behind can be no hit any more."""
         for number, hit in enumerate(hits):
-            if hit is None:
-                del self.idle[OwnBlock(job, number)]
-            else:
-                self.idle.pop(hit, None)
+            entry = OwnBlock(job, number) if hit is None else hit
+            if entry in self.idle:
+                self.take_up(entry)
+            if hit is not None:
                 hit.holders.add(job)
         job.table = hits
         self.forget(job)
@@ -122,7 +119,7 @@ class Memory:
     def grows(self, job: Job, tokens: int) -> bool:
         """Whether what it lacks for that many tokens is to be had."""
         lacking = self.blocks_for(tokens) - len(job.table)
-        return lacking <= self.free or lacking <= self.free + self.idle_blocks
+        return lacking <= self.free + self.idle_blocks
 
     def grow(self, job: Job, tokens: int) -> None:
         """Take what it lacks: free blocks first, then the idle ones that were let go longest ago."""
@@ -132,8 +129,16 @@ class Memory:
         self.occupied += lacking
         job.table += [None] * lacking
 
-    def evict(self, entry: Unit | OwnBlock) -> None:
+    def lay_idle(self, entry: Unit | OwnBlock) -> None:
+        self.idle[entry] = None
+        self.idle_blocks += size(entry)
+
+    def take_up(self, entry: Unit | OwnBlock) -> None:
         del self.idle[entry]
+        self.idle_blocks -= size(entry)
+
+    def evict(self, entry: Unit | OwnBlock) -> None:
+        self.take_up(entry)
         self.occupied -= size(entry)
         if isinstance(entry, Unit):
             del self.units[entry.id]
@@ -166,17 +171,18 @@ class Memory:
             if unit is not None:
                 unit.holders.discard(job)
                 if not unit.holders and unit not in self.idle:
-                    self.idle[unit] = None
+                    self.lay_idle(unit)
             elif number < kept:
-                self.idle[OwnBlock(job, number)] = None
+                self.lay_idle(OwnBlock(job, number))
             else:
                 self.occupied -= 1
         job.table = []
 
     def forget(self, job: Job) -> None:
         """What it left behind is free: it will not come back for it."""
-        for entry in [entry for entry in self.idle if isinstance(entry, OwnBlock) and entry.job is job]:
-            self.evict(entry)
+        if job.preemptions:
+            for entry in [entry for entry in self.idle if isinstance(entry, OwnBlock) and entry.job is job]:
+                self.evict(entry)
 
 
 def size(entry: Unit | OwnBlock) -> int:
