@@ -408,7 +408,7 @@ class _Work:
 
 def _rank(task: Task) -> int:
     """Expensive tasks first, as far as their kind tells."""
-    slow = {"arima": 0, "prophet": 1}
+    slow = {"arima": 0, "auto": 0, "prophet": 1}
     if isinstance(task, ForecastTask):
         return slow.get(task.spec.predictor, 4)
     if isinstance(task, RunTask) and task.load == "named":
