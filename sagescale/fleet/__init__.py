@@ -7,6 +7,6 @@ from sagescale.fleet.model import Fleet, PoolSpec, Role, Service
 from sagescale.fleet.moves import Change, fit, gpus_of, grow, next_launches, resize, within_limits
 
 __all__ = [
-    "AGGREGATED", "DISAGGREGATED", "ByPool", "Change", "Fleet", "PoolCounts", "PoolSpec", "Pools", "Role", "Service",
-    "Sizes", "fit", "gpus_of", "grow", "next_launches", "resize", "within_limits",
+    "AGGREGATED", "DISAGGREGATED", "ByPool", "Change", "Fleet", "PoolCounts", "PoolSpec", "Pools", "Role",
+    "Service", "Sizes", "fit", "gpus_of", "grow", "next_launches", "resize", "within_limits",
 ]  # fmt: skip

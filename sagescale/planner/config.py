@@ -11,9 +11,12 @@ from sagescale.errors import InputError
 from sagescale.fleet import Fleet, PoolSpec, Role, Service
 from sagescale.planner.plugins import NO_KEYS, POLICIES, PREDICTORS, PluginKeys
 
-__all__ = ["SERVING", "AutoscalerConfig", "PoolKeys", "pool_keys"]
+__all__ = ["SERVING", "AutoscalerConfig", "PoolKeys", "Serving", "pool_keys"]
 
-SERVING = {
+Serving = Literal["disaggregated", "aggregated"]
+"""Whether prefill and decode are pools of their own, or every instance of one pool does both."""
+
+SERVING: dict[Serving, tuple[tuple[str, Role], ...]] = {
     "disaggregated": (("prefill", Role.PREFILL), ("decode", Role.DECODE)),
     "aggregated": (("aggregated", Role.AGGREGATED),),
 }
@@ -82,17 +85,17 @@ class AutoscalerConfig:
     )
     no_operation: bool = setting(False, doc="Dry run: decide and explain, never act.")
 
-    serving: Literal["disaggregated", "aggregated"] = setting(
+    serving: Serving = setting(
         "disaggregated",
-        doc="Whether prefill and decode are pools of their own, or every instance of one pool does both; then "
-        "min_instances, max_instances and gpus_per_instance stand for the keys of the two pools.",
+        doc="Whether prefill and decode are pools of their own, or every instance of one pool does both: "
+        "then min_instances, max_instances and gpus_per_instance stand for the keys of the two pools.",
     )
     min_instances: int = setting(1, doc="Smallest aggregated pool.", unit="instances", at_least=0)
     max_instances: int = setting(20, doc="Largest aggregated pool.", unit="instances", at_least=1)
     gpus_per_instance: int = setting(
         1,
-        doc="GPUs of an aggregated instance; on the command line unset means the profile's, and another value "
-        "than the profile's is refused.",
+        doc="GPUs of an aggregated instance; on the command line unset means the profile's, and another "
+        "value than the profile's is refused.",
         unit="GPUs",
         at_least=1,
     )

@@ -92,8 +92,8 @@ class CorrectionTracker:
 def make_learner(config: AutoscalerConfig, perf_model: PerfModel) -> OnlineLearner | None:
     """Return a learner where the configuration asks for one and the model is a profile.
 
-    Of aggregated instances nothing is learned: their latencies are of steps that do both, and what is read here
-    are those of one.
+    Of aggregated instances nothing is learned: their latencies are of steps that do both, and what is read
+    here are those of one.
     """
     if not config.enable_online_learning or config.serving == "aggregated":
         return None

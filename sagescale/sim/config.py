@@ -120,8 +120,8 @@ class SimulatorConfig:
     )
     max_batch_tokens: int = setting(
         8192,
-        doc="Prompt tokens of one prefill batch; a longer prompt makes a batch of its own. Of engine_scheduler "
-        "batch, and refused with another.",
+        doc="Prompt tokens of one prefill batch; a longer prompt makes a batch of its own. Of "
+        "engine_scheduler batch, and refused with another.",
         unit="tokens",
         at_least=1,
         at_most=1_000_000,
@@ -155,8 +155,8 @@ class SimulatorConfig:
     )
     prefix_cache: bool = setting(
         False,
-        doc="Whether instances of vllm and sglang keep prompts' KV for the next one that begins alike, as the "
-        "trace's block hashes say.",
+        doc="Whether instances of vllm and sglang keep prompts' KV for the next one that begins alike, as "
+        "the trace's block hashes say.",
     )
     max_num_seqs: int | None = setting(
         None,
@@ -210,7 +210,7 @@ class SimulatorConfig:
     )
     overlap_credit: float = setting(
         1.0,
-        doc="What a cached block takes off the cost of an instance with routing_strategy kv_aware, in blocks.",
+        doc="What a cached block takes off an instance's cost with routing_strategy kv_aware, in blocks.",
         at_least=0,
         at_most=100,
     )
