@@ -44,6 +44,7 @@ class Observation:
         prefix_hit_rate: Share of prompt tokens that came from the prefix cache, 0 to 1.
         ttft_attainment: Share of the first tokens that came within ``target_ttft_ms``.
         itl_attainment: Share of the completed requests whose ITL was within ``target_itl_ms``.
+        itl_attainment_estimate: The same where only gaps between tokens are counted, not requests.
         lengths: (ISL, OSL) of completed requests, a sample.
     """
 
@@ -67,8 +68,20 @@ class Observation:
     prefix_hit_rate: float | None = None
     ttft_attainment: float | None = None
     itl_attainment: float | None = None
+    itl_attainment_estimate: float | None = None
     lengths: tuple[tuple[int, int], ...] | None = None
     requests_unserved: float | None = None
+
+    def itl_attained(self, target_attainment: float) -> float | None:
+        """Return the share of requests within the ITL target to go by, or None.
+
+        Where it is not measured the estimate counts, if it is below ``target_attainment``: it may make a
+        policy more careful, and never less.
+        """
+        estimate = self.itl_attainment_estimate
+        if self.itl_attainment is not None or estimate is None:
+            return self.itl_attainment
+        return estimate if estimate < target_attainment else None
 
     def to_dict(self) -> dict[str, object]:
         """Return it in plain JSON types, pools by name."""
