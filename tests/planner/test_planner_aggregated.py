@@ -48,7 +48,9 @@ def test_keys_of_the_other_way_of_serving_are_not_looked_at():
     assert config.minimum_gpus == 1
     with pytest.raises(InputError, match="min_instances is 5 but max_instances is 2"):
         AutoscalerConfig(serving="aggregated", min_instances=5, max_instances=2)
-    with pytest.raises(InputError, match="the minima need 9 GPUs .min_instances 3 x gpus_per_instance 3.;"):
+    with pytest.raises(
+        InputError, match=r"the minima need 9 GPUs \(min_instances 3 x gpus_per_instance 3\);"
+    ):
         AutoscalerConfig(serving="aggregated", min_instances=3, gpus_per_instance=3, max_gpu_budget=8)
 
 
