@@ -144,11 +144,11 @@ def load_setup(
 
     def estimated(simulator: SimulatorConfig) -> Profile:
         assert real is not None  # else not asked for
-        return estimate_of(with_overrides(real, simulator))
+        return estimate_of(with_overrides(real, simulator, "disaggregated"))
 
     found = configured(profile, files, overrides, options, None if real is None else estimated)
     requests = apply_transforms(trace if isinstance(trace, Trace) else trace.read(), transforms)
-    true = None if real is None else with_overrides(real, found.simulator)
+    true = None if real is None else with_overrides(real, found.simulator, found.config.serving)
     setup = Setup(requests, found.profile, found.config, found.simulator, true)
     gpu_hour_price(setup.simulator, setup.modelled)  # a price that is missing is refused before the run
     return setup
