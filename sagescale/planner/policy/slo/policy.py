@@ -181,7 +181,7 @@ class SloPolicy:
         """Set what this window missed beside what was planned, once pools are of the policy's making."""
         self._windows += 1
         ahead = self._ahead
-        shares = (seen.ttft_attainment, seen.itl_attainment)
+        shares = (seen.ttft_attainment, seen.itl_attained(self._config.target_attainment))
         known = [share for share in shares if share is not None and 0.0 <= share <= 1.0]
         if not known or self._windows <= 2 * ahead or len(self._planned) < ahead:
             return
