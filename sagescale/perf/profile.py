@@ -238,16 +238,16 @@ class AggregatedMeasured:
 
     ``longest_tokens`` is the longest context of the step, decoding requests (before it) and chunks (with what
     they compute) alike; ``cross_tokens2`` is the sum of tokens x tokens already there, ``square_tokens2``
-    that of tokens squared over two.
+    that of tokens squared.
     """
 
-    requests: tuple[int, ...] = setting((), doc="Requests decoding.", needed=True)
-    kv_tokens: tuple[int, ...] = setting((), doc="They hold before the step.", unit="tokens", needed=True)
-    chunk_tokens: tuple[int, ...] = setting((), doc="Of all chunks.", unit="tokens", needed=True)
-    chunks: tuple[int, ...] = setting((), doc="Prompt chunks in the step.", needed=True)
+    requests: tuple[float, ...] = setting((), doc="Requests decoding.", needed=True)
+    kv_tokens: tuple[float, ...] = setting((), doc="They hold before the step.", unit="tokens", needed=True)
+    chunk_tokens: tuple[float, ...] = setting((), doc="Of all chunks.", unit="tokens", needed=True)
+    chunks: tuple[float, ...] = setting((), doc="Prompt chunks in the step.", needed=True)
     cross_tokens2: tuple[float, ...] = setting((), doc="Sum of c times p.", needed=True)
-    square_tokens2: tuple[float, ...] = setting((), doc="Sum of c squared over 2.", needed=True)
-    longest_tokens: tuple[int, ...] = setting((), doc="Longest context.", unit="tokens", needed=True)
+    square_tokens2: tuple[float, ...] = setting((), doc="Sum of c squared.", needed=True)
+    longest_tokens: tuple[float, ...] = setting((), doc="Longest context.", unit="tokens", needed=True)
     step_ms: tuple[float, ...] = setting((), doc="Time of the step.", unit="ms", needed=True)
 
     def __post_init__(self) -> None:

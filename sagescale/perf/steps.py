@@ -89,7 +89,9 @@ class StepModel:
             max(longest, *(c + p for c, p in chunks)),
         )
 
-    def mixed_ms(self, n: int, kv_tokens: int, tokens: int, cross: int, square: int, longest: int) -> float:
+    def mixed_ms(
+        self, n: float, kv_tokens: float, tokens: float, cross: float, square: float, longest: float
+    ) -> float:
         """Time in ms of a step with chunks.
 
         Of all chunks, ``tokens`` is sum(c), ``cross`` sum(c p) and ``square`` sum(c c); ``longest`` is the

@@ -130,9 +130,11 @@ class TestLibrary:
 
     def test_the_shipped_ones_are_listed_by_name(self):
         assert list_profiles() == (
+            "h100-llama-3.1-8b-bf16-agg",
             "h100-llama-3.3-70b-fp8-tp2",
             "h100-llama-3.3-70b-fp8-tp4",
             "h100-llama-3.3-70b-fp8-tp8",
             "h200-llama-3.1-8b-bf16",
             "h200-llama-3.1-8b-fp8",
+            "h200-llama-3.1-8b-fp8-agg",
         )
