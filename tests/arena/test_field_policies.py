@@ -14,9 +14,19 @@ from field_policies.dynamo import DynamoPolicy
 from field_policies.keda import KedaLatencyPolicy, KedaQueuePolicy
 from field_policies.llm_d import LlmdSaturationPolicy
 from field_policies.token_velocity import TokenVelocityPolicy
+from sagescale.errors import InputError
 from sagescale.fleet import PoolCounts, Pools
 from sagescale.perf.model import DecodeCapacity
 from sagescale.planner import AutoscalerConfig, Observation, Planner
+
+POLICIES = (
+    DynamoPolicy,
+    KedaQueuePolicy,
+    KedaLatencyPolicy,
+    LlmdSaturationPolicy,
+    AibrixApaPolicy,
+    TokenVelocityPolicy,
+)
 
 
 class RoundNumbers:
@@ -163,20 +173,16 @@ def test_token_velocity_sums_over_kinds_of_requests():
     assert sizes(TokenVelocityPolicy, at(60, 1, 1, requests=600.0, lengths=mixed)) == [(2, 2)]
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        DynamoPolicy,
-        KedaQueuePolicy,
-        KedaLatencyPolicy,
-        LlmdSaturationPolicy,
-        AibrixApaPolicy,
-        TokenVelocityPolicy,
-    ],
-)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_a_pool_about_which_nothing_is_known_stays(policy):
     unknown = dict.fromkeys(QUIET)
     assert sizes(policy, at(60, 3, 5, **unknown), at(120, 3, 5, **unknown)) == [(3, 5), (3, 5)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_aggregated_pool_is_refused(policy):
+    with pytest.raises(InputError, match="serving is 'aggregated': it sizes prefill and decode pools"):
+        policy(AutoscalerConfig(serving="aggregated"), RoundNumbers())
 
 
 def test_the_package_offers_each_policy_and_its_keys_by_name():

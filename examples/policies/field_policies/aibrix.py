@@ -13,6 +13,8 @@ from sagescale.planner.policy import Sizing
 from sagescale.planner.policy.classic import whole_instances
 from sagescale.planner.stabilisation import PoolStabiliser
 
+from field_policies import check_pools
+
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts
     from sagescale.perf import PerfModel
@@ -56,6 +58,7 @@ class AibrixApaPolicy:
     uses_lengths = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
+        check_pools(config)
         self._headroom = config.load_headroom
         self._keys = config.plugins.of(AibrixKeys)
         self._slots = perf_model.max_num_seqs

@@ -14,6 +14,8 @@ from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy import ClassicPolicy, Sizing
 
+from field_policies import check_pools
+
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts
     from sagescale.perf import PerfModel
@@ -63,6 +65,7 @@ class DynamoPolicy:
     uses_lengths = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
+        check_pools(config)
         self._config = config
         self._keys = config.plugins.of(DynamoKeys)
         self._perf = perf_model

@@ -14,6 +14,8 @@ from sagescale.fleet import ByPool
 from sagescale.planner.policy import PoolSize, Sizing
 from sagescale.planner.policy.reactive import HpaPool
 
+from field_policies import check_pools
+
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts
     from sagescale.perf import PerfModel
@@ -47,6 +49,7 @@ class _Hpa:
     uses_lengths = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
+        check_pools(config)
         del perf_model
         self._config = config
         self._keys = config.plugins.of(KedaKeys)

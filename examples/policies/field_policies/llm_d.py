@@ -10,6 +10,8 @@ from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy import Sizing
 
+from field_policies import check_pools
+
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts
     from sagescale.perf import PerfModel
@@ -59,6 +61,7 @@ class LlmdSaturationPolicy:
     uses_lengths = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
+        check_pools(config)
         del perf_model
         self._headroom = config.load_headroom
         self._keys = config.plugins.of(LlmdKeys)

@@ -17,6 +17,8 @@ from sagescale.planner.policy import Sizing
 from sagescale.planner.policy.classic import whole_instances
 from sagescale.planner.stabilisation import PoolStabiliser
 
+from field_policies import check_pools
+
 if TYPE_CHECKING:
     from sagescale.perf import PerfModel
     from sagescale.planner import AutoscalerConfig, Observation
@@ -60,6 +62,7 @@ class TokenVelocityPolicy:
     uses_forecast = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
+        check_pools(config)
         self._config = config
         self._perf = perf_model
         down_s = config.plugins.of(TokenVelocityKeys).token_velocity_down_s
