@@ -81,7 +81,7 @@ class Setup:
 
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
-        found = []
+        found = unfit_warnings(self.modelled)
         if run.rejected:
             found.append(
                 f"{run.rejected} requests are larger than the KV memory of {run.world.max_kv_tokens} tokens "
@@ -99,6 +99,22 @@ class Setup:
                 f"{unfinished} requests could never be served: work was left when nothing could proceed"
             )
         return found
+
+
+def unfit_warnings(profile: Profile) -> list[str]:
+    """What ``profile validate`` holds against engines that were measured, in one line; empty if they are fit.
+
+    An estimate says of itself that nothing was measured, and is asked nothing.
+    """
+    from sagescale.perf.validate import Verdict, validate_profile
+
+    if not profile.prefill.measured.ttft_ms and not profile.decode.measured.itl_ms:
+        return []
+    unfit = [check for check in validate_profile(profile, aggregated=False) if check.verdict is Verdict.UNFIT]
+    if not unfit:
+        return []
+    words = "; ".join(f"{check.what}: {check.found} (needed: {check.needed})" for check in unfit)
+    return [f"profile {profile.name} is unfit: {words}; see `sagescale profile validate`"]
 
 
 def load_setup(
@@ -128,11 +144,11 @@ def load_setup(
 
     def estimated(simulator: SimulatorConfig) -> Profile:
         assert real is not None  # else not asked for
-        return estimate_of(with_overrides(real, simulator))
+        return estimate_of(with_overrides(real, simulator, "disaggregated"))
 
     found = configured(profile, files, overrides, options, None if real is None else estimated)
     requests = apply_transforms(trace if isinstance(trace, Trace) else trace.read(), transforms)
-    true = None if real is None else with_overrides(real, found.simulator)
+    true = None if real is None else with_overrides(real, found.simulator, found.config.serving)
     setup = Setup(requests, found.profile, found.config, found.simulator, true)
     gpu_hour_price(setup.simulator, setup.modelled)  # a price that is missing is refused before the run
     return setup

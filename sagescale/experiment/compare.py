@@ -207,7 +207,9 @@ class _Work:
         for variant in self.comparison.variants:
             scenario = scenario_of(variant)
             config = variant.config
-            model = ProfileModel(with_overrides(self.workload.profile, variant.simulator))
+            model = ProfileModel(
+                with_overrides(self.workload.profile, variant.simulator, variant.config.serving)
+            )
             load = true_load(trace, float(config.adjustment_interval_sec))
             peak = Sizes(0, 0)
             for _, sizing in classic_sizings(load, ClassicPolicy(config, model)):
@@ -287,7 +289,7 @@ class _Work:
         price = gpu_hour_price(base.simulator, self.workload.profile)
         document = result_document(
             self.workload.trace(),
-            with_overrides(self.workload.profile, base.simulator),
+            with_overrides(self.workload.profile, base.simulator, base.config.serving),
             configuration(base.config, base.simulator),
             ranked,
             self._warnings(ranked),

@@ -213,7 +213,7 @@ def _search(workload: Workload, task: SearchTask) -> StaticPair | Schedule | Non
         return cheapest_pair(task.config, of_pair, task.attainment)
 
     trace = workload.trace(task.replicate)
-    model = ProfileModel(with_overrides(workload.profile, task.simulator))
+    model = ProfileModel(with_overrides(workload.profile, task.simulator, task.config.serving))
     known: dict[tuple[Sizes, ...], bool] = {}
 
     def reaches(schedule: Schedule) -> bool:
@@ -244,7 +244,7 @@ _own = ForecastMemo()
 def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo] = ()) -> Run:
     """Do the simulation of a task, for whoever measures it in another way."""
     trace = workload.trace(task.replicate)
-    profile = with_overrides(workload.profile, task.simulator)
+    profile = with_overrides(workload.profile, task.simulator, task.config.serving)
     config, simulator = task.config, task.simulator
     policy: Policy | None = None
     if task.schedule is not None:

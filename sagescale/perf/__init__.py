@@ -40,6 +40,7 @@ from sagescale.perf.profile import (
     StepError,
 )
 from sagescale.perf.roofline import Assumptions, estimate_of, estimate_profile
+from sagescale.perf.serving import aggregated_engines
 from sagescale.perf.steps import StepModel, compile_steps
 from sagescale.perf.surfaces import DecodeTable
 from sagescale.perf.validate import Check, Traffic, Verdict, validate_profile
@@ -75,6 +76,7 @@ __all__ = [
     "Traffic",
     "Verdict",
     "Wanted",
+    "aggregated_engines",
     "build_profile",
     "compile_steps",
     "estimate_aggregated",
