@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sagescale.document import AnswerInfo, Choice
 from sagescale.experiment.grid import Variant, scenario_of, static_scenario
-from sagescale.experiment.searches import StaticPair
-from sagescale.experiment.tasks import Outcome, RunTask, StaticSearchTask, fixed_pair, perform
+from sagescale.experiment.searches import StaticSizes
+from sagescale.experiment.tasks import Outcome, RunTask, StaticSearchTask, fixed_sizes, perform
 from sagescale.experiment.verdict import percent
 from sagescale.experiment.workload import Workload
 from sagescale.trace import TransformSpec
@@ -76,10 +76,11 @@ def answer(
     best = min(holds, key=lambda one: (one.gpu_hours, one is not fixed), default=None)
     take = "neither" if best is None else "fixed" if best is fixed else "autoscaled"
     targets = f"TTFT {config.target_ttft_ms:g} / ITL {config.target_itl_ms:g} ms at {100 * asked:g} %"
+    what = "pair" if config.serving == "disaggregated" else "size"
     parts = [
         _in_words(fixed, "fixed ", " all day", asked)
         if fixed is not None
-        else "no fixed pair within the limits and the budget holds"
+        else f"no fixed {what} within the limits and the budget holds"
         if not not_searched
         else f"fixed sizes were not searched for ({not_searched})",
         "no autoscaled run to compare with"
@@ -89,7 +90,7 @@ def answer(
     both = fixed is not None and autoscaled is not None
     text = f"for {targets}: {', or '.join(parts) if both else '; '.join(parts)}"
     if fixed is not None or not not_searched:  # else there is nothing to weigh
-        text = f"{text}: {_advice(take, saves, both_hold=len(holds) == 2)}"
+        text = f"{text}: {_advice(take, saves, what, both_hold=len(holds) == 2)}"
     return AnswerInfo(
         text=text,
         attainment_asked=asked,
@@ -100,16 +101,16 @@ def answer(
     )
 
 
-def _advice(take: str, saves: float | None, *, both_hold: bool) -> str:
+def _advice(take: str, saves: float | None, what: str, *, both_hold: bool) -> str:
     """Say which to take, and why."""
     if take == "neither":
         return "neither holds; wider limits, looser targets or a faster startup would have to help"
     if not both_hold or saves is None:
-        return f"take the {'fixed pair' if take == 'fixed' else 'autoscaled one'}"
+        return f"take the {f'fixed {what}' if take == 'fixed' else 'autoscaled one'}"
     if take == "autoscaled":
         return f"saves {100 * saves:.0f} %" if saves >= _WORTH_NAMING else "saves less than 1 %"
     more = f"costs {-100 * saves:.0f} % more" if -saves >= _WORTH_NAMING else "saves nothing"
-    return f"autoscaling {more}, take the fixed pair"
+    return f"autoscaling {more}, take the fixed {what}"
 
 
 def _in_words(choice: Choice, before: str, after: str, asked: float) -> str:
@@ -179,14 +180,14 @@ def cheapest_fixed(
     scenario = static_scenario(scenario_of(Variant("", config, simulator)), config.adjustment_interval_sec)
     made = scenario.config, scenario.simulator
     found = perform(workload, StaticSearchTask(*made, config.target_attainment, faults=faults))
-    assert isinstance(found, StaticPair)  # what a search for one answers
+    assert isinstance(found, StaticSizes)  # what a search for one answers
     if found.sizes is None:
         return None
-    run = perform(workload, RunTask(*fixed_pair(*made, found.sizes), faults=faults))
+    run = perform(workload, RunTask(*fixed_sizes(*made, found.sizes), faults=faults))
     assert isinstance(run, Outcome)  # what a run answers
     return Choice(
         name="static",
-        sizes={pool: [size, size] for pool, size in zip(("prefill", "decode"), found.sizes, strict=True)},
+        sizes={pool: [size, size] for pool, size in found.sizes.items()},
         attainment=run.score.attainment,
         gpu_hours=run.score.gpu_hours,
     )

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sagescale.experiment.execute import Backend
     from sagescale.experiment.forecasts import ForecastMemo
     from sagescale.experiment.grid import Variant
-    from sagescale.experiment.searches import Schedule, StaticPair
+    from sagescale.experiment.searches import Schedule, StaticSizes
     from sagescale.experiment.tasks import Result, Task
     from sagescale.experiment.workload import Workload
     from sagescale.planner import AutoscalerConfig
@@ -211,13 +211,13 @@ class _Work:
                 with_overrides(self.workload.profile, variant.simulator, variant.config.serving)
             )
             load = true_load(trace, float(config.adjustment_interval_sec))
-            peak = Sizes(0, 0)
+            peak = Sizes.of({pool.name: 0 for pool in config.pools})
             for _, sizing in classic_sizings(load, ClassicPolicy(config, model)):
                 peak = peak.map(
                     lambda most, size: most if size is None else max(most, size.instances), sizing.pools
                 )
             sizes = within_limits(peak, config.fleet)
-            gpus = sizes.prefill * model.prefill_gpus + sizes.decode * model.decode_gpus
+            gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
             if gpus <= config.max_gpu_budget:
                 [fixed] = self._fixed([scenario])
                 entry = static_entry(fixed, "peak", sizes)
@@ -229,9 +229,9 @@ class _Work:
     def _found_in_hindsight(self, scenarios: Sequence[Variant]) -> list[Entry]:
         found = []
         for scenario in self._fixed(scenarios):
-            pair: StaticPair | None = self.results.get(self._search(StaticSearchTask, scenario))  # type: ignore[assignment]  # a search answers with a pair
-            if pair is not None and pair.sizes is not None:
-                found.append(static_entry(scenario, "cheapest", pair.sizes))
+            fixed: StaticSizes | None = self.results.get(self._search(StaticSearchTask, scenario))  # type: ignore[assignment]  # a search answers with sizes
+            if fixed is not None and fixed.sizes is not None:
+                found.append(static_entry(scenario, "cheapest", fixed.sizes))
         for scenario in scenarios:
             schedule: Schedule | None = self.results.get(self._search(ClairvoyantTask, scenario))  # type: ignore[assignment]  # a search answers with a schedule
             if schedule is not None:
@@ -240,8 +240,8 @@ class _Work:
                     scenario.config, scenario.simulator, schedule=schedule, load="true", document=True
                 )
                 headrooms = (
-                    ("prefill_headroom", schedule.prefill_headroom),
-                    ("decode_headroom", schedule.decode_headroom),
+                    (f"{pool.name}_headroom", headroom)
+                    for pool, headroom in zip(scenario.config.pools, schedule.headrooms, strict=True)
                 )
                 found.append(
                     Entry(name, "clairvoyant", "oracle", "hindsight", task, (*scenario.differs, *headrooms))

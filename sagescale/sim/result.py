@@ -179,6 +179,11 @@ def trace_info(trace: Trace) -> TraceInfo:
 
 def _info(profile: Profile) -> ProfileInfo:
     decode = profile.decode
+    pools = (
+        {"aggregated": decode.gpus_per_instance}
+        if decode == profile.aggregated
+        else {"prefill": profile.prefill.gpus_per_instance, "decode": decode.gpus_per_instance}
+    )
     return ProfileInfo(
         name=profile.name,
         model=profile.model,
@@ -186,10 +191,7 @@ def _info(profile: Profile) -> ProfileInfo:
         engine=f"{profile.engine} {profile.engine_version}".strip(),
         source=profile.source.title,
         licence=profile.source.licence,
-        gpus_per_instance={
-            "prefill": profile.prefill.gpus_per_instance,
-            "decode": decode.gpus_per_instance,
-        },
+        gpus_per_instance=pools,
         max_num_seqs=decode.max_num_seqs,
         max_kv_tokens=decode.max_kv_tokens,
         assumed=list(profile.assumed),
