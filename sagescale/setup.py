@@ -81,7 +81,7 @@ class Setup:
 
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
-        found = []
+        found = unfit_warnings(self.modelled)
         if run.rejected:
             found.append(
                 f"{run.rejected} requests are larger than the KV memory of {run.world.max_kv_tokens} tokens "
@@ -99,6 +99,22 @@ class Setup:
                 f"{unfinished} requests could never be served: work was left when nothing could proceed"
             )
         return found
+
+
+def unfit_warnings(profile: Profile) -> list[str]:
+    """What ``profile validate`` holds against engines that were measured, in one line; empty if they are fit.
+
+    An estimate says of itself that nothing was measured, and is asked nothing.
+    """
+    from sagescale.perf.validate import Verdict, validate_profile
+
+    if not profile.prefill.measured.ttft_ms and not profile.decode.measured.itl_ms:
+        return []
+    unfit = [check for check in validate_profile(profile, aggregated=False) if check.verdict is Verdict.UNFIT]
+    if not unfit:
+        return []
+    words = "; ".join(f"{check.what}: {check.found} (needed: {check.needed})" for check in unfit)
+    return [f"profile {profile.name} is unfit: {words}; see `sagescale profile validate`"]
 
 
 def load_setup(
