@@ -115,6 +115,8 @@ def _expand_overrides(overrides: Sequence[str]) -> list[tuple[str, ...]]:
 def _values(name: str, text: str) -> list[str]:
     if ";" in text:
         return [part.strip() for part in text.split(";")]
+    if name == "profile":  # a text, of which a comma is rarely part
+        return [part.strip() for part in text.split(",")]
     parts = _split_outside_brackets(text)
     if len(parts) == 1 or _is_value(f"{name}={text}"):
         return [text]

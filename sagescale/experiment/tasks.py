@@ -211,7 +211,7 @@ def _search(workload: Workload, task: SearchTask) -> StaticSizes | Schedule | No
         return cheapest_sizes(task.config, of_sizes, task.attainment)
 
     trace = workload.trace(task.replicate)
-    model = ProfileModel(with_overrides(workload.profile, task.simulator, task.config.serving))
+    model = ProfileModel(with_overrides(workload.engines(task.config), task.simulator, task.config.serving))
     known: dict[tuple[Sizes, ...], bool] = {}
 
     def reaches(schedule: Schedule) -> bool:
@@ -241,7 +241,7 @@ _own = ForecastMemo()
 def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo] = ()) -> Run:
     """Do the simulation of a task, for whoever measures it in another way."""
     trace = workload.trace(task.replicate)
-    profile = with_overrides(workload.profile, task.simulator, task.config.serving)
+    profile = with_overrides(workload.engines(task.config), task.simulator, task.config.serving)
     config, simulator = task.config, task.simulator
     policy: Policy | None = None
     if task.schedule is not None:

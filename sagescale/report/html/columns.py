@@ -113,7 +113,8 @@ def _pools(document: ResultDocument, run: RunDocument, kept: Sequence[int]) -> d
     names = pool_names(run)
     budget = number(document, run, "max_gpu_budget")
     acts = setting(document, run, "no_operation") is not True
-    gpus = {name: _whole(document.profile.gpus_per_instance.get(name)) or 1 for name in names}
+    each_has = (run.profile or document.profile).gpus_per_instance
+    gpus = {name: _whole(each_has.get(name)) or 1 for name in names}
     now = {name: PoolCounts(_whole((run.initial or {}).get(name))) for name in names}
     history = [now]
     for place in kept:
