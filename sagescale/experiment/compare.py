@@ -432,8 +432,8 @@ class _Work:
         gpus = {self.workload.engines(variant.config).gpu for variant in self.comparison.variants}
         if len(gpus) > 1:
             warnings.append(
-                f"the engines are on different GPUs ({', '.join(sorted(gpus))}): an hour of one is not an hour "
-                "of another"
+                f"the engines are on different GPUs ({', '.join(sorted(gpus))}): an hour of one is no "
+                "hour of another"
             )
         if self.interrupted:
             warnings.append("interrupted: the comparison holds what was done by then")
