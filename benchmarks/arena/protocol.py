@@ -22,7 +22,7 @@ from sagescale.experiment.tasks import (
     PartTask,
     RunTask,
     StaticSearchTask,
-    fixed_pair,
+    fixed_sizes,
 )
 from sagescale.experiment.workload import Workload
 from sagescale.planner.policy import uses_forecast
@@ -222,7 +222,7 @@ def _fixed(outcome, config, first, to_set, whole, to_judge, worker, entrants):
     ):
         pair = pairs.get(search)
         if pair is not None and pair.sizes is not None:
-            run = RunTask(*fixed_pair(config, scenario.simulator(scenario.first_seed), pair.sizes))
+            run = RunTask(*fixed_sizes(config, scenario.simulator(scenario.first_seed), pair.sizes))
             size = f"{pair.sizes.prefill}+{pair.sizes.decode}"
             entries.append(Entry(f"{name} {size}", "static", "", kind, None, run))
     return entries

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sagescale
 from offered import PACKAGE
-from sagescale.experiment.searches import Schedule, StaticPair
+from sagescale.experiment.searches import Schedule, StaticSizes
 from sagescale.experiment.tasks import PartOutcome
 from sagescale.planner import Sizes
 from sagescale.planner.plugins import POLICIES
@@ -58,7 +58,9 @@ class Store:
 
 
 def _plain(answer):
-    if isinstance(answer, StaticPair):  # sizes by pool are no tuple that could be made again from its entries
+    if isinstance(
+        answer, StaticSizes
+    ):  # sizes by pool are no tuple that could be made again from its entries
         sizes = None if answer.sizes is None else list(answer.sizes)
         return {"sizes": sizes, "simulations": answer.simulations}
     return dataclasses.asdict(answer) if dataclasses.is_dataclass(answer) else answer
@@ -106,10 +108,10 @@ def _part_outcome(value):
 
 _READ = {
     "PartOutcome": _part_outcome,
-    "StaticPair": lambda value: StaticPair(
+    "StaticSizes": lambda value: StaticSizes(
         None if value["sizes"] is None else Sizes(*value["sizes"]), value["simulations"]
     ),
-    "Schedule": lambda value: Schedule(**value),
+    "Schedule": lambda value: Schedule(tuple(value["headrooms"])),
     "float": float,
     "none": lambda _: None,
 }
