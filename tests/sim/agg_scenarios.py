@@ -106,7 +106,7 @@ def numbers(draw: st.DrawFn, budget: int) -> Numbers:
 
 
 @st.composite
-def engines(draw: st.DrawFn, times: Numbers, budget: int, slots: int, *, caches: bool) -> Engine:
+def engines(draw: st.DrawFn, pool: str, times: Numbers, budget: int, slots: int, *, caches: bool) -> Engine:
     block = draw(st.sampled_from([4, 4, 2, 1, 8]))
     tokens = draw(st.sampled_from([48, 64, 48, 32, 24, 80, None]))
     return Engine(
@@ -119,7 +119,8 @@ def engines(draw: st.DrawFn, times: Numbers, budget: int, slots: int, *, caches:
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 0, 3, 7])),
         chunked_prefill=draw(st.sampled_from([True, True, True, False])),
         mixed_chunk=draw(st.booleans()),
-        reserve_full_isl=draw(st.booleans()),
+        # A prompt that is computed in vain, again and again, while hand-offs never end, would do so for ever.
+        reserve_full_isl=draw(st.booleans()) or (pool == "prefill" and tokens is not None),
         prefix_cache=caches and draw(st.sampled_from([True, True, True, False])),
     )
 
@@ -167,7 +168,7 @@ def scenarios(
         made_numbers[pool] = draw(numbers(budget))
         if pool in stepped:
             made_engines[pool] = draw(
-                engines(made_numbers[pool], budget, slots, caches=caches and pool != "decode")
+                engines(pool, made_numbers[pool], budget, slots, caches=caches and pool != "decode")
             )
     policy = draw(st.sampled_from(policies))
     strategy = draw(st.sampled_from(strategies))
