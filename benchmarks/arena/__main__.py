@@ -87,6 +87,9 @@ def main() -> int:
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="judged seeds, in place of each scenario's own"
     )
+    parser.add_argument(
+        "--foreseen", type=int, metavar="N", help="judged seeds on which clairvoyant is solved; default all"
+    )
     parser.add_argument("--jobs", type=int, default=default_jobs(), metavar="N")
     parser.add_argument("--store", type=Path, default=Path("out/arena.jsonl"), metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="OUT")
@@ -125,6 +128,8 @@ def main() -> int:
         chosen = [quick(scenario) for scenario in chosen]
     if given.seeds:
         chosen = [dataclasses.replace(scenario, seeds=given.seeds) for scenario in chosen]
+    if given.foreseen:
+        chosen = [dataclasses.replace(scenario, foreseen=given.foreseen) for scenario in chosen]
     outcomes, tables, told, found = [], {}, {}, []
     began, began_cpu = time.perf_counter(), _cpu_s()
     stopped = False

@@ -1,7 +1,8 @@
 """Finished runs on disk, found again by their content: an arena that was stopped goes on where it was.
 
 A key is made of the trace, what is done to it, the engines, the task with its whole configuration, and the
-source code that can have an influence; the files of a policy count only for runs under that policy.
+source code that can have an influence; the files of a policy count only for runs under that policy, those of
+simulated engines for policies only for policies that try sizes on them.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from sagescale.experiment.searches import Schedule, StaticSizes
 from sagescale.experiment.tasks import PartOutcome
 from sagescale.planner import Sizes
 from sagescale.planner.plugins import POLICIES
-from sagescale.planner.policy import policy_names
+from sagescale.planner.policy import needs_twin, policy_names
 from sagescale.sim.part import PartResult
 
 _SOURCES = ("experiment", "sim", "planner", "perf", "trace")
+_TWIN = {("planner", "policy", "twin.py"), ("sim", "twin.py")}
 _SHARED_POLICIES = ("classic",)
 """Initial sizes and the schedules found in hindsight are made by its formulas."""
 
@@ -92,6 +94,8 @@ def _code(policy):
     for folder in _SOURCES:
         for path in sorted((root / folder).rglob("*.py")):
             place = path.relative_to(root).parts
+            if place in _TWIN and not needs_twin(policy):
+                continue
             if place[:2] == ("planner", "policy") and any(place[2].startswith(name) for name in others):
                 continue
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
