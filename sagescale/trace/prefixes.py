@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -73,8 +73,14 @@ class Prefixes:
                     unit.append(key[1])
                 node = nodes[key]
             leaf.append(node)
-        arrays = [np.array(column, np.int32) for column in (leaf, parent, unit, depth)]
-        return cls(block_tokens, *arrays, ids=np.array(list(units), np.int64))
+        return cls(
+            block_tokens,
+            np.array(leaf, np.int32),
+            np.array(parent, np.int32),
+            np.array(unit, np.int32),
+            np.array(depth, np.int32),
+            np.array(list(units), np.int64),
+        )
 
     @property
     def counts(self) -> NDArray[np.int32]:
@@ -133,16 +139,9 @@ class Prefixes:
         fresh, own = np.flatnonzero(~stays), np.flatnonzero(~shared)
         numbers = np.arange(int(copy.max(initial=0)))[:, np.newaxis]
 
-        def renamed(old: NDArray[np.int32], own: NDArray[np.int64], of: int, number: Any) -> Any:  # noqa: ANN401 - arrays of two shapes
-            """Number what is a copy's own behind all others, copy by copy; the rest stays."""
-            rank = np.full(of + 1, -1, np.int64)  # what is before the root stays -1
-            rank[own] = np.arange(len(own))
-            return np.where(rank[old] < 0, old, of + number * len(own) + rank[old])
-
-        nodes, units = len(stays), len(shared)
-        parent = renamed(self.parent[fresh], fresh, nodes, numbers)
-        unit = renamed(self.unit[fresh], own, units, numbers)
-        moved = np.where(copy > 0, renamed(leaf, fresh, nodes, copy.astype(np.int64) - 1), leaf)
+        parent = _own_number(self.parent[fresh], fresh, len(stays), numbers)
+        unit = _own_number(self.unit[fresh], own, len(shared), numbers)
+        moved = np.where(copy > 0, _own_number(leaf, fresh, len(stays), copy.astype(np.int64) - 1), leaf)
         return replace(
             self,
             parent=np.concatenate([self.parent, parent.ravel()]).astype(np.int32),
@@ -186,6 +185,15 @@ class Prefixes:
         order = np.argsort(self.depth, kind="stable")
         ends = np.cumsum(np.bincount(self.depth, minlength=1))
         return (order[start:end] for start, end in itertools.pairwise(ends))
+
+
+def _own_number(
+    old: NDArray[np.int32], own: NDArray[np.int64], of: int, copy: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Number what is a copy's own behind all ``of`` there are, copy by copy from 0; the rest stays."""
+    rank = np.full(of + 1, -1, np.int64)  # what is before the root stays -1
+    rank[own] = np.arange(len(own))
+    return np.where(rank[old] < 0, old, of + copy * len(own) + rank[old])
 
 
 def _other_ids(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
