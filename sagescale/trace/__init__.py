@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sagescale.trace.given import GivenTrace
 from sagescale.trace.log import LogSpec, parse_columns, parse_where
+from sagescale.trace.prefixes import Prefixes
 from sagescale.trace.read import format_names, read_trace, shipped_traces
 from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.stats import LengthStats, TraceStats, describe
@@ -23,6 +24,7 @@ __all__ = [
     "GivenTrace",
     "LengthStats",
     "LogSpec",
+    "Prefixes",
     "Trace",
     "TraceStats",
     "TransformSpec",

@@ -20,6 +20,7 @@ from sagescale.trace.trace import MAX_SPAN_S
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sagescale.trace.prefixes import Prefixes
     from sagescale.trace.trace import Trace
 
 __all__ = [
@@ -172,7 +173,12 @@ def tile(trace: Trace, times: int) -> Trace:
     _check_span(f"--tile {times}", times * period_s)
     arrival_s = (np.arange(times)[:, np.newaxis] * period_s + trace.arrival_s).ravel()
     note = f"tile {times} (period {period_s:.12g} s)"
-    return trace.remade(arrival_s, lambda column: np.tile(column, times), note)
+    prefixes = None
+    if trace.prefixes is not None:
+        _check_count(f"--tile {times}", len(trace.prefixes.parent) * times, "prefix blocks")
+        copy = np.repeat(np.arange(times, dtype=np.int32), n)
+        prefixes = _copied(trace.prefixes, np.tile(trace.prefixes.leaf, times), copy)
+    return trace.remade(arrival_s, lambda column: np.tile(column, times), note, prefixes)
 
 
 def check_number(option: str, value: float, *, zero: bool = False) -> None:
@@ -213,7 +219,17 @@ def _multiply(trace: Trace, factor: float, jitter_s: float, rng: np.random.Gener
     # Stable, and the originals come first: a copy never overtakes the first request at 0.
     order = np.argsort(arrival_s, kind="stable")
     rows = np.concatenate((np.arange(n), copied))[order]
-    return trace.remade(arrival_s[order], lambda column: column[rows], note)
+    prefixes = None
+    if trace.prefixes is not None:
+        _check_count(f"--rate-scale {factor:g}", len(trace.prefixes.parent) * (whole + 1), "prefix blocks")
+        copy = np.repeat(np.arange(whole + 1, dtype=np.int32), [n] * whole + [part])[order]
+        prefixes = _copied(trace.prefixes, trace.prefixes.leaf[rows], copy)
+    return trace.remade(arrival_s[order], lambda column: column[rows], note, prefixes)
+
+
+def _copied(prefixes: Prefixes, leaf: NDArray[np.int32], copy: NDArray[np.int32]) -> Prefixes:
+    """Give the requests of each copy ids of their own: a copied conversation is not its own cache."""
+    return prefixes.with_copies(leaf, copy, np.zeros(len(prefixes.ids), bool))
 
 
 def _reflect(times_s: NDArray[np.float64], duration_s: float) -> None:
@@ -238,6 +254,6 @@ def _check_span(option: str, span_s: float) -> None:
         )
 
 
-def _check_count(option: str, requests: int) -> None:
-    if requests > MAX_REQUESTS:
-        raise InputError(f"{option}: would make {requests} requests; expected at most {MAX_REQUESTS}")
+def _check_count(option: str, count: int, what: str = "requests") -> None:
+    if count > MAX_REQUESTS:
+        raise InputError(f"{option}: would make {count} {what}; expected at most {MAX_REQUESTS}")
