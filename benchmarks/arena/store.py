@@ -34,6 +34,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known = {}
+        self._latest = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             for line in path.read_text().splitlines():
@@ -41,7 +42,16 @@ class Store:
                     entry = json.loads(line)
                 except json.JSONDecodeError:  # the line that was being written when it was stopped
                     continue
-                self._known[entry["key"]] = entry
+                self._remember(entry)
+
+    def _remember(self, entry):
+        self._known[entry["key"]] = entry
+        if "task" in entry:
+            self._latest[entry["task"]] = entry["key"]
+
+    def of_any_code(self, key):
+        """The key under which the same task was done last, by whatever code; None where it never was."""
+        return self._latest.get(key.task)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
@@ -53,8 +63,8 @@ class Store:
     def put(self, key, about, answer):
         kind = "none" if answer is None else type(answer).__name__
         value = _plain(answer)
-        entry = {"key": key, "about": about, "kind": kind, "value": value}
-        self._known[key] = entry
+        entry = {"key": key, "task": key.task, "about": about, "kind": kind, "value": value}
+        self._remember(entry)
         with self._path.open("a") as stream:
             stream.write(json.dumps(entry) + "\n")
 
@@ -68,6 +78,12 @@ def _plain(answer):
     return dataclasses.asdict(answer) if dataclasses.is_dataclass(answer) else answer
 
 
+class Key(str):
+    """A key; ``task`` is the same without the code."""
+
+    __slots__ = ("task",)
+
+
 def key_of(workload, task):
     parts = (
         workload.recorded.sha256,
@@ -76,12 +92,16 @@ def key_of(workload, task):
         workload.until_s,
         workload.profile,
         task,
-        _code(_policy_of(task)),
     )
-    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(map(repr, parts)).encode())
+    alone = digest.hexdigest()
+    digest.update(_code(policy_of(task)).encode())
+    key = Key(digest.hexdigest())
+    key.task = alone
+    return key
 
 
-def _policy_of(task):
+def policy_of(task):
     run = getattr(task, "run", task)
     return run.config.policy
 
