@@ -98,6 +98,21 @@ class Prefixes:
             node = int(self.parent[node])
         return np.array(found[::-1], np.int32)
 
+    def lists(self, start: int, end: int) -> NDArray[np.int64]:
+        """What the trace calls the ids of requests ``start`` to before ``end``, one list after the other."""
+        counts = self.counts[start:end].astype(np.int64)
+        behind = np.cumsum(counts)
+        found = np.empty(behind[-1], np.int64)
+        node = self.leaf[start:end]
+        place = behind - 1
+        left = node >= 0
+        while left.any():
+            node, place = node[left], place[left]
+            found[place] = self.ids[self.unit[node]]
+            node, place = self.parent[node], place - 1
+            left = node >= 0
+        return found
+
     def with_leaf(self, leaf: NDArray[np.int32]) -> Self:
         """Return the tree of other requests, int32[requests] of nodes: without what they do not reach."""
         first = self._first_row(leaf)
