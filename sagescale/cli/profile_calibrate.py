@@ -194,7 +194,7 @@ def _mapped_columns(texts: list[str]) -> dict[str, str]:
 
 def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: str) -> CalibrationPage:
     """Put a calibration as a page for the terminal."""
-    from sagescale.experiment.calibrate import SERVICE_SHIFT, factor_lines
+    from sagescale.experiment.calibrate import SERVICE_SHIFT
     from sagescale.report.calibration import CalibrationPage
 
     notes = [
@@ -221,7 +221,7 @@ def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: s
         title=f"{base.name} on {result.fitted} of {len(log)} requests of {log.path} "
         f"({result.evaluations} simulations)",
         scored=f"{result.scored} requests " + ("held out from the fit" if result.held_out else "the fit saw"),
-        factors=factor_lines(result),
+        factors=result.factor_lines,
         rows=[_row(error) for error in result.errors],
         shift=SERVICE_SHIFT,
         notes=notes,

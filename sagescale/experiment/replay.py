@@ -34,11 +34,15 @@ _MAX_BYTES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class PoolSizes:
-    """READY instances of both pools from a time on; the first entry counts from the start."""
+    """READY instances of both pools from a time on; the first entry counts from the start.
+
+    ``aggregated`` instances instead serve alone, as many all the time.
+    """
 
     from_s: tuple[float, ...]
     prefill: tuple[int, ...]
     decode: tuple[int, ...]
+    aggregated: int = 0
 
     @classmethod
     def fixed(cls, prefill: int, decode: int) -> PoolSizes:
