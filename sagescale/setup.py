@@ -167,7 +167,6 @@ def load_comparison(
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
-    from sagescale.experiment.answer import gpu_hour_price
     from sagescale.experiment.grid import label_variants
     from sagescale.experiment.workload import Workload
     from sagescale.live.setup import configured
@@ -175,9 +174,12 @@ def load_comparison(
     from sagescale.trace import Trace
 
     labelled = []
-    engines: dict[str | None, Profile] = {}
+    engines: dict[str | None, Profile] = {}  # by measured data
+    named: dict[str, Profile] = {}
     for files, overrides, options in configurations:
         found = configured(profile, files, overrides, options)
+        if found.config.profile is not None:
+            named[found.config.profile] = found.engines
         given = found.settings.given[AutoscalerConfig].get("profile_data_dir")
         data = None if given is None or given.value is None or profile is not None else str(given.value)
         for other in engines.keys() - {data}:
@@ -185,14 +187,28 @@ def load_comparison(
                 f"profile_data_dir is {other} in one configuration and {data} in another; one "
                 "comparison has one profile"
             )
-        engines[data] = found.engines
+        engines.setdefault(data, found.engines)
         labelled.append((files[0].stem if files else "", found.config, found.simulator))
     variants = label_variants(labelled)
     requests = trace if isinstance(trace, Trace) else trace.read()
-    workload = Workload(requests, transforms, next(iter(engines.values())))
+    workload = Workload(requests, transforms, next(iter(engines.values())), others=tuple(named.items()))
     workload.trace()  # refuses transforms that cannot be, now rather than in every run
-    gpu_hour_price(variants[0].simulator, workload.profile)
+    _check_prices(workload, variants)
     return workload, variants
+
+
+def _check_prices(workload: Workload, variants: Sequence[Variant]) -> None:
+    """Refuse a price that is missing, or money of engines whose GPUs have different prices."""
+    from sagescale.experiment.answer import gpu_hour_price
+
+    prices = {
+        gpu_hour_price(variant.simulator, engines): engines.gpu
+        for variant in variants
+        for engines in [workload.engines(variant.config)]
+    }
+    if len(prices) > 1:
+        said = ", ".join(f"{price} of {gpu}" for price, gpu in prices.items())
+        raise InputError(f"gpu_hour_price is {said}; expected one price in one comparison")
 
 
 def choose(option: str, text: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def _hours(series):
     blocks = int(_HOUR_S / series[0].block_s)
     total = 0.0
     for part in series:
-        gpu_hours = (np.array(part.prefill_gpu_s) + np.array(part.decode_gpu_s)) / 3600.0
+        gpu_hours = np.array(part.gpu_s).sum(axis=0) / 3600.0
         table = np.column_stack([part.arrived, part.good, gpu_hours])
         edges = np.arange(0, max(len(table) - blocks + 1, 1), blocks)  # what is left belongs to the last hour
         total = total + np.add.reduceat(table, edges)

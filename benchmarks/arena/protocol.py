@@ -22,7 +22,7 @@ from sagescale.experiment.tasks import (
     PartTask,
     RunTask,
     StaticSearchTask,
-    fixed_pair,
+    fixed_sizes,
 )
 from sagescale.experiment.workload import Workload
 from sagescale.planner.policy import uses_forecast
@@ -207,7 +207,7 @@ def _fixed_and_foreseen(outcome, config, first, to_set, whole, to_judge, worker,
     ):
         pair = found.get(search)
         if "static" in policies and pair is not None and pair.sizes is not None:
-            run = RunTask(*fixed_pair(config, simulator, pair.sizes))
+            run = RunTask(*fixed_sizes(config, simulator, pair.sizes))
             size = f"{pair.sizes.prefill}+{pair.sizes.decode}"
             entries.append(Entry(f"{name} {size}", "static", "none", kind, None, run))
     if (schedule := found.get(foreseen)) is not None:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import sagescale
-from sagescale.experiment.searches import Schedule, StaticPair
+from sagescale.experiment.searches import Schedule, StaticSizes
 from sagescale.experiment.tasks import PartOutcome
 from sagescale.planner import Sizes
 from sagescale.planner.policy import policy_names
@@ -94,10 +94,10 @@ def _part_outcome(value):
 
 _READ = {
     "PartOutcome": _part_outcome,
-    "StaticPair": lambda value: StaticPair(
+    "StaticSizes": lambda value: StaticSizes(
         None if value["sizes"] is None else Sizes(*value["sizes"]), value["simulations"]
     ),
-    "Schedule": lambda value: Schedule(**value),
+    "Schedule": lambda value: Schedule(tuple(value["headrooms"])),
     "float": float,
     "none": lambda _: None,
 }

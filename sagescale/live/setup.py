@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from sagescale.errors import InputError
 from sagescale.live.config import LiveConfig, configuration_classes
 from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig, pool_keys
@@ -72,7 +73,7 @@ def configured(
     """Read and check a configuration; one file may hold the keys of every class.
 
     Args:
-        profile: the engines or their name; else measured data that the configuration names; else
+        profile: the engines or their name; else those that the configuration names, or measured data; else
             ``otherwise``, else the default.
         files: later ones win.
         overrides: ``key=value``.
@@ -83,6 +84,15 @@ def configured(
         InputError: something is wrong with it; the message says what and where.
     """
     settings = load_settings(configuration_classes(), files, overrides, options or {})
+    named = settings.given[AutoscalerConfig].get("profile")
+    if named is not None and named.value is not None:
+        if profile is not None and profile != named.value:
+            given = profile if isinstance(profile, str) else profile.name
+            raise InputError(
+                f"{named.where}: profile is {named.value} but the engines given are {given}; expected one of "
+                "them left out"
+            )
+        profile = str(named.value)
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
     if otherwise is not None and profile is None and data is None:
         engines = otherwise(settings.build(SimulatorConfig))

@@ -85,6 +85,11 @@ class AutoscalerConfig:
     )
     no_operation: bool = setting(False, doc="Dry run: decide and explain, never act.")
 
+    profile: str | None = setting(
+        None,
+        doc="The engines, a name of `sagescale profile list` or a file, as by --profile; null is "
+        "profile_data_dir, else the default.",
+    )
     serving: Serving = setting(
         "disaggregated",
         doc="Whether prefill and decode are pools of their own, or every instance of one pool does both: "

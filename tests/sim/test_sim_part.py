@@ -37,7 +37,7 @@ def test_the_whole_is_the_run(run):
     assert whole.attainment == Served(run).sla().attainment
     assert 0.0 < whole.worst_attainment < whole.attainment < 1.0
     assert whole.gpu_hours == pytest.approx(gpu_hours(run).total, rel=1e-12)
-    assert sum(whole.prefill_gpu_s) / 3600.0 == pytest.approx(gpu_hours(run).pools["prefill"], rel=1e-12)
+    assert sum(whole.gpu_s[0]) / 3600.0 == pytest.approx(gpu_hours(run).pools["prefill"], rel=1e-12)
     assert lower_bound_of_part(run, Part()) == lower_bound(run).gpu_hours
 
 
@@ -62,7 +62,7 @@ def test_gpu_time_of_a_block_is_the_overlap_with_each_lifetime(run):
     block = measure_part(run, Part(300.0, 600.0))
     life = run.lifetimes
     overlap = np.clip(np.minimum(life["stop_s"], 600.0) - np.maximum(life["launch_s"], 300.0), 0.0, None)
-    assert block.decode_gpu_s[0] == pytest.approx(
+    assert block.gpu_s[1][0] == pytest.approx(
         overlap[life["pool"] == 1].sum() * run.world.decode_gpus, rel=1e-12
     )
 

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sagescale.live.metrics.evenness import InstanceLoad, instance_loads
 from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.window import (
     Problem,
@@ -70,12 +71,14 @@ class Metrics:
         problems: What was wrong.
         reporting: Who reports, by group.
         lengths: Its sample of (ISL, OSL); ``None`` where the exporter has no histograms of them.
+        decode_loads: What each decode instance is loaded with now, where all of them say.
     """
 
     values: Mapping[str, float | None]
     problems: tuple[Problem, ...]
     reporting: Mapping[str, Reports]
     lengths: tuple[tuple[int, int], ...] | None = None
+    decode_loads: tuple[InstanceLoad, ...] | None = None
 
     @property
     def usable(self) -> bool:
@@ -143,7 +146,13 @@ class Observer:
         prompts, outputs = (
             raw.groups["frontend" if self.preset.frontend else pool] for pool in ("prefill", "decode")
         )
-        return Metrics(values, tuple(problems), reporting, self._lengths(prompts, outputs, values))
+        return Metrics(
+            values,
+            tuple(problems),
+            reporting,
+            self._lengths(prompts, outputs, values),
+            None if self.preset.frontend else instance_loads(outputs, self.preset),
+        )
 
     def _frontend(self, group: SeriesWindow, problems: list[Problem]) -> dict[str, float | None]:
         preset = self.preset

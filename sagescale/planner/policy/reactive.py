@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.policy.protocol import Situation
 
-__all__ = ["ReactivePolicy"]
+__all__ = ["HpaPool", "ReactivePolicy"]
 
 # The HPA's own defaults.
 _TOLERANCE = 0.1
@@ -53,7 +53,7 @@ class ReactivePolicy:
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
         self._config = config
         self._slots = perf_model.max_num_seqs
-        self._pools = tuple(_Pool(pool.name) for pool in config.pools)
+        self._pools = tuple(HpaPool(pool.name) for pool in config.pools)
 
     def size(self, situation: Situation) -> Sizing:
         """Ask for what the present use needs; a pool whose use is unknown holds."""
@@ -80,7 +80,7 @@ class ReactivePolicy:
         return Sizing(ByPool[PoolSize | None](*sizes, names=seen.pools.names), tuple(reasons))
 
 
-class _Pool:
+class HpaPool:
     """The HPA of one pool: its recommendations and launches of the past."""
 
     def __init__(self, name: str) -> None:
