@@ -191,7 +191,7 @@ def calibrate(
     else:
         alone = pools == PoolSizes.fixed(pools.prefill[0], 1)
         engine = ServedPools(profile, log, slice(start, stop), sizes, alone=alone)
-    fit = _Fit(engine, log, pools, simulator, start, stop)
+    fit: _Fit[Any, Any] = _Fit(engine, log, pools, simulator, start, stop)
     factors, runner_up = fit.search(progress)
     calibrated = engine.applied(factors)
     scored = log if unseen is None else unseen
@@ -228,8 +228,8 @@ class ServedEngine(Protocol[Found, Kind]):
     """What is fitted to a log, and what becomes of the profile with it.
 
     A point is a few numbers z, one a factor, in standard deviations from what the profile says; the sum of
-    z² is what a point costs. ``kinds`` are the combinations of yes-or-no questions, each searched from ``starts``
-    with a first simplex of ``strides``.
+    z² is what a point costs. ``kinds`` are the combinations of yes-or-no questions, each searched from
+    ``starts`` with a first simplex of ``strides``.
     """
 
     kinds: tuple[Kind, ...]
