@@ -34,6 +34,9 @@ def attainment(series, *, resampled):
     if resampled:
         return _by_hours([series], lambda hours: hours[0][1] / hours[0][0])
     found = _by_seeds([part.attainment for part in series])
+    arrived = sum(sum(part.arrived) for part in series)
+    pooled = sum(sum(part.good) for part in series) / arrived if arrived else 1.0
+    found = Estimate(pooled, found.low, found.high)
     # Student's interval does not know that there is nothing above 1.
     return found if found.low is None else Estimate(found.mean, max(found.low, 0.0), min(found.high, 1.0))
 

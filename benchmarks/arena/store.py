@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 
 import sagescale
+from offered import PACKAGE
 from sagescale.experiment.searches import Schedule, StaticSizes
 from sagescale.experiment.tasks import PartOutcome
 from sagescale.planner import Sizes
+from sagescale.planner.plugins import POLICIES
 from sagescale.planner.policy import policy_names
 from sagescale.sim.part import PartResult
 
@@ -48,11 +50,20 @@ class Store:
 
     def put(self, key, about, answer):
         kind = "none" if answer is None else type(answer).__name__
-        value = dataclasses.asdict(answer) if dataclasses.is_dataclass(answer) else answer
+        value = _plain(answer)
         entry = {"key": key, "about": about, "kind": kind, "value": value}
         self._known[key] = entry
         with self._path.open("a") as stream:
             stream.write(json.dumps(entry) + "\n")
+
+
+def _plain(answer):
+    if isinstance(
+        answer, StaticSizes
+    ):  # sizes by pool are no tuple that could be made again from its entries
+        sizes = None if answer.sizes is None else list(answer.sizes)
+        return {"sizes": sizes, "simulations": answer.simulations}
+    return dataclasses.asdict(answer) if dataclasses.is_dataclass(answer) else answer
 
 
 def key_of(workload, task):
@@ -84,6 +95,9 @@ def _code(policy):
             if place[:2] == ("planner", "policy") and any(place[2].startswith(name) for name in others):
                 continue
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    if policy not in POLICIES.built_in:
+        for path in sorted(PACKAGE.rglob("*.py")):
+            digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 

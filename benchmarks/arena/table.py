@@ -34,7 +34,10 @@ def rows(outcome):
             "gpu_hours": _interval(hours),
             "ratio_to_lower_bound": _ratio(hours.mean, outcome.lower_bound_gpu_hours),
             "ratio_to_clairvoyant": _ratio(hours.mean, foreseen_hours),
+            "launches": sum(part.launches for part in one.series),
+            "relaunches": sum(part.relaunches for part in one.series),
             "misses": None if one.misses is None else as_keys(one.misses),
+            "paired_ratio_to_champion": None,
             "gpu_hours_more_than_champion": None,
             "attainment_less_than_champion": None,
         }
@@ -42,13 +45,17 @@ def rows(outcome):
             resampled = scenario.hours_resampled
             more = estimates.gpu_hours_difference(champion.series, one.series, resampled=resampled)
             less = estimates.attainment_difference(champion.series, one.series, resampled=resampled)
+            both = list(zip(champion.series, one.series, strict=False))
+            row["paired_ratio_to_champion"] = _ratio(
+                sum(part.gpu_hours for _, part in both), sum(part.gpu_hours for part, _ in both)
+            )
             row["gpu_hours_more_than_champion"] = _interval(more)
             row["attainment_less_than_champion"] = _interval(less)
         made.append(row)
     return sorted(
         made,
         key=lambda row: (
-            row["kind"] == "reference",
+            row["kind"] in {"variant", "reference"},
             not row["reaches"],
             row["gpu_hours"]["mean"] if row["reaches"] else -row["attainment"]["mean"],
         ),
@@ -116,6 +123,7 @@ def markdown(outcome, table):
         "x bound",
         "x clairvoyant",
         "GPU-hours more than champion",
+        "launches soon after a release",
         "misses: forecast/startup/whole/policy %",
         "seeds",
     )
@@ -123,7 +131,9 @@ def markdown(outcome, table):
     headings = {True: "reach it", False: "do not reach it"}
     last = None
     for row in table:
-        heading = "*references*" if row["kind"] == "reference" else f"*{headings[row['reaches']]}*"
+        heading = (
+            "*references*" if row["kind"] in {"variant", "reference"} else f"*{headings[row['reaches']]}*"
+        )
         if heading != last:
             lines.append(_line([heading, *[""] * (len(columns) - 1)]))
             last = heading
@@ -138,6 +148,7 @@ def markdown(outcome, table):
             _number(row["ratio_to_lower_bound"]),
             _number(row["ratio_to_clairvoyant"]),
             "" if more is None else _hours_interval(more, sign="+"),
+            _churn(row),
             _misses(row["misses"]),
             _seeds(row),
         )
@@ -151,6 +162,10 @@ def _line(cells):
 
 def _seeds(row):
     return f"{row['seeds']}, stopped ({row['stopped']})" if row["stopped"] else str(row["seeds"])
+
+
+def _churn(row):
+    return f"{row['relaunches']}/{row['launches']}" if row["launches"] else "0"
 
 
 def _misses(split):

@@ -26,6 +26,8 @@ __all__ = ["BLOCK_S", "Part", "PartResult", "lower_bound_of_part", "measure_part
 
 BLOCK_S = 300.0
 """Blocks of five minutes."""
+SOON_S = 600.0
+"""A launch so soon after a release in the same pool undoes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class PartResult:
             of the run, when the last request is served.
         sizes: fewest and most instances of each pool, those launched and not yet stopped, at any instant
             while requests arrive.
+        launches: instances launched while requests arrive, of all pools.
+        relaunches: those of them within ``SOON_S`` of a release in the same pool.
     """
 
     block_s: float
@@ -54,6 +58,8 @@ class PartResult:
     good: tuple[int, ...]
     gpu_s: tuple[tuple[float, ...], ...]
     sizes: tuple[tuple[int, int], ...] = ()
+    launches: int = 0
+    relaunches: int = 0
 
     @property
     def misses(self) -> int:
@@ -104,7 +110,26 @@ def measure_part(run: Run, part: Part, block_s: float = BLOCK_S) -> PartResult:
             for pool, each in enumerate(gpus)
         ),
         tuple(_sizes(run, part.start_s, end_s, pool) for pool in range(len(gpus))),
+        *_launches(run, part.start_s, end_s),
     )
+
+
+def _launches(run: Run, start_s: float, end_s: float) -> tuple[int, int]:
+    """Launches from ``start_s`` to before ``end_s``, and how many of them soon after a release."""
+    launches = relaunches = 0
+    for pool in np.unique(run.lifetimes["pool"]):
+        mine = run.lifetimes[run.lifetimes["pool"] == pool]
+        released = np.sort(np.fmin(mine["drain_s"], mine["stop_s"]))  # one still starting stops undrained
+        released = released[released < run.horizon_s]
+        at = mine["launch_s"]
+        at = at[
+            (at >= max(start_s, np.nextafter(0.0, 1.0))) & (at < end_s)
+        ]  # at 0 the initial ones are there
+        before = np.searchsorted(released, at, side="right")
+        soon = np.searchsorted(released, at - SOON_S, side="left")
+        launches += len(at)
+        relaunches += int((before > soon).sum())
+    return launches, relaunches
 
 
 def _sizes(run: Run, start_s: float, end_s: float, pool: int) -> tuple[int, int]:

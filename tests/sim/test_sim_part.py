@@ -50,6 +50,20 @@ def test_two_parts_add_up(run, cut_s):
     assert sum(part.gpu_hours for part in parts) == pytest.approx(whole.gpu_hours, rel=1e-12)
 
 
+def test_a_launch_soon_after_a_release_in_its_pool_is_counted(run):
+    whole = measure_part(run, Part())
+    soon = 0
+    for life in run.lifetimes[run.lifetimes["launch_s"] > 0.0]:
+        others = run.lifetimes[run.lifetimes["pool"] == life["pool"]]
+        released = np.fmin(others["drain_s"], others["stop_s"])
+        released = released[released < run.horizon_s]
+        soon += bool(((released <= life["launch_s"]) & (released >= life["launch_s"] - 600.0)).any())
+    launched = (run.lifetimes["launch_s"] > 0.0) & (run.lifetimes["launch_s"] < run.trace.duration_s)
+    assert whole.launches == launched.sum() > whole.relaunches == soon > 0
+    later = measure_part(run, Part(400.0))
+    assert later.launches + measure_part(run, Part(0.0, 400.0)).launches == whole.launches
+
+
 def test_blocks_are_five_minutes_and_the_last_takes_the_rest(run):
     later = measure_part(run, Part(400.0))
     assert len(later.arrived) == 2
