@@ -47,33 +47,45 @@ Kind = TypeVar("Kind")
 
 _TTFT_LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 _ITL_LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
+_GAP_LEVELS = np.array([0.25, 0.5, 0.75, 0.9])
 _TTFT_TOLERANCE = 0.05
 _ITL_TOLERANCE = 0.015
+_GAP_TOLERANCE = 0.03
 """A quantile this far off (relative) costs as much as a factor one standard deviation from its prior. TTFT
 weighs less: near saturation it magnifies every error of service time tenfold and more."""
 
-TTFT_LIMIT, ITL_LIMIT = 0.10, 0.05
+LIMITS = {"ttft": 0.10, "itl": 0.05, "gap": 0.10}
 SERVICE_SHIFT = 0.02
-SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", 50), ("itl", 90))
+_POOLS_SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", 50), ("itl", 90))
+_STEPS_SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", None), ("gap", 50), ("gap", 90))
+"""What is judged of separate pools and of aggregated instances; None is the mean. A gap is the largest of a
+request, where the log has it."""
+
 _FEWEST = 50
 _FITTED_MS = ("tokens_ms", "running_ms", "kv_ms", "cross_ms", "square_ms", "longest_ms")
 _SCOUT_EVALUATIONS, _FINISH_EVALUATIONS = 160, 400
 
 
 class PercentileError(NamedTuple):
-    """One percentile of the requests scored: measured, predicted before and after, and its sensitivity.
+    """One percentile (None: the mean) of the requests scored, measured and predicted before and after.
 
     ``faster_ms`` and ``slower_ms`` are the prediction with all service times 2 % shorter and longer.
     """
 
     latency: str
-    percentile: int
+    percentile: int | None
     measured_ms: float
     before_ms: float
     after_ms: float
     faster_ms: float
     slower_ms: float
     limit: float
+
+    @property
+    def name(self) -> str:
+        """Of what, and which percentile."""
+        what = {"ttft": "TTFT", "itl": "ITL", "gap": "largest gap"}[self.latency]
+        return f"{what} mean" if self.percentile is None else f"{what} p{self.percentile}"
 
     @property
     def before(self) -> float:
@@ -279,6 +291,11 @@ class _Fit(Generic[Found, Kind]):
         self._rows = rows if stop == len(log) or settled.sum() < _FEWEST else rows[settled]
         self._ttft = self._logs(log.ttft_ms[self._rows], _TTFT_LEVELS)
         self._itl = self._logs(log.itl_ms[self._rows], _ITL_LEVELS)
+        self._gap = None if log.gap_max_ms is None else self._gaps(log.gap_max_ms)
+
+    def _gaps(self, gap_max_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+        rows = self._rows
+        return self._logs(np.where(self.log.osl[rows] > 1, gap_max_ms[rows], np.nan), _GAP_LEVELS)
 
     def cost(self, factors: Found) -> float:
         """Robust squared error of the quantiles in tolerances, plus what the stages say."""
@@ -290,6 +307,8 @@ class _Fit(Generic[Found, Kind]):
         ttft_off = (self._logs(ttft, _TTFT_LEVELS) - self._ttft) / _TTFT_TOLERANCE
         itl_off = (self._logs(itl, _ITL_LEVELS) - self._itl) / _ITL_TOLERANCE
         off = np.concatenate([ttft_off, itl_off])
+        if self._gap is not None and run.gap_max_ms is not None:
+            off = np.append(off, (self._gaps(run.gap_max_ms) - self._gap) / _GAP_TOLERANCE)
         return float(2.0 * (np.sqrt(1.0 + off * off) - 1.0).sum()) + self.engine.contradicted(factors, run)
 
     def search(self, progress: Callable[[float], None] | None) -> tuple[Found, tuple[tuple[str, float], ...]]:
@@ -362,20 +381,26 @@ def _errors(
 ) -> tuple[PercentileError, ...]:
     arrival, osl = log.arrival_s[part], log.osl[part]
 
-    def latencies(first: NDArray[np.float64], done: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        return {"ttft": (first[part] - arrival) * 1e3, "itl": itl_ms(first[part], done[part], osl)}
+    def latencies(run: Replayed) -> dict[str, NDArray[np.float64]]:
+        gaps = np.full(len(part), np.nan) if run.gap_max_ms is None else run.gap_max_ms[part]
+        first, done = run.first_token_s[part], run.done_s[part]
+        return {
+            "ttft": (first - arrival) * 1e3,
+            "itl": itl_ms(first, done, osl),
+            "gap": np.where(osl > 1, gaps, np.nan),
+        }
 
-    measured = latencies(log.first_token_s, log.done_s)
-    runs = [latencies(run.first_token_s, run.done_s) for run in (before, after, faster, slower)]
+    measured = latencies(Replayed(log.first_token_s, log.done_s, 0.0, log.gap_max_ms))
+    runs = [latencies(run) for run in (before, after, faster, slower)]
     rows = []
-    for name, percentile in SCORED:
+    for name, percentile in _POOLS_SCORED if after.gap_max_ms is None else _STEPS_SCORED:
         if np.isnan(measured[name]).all():
             continue
         seen, old, new, fast, slow = (
-            float(np.nanpercentile(one[name], percentile)) for one in (measured, *runs)
+            float(np.nanmean(one[name]) if percentile is None else np.nanpercentile(one[name], percentile))
+            for one in (measured, *runs)
         )
-        limit = TTFT_LIMIT if name == "ttft" else ITL_LIMIT
-        rows.append(PercentileError(name, percentile, seen, old, new, fast, slow, limit))
+        rows.append(PercentileError(name, percentile, seen, old, new, fast, slow, LIMITS[name]))
     return tuple(rows)
 
 
@@ -454,6 +479,6 @@ def _round(value: float) -> float:
 
 def _error(error: PercentileError) -> str:
     return (
-        f"{error.latency} p{error.percentile} {error.measured_ms:.1f} ms measured, {error.before_ms:.1f} ms "
+        f"{error.name} {error.measured_ms:.1f} ms measured, {error.before_ms:.1f} ms "
         f"({error.before:+.1%}) before, {error.after_ms:.1f} ms ({error.after:+.1%}) after"
     )

@@ -27,20 +27,21 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodeTime", "fit_decode_time"]
 
-_KNOTS = (8, 16, 32, 64, 128, 256, 512)
-"""Requests at which unequal lengths are fitted where a profile knows nothing of them; up to the first, 0."""
+_RANGES = (8, 16, 32, 64, 128, 256, 512)
+"""Ends of the ranges of requests in which unequal contexts cost alike where a profile knows nothing of them;
+up to the first they cost nothing."""
 
 _MOST_REQUESTS = 20_000
-"""Of the part fitted to: enough for six numbers."""
+"""Of the part fitted to: enough for a few numbers."""
 
 _FEWEST = 50
 _ENOUGH_SHARE = 0.002
-"""Of the time decoding near a knot: less says nothing of it, and it takes the value before."""
+"""Of the time decoding, in a range: less says nothing of it."""
 
 _STEPS_OFF, _SHARE_OFF = 0.7, 0.01
 """How far a request's steps may be off: joining falls within a step, and times vary."""
 
-_SCALE_SPREAD, _JOIN_SPREAD_MS, _SPREAD_MS = 0.05, 3.0, 0.002
+_SCALE_SPREAD, _JOIN_SPREAD_MS, _SPREAD_MS, _CURVE_SPREAD = 0.05, 3.0, 0.002, 0.3
 """One standard deviation of each factor from what the profile says."""
 
 
@@ -87,27 +88,25 @@ def fit_decode_time(log: ServedLog, profile: Profile, part: slice) -> DecodeTime
         return None
     steps = state.steps[counted]
     tolerance = np.hypot(_STEPS_OFF, _SHARE_OFF * steps)
-    knots = _knots(state, decode)
-    known = np.interp(knots, decode.spread_requests, decode.spread_ms) if decode.spread_ms else None
-    expected = np.zeros(len(knots)) if known is None else known
-    join = profile.join_ms_per_1k_tokens
+    curve, join = _Curve.of(state, decode), profile.join_ms_per_1k_tokens
+
+    def errors(z: NDArray[np.float64]) -> NDArray[np.float64]:
+        scale, join_ms = _scale_and_join(z, join)
+        return np.asarray(state.steps_made(scale, join_ms, curve.at(z[2:]), curve.knots)[counted] - steps)
 
     def residuals(z: NDArray[np.float64]) -> NDArray[np.float64]:
-        made = state.steps_made(*_factors(z, expected, join), knots)[counted]
-        return np.concatenate([(made - steps) / tolerance, z])
+        return np.concatenate([errors(z) / tolerance, z])
 
-    low = np.concatenate([[-10.0, -join / _JOIN_SPREAD_MS], -expected / _SPREAD_MS])
+    low = np.full(2 + curve.change.shape[1], 0.0 if not decode.spread_ms else -1.0 / _CURVE_SPREAD)
+    low[:2] = -10.0, -join / _JOIN_SPREAD_MS
     # From inside the bounds: at a bound of its own a factor would not move.
-    found = least_squares(residuals, np.maximum(low, 0.0) + 0.2, bounds=(low, np.inf))
-    scale, join_ms, spread = _factors(found.x, expected, join)
-    before, after = (
-        float(np.median(np.abs(state.steps_made(*each, knots)[counted] / steps - 1.0)))
-        for each in ((1.0, join, expected), (scale, join_ms, spread))
-    )
+    found = least_squares(residuals, np.maximum(low, 0.0) + 0.2, bounds=(low, np.inf)).x
+    scale, join_ms = _scale_and_join(found, join)
+    before, after = (float(np.median(np.abs(errors(z)) / steps)) for z in (np.zeros(len(found)), found))
     return DecodeTime(
         scale=scale,
-        spread_requests=tuple(map(float, knots)),
-        spread_ms=tuple(float(value) for value in spread),
+        spread_requests=tuple(curve.knots.tolist()),
+        spread_ms=tuple(curve.at(found[2:]).tolist()),
         join_ms_per_1k_tokens=join_ms,
         requests=len(steps),
         before=before,
@@ -115,12 +114,9 @@ def fit_decode_time(log: ServedLog, profile: Profile, part: slice) -> DecodeTime
     )
 
 
-def _factors(
-    z: NDArray[np.float64], expected: NDArray[np.float64], join: float
-) -> tuple[float, float, NDArray[np.float64]]:
-    """Scale, join cost and spread at a point in standard deviations from what is expected."""
-    spread = np.maximum(expected + _SPREAD_MS * z[2:], 0.0)
-    return math.exp(_SCALE_SPREAD * z[0]), max(join + _JOIN_SPREAD_MS * z[1], 0.0), spread
+def _scale_and_join(z: NDArray[np.float64], join: float) -> tuple[float, float]:
+    """Scale and join cost at a point in standard deviations from what is expected."""
+    return math.exp(_SCALE_SPREAD * z[0]), max(join + _JOIN_SPREAD_MS * z[1], 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,8 +128,8 @@ class _State:
         steps: Decode steps of each, float64[requests].
         begins, ends: The segments a request decodes in, begins <= segment < ends, int64[requests].
         joined: Prompt tokens that join at the beginning of a segment, float64[segments].
-        seconds, running, equal_ms, above: Of each segment its length, the requests decoding, the step of
-            equal contexts by the profile, and the longest context less the mean.
+        seconds, running, equal_ms, above: Of each segment its length, the requests decoding (padded), the
+            step of equal contexts by the profile, and the longest context less the mean.
     """
 
     arrival_s: NDArray[np.float64]
@@ -184,6 +180,8 @@ class _State:
                 longest[segment] = contexts.max()
         slots = decode.max_num_seqs
         table = compile_decode(dataclasses.replace(decode, max_num_seqs=max(slots, int(running.max()))))
+        padded = np.array([0, *decode.padded_batch_sizes])
+        above = np.minimum(np.searchsorted(padded, running), len(padded) - 1)
         equal = [
             table.step_ms(n, kv) if n else np.inf
             for n, kv in zip(running.tolist(), held.tolist(), strict=True)
@@ -197,7 +195,7 @@ class _State:
             ends=ends,
             joined=joined,
             seconds=np.diff(times),
-            running=running,
+            running=np.maximum(running, padded[above]),
             equal_ms=np.array(equal),
             above=np.where(running > 0, longest - held / np.maximum(running, 1), 0.0),
         )
@@ -227,14 +225,34 @@ def _admitted(ready_s: NDArray[np.float64], done_s: NDArray[np.float64], slots: 
     return admitted
 
 
-def _knots(state: _State, decode: DecodeProfile) -> NDArray[np.float64]:
-    """The profile's own, or powers of two as far as enough time was spent between each and the next."""
-    if decode.spread_requests:
-        return np.array(decode.spread_requests)
-    spent = state.seconds * (state.running > 0)
-    enough = [
-        knot
-        for low, knot in pairwise(_KNOTS)
-        if spent[(state.running > low) & (state.running <= knot)].sum() >= _ENOUGH_SHARE * spent.sum()
-    ]
-    return np.array([_KNOTS[0], *enough], dtype=np.float64)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Curve:
+    """What unequal contexts cost, as few numbers z: ``expected + change @ z`` at the knots, never below 0.
+
+    Of a profile that knows it the whole curve may be larger or smaller. Else it is level in ranges of
+    requests that double, from 9 on, as far as enough time was spent in each: kernels choose by such sizes.
+    """
+
+    knots: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    change: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, state: _State, decode: DecodeProfile) -> _Curve:
+        if decode.spread_ms:
+            known = np.array(decode.spread_ms)
+            return cls(np.array(decode.spread_requests), known, _CURVE_SPREAD * known[:, None])
+        spent = state.seconds * (state.running > 0)
+        knots, levels = [float(_RANGES[0])], [-1]
+        for low, high in pairwise(_RANGES):
+            inside = (state.running > low) & (state.running <= high)
+            if spent[inside].sum() >= _ENOUGH_SHARE * spent.sum():
+                level = levels[-1] + 1
+                knots += [low + 1.0, float(high)]
+                levels += [level, level]
+        change = _SPREAD_MS * (np.array(levels)[:, None] == np.arange(max(levels) + 1))
+        return cls(np.array(knots), np.zeros(len(knots)), change)
+
+    def at(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``spread_ms`` at the knots."""
+        return np.asarray(np.maximum(self.expected + self.change @ z, 0.0))

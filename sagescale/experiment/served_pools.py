@@ -127,6 +127,6 @@ def unequal_lines(decode: DecodeProfile) -> list[tuple[str, str]]:
     if not decode.spread_ms:
         return []
     costs = ", ".join(
-        f"{ms * 1e3:.3g} at {n:g}" for n, ms in zip(decode.spread_requests, decode.spread_ms, strict=True)
+        f"{ms * 1e3:.3g} ({n:g})" for n, ms in zip(decode.spread_requests, decode.spread_ms, strict=True)
     )
-    return [("unequal contexts", f"{costs} requests, ms per 1000 tokens of the longest above the mean")]
+    return [("unequal contexts", f"{costs} ms per 1000 tokens (with so many requests)")]
