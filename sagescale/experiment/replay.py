@@ -123,7 +123,8 @@ def _replay_aggregated(
     log: ServedLog, profile: Profile, instances: int, simulator: SimulatorConfig, stop: int, slower: float
 ) -> Replayed:
     engines = aggregated_engines(profile, simulator.max_batched_tokens)
-    world = build_world(ProfileModel(engines), simulator, scheduler=scheduler_of(simulator, "aggregated"))
+    stepping = dataclasses.replace(simulator, engine_scheduler=scheduler_of(simulator, "aggregated"))
+    world = build_world(ProfileModel(engines), stepping)
     if slower != 1.0:
         world = _slowed(world, slower)
     pool = EnginePool("aggregated", "aggregated", world, world.decode_gpus)
