@@ -87,8 +87,17 @@ def main() -> int:
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="judged seeds, in place of each scenario's own"
     )
+    parser.add_argument(
+        "--foreseen", type=int, metavar="N", help="judged seeds on which clairvoyant is solved; default all"
+    )
     parser.add_argument("--jobs", type=int, default=default_jobs(), metavar="N")
     parser.add_argument("--store", type=Path, default=Path("out/arena.jsonl"), metavar="FILE")
+    parser.add_argument(
+        "--old-others",
+        action="store_true",
+        help="take other policies' runs from the store even where code has changed since; only the "
+        "champion's are done anew",
+    )
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--markdown", type=Path, metavar="OUT")
     parser.add_argument("--png", type=Path, metavar="OUT")
@@ -125,11 +134,13 @@ def main() -> int:
         chosen = [quick(scenario) for scenario in chosen]
     if given.seeds:
         chosen = [dataclasses.replace(scenario, seeds=given.seeds) for scenario in chosen]
+    if given.foreseen:
+        chosen = [dataclasses.replace(scenario, foreseen=given.foreseen) for scenario in chosen]
     outcomes, tables, told, found = [], {}, {}, []
     began, began_cpu = time.perf_counter(), _cpu_s()
     stopped = False
     with open_backend("processes", given.jobs, None) as backend:
-        worker = Worker(backend, Store(given.store))
+        worker = Worker(backend, Store(given.store), own if given.old_others else None)
         for scenario in chosen:
             print(f"{scenario.name} ...", file=sys.stderr, flush=True)
             try:
@@ -160,7 +171,7 @@ def main() -> int:
         print(_yes(won), sentence)
     print(
         f"{minutes:.1f} minutes, {cpu_minutes:.1f} of CPU time with {given.jobs} jobs; {worker.done_runs} "
-        f"runs done, {worker.reused_runs} found in {given.store}"
+        f"runs done, {worker.reused_runs} found in {given.store}, {worker.old_runs} of them by other code"
     )
     for failure in worker.failures:
         print(f"failed: {failure}", file=sys.stderr)

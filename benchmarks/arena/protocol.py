@@ -231,9 +231,10 @@ def _fixed(outcome, config, first, to_set, whole, to_judge, worker, entrants):
 def _foresee(outcome, config, whole, part, worker):
     """The schedule that knows the future, solved on each seed at the attainment the champion had on it."""
     scenario = outcome.scenario
+    seeds = _seeds(scenario)[: scenario.foreseen]
     searches = {
         seed: ClairvoyantTask(config, scenario.simulator(seed), result.attainment, part, replicate=seed)
-        for seed, result in zip(_seeds(scenario), outcome.champion.series, strict=False)
+        for seed, result in zip(seeds, outcome.champion.series, strict=False)
     }
     found = worker.answers(whole, list(searches.values()), f"{scenario.name} clairvoyant")
     runs = {

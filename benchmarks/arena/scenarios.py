@@ -31,6 +31,7 @@ class Scenario:
         seeds: replicates judged: other copies of the requests, other startup draws.
         knob_seeds: replicates, the first ones, on which knobs are set.
         trace: a name that traffic.recorded knows.
+        foreseen: clairvoyant is solved on so many of the judged seeds, the first ones; None is all.
         first_seed: the first judged one; knobs are set on 0, 1, ...
         look: after so many seeds, combinations that are clearly losing are stopped.
         first_s: knobs are set on what arrives before; None is 40 % of the trace.
@@ -55,6 +56,7 @@ class Scenario:
     around: int = 3
     budget_share: float | None = None
     first_seed: int = 0
+    foreseen: int | None = None
 
     def recorded(self):
         return traffic.recorded(self.trace)
@@ -172,14 +174,14 @@ MADE_UP = (
 """Made up, of the kinds that broke the promise: bursts within seconds, a change of regime, long starts."""
 
 JUDGED = (
-    _of_today("mid_day", M_MID, 5, _TWO, 1000, 50, 120, 60),
-    _of_today("mid_small", M_MID, 1, _LARGE, 600, 40, 120, 60),
+    _of_today("mid_day", M_MID, 1, _TWO, 1000, 50, 120, 60),
+    _of_today("mid_small", f"{M_MID}@0-13", 0.5, _LARGE, 600, 40, 120, 60),
     _of_today("r1_day", R1, 1, _LARGE, 2000, 50, 180, 60),
-    _of_today("r1_small", R1, 0.25, _LARGE, 2000, 50, 120, 60),
+    _of_today("r1_small", f"{R1}@8-22", 0.25, _LARGE, 2000, 50, 120, 60),
     _of_today("r1_slow", f"{R1}@6-20", 1, _LARGE, 2000, 50, 600, 60),
-    _of_today("regime", f"{M_MID}@6-15 x 4 then {R1}@18-22 x 0.8", 1, _LARGE, 1500, 50, 90, 60),
-    _of_today("r1_budget", R1, 1, _LARGE, 2000, 50, 180, 60, budget_share=0.8),
-    _of_today("mid_evening", f"{M_MID}@18-22", 20, _SMALL, 300, 30, 60, 30),
+    _of_today("regime", f"{M_MID}@5-14 x 2 then {R1}@18-22 x 0.8", 1, _LARGE, 1500, 50, 90, 60),
+    _of_today("r1_budget", f"{R1}@10-23", 1, _LARGE, 2000, 50, 180, 60, budget_share=0.8),
+    _of_today("mid_evening", f"{M_MID}@19-22", 4, _SMALL, 300, 30, 60, 30),
     _of_today("mooncake", MOONCAKE, 10, _SMALL, 8000, 40, 60, 30),
 )
 """What judges: nothing in sagescale was chosen on these traces (SPLIT.md)."""

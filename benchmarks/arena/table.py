@@ -15,7 +15,6 @@ def rows(outcome):
     """A plain dict for every judged entry; those that reach the attainment first, by GPU-hours."""
     scenario, champion = outcome.scenario, outcome.champion
     foreseen = outcome.by_name("clairvoyant")
-    foreseen_hours = None if foreseen is None else estimate(foreseen, scenario)[1].mean
     made = []
     for one in outcome.judged:
         attained, hours = estimate(one, scenario)
@@ -33,7 +32,7 @@ def rows(outcome):
             "worst_5_min": estimates.worst(one.series),
             "gpu_hours": _interval(hours),
             "ratio_to_lower_bound": _ratio(hours.mean, outcome.lower_bound_gpu_hours),
-            "ratio_to_clairvoyant": _ratio(hours.mean, foreseen_hours),
+            "ratio_to_clairvoyant": None if foreseen is None else _paired(one, foreseen),
             "launches": sum(part.launches for part in one.series),
             "relaunches": sum(part.relaunches for part in one.series),
             "misses": None if one.misses is None else as_keys(one.misses),
@@ -45,10 +44,7 @@ def rows(outcome):
             resampled = scenario.hours_resampled
             more = estimates.gpu_hours_difference(champion.series, one.series, resampled=resampled)
             less = estimates.attainment_difference(champion.series, one.series, resampled=resampled)
-            both = list(zip(champion.series, one.series, strict=False))
-            row["paired_ratio_to_champion"] = _ratio(
-                sum(part.gpu_hours for _, part in both), sum(part.gpu_hours for part, _ in both)
-            )
+            row["paired_ratio_to_champion"] = _paired(one, champion)
             row["gpu_hours_more_than_champion"] = _interval(more)
             row["attainment_less_than_champion"] = _interval(less)
         made.append(row)
@@ -178,6 +174,12 @@ def _misses(split):
 
 def _interval(estimate):
     return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+
+
+def _paired(one, other):
+    """GPU-hours of one over another's, on the seeds that both have, from the first on."""
+    both = list(zip(one.series, other.series, strict=False))
+    return _ratio(sum(mine.gpu_hours for mine, _ in both), sum(theirs.gpu_hours for _, theirs in both))
 
 
 def _ratio(value, by):

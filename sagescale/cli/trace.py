@@ -329,6 +329,10 @@ def _save(trace: Trace, out: Path) -> None:
     from sagescale.trace import write_trace
 
     _warn(trace)
+    if trace.prefixes is not None and out.suffix != ".parquet":
+        print(
+            f"warning: {out}: without prefix ids, which CSV has no lists for; write .parquet", file=sys.stderr
+        )
     write_trace(trace, out)
     done = f" after {', '.join(trace.transforms)}" if trace.transforms else ""
     print(f"{out}: {len(trace):,} requests over {trace.duration_s:,.1f} s{done}")
@@ -339,12 +343,15 @@ def _print_json(trace: Trace, stats: TraceStats) -> None:
     import json
     from dataclasses import asdict
 
+    figures = asdict(stats)
+    if figures["prefixes"] is None:
+        del figures["prefixes"]
     document = {
         "path": trace.path,
         "format": trace.format,
         "sha256": trace.sha256,
         **({"started_at": trace.started_at.isoformat()} if trace.started_at else {}),
-        **asdict(stats),
+        **figures,
         "warnings": list(trace.warnings),
     }
     print(json.dumps(document, indent=2, allow_nan=False))
@@ -383,6 +390,7 @@ def _print_table(trace: Trace, stats: TraceStats) -> None:
             "prefix-cached",
             "unknown" if stats.cached_share is None else f"{stats.cached_share:.1%} of prompt tokens",
         ),
+        *_prefix_rows(stats),
         (
             "rate over time",
             f"{bars(stats.rate_profile_rps, 0.0, most) if most else ''} 0 to {most:.3g}/s",
@@ -397,6 +405,20 @@ def _print_table(trace: Trace, stats: TraceStats) -> None:
     lengths.add_row("OSL", *_length_cells(stats.osl))
     console.print()
     console.print(lengths)
+
+
+def _prefix_rows(stats: TraceStats) -> tuple[tuple[str, str], ...]:
+    shared = stats.prefixes
+    if shared is None:
+        return ()
+    found = (
+        f"{shared.ids:,} of {shared.block_tokens} tokens in {shared.requests:,} requests; "
+        f"{shared.distinct_ids:,} differ ({shared.distinct_tokens:,} tokens)"
+    )
+    return (
+        ("prefix ids", found),
+        ("cache without end", f"would find {shared.hit_share:.3%} of prompt tokens"),
+    )
 
 
 def _length_cells(lengths: LengthStats) -> tuple[str, ...]:

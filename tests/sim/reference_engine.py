@@ -49,6 +49,7 @@ Rejection
 Roles
 * A hand-off that does not block outlives a crash of its prefill instance, and does not keep a drained one
   (as today).
+* A prefill pool that does not reserve and whose hand-offs never end computes the next prompt in vain forever.
 * On a crash those handing off (blocking) come first, then running, then waiting.
 * `cached_tokens` are computed from the start, again after a pre-emption too; their blocks are its own.
 Prefix cache
