@@ -244,6 +244,49 @@ def test_sglang_decodes_while_the_next_prompt_does_not_fit():
     assert times(outcome) == [(1.0, 3.0), (5.0, 5.0)]
 
 
+def test_sglang_does_not_count_what_arrives_computed_as_a_prompt():
+    # Prefill ends at 1 and at 3; the second joins the decode step 3..4 of the first.
+    log = Log()
+    requests = [Request(0.0, 1, 6), Request(0.0, 2, 2)]
+    outcome = simulate(requests, world("decode", step_s=log, scheduler="sglang"), (1, 1))
+    assert log.steps == [(1, 1, 1, []), (1, 2, 2, []), (2, 5, 3, []), (1, 4, 4, []), (1, 5, 5, [])]
+    assert times(outcome) == [(1.0, 6.0), (3.0, 4.0)]
+
+
+# Scheduling policies
+
+
+def test_by_priority_the_most_urgent_waiting_prompt_is_next():
+    requests = [Request(0.0, 8, 1), Request(0.5, 8, 1, priority=1), Request(0.75, 8, 1, priority=0)]
+    by_priority = world(rest={"scheduling_policy": "priority"})
+    assert firsts(simulate(requests, by_priority, (1,))) == [1.0, 3.0, 2.0]
+    assert firsts(simulate(requests, world(), (1,))) == [1.0, 2.0, 3.0]
+
+
+def test_by_slack_a_prompt_that_can_only_be_late_goes_last_and_a_pre_empted_one_first():
+    # Due 2 after arrival, a prompt alone takes 1: at 2 the second (due at 2.5) is late, the third (3.25) is
+    # not.
+    requests = [Request(0.0, 16, 1), Request(0.5, 8, 1), Request(1.25, 8, 1)]
+    rest = {"scheduling_policy": "slo_aware", "target_ttft_s": 2.0}
+    assert firsts(simulate(requests, world(rest=rest), (1,))) == [2.0, 4.0, 3.0]
+    # 4 blocks. The second is pre-empted at 4 (see above); the third, which came at 1, waits behind it, and
+    # its 8 tokens are all that the step of 6 computes.
+    requests = [Request(0.0, 5, 6), Request(0.0, 5, 6), Request(1.0, 1, 1)]
+    rest = {"scheduling_policy": "slo_aware", "target_ttft_s": 1000.0}
+    outcome = simulate(requests, world(max_kv_tokens=16, max_num_seqs=2, rest=rest), (1,))
+    assert [r.preemptions for r in outcome.requests] == [0, 1, 0]
+    assert firsts(outcome) == [1.0, 2.0, 8.0]
+
+
+def test_adaptive_is_by_priority_until_more_waits_than_one_step_takes():
+    rest = {"scheduling_policy": "adaptive", "target_ttft_s": 100.0}
+    urgent_last = [Request(0.0, 8, 1), Request(0.5, 4, 1, priority=1), Request(0.75, 4, 1, priority=0)]
+    log = Log()
+    simulate(urgent_last, world(rest=rest, step_s=log, max_num_seqs=1), (1,))
+    assert [chunks for *_, chunks in log.steps] == [[(8, 0)], [(4, 0)], [(4, 0)]]
+    assert firsts(simulate(urgent_last, world(rest=rest, max_num_seqs=1), (1,))) == [1.0, 3.0, 2.0]
+
+
 # Roles
 
 
@@ -288,6 +331,19 @@ def test_pre_empted_at_a_decode_pool_it_is_computed_again_there_in_chunks():
     assert [r.preemptions for r in outcome.requests] == [0, 1]
     assert (0, 0, 5, [(5, 0)]) in log.steps
     assert times(outcome) == [(2.0, 8.0), (3.0, 12.0)]
+
+
+def test_with_first_tokens_from_decode_a_prefill_pool_makes_none():
+    rest = {"first_token": "decode", "kv_latency_s": 4.0}
+    outcome = simulate([Request(0.0, 9, 1)], world("prefill", rest), (1, 1))
+    # 8 + 1 to 2, the hand-off to 6, a decode step to 7.
+    assert times(outcome) == [(7.0, 7.0)]
+
+
+def test_joining_makes_a_decode_step_longer():
+    rest = {"join_s_per_token": 0.5}
+    outcome = simulate([Request(0.0, 4, 3)], world("decode", rest), (1, 1))
+    assert times(outcome) == [(4.0, 4.0 + 3.0 + 1.0)]
 
 
 # Section 4: the prefix cache
@@ -437,6 +493,15 @@ def test_a_stale_router_knows_its_own_dispatches_only():
     requests = [Request(0.0, 1, 1), Request(4.0, 1, 1), Request(6.0, 1, 1), Request(8.0, 1, 1)]
     assert entries(simulate(requests, world(rest=rest), (2,))) == [0, 1, 0, 0]
     assert entries(simulate(requests, world(), (2,))) == [0, 0, 0, 0]
+
+
+def test_a_stale_router_knows_caches_as_of_its_last_look_and_new_instances_as_cold():
+    rest = {"routing_strategy": "kv_aware", "router_staleness_s": 8.0}
+    same = [Request(t, 9, 1, hash_ids=(1, 2)) for t in (0.0, 4.0, 9.0)]
+    # At 4 nothing is known to be cached, and the first counts as outstanding: to 1. From 8 on both have it.
+    outcome = simulate(same, world(rest=rest, prefix_cache=True), (2,))
+    assert entries(outcome) == [0, 1, 0]
+    assert [r.hit_tokens for r in outcome.requests] == [0, 0, 8]
 
 
 def test_the_draw_depends_on_seed_service_and_request():
