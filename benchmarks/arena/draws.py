@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from sagescale.perf import ProfileModel, load_profile
 from scenarios import RULES, Scenario
-from traffic import M_MID, MOONCAKE, R1, SESSIONS, TRACES, recorded
+from traffic import M_MID, MOONCAKE, MOONCAKE_HOUR, R1, SESSIONS, TRACES, recorded
 
 _RATES = {M_MID: (0.5, 6.0), R1: (0.2, 1.2), MOONCAKE: (4.0, 20.0), SESSIONS: (0.5, 2.0)}
 """Least and most of rate_scale; drawn evenly on a logarithmic scale."""
@@ -56,6 +56,8 @@ def _one(rng, name):
         hours = rng.choice((12, 14, 16, 18))
         start = rng.randrange(0, 24 - hours + 1)
         trace = f"{trace}@{start}-{start + hours}"
+    elif trace == MOONCAKE:
+        trace = MOONCAKE_HOUR
     return Scenario(
         name,
         trace,

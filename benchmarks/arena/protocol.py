@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import estimates
+from sagescale.errors import InputError
 from sagescale.experiment.misses import counterfactuals, split_misses
 from sagescale.experiment.searches import Answer, cheapest_reaching, highest_attainment, search_all
 from sagescale.experiment.tasks import (
@@ -98,6 +99,11 @@ def compete(scenario, worker, entrants, champion):
     whole = Workload(scenario.recorded(), scenario.transforms, scenario.engines(), block_s=scenario.block_s)
     cut_s = scenario.cut_s
     first = dataclasses.replace(whole, until_s=cut_s)
+    if cut_s <= WARM_UP_S:
+        raise InputError(
+            f"scenario {scenario.name}: knobs are set on the first {cut_s:.0f} s of {scenario.trace}, and "
+            f"{WARM_UP_S:.0f} s are warm-up; expected a longer trace"
+        )
     to_set, to_judge = Part(WARM_UP_S), Part(cut_s)
     worker.forget_forecasts()
     budget = MAX_GPU_BUDGET

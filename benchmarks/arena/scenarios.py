@@ -14,7 +14,7 @@ from sagescale.sim.startup import StartupDelay
 from sagescale.trace import TransformSpec
 from traffic import CODE as _CODE
 from traffic import CONV as _CONV
-from traffic import HOUR_S, M_LARGE, M_MID, MOONCAKE, R1
+from traffic import HOUR_S, M_LARGE, M_MID, MOONCAKE_HOUR, R1
 
 FIRST_SHARE = 0.4
 WARM_UP_S = 600.0
@@ -182,7 +182,7 @@ JUDGED = (
     _of_today("regime", f"{M_MID}@5-14 x 2 then {R1}@18-22 x 0.8", 1, _LARGE, 1500, 50, 90, 60),
     _of_today("r1_budget", f"{R1}@10-23", 1, _LARGE, 2000, 50, 180, 60, budget_share=0.8),
     _of_today("mid_evening", f"{M_MID}@19-22", 4, _SMALL, 300, 30, 60, 30),
-    _of_today("mooncake", MOONCAKE, 10, _SMALL, 8000, 40, 60, 30),
+    _of_today("mooncake", MOONCAKE_HOUR, 10, _SMALL, 8000, 40, 60, 30),
 )
 """What judges: nothing in sagescale was chosen on these traces (SPLIT.md)."""
 

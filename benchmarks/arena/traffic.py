@@ -23,6 +23,8 @@ TRACES = Path(os.environ.get("SAGESCALE_SHARED", Path(__file__).resolve().parent
 CONV, CODE = "azure_llm_2023_conv.csv", "azure_llm_2023_code.csv"
 M_LARGE, M_MID, R1 = "servegen_m-large_2d.parquet", "servegen_m-mid_1d.parquet", "servegen_r1_1d.parquet"
 MOONCAKE, SESSIONS = "mooncake_synthetic.jsonl", "sessions/claude_code_300.jsonl.gz"
+MOONCAKE_HOUR = " then ".join([MOONCAKE] * 4)
+"""A quarter of an hour, four times: shorter, the part on which knobs are set would be within the warm-up."""
 JUDGING = (M_MID, R1, MOONCAKE, SESSIONS)
 HOUR_S = 3600.0
 

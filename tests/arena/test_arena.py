@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import traffic
 from protocol import INSTANT, TRUE_LOAD
-from scenarios import ELSEWHERE, JUDGED, MADE_UP, SCENARIOS, quick
+from scenarios import ELSEWHERE, JUDGED, MADE_UP, SCENARIOS, WARM_UP_S, quick
 
 ARENA = Path(judge.__file__).parent
 
@@ -44,6 +44,13 @@ def test_the_same_seed_draws_the_same_scenarios(shared):
     assert first[:2] == draws.draw(2, 17)
     assert first != draws.draw(4, 18)
     assert all(scenario.judges and scenario.seeds >= 5 for scenario in first)
+
+
+def test_knobs_are_set_after_the_warm_up(shared):
+    del shared
+    hours = [scenario for scenario in JUDGED if scenario.name in {"mooncake", "mid_evening"}]
+    for scenario in (*hours, MADE_UP[0]):
+        assert scenario.cut_s > 1.5 * WARM_UP_S
 
 
 def test_quick_is_less_of_the_same(shared):
