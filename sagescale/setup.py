@@ -81,7 +81,7 @@ class Setup:
 
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
-        found = unfit_warnings(self.modelled)
+        found = unfit_warnings(self.modelled, aggregated=self.config.serving == "aggregated")
         if run.rejected:
             found.append(
                 f"{run.rejected} requests are larger than the KV memory of {run.world.max_kv_tokens} tokens "
@@ -101,7 +101,7 @@ class Setup:
         return found
 
 
-def unfit_warnings(profile: Profile) -> list[str]:
+def unfit_warnings(profile: Profile, *, aggregated: bool) -> list[str]:
     """What ``profile validate`` holds against engines that were measured, in one line; empty if they are fit.
 
     An estimate says of itself that nothing was measured, and is asked nothing.
@@ -110,7 +110,8 @@ def unfit_warnings(profile: Profile) -> list[str]:
 
     if not profile.prefill.measured.ttft_ms and not profile.decode.measured.itl_ms:
         return []
-    unfit = [check for check in validate_profile(profile, aggregated=False) if check.verdict is Verdict.UNFIT]
+    checks = validate_profile(profile, aggregated=aggregated)
+    unfit = [check for check in checks if check.verdict is Verdict.UNFIT]
     if not unfit:
         return []
     words = "; ".join(f"{check.what}: {check.found} (needed: {check.needed})" for check in unfit)

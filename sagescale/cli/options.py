@@ -203,7 +203,7 @@ _MaxDropped = Annotated[
     ),
 ]
 _HashBlockTokens = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--hash-block-tokens",
         metavar="N",
@@ -230,7 +230,7 @@ _READING: dict[str, tuple[object, object]] = {
     "time_unit": (_TimeUnit, ""),
     "strict": (_Strict, False),
     "max_dropped": (_MaxDropped, 0.05),
-    "hash_block_tokens": (_HashBlockTokens, 0),
+    "hash_block_tokens": (_HashBlockTokens, None),
 }
 GIVEN: Any = None
 """Stands as the default of a parameter that ``takes_trace`` or ``takes_transforms`` always fills."""

@@ -226,11 +226,11 @@ def compile_decode(decode: DecodeProfile) -> DecodeTable:
     slope[1:] = np.transpose(rates) / n[:, None]
     base[1:] = np.transpose(anchors) - np.transpose(rates) * offsets
     # A padded batch is a step of the padded size: its row of pieces, over the KV tokens that are there.
-    if decode.padded_batch_sizes:
-        breaks, base, slope = breaks[sizes], base[sizes], slope[sizes]
-    spread = np.zeros(len(base))
+    spread = np.zeros(slots + 1)
     if decode.spread_ms:
-        spread[1:] = np.interp(np.arange(1, len(base)), decode.spread_requests, decode.spread_ms)
+        spread[1:] = np.interp(n, decode.spread_requests, decode.spread_ms)
+    if decode.padded_batch_sizes:
+        breaks, base, slope, spread = breaks[sizes], base[sizes], slope[sizes], spread[sizes]
     for array in (breaks, base, slope, spread):
         array.setflags(write=False)
     return DecodeTable(breaks=breaks, base_ms=base, slope_ms=slope, spread_ms=spread)

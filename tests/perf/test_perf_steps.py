@@ -70,6 +70,10 @@ class TestAStep:
         spread_ms = [0, 0, 0, 0.001, 0.002, 0.003, 0.004, 0.004, 0.004]
         assert STEPS.table.spread_ms.tolist() == pytest.approx(spread_ms)
 
+    def test_of_a_padded_batch_minds_unequal_contexts_as_the_size_it_is_padded_to(self):
+        padded = compile_steps(replace(SECTION, padded_batch_sizes=(2, 6, 8))).table.spread_ms
+        assert padded.tolist() == pytest.approx([0, 0, 0, 0.004, 0.004, 0.004, 0.004, 0.004, 0.004])
+
     @pytest.mark.parametrize(("n", "chunks"), [(0, []), (9, []), (9, [(1, 0)]), (-1, [(1, 0)])])
     def test_of_nothing_or_more_than_the_slots_is_no_step(self, n, chunks):
         with pytest.raises(ValueError, match="a step needs chunks or 1 to 8 requests"):

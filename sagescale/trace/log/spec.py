@@ -48,7 +48,7 @@ class LogSpec:
         time_unit: unit of arrivals that are numbers, a key of ``TIME_UNITS``; empty when not said.
         strict: refuse the first row that cannot be used.
         max_dropped: the share of rows that may be unusable.
-        hash_block_tokens: how many tokens a prefix id covers; 0 when not said.
+        hash_block_tokens: how many tokens a prefix id covers; None when not said.
         ids_of_tokens: ``hash_ids`` holds the prompts' tokens, to make ids of.
     """
 
@@ -58,7 +58,7 @@ class LogSpec:
     time_unit: str = ""
     strict: bool = False
     max_dropped: float = MAX_DROPPED
-    hash_block_tokens: int = 0
+    hash_block_tokens: int | None = None
     ids_of_tokens: bool = False
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class LogSpec:
             raise InputError(f"--time-unit {self.time_unit}: expected one of {', '.join(TIME_UNITS)}")
         if not 0 <= self.max_dropped <= 1:
             raise InputError(f"--max-dropped {self.max_dropped:g}: expected a share from 0 to 1, e.g. 0.1")
-        if not 0 <= self.hash_block_tokens < 1 << 31:
+        if self.hash_block_tokens is not None and not 0 < self.hash_block_tokens < 1 << 31:
             raise InputError(
                 f"--hash-block-tokens {self.hash_block_tokens}: expected a whole number above 0, e.g. 16"
             )

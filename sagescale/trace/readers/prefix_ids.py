@@ -27,18 +27,18 @@ BLOCK_TOKENS = "hash_block_tokens"
 _LEAST_COVERED, _ENOUGH_PROMPTS = 0.7, 100
 
 
-def block_tokens(files: Sequence[tuple[Source, Head]], asked: int, usual: int) -> int:
+def block_tokens(files: Sequence[tuple[Source, Head]], asked: int | None, usual: int) -> int:
     """Return how many tokens an id of these files covers: as they state, as asked for, or as is usual.
 
     Args:
         files: each has ids.
-        asked: what ``--hash-block-tokens`` says; 0 when it was not given.
+        asked: what ``--hash-block-tokens`` says; None when it was not given.
         usual: of the format; 0 where there is no usual one.
 
     Raises:
         InputError: none of them says it, or two say different things.
     """
-    found = asked
+    found = asked or 0
     for source, head in files:
         stated = _stated(source, head)
         if stated and found and stated != found:
