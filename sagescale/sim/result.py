@@ -20,9 +20,11 @@ from sagescale.document import (
     TimingInfo,
     TraceInfo,
 )
+from sagescale.perf import are_aggregated
 from sagescale.sim.bound import lower_bound
 from sagescale.sim.measures import (
     Served,
+    engine_measures,
     faults_result,
     forecast_scores,
     gpu_hours,
@@ -117,6 +119,7 @@ def run_document(
             Counter(str(reason.code) for tick in run.ticks for reason in tick.decision.reasons).most_common()
         ),
         faults=faults,
+        engines=engine_measures(run),
         timeline=by_tick,
         surges=surges,
         timing=TimingInfo(
@@ -182,7 +185,7 @@ def profile_info(profile: Profile) -> ProfileInfo:
     decode = profile.decode
     pools = (
         {"aggregated": decode.gpus_per_instance}
-        if decode == profile.aggregated
+        if are_aggregated(profile)
         else {"prefill": profile.prefill.gpus_per_instance, "decode": decode.gpus_per_instance}
     )
     return ProfileInfo(
