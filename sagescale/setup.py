@@ -91,6 +91,8 @@ class Setup:
             found.append(
                 "first tokens come from decode (first_token: decode): TTFT includes hand-off and a step"
             )
+        if self.simulator.prefix_cache and self.trace.prefixes is None:
+            found.append("prefix_cache has nothing to find: the trace has no hashes of its prompts' blocks")
         if self.config.no_operation:
             found.append("no_operation: decisions were made but not acted on; the pools stayed as they began")
         unfinished = len(run.requests) - len(run.completed) - run.rejected - run.timed_out
@@ -106,9 +108,14 @@ def unfit_warnings(profile: Profile, *, aggregated: bool) -> list[str]:
 
     An estimate says of itself that nothing was measured, and is asked nothing.
     """
+    from sagescale.perf import are_aggregated
     from sagescale.perf.validate import Verdict, validate_profile
 
-    if not profile.prefill.measured.ttft_ms and not profile.decode.measured.itl_ms:
+    aggregated = are_aggregated(profile)
+    if aggregated and profile.aggregated is not None and profile.aggregated.estimated:
+        how = "steps of aggregated instances are estimated from its prefill and decode, not measured"
+        return [f"profile {profile.name}: {how}"]
+    if not aggregated and not profile.prefill.measured.ttft_ms and not profile.decode.measured.itl_ms:
         return []
     checks = validate_profile(profile, aggregated=aggregated)
     unfit = [check for check in checks if check.verdict is Verdict.UNFIT]

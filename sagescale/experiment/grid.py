@@ -36,6 +36,9 @@ __all__ = [
 
 _TYPES = (AutoscalerConfig, SimulatorConfig)
 
+_OF_PROFILE = ("prefill_gpus_per_instance", "decode_gpus_per_instance", "gpus_per_instance")
+"""Keys that say no more than the profile and the way of serving do."""
+
 _FORECAST_KEYS = (
     "load_predictor_type",
     "prediction_window_size",
@@ -162,6 +165,7 @@ def label_variants(
             name: getattr(part, name)
             for part in (config, simulator, *config.plugins.configured)
             for name in declared(type(part))
+            if name not in _OF_PROFILE
         }
         for _, config, simulator in pairs
     ]

@@ -30,12 +30,13 @@ __all__ = [
 METRIC_FIELDS = (
     "requests", "completed", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean",
     "itl_ms_p99", "duration_s_mean", "queued_prefill", "queued_decode", "running_prefill", "running_decode",
-    "kv_usage", "prefix_hit_rate", "ttft_attainment", "itl_attainment",
+    "kv_usage", "prefix_hit_rate", "ttft_attainment", "itl_attainment", "preemptions",
 )  # fmt: skip
 """The numbers of an observation."""
 
 QUERY_FIELDS = (
     *METRIC_FIELDS, "requests_shed", "requests_queued_gateway", "instances_prefill", "instances_decode",
+    "instances_aggregated",
 )  # fmt: skip
 """What a query of one's own may give: beside those numbers what a gateway keeps from the pools, and how many
 instances there are."""
@@ -128,7 +129,8 @@ class LiveConfig:
     )
     pool_label: str = setting(
         "job",
-        doc="The label that tells prefill from decode instances: job, instance (the address), or any other.",
+        doc="The label that tells prefill from decode instances: job, instance (the address), or any other; "
+        "aggregated ones need none.",
     )
     prefill_pool: str = setting(
         ".*prefill.*", doc="Regular expression that pool_label of a prefill instance matches."
@@ -154,9 +156,13 @@ class LiveConfig:
     scrape_decode: tuple[str, ...] = _texts(
         "Metric pages of the decode instances, to read without Prometheus."
     )
+    scrape_instances: tuple[str, ...] = _texts(
+        "Metric pages of aggregated instances, to read without Prometheus."
+    )
     scrape_discovery_url: str | None = setting(
         None,
-        doc="Targets to read without Prometheus, in its HTTP service discovery format; pool_label decides.",
+        doc="Targets to read without Prometheus, in its HTTP service discovery format; pool_label decides; "
+        "of aggregated serving all are read.",
     )
     metrics_bearer_token_file: str | None = setting(
         None, doc="File with the bearer token of the metric source."
@@ -208,6 +214,12 @@ class LiveConfig:
         doc="The safe floor; null is the largest size set in the last safe_floor_lookback_s.",
         at_least=0,
     )
+    safe_floor_instances: int | None = setting(
+        None,
+        doc="The safe floor of an aggregated pool; null is the largest size set in the last "
+        "safe_floor_lookback_s.",
+        at_least=0,
+    )
     safe_floor_lookback_s: float = setting(
         86400.0, doc="How far back the safe floor looks for the largest sizes.", unit="s", above=0
     )
@@ -232,13 +244,16 @@ class LiveConfig:
     kubernetes_context: str | None = setting(
         None, doc="Context of the kubeconfig; null is the current one, or the pod's own."
     )
-    kubernetes_namespace: str = setting("default", doc="Namespace of both workloads.")
+    kubernetes_namespace: str = setting("default", doc="Namespace of the workloads.")
     kubernetes_prefill: str | None = setting(
         None,
         doc="The prefill workload: deployments/NAME, statefulsets/NAME, leaderworkersets/NAME, or "
         "GROUP/VERSION/PLURAL/NAME of anything with a scale subresource.",
     )
     kubernetes_decode: str | None = setting(None, doc="The decode workload, written likewise.")
+    kubernetes_workload: str | None = setting(
+        None, doc="The workload of aggregated instances, written likewise."
+    )
     actuator_callback: str | None = setting(None, doc="Python callback, package.module:function.")
     actuator_timeout_s: float = setting(
         30.0, doc="The longest one call of the actuator may take.", unit="s", above=0, at_most=3600
@@ -275,7 +290,7 @@ class LiveConfig:
         for name in ("prometheus_url", "scrape_discovery_url", "webhook_url", "webhook_state_url"):
             if (url := getattr(self, name)) is not None:
                 check_url(name, url)
-        for name in ("scrape_prefill", "scrape_decode"):
+        for name in ("scrape_prefill", "scrape_decode", "scrape_instances"):
             for url in getattr(self, name):
                 check_url(name, url)
         for name in ("pool_label", "instance_label"):
@@ -305,7 +320,7 @@ class LiveConfig:
         needs = {
             "command": ("actuator_command",),
             "webhook": ("webhook_url",),
-            "kubernetes": ("kubernetes_prefill", "kubernetes_decode"),
+            "kubernetes": () if self.kubernetes_workload else ("kubernetes_prefill", "kubernetes_decode"),
             "callback": ("actuator_callback",),
         }
         for name in needs.get(self.actuator, ()):
@@ -315,7 +330,8 @@ class LiveConfig:
     @property
     def scrapes(self) -> bool:
         """Whether instances are read directly, without Prometheus."""
-        return bool(self.scrape_prefill or self.scrape_decode or self.scrape_discovery_url)
+        pages = self.scrape_prefill or self.scrape_decode or self.scrape_instances
+        return bool(pages or self.scrape_discovery_url)
 
     @property
     def has_source(self) -> bool:

@@ -151,7 +151,9 @@ def _actuator(actuator: Actuator) -> Finding:
 def _group(group: str, series: SeriesWindow, preset: Preset) -> list[Finding]:
     if not series.instances:
         where = (
-            "prefill_pool / decode_pool / pool_label" if group != "frontend" else "namespace and model_name"
+            "prefill_pool / decode_pool / pool_label"
+            if group in {"prefill", "decode"}
+            else "namespace and model_name"
         )
         return [
             Finding(

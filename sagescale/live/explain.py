@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
 from sagescale.live.tick_text import tick_text, time_text
+from sagescale.planner import keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -121,7 +122,7 @@ def why_not_up(ticks: Sequence[TickRecord]) -> list[Answer]:
     found = []
     for pool in ticks[-1].goal.names:
         if count := codes[f"at_max_{pool}"]:
-            key = f"max_{pool}_instances"
+            key = keys_of(pool).most
             found.append(
                 Answer(f"{key} reached", f"{_of(count, total)}; it is {settings[key]}", f"raise {key}")
             )

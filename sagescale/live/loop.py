@@ -29,6 +29,7 @@ from sagescale.planner import (
     Planner,
     Reason,
     ReasonCode,
+    keys_of,
     make_load_predictors,
 )
 from sagescale.planner.observation import Window
@@ -549,7 +550,11 @@ class ControlLoop:
         live = self.live
         seen = self.journal.largest_goal(self._epoch_now_s() - live.safe_floor_lookback_s)
         largest = self._minimum().asked if seen is None else seen
-        given = {"prefill": live.safe_floor_prefill, "decode": live.safe_floor_decode}
+        given = {
+            "prefill": live.safe_floor_prefill,
+            "decode": live.safe_floor_decode,
+            "aggregated": live.safe_floor_instances,
+        }
         floor = [size if given.get(name) is None else given[name] or 0 for name, size in largest.items()]
         return within_limits(Sizes(*floor, names=largest.names), self._fleet)
 
@@ -766,9 +771,8 @@ class ControlLoop:
     def _settings(self) -> Mapping[str, object]:
         kept = {name: getattr(self.config, name) for name in SETTINGS_KEPT}
         for pool in self._fleet.pools:
-            kept[f"min_{pool.name}_instances"] = pool.least
-            kept[f"max_{pool.name}_instances"] = pool.most
-            kept[f"{pool.name}_gpus_per_instance"] = pool.gpus
+            keys = keys_of(pool.name)
+            kept |= {keys.least: pool.least, keys.most: pool.most, keys.gpus: pool.gpus}
         return kept
 
     def _event(

@@ -41,6 +41,7 @@ SETTINGS_KEPT = (
     "target_ttft_ms", "target_itl_ms", "adjustment_interval_sec", "min_prefill_instances",
     "max_prefill_instances", "min_decode_instances", "max_decode_instances", "max_gpu_budget",
     "prefill_gpus_per_instance", "decode_gpus_per_instance", "load_predictor_type", "policy",
+    "min_instances", "max_instances", "gpus_per_instance",
 )  # fmt: skip
 """Configuration values that explain a decision."""
 
@@ -310,8 +311,8 @@ def _decision(value: object) -> dict[str, Any]:
     for part in ("corrections", "raw"):
         for size in _object(decision.get(part), part).values():
             _number(size, part)
-    for pool in DISAGGREGATED:
-        _number(decision["corrections"].get(pool), "corrections")
+    for role in DISAGGREGATED:
+        _number(decision["corrections"].get(role), "corrections")
     return decision
 
 

@@ -55,7 +55,10 @@ USUAL_SCRAPE_INTERVAL_S = 15.0
 def run_check(setup: Configured) -> int:
     """Print what ``check`` finds; return the exit code."""
     live = setup.live
-    source, actuator = make_source(live, setup.simulator.first_token, setup.config), make_actuator(live)
+    source, actuator = (
+        make_source(live, setup.simulator.first_token, setup.config),
+        make_actuator(live, _pools(setup)),
+    )
     window_s = float(setup.config.adjustment_interval_sec)
     pause_s = window_s / live.time_scale
     clock = SystemClock()
@@ -77,6 +80,10 @@ def run_check(setup: Configured) -> int:
     bad = sum(finding.level == "bad" for finding in findings)
     print(f"\n{bad} to fix" if bad else "\nall there")
     return 1 if bad else 0
+
+
+def _pools(setup: Configured) -> tuple[str, ...]:
+    return tuple(pool.name for pool in setup.config.pools)
 
 
 def _router_question(setup: Configured) -> Finding | None:
@@ -105,7 +112,7 @@ def run_plan(setup: Configured, options: PlanOptions) -> None:
     if options.dry_run:
         config = dataclasses.replace(config, no_operation=True)
     dry = config.no_operation or live.actuator == "none"
-    actuator = make_actuator(live)
+    actuator = make_actuator(live, _pools(setup))
     clock = SystemClock()
     lock = TargetLock(actuator.target, live.lock_dir)
     with stopping_on_signals(clock.stop):

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import one_line
+from sagescale.planner import keys_of
 
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts
@@ -56,10 +57,13 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
     )
     usage = "" if seen.kv_usage is None else f"   KV {100 * seen.kv_usage:.0f} %"
     work = {
+        "aggregated": _work(seen.running_decode, seen.queued_prefill) + usage,
         "prefill": _work(seen.running_prefill, seen.queued_prefill),
         "decode": _work(seen.running_decode, seen.queued_decode) + usage,
     }
     lines += [_pool(pool, counts) + work.get(pool, "") for pool, counts in seen.pools.items()]
+    if seen.preemptions:
+        lines.append(f"  {_number(seen.preemptions)} requests lost their KV memory to others")
     lines.extend(_clip(f"  ! {problem.text}") for problem in record.problems[:4])
     lines += [
         "",
@@ -75,13 +79,13 @@ def tick_text(record: TickRecord, *, heading: str = "") -> str:
         )
     )
     doing = "DO" if record.acted else "WOULD DO"
-    gpus = sum(size * int(settings[f"{pool}_gpus_per_instance"]) for pool, size in record.goal.items())
+    gpus = sum(size * int(settings[keys_of(pool).gpus]) for pool, size in record.goal.items())
     raw = ", ".join(f"{pool} {size}" for pool, size in decision["raw"].items())
     asked = f"{settings['policy']} policy asked for {raw}"
     lines += ["", f"{doing:<9} {asked}"]
     for pool, now, then in record.moves:
         change = "stays" if now == then else f"{then - now:+d}"
-        low, high = settings[f"min_{pool}_instances"], settings[f"max_{pool}_instances"]
+        low, high = settings[keys_of(pool).least], settings[keys_of(pool).most]
         lines.append(f"  {pool:<8} {now} -> {then}   {change:<6} (limits {low} to {high})")
     lines.append(f"  GPUs {gpus} of a budget of {settings['max_gpu_budget']}")
     lines += ["", "WHY"]

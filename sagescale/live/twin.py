@@ -28,9 +28,13 @@ def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: Simulato
     import numpy as np
 
     from sagescale.planner.policy.twin import Lengths
-    from sagescale.sim.twin import KernelTwin
+    from sagescale.sim.twin import twin_for
 
-    twin = KernelTwin(model, simulator, config)
+    twin = twin_for(config, model, simulator)
+    assert twin is not None  # as the policy needs one
     some = np.full(1, 16, np.int32)
-    twin.prefill_limit_rps(Lengths(some, some, some))  # compiled before anybody waits for a decision
+    lengths = Lengths(some, some, some)
+    twin.prefill_limit_rps(lengths)  # compiled before anybody waits for a decision
+    if config.serving == "aggregated":
+        twin.decode_misses_alone(lengths)
     return twin

@@ -40,7 +40,7 @@ from sagescale.perf.profile import (
     StepError,
 )
 from sagescale.perf.roofline import Assumptions, estimate_of, estimate_profile
-from sagescale.perf.serving import aggregated_engines
+from sagescale.perf.serving import aggregated_engines, are_aggregated
 from sagescale.perf.steps import StepModel, compile_steps
 from sagescale.perf.surfaces import DecodeTable
 from sagescale.perf.validate import Check, Traffic, Verdict, validate_profile
@@ -77,6 +77,7 @@ __all__ = [
     "Verdict",
     "Wanted",
     "aggregated_engines",
+    "are_aggregated",
     "build_profile",
     "compile_steps",
     "estimate_aggregated",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sagescale.perf.profile import Profile
     from sagescale.perf.steps import StepModel
 
-__all__ = ["aggregated_engines"]
+__all__ = ["aggregated_engines", "are_aggregated"]
 
 _LONGEST = 1 << 17
 """The time of a lone prompt has knots up to so many tokens, or a step's budget, and is straight beyond."""
@@ -49,6 +49,11 @@ def aggregated_engines(profile: Profile, max_batched_tokens: int) -> Profile:
         floor_ms=times[0],
     )
     return replace(profile, prefill=prefill, decode=section, aggregated=section)
+
+
+def are_aggregated(profile: Profile) -> bool:
+    """Say whether a profile's engines are aggregated instances, as :func:`aggregated_engines` makes them."""
+    return profile.aggregated is not None and profile.decode == profile.aggregated
 
 
 def _lone_prompt_ms(steps: StepModel, isl: int, budget: int) -> float:

@@ -1,7 +1,7 @@
 """The planner core: observation in, decision out. No clock, no I/O, no asyncio."""
 
 from sagescale.fleet import PoolCounts, Pools, Sizes
-from sagescale.planner.config import AutoscalerConfig, PoolKeys, Serving, pool_keys
+from sagescale.planner.config import AutoscalerConfig, PoolKeys, Serving, keys_of, pool_keys
 from sagescale.planner.decision import (
     Adjustment,
     Constraint,
@@ -35,6 +35,7 @@ __all__ = [
     "Serving",
     "Sizes",
     "initial_targets",
+    "keys_of",
     "make_load_predictors",
     "make_policy",
     "policy_names",

@@ -11,7 +11,7 @@ from sagescale.errors import InputError
 from sagescale.fleet import Fleet, PoolSpec, Role, Service
 from sagescale.planner.plugins import NO_KEYS, POLICIES, PREDICTORS, PluginKeys
 
-__all__ = ["SERVING", "AutoscalerConfig", "PoolKeys", "Serving", "pool_keys"]
+__all__ = ["SERVING", "AutoscalerConfig", "PoolKeys", "Serving", "keys_of", "pool_keys"]
 
 Serving = Literal["disaggregated", "aggregated"]
 """Whether prefill and decode are pools of their own, or every instance of one pool does both."""
@@ -227,9 +227,8 @@ class AutoscalerConfig:
                 least=getattr(self, keys.least),
                 most=getattr(self, keys.most),
             )
-            for name, role, keys in (
-                (name, role, _keys_of(name, role)) for name, role in SERVING[self.serving]
-            )
+            for name, role in SERVING[self.serving]
+            for keys in [keys_of(name)]
         )
 
     @property
@@ -256,11 +255,12 @@ class PoolKeys(NamedTuple):
 
 def pool_keys(pool: PoolSpec) -> PoolKeys:
     """Return the keys that a pool of the flat keys is described by, as messages name them."""
-    return _keys_of(pool.name, pool.role)
+    return _AGGREGATED_KEYS if pool.role is Role.AGGREGATED else keys_of(pool.name)
 
 
-def _keys_of(name: str, role: Role) -> PoolKeys:
-    if role is Role.AGGREGATED:
+def keys_of(name: str) -> PoolKeys:
+    """Return the keys of a pool by its name."""
+    if name == "aggregated":
         return _AGGREGATED_KEYS
     return PoolKeys(
         f"min_{name}_instances",

@@ -46,6 +46,7 @@ class Observation:
         itl_attainment: Share of the completed requests whose ITL was within ``target_itl_ms``.
         itl_attainment_estimate: The same where only gaps between tokens are counted, not requests.
         lengths: (ISL, OSL) of completed requests, a sample.
+        preemptions: Requests that lost their KV memory to others and are computed again.
     """
 
     time_s: float
@@ -71,6 +72,7 @@ class Observation:
     itl_attainment_estimate: float | None = None
     lengths: tuple[tuple[int, int], ...] | None = None
     requests_unserved: float | None = None
+    preemptions: float | None = None
 
     def itl_attained(self, target_attainment: float) -> float | None:
         """Return the share of requests within the ITL target to go by, or None.

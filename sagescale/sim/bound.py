@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.fleet import Role
+from sagescale.sim.bound_steps import steps_s, work_of_steps
+from sagescale.sim.linear_minorant import SAFETY, largest_minorant, summed
 from sagescale.sim.state import DONE, REJECTED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from sagescale.sim.engine import World
@@ -26,41 +31,51 @@ if TYPE_CHECKING:
 
 __all__ = ["LowerBound", "lower_bound", "prefill_minorant", "step_minorant"]
 
-_SAFETY = 1e-9
-"""The bound gives up this share of its terms against rounding, its own and the simulator's."""
-
 _PIECE = 1 << 16
-
-_WIDE, _ROUNDS = 1e4, 40
-"""Limits of the scaled linear program, and how often rows are added to it at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class LowerBound:
     """GPU-hours that no schedule can go below, by pool; a pool also keeps its minimum all along."""
 
-    prefill_gpu_hours: float
-    decode_gpu_hours: float
+    pools: Mapping[str, float]
 
     @property
     def gpu_hours(self) -> float:
-        """Both pools."""
-        return self.prefill_gpu_hours + self.decode_gpu_hours
+        """All pools."""
+        return sum(self.pools.values())
 
 
 def lower_bound(run: Run) -> LowerBound:
     """Bound the GPU-hours of any schedule that completes the requests this run completed."""
-    world, work = run.world, _work(run)
     # No run ends before its trace does; that this one ended later may be its own doing.
-    least_s = max(run.trace.duration_s, run.simulator.until_s) * (1.0 - _SAFETY)
+    least_s = max(run.trace.duration_s, run.simulator.until_s) * (1.0 - SAFETY)
     if run.faults is not None:
         least_s = 0.0  # through crashes, or without GPUs to be had, no pool can be sure to keep its minimum
-    prefill_s = max(_prefill_s(world, work), run.config.min_prefill_instances * least_s)
-    decode_s = max(_decode_s(world, work), run.config.min_decode_instances * least_s)
+    busy_s = _busy_s(run)
     return LowerBound(
-        prefill_gpu_hours=prefill_s * world.prefill_gpus / 3600.0,
-        decode_gpu_hours=decode_s * world.decode_gpus / 3600.0,
+        {
+            pool.name: max(busy_s[pool.role], pool.least * least_s) * pool.gpus / 3600.0
+            for pool in run.config.pools
+        }
     )
+
+
+def _busy_s(run: Run) -> dict[Role, float]:
+    """Instance-seconds of batches and steps, by what a pool's engines do."""
+    world, roles = run.world, [pool.role for pool in run.config.pools]
+    if world.stepping is None:
+        work = _work(run)
+        return {Role.PREFILL: _prefill_s(world, work), Role.DECODE: _decode_s(world, work)}
+    again = bool(run.requests["restarts"].any())
+    return {
+        role: steps_s(
+            world,
+            work_of_steps(run, world, prefill=Role.PREFILL in role, decode=Role.DECODE in role),
+            again=again,
+        )
+        for role in roles
+    }
 
 
 @dataclass(slots=True)
@@ -141,7 +156,7 @@ def _prefill_s(world: World, work: _Work) -> float:
     weights = np.array([work.batch_shares, work.tokens, work.squares])
     lengths = np.array(sorted({work.shortest, *work.beyond}))
     minorant = prefill_minorant(world, lengths, work.all_tokens, weights, grows=work.others)
-    return _summed(weights, minorant)
+    return summed(weights, minorant)
 
 
 def _decode_s(world: World, work: _Work) -> float:
@@ -152,12 +167,7 @@ def _decode_s(world: World, work: _Work) -> float:
     if world.max_kv_tokens is not None:
         fewest = max(fewest, work.reserved / world.max_kv_tokens)
     weights = np.array([fewest, work.steps, work.kv])
-    return _summed(weights, step_minorant(world, work.least_kv, weights))
-
-
-def _summed(weights: NDArray[np.float64], coefficients: NDArray[np.float64]) -> float:
-    terms = weights * coefficients
-    return max(0.0, float(terms.sum() - _SAFETY * np.abs(terms).sum()))
+    return summed(weights, step_minorant(world, work.least_kv, weights))
 
 
 def prefill_minorant(
@@ -198,7 +208,7 @@ def prefill_minorant(
     rows = np.concatenate([np.column_stack([np.ones_like(tokens), tokens, q]) for q in squares])
     bounds = np.concatenate([np.maximum(world.prefill_floor_s, offset + b * q) for q in squares])
     free = 0.0 if grows else -np.inf
-    return _largest_minorant(rows, bounds, weights, [(0.0, np.inf), (free, np.inf), (free, np.inf)])
+    return largest_minorant(rows, bounds, weights, [(0.0, np.inf), (free, np.inf), (free, np.inf)])
 
 
 def step_minorant(world: World, least_kv: float, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -220,57 +230,6 @@ def step_minorant(world: World, least_kv: float, weights: NDArray[np.float64]) -
     time_s = np.take_along_axis(world.base_s[1:], segment, 1)
     time_s = time_s + np.take_along_axis(world.slope_s[1:], segment, 1) * kv
     rows = np.column_stack([np.ones(kv.size), np.broadcast_to(n, kv.shape).ravel(), kv.ravel()])
-    return _largest_minorant(
+    return largest_minorant(
         rows, time_s.ravel(), weights, [(0.0, np.inf), (-np.inf, np.inf), (-np.inf, steepest)]
     )
-
-
-def _largest_minorant(
-    rows: NDArray[np.float64],
-    bounds: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    limits: list[tuple[float, float]],
-) -> NDArray[np.float64]:
-    """Maximise ``weights @ x`` over ``rows @ x <= bounds`` and ``limits``, whatever the solver's tolerance.
-
-    Rows and bounds are at or above 0. A cutting-plane linear program: solved on a sample of the rows, the
-    worst violated ones added until none is. What violation the tolerance leaves is then removed: x goes
-    back inside its limits, and is scaled down until every row holds; x = 0 always does.
-    """
-    from scipy.optimize import linprog
-
-    size = np.abs(rows).max(axis=0)
-    size[size == 0.0] = 1.0
-    unit, longest = rows / size, float(bounds.max())
-    if longest <= 0.0:
-        return np.zeros(rows.shape[1])
-    heights = bounds / longest
-    objective = -(weights / size)
-    objective /= max(float(np.abs(objective).max()), 1e-300)
-    # Wide finite limits: what the sample leaves unbounded, the rows added later bound.
-    lower, upper = np.clip(np.array(limits).T * (size / longest), -_WIDE, _WIDE)
-    chosen = np.unique(np.linspace(0, len(rows) - 1, 400).astype(np.int64))
-    best = np.zeros(rows.shape[1])
-    for _ in range(_ROUNDS):
-        solved = linprog(
-            objective,
-            A_ub=unit[chosen],
-            b_ub=heights[chosen],
-            bounds=list(zip(lower, upper, strict=True)),
-            method="highs",
-        )
-        if not solved.success:
-            break
-        best = np.asarray(solved.x, dtype=np.float64)
-        excess = unit @ best - heights
-        worst = np.argsort(excess)[-50:]
-        added = np.setdiff1d(worst[excess[worst] > 1e-12], chosen)
-        if not len(added):
-            break
-        chosen = np.union1d(chosen, added)
-    best = np.clip(best, lower, upper)
-    reached = unit @ best
-    above = reached > heights
-    if above.any():
-        best = best * float((heights[above] / reached[above]).min())
-    return np.asarray(best / size * longest, dtype=np.float64)

@@ -7,6 +7,7 @@ sets targets.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
@@ -19,31 +20,49 @@ from sagescale.fleet.by_pool import DISAGGREGATED
 from sagescale.sim import kernel
 from sagescale.sim.state import (
     ADAPTIVE,
+    AGGREGATED_ROLE,
+    CACHE_ENTRY,
     DECODE_ROLE,
+    DONE,
     DRAINING,
+    ENGINE,
     FIFO,
     FREE,
+    GAP_BINS,
     HANDOFF_ENTRY,
     INSTANCE,
+    KV_AWARE,
+    LEAST_TOKENS,
     LIFE,
+    LOAD_BALANCED,
+    MEMBER,
+    NODE,
     NOT_READY,
     PLACE,
     POOL,
     POOL_SHIFT,
     PREFILL_ROLE,
+    PREFIX_AFFINITY,
     PRIORITY,
     PROGRESS,
     READY,
     REQUEST,
     REQUEST_BITS,
+    ROUND_ROBIN,
     SERVICE,
+    SESSION_AFFINITY,
+    SGLANG,
     SLO_AWARE,
     SLOT,
     STAGE,
     STARTING,
     STEP_SEGMENT,
+    STEPPED_REQUEST,
     STOCK,
+    UNIT_RUN,
+    VLLM,
     State,
+    Stepped,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +71,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
+    from sagescale.trace import Prefixes
 
 __all__ = [
     "Cluster", "Counters", "EnginePool", "FleetCluster", "Gauges", "Launch", "Pool", "ServiceLoad", "World",
@@ -66,8 +86,49 @@ _UNLIMITED = 1 << 60
 _SCHEDULING: dict[SchedulingPolicy, int] = {
     "fifo": FIFO, "priority": PRIORITY, "slo_aware": SLO_AWARE, "adaptive": ADAPTIVE
 }  # fmt: skip
-_ROLES = {"prefill": PREFILL_ROLE, "decode": DECODE_ROLE}
+_ROLES = {"prefill": PREFILL_ROLE, "decode": DECODE_ROLE, "aggregated": AGGREGATED_ROLE}
+_SCHEDULERS = {"vllm": VLLM, "sglang": SGLANG}
+_ROUTING: dict[RoutingStrategy, int] = {
+    "load_balanced": LOAD_BALANCED, "round_robin": ROUND_ROBIN, "least_tokens": LEAST_TOKENS,
+    "kv_aware": KV_AWARE, "prefix_affinity": PREFIX_AFFINITY, "session_affinity": SESSION_AFFINITY,
+}  # fmt: skip
 _NUMBER = (1 << POOL_SHIFT) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stepping:
+    """An engine that takes one step after the other (ENGINES.md 1-4, 8), in seconds and tokens.
+
+    Attributes:
+        scheduler: what it forms its steps by.
+        block_tokens: of a block of KV memory.
+        blocks: of an instance; None is unlimited.
+        max_batched_tokens: of a step.
+        long_prefill_token_threshold: the most of one prompt in a step; 0 is no limit.
+        chunked_prefill: whether a prompt may take several steps.
+        mixed_chunk: sglang: whether a step with prompts also decodes.
+        reserve_full_isl: vllm: whether blocks for a whole prompt must be free to admit it.
+        prefix_cache: whether prompts are found that have been computed before.
+        tokens_s: time of a step by its tokens, float64, for at least max_batched_tokens; on from its last two
+            in a straight line.
+        running_s, kv_s, cross_s, square_s, longest_s: what else a step with chunks takes.
+    """
+
+    scheduler: Literal["vllm", "sglang"]
+    block_tokens: int
+    blocks: int | None
+    max_batched_tokens: int
+    tokens_s: NDArray[np.float64]
+    running_s: float = 0.0
+    kv_s: float = 0.0
+    cross_s: float = 0.0
+    square_s: float = 0.0
+    longest_s: float = 0.0
+    long_prefill_token_threshold: int = 0
+    chunked_prefill: bool = True
+    mixed_chunk: bool = False
+    reserve_full_isl: bool = True
+    prefix_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +147,11 @@ class World:
         scheduling_policy: in which order an instance serves those that wait for it.
         routing_strategy: which READY instance a request goes to.
         target_ttft_s, target_itl_s: what slo_aware and adaptive take a token's deadline from.
+        overlap_credit, prefill_load_scale, router_temperature: of kv_aware (ENGINES.md 5).
+        affinity_max_load: of session_affinity: how much more than the mean an instance may be loaded.
+        spread_s: by running requests, what each token by which they are unequal adds to a decode step
+            (ENGINES.md 8); None is nothing.
+        stepping: of an engine that takes one step after the other; None forms batches (DESIGN 5.3-5.5).
     """
 
     prefill_s: NDArray[np.float64]
@@ -112,6 +178,12 @@ class World:
     routing_strategy: RoutingStrategy = "load_balanced"
     target_ttft_s: float = float("inf")
     target_itl_s: float = float("inf")
+    overlap_credit: float = 1.0
+    prefill_load_scale: float = 1.0
+    router_temperature: float = 0.0
+    affinity_max_load: float = 1.5
+    spread_s: NDArray[np.float64] | None = None
+    stepping: Stepping | None = None
 
 
 class Counters(NamedTuple):
@@ -161,7 +233,7 @@ class EnginePool:
 
     Attributes:
         name: within its service.
-        role: which phase it serves.
+        role: which phase it serves, or both.
         engine: what an instance can do.
         gpus: how many GPUs an instance takes.
         gpu_type: of which stock.
@@ -182,7 +254,7 @@ class ServiceLoad:
 
     Attributes:
         name: within the fleet.
-        pools: all of prefill, then all of decode.
+        pools: all of prefill, then all of decode; or aggregated ones.
         initial: instances of each READY at time 0.
         arrival_s: sorted arrival times, float64[n].
         isl: prompt lengths, int32[n].
@@ -190,6 +262,9 @@ class ServiceLoad:
         osl: output lengths, int32[n], at least 1.
         startup_s: draws the startup delays of the next ``count`` launches of a pool.
         priority: the lowest is served first where the policy asks for it, int32[n]; None is all alike.
+        prefixes: the hashes of the prompts' blocks; None without.
+        session: of each request, numbered from 0, int32[n]; None without.
+        seed: of what a router draws.
     """
 
     name: str
@@ -201,6 +276,9 @@ class ServiceLoad:
     osl: NDArray[np.int32]
     startup_s: Callable[[str, int], NDArray[np.float64]]
     priority: NDArray[np.int32] | None = None
+    prefixes: Prefixes | None = None
+    session: NDArray[np.int32] | None = None
+    seed: int = 0
 
 
 class Launch(NamedTuple):
@@ -237,20 +315,23 @@ def _joined(columns: Sequence[NDArray[T]]) -> NDArray[T]:
     return _read_only(columns[0] if len(columns) == 1 else np.concatenate(columns))
 
 
+def _laid_out(tables: Sequence[NDArray[np.float64] | None]) -> tuple[dict[int, int], NDArray[np.float64]]:
+    """Tables one after the other, each once: where each begins by its identity, and all of them."""
+    at: dict[int, int] = {}
+    found = [np.zeros(0)]
+    for table in tables:
+        if table is not None and id(table) not in at:
+            at[id(table)] = sum(map(len, found))
+            found.append(np.ascontiguousarray(table, np.float64))
+    return at, np.concatenate(found)
+
+
 class _Tables:
     """The engines' tables, each once however many pools use it, one after the other."""
 
     def __init__(self, pools: Sequence[EnginePool]) -> None:
-        self.prefill_at: dict[int, int] = {}
         self.steps_at: dict[int, int] = {}
-        prefill, steps = [], []
-        at = 0
-        for pool in pools:
-            table = pool.engine.prefill_s
-            if id(table) not in self.prefill_at:
-                self.prefill_at[id(table)] = at
-                prefill.append(np.ascontiguousarray(table, np.float64))
-                at += len(table)
+        steps = []
         at = 0
         for pool in pools:
             world = pool.engine
@@ -262,7 +343,11 @@ class _Tables:
                 )  # fmt: skip
                 steps.append(segments.reshape(-1))
                 at += segments.size
-        self.prefill_s = prefill[0] if len(prefill) == 1 else np.concatenate(prefill)
+        self.at, self.tables_s = _laid_out(
+            [pool.engine.prefill_s for pool in pools]
+            + [pool.engine.spread_s for pool in pools]
+            + [None if pool.engine.stepping is None else pool.engine.stepping.tokens_s for pool in pools]
+        )
         self.steps = steps[0] if len(steps) == 1 else np.concatenate(steps)
 
 
@@ -300,16 +385,17 @@ class FleetCluster:
         kernel.clear_requests(records)
         progress = np.zeros(1, PROGRESS)
         progress["watch_launches"] = watch_launches
+        progress["steps_hand_over"] = bool(((pools["role"] == PREFILL_ROLE) & (pools["scheduler"] > 0)).any())
         progress["timeouts"] = bool((services["request_timeout_s"] < np.inf).any())
         amounts = np.zeros(len(self.stock), STOCK)
         amounts["gpus"] = list(self.stock.values())
-        halves = [sum(pool.role == role for pool in self._pools) for role in ("decode", "prefill")]
-        self._blocks = 2 << (max(halves) - 1).bit_length()  # of both halves; a power of two
-        half = {"decode": 0, "prefill": self._blocks // 2}
+        halves = [pool.role == "prefill" and pool.engine.stepping is None for pool in self._pools]
+        self._blocks = 2 << (max(sum(halves), len(halves) - sum(halves)) - 1).bit_length()  # a power of two
+        next_block = [0, self._blocks // 2]
         self._block = np.zeros(len(self._pools), np.int64)
-        for index, pool in enumerate(self._pools):
-            self._block[index] = half[pool.role]
-            half[pool.role] += 1
+        for index, half in enumerate(halves):
+            self._block[index] = next_block[half]
+            next_block[half] += 1
         pools["root"] = self._blocks + self._block
         self.state = State(
             progress=progress,
@@ -326,7 +412,7 @@ class FleetCluster:
             produced=np.zeros(requests, np.int32),  # memory that nobody touches is not taken
             places=np.zeros(requests if ordered else 0, PLACE),
             completed=np.empty(requests, np.int32),
-            prefill_s=tables.prefill_s,
+            tables_s=tables.tables_s,
             steps=tables.steps,
             slots=np.zeros(0, SLOT),
             instances=np.zeros(0, INSTANCE),
@@ -334,6 +420,9 @@ class FleetCluster:
             handoff=np.zeros(1024, HANDOFF_ENTRY),
             startup_s=np.zeros(0),
             life=np.zeros(0, LIFE),
+            session=np.concatenate([_sessions(load) for load in loads]),
+            home=np.full(2 * sum(map(_session_count, loads)), -1, np.int64),
+            stepped=_stepped(loads, requests),
         )
         # The initial instances are READY before the first arrival and take no startup delay.
         initial = np.array([size for load in loads for size in load.initial], np.int64)
@@ -368,8 +457,11 @@ class FleetCluster:
         Returns:
             Whether it got there: where launches are watched it stops after an instant with a launch.
         """
-        while (reached := kernel.advance(self.state, until_s)) == kernel.MORE_HANDOFFS:
-            self.grow_handoffs()
+        while (reached := kernel.advance(self.state, until_s)) in (kernel.MORE_HANDOFFS, kernel.MORE_ENTRIES):
+            if reached == kernel.MORE_HANDOFFS:
+                self.grow_handoffs()
+            else:
+                self._grow_entries()
         return bool(reached == kernel.REACHED)
 
     def make_room(self, targets: NDArray[np.int64]) -> None:
@@ -391,6 +483,20 @@ class FleetCluster:
         grown = np.zeros(2 * len(self.state.handoff) + instant, HANDOFF_ENTRY)
         grown[: len(self.state.handoff)] = self.state.handoff
         self.state = self.state._replace(handoff=grown)
+
+    def _grow_entries(self) -> None:
+        """Make room for what the prefix caches could take up within an instant."""
+        stepped = self.state.stepped
+        assert stepped is not None
+        margin = _margin(self._pools, self.state)
+        g = self.state.progress[0]
+        g["spare_entries"] = margin
+        entries, g["free_entry"] = _chained(stepped.entries, g["free_entry"], margin, "chain")
+        g["free_entries"] += len(entries) - len(stepped.entries)
+        runs, g["free_run"] = _chained(stepped.private_runs, g["free_run"], margin, "next")
+        g["free_runs"] += len(runs) - len(stepped.private_runs)
+        stepped = stepped._replace(entries=entries, private_runs=runs)
+        self.state = self.state._replace(stepped=stepped)
 
     def _grow_lives(self, launches: int) -> None:
         begun = int(self.state.progress["lives"][0])
@@ -467,7 +573,138 @@ class FleetCluster:
             source = state.handoff["source"][: g["handoffs"]]
             source[source >= 0] = moved(source[source >= 0])
         kernel.tree_build(slots)
-        self.state = state._replace(slots=slots, instances=grown, finish=np.concatenate(finish))
+        self.state = state._replace(
+            slots=slots, instances=grown, finish=np.concatenate([np.zeros(0, np.int64), *finish])
+        )
+        if state.stepped is not None:
+            self._grow_engines(state.stepped, before, size)
+
+    def _grow_engines(self, old: Stepped, before: int, size: int) -> None:
+        """The same for engines that step."""
+        engines = np.zeros(self._blocks * size, ENGINE)
+        members, phases = [], []
+        members_at = phases_at = 0
+        for index, block in enumerate(self._block.tolist()):
+            stepping = self._pools[index].engine.stepping
+            if stepping is None:
+                continue
+            mine = engines[block * size : (block + 1) * size]
+            was = slice(block * before, (block + 1) * before)
+            mine[:before] = old.engines[was]
+            seqs, tokens = int(self.state.pools["max_num_seqs"][index]), stepping.block_tokens
+            mine["members"] = members_at + seqs * np.arange(size)
+            mine["phases"] = phases_at + tokens * np.arange(size)
+            new_members, new_phases = np.zeros(size * seqs, MEMBER), np.zeros(size * tokens, np.int64)
+            if before:
+                at = int(old.engines["members"][block * before])
+                new_members[: before * seqs] = old.members[at : at + before * seqs]
+                at = int(old.engines["phases"][block * before])
+                new_phases[: before * tokens] = old.phases[at : at + before * tokens]
+            members.append(new_members)
+            phases.append(new_phases)
+            members_at, phases_at = members_at + size * seqs, phases_at + size * tokens
+        if before:
+            for slots in (old.entries["slot"], old.requests["source"]):
+                used = slots >= 0
+                slots[used] = slots[used] // before * size + slots[used] % before
+        self.state = self.state._replace(
+            stepped=old._replace(
+                engines=engines,
+                members=np.concatenate(members),
+                phases=np.concatenate(phases),
+            )
+        )
+        if any(pool.engine.stepping and pool.engine.stepping.prefix_cache for pool in self._pools):
+            self._grow_entries()
+
+
+def _session_count(load: ServiceLoad) -> int:
+    return 0 if load.session is None else int(load.session.max(initial=-1)) + 1
+
+
+def _sessions(load: ServiceLoad) -> NDArray[np.int32]:
+    """The session of each request, where the router asks for it."""
+    if load.pools[0].engine.routing_strategy != "session_affinity":
+        return np.zeros(0, np.int32)
+    if load.session is None:
+        raise SagescaleError("routing_strategy session_affinity needs a trace with sessions")
+    return load.session
+
+
+_64_BITS = (1 << 64) - 1
+
+
+def _splitmix64(state: int) -> int:
+    """The next output of the generator splitmix64 (Steele, Lea & Flood 2014) at this state."""
+    z = (state + 0x9E3779B97F4A7C15) & _64_BITS
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _64_BITS
+    return z ^ (z >> 31)
+
+
+def _chained(records: NDArray[np.void], free: int, more: int, link: str) -> tuple[NDArray[np.void], int]:
+    """Twice as many records and some; the new ones lead the chain of those not in use, with its first."""
+    grown = np.zeros(2 * len(records) + more, records.dtype)
+    grown[: len(records)] = records
+    new = np.arange(len(records), len(grown))
+    grown[link][new] = np.append(new[1:], free)
+    if "slot" in (records.dtype.names or ()):
+        grown["slot"][new] = -1
+    return grown, len(records)
+
+
+def _margin(pools: Sequence[EnginePool], state: State) -> int:
+    """The most entries that all instances could add within an instant."""
+    margin = 0
+    for index, pool in enumerate(pools):
+        stepping = pool.engine.stepping
+        if stepping is not None and stepping.prefix_cache:
+            each = stepping.max_batched_tokens // stepping.block_tokens + 2 * pool.engine.max_num_seqs + 2
+            margin += each * int(state.pools["slots"][index])
+    return margin
+
+
+def _stepped(loads: Sequence[ServiceLoad], requests: int) -> Stepped | None:
+    """What only engines that step need; None without any."""
+    if all(pool.engine.stepping is None for load in loads for pool in load.pools):
+        return None
+    records = np.zeros(requests, STEPPED_REQUEST)
+    records["own"] = records["source"] = records["private"] = -1
+    nodes, units = _tree(loads, records["leaf"])
+    return Stepped(
+        engines=np.zeros(0, ENGINE),
+        members=np.zeros(0, MEMBER),
+        phases=np.zeros(0, np.int64),
+        requests=records,
+        gaps=np.zeros(len(loads) * GAP_BINS, np.int64),
+        nodes=nodes,
+        entries=np.zeros(0, CACHE_ENTRY),
+        first_entry=np.full(units, -1, np.int32),
+        private_runs=np.zeros(0, UNIT_RUN),
+        path=np.zeros(2 * (int(nodes["depth"].max(initial=0)) + 1), np.int32),
+    )
+
+
+def _tree(loads: Sequence[ServiceLoad], leaf: NDArray[np.int32]) -> tuple[NDArray[np.void], int]:
+    """The prefixes of all services, one after the other, and the number of ids; ``leaf`` is written."""
+    leaf[:] = -1
+    nodes = np.zeros(sum(0 if load.prefixes is None else len(load.prefixes.parent) for load in loads), NODE)
+    request = node = units = 0
+    for load in loads:
+        end = request + len(load.arrival_s)
+        prefixes = load.prefixes
+        if prefixes is not None:
+            mine = nodes[node : node + len(prefixes.parent)]
+            leaf[request:end] = np.where(prefixes.leaf < 0, -1, prefixes.leaf + node)
+            mine["parent"] = np.where(prefixes.parent < 0, -1, prefixes.parent + node)
+            mine["unit"] = prefixes.unit + units
+            mine["depth"] = prefixes.depth
+            here = np.arange(node, node + len(mine))
+            mine["stretch"] = np.maximum.accumulate(np.where(mine["parent"] == here - 1, 0, here))
+            node += len(mine)
+            units += int(prefixes.unit.max(initial=-1)) + 1
+        request = end
+    return nodes, units
 
 
 def _described(
@@ -477,34 +714,55 @@ def _described(
     services = np.zeros(len(loads), SERVICE)
     stages = np.zeros(2 * len(loads), STAGE)
     pools = np.zeros(sum(len(load.pools) for load in loads), POOL)
-    request = first = 0
+    request = first = homes = 0
     for index, (load, service) in enumerate(zip(loads, services, strict=True)):
         world = load.pools[0].engine
         service["request_timeout_s"] = np.inf if world.request_timeout_s is None else world.request_timeout_s
         service["target_ttft_s"], service["target_itl_s"] = world.target_ttft_s, world.target_itl_s
         service["scheduling"] = _SCHEDULING[world.scheduling_policy]
         service["max_gpus"] = world.max_gpus
+        service["routing"] = _ROUTING[world.routing_strategy]
         service["round_robin"] = world.routing_strategy == "round_robin"
         service["decode_first"] = world.first_token == "decode"
+        for name in ("overlap_credit", "prefill_load_scale", "router_temperature", "affinity_max_load"):
+            service[name] = getattr(world, name)
+        service["unit_tokens"] = 1 << 40 if load.prefixes is None else load.prefixes.block_tokens
+        service["draws"] = _splitmix64(_splitmix64(load.seed & _64_BITS) ^ zlib.crc32(load.name.encode()))
         for name in ("first_request", "next_arrival", "next_deadline", "oldest"):
             service[name] = request
         request += len(load.arrival_s)
         service["end_request"] = request
         for role, at in (("prefill", index), ("decode", len(loads) + index)):
-            mine = [number for number, pool in enumerate(load.pools, first) if pool.role == role]
+            mine = [
+                number for number, pool in enumerate(load.pools, first) if pool.role in (role, "aggregated")
+            ]
+            if load.pools[0].role == "aggregated":
+                at = index  # noqa: PLW2901  # one stage does it all
             service[f"{role}_stage"] = at
             stage = stages[at]
             stage["service"], stage["first_pool"], stage["end_pool"] = index, mine[0], mine[-1] + 1
             stage["queue_head"] = stage["queue_tail"] = -1
+            stage["homes"] = homes + (role == "decode") * _session_count(load)
             for number in mine:
                 _describe_pool(pools[number], load.pools[number - first], index, at, types, tables)
-        service["max_kv_tokens"] = max(
-            pool["max_kv_tokens"]
-            for pool in pools[first : first + len(load.pools)]
-            if pool["role"] == DECODE_ROLE
-        )
+        own = pools[first : first + len(load.pools)]
+        homes += 2 * _session_count(load)
+        held = own["max_kv_tokens"][own["role"] != PREFILL_ROLE].max()
+        steps = own["max_kv_tokens"][(own["role"] == PREFILL_ROLE) & (own["scheduler"] > 0)]
+        service["max_kv_tokens"] = min(held, steps.max(initial=0) or _UNLIMITED)
+        service["max_whole_tokens"] = min(map(_max_whole_tokens, load.pools))
         first += len(load.pools)
     return services, stages, pools
+
+
+def _max_whole_tokens(pool: EnginePool) -> int:
+    """The longest request (ISL + OSL) whose prompt fits a step where it cannot be cut (ENGINES 2.2)."""
+    stepping = pool.engine.stepping
+    if stepping is None or stepping.chunked_prefill:
+        return _UNLIMITED
+    if 0 < stepping.long_prefill_token_threshold <= stepping.max_batched_tokens:
+        return _UNLIMITED
+    return stepping.max_batched_tokens + 1
 
 
 def _describe_pool(
@@ -513,7 +771,7 @@ def _describe_pool(
     engine = pool.engine
     record["role"], record["service"], record["stage"] = _ROLES[pool.role], service, stage
     record["stock"], record["gpus"], record["capacity"] = types.index(pool.gpu_type), pool.gpus, pool.capacity
-    record["prefill_table"] = tables.prefill_at[id(engine.prefill_s)]
+    record["prefill_table"] = tables.at[id(engine.prefill_s)]
     record["prefill_top"] = len(engine.prefill_s) - 1
     record["step_table"] = tables.steps_at[id(engine.base_s)]
     record["step_segments"] = engine.base_s.shape[1]
@@ -524,6 +782,23 @@ def _describe_pool(
         record[name] = getattr(engine, name)
     record["max_kv_tokens"] = _UNLIMITED if engine.max_kv_tokens is None else engine.max_kv_tokens
     record["blocks_prefill"] = engine.kv_blocks_prefill
+    record["spread"] = -1 if engine.spread_s is None else tables.at[id(engine.spread_s)]
+    stepping = engine.stepping
+    if stepping is not None:
+        record["scheduler"] = _SCHEDULERS[stepping.scheduler]
+        for name in (
+            "block_tokens", "max_batched_tokens", "chunked_prefill", "mixed_chunk", "reserve_full_isl",
+            "prefix_cache", "running_s", "kv_s", "cross_s", "square_s", "longest_s",
+        ):  # fmt: skip
+            record[name] = getattr(stepping, name)
+        record["long_prefill_tokens"] = stepping.long_prefill_token_threshold or _UNLIMITED
+        record["blocks"] = _UNLIMITED if stepping.blocks is None else stepping.blocks
+        record["max_kv_tokens"] = (
+            _UNLIMITED if stepping.blocks is None else stepping.blocks * stepping.block_tokens
+        )
+        table = stepping.tokens_s
+        record["tokens_table"] = tables.at[id(table)]
+        record["tokens_top"], record["tokens_slope_s"] = len(table) - 1, table[-1] - table[-2]
 
 
 class Cluster:
@@ -760,6 +1035,19 @@ class Cluster:
     def pools(self) -> Pools:
         """Return the pools as they are now."""
         return self.gauges().pools
+
+    def found_in_cache(self, since: int, until: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
+        """Prompt tokens that prefix caches held of some requests, and whether that is settled.
+
+        None without engines that step. It is settled when a request is first admitted, or ends without.
+        """
+        stepped = self.state.stepped
+        if stepped is None:
+            return None
+        first = self._record["first_request"]
+        records = stepped.requests[first + since : first + until]
+        ended = self.state.requests["state"][first + since : first + until] >= DONE
+        return records["hit_tokens"].astype(np.int64), records["admitted"] | ended
 
     def handoffs(self) -> tuple[int, float]:
         """Hand-offs begun so far, and the seconds they last in all."""

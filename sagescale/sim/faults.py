@@ -18,6 +18,7 @@ from sagescale.files import shown_path
 from sagescale.key_file import read_key_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sagescale.sim.engine import Pool
@@ -51,7 +52,7 @@ class Crash:
     """
 
     at_s: float = setting(0.0, doc="When.", unit="s", at_least=0, at_most=_LATEST_S, needed=True)
-    pool: Literal["prefill", "decode"] = setting("decode", doc="Which pool.", needed=True)
+    pool: Literal["prefill", "decode", "aggregated"] = setting("decode", doc="Which pool.", needed=True)
     instance: int | None = setting(
         None, doc="Which instance, counted from 0 in its pool; null is the busiest.", at_least=0
     )
@@ -74,7 +75,9 @@ class StartFault:
     to_s: float = setting(
         _LATEST_S, doc="Launched before then.", unit="s", at_least=0, at_most=_LATEST_S, needed=True
     )
-    pool: Literal["prefill", "decode", "both"] = setting("both", doc="Of which pool.")
+    pool: Literal["prefill", "decode", "aggregated", "both"] = setting(
+        "both", doc="Of which pool; both is every pool there is."
+    )
     probability: float = setting(1.0, doc="How likely it is for each.", at_least=0, at_most=1)
     factor: float = setting(
         3.0, doc="slow_starts: how many times the startup delay it takes.", at_least=1, at_most=1e6
@@ -188,6 +191,18 @@ class Faults:
     starts: tuple[StartFault, ...] = ()
     outages: tuple[Outage, ...] = field(default=())
     file: str = ""
+
+    def check_pools(self, names: Sequence[str]) -> None:
+        """Refuse what befalls a pool that there is not.
+
+        Raises:
+            InputError: names the pool, and those there are.
+        """
+        pools: list[str] = [*(crash.pool for crash in self.crashes), *(start.pool for start in self.starts)]
+        for pool in pools:
+            if pool not in {*names, "both"}:
+                where = f"{self.file}: " if self.file else ""
+                raise InputError(f"{where}pool is {pool}; expected {' or '.join(names)}, as served here")
 
     def of_replicate(self, number: int) -> Faults:
         """The faults of a replicate: each draws its own, or intervals would show the spread of one draw."""

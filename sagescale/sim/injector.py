@@ -89,9 +89,13 @@ class Injector:
         faults: what goes wrong.
         cluster: made with ``watch_launches``, at time 0.
         simulation_seed: drawn from together with the faults' own seed.
+
+    Raises:
+        InputError: a fault is of a pool that there is not.
     """
 
     def __init__(self, faults: Faults, cluster: Cluster, simulation_seed: int) -> None:
+        faults.check_pools(cluster.pool_names)
         self._faults = faults
         self._cluster = cluster
         self._seed = simulation_seed

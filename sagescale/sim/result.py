@@ -20,6 +20,7 @@ from sagescale.document import (
     TimingInfo,
     TraceInfo,
 )
+from sagescale.perf import are_aggregated
 from sagescale.sim.bound import lower_bound
 from sagescale.sim.measures import (
     Served,
@@ -182,7 +183,7 @@ def profile_info(profile: Profile) -> ProfileInfo:
     decode = profile.decode
     pools = (
         {"aggregated": decode.gpus_per_instance}
-        if decode == profile.aggregated
+        if are_aggregated(profile)
         else {"prefill": profile.prefill.gpus_per_instance, "decode": decode.gpus_per_instance}
     )
     return ProfileInfo(

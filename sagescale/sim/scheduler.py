@@ -11,8 +11,9 @@ from sagescale.sim.config import SimulatorConfig
 if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig, Serving
     from sagescale.sim.config import EngineScheduler
+    from sagescale.trace import Trace
 
-__all__ = ["check_engines", "scheduler_of"]
+__all__ = ["check_engines", "check_trace", "scheduler_of"]
 
 
 def scheduler_of(simulator: SimulatorConfig, serving: Serving) -> EngineScheduler:
@@ -40,7 +41,10 @@ def check_engines(
         InputError: names a key, its value and what is expected.
     """
     scheduler = scheduler_of(simulator, config.serving)
-    _check_simulated(config, simulator, scheduler)
+    for name in _NOT_SIMULATED:
+        value, default = getattr(simulator, name), declared(SimulatorConfig)[name].default
+        if value != default:
+            raise InputError(f"{name} is {value}; expected {default}: no other is simulated yet")
     why = f"engine_scheduler is {scheduler}"
     if simulator.engine_scheduler is None:
         why += f" where serving is {config.serving}"
@@ -73,24 +77,22 @@ def check_engines(
         )
 
 
-def _check_simulated(
-    config: AutoscalerConfig, simulator: SimulatorConfig, scheduler: EngineScheduler
-) -> None:
-    """Refuse what the kernel does not model."""
-    if config.serving == "aggregated":
-        raise InputError("serving is aggregated; expected disaggregated: they are not simulated yet")
-    if scheduler != "batch":
-        raise InputError(f"engine_scheduler is {scheduler}; expected batch: no other is simulated yet")
-    if simulator.routing_strategy not in _SIMULATED_ROUTING:
+def check_trace(trace: Trace, simulator: SimulatorConfig) -> None:
+    """Refuse a trace that lacks what routers or caches go by.
+
+    Raises:
+        InputError: there are no sessions to be kept together, or blocks of prompts that are none of memory's.
+    """
+    if simulator.routing_strategy == "session_affinity":
         raise InputError(
-            f"routing_strategy is {simulator.routing_strategy}; expected {' or '.join(_SIMULATED_ROUTING)}: "
-            "no other is simulated yet"
+            "routing_strategy is session_affinity but the trace has no sessions; expected another strategy"
         )
-    for name in _NOT_SIMULATED:
-        value, default = getattr(simulator, name), declared(SimulatorConfig)[name].default
-        if value != default:
-            raise InputError(f"{name} is {value}; expected {default}: no other is simulated yet")
+    prefixes = trace.prefixes
+    if simulator.prefix_cache and prefixes is not None and prefixes.block_tokens % simulator.kv_block_tokens:
+        raise InputError(
+            f"kv_block_tokens is {simulator.kv_block_tokens} but the trace's hashes are of blocks of "
+            f"{prefixes.block_tokens} tokens; expected a divisor of that"
+        )
 
 
-_SIMULATED_ROUTING = ("load_balanced", "round_robin")
 _NOT_SIMULATED = ("itl_statistic", "router_staleness_s")

@@ -9,6 +9,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
+
+from sagescale.fleet import AGGREGATED
 from sagescale.planner import Observation
 from sagescale.sim.faults import Outages
 from sagescale.sim.injector import FaultEvent
@@ -109,6 +112,8 @@ class _Scrape(NamedTuple):
     counters: Counters
     gauges: Gauges
     kv_usage: float | None
+    found_sum: int = 0
+    """Prompt tokens found in prefix caches."""
 
 
 class Scrapes:
@@ -139,6 +144,7 @@ class Scrapes:
         self._max_kv_tokens = max_kv_tokens
         self._visibility = Visibility(interval_s, simulator, faults)
         self._oldest_s = self._visibility.oldest_s
+        self._admitted, self._found_before = 0, 0
         self._taken = {BEFORE: self._scrape()}
         self._last_seen: Observation | None = None
         self._checked: _Scrape | None = None
@@ -193,12 +199,27 @@ class Scrapes:
 
     def _scrape(self) -> _Scrape:
         gauges = self._cluster.gauges()
+        if gauges.pools.names == AGGREGATED:  # an instance either runs a request or has it wait
+            gauges = gauges._replace(queued=(sum(gauges.queued), 0), running=(0, sum(gauges.running)))
         usage = None
         if self._max_kv_tokens is not None:
             decode = gauges.pools.decode
             memory = self._max_kv_tokens * (decode.ready + decode.draining)
             usage = gauges.kv_tokens / memory if memory else None
-        return _Scrape(self._cluster.counters(), gauges, usage)
+        counters = self._cluster.counters()
+        return _Scrape(counters, gauges, usage, self._found_by(counters.arrived))
+
+    def _found_by(self, arrived: int) -> int:
+        """Prompt tokens found in prefix caches so far; requests are admitted nearly as they arrive."""
+        found = self._cluster.found_in_cache(self._admitted, arrived)
+        if found is None:
+            return 0
+        hits, admitted = found
+        settled = int(np.argmin(admitted)) if not admitted.all() else len(admitted)
+        total = self._found_before + int(hits.sum())
+        self._found_before += int(hits[:settled].sum())
+        self._admitted += settled
+        return total
 
 
 def _observed(
@@ -232,7 +253,7 @@ def _observed(
         running_prefill=float(gauges.running[0]),
         running_decode=float(gauges.running[1]),
         kv_usage=now.kv_usage,
-        prefix_hit_rate=_ratio(b.cached_sum - a.cached_sum, isl_sum),
+        prefix_hit_rate=_ratio(b.cached_sum - a.cached_sum + now.found_sum - before.found_sum, isl_sum),
         ttft_attainment=_ratio(b.ttft_met - a.ttft_met, first_tokens),
         itl_attainment=_ratio(b.itl_met - a.itl_met, itl_count),
         lengths=lengths,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,15 +22,15 @@ from sagescale.planner import (
     make_load_predictors,
     pool_keys,
 )
-from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad
+from sagescale.sim.engine import FleetCluster, ServiceLoad
 from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
 from sagescale.sim.run import Run, Tick, Timing
-from sagescale.sim.scheduler import check_engines
+from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
 from sagescale.sim.twin import twin_for
-from sagescale.sim.world import LARGEST, build_world, computed_tokens
+from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -229,6 +229,7 @@ class _Making:
         _check_same_gpus(config, model, actual)
         _check_gpus(config, model)
         check_engines(config, simulator, actual.max_num_seqs)
+        check_trace(trace, simulator)
         engines = build_world(actual, simulator, config)
         predictors = _TimedPredictors.around(
             make_load_predictors(config) if service.predictors is None else service.predictors
@@ -242,7 +243,7 @@ class _Making:
         )
         load = ServiceLoad(
             name=service.name,
-            pools=_engine_pools(config, engines, service.gpu_type),
+            pools=engine_pools(config, engines, service.gpu_type),
             initial=_initial(trace, planner.learned or model, engines, config, simulator),
             arrival_s=trace.arrival_s,
             isl=trace.isl,
@@ -250,6 +251,7 @@ class _Making:
             osl=trace.osl,
             startup_s=StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, service.name),
             priority=trace.priority,
+            prefixes=trace.prefixes if simulator.prefix_cache else None,
         )
         return cls(service, model, actual, engines, predictors, planner, load)
 
@@ -299,17 +301,6 @@ class _Making:
             faults=loop.fault_log(),
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
-
-
-_ROLES: dict[Role, Literal["prefill", "decode", "aggregated"]] = {
-    Role.PREFILL: "prefill", Role.DECODE: "decode", Role.AGGREGATED: "aggregated"
-}  # fmt: skip
-
-
-def _engine_pools(config: AutoscalerConfig, engines: World, gpu_type: str) -> tuple[EnginePool, ...]:
-    return tuple(
-        EnginePool(pool.name, _ROLES[pool.role], engines, pool.gpus, gpu_type) for pool in config.pools
-    )
 
 
 def _initial(

@@ -9,7 +9,7 @@ log the order of completions. The trace's columns are used as they are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -77,8 +77,19 @@ LOST = 11  # its instance crashed; passes within the instant
 # What orders the instances' queues.
 FIFO, PRIORITY, SLO_AWARE, ADAPTIVE = 0, 1, 2, 3
 
+# Which instance a request goes to.
+LOAD_BALANCED, ROUND_ROBIN, LEAST_TOKENS, KV_AWARE, PREFIX_AFFINITY, SESSION_AFFINITY = 0, 1, 2, 3, 4, 5
+
 NOT_READY = np.int64(np.iinfo(np.int64).max)  # router key of an instance that takes nothing new
-PREFILL_ROLE, DECODE_ROLE = 1, 2
+PREFILL_ROLE, DECODE_ROLE, AGGREGATED_ROLE = 1, 2, 3
+
+# What forms an instance's batches or steps; with all but BATCH it takes one step after the other.
+BATCH, VLLM, SGLANG = 0, 1, 2
+
+GAP_BINS_AN_OCTAVE = 256  # no bin is wider than 0.4 %
+GAP_LEAST_OCTAVE = -20  # a microsecond
+GAP_BINS = 40 * GAP_BINS_AN_OCTAVE
+
 POOL_SHIFT = 32  # an id packs (pool << POOL_SHIFT) | number
 REQUEST_BITS = 30  # a decode heap entry packs (finishing step << REQUEST_BITS) | request
 
@@ -89,12 +100,20 @@ SERVICE = np.dtype(
         ("target_ttft_s", "f8"),
         ("target_itl_s", "f8"),
         ("max_kv_tokens", "i8"),  # the most that any of its decode pools holds on one instance
+        ("max_whole_tokens", "i8"),  # the longest prompt of a step that cannot be cut
         ("prefill_stage", "i8"),
         ("decode_stage", "i8"),
         ("end_request", "i8"),  # its requests are a range of the trace's columns
         ("scheduling", "i8"),  # FIFO, PRIORITY, SLO_AWARE or ADAPTIVE
-        ("round_robin", "b1"),  # else load balanced
+        ("routing", "i8"),  # LOAD_BALANCED and so on
+        ("round_robin", "b1"),
         ("decode_first", "b1"),  # first_token: decode
+        ("overlap_credit", "f8"),  # of kv_aware, as the next two
+        ("prefill_load_scale", "f8"),
+        ("router_temperature", "f8"),
+        ("affinity_max_load", "f8"),  # of session_affinity, over the mean
+        ("unit_tokens", "i8"),  # of an id of the prefix cache
+        ("draws", "u8"),  # of its random numbers: the seed and its name, mixed
         ("launches_held", "b1"),  # a fault: no launch begins
         ("max_gpus", "i8"),  # its own budget, whatever the stock
         # What has happened.
@@ -123,6 +142,7 @@ SERVICE = np.dtype(
         ("waiting_since", "i8"),  # the decision since which some have been
         ("gpus_used", "i8"),
         ("max_gpus_used", "i8"),
+        ("gap_most_s", "f8"),  # the largest between two tokens
     ],
     align=True,
 )
@@ -136,6 +156,7 @@ STAGE = np.dtype(
         ("queue_tail", "i8"),
         ("queued", "i8"),
         ("turns", "i8"),  # round robin: requests routed so far
+        ("homes", "i8"),  # where its sessions begin in ``home``
         ("in_service", "i8"),  # requests inside prefill batches
     ],
     align=True,
@@ -168,6 +189,25 @@ POOL = np.dtype(
         ("kv_latency_s", "f8"),  # what a hand-off to it takes
         ("kv_s_per_token", "f8"),
         ("kv_decode_steps", "f8"),
+        ("spread", "i8"),  # where its times for unequal lengths begin; -1 without
+        # Its engine, where it is a step at a time.
+        ("scheduler", "i8"),  # BATCH, VLLM or SGLANG
+        ("block_tokens", "i8"),  # of a block of KV memory
+        ("blocks", "i8"),  # of an instance
+        ("max_batched_tokens", "i8"),  # of a step
+        ("long_prefill_tokens", "i8"),  # the most of one prompt in a step
+        ("chunked_prefill", "b1"),
+        ("mixed_chunk", "b1"),
+        ("reserve_full_isl", "b1"),
+        ("prefix_cache", "b1"),
+        ("tokens_table", "i8"),  # where its times by tokens of a step begin
+        ("tokens_top", "i8"),  # how many tokens they go up to
+        ("tokens_slope_s", "f8"),  # seconds per token beyond that
+        ("running_s", "f8"),  # ENGINES 8: what else a step with chunks takes, for each decode,
+        ("kv_s", "f8"),  # each token they hold,
+        ("cross_s", "f8"),  # each token of a chunk times those computed before,
+        ("square_s", "f8"),  # half the square of each chunk,
+        ("longest_s", "f8"),  # each token of the longest context
         # What has happened.
         ("target", "i8"),  # instances it is to have
         ("waiting", "i8"),  # launches waiting for GPUs
@@ -177,6 +217,8 @@ POOL = np.dtype(
         ("first_slot", "i8"),
         ("slots", "i8"),
         ("startups", "i8"),  # where its next startup delay is
+        ("preemptions", "i8"),
+        ("short_s", "f8"),  # time of steps for which blocks were short
     ],
     align=True,
 )
@@ -198,7 +240,14 @@ PROGRESS = np.dtype(
         ("joins", "i8"),  # joins of queues that a policy orders
         ("waiting", "i8"),  # launches waiting for GPUs, of all pools
         ("decisions", "i8"),
+        ("free_entry", "i8"),  # first of the cache's entries not in use
+        ("free_entries", "i8"),  # how many these are
+        ("free_run", "i8"),  # the same of runs of ids
+        ("free_runs", "i8"),
+        ("spare_entries", "i8"),  # as many may be needed within an instant
         ("timeouts", "b1"),  # whether any service has one
+        ("formed", "b1"),  # the steps of this instant have begun: what comes now joins the next ones
+        ("steps_hand_over", "b1"),  # some engines that step hand their requests over
         ("watch_launches", "b1"),  # stop at an instant that launches something
     ],
     align=True,
@@ -207,6 +256,7 @@ PROGRESS = np.dtype(
 SLOT = np.dtype(
     [
         ("event_s", "f8"),  # end of the batch or run of steps, or READY while STARTING; inf without one
+        ("cost", "f8"),  # for the request now routed, where all are looked at
         ("key", "i8"),  # while READY the load, or its latest turn; else NOT_READY
         ("id", "i8"),  # (pool << POOL_SHIFT) | number: ties go to the first of the fleet
         ("event_node", "i4"),
@@ -218,6 +268,8 @@ SLOT = np.dtype(
 INSTANCE = np.dtype(
     [
         ("load", "i8"),  # outstanding: prompt tokens to compute, or reserved KV tokens
+        ("bound", "i8"),  # decode: requests bound to it, those under way included
+        ("answer_tokens", "i8"),  # to be produced, of all routed here, at the start of the run
         # Its queue.
         ("head", "i8"),
         ("tail", "i8"),
@@ -236,6 +288,7 @@ INSTANCE = np.dtype(
         ("run_steps", "i8"),
         ("run_start_s", "f8"),
         ("run_join_s", "f8"),  # what joining adds to the run's first step
+        ("run_spread_s", "f8"),  # what unequal lengths add to each of its steps
         ("segment", "i8"),  # of its step times, at the start of the run
         ("finish", "i8"),  # where its heap of finishing steps begins
         ("joined", "i8"),  # first_token: decode: the requests that wait for this step's token
@@ -283,6 +336,118 @@ PLACE = np.dtype(
 
 STEP_SEGMENT = np.dtype([("edge", "f8"), ("base_s", "f8"), ("slope_s", "f8")], align=True)
 
+ENGINE = np.dtype(
+    [
+        ("members", "i8"),  # where what runs on it begins
+        ("running", "i8"),  # how many that are
+        ("decoding", "i8"),  # of them, those that take a token a step
+        ("base", "i8"),  # what these have computed less the steps taken, in all
+        ("next_finish", "i8"),  # the first step at which one of these is done
+        ("longest", "i8"),  # the largest of what one of these has computed less the steps taken
+        ("phases", "i8"),  # where the counts of these by base modulo block begin
+        ("used", "i8"),  # blocks that are held
+        ("waiting_tokens", "i8"),  # to be computed, of those that wait
+        ("idle", "i8"),  # blocks that only the prefix cache keeps
+        ("oldest_idle", "i8"),  # entries of the cache that nobody holds, by when they were let go
+        ("newest_idle", "i8"),
+        ("prompt_tokens", "i8"),  # to be computed, of all that are not decoding
+        ("recomputing", "i8"),  # decode: those that were pre-empted and do not decode again yet
+        ("first_chunk", "i8"),  # before this member none has a chunk in the step under way
+        ("prompts", "b1"),  # the step under way computes prompts: it is alone
+        ("marked", "b1"),  # those of its decodes that are in it have a chunk
+        ("joined_tokens", "i8"),  # brought by hand-offs that it admits
+        ("advance", "b1"),  # the decodes of the run take a token a step
+        ("first_tokens", "i8"),  # prompts that the step under way completes
+        ("stalled", "b1"),  # some that decode have been left out of steps
+        ("short", "b1"),  # blocks were short for the run under way
+        ("gap_s", "f8"),  # the largest gap of the steps that its members have not been told of
+        ("overlap", "i8"),  # with the prompt now routed: leading blocks that are cached,
+        ("overlap_ids", "i8"),  # and ids; -1 where they end within one
+        ("expired", "i8"),  # the last of those pre-empted for it that have waited too long; they are chained
+        ("number", "i8"),  # of the step or run under way
+        # What a router sees: as of the last finished step, and what was routed to it since.
+        ("seen_prompt_tokens", "i8"),
+        ("seen_decoding", "i8"),
+        ("seen_running", "i8"),
+        ("seen_recomputing", "i8"),
+        ("seen_used", "i8"),
+    ],
+    align=True,
+)
+
+MEMBER = np.dtype(
+    [
+        ("base", "i8"),  # decoding: computed less the instance's steps; else computed
+        ("finish", "i8"),  # decoding: the step at which it is done; else -1
+        ("gap_s", "f8"),  # the largest between its tokens
+        ("stall_s", "f8"),  # since its last token, in steps that left it out
+        ("request", "i4"),
+        ("chunk", "i4"),  # tokens computed for it in the step under way; of decodes, where they are marked
+        ("hit", "i4"),  # leading blocks it found,
+        ("units", "i4"),  # and ids they are of
+        ("shared", "i4"),  # blocks it has of the prefix cache
+        ("private", "i4"),  # the last of its runs of ids whose blocks are its own; -1 none
+        ("ahead", "i4"),  # blocks it has for tokens that are in no step yet
+        ("left_out", "b1"),  # of the step under way
+    ],
+    align=True,
+)
+
+STEPPED_REQUEST = np.dtype(
+    [
+        ("gap_s", "f8"),  # the largest between two of its tokens
+        ("last_s", "f8"),  # its last token, while it is not decoding
+        ("hit_tokens", "i4"),  # found in the prefix cache when it was first admitted
+        ("recomputed", "i4"),  # tokens lost in pre-emptions and not found again
+        ("preemptions", "i4"),
+        ("lost", "i4"),  # tokens it had computed when it was pre-empted last
+        ("leaf", "i4"),  # node of its last id; -1 without
+        ("own", "i4"),  # its own entries of the prefix cache; -1 none
+        ("admitted", "b1"),  # ever, where prompts are computed
+        ("preempted", "b1"),  # and has not been admitted again
+        ("arrived_computed", "b1"),  # at a decode pool, and has not been pre-empted there
+        ("preempted_at", "i8"),  # in which step of its instance
+        ("bound_at", "i8"),  # decode: who was bound first
+        # Prefill: what it holds until its hand-off has ended.
+        ("source", "i4"),  # slot of the instance; -1 none
+        ("source_id", "i8"),  # what tells whether it is still there
+        ("computed", "i4"),
+        ("request", "i4"),
+        ("hit", "i4"),
+        ("units", "i4"),
+        ("shared", "i4"),
+        ("private", "i4"),
+    ],
+    align=True,
+)
+
+CACHE_ENTRY = np.dtype(
+    [
+        ("unit", "i4"),  # -1: a pre-empted request's own blocks
+        ("slot", "i4"),
+        ("chain", "i4"),  # the same unit on another instance; or the next free entry
+        ("holders", "i4"),
+        ("older", "i4"),  # among the idle ones of its instance
+        ("newer", "i4"),
+        ("blocks", "i4"),
+        ("request", "i4"),  # whose own blocks they are,
+        ("first", "i4"),  # from which of its blocks on
+    ],
+    align=True,
+)
+
+NODE = np.dtype(
+    [
+        ("parent", "i4"),  # -1 at the root
+        ("unit", "i4"),  # the id
+        ("depth", "i4"),  # ids up to here, this one included
+        ("stretch", "i4"),  # first of the nodes that lead here, each the number after its parent
+    ],
+    align=True,
+)
+
+UNIT_RUN = np.dtype([("first", "i4"), ("count", "i4"), ("next", "i4")], align=True)
+
 LIFE = np.dtype(
     [
         ("pool", "i8"),
@@ -295,6 +460,24 @@ LIFE = np.dtype(
     ],
     align=True,
 )
+
+
+class Stepped(NamedTuple):
+    """What only engines need that take one step after the other (ENGINES.md).
+
+    A run without such engines has none of it, and a kernel compiled without it.
+    """
+
+    engines: NDArray[np.void]  # ENGINE, slot by slot
+    members: NDArray[np.void]  # MEMBER: what runs on an instance in order of admission, instance by instance
+    phases: NDArray[np.int64]  # of an instance's decodes, how many by base modulo block
+    requests: NDArray[np.void]  # STEPPED_REQUEST
+    gaps: NDArray[np.int64]  # between tokens, by service and bin
+    nodes: NDArray[np.void]  # NODE: the ids of prompts as a tree
+    entries: NDArray[np.void]  # CACHE_ENTRY; those not in use are chained
+    first_entry: NDArray[np.int32]  # of each unit; -1 none
+    private_runs: NDArray[np.void]  # UNIT_RUN; those not in use are chained
+    path: NDArray[np.int32]  # scratch: stretches on the way to a node
 
 
 class State(NamedTuple):
@@ -323,7 +506,7 @@ class State(NamedTuple):
     produced: NDArray[np.int32]  # tokens a request had when a crash last threw it back
     places: NDArray[np.void]  # PLACE of every request in a queue that a policy orders; empty under FIFO
     completed: NDArray[np.int32]  # requests in order of completion, in their service's range
-    prefill_s: NDArray[np.float64]  # lone-prompt time at every token count, one engine after the other
+    tables_s: NDArray[np.float64]  # times at every count of tokens or requests, one table after the other
     steps: NDArray[
         np.void
     ]  # STEP_SEGMENT by engine, running requests and segment: linear in K up to its edge
@@ -333,3 +516,6 @@ class State(NamedTuple):
     handoff: NDArray[np.void]  # heap of HANDOFF_ENTRY
     startup_s: NDArray[np.float64]  # delays of the next launches, a stretch a pool
     life: NDArray[np.void]  # LIFE, by launch
+    session: NDArray[np.int32]  # of each request, numbered from 0 by service; empty without session_affinity
+    home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
+    stepped: Any  # Stepped; None without engines that step, which is another type to the compiler

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sagescale.errors import InputError
 from sagescale.planner.policy import needs_twin
 from sagescale.sim.engine import Cluster, no_delay
+from sagescale.sim.scheduler import scheduler_of
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -52,8 +54,23 @@ _APART_S = 3600.0
 
 
 def twin_for(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorConfig) -> KernelTwin | None:
-    """Return a twin where the configured policy tries sizes on one, else None."""
-    return KernelTwin(perf, simulator, config) if needs_twin(config.policy) else None
+    """Return a twin where the configured policy tries sizes on one, else None.
+
+    Raises:
+        InputError: the engines are of a kind that is not tried.
+    """
+    if not needs_twin(config.policy):
+        return None
+    if config.serving == "aggregated":
+        from sagescale.sim.twin_aggregated import AggregatedTwin
+
+        return AggregatedTwin(perf, simulator, config)
+    if (scheduler := scheduler_of(simulator, config.serving)) != "batch":
+        raise InputError(
+            f"policy is {config.policy} but engine_scheduler is {scheduler} where serving is disaggregated; "
+            "expected batch, or another policy: sizes of such pools are not tried"
+        )
+    return KernelTwin(perf, simulator, config)
 
 
 class _Sample(NamedTuple):

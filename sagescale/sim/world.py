@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.fleet import Role
 from sagescale.perf import KvTransfer, aggregated_engines
-from sagescale.sim.engine import World
+from sagescale.sim.engine import EnginePool, Stepping, World
+from sagescale.sim.scheduler import scheduler_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
     from sagescale.perf import Profile, ProfileModel
     from sagescale.planner import AutoscalerConfig, Serving
     from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.engine import Pool
     from sagescale.trace import Trace
 
 T = TypeVar("T")
 
-__all__ = ["LARGEST", "build_world", "computed_tokens", "with_overrides"]
+__all__ = ["LARGEST", "build_world", "computed_tokens", "engine_pools", "with_overrides"]
 
 
 def with_overrides(profile: Profile, config: SimulatorConfig, serving: Serving = "disaggregated") -> Profile:
@@ -125,4 +128,48 @@ def build_world(
         routing_strategy=config.routing_strategy,
         target_ttft_s=np.inf if autoscaler is None else autoscaler.target_ttft_ms / 1000.0,
         target_itl_s=np.inf if autoscaler is None else autoscaler.target_itl_ms / 1000.0,
+        overlap_credit=config.overlap_credit,
+        prefill_load_scale=config.prefill_load_scale,
+        router_temperature=config.router_temperature,
+        affinity_max_load=config.affinity_max_load,
+        spread_s=table.spread_ms / 1000.0 if table.spread_ms.any() else None,
+        stepping=_stepping(model, config, "disaggregated" if autoscaler is None else autoscaler.serving),
+    )
+
+
+_ROLES: dict[Role, Pool] = {
+    Role.PREFILL: "prefill", Role.DECODE: "decode", Role.AGGREGATED: "aggregated"
+}  # fmt: skip
+
+
+def engine_pools(config: AutoscalerConfig, engines: World, gpu_type: str) -> tuple[EnginePool, ...]:
+    """Return the pools that the flat keys describe, all of one kind of engine."""
+    return tuple(
+        EnginePool(pool.name, _ROLES[pool.role], engines, pool.gpus, gpu_type) for pool in config.pools
+    )
+
+
+def _stepping(model: ProfileModel, config: SimulatorConfig, serving: Serving) -> Stepping | None:
+    """What engines that take one step after the other need to know; None of those that form batches."""
+    scheduler = scheduler_of(config, serving)
+    if scheduler == "batch":
+        return None
+    steps = model.step_model()
+    memory = model.max_kv_tokens
+    return Stepping(
+        scheduler=scheduler,
+        block_tokens=config.kv_block_tokens,
+        blocks=None if memory is None else min(memory, LARGEST) // config.kv_block_tokens,
+        max_batched_tokens=config.max_batched_tokens,
+        tokens_s=steps.tokens_table_ms(config.max_batched_tokens) / 1000.0,
+        running_s=steps.running_ms / 1000.0,
+        kv_s=steps.kv_ms / 1000.0,
+        cross_s=steps.cross_ms / 1000.0,
+        square_s=steps.square_ms / 1000.0,
+        longest_s=steps.longest_ms / 1000.0,
+        long_prefill_token_threshold=config.long_prefill_token_threshold,
+        chunked_prefill=config.chunked_prefill,
+        mixed_chunk=config.mixed_chunk,
+        reserve_full_isl=config.reserve_full_isl,
+        prefix_cache=config.prefix_cache,
     )

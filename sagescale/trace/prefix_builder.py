@@ -29,10 +29,12 @@ class PrefixBuilder:
 
     Attributes:
         block_tokens: tokens of an id.
+        rows: prompts taken.
     """
 
     def __init__(self, block_tokens: int) -> None:
         self.block_tokens = block_tokens
+        self.rows = 0
         self._parent, self._unit, self._depth = (np.empty(_FIRST_ROOM, np.int32) for _ in range(3))
         self._ids = np.empty(_FIRST_ROOM, np.int64)
         self._node_at, self._unit_at = (np.full(2 * _FIRST_ROOM, -1, np.int32) for _ in range(2))
@@ -52,6 +54,7 @@ class PrefixBuilder:
             MemoryError: more than 2^30 prefixes that differ.
         """
         leaf = np.empty(len(offsets) - 1, np.int32)
+        self.rows += len(leaf)
         row = 0
         while True:
             row = _add(

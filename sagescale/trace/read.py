@@ -24,7 +24,7 @@ from sagescale.trace.readers.assembled import Assembled
 from sagescale.trace.readers.containers import READ
 from sagescale.trace.readers.fields import TOKENS, Field
 from sagescale.trace.readers.format import Format
-from sagescale.trace.readers.prefix_ids import block_tokens
+from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
 from sagescale.trace.trace import MAX_SPAN_S, Trace
@@ -253,6 +253,9 @@ def _from_format(
     lost = {name for rows in parts for name in rows.columns} - set(kept)
     warnings += [f"{name} is left out: not every file has it" for name in sorted(lost)]
     columns = {name: np.concatenate([rows.columns[name] for rows in parts]) for name in kept}
+    taken_for_granted = isinstance(found, Format) and found.block_tokens and log.hash_block_tokens is None
+    if builder is not None and taken_for_granted and "hash_ids" in columns:
+        warnings += coverage_warning(columns["isl"], columns["hash_ids"], builder)
     made = _put_in_order(ticks, columns, clock.ticks_per_s, identity, warnings, found.zero_osl, builder)
     if clock.unit not in TIME_UNITS:
         first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(ticks.min()) // 1000)
@@ -354,8 +357,10 @@ def _put_in_order(
             raise InputError(f"{path}: no request is left; {'; '.join(warnings)}")
         ticks = ticks[asked]
         columns = {name: column[asked] for name, column in columns.items()}
+    as_read = bool(asked.all())
     backward = int(np.count_nonzero(ticks[1:] < ticks[:-1]))
     if backward:
+        as_read = False
         warnings.append(f"arrivals out of order: {backward} rows earlier than the row before; sorted")
         order = np.argsort(ticks, kind="stable")
         ticks = ticks[order]
@@ -365,7 +370,11 @@ def _put_in_order(
     if (coarse := coarse_warning(arrival_s)) is not None:
         warnings.append(coarse)
     leaf = columns.pop("hash_ids", None)
-    prefixes = None if builder is None or leaf is None else builder.finish(leaf).with_leaf(leaf)
+    prefixes = None
+    if builder is not None and leaf is not None:
+        prefixes = builder.finish(leaf)
+        if not as_read or builder.rows != len(leaf):
+            prefixes = prefixes.with_leaf(leaf)
     return Trace(
         arrival_s=arrival_s,
         prefixes=prefixes,

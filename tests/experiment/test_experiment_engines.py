@@ -41,6 +41,23 @@ def test_the_answer_names_the_engines_of_its_choices_and_what_the_others_take(do
     assert best.fixed.gpu_hours <= other.fixed.gpu_hours
 
 
+def test_ways_of_serving_are_compared_like_any_key():
+    configs = [{**KEYS, "serving": way} for way in ("disaggregated", "aggregated")]
+    found = sagescale.compare(wave(1500), configs=configs, predictors=["constant"], jobs=1).document
+    by_name = {run.name: run for run in found.runs}
+    together = by_name["classic/constant serving=aggregated"]
+    assert list(together.gpu_hours.pools) == ["aggregated"]
+    assert together.profile.gpus_per_instance == {"aggregated": 1}
+    assert together.misses.total == round((1 - together.sla.attainment) * together.requests.arrived)
+    assert by_name["clairvoyant serving=aggregated"].config["aggregated_headroom"] > 0
+    assert by_name["static/cheapest serving=aggregated"].config["static_instances"] >= 1
+    assert {way.serving for way in found.answer.ways} == {"disaggregated", "aggregated"}
+    assert found.answer.ways[0].fixed.engines in {"served aggregated", "served disaggregated"}
+    alone = sagescale.simulate(wave(1500), config=configs[1]).document.runs[0]
+    assert alone.sla == together.sla
+    assert alone.lower_bound_gpu_hours == together.lower_bound_gpu_hours <= together.gpu_hours.total
+
+
 def test_engines_named_twice_are_refused():
     with pytest.raises(InputError, match=f"profile is {FASTER} but the engines given are {SLOWER}"):
         sagescale.simulate(wave(10), profile=SLOWER, config={"profile": FASTER})

@@ -26,18 +26,23 @@ def conversation(shared):
     return shared / "traces" / "azure_llm_2023_conv.csv"
 
 
-def test_live_decisions_are_the_simulators(world, conversation, capsys):
+TOGETHER = {"serving": "aggregated", "max_instances": "60", "target_itl_ms": "12"}
+
+
+@pytest.mark.parametrize("served", [{}, TOGETHER], ids=["disaggregated", "aggregated"])
+def test_live_decisions_are_the_simulators(world, conversation, capsys, served):
+    settings = {**SETTINGS, **served}
     # The trace stands still while the planner is at work, as it does in the simulator.
-    world.start_emulator(conversation, "--rate-scale", "20", "--tick-pause", "0.4", settings=SETTINGS)
+    world.start_emulator(conversation, "--rate-scale", "20", "--tick-pause", "0.4", settings=settings)
     world.start_prometheus(SCRAPE_S)
-    planner = begin(world, {**SETTINGS, **world.live_settings()})
+    planner = begin(world, {**settings, **world.live_settings()})
     wait_for(lambda: world.state()["finished"], "the trace is served", 3700 / SPEED + 60, 0.5)
     state = world.state()
     assert planner.end() == 0
     records = read_journal(world.folder / "journal.sqlite")[0]
     ticks = [record for record in records if record.kind == "tick"]
 
-    setup = configured(None, [], [f"{key}={value}" for key, value in SETTINGS.items()])
+    setup = configured(None, [], [f"{key}={value}" for key, value in settings.items()])
     spec = TransformSpec(slice=None, rate_scale=20.0, speedup=1.0, tile=1, seed=0, jitter_s=30.0)
     trace = apply_transforms(read_trace(conversation), spec)
     run = simulate(trace, setup.profile, setup.config, setup.simulator)
@@ -61,7 +66,7 @@ def test_live_decisions_are_the_simulators(world, conversation, capsys):
     live_hours = state["gpu_hours"]["total"]
     difference = live_hours / simulated_hours - 1
     lines = [
-        f"PARITY {SETTINGS}",
+        f"PARITY {settings}",
         f"{len(apart)} of {len(run.ticks)} ticks: exact {exact:.1%}, within one instance {near:.1%}",
         f"GPU-hours live {live_hours:.3f}, simulated {simulated_hours:.3f} ({difference:+.1%})",
     ]
@@ -75,8 +80,8 @@ def test_live_decisions_are_the_simulators(world, conversation, capsys):
     with capsys.disabled():  # to standard error, which reaches the terminal from parallel tests too
         print("", *lines, sep="\n", file=sys.stderr)
     assert abs(len(ticks) - len(run.ticks)) <= 1
-    assert len({twin.decision.targets.prefill for twin in run.ticks}) >= 4
-    assert len({twin.decision.targets.decode for twin in run.ticks}) >= 4
+    for pool in setup.config.pools:
+        assert len({twin.decision.targets[pool.name] for twin in run.ticks}) >= 4
     assert exact >= 0.80
     assert near >= 0.95
     assert abs(difference) <= 0.05

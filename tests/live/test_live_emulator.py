@@ -58,6 +58,28 @@ def totals(engines):
     return found
 
 
+def test_aggregated_engines_count_each_request_once(trace):
+    _, emulated = cluster(trace, "serving=aggregated", "max_kv_tokens=8000", "prefix_hit_rate=0.25")
+    emulated.linger_s = 1e9
+    for step in range(1, 60):
+        emulated.advance(6.0 * step)
+        emulated.engines()
+    assert emulated.finished
+    found = totals(emulated.engines())
+    assert {job for job, _ in found} == {"aggregated"}
+    named = {name.removeprefix("vllm:"): value for (_, name), value in found.items()}
+    assert named["request_success_total"] == len(trace)
+    assert named["request_prompt_tokens_sum"] == named["prefix_cache_queries_total"] == trace.isl.sum()
+    assert named["request_generation_tokens_sum"] == named["generation_tokens_total"] == trace.osl.sum()
+    assert named["time_to_first_token_seconds_count"] == len(trace)
+    assert named["prefix_cache_hits_total"] == np.floor(0.25 * trace.isl).sum()
+    assert named["num_requests_running"] == named["num_requests_waiting"] == 0
+    assert named["num_preemptions_total"] > 0
+    outcome = emulated.outcome()
+    assert outcome.completed == len(trace)
+    assert set(outcome.gpu_hours) == {"aggregated"}
+
+
 @pytest.mark.parametrize("first_token", ["prefill", "decode"])
 def test_metrics_add_up_to_the_trace(trace, first_token):
     _, emulated = cluster(trace, f"first_token={first_token}")

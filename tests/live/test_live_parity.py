@@ -50,7 +50,7 @@ class Emulated:
 
     def _look(self):
         pages = {}
-        for pool in ("prefill", "decode"):
+        for pool in self.cluster.cluster.pool_names:
             engines = [engine for engine in self.cluster.engines() if engine.role == pool]
             text = generate_latest(EnginePage(engines, {}, with_instance=True)).decode()
             pages[pool] = parse_page(text, "", "instance", WANTED, {})
@@ -91,6 +91,13 @@ SETTINGS = {
     "every half minute": ("adjustment_interval_sec=30", "target_itl_ms=6", "load_headroom=1.3"),
     "a budget": ("max_gpu_budget=14", "target_itl_ms=6", "load_headroom=1.3"),
     "tokens from decode, a filter": ("first_token=decode", "load_predictor_type=kalman", "target_itl_ms=6"),
+    "aggregated": (
+        "serving=aggregated",
+        "adjustment_interval_sec=30",
+        "load_headroom=1.3",
+        "target_itl_ms=12",
+    ),
+    "aggregated, reactive": ("serving=aggregated", "policy=reactive", "reactive_decode_usage=0.1"),
     "a short start, a cache": ("startup_delay_s=17", "prefix_hit_rate=0.4", "target_itl_ms=6"),
 }
 

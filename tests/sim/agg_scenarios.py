@@ -154,8 +154,9 @@ def scenarios(
     strategies: tuple[RoutingStrategy, ...] = STRATEGIES,
     most_crashes: int = 3,
     caches: bool = True,
+    stale: bool = False,
 ) -> Scenario:
-    """``serving`` is aggregated or disaggregated, any if not given."""
+    """``serving`` is aggregated or disaggregated, any if not given; ``stale`` routers see the past."""
     serving = serving or draw(st.sampled_from(["aggregated", "disaggregated"]))
     stepping = draw(st.sampled_from([("prefill",), ("decode",), ("prefill", "decode")]))
     pools = ("aggregated",) if serving == "aggregated" else ("prefill", "decode")
@@ -205,7 +206,7 @@ def scenarios(
         overlap_credit=draw(st.sampled_from([1.0, 1.0, 0.0, 0.5, 2.0])),
         prefill_load_scale=draw(st.sampled_from([1.0, 1.0, 0.5, 4.0])),
         router_temperature=draw(st.sampled_from([0.0, 0.0, 0.0, 0.5])),
-        router_staleness_s=TICK * draw(st.sampled_from([0, 0, 0, 8, 50])),
+        router_staleness_s=TICK * draw(st.sampled_from([0, 0, 0, 8, 50])) if stale else 0.0,
         affinity_max_load=draw(st.sampled_from([1.0, 1.5])),
         seed=draw(st.integers(0, 3)),
         service="only",

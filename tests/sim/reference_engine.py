@@ -50,7 +50,8 @@ Roles
 * A hand-off that does not block outlives a crash of its prefill instance, and does not keep a drained one
   (as today).
 * A prefill pool that does not reserve and whose hand-offs never end computes the next prompt in vain forever.
-* On a crash those handing off (blocking) come first, then running, then waiting.
+* On a crash those handing off (blocking) come first, then running, then waiting: those in front, then by when
+  they joined, whatever the policy.
 * `cached_tokens` are computed from the start, again after a pre-emption too; their blocks are its own.
 Prefix cache
 * A unit is found when the last token of its full engine blocks is scheduled; a unit of which no block is
@@ -121,7 +122,9 @@ class StepInstance(Instance):
     @property
     def held(self) -> list[Job]:
         """In the order in which a crash routes them again (section 1)."""
-        here = [*self.handing_off, *self.running, *self.queue]
+        in_front = [job for job in self.queue if job.pre_empted and self.policy != "priority"]
+        others = sorted((job for job in self.queue if job not in in_front), key=self.places.__getitem__)
+        here = [*self.handing_off, *self.running, *in_front, *others]
         return here + [job for job in self.bound if job not in here]
 
     def forget(self, lost: list[Job]) -> None:

@@ -69,7 +69,7 @@ class Checked(Simulation):
 @settings(
     max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-@given(scenarios())
+@given(scenarios(stale=True))
 def test_every_block_and_every_request_is_in_one_place_and_every_token_is_made_once(scenario: Scenario):
     run = Checked(
         scenario.requests,

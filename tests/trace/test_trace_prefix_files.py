@@ -96,7 +96,9 @@ def test_blocks_of_another_size_are_said(tmp_path):
         read_trace(path)
     found = read_trace(path, log=LogSpec(hash_block_tokens=64))
     assert found.prefixes.block_tokens == 64
-    warned = read_trace(path, log=LogSpec(hash_block_tokens=32)).warnings
+    said = read_trace(path, log=LogSpec(hash_block_tokens=32)).warnings
+    assert not any("cover" in line for line in said)
+    warned = read_trace(mooncake(tmp_path / "b.jsonl", [[1, 2], [1, 2, 3]] * 50, 1024)).warnings
     assert any("cover 50% of their prompts' tokens" in line for line in warned)
 
 
@@ -265,3 +267,30 @@ def test_csv_says_that_it_loses_them(tmp_path):
     assert done.stderr == ""
     done = run("trace", "info", str(tmp_path / "a.parquet"), "--json")
     assert json.loads(done.stdout)["prefixes"]["hit_share"] == 0
+
+
+def test_beginnings_are_made_into_parquet_only(tmp_path):
+    line = [
+        "synth",
+        "--pattern",
+        "steady",
+        "--duration-s",
+        "100",
+        "--rps",
+        "5",
+        "--isl",
+        "constant:99",
+        "--osl",
+        "constant:5",
+    ]
+    made = tmp_path / "made.parquet"
+    assert (
+        run("trace", *line, "--prefix-groups", "3", "--prefix-tokens", "64", "--out", str(made)).stderr == ""
+    )
+    assert len(read_trace(made).prefixes.ids) == 12
+    for options in (["--prefix-groups", "3"], ["--prefix-tokens", "64"]):
+        result = CliRunner().invoke(trace_app, [*line, *options, "--out", str(made)])
+        assert "needs --prefix-" in str(result.exception)
+    both = ["--prefix-groups", "3", "--prefix-tokens", "64"]
+    result = CliRunner().invoke(trace_app, [*line, *both, "--out", str(tmp_path / "made.csv")])
+    assert "expected a name ending in .parquet" in str(result.exception)

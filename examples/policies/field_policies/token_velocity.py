@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from sagescale.declare import check, setting
 from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
@@ -68,11 +69,14 @@ class TokenVelocityPolicy:
         down_s = config.plugins.of(TokenVelocityKeys).token_velocity_down_s
         self._stable = PoolStabiliser(0.0, down_s), PoolStabiliser(0.0, down_s)
         self._lengths: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
+        self._request_s: tuple[float, float] | None = None  # of a prefill and a decode instance
 
     def size(self, situation: Situation) -> Sizing:
         """Ask for what the arrivals of the window need."""
         seen = situation.observation
-        self._lengths.extend(seen.lengths or ())
+        if seen.lengths:
+            self._lengths.extend(seen.lengths)
+            self._request_s = self._instance_seconds()
         wanted = self._wanted(seen)
         if wanted is None:
             reason = Reason(
@@ -90,14 +94,16 @@ class TokenVelocityPolicy:
         return None if wanted is None else Sizing.exactly(wanted)
 
     def _wanted(self, seen: Observation) -> Sizes | None:
-        if seen.requests is None or not self._lengths or seen.window_s <= 0:
+        if seen.requests is None or self._request_s is None or seen.window_s <= 0:
             return None
         rate = seen.requests * self._config.load_headroom / seen.window_s
-        prefill_s = decode_s = 0.0  # of an instance, a request in the mean
-        for share, isl, osl in self._kinds():
-            prefill_s += share * self._perf.ttft_ms(isl) / 1000.0
-            decode_s += share * self._held_s(isl, osl)
-        return Sizes(whole_instances(rate * prefill_s), whole_instances(rate * decode_s))
+        return Sizes(*(whole_instances(rate * request_s) for request_s in self._request_s))
+
+    def _instance_seconds(self) -> tuple[float, float]:
+        """Seconds of a prefill and of a decode instance that a request takes, in the mean of all kinds."""
+        kinds = self._kinds()
+        prefill_s = math.fsum(share * self._perf.ttft_ms(isl) / 1000.0 for share, isl, _ in kinds)
+        return prefill_s, math.fsum(share * self._held_s(isl, osl) for share, isl, osl in kinds)
 
     def _held_s(self, isl: float, osl: float) -> float:
         """Seconds of an instance for a request of a kind: its tokens over the velocity for its kind."""
@@ -107,17 +113,14 @@ class TokenVelocityPolicy:
 
     def _kinds(self) -> list[tuple[float, float, float]]:
         """(share, mean ISL, mean OSL) of each kind of request seen."""
-        isl_edges, osl_edges = (_cuts(sorted(column)) for column in zip(*self._lengths, strict=True))
-        kinds: dict[tuple[int, int], list[float]] = {}
-        for isl, osl in self._lengths:
-            kind = sum(isl > edge for edge in isl_edges), sum(osl > edge for edge in osl_edges)
-            entry = kinds.setdefault(kind, [0.0, 0.0, 0.0])
-            entry[0] += 1.0
-            entry[1] += isl
-            entry[2] += osl
-        total = len(self._lengths)
-        return [(count / total, isl / count, max(osl / count, 1.0)) for count, isl, osl in kinds.values()]
-
-
-def _cuts(ordered: list[int]) -> list[int]:
-    return [ordered[min(math.floor(share * len(ordered)), len(ordered) - 1)] for share in _EDGES]
+        lengths = np.array(self._lengths, dtype=np.float64)
+        kind = np.zeros(len(lengths), dtype=np.int64)
+        for column in lengths.T:
+            edges = np.quantile(column, _EDGES, method="lower")
+            kind = 3 * kind + np.searchsorted(edges, column, side="left")
+        count = np.bincount(kind, minlength=9)
+        isl, osl = (np.bincount(kind, weights=column, minlength=9) for column in lengths.T)
+        return [
+            (count[k] / len(lengths), isl[k] / count[k], max(osl[k] / count[k], 1.0))
+            for k in np.flatnonzero(count).tolist()
+        ]

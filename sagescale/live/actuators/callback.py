@@ -6,11 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
+from sagescale.fleet import DISAGGREGATED
 from sagescale.live.actuators.in_time import TimedCalls
 from sagescale.live.actuators.protocol import ActuatorError, pool_states
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sagescale.live.actuators.protocol import Order, PoolStates
 
@@ -45,15 +46,22 @@ class CallbackActuator:
     stopped; no more than a few may be left so.
     """
 
-    def __init__(self, function: Callable[..., Any], timeout_s: float, name: str = "callback") -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        timeout_s: float,
+        name: str = "callback",
+        pools: Sequence[str] = DISAGGREGATED,
+    ) -> None:
         self._function = function
+        self._pools = pools
         self.target = f"callback {name}"
         self._calls = TimedCalls(self.target, timeout_s)
 
     def states(self) -> PoolStates | None:
         """Ask the function's ``states``, where it has one."""
         ask = getattr(self._function, "states", None)
-        return None if ask is None else pool_states(self._call(ask), self.target)
+        return None if ask is None else pool_states(self._call(ask), self.target, self._pools)
 
     def carry_out(self, order: Order) -> None:
         """Call the function."""

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.fleet import DISAGGREGATED
 from sagescale.live.actuators.protocol import ActuatorError, parse_pool_states
 from sagescale.live.foreign_text import foreign_text
 
@@ -47,7 +48,14 @@ class CommandActuator:
         InputError: there is no such program.
     """
 
-    def __init__(self, command: Sequence[str], state_command: Sequence[str], timeout_s: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        state_command: Sequence[str],
+        timeout_s: float,
+        pools: Sequence[str] = DISAGGREGATED,
+    ) -> None:
+        self._pools = pools
         self._command = tuple(command)
         self._state_command = tuple(state_command)
         self._timeout_s = timeout_s
@@ -68,7 +76,7 @@ class CommandActuator:
         if not self._state_command:
             return None
         output = self._run(self._state_command, b"", _MAX_OUTPUT)
-        return parse_pool_states(output, f"actuator_state_command {self._state_command[0]}")
+        return parse_pool_states(output, f"actuator_state_command {self._state_command[0]}", self._pools)
 
     def carry_out(self, order: Order) -> None:
         """Run the program with the order on its standard input."""

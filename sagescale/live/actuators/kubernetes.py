@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
-from sagescale.fleet import PoolCounts, Pools
+from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools
 from sagescale.live.actuators.kubernetes_api import (
     ApiRefusedError,
     KubernetesApi,
@@ -20,7 +20,7 @@ from sagescale.live.actuators.lease import Lease
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sagescale.live.actuators.protocol import Order
     from sagescale.live.config import LiveConfig
@@ -87,8 +87,20 @@ class _Pool:
     pods_seen: bool = True
 
 
+_KEYS = {
+    "prefill": "kubernetes_prefill", "decode": "kubernetes_decode", "aggregated": "kubernetes_workload"
+}  # fmt: skip
+
+
+def _workload(live: LiveConfig, key: str) -> Workload:
+    text: str | None = getattr(live, key)
+    if text is None:
+        raise InputError(f"actuator is 'kubernetes' but {key} is not given; expected it too")
+    return Workload.parse(key, text)
+
+
 class KubernetesActuator:
-    """Patches ``spec.replicas`` of two workloads; counts their pods by what they are doing.
+    """Patches ``spec.replicas`` of the pools' workloads; counts their pods by what they are doing.
 
     A pod is ready, starting, or (deleted but not gone) draining. Where pods may not be listed, the
     counts are those of the scale subresource, which does not know of draining.
@@ -104,14 +116,14 @@ class KubernetesActuator:
         InputError: the extra is not installed, a workload is no workload, or no cluster is configured.
     """
 
-    def __init__(self, live: LiveConfig, client: Any = None) -> None:  # noqa: ANN401  # the client has no types
-        assert live.kubernetes_prefill is not None
-        assert live.kubernetes_decode is not None
-        self._loads = {
-            "prefill": Workload.parse("kubernetes_prefill", live.kubernetes_prefill),
-            "decode": Workload.parse("kubernetes_decode", live.kubernetes_decode),
-        }
-        if self._loads["prefill"] == self._loads["decode"]:
+    def __init__(
+        self,
+        live: LiveConfig,
+        client: Any = None,  # noqa: ANN401  # the client has no types
+        pools: Sequence[str] = DISAGGREGATED,
+    ) -> None:
+        self._loads = {pool: _workload(live, _KEYS[pool]) for pool in pools}
+        if len(set(self._loads.values())) < len(self._loads):
             raise InputError("kubernetes_prefill and kubernetes_decode are the same workload; expected two")
         self._namespace = live.kubernetes_namespace
         self._context = live.kubernetes_context
@@ -122,7 +134,7 @@ class KubernetesActuator:
 
     @property
     def target(self) -> str:
-        """Both workloads."""
+        """The workloads."""
         names = " and ".join(f"{load.plural}/{load.name}" for load in self._loads.values())
         where = f"{self._context}/" if self._context else ""
         return f"kubernetes {where}{self._namespace}: {names}"
@@ -139,7 +151,7 @@ class KubernetesActuator:
         return lease
 
     def states(self) -> PoolStates | None:
-        """Count the pods of both workloads."""
+        """Count the pods of the workloads."""
         return self._api.jobs.call(self._count)
 
     def carry_out(self, order: Order) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sagescale.fleet import DISAGGREGATED
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sagescale.live.actuators.protocol import Actuator, Order, PoolStates
     from sagescale.live.config import LiveConfig
 
@@ -37,8 +41,8 @@ class ExportOnly(DryRun):
         self.target = f"desired replicas exported at {where}"
 
 
-def make_actuator(live: LiveConfig) -> Actuator:
-    """Build it.
+def make_actuator(live: LiveConfig, pools: Sequence[str] = DISAGGREGATED) -> Actuator:
+    """Build it, for pools by their names.
 
     Raises:
         InputError: it cannot be made: a program, secret, function or cluster is missing.
@@ -48,22 +52,22 @@ def make_actuator(live: LiveConfig) -> Actuator:
             from sagescale.live.actuators.command import CommandActuator
 
             return CommandActuator(
-                live.actuator_command, live.actuator_state_command, live.actuator_timeout_s
+                live.actuator_command, live.actuator_state_command, live.actuator_timeout_s, pools
             )
         case "webhook":
             from sagescale.live.actuators.webhook import WebhookActuator
 
-            return WebhookActuator(live)
+            return WebhookActuator(live, pools)
         case "kubernetes":
             from sagescale.live.actuators.kubernetes import KubernetesActuator
 
-            return KubernetesActuator(live)
+            return KubernetesActuator(live, pools=pools)
         case "callback":
             from sagescale.live.actuators.callback import CallbackActuator, load_callback
 
             assert live.actuator_callback is not None
             function = load_callback(live.actuator_callback)
-            return CallbackActuator(function, live.actuator_timeout_s, live.actuator_callback)
+            return CallbackActuator(function, live.actuator_timeout_s, live.actuator_callback, pools)
         case "export":
             return ExportOnly(f"{live.exporter_address}:{live.exporter_port}")
         case "none":

@@ -9,12 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.fleet import DISAGGREGATED
 from sagescale.live.actuators.protocol import ActuatorError, parse_pool_states
 from sagescale.live.http import HttpClient, HttpError, place_of
 from sagescale.live.secret import read_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sagescale.live.actuators.protocol import Order, PoolStates
     from sagescale.live.config import LiveConfig
@@ -57,8 +58,15 @@ class WebhookActuator:
         InputError: the secret or a certificate cannot be read.
     """
 
-    def __init__(self, live: LiveConfig, *, sleep: Callable[[float], object] = time.sleep) -> None:
+    def __init__(
+        self,
+        live: LiveConfig,
+        pools: Sequence[str] = DISAGGREGATED,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         assert live.webhook_url is not None
+        self._pools = pools
         self._live = live
         self._url = live.webhook_url
         self._http = HttpClient(live)
@@ -79,7 +87,7 @@ class WebhookActuator:
             reply = self._http.get(url, timeout_s=self._live.actuator_timeout_s)
         except HttpError as error:
             raise ActuatorError(str(error)) from None
-        return parse_pool_states(reply.body, place_of(url))
+        return parse_pool_states(reply.body, place_of(url), self._pools)
 
     def carry_out(self, order: Order) -> None:
         """Post the order until it is taken, at most ``webhook_attempts`` times within the time limit."""

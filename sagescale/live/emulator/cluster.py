@@ -10,11 +10,11 @@ import numpy as np
 
 from sagescale.live.emulator.engine_metrics import EngineMetrics
 from sagescale.perf import ProfileModel
-from sagescale.planner import Sizes, initial_targets
-from sagescale.sim.engine import Cluster, no_delay
+from sagescale.planner import initial_targets, pool_keys
+from sagescale.sim.engine import FleetCluster, ServiceLoad, no_delay
 from sagescale.sim.startup import StartupDraws
 from sagescale.sim.state import DONE, DRAINING, FREE, IN_HANDOFF, IN_PREFILL, READY, RUNNING, WAITING_PREFILL
-from sagescale.sim.world import build_world, computed_tokens
+from sagescale.sim.world import build_world, computed_tokens, engine_pools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from sagescale.fleet import Pools
     from sagescale.perf import Profile
-    from sagescale.planner import AutoscalerConfig
+    from sagescale.planner import AutoscalerConfig, Sizes
     from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.engine import Cluster
     from sagescale.trace import Trace
 
 __all__ = ["EmulatedCluster", "Outcome"]
@@ -38,14 +39,13 @@ _COUNT_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it went so far."""
+    """How it went so far; ``gpu_hours`` by pool."""
 
     time_s: float
     arrived: int
     completed: int
     attainment: float | None
-    prefill_gpu_hours: float
-    decode_gpu_hours: float
+    gpu_hours: dict[str, float]
     max_gpus_used: int
     finished: bool
 
@@ -54,8 +54,9 @@ class EmulatedCluster:
     """A trace served by modelled pools, with vLLM's metrics for every instance.
 
     A prefill instance counts each request with OSL 1, as engines do whose proxy asks them for one token;
-    the decode instance then counts it with its whole output. ``linger_s`` keeps the page of an instance
-    that has stopped for that long, as a pod is given time to end.
+    the decode instance then counts it with its whole output. An aggregated instance counts each once; one
+    that a crash threw back has no second first token. ``linger_s`` keeps the page of an instance that has
+    stopped for that long, as a pod is given time to end.
     """
 
     def __init__(
@@ -72,18 +73,25 @@ class EmulatedCluster:
         model = ProfileModel(profile)
         self._max_kv_tokens = model.max_kv_tokens
         self._first_at_prefill = simulator.first_token == "prefill"
+        self._aggregated = config.serving == "aggregated"
         initial = _initial(trace, model, config, simulator)
         self._prompt = computed_tokens(trace, simulator)
-        self.cluster = Cluster.alone(
-            build_world(model, simulator, config),
-            trace.arrival_s,
-            trace.isl,
-            self._prompt,
-            trace.osl,
-            prefill=initial.prefill,
-            decode=initial.decode,
-            startup_s=StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, "service"),
-            priority=trace.priority,
+        world = build_world(model, simulator, config)
+        self._pools = engine_pools(config, world, "gpu")
+        self.cluster = _alone(
+            ServiceLoad(
+                "service",
+                self._pools,
+                tuple(initial),
+                trace.arrival_s,
+                trace.isl,
+                self._prompt,
+                trace.osl,
+                StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, "service"),
+                trace.priority,
+                trace.prefixes if simulator.prefix_cache else None,
+            ),
+            world.max_gpus,
         )
         count = len(trace)
         self._prefill_of = np.full(count, -1, np.int64)  # the prefill instance's id, once known
@@ -116,16 +124,9 @@ class EmulatedCluster:
     def compile(self) -> None:
         """Have the whole kernel compiled before anybody waits for an answer: half a minute, once."""
         nothing = np.zeros(0, np.int32)
-        Cluster.alone(
-            self.cluster.world,
-            np.zeros(0),
-            nothing,
-            nothing,
-            nothing,
-            prefill=1,
-            decode=1,
-            startup_s=no_delay,
-        ).crash("decode", 0)
+        ones = (1,) * len(self._pools)
+        empty = ServiceLoad("service", self._pools, ones, np.zeros(0), nothing, nothing, nothing, no_delay)
+        _alone(empty, self.cluster.world.max_gpus).crash(self._pools[-1].name, 0)
         self.cluster.advance(0.0)
         self.engines()
         self.outcome()
@@ -135,7 +136,8 @@ class EmulatedCluster:
         while self.cluster.now_s < until_s:
             behind_s = until_s - self.cluster.now_s
             self.cluster.advance(min(until_s, self.cluster.now_s + max(_STEP_S, behind_s / 50)))
-            self._note_prefill()
+            if not self._aggregated:
+                self._note_prefill()
             if self.cluster.now_s - self._counted_s > _COUNT_S:
                 self._count()
         self._track()
@@ -156,17 +158,17 @@ class EmulatedCluster:
         """
         role, _, number = name.partition("-")
         if (
-            role not in {"prefill", "decode"}
+            role not in self.cluster.pool_names
             or not number.isdigit()
             or (role, int(number)) not in self._engines
         ):
             return False
         self._count()
         before = self.cluster.requests["restarts"].copy()
-        if not self.cluster.crash("prefill" if role == "prefill" else "decode", int(number)):
+        if not self.cluster.crash(role, int(number)):
             return False
         again = np.flatnonzero(self.cluster.requests["restarts"] != before)
-        if len(again):
+        if len(again) and not self._aggregated:
             made = self.cluster.produced[again]
             self._sent_s[again] = self.now_s
             self._sent_tokens[again] = self.trace.isl[again] + made
@@ -215,14 +217,15 @@ class EmulatedCluster:
         counters = self.cluster.counters()
         lives = self.cluster.lifetimes(self.now_s)
         hours = (lives["stop_s"] - lives["launch_s"]) / 3600.0
-        world = self.cluster.world
         return Outcome(
             time_s=self.now_s,
             arrived=counters.arrived,
             completed=counters.completed,
             attainment=self._good / counters.arrived if counters.arrived else None,
-            prefill_gpu_hours=float(hours[lives["pool"] == 0].sum()) * world.prefill_gpus,
-            decode_gpu_hours=float(hours[lives["pool"] == 1].sum()) * world.decode_gpus,
+            gpu_hours={
+                pool.name: float(hours[lives["pool"] == at].sum()) * pool.gpus
+                for at, pool in enumerate(self._pools)
+            },
             max_gpus_used=self.cluster.max_gpus_used,
             finished=self.finished,
         )
@@ -232,7 +235,10 @@ class EmulatedCluster:
     def _count(self) -> None:
         """Bring every engine's totals up to date."""
         self._counted_s = self.cluster.now_s
-        self._count_prompts()
+        if self._aggregated:
+            self._count_first_tokens()
+        else:
+            self._count_prompts()
         self._count_completions()
 
     def _note_prefill(self) -> None:
@@ -287,6 +293,33 @@ class EmulatedCluster:
             engine.generation.observe(np.ones(len(mine)))
             engine.request_itl.observe(np.zeros(len(mine)))
 
+    def _count_first_tokens(self) -> None:
+        """Find the requests that have had their first token, aggregated, since the last count."""
+        window = slice(self._oldest_prompt, self.cluster.counters().arrived)
+        records = self.cluster.requests[window]
+        if not len(records):
+            return
+        index = np.flatnonzero(~np.isnan(records["first_token_s"]) & ~self._prefilled[window])
+        index += self._oldest_prompt
+        self._prefilled[index] = True
+        requests = self.cluster.requests[index]
+        for slot in np.unique(requests["bound"]).tolist():
+            mine = index[requests["bound"] == slot]
+            engine = self._engine("aggregated", int(self.cluster.numbers_by_slot[slot]))
+            engine.ttft.observe(self.cluster.requests["first_token_s"][mine] - self.trace.arrival_s[mine])
+            engine.cache_queries += float(self.trace.isl[mine].sum())
+            engine.cache_hits += float((self.trace.isl[mine] - self._prompt[mine]).sum())
+            engine.cache_hits += float(self._found(mine).sum())
+        gone = self._prefilled[window] | (records["state"] >= DONE)
+        self._oldest_prompt += int(np.argmin(gone)) if not gone.all() else len(gone)
+
+    def _found(self, index: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Return the tokens of requests that prefix caches held when they were first admitted."""
+        stepped = self.cluster.state.stepped
+        assert stepped is not None  # aggregated instances step
+        found: NDArray[np.int64] = stepped.requests["hit_tokens"][index].astype(np.int64)
+        return found
+
     def _count_completions(self) -> None:
         """Find the requests that have ended in decode since the last count."""
         index = self.cluster.completed[self._completed :].astype(np.intp)
@@ -307,6 +340,9 @@ class EmulatedCluster:
         isl, osl = self._sent_tokens[index], self._asked[index]
         first_s = np.where(again, self._prefilled_s[index], records["first_token_s"])
         itl_s = _itl_s(first_s, records["done_s"], osl)
+        if self._aggregated:
+            self._count_aggregated(index, itl_s)
+            return
         # With the first token from prefill, a request of one token never reaches decode.
         decoded = np.flatnonzero(osl > 1) if self._first_at_prefill else np.arange(len(osl))
         slots = records["bound"]
@@ -324,6 +360,23 @@ class EmulatedCluster:
             if not self._first_at_prefill:
                 fresh = mine[~again[mine]]
                 engine.ttft.observe(records["first_token_s"][fresh] - self._prefilled_s[index[fresh]])
+
+    def _count_aggregated(self, index: NDArray[np.intp], itl_s: NDArray[np.float64]) -> None:
+        """Credit requests that have ended to the aggregated instances that served them."""
+        records, stepped = self.cluster.requests[index], self.cluster.state.stepped
+        assert stepped is not None  # aggregated instances step
+        osl = self.trace.osl[index].astype(np.float64)
+        for slot in np.unique(records["bound"]).tolist():
+            mine = np.flatnonzero(records["bound"] == slot)
+            engine = self._engine("aggregated", int(self.cluster.numbers_by_slot[slot]))
+            engine.completed += len(mine)
+            engine.duration.observe(records["done_s"][mine] - self.trace.arrival_s[index[mine]])
+            engine.prompt.observe(self.trace.isl[index[mine]].astype(np.float64))
+            engine.generation.observe(osl[mine])
+            several = mine[osl[mine] > 1]
+            engine.request_itl.observe(itl_s[mine])
+            engine.itl.observe(itl_s[several], osl[several] - 1)
+            engine.preemptions += float(stepped.requests["preemptions"][index[mine]].sum())
 
     # --- instances -----------------------------------------------------------------------------
 
@@ -354,6 +407,9 @@ class EmulatedCluster:
         arrived, requests = self.cluster.counters().arrived, self.cluster.requests
         ended = requests["state"][self._oldest : arrived] >= DONE
         self._oldest += int(np.argmin(ended)) if not ended.all() else len(ended)
+        if self._aggregated:
+            self._gauge_aggregated()
+            return
         records = requests[self._oldest : arrived]
         bound, states = records["bound"], records["state"]
         slots = len(self.cluster.numbers_by_slot)
@@ -382,6 +438,28 @@ class EmulatedCluster:
             if self._max_kv_tokens is not None:
                 found.kv_usage = kv_tokens / self._max_kv_tokens
 
+    def _gauge_aggregated(self) -> None:
+        state = self.cluster.state
+        assert state.stepped is not None  # aggregated instances step
+        engines, blocks = state.stepped.engines, int(state.pools["blocks"][0])
+        # Tokens of the answers under way, which the kernel counts in all: shared out among those running.
+        arrived = self.cluster.counters().arrived
+        records = self.cluster.requests[self._oldest : arrived]
+        answering = (records["state"] == RUNNING) & ~np.isnan(records["first_token_s"])
+        prompts = float(self.trace.isl[self._oldest : arrived][answering].sum())
+        running = max(1.0, float(sum(engines["running"])))
+        made = max(0.0, self.cluster.kv_tokens() - prompts) / running
+        for found in self._engines.values():
+            found.running = found.waiting = 0.0
+            found.cpu_s = time.monotonic() - self._born_s
+        for found, instance, slot in self._pages("aggregated"):
+            found.running = float(engines["running"][slot])
+            found.waiting = float(instance["queued"])
+            whole = found.generation.total + made * found.running
+            found.generated_tokens = max(found.generated_tokens, whole)
+            if self._max_kv_tokens is not None:
+                found.kv_usage = min(1.0, float(engines["used"][slot]) / blocks)
+
     def _pages(self, pool: str) -> Iterator[tuple[EngineMetrics, np.void, int]]:
         """The engines of a pool that have a page, with their records and slots."""
         instances, numbers = self.cluster.instances(pool), self.cluster.numbers(pool)
@@ -398,6 +476,10 @@ def _itl_s(
     return np.divide(done_s - first_s, tokens - 1, out=np.zeros(len(tokens)), where=tokens > 1)
 
 
+def _alone(load: ServiceLoad, max_gpus: int) -> Cluster:
+    return FleetCluster([load], {"gpu": max_gpus}).services[0]
+
+
 def _initial(
     trace: Trace, model: ProfileModel, config: AutoscalerConfig, simulator: SimulatorConfig
 ) -> Sizes:
@@ -406,7 +488,5 @@ def _initial(
     sized = initial_targets(
         config, model, float(first.sum()), float(trace.isl[first].mean()), float(trace.osl[first].mean())
     )
-    return Sizes(
-        sized.prefill if simulator.initial_prefill is None else simulator.initial_prefill,
-        sized.decode if simulator.initial_decode is None else simulator.initial_decode,
-    )
+    given = (getattr(simulator, pool_keys(pool).initial) for pool in config.pools)
+    return sized.map(lambda computed, size: computed if size is None else size, given)

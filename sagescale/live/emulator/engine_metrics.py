@@ -69,6 +69,7 @@ class EngineMetrics:
     generated_tokens: float = 0.0
     cache_queries: float = 0.0
     cache_hits: float = 0.0
+    preemptions: float = 0.0
     running: float = 0.0
     waiting: float = 0.0
     kv_usage: float | None = None
@@ -95,6 +96,7 @@ _COUNTERS = (
     ("generated_tokens", "generation_tokens", "Tokens generated."),
     ("cache_queries", "prefix_cache_queries", "Tokens looked for in the cache."),
     ("cache_hits", "prefix_cache_hits", "Tokens found in the cache."),
+    ("preemptions", "num_preemptions", "Requests that lost their KV memory to others."),
 )
 _HISTOGRAMS = (
     ("ttft", "time_to_first_token_seconds", "Time to first token."),

@@ -57,8 +57,8 @@ def run_emulator(
     print(
         f"{outcome.completed} of {outcome.arrived} requests served in {outcome.time_s:.0f} s, "
         f"attainment {good}, "
-        f"{outcome.prefill_gpu_hours + outcome.decode_gpu_hours:.2f} GPU-hours "
-        f"(prefill {outcome.prefill_gpu_hours:.2f}, decode {outcome.decode_gpu_hours:.2f})"
+        f"{sum(outcome.gpu_hours.values()):.2f} GPU-hours "
+        f"({', '.join(f'{pool} {hours:.2f}' for pool, hours in outcome.gpu_hours.items())})"
     )
     sys.stdout.flush()
 

@@ -39,7 +39,8 @@ _INDEX = """sagescale emulator
   GET  /instances/N/metrics one instance's own page
   GET  /sd                  the instances, for Prometheus' http_sd_configs
   GET  /state               pools by state, requests, GPU-hours, the most GPUs held at any instant
-  POST /scale               {"targets": {"prefill": P, "decode": D}}, or an order of `sagescale plan`
+  POST /scale               {"targets": {"prefill": P, "decode": D}}, or an order of `sagescale plan`;
+                            {"targets": {"aggregated": N}} where serving is aggregated
   POST /start               begin, where it was started with --wait; {"at": SECONDS_SINCE_1970} begins then
   POST /fault               {"kind": "none|error|slow|frozen|nan|half|reset|double", "value": SECONDS}
                             {"kind": "ranks", "value": COUNT}, {"kind": "miss", "instance": NAME},
@@ -278,11 +279,7 @@ class Emulator:
             "speed": self._pace.speed,
             "requests": {"arrived": outcome.arrived, "completed": outcome.completed},
             "attainment": outcome.attainment,
-            "gpu_hours": {
-                "prefill": outcome.prefill_gpu_hours,
-                "decode": outcome.decode_gpu_hours,
-                "total": outcome.prefill_gpu_hours + outcome.decode_gpu_hours,
-            },
+            "gpu_hours": {**outcome.gpu_hours, "total": sum(outcome.gpu_hours.values())},
             "max_gpus_used": outcome.max_gpus_used,
             "finished": outcome.finished,
         }
@@ -295,25 +292,28 @@ class Emulator:
         """
         targets = document.get("targets") if isinstance(document, dict) else None
         sizes = []
-        for pool in ("prefill", "decode"):
-            value = targets.get(pool) if isinstance(targets, dict) else None
-            largest = getattr(self._cluster.config, f"max_{pool}_instances")
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
+        pools = self._cluster.config.pools
+        example = ", ".join(f'"{pool.name}": {at}' for at, pool in enumerate(pools, 1))
+        for pool in pools:
+            value = targets.get(pool.name) if isinstance(targets, dict) else None
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= pool.most:
                 raise InputError(
-                    f"targets.{pool} is {str(value)[:40]}; expected an integer from 0 to {largest}, as in "
-                    '{"targets": {"prefill": 1, "decode": 2}}'
+                    f"targets.{pool.name} is {str(value)[:40]}; expected an integer from 0 to {pool.most}, "
+                    f'as in {{"targets": {{{example}}}}}'
                 )
             sizes.append(value)
+        asked = Sizes(*sizes, names=(pool.name for pool in pools))
         with self._lock:
             self._catch_up()
-            if key is not None and self._done_keys.get(key) == Sizes(*sizes):
+            if key is not None and self._done_keys.get(key) == asked:
                 return  # carried out before
-            self._cluster.scale(Sizes(*sizes))
+            self._cluster.scale(asked)
             if key is not None:
-                self._done_keys[key] = Sizes(*sizes)
+                self._done_keys[key] = asked
                 if len(self._done_keys) > 1000:
                     del self._done_keys[next(iter(self._done_keys))]
-        logger.info("at %.1f s: scaled to prefill=%d, decode=%d", self._cluster.now_s, *sizes)
+        said = ", ".join(f"{pool}={size}" for pool, size in asked.items())
+        logger.info("at %.1f s: scaled to %s", self._cluster.now_s, said)
 
     def begin(self, document: object) -> None:
         """Begin now, or at a time.

@@ -33,6 +33,7 @@ NEEDS = {
     "prefill": ("requests", "isl_mean"),
     "decode": ("osl_mean",),
     "frontend": ("requests", "isl_mean", "osl_mean"),
+    "aggregated": ("requests", "isl_mean", "osl_mean"),
 }
 """What a group's series are needed for: queries of the operator's own for all of it make them dispensable."""
 
@@ -43,10 +44,16 @@ _MEASURED = {
     ),
     "decode": (
         "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "itl_attainment_estimate",
-        "duration_s_mean", "completed", "kv_usage", "running_decode", "queued_decode",
+        "duration_s_mean", "completed", "preemptions", "kv_usage", "running_decode", "queued_decode",
     ),
 }  # fmt: skip
 """What is measured in each pool."""
+
+_OF_DECODE = (
+    "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "itl_attainment_estimate", "duration_s_mean",
+    "completed", "preemptions",
+)  # fmt: skip
+"""What is not known where instances that decode report values that do not move."""
 
 _IN_FLIGHT = ("queued_prefill", "running_prefill", "queued_decode", "running_decode")
 
@@ -106,6 +113,8 @@ class Observer:
         raw, doubtful = _without_negatives(raw, self.preset, problems)
         if self.preset.frontend:
             values = self._frontend(raw.groups["frontend"], problems)
+        elif self.preset.aggregated:
+            values = self._aggregated(raw.groups["aggregated"], problems)
         else:
             values = self._pools(raw.groups["prefill"], raw.groups["decode"], problems)
         for name, group in raw.groups.items():
@@ -139,13 +148,11 @@ class Observer:
         )
         keep_possible(values, self._evidence(raw), problems)
         add_unserved(values, raw.own_before, problems)
-        for pool in ("prefill", "decode"):
+        for pool in ("prefill", "decode", "aggregated"):
             if (counted := values.pop(f"instances_{pool}", None)) is not None:
                 unheard = Reports(frozenset(), None)
                 reporting[pool] = reporting.get(pool, unheard)._replace(counted=round(counted))
-        prompts, outputs = (
-            raw.groups["frontend" if self.preset.frontend else pool] for pool in ("prefill", "decode")
-        )
+        prompts, outputs = raw.groups[self.preset.prompts], raw.groups[self.preset.outputs]
         return Metrics(
             values,
             tuple(problems),
@@ -168,6 +175,40 @@ class Observer:
         if self._frozen("frontend", group, problems) or restarted:
             values["requests"] = None
         return values
+
+    def _aggregated(self, group: SeriesWindow, problems: list[Problem]) -> dict[str, float | None]:
+        """Read one pool whose instances see each request whole: what runs is not told apart."""
+        preset = self.preset
+        values = self._latencies(group, group, group)
+        values["duration_s_mean"] = _mean(group, preset.duration_s)
+        values["requests"] = _arrivals(group, preset)
+        values["completed"] = _total(group.increases, preset.completed)
+        values["kv_usage"] = _average(group.first(group.now, preset.kv_usage))
+        values["prefix_hit_rate"] = self._prefix_hits(group)
+        values["preemptions"] = _total(group.increases, preset.preemptions)
+        values["running_decode"] = _total(group.now, preset.running)
+        values["queued_prefill"] = _queued(group, preset)
+        known = values["running_decode"] is not None
+        values["running_prefill"] = values["queued_decode"] = 0.0 if known else None
+        if group.stale:
+            problems.append(_late("aggregated", group))
+        begun, frozen = (
+            _just_begun("aggregated", group, preset, problems),
+            self._frozen("aggregated", group, problems),
+        )
+        if begun:
+            values["completed"] = None
+        if frozen:
+            values.update(dict.fromkeys(_OF_DECODE, None))
+        if _restarted("aggregated", group, problems) or begun or frozen:
+            values["requests"] = None
+        return values
+
+    def _prefix_hits(self, group: SeriesWindow) -> float | None:
+        preset = self.preset
+        if preset.prefix_hits is not None:
+            return _mean(group, (preset.prefix_hits,))
+        return _average(group.first(group.now, preset.prefix_hit_gauge))
 
     def _pools(
         self,
@@ -202,21 +243,13 @@ class Observer:
         values["requests"] = _arrivals(prefill, preset)
         values["completed"] = _total(decode.increases, preset.completed)
         values["kv_usage"] = _average(decode.first(decode.now, preset.kv_usage))
-        if preset.prefix_hits is not None:
-            values["prefix_hit_rate"] = _mean(prefill, (preset.prefix_hits,))
-        else:
-            values["prefix_hit_rate"] = _average(prefill.first(prefill.now, preset.prefix_hit_gauge))
+        values["prefix_hit_rate"] = self._prefix_hits(prefill)
+        values["preemptions"] = _total(decode.increases, preset.preemptions)
         for pool, group in (("prefill", prefill), ("decode", decode)):
             values[f"running_{pool}"] = _total(group.now, preset.running)
             values[f"queued_{pool}"] = _queued(group, preset)
             if group.stale:
-                problems.append(
-                    Problem(
-                        "scrapes_late",
-                        f"{len(group.stale)} {pool} instances were not read at the last attempt "
-                        f"({_some(group.stale)}): the load is at least what is shown",
-                    )
-                )
+                problems.append(_late(pool, group))
         wrong = [
             _just_begun("prefill", prefill, preset, problems),
             self._frozen("prefill", prefill, problems),
@@ -224,11 +257,7 @@ class Observer:
         if _just_begun("decode", decode, preset, problems):
             values["completed"] = None
         if self._frozen("decode", decode, problems):
-            for name in (
-                "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "itl_attainment_estimate",
-                "duration_s_mean", "completed",
-            ):  # fmt: skip
-                values[name] = None
+            values.update(dict.fromkeys(_OF_DECODE, None))
         wrong.append(_restarted("prefill", prefill, problems))
         _restarted("decode", decode, problems)
         if any(wrong):
@@ -237,7 +266,7 @@ class Observer:
 
     def _measured(self, group: str) -> Iterable[str]:
         """Return the numbers that come from a group of instances."""
-        if group == "frontend":
+        if group in {"frontend", "aggregated"}:
             return (*_MEASURED["prefill"], *_MEASURED["decode"])
         if group == self.first_token == "decode":
             return (*_MEASURED["decode"], "ttft_ms_mean")  # prefill's time and decode's
@@ -246,16 +275,14 @@ class Observer:
     def _evidence(self, raw: RawWindow) -> Evidence:
         """Return what the series say beside the numbers made of them."""
         preset = self.preset
-        prefill, decode = (
-            raw.groups["frontend" if preset.frontend else pool] for pool in ("prefill", "decode")
-        )
+        prefill, decode = raw.groups[preset.prompts], raw.groups[preset.outputs]
         counted = {
             name: tokens
             for name, group, means in (("isl_mean", prefill, preset.isl), ("osl_mean", decode, preset.osl))
             if (tokens := _counted(group, means, preset)) is not None
         }
         before, now = _in_flight(raw.groups.values(), preset) or _in_flight_by_queries(raw) or (None, None)
-        if preset.frontend:
+        if preset.frontend or preset.aggregated:
             return Evidence(before, now, counted=counted)
         earlier = _in_flight((prefill,), preset)
         reached = _arrivals(decode, preset)
@@ -363,6 +390,14 @@ def _just_begun(name: str, group: SeriesWindow, preset: Preset, problems: list[P
         )
     )
     return True
+
+
+def _late(pool: str, group: SeriesWindow) -> Problem:
+    return Problem(
+        "scrapes_late",
+        f"{len(group.stale)} {pool} instances were not read at the last attempt ({_some(group.stale)}): the "
+        "load is at least what is shown",
+    )
 
 
 def _restarted(pool: str, group: SeriesWindow, problems: list[Problem]) -> bool:

@@ -38,6 +38,7 @@ _SHARE = Range(0.0, 1.0, slack=0.01)
 RANGES: Mapping[str, Range] = {
     "requests": _ARRIVALS,
     "completed": _COUNT,
+    "preemptions": _COUNT,
     "isl_mean": _LENGTH,
     "osl_mean": _LENGTH,
     "ttft_ms_mean": Range(0.0, 24 * _HOUR_MS, of_nothing=True),
@@ -58,13 +59,15 @@ RANGES: Mapping[str, Range] = {
     "requests_queued_gateway": _COUNT,
     "instances_prefill": _COUNT,
     "instances_decode": _COUNT,
+    "instances_aggregated": _COUNT,
 }
 """What each number of an observation, or of a query of the operator's own, can be."""
 
 LOAD = frozenset(RANGES) - {
+    "preemptions",
     "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean", "itl_ms_p99", "duration_s_mean", "kv_usage",
     "prefix_hit_rate", "ttft_attainment", "itl_attainment", "itl_attainment_estimate", "instances_prefill",
-    "instances_decode",
+    "instances_decode", "instances_aggregated",
 }  # fmt: skip
 """The numbers that the load is made of: where one of them is impossible, the load is unknown."""
 

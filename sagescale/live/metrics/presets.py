@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PRESETS", "Mean", "Preset"]
+    from sagescale.planner import Serving
+
+__all__ = ["PRESETS", "Mean", "Preset", "preset_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,14 @@ class Preset:
     Attributes:
         frontend: One place sees every request once, from arrival to end; else the pools' instances do,
             each its own part: every request appears in both pools, with OSL 1 in prefill.
+        aggregated: There is one pool, whose instances see each request once.
         checked: Against which version its names were checked.
         arrived: Counter of arrivals. Engines have none: arrivals are completions plus the change of
             running and waiting; of running alone in a frontend, where what waits runs too.
         completed: Counter of completions.
         running: Gauge of requests in progress.
         waiting: Gauges of requests that wait, added up where several exist.
+        preemptions: Counter of requests that lost their KV memory to others.
         activity: Counters that move whenever the exporter is alive and busy.
         model_label: Carries the model's name; ``model_any_case`` where it may be in lower case.
         namespace_label: Carries ``namespace``, where the preset has one.
@@ -66,8 +70,10 @@ class Preset:
     kv_usage: tuple[str, ...] = ()
     prefix_hits: Mean | None = None
     prefix_hit_gauge: tuple[str, ...] = ()
+    preemptions: tuple[str, ...] = ()
     arrived: tuple[str, ...] = ()
     frontend: bool = False
+    aggregated: bool = False
     model_label: str = "model_name"
     model_any_case: bool = False
     namespace_label: str | None = None
@@ -75,7 +81,17 @@ class Preset:
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups of instances whose series are read, each with its own."""
-        return ("frontend",) if self.frontend else ("prefill", "decode")
+        return tuple(dict.fromkeys((self.prompts, self.outputs)))
+
+    @property
+    def prompts(self) -> str:
+        """The group whose instances see prompts."""
+        return "frontend" if self.frontend else "aggregated" if self.aggregated else "prefill"
+
+    @property
+    def outputs(self) -> str:
+        """The group whose instances see answers."""
+        return "frontend" if self.frontend else "aggregated" if self.aggregated else "decode"
 
     @property
     def in_flight(self) -> tuple[str, ...]:
@@ -89,7 +105,7 @@ class Preset:
 
     def counters(self) -> tuple[str, ...]:
         """Return every counter it may use, each once."""
-        names = [*self.arrived, *self.completed, *self.activity]
+        names = [*self.arrived, *self.completed, *self.activity, *self.preemptions]
         for mean in self.means():
             names += [mean.total, mean.count]
         return tuple(dict.fromkeys(names))
@@ -140,3 +156,8 @@ def _presets() -> dict[str, Preset]:
 
 
 PRESETS = _presets()
+
+
+def preset_of(name: str, serving: Serving = "disaggregated") -> Preset:
+    """Return a preset, as instances of one pool or of two report by it."""
+    return replace(PRESETS[name], aggregated=serving == "aggregated")

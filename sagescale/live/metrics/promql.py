@@ -49,8 +49,8 @@ def _common(live: LiveConfig, preset: Preset) -> list[str]:
 def group_matchers(live: LiveConfig, preset: Preset) -> dict[str, str]:
     """Return the matchers of every group of instances that a preset reads."""
     common = _common(live, preset)
-    if preset.frontend:
-        return {"frontend": ",".join(common)}
+    if preset.frontend or preset.aggregated:  # which tell no pools apart
+        return {preset.prompts: ",".join(common)}
     return {
         "prefill": ",".join([matcher(live.pool_label, "=~", live.prefill_pool), *common]),
         "decode": ",".join([matcher(live.pool_label, "=~", live.decode_pool), *common]),
@@ -161,7 +161,7 @@ def load_queries(preset: Preset, matchers: Mapping[str, str], window_s: float) -
         matchers: Those of each group.
         window_s: In the server's seconds.
     """
-    prompts, outputs = (matchers.get("frontend", matchers.get(pool, "")) for pool in ("prefill", "decode"))
+    prompts, outputs = matchers.get(preset.prompts, ""), matchers.get(preset.outputs, "")
     window = duration(window_s)
 
     def grown(name: str, where: str) -> str:

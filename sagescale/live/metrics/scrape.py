@@ -226,7 +226,10 @@ class ScrapeReader:
     """
 
     def __init__(
-        self, live: LiveConfig, registered: Callable[[], Iterable[ScrapeTarget]] | None = None
+        self,
+        live: LiveConfig,
+        registered: Callable[[], Iterable[ScrapeTarget]] | None = None,
+        preset: Preset | None = None,
     ) -> None:
         self._live = live
         self._registered = registered
@@ -235,7 +238,7 @@ class ScrapeReader:
         self._past: dict[Cadence, _Past] = {"ticks": _Past(), "bursts": _Past()}
         self._from_start: set[_Address] | None = None
         self._listed: set[_Address] = set()
-        self._preset = preset = PRESETS[live.metrics_preset]
+        self._preset = preset = PRESETS[live.metrics_preset] if preset is None else preset
         self._wanted = frozenset((*preset.counters(), *preset.gauges(), *preset.histograms(), _CPU, _BEGAN))
 
     def describe(self) -> str:
@@ -245,6 +248,8 @@ class ScrapeReader:
             return "registered instances"
         if live.scrape_discovery_url is not None:
             return f"instances listed at {place_of(live.scrape_discovery_url)}"
+        if live.scrape_instances:
+            return f"{len(live.scrape_instances)} instances"
         return f"{len(live.scrape_prefill)} prefill and {len(live.scrape_decode)} decode instances"
 
     def prime(self) -> None:
@@ -401,15 +406,20 @@ class ScrapeReader:
             return [ScrapeTarget("frontend", url, urlsplit(url).netloc) for url in dict.fromkeys(urls)]
         found = [
             ScrapeTarget(group, url, _instance(url))
-            for group, urls in (("prefill", live.scrape_prefill), ("decode", live.scrape_decode))
+            for group, urls in (
+                ("prefill", live.scrape_prefill),
+                ("decode", live.scrape_decode),
+                ("aggregated", live.scrape_instances),
+            )
+            if group in preset.groups
             for url in urls
         ]
         if live.scrape_discovery_url is not None:
-            found.extend(self._discover(live.scrape_discovery_url, deadline))
+            found.extend(self._discover(live.scrape_discovery_url, preset, deadline))
         # A page that is listed twice is read once.
         return registered + list({(target.group, target.url): target for target in found}.values())
 
-    def _discover(self, url: str, deadline: float) -> Iterable[ScrapeTarget]:
+    def _discover(self, url: str, preset: Preset, deadline: float) -> Iterable[ScrapeTarget]:
         live = self._live
         place = place_of(url)
         reply = self._http.get(url, timeout_s=deadline - time.monotonic())
@@ -428,6 +438,9 @@ class ScrapeReader:
                 raise HttpError(str(error)) from None
             value = labels.get(live.pool_label, address if live.pool_label == "instance" else "")
             instance = labels.get(live.instance_label, _instance(page))
+            if preset.aggregated:
+                yield ScrapeTarget("aggregated", page, instance)
+                continue
             # Prometheus anchors its expressions at both ends; so are these.
             for group, pattern in (("prefill", live.prefill_pool), ("decode", live.decode_pool)):
                 if re.fullmatch(pattern, value):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
 from sagescale.live.metrics.observe import Metrics, Observer, Targets
-from sagescale.live.metrics.presets import PRESETS
+from sagescale.live.metrics.presets import preset_of
 from sagescale.live.metrics.window import Problem
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class NoSource:
 
     def describe(self) -> str:
         """Say so."""
-        return "no metric source (prometheus_url, scrape_prefill and scrape_decode are not given)"
+        return "no metric source (prometheus_url and scrape_* are not given)"
 
     def prime(self) -> None:
         """Do nothing."""
@@ -144,7 +144,8 @@ def make_observer(
 ) -> Observer:
     """Build what reads the preset's names; without a configuration attainment is unknown."""
     targets = None if config is None else Targets(config.target_ttft_ms, config.target_itl_ms)
-    return Observer(PRESETS[live.metrics_preset], first_token, targets)
+    serving = "disaggregated" if config is None else config.serving
+    return Observer(preset_of(live.metrics_preset, serving), first_token, targets)
 
 
 def make_source(
@@ -163,5 +164,5 @@ def make_source(
     if live.scrapes:
         from sagescale.live.metrics.scrape import ScrapeReader
 
-        return MetricSource(ScrapeReader(live), observer)
+        return MetricSource(ScrapeReader(live, preset=observer.preset), observer)
     return NoSource()

@@ -97,8 +97,13 @@ def make_policy(
                 f"policy {name} tries sizes on simulated engines; make_policy was given no twin"
             )
         given = (*given, twin)
+    make = POLICIES.load(name)
+    if name == "slo" and config.serving == "aggregated":
+        from sagescale.planner.policy.slo.aggregated import AggregatedSloPolicy
+
+        make = AggregatedSloPolicy
     try:
-        made = POLICIES.load(name)(*given)
+        made = make(*given)
     except Exception as error:
         if name in POLICIES.built_in:
             raise

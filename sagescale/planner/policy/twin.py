@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from sagescale.perf import PerfModel
 
-__all__ = ["EngineTwin", "Lengths"]
+__all__ = ["AggregatedEngineTwin", "EngineTwin", "Lengths"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,3 +57,15 @@ class EngineTwin(Protocol):
 
     def decode_limit_rps(self, lengths: Lengths) -> float:
         """Requests a second that one decode instance gets through when its slots are always full."""
+
+
+class AggregatedEngineTwin(EngineTwin, Protocol):
+    """Simulated pools of aggregated instances: what is said of decode is of both, in tokens of work.
+
+    A request is its answer and its prompt: each computed prompt token counts as so much of a token produced.
+    Rates are of requests whose work is all answer.
+    """
+
+    @property
+    def prompt_token_work(self) -> float:
+        """What a prompt token counts as."""

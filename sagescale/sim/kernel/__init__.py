@@ -20,6 +20,7 @@ from sagescale.sim.kernel.crash import crash
 from sagescale.sim.kernel.lifecycle import launch_waiting, make_ready, scale
 from sagescale.sim.kernel.loop import (
     LAUNCHED,
+    MORE_ENTRIES,
     MORE_HANDOFFS,
     REACHED,
     advance,
@@ -30,7 +31,7 @@ from sagescale.sim.kernel.requests import clear_requests
 from sagescale.sim.kernel.trees import event_update, tree_build
 
 __all__ = [
-    "LAUNCHED", "MORE_HANDOFFS", "REACHED", "advance", "clear_requests", "crash", "event_update",
-    "gauges_now", "launch_waiting", "make_ready", "next_event_s", "scale",
+    "LAUNCHED", "MORE_ENTRIES", "MORE_HANDOFFS", "REACHED", "advance", "clear_requests", "crash",
+    "event_update", "gauges_now", "launch_waiting", "make_ready", "next_event_s", "scale",
     "tree_build",
 ]  # fmt: skip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, entry
 from sagescale.sim.kernel.decode import REQUEST_MASK
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import handoff_push
-from sagescale.sim.kernel.instances import add_load, touch
+from sagescale.sim.kernel.instances import touch, unbind
 from sagescale.sim.kernel.lifecycle import launch_waiting, stop, want
-from sagescale.sim.kernel.requests import expired, leave, reserves
+from sagescale.sim.kernel.requests import expired, leave
 from sagescale.sim.kernel.routing import route_prefill
 from sagescale.sim.kernel.step_times import steps_by
 from sagescale.sim.state import (
@@ -22,6 +23,7 @@ from sagescale.sim.state import (
     IN_POOL_DECODE,
     IN_PREFILL,
     LOST,
+    PREFILL_ROLE,
     REQUEST_BITS,
     TIMED_OUT,
     WAITING_DECODE,
@@ -49,6 +51,16 @@ def _lose_prefill(s: State, slot: int) -> None:
                 s.requests[request].state = LOST
             elif s.requests[request].state == WAITING_PREFILL:
                 s.requests[request].state = LOST
+    _lose_chain(s, slot)
+    p.queued = 0
+
+
+@compiled
+def _lose_chain(s: State, slot: int) -> None:
+    """Mark what an instance holds until it has been handed over, one after the other."""
+    g = s.progress[0]
+    p = s.instances[slot]
+    w = s.services[s.pools[p.pool].service]
     q = s.stages[w.decode_stage]
     request = p.cursor
     while request >= 0:
@@ -58,7 +70,7 @@ def _lose_prefill(s: State, slot: int) -> None:
                 g.queued_decode -= 1
             else:
                 bound = np.int64(s.requests[request].bound)
-                add_load(s, bound, -reserves(s, request))
+                unbind(s, bound, request)
                 touch(s, bound)
             if not w.decode_first:
                 s.produced[request] += 1
@@ -77,7 +89,28 @@ def _lose_prefill(s: State, slot: int) -> None:
                 s.requests[q.queue_tail].link = request
             q.queue_tail = request
         request = following
-    p.queued = 0
+
+
+@compiled
+def _lose_stepping(s: State, slot: int, t: float) -> int:
+    """Mark what an engine that steps held; the first of it in the order in which it is routed again."""
+    p = s.instances[slot]
+    first = np.int64(-1)
+    if s.pools[p.pool].role == PREFILL_ROLE:
+        _lose_chain(s, slot)
+        last = np.int64(-1)
+        request = np.int64(p.cursor)
+        while request >= 0:
+            following = np.int64(s.requests[request].chain)
+            if s.requests[request].state == LOST:
+                s.requests[request].chain = -1
+                if last < 0:
+                    first = request
+                else:
+                    s.requests[last].chain = request
+                last = request
+            request = following
+    return int(stepped.lose(s, slot, first, t))
 
 
 @compiled
@@ -165,14 +198,29 @@ def _resume_chains(s: State, pool: int, t: float) -> None:
         resume_chain(s, first, t)
 
 
+@compiled
+def _route_again(s: State, service: int, request: int, t: float) -> None:
+    w = s.services[service]
+    stepped.hand_off_ended(s, request)
+    if expired(s, service, request, t):
+        leave(s, service, request)
+    else:
+        if s.requests[request].restarts < _MOST_RESTARTS:
+            s.requests[request].restarts += 1
+        w.restarts += 1
+        route_prefill(s, w.prefill_stage, request)
+
+
 @entry
 def crash(s: State, slot: int, t: float) -> None:
     """Rule 12: an instance is gone, and its requests are routed again as prefills of isl + tokens produced.
 
-    In order of arrival. Unless it was DRAINING another launch replaces it. The caller has made room for that
-    and for the hand-offs of an instant; ``advance`` to t goes on with what is idle now.
+    In order of arrival; of an engine that steps, in the order of ``stepping.lose``. Unless it was DRAINING
+    another launch replaces it. The caller has made room for that and for the hand-offs of an instant;
+    ``advance`` to t goes on with what is idle now.
     """
     s.progress[0].decisions += 1
+    s.progress[0].formed = True
     instance = s.instances[slot]
     pool = np.int64(instance.pool)
     service = s.pools[pool].service
@@ -181,19 +229,22 @@ def crash(s: State, slot: int, t: float) -> None:
         w.oldest += 1
     if instance.status != DRAINING:
         want(s, pool, np.int64(1))
-    if s.pools[pool].role == DECODE_ROLE:
+    lost = np.int64(-1)
+    if stepped.steps(s, slot):
+        lost = np.int64(_lose_stepping(s, slot, t))
+    elif s.pools[pool].role == DECODE_ROLE:
         _lose_decode(s, slot, t)
     else:
         _lose_prefill(s, slot)
     stop(s, slot, t)
     _cut_handoffs(s, service, t)
+    while lost >= 0:
+        following = np.int64(s.requests[lost].chain)
+        s.requests[lost].chain = -1
+        _route_again(s, service, lost, t)
+        lost = following
     for request in range(w.oldest, w.next_arrival):
         if s.requests[request].state == LOST:
-            if expired(s, service, request, t):
-                leave(s, service, request)
-            else:
-                if s.requests[request].restarts < _MOST_RESTARTS:
-                    s.requests[request].restarts += 1
-                w.restarts += 1
-                route_prefill(s, w.prefill_stage, request)
+            _route_again(s, service, request, t)
     launch_waiting(s, t)
+    s.progress[0].formed = False

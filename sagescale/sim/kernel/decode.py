@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import inlined
+from sagescale.sim.kernel import stepped
+from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import finish_pop, finish_push, handoff_pop
-from sagescale.sim.kernel.instances import add_load, touch
+from sagescale.sim.kernel.instances import add_load, touch, unbind
 from sagescale.sim.kernel.queues import append, drop_head, join, rank_for_decode
 from sagescale.sim.kernel.requests import complete, expired, first_token, leave, produced, reserves
-from sagescale.sim.kernel.step_times import begin_run, run_boundary, step_now_s
+from sagescale.sim.kernel.step_times import begin_run, run_boundary, spread_s, step_now_s
 from sagescale.sim.kernel.trees import event_update
 from sagescale.sim.state import FIFO, REQUEST_BITS, RUNNING, TIMED_OUT, WAITING_DECODE, State
 
@@ -48,6 +49,17 @@ def queue_changed(s: State, slot: int, t: float) -> None:
             event_update(s.slots, slot)
 
 
+@compiled
+def _longest(s: State, slot: int) -> int:
+    """The most KV tokens that one running request holds."""
+    d = s.instances[slot]
+    longest = np.int64(0)
+    for i in range(d.running):
+        item = s.finish[d.finish + i]
+        longest = max(longest, reserves(s, item & REQUEST_MASK) - 1 - ((item >> REQUEST_BITS) - d.steps))
+    return int(longest)
+
+
 @inlined
 def finish_run(s: State, slot: int, t: float) -> None:
     """Decode steps end: account for the run's tokens and complete what is complete.
@@ -62,6 +74,7 @@ def finish_run(s: State, slot: int, t: float) -> None:
         d.last_step_end_s = t
     d.steps += k
     d.kv += d.running * k
+    d.answer_tokens -= d.running * k
     d.run_steps = 0
     s.slots[slot].event_s = np.inf
     request = d.joined
@@ -75,6 +88,7 @@ def finish_run(s: State, slot: int, t: float) -> None:
         request = s.finish[start] & REQUEST_MASK
         finish_pop(s.finish, start, d.running)
         d.running -= 1
+        d.bound -= 1
         need = reserves(s, request)
         freed += need
         d.kv -= need - 1
@@ -125,6 +139,9 @@ def form_step(s: State, slot: int, t: float) -> None:
         if d.cold_s > 0.0:
             s.life[d.life].cold_s = d.cold_s
             d.cold_s = 0.0
+        d.run_spread_s = 0.0
+        if pool.spread >= 0:
+            d.run_spread_s = spread_s(s, d.pool, d.running, d.kv, _longest(s, slot))
         d.run_steps = 1 if d.joined >= 0 else (s.finish[start] >> REQUEST_BITS) - d.steps
         s.slots[slot].event_s = t + begin_run(s, slot)
 
@@ -141,10 +158,13 @@ def deliver(s: State, t: float) -> None:
     d = s.instances[slot]
     service = s.pools[d.pool].service
     w = s.services[service]
+    stepped.hand_off_ended(s, request)
     if w.decode_first and expired(s, service, request, t):
         leave(s, service, request)
-        add_load(s, slot, -reserves(s, request))
+        unbind(s, slot, request)
         touch(s, slot)
+    elif stepped.steps(s, slot):
+        stepped.deliver(s, slot, request, t)
     else:
         s.requests[request].state = WAITING_DECODE
         s.requests[request].link = -1

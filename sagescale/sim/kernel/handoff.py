@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.heaps import handoff_push
 from sagescale.sim.kernel.instances import touch
@@ -26,6 +27,8 @@ def start_handoff(s: State, request: int, source: int, t: float) -> None:
         current = 0.0
         if d.last_step_end_s == t:
             current = d.last_step_s
+        elif stepped.steps(s, slot):
+            current = stepped.step_under_way_s(s, slot, t)
         elif d.status != FREE and d.running > 0 and s.slots[slot].event_s < np.inf and d.run_start_s < t:
             k, _ = run_boundary(s, slot, t)
             current = step_now_s(s, slot, k)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from sagescale.sim.kernel.compiled import inlined
+from sagescale.sim.kernel.requests import produced, reserves
 from sagescale.sim.kernel.trees import router_update
 from sagescale.sim.state import READY, State
 
-__all__ = ["add_load", "set_key", "touch"]
+__all__ = ["add_load", "set_key", "touch", "unbind"]
 
 
 @inlined
@@ -40,3 +41,14 @@ def add_load(s: State, slot: int, tokens: int) -> None:
     instance.load += tokens
     if instance.status == READY and not s.services[s.pools[instance.pool].service].round_robin:
         set_key(s, slot, instance.load)
+
+
+@inlined
+def unbind(s: State, slot: int, request: int) -> None:
+    """A request that was bound to a decode instance, and has made no token there, is so no longer."""
+    d = s.instances[slot]
+    d.bound -= 1
+    d.answer_tokens -= s.osl[request] - produced(s, request)
+    if not s.services[s.pools[d.pool].service].decode_first:
+        d.answer_tokens += 1
+    add_load(s, slot, -reserves(s, request))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, entry, inlined
 from sagescale.sim.kernel.handoff import resume_chain_at
 from sagescale.sim.kernel.instances import set_key
 from sagescale.sim.kernel.routing import bind_decode, route_prefill
 from sagescale.sim.kernel.trees import event_update
 from sagescale.sim.state import (
+    AGGREGATED_ROLE,
     DRAINING,
     FREE,
     IN_POOL_DECODE,
@@ -37,6 +39,8 @@ def stop(s: State, slot: int, t: float) -> None:
     instance = s.instances[slot]
     pool = s.pools[instance.pool]
     s.life[instance.life].stop_s = t
+    if stepped.steps(s, slot):
+        stepped.forget(s, slot)
     instance.status = FREE
     s.slots[slot].event_s = np.inf
     event_update(s.slots, slot)
@@ -124,6 +128,8 @@ def _launch(s: State, pool: int, t: float) -> None:
     instance.status = STARTING
     s.slots[slot].id = (np.int64(pool) << POOL_SHIFT) | p.launched
     instance.load = 0
+    instance.bound = 0
+    instance.answer_tokens = 0
     instance.head = -1
     instance.tail = -1
     instance.queued = 0
@@ -151,6 +157,8 @@ def _launch(s: State, pool: int, t: float) -> None:
     g.lives += 1
     event_update(s.slots, slot)
     set_key(s, slot, NOT_READY)
+    if stepped.steps(s, slot):
+        stepped.clear(s, slot)
 
 
 @entry
@@ -187,17 +195,25 @@ def _newest_starting(s: State, pool: int) -> int:
 
 
 @inlined
-def _least_loaded(s: State, pool: int) -> int:
+def _least_loaded(s: State, pool: int, t: float) -> int:
     p = s.pools[pool]
     least = -1
+    least_tokens = np.int64(0)
     for slot in range(p.first_slot, p.first_slot + p.slots):
-        one = s.instances[slot]
-        if one.status == READY and (
+        if s.instances[slot].status != READY:
+            continue
+        tokens = (
+            stepped.outstanding(s, slot, t)
+            if s.pools[pool].role == AGGREGATED_ROLE
+            else s.instances[slot].load
+        )
+        if (
             least < 0
-            or one.load < s.instances[least].load
-            or (one.load == s.instances[least].load and s.slots[slot].id > s.slots[least].id)
+            or tokens < least_tokens
+            or (tokens == least_tokens and s.slots[slot].id > s.slots[least].id)
         ):
             least = slot
+            least_tokens = tokens
     return least
 
 
@@ -214,7 +230,7 @@ def _shrink(s: State, pool: int, surplus: int, t: float) -> None:
         stop(s, slot, t)
         surplus -= 1
     while surplus > 0:
-        slot = _least_loaded(s, pool)
+        slot = _least_loaded(s, pool, t)
         if slot < 0:
             break
         instance = s.instances[slot]

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, entry, inlined
 from sagescale.sim.kernel.decode import deliver, finish_run, form_step, queue_changed
 from sagescale.sim.kernel.handoff import resume_chain_at
-from sagescale.sim.kernel.instances import add_load, touch
+from sagescale.sim.kernel.instances import add_load, touch, unbind
 from sagescale.sim.kernel.lifecycle import become_ready, idle, launch_waiting, stop
-from sagescale.sim.kernel.prefill import finish_batch, form_batch
+from sagescale.sim.kernel.prefill import finish_batch, form_batch, hand_over
 from sagescale.sim.kernel.requests import leave, reserves
 from sagescale.sim.kernel.routing import route_prefill
 from sagescale.sim.kernel.step_times import steps_by
@@ -32,9 +33,9 @@ from sagescale.sim.state import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LAUNCHED", "MORE_HANDOFFS", "REACHED", "advance", "gauges_now", "next_event_s"]
+__all__ = ["LAUNCHED", "MORE_ENTRIES", "MORE_HANDOFFS", "REACHED", "advance", "gauges_now", "next_event_s"]
 
-REACHED, MORE_HANDOFFS, LAUNCHED = 0, 1, 2
+REACHED, MORE_HANDOFFS, LAUNCHED, MORE_ENTRIES = 0, 1, 2, 3
 
 _COUNTS = 5
 """Numbers that ``gauges_now`` says of a pool: instances by status, and launches that wait."""
@@ -57,7 +58,7 @@ def _arrive(s: State, service: int, request: int) -> None:
     w.next_arrival += 1
     w.isl_sum += s.isl[request]
     w.cached_sum += s.isl[request] - s.prompt[request]
-    if reserves(s, request) > w.max_kv_tokens:
+    if reserves(s, request) > w.max_kv_tokens or reserves(s, request) > w.max_whole_tokens:
         s.requests[request].state = REJECTED
         w.rejected += 1
     else:
@@ -84,20 +85,29 @@ def _deadline_passes(s: State, service: int, request: int, t: float) -> None:
         if state == IN_POOL_PREFILL:
             s.stages[w.prefill_stage].queued -= 1
             leave(s, service, request)
+        elif state == WAITING_PREFILL and stepped.steps(s, slot):
+            leave(s, service, request)
+            stepped.give_up(s, slot, request, t)
         elif state == WAITING_PREFILL:
             s.instances[slot].queued -= 1
             leave(s, service, request)
             add_load(s, slot, -np.int64(s.prompt[request]))  # it has produced nothing
+            s.instances[slot].answer_tokens -= s.osl[request]
             touch(s, slot)
         elif state == IN_POOL_DECODE:
             s.stages[w.decode_stage].queued -= 1
             s.progress[0].queued_decode -= 1
             leave(s, service, request)
+            stepped.hand_off_ended(s, request)
             resume_chain_at(s, service, request, t)
+        elif state == WAITING_DECODE and stepped.steps(s, slot):
+            leave(s, service, request)
+            stepped.give_up(s, slot, request, t)
+            add_load(s, slot, -reserves(s, request))
         elif state == WAITING_DECODE:
             s.instances[slot].queued -= 1
             leave(s, service, request)
-            add_load(s, slot, -reserves(s, request))
+            unbind(s, slot, request)
             queue_changed(s, slot, t)
             touch(s, slot)
 
@@ -136,6 +146,7 @@ def _only_steps_end(s: State, t: float) -> bool:
         and (g.handoffs == 0 or t < s.handoff[0].time_s)
         and t < g.next_arrival_s
         and not g.timeouts
+        and not g.steps_hand_over
     )
 
 
@@ -150,9 +161,12 @@ def gauges_now(s: State, service: int, t: float, found: NDArray[np.int64]) -> No
     found[:] = 0
     totals = found[-5:]
     first = s.stages[s.services[service].prefill_stage].first_pool
-    for stage_index in (s.services[service].prefill_stage, s.services[service].decode_stage):
+    for role in range(2):
+        stage_index = s.services[service].decode_stage if role else s.services[service].prefill_stage
+        if role and stage_index == s.services[service].prefill_stage:
+            break  # aggregated: one stage
         stage = s.stages[stage_index]
-        decode = stage_index == s.services[service].decode_stage
+        decode = role == 1
         queued = stage.queued
         for index in range(stage.first_pool, stage.end_pool):
             pool = s.pools[index]
@@ -162,12 +176,14 @@ def gauges_now(s: State, service: int, t: float, found: NDArray[np.int64]) -> No
                 one = s.instances[slot]
                 counts[one.status] += 1
                 queued += one.queued
-                if decode and one.running > 0:
+                if stepped.steps(s, slot) and one.status != FREE:
+                    stepped.count(s, slot, t, totals)
+                elif decode and one.running > 0:
                     totals[3] += one.running
                     totals[4] += one.kv + one.running * steps_by(s, slot, t)
         totals[2 if decode else 0] = queued
         if not decode:
-            totals[1] = stage.in_service
+            totals[1] += stage.in_service
 
 
 @entry
@@ -232,7 +248,10 @@ def _form_steps(s: State, t: float) -> bool:
         d = s.instances[slot]
         d.dirty = False
         if s.slots[slot].event_s == np.inf and d.status != FREE:
-            form_step(s, slot, t)
+            if stepped.steps(s, slot):
+                stepped.begin(s, slot, t)
+            else:
+                form_step(s, slot, t)
             event_update(s.slots, slot)
             stopped |= _stop_if_drained(s, slot, t)
     g.dirty_decode = 0
@@ -244,8 +263,9 @@ def advance(s: State, until_s: float) -> int:
     """Process every instant up to and including ``until_s``, in the order of DESIGN 5.9.
 
     Returns:
-        REACHED, or MORE_HANDOFFS when the hand-off heap must grow first, or LAUNCHED after an instant that
-        launched something where launches are watched: nothing is half done, call again.
+        REACHED, or MORE_HANDOFFS or MORE_ENTRIES when the hand-off heap or the prefix caches must grow first,
+        or LAUNCHED after an instant that launched something where launches are watched: nothing is half done,
+        call again.
     """
     g = s.progress[0]
     while True:
@@ -255,6 +275,8 @@ def advance(s: State, until_s: float) -> int:
             return REACHED
         if g.handoffs + g.in_service + g.queued_decode + s.instances.size > s.handoff.size:
             return MORE_HANDOFFS
+        if stepped.crowded(s):
+            return MORE_ENTRIES
         g.now_s = t
 
         slot = np.int64(s.slots[DECODE_ROOT].event_node)
@@ -262,8 +284,12 @@ def advance(s: State, until_s: float) -> int:
         if s.slots[slot].event_s == t and s.instances[slot].status != STARTING and _only_steps_end(s, t):
             # Half of all instants: instances reach a step boundary and nothing else happens.
             while s.slots[slot].event_s == t and s.instances[slot].status != STARTING:
-                finish_run(s, slot, t)
-                form_step(s, slot, t)
+                if stepped.steps(s, slot):
+                    stepped.end(s, slot, t)
+                    stepped.begin(s, slot, t)
+                else:
+                    finish_run(s, slot, t)
+                    form_step(s, slot, t)
                 event_update(s.slots, slot)
                 stopped |= _stop_if_drained(s, slot, t)
                 slot = np.int64(s.slots[DECODE_ROOT].event_node)
@@ -272,9 +298,15 @@ def advance(s: State, until_s: float) -> int:
                 if s.instances[slot].status == STARTING:
                     _becomes_ready(s, slot)
                 else:
-                    finish_run(s, slot, t)
+                    leaving = np.int64(-1)
+                    if stepped.steps(s, slot):
+                        leaving = np.int64(stepped.end(s, slot, t))
+                    else:
+                        finish_run(s, slot, t)
                     event_update(s.slots, slot)
                     touch(s, slot)
+                    if leaving >= 0:
+                        hand_over(s, slot, leaving, t)
                 slot = np.int64(s.slots[DECODE_ROOT].event_node)
 
             slot = np.int64(s.slots[PREFILL_ROOT].event_node)

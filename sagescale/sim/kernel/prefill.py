@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.instances import add_load, touch
@@ -14,7 +15,7 @@ from sagescale.sim.kernel.step_times import batch_s
 from sagescale.sim.kernel.trees import event_update
 from sagescale.sim.state import ADAPTIVE, FIFO, IN_PREFILL, TIMED_OUT, WAITING_PREFILL, State
 
-__all__ = ["finish_batch", "form_batch"]
+__all__ = ["finish_batch", "form_batch", "hand_over"]
 
 
 @inlined
@@ -37,8 +38,11 @@ def finish_batch(s: State, slot: int, t: float) -> None:
         g.in_service -= 1
         s.stages[pool.stage].in_service -= 1
         made = produced(s, request)
-        if not w.decode_first and made == 0:
-            first_token(s, service, request, t)
+        p.answer_tokens -= s.osl[request] - made
+        if not w.decode_first:
+            stepped.token_made(s, request, t)
+            if made == 0:
+                first_token(s, service, request, t)
         if s.osl[request] - made == 1 and not w.decode_first:
             complete(s, service, request, t)
         else:
@@ -56,6 +60,30 @@ def finish_batch(s: State, slot: int, t: float) -> None:
     else:
         p.busy = False
         touch(s, slot)
+
+
+@compiled
+def hand_over(s: State, slot: int, first: int, t: float) -> None:
+    """Prompts that steps have completed, linked from the first on, are bound and handed over."""
+    p = s.instances[slot]
+    pool = s.pools[p.pool]
+    last = np.int64(-1)
+    p.cursor = -1
+    request = np.int64(first)
+    while request >= 0:
+        following = np.int64(s.requests[request].link)
+        bind_decode(s, s.services[pool.service].decode_stage, request, t)
+        if pool.blocks_prefill and s.requests[request].state != TIMED_OUT:
+            s.requests[request].chain = -1
+            if last < 0:
+                p.cursor = request
+            else:
+                s.requests[last].chain = request
+            last = request
+        request = following
+    if pool.blocks_prefill and last >= 0:
+        p.busy = True
+        resume_chain(s, slot, t)
 
 
 @inlined

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.costs import cheapest
 from sagescale.sim.kernel.handoff import start_handoff
 from sagescale.sim.kernel.instances import add_load, set_key, touch
 from sagescale.sim.kernel.queues import append, join, rank_for_prefill
@@ -14,7 +16,10 @@ from sagescale.sim.state import (
     IN_HANDOFF,
     IN_POOL_DECODE,
     IN_POOL_PREFILL,
+    LEAST_TOKENS,
     NOT_READY,
+    READY,
+    SESSION_AFFINITY,
     WAITING_PREFILL,
     State,
 )
@@ -44,10 +49,46 @@ def _best_of_pools(s: State, stage: int, holding: int) -> int:
     return best if least < np.inf else -1
 
 
+@compiled
+def _home(s: State, stage: int, request: int) -> int:
+    """Where the request's session was last routed, if READY and not loaded far above the mean; else -1."""
+    q = s.stages[stage]
+    home = s.home[q.homes + s.session[request]]
+    found = np.int64(-1)
+    total = np.int64(0)
+    ready = 0
+    for pool in range(q.first_pool, q.end_pool):
+        for slot in range(s.pools[pool].first_slot, s.pools[pool].first_slot + s.pools[pool].slots):
+            if s.instances[slot].status == READY:
+                total += s.instances[slot].load
+                ready += 1
+                if s.slots[slot].id == home:
+                    found = np.int64(slot)
+    if found >= 0 and s.instances[found].load * ready <= s.services[q.service].affinity_max_load * total:
+        return int(found)
+    return -1
+
+
+@compiled
+def _considered(s: State, stage: int, request: int, holding: int) -> int:
+    """The best by a strategy that looks at all instances."""
+    q = s.stages[stage]
+    if s.services[q.service].routing != SESSION_AFFINITY:
+        return int(cheapest(s, stage, request, holding, s.progress[0].now_s))
+    slot = np.int64(_home(s, stage, request))
+    if slot < 0:
+        slot = np.int64(_best_of_pools(s, stage, holding))
+    if slot >= 0:
+        s.home[q.homes + s.session[request]] = s.slots[slot].id
+    return int(slot)
+
+
 @inlined
-def _best(s: State, stage: int, holding: int) -> int:
+def _best(s: State, stage: int, request: int, holding: int) -> int:
     """The READY instance with the least to do, or whose turn it is; -1 without one."""
     first = s.stages[stage].first_pool
+    if s.services[s.stages[stage].service].routing >= LEAST_TOKENS:
+        return int(_considered(s, stage, request, holding))
     if s.stages[stage].end_pool - first > 1:
         return int(_best_of_pools(s, stage, holding))
     slot = np.int64(s.slots[s.pools[first].root].router_node)
@@ -75,11 +116,15 @@ def _wait_in_stage(s: State, stage: int, request: int) -> None:
 def route_prefill(s: State, stage: int, request: int) -> None:
     """Rule 2: to the READY prefill instance with the fewest prompt tokens to do, or whose turn it is."""
     w = s.services[s.stages[stage].service]
-    slot = _best(s, stage, _NOTHING)
+    slot = _best(s, stage, request, _NOTHING)
     s.requests[request].link = -1
     if slot < 0:
         s.requests[request].state = IN_POOL_PREFILL
         _wait_in_stage(s, stage, request)
+    elif stepped.steps(s, slot):
+        if w.round_robin:
+            _take_turn(s, stage, slot)
+        stepped.receive(s, slot, request, s.progress[0].now_s)
     else:
         p = s.instances[slot]
         s.requests[request].state = WAITING_PREFILL
@@ -93,6 +138,7 @@ def route_prefill(s: State, stage: int, request: int) -> None:
         if w.round_robin:
             _take_turn(s, stage, slot)
         add_load(s, slot, s.prompt[request] + produced(s, request))
+        p.answer_tokens += s.osl[request] - produced(s, request)
         if not p.busy:
             touch(s, slot)
 
@@ -104,10 +150,11 @@ def bind_decode(s: State, stage: int, request: int, t: float) -> None:
     Without one it waits in the stage's queue.
     """
     service = s.stages[stage].service
-    slot = _best(s, stage, reserves(s, request))
+    slot = _best(s, stage, request, reserves(s, request))
     if slot < 0:
         if expired(s, service, request, t):
             leave(s, service, request)
+            stepped.hand_off_ended(s, request)
         else:
             s.requests[request].state = IN_POOL_DECODE
             s.requests[request].link = -1
@@ -118,8 +165,14 @@ def bind_decode(s: State, stage: int, request: int, t: float) -> None:
         in_turn = s.pools[s.instances[s.requests[request].bound].pool].blocks_prefill
         s.requests[request].bound = slot
         s.requests[request].state = IN_HANDOFF
+        stepped.bind(s, slot, request)
         if s.services[service].round_robin:
             _take_turn(s, stage, slot)
         add_load(s, slot, reserves(s, request))
+        d = s.instances[slot]
+        d.bound += 1
+        d.answer_tokens += s.osl[request] - produced(s, request)
+        if not s.services[service].decode_first:
+            d.answer_tokens -= 1
         if not in_turn:
             start_handoff(s, request, _NO_SOURCE, t)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sagescale.errors import InputError
 from sagescale.trace.readers.containers import READ, TITLES, refuse_cell
 from sagescale.trace.readers.fields import IDS, PRIORITY, TOKENS, Clock, Field, Kind
-from sagescale.trace.readers.prefix_ids import check_ids, coverage_warning
+from sagescale.trace.readers.prefix_ids import check_ids
 from sagescale.trace.source import Head, Source
 
 if TYPE_CHECKING:
@@ -135,12 +135,9 @@ class Format:
         columns = {ours: found[theirs] for ours, theirs in names.items() if theirs in found}
         if "cached_tokens" in columns:
             self._check_cached(source, head, columns["cached_tokens"], columns["isl"])
-        warnings = self.warn(found, head)
         if builder is not None and "hash_ids" in columns:
-            isl, leaf = columns["isl"], columns["hash_ids"]
-            check_ids(source, head, str(self.ids), isl, leaf, builder)
-            warnings += coverage_warning(isl, leaf, builder)
-        return Rows(found[self.arrival], columns, warnings)
+            check_ids(source, head, str(self.ids), columns["isl"], columns["hash_ids"], builder)
+        return Rows(found[self.arrival], columns, self.warn(found, head))
 
     def _check_cached(
         self, source: Source, head: Head, cached: NDArray[np.int32], isl: NDArray[np.int32]

@@ -1,0 +1,228 @@
+"""Where an engine takes one step after the other: its part of what happens to any.
+
+A kernel for runs without such engines is compiled without any of it: the type of ``State`` says which.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from sagescale.sim.kernel import scheduler, stepping
+from sagescale.sim.kernel.compiled import inlined
+from sagescale.sim.kernel.gaps import gap
+from sagescale.sim.kernel.prefix_cache import overlaps
+from sagescale.sim.state import BATCH, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "begin", "bind", "clear", "count", "crowded", "deliver", "end", "find_overlaps", "forget", "give_up",
+    "hand_off_ended", "held_blocks", "lose", "outstanding", "overlap", "receive", "seen_prompt_tokens",
+    "seen_waiting", "step_under_way_s", "steps", "token_made",
+]  # fmt: skip
+
+
+def _choose(name: Callable[..., Any], with_steps: Callable[..., Any], without: Callable[..., Any]) -> None:
+    """Compile a function as one of two, whether or not the state at hand has engines that step."""
+
+    @overload(name, strict=False)
+    def choose(s: Any, *arguments: Any) -> Callable[..., Any]:
+        del arguments
+        stepped = s.types[s.fields.index("stepped")]
+        return without if isinstance(stepped, types.NoneType) else with_steps
+
+
+def steps(s: State, slot: int) -> bool:
+    """Whether the instance in a slot takes one step after the other."""
+    raise NotImplementedError
+
+
+def begin(s: State, slot: int, t: float) -> None:
+    """See ``scheduler.begin_step``."""
+    raise NotImplementedError
+
+
+def end(s: State, slot: int, t: float) -> int:
+    """See ``scheduler.end_step``."""
+    raise NotImplementedError
+
+
+def receive(s: State, slot: int, request: int, t: float) -> None:
+    """See ``stepping.receive``."""
+    raise NotImplementedError
+
+
+def deliver(s: State, slot: int, request: int, t: float) -> None:
+    """See ``stepping.deliver``."""
+    raise NotImplementedError
+
+
+def give_up(s: State, slot: int, request: int, t: float) -> None:
+    """See ``stepping.give_up``."""
+    raise NotImplementedError
+
+
+def hand_off_ended(s: State, request: int) -> None:
+    """See ``stepping.release_source``."""
+    raise NotImplementedError
+
+
+def lose(s: State, slot: int, first: int, t: float) -> int:
+    """See ``stepping.lose``."""
+    raise NotImplementedError
+
+
+def outstanding(s: State, slot: int, t: float) -> int:
+    """See ``stepping.outstanding``."""
+    raise NotImplementedError
+
+
+def count(s: State, slot: int, t: float, totals: NDArray[np.int64]) -> None:
+    """See ``stepping.count``."""
+    raise NotImplementedError
+
+
+def clear(s: State, slot: int) -> None:
+    """See ``stepping.clear``."""
+    raise NotImplementedError
+
+
+def forget(s: State, slot: int) -> None:
+    """See ``stepping.forget``."""
+    raise NotImplementedError
+
+
+def bind(s: State, slot: int, request: int) -> None:
+    """Remember in which order requests are bound to a decode instance."""
+    raise NotImplementedError
+
+
+def token_made(s: State, request: int, t: float) -> None:
+    """Remember when a batch of prefill has made a request's token: the next one comes from decode."""
+    raise NotImplementedError
+
+
+def step_under_way_s(s: State, slot: int, t: float) -> float:
+    """See ``stepping.step_under_way_s``."""
+    raise NotImplementedError
+
+
+def seen_waiting(s: State, slot: int) -> int:
+    """See ``stepping.seen_waiting``."""
+    raise NotImplementedError
+
+
+def seen_prompt_tokens(s: State, slot: int) -> int:
+    """Prompt tokens that an instance has yet to compute, as of its last finished step."""
+    raise NotImplementedError
+
+
+def held_blocks(s: State, slot: int, t: float) -> int:
+    """See ``stepping.held_blocks``."""
+    raise NotImplementedError
+
+
+def find_overlaps(s: State, stage: int, request: int) -> None:
+    """See ``prefix_cache.overlaps``, of the instances of a stage; for ``overlap``."""
+    raise NotImplementedError
+
+
+def overlap(s: State, slot: int) -> int:
+    """Blocks of the prompt last asked for that an instance has cached."""
+    raise NotImplementedError
+
+
+def crowded(s: State) -> bool:
+    """Whether the prefix caches could run out of entries within an instant."""
+    raise NotImplementedError
+
+
+@inlined
+def _bind(s: State, request: int) -> None:
+    s.stepped.requests[request].bound_at = s.progress[0].joins
+    s.progress[0].joins += 1
+
+
+@inlined
+def _token_made(s: State, request: int, t: float) -> None:
+    extra = s.stepped.requests[request]
+    if not np.isnan(s.requests[request].first_token_s):
+        service = s.pools[s.instances[s.requests[request].bound].pool].service
+        gap(s, service, t - extra.last_s, 1)
+        extra.gap_s = max(extra.gap_s, t - extra.last_s)
+    extra.last_s = t
+
+
+@inlined
+def _find_overlaps(s: State, stage: int, request: int) -> None:
+    x = s.stepped
+    q = s.stages[stage]
+    for slot in range(
+        s.pools[q.first_pool].first_slot, s.pools[q.end_pool - 1].first_slot + s.pools[q.end_pool - 1].slots
+    ):
+        x.engines[slot].overlap = 0
+        x.engines[slot].overlap_ids = 0
+    block = np.int64(s.pools[q.first_pool].block_tokens)
+    if s.pools[q.first_pool].prefix_cache:
+        overlaps(s, request, block, np.int64(s.services[q.service].unit_tokens) // block)
+
+
+# ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
+_choose(steps, lambda s, slot: s.pools[s.instances[slot].pool].scheduler != BATCH, lambda s, slot: False)
+_choose(begin, lambda s, slot, t: scheduler.begin_step(s, slot, t), lambda s, slot, t: None)
+_choose(end, lambda s, slot, t: scheduler.end_step(s, slot, t), lambda s, slot, t: np.int64(-1))
+_choose(
+    receive,
+    lambda s, slot, request, t: stepping.receive(s, slot, request, t),
+    lambda s, slot, request, t: None,
+)
+_choose(
+    deliver,
+    lambda s, slot, request, t: stepping.deliver(s, slot, request, t),
+    lambda s, slot, request, t: None,
+)
+_choose(
+    give_up,
+    lambda s, slot, request, t: stepping.give_up(s, slot, request, t),
+    lambda s, slot, request, t: None,
+)
+_choose(hand_off_ended, lambda s, request: stepping.release_source(s, request), lambda s, request: None)
+_choose(
+    lose,
+    lambda s, slot, first, t: stepping.lose(s, slot, first, t),
+    lambda s, slot, first, t: np.int64(-1),
+)
+_choose(outstanding, lambda s, slot, t: stepping.outstanding(s, slot, t), lambda s, slot, t: np.int64(0))
+_choose(
+    count,
+    lambda s, slot, t, totals: stepping.count(s, slot, t, totals),
+    lambda s, slot, t, totals: None,
+)
+_choose(clear, lambda s, slot: stepping.clear(s, slot), lambda s, slot: None)
+_choose(forget, lambda s, slot: stepping.forget(s, slot), lambda s, slot: None)
+_choose(bind, lambda s, slot, request: _bind(s, request), lambda s, slot, request: None)
+_choose(token_made, lambda s, request, t: _token_made(s, request, t), lambda s, request, t: None)
+_choose(
+    crowded,
+    lambda s: min(s.progress[0].free_entries, s.progress[0].free_runs) < s.progress[0].spare_entries,
+    lambda s: False,
+)
+_choose(step_under_way_s, lambda s, slot, t: stepping.step_under_way_s(s, slot, t), lambda s, slot, t: 0.0)
+_choose(seen_waiting, lambda s, slot: stepping.seen_waiting(s, slot), lambda s, slot: np.int64(0))
+_choose(
+    seen_prompt_tokens,
+    lambda s, slot: np.int64(s.stepped.engines[slot].seen_prompt_tokens),
+    lambda s, slot: np.int64(0),
+)
+_choose(held_blocks, lambda s, slot, t: stepping.held_blocks(s, slot, t), lambda s, slot, t: np.int64(0))
+_choose(
+    find_overlaps, lambda s, stage, request: _find_overlaps(s, stage, request), lambda s, stage, request: None
+)
+_choose(overlap, lambda s, slot: np.int64(s.stepped.engines[slot].overlap), lambda s, slot: np.int64(0))

@@ -1,0 +1,103 @@
+"""The kernel as a planner's twin of aggregated engines: one pool, which does both."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad, no_delay
+from sagescale.sim.twin import KernelTwin
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sagescale.perf import ProfileModel
+    from sagescale.planner import AutoscalerConfig
+    from sagescale.planner.policy.twin import Lengths
+    from sagescale.sim.config import SimulatorConfig
+
+__all__ = ["AggregatedTwin"]
+
+_USUAL_TOKENS = 1024.0
+"""Of a prompt, and of a context, at which work is compared."""
+
+_NO_LIMIT_RPS = 1e9
+"""Of prefill, which aggregated instances have none of beside what is tried as decode."""
+
+
+class AggregatedTwin(KernelTwin):
+    """Tries sizes of an aggregated pool; a request misses there if it misses either target.
+
+    What is said of decode is said of the pool, with prompts computed as they come; of prefill, that it is
+    never in the way. The prefix cache is in the lengths: what is computed of a prompt.
+    """
+
+    def __init__(self, perf: ProfileModel, simulator: SimulatorConfig, config: AutoscalerConfig) -> None:
+        super().__init__(perf, dataclasses.replace(simulator, prefix_cache=False), config)
+        running = max(1.0, perf.max_num_seqs / 2.0)
+        token_ms = perf.itl_ms(running, _USUAL_TOKENS) / running
+        self.prompt_token_work = perf.ttft_ms(_USUAL_TOKENS) / _USUAL_TOKENS / token_ms
+
+    def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
+        """Share that misses either target; requests are counted by their work."""
+        return super().decode_misses(instances, requests_per_s / self._all_answer(lengths), lengths)
+
+    def decode_limit_rps(self, lengths: Lengths) -> float:
+        """Requests a second that one instance gets through, counted by their work."""
+        return super().decode_limit_rps(lengths) * self._all_answer(lengths)
+
+    def _all_answer(self, lengths: Lengths) -> float:
+        """How many requests whose work is all answer a request is worth."""
+        return 1.0 + self.prompt_token_work * float(lengths.computed.mean() / lengths.osl.mean())
+
+    def prefill_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
+        """Return nothing."""
+        del instances, requests_per_s, lengths
+        return 0.0
+
+    def prefill_misses_alone(self, lengths: Lengths) -> float:
+        """Return nothing."""
+        del lengths
+        return 0.0
+
+    def prefill_limit_rps(self, lengths: Lengths) -> float:
+        """Return no limit."""
+        del lengths
+        return _NO_LIMIT_RPS
+
+    def _run_prefill(
+        self, pool: int, arrival_s: NDArray[np.float64], lengths: Lengths
+    ) -> NDArray[np.float64]:
+        """Return that no prompt waits for anything but the pool itself."""
+        del pool, lengths
+        return np.full(len(arrival_s), -1.0)
+
+    def _run_decode(self, pool: int, arrival_s: NDArray[np.float64], lengths: Lengths) -> NDArray[np.bool_]:
+        """Which requests miss a target."""
+        world, count = self._world, len(arrival_s)
+        load = ServiceLoad(
+            "service",
+            (EnginePool("aggregated", "aggregated", world, 1),),
+            (pool,),
+            arrival_s,
+            np.resize(lengths.isl, count),
+            np.resize(lengths.computed, count),
+            np.resize(lengths.osl, count),
+            no_delay,
+        )
+        cluster = FleetCluster([load], {"gpu": world.max_gpus}).services[0]
+        cluster.advance(np.inf)
+        requests, steps = cluster.requests, cluster.state.osl - 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            itl_s = (requests["done_s"] - requests["first_token_s"]) / steps
+        missed: NDArray[np.bool_] = ~(requests["first_token_s"] - arrival_s <= world.target_ttft_s)
+        missed |= (steps > 0) & ~(itl_s <= world.target_itl_s)
+        return missed
+
+    def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Mean step times of 1, 2, ... running requests, with the prompts of those that follow them."""
+        n, step_s = super()._steps(lengths)
+        prompt_s = self.perf.ttft_ms(float(lengths.computed.mean())) / 1000.0
+        return n, step_s + n * (prompt_s / float(lengths.osl.mean()))

@@ -1,0 +1,147 @@
+"""What holds for every run on engines that take one step after the other, whatever else (Hypothesis)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sagescale.errors import InputError
+from sagescale.live.setup import configured
+from sagescale.perf import AggregatedProfile, Profile
+from sagescale.planner import AutoscalerConfig
+from sagescale.sim.bound import lower_bound
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.faults import Crash, Faults
+from sagescale.sim.measures import gpu_hours
+from sagescale.sim.simulate import simulate
+from sagescale.sim.world import with_overrides
+from sagescale.trace import Trace
+from test_sim_conservation import CHEAP_PREDICTORS, Case, document, many, profiles, traces
+
+BUDGET = 64
+
+
+@st.composite
+def sections(draw: st.DrawFn, profile: Profile) -> AggregatedProfile:
+    """Steps of any shape: flat, steep, with or without attention, KV and the longest context."""
+    knots = sorted(draw(st.sets(st.sampled_from([1, 2, 8, 30, 64, 200]), min_size=2)))
+    rises = [draw(st.floats(0, 30)) for _ in knots]
+    decode = profile.decode
+    return AggregatedProfile(
+        gpus_per_instance=decode.gpus_per_instance,
+        concurrency=decode.concurrency,
+        context_tokens=decode.context_tokens,
+        itl_ms=decode.itl_ms,
+        max_num_seqs=decode.max_num_seqs,
+        max_kv_tokens=decode.max_kv_tokens,
+        max_batched_tokens=BUDGET,
+        tokens=tuple(map(float, knots)),
+        tokens_ms=tuple((np.cumsum(rises) + 0.5).tolist()),
+        running_ms=draw(st.sampled_from([0.0, 0.3])),
+        kv_ms=draw(st.sampled_from([0.0, 1e-4, 1e-2])),
+        cross_ms=draw(st.sampled_from([0.0, 1e-6, 1e-4])),
+        square_ms=draw(st.sampled_from([0.0, 1e-6, 1e-4])),
+        longest_ms=draw(st.sampled_from([0.0, 1e-3])),
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn, serving: str) -> Case:
+    profile = draw(profiles())
+    profile = dataclasses.replace(profile, aggregated=draw(sections(profile)))
+    gpus = profile.decode.gpus_per_instance
+    least = draw(st.integers(0, 2))
+    policy = draw(st.sampled_from(["classic", "classic", "reactive", "static"]))
+    planner: dict[str, object] = {
+        "serving": serving,
+        "min_instances": least,
+        "max_instances": least + draw(st.integers(1, 4)),
+        "gpus_per_instance": gpus,
+        "prefill_gpus_per_instance": profile.prefill.gpus_per_instance,
+        "decode_gpus_per_instance": gpus,
+        "max_gpu_budget": 12,
+        "adjustment_interval_sec": draw(st.sampled_from([7, 30])),
+        "load_predictor_type": draw(st.sampled_from(CHEAP_PREDICTORS)),
+        "target_ttft_ms": draw(st.sampled_from([1.0, 5000.0])),
+        "target_itl_ms": draw(st.sampled_from([1.0, 500.0])),
+        "load_headroom": draw(st.sampled_from([0.3, 1.0, 3.0])),
+        "policy": policy,
+    }
+    world: dict[str, object] = {
+        "engine_scheduler": draw(st.sampled_from(["vllm", "sglang"])),
+        "max_batched_tokens": BUDGET,
+        "long_prefill_token_threshold": draw(st.sampled_from([0, 0, 5])),
+        "chunked_prefill": draw(st.sampled_from([True, True, False])),
+        "mixed_chunk": draw(st.booleans()),
+        "reserve_full_isl": draw(st.booleans()),
+        "kv_block_tokens": draw(st.sampled_from([1, 16, 50])),
+        "startup_delay_s": draw(st.sampled_from([0, 25, "uniform:low=0,high=90"])),
+        "first_token": draw(st.sampled_from(["prefill", "decode"])),
+        "prefix_hit_rate": draw(st.sampled_from([0.0, 0.4])),
+        "request_timeout_s": draw(st.sampled_from([None, None, 0.5, 30.0])),
+        "scheduling_policy": draw(st.sampled_from(["fifo", "priority"])),
+        "routing_strategy": draw(st.sampled_from(["load_balanced", "round_robin", "least_tokens"])),
+    }
+    simulator = SimulatorConfig(**world)
+    config = AutoscalerConfig(**planner)
+    return Case(draw(traces()), with_overrides(profile, simulator, config.serving), config, simulator)
+
+
+any_case = st.one_of(cases("aggregated"), cases("aggregated"), cases("disaggregated"))
+
+
+@many(150)
+@given(any_case)
+def test_no_run_beats_the_lower_bound(case: Case):
+    run = case.run()
+    bound, spent = lower_bound(run), gpu_hours(run)
+    assert bound.pools.keys() == spent.pools.keys()
+    for pool, hours in spent.pools.items():
+        assert 0 <= bound.pools[pool] <= hours
+
+
+@many(40)
+@given(any_case)
+def test_every_request_is_completed_or_counted_unfinished(case: Case):
+    run = case.run()
+    counts = document(case, run)["runs"][0]["requests"]
+    assert counts["arrived"] == len(case.trace) == counts["completed"] + counts["unfinished"]
+    assert counts["rejected"] + counts["timed_out"] <= counts["unfinished"]
+    done = run.requests[run.completed]
+    assert (done["done_s"] >= done["first_token_s"]).all()
+    assert (done["first_token_s"] > case.trace.arrival_s[run.completed]).all()
+
+
+@many(40)
+@given(cases("aggregated"))
+def test_the_pool_stays_within_its_limits_and_the_budget(case: Case):
+    run = case.run()
+    assert run.max_gpus_used <= case.config.max_gpu_budget
+    for tick in run.ticks:
+        (pool,) = tick.observation.pools
+        assert case.config.min_instances <= pool.asked <= case.config.max_instances
+        seen = tick.observation
+        assert seen.running_prefill == seen.queued_decode == 0.0
+        limit = run.world.max_num_seqs * (pool.ready + pool.draining)
+        assert 0 <= seen.running_decode <= limit
+
+
+@many(25)
+@given(any_case)
+def test_the_same_inputs_give_the_same_document(case: Case):
+    assert document(case, case.run()) == document(case, case.run())
+
+
+def test_faults_are_of_the_pools_there_are():
+    setup = configured(None, [], ["serving=aggregated", "initial_instances=2"])
+    trace = Trace.from_arrays(np.arange(300.0), np.full(300, 500), np.full(300, 200))
+    given = trace, setup.profile, setup.config, setup.simulator
+    with pytest.raises(InputError, match="pool is decode; expected aggregated"):
+        simulate(*given, faults=Faults(crashes=(Crash(at_s=50.5, pool="decode"),)))
+    run = simulate(*given, faults=Faults(crashes=(Crash(at_s=50.5, pool="aggregated", count=2),)))
+    assert run.requests["restarts"].sum() > 0
+    assert len(run.completed) == 300
+    assert [event.pool for event in run.faults.events] == ["aggregated", "aggregated"]

@@ -1,0 +1,217 @@
+"""The kernel's engines that step are held to the reference that goes step by step, per request and exactly.
+
+Every time in these inputs is a multiple of a power of two, so no sum rounds and equality means equality.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import reference
+from agg_scenarios import Scenario, scenarios
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sagescale.sim.engine import Cluster, EnginePool, FleetCluster, ServiceLoad, Stepping, World
+from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
+from sagescale.trace import Prefixes
+
+if TYPE_CHECKING:
+    from reference_records import Outcome, Snapshot
+
+_STATES = {DONE: "done", REJECTED: "rejected", TIMED_OUT: "timed_out"}
+_MANY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def engine_of(scenario: Scenario, pool: str) -> World:
+    """The kernel's engine for a pool of the reference's."""
+    world, numbers = scenario.world, scenario.numbers[pool]
+    slots = world.max_num_seqs
+    edges = np.array(numbers.edges, float)[: slots + 1]
+    stepping = None
+    if pool in world.engines:
+        engine = world.engines[pool]
+        table = np.array(numbers.tokens_s)
+        if len(table) == 1:
+            table = np.array([table[0], table[0]])
+        tokens = engine.max_kv_tokens
+        stepping = Stepping(
+            engine.scheduler, engine.block_tokens, None if tokens is None else tokens // engine.block_tokens,
+            engine.max_batched_tokens, table,
+            running_s=numbers.running_s, kv_s=numbers.kv_s, cross_s=numbers.cross_s,
+            square_s=numbers.square_s, longest_s=numbers.longest_s,
+            long_prefill_token_threshold=(
+                engine.long_prefill_token_threshold if engine.scheduler == "vllm" else 0
+            ),
+            chunked_prefill=engine.chunked_prefill, mixed_chunk=engine.mixed_chunk,
+            reserve_full_isl=engine.reserve_full_isl,
+            prefix_cache=engine.prefix_cache,
+        )  # fmt: skip
+    return World(
+        prefill_s=np.array([0.0, 0.0]),
+        prefill_slope_s=scenario.prefill_token_s,
+        quadratic_s=0.0,
+        prefill_floor_s=0.0,
+        breaks=np.hstack([edges, np.full((slots + 1, 1), np.inf)]),
+        base_s=np.array(numbers.base_s)[: slots + 1],
+        slope_s=np.array(numbers.slope_s)[: slots + 1],
+        max_batch_tokens=world.max_batch_tokens,
+        max_num_seqs=slots,
+        max_kv_tokens=world.max_kv_tokens,
+        kv_latency_s=world.kv_latency_s,
+        kv_s_per_token=world.kv_s_per_token,
+        kv_decode_steps=world.kv_decode_steps,
+        kv_blocks_prefill=world.kv_blocks_prefill,
+        join_s_per_token=world.join_s_per_token if pool == "decode" else 0.0,
+        first_token=world.first_token,
+        request_timeout_s=world.request_timeout_s,
+        prefill_gpus=world.prefill_gpus,
+        decode_gpus=world.decode_gpus,
+        max_gpus=world.max_gpus,
+        scheduling_policy=world.scheduling_policy,
+        routing_strategy=world.routing_strategy,
+        target_ttft_s=world.target_ttft_s,
+        target_itl_s=world.target_itl_s,
+        overlap_credit=world.overlap_credit,
+        prefill_load_scale=world.prefill_load_scale,
+        router_temperature=world.router_temperature,
+        affinity_max_load=world.affinity_max_load,
+        spread_s=np.array(numbers.spread_s)[: slots + 1],
+        stepping=stepping,
+    )
+
+
+def cluster_of(scenario: Scenario) -> Cluster:
+    requests, world = scenario.requests, scenario.world
+    delays = world.startup_delays_s
+    taken = {name: iter(range(10**9)) for name in world.pool_names}
+    engines = {name: engine_of(scenario, name) for name in world.pool_names}
+    if "prefill" in engines:
+        floor = scenario.prefill_floor_s
+        engines["prefill"] = replace(
+            engines["prefill"], prefill_s=np.array([floor, floor + scenario.prefill_token_s])
+        )
+    gpus = {"prefill": world.prefill_gpus, "decode": world.decode_gpus, "aggregated": world.aggregated_gpus}
+    ids = [request.hash_ids for request in requests]
+    sessions = [request.session_id for request in requests]
+    load = ServiceLoad(
+        "only",
+        tuple(EnginePool(name, name, engines[name], gpus[name]) for name in world.pool_names),
+        scenario.initial,
+        np.array([r.arrival_s for r in requests]),
+        np.array([r.isl for r in requests], np.int32),
+        np.array([r.isl - r.cached_tokens for r in requests], np.int32),
+        np.array([r.osl for r in requests], np.int32),
+        lambda pool, count: np.array([delays[next(taken[pool]) % len(delays)] for _ in range(count)], float),
+        np.array([r.priority for r in requests], np.int32),
+        Prefixes.of(ids, world.hash_block_tokens) if any(ids) else None,
+        np.array(sessions, np.int32) if sessions[0] is not None else None,
+        world.seed,
+    )
+    return FleetCluster([load], {"gpu": world.max_gpus}, watch_launches=True).services[0]
+
+
+def advance(cluster: Cluster, until_s: float, cold_s: float) -> None:
+    reached = False
+    while not reached:
+        launched = len(cluster.launches())
+        reached = cluster.advance(until_s)
+        chill(cluster, launched, cold_s)
+
+
+def chill(cluster: Cluster, since: int, cold_s: float) -> None:
+    for launch in cluster.launches(since):
+        cluster.chill(launch.pool, launch.instance, cold_s)
+
+
+def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:
+    seen = cluster.counters()
+    for name in ("arrived", "isl_sum", "first_tokens", "completed", "osl_sum", "itl_count"):
+        assert getattr(seen, name) == getattr(expected, name), name
+    assert seen.ttft_sum_s == expected.ttft_sum
+    assert seen.duration_sum_s == expected.duration_sum
+    assert sum(cluster.gauges().queued) == sum(expected.queued)
+    assert sum(cluster.gauges().running) == sum(expected.running)
+    for pool, counts in zip(cluster.pools(), expected.pools, strict=True):
+        assert (pool.ready, pool.starting, pool.draining, pool.waiting) == (
+            counts.ready, counts.starting, counts.draining, counts.waiting
+        )  # fmt: skip
+
+
+def drive(scenario: Scenario, expected: Outcome) -> Cluster:
+    cluster = cluster_of(scenario)
+    last_arrival = scenario.requests[-1].arrival_s
+    seen = {snapshot.time_s: snapshot for snapshot in expected.snapshots}
+    actions = {time: targets for time, *targets in scenario.script}
+    for time in sorted({*seen, *actions, *(crash[0] for crash in scenario.crashes)}):
+        advance(cluster, time, scenario.cold_s)
+        if cluster.settled and time > max(last_arrival, scenario.until_s, cluster.last_completion_s):
+            break
+        for at, pool, instance in scenario.crashes:
+            if at == time:
+                launched = len(cluster.launches())
+                cluster.crash(pool, instance)
+                chill(cluster, launched, scenario.cold_s)
+                advance(cluster, time, scenario.cold_s)
+        if time in seen:
+            assert_same_view(cluster, seen[time])
+        if time in actions:
+            launched = len(cluster.launches())
+            cluster.scale(*actions[time])
+            chill(cluster, launched, scenario.cold_s)
+    advance(cluster, 1e6, scenario.cold_s)
+    return cluster
+
+
+def optional(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def assert_equals_the_reference(scenario: Scenario) -> None:
+    expected = reference.simulate(
+        scenario.requests, scenario.world, scenario.initial, scenario.script, until_s=scenario.until_s,
+        snapshots=scenario.snapshots, crashes=scenario.crashes, cold_s=scenario.cold_s,
+    )  # fmt: skip
+    cluster = drive(scenario, expected)
+    more = cluster.state.stepped.requests
+    all_gaps = "decode" not in scenario.world.pool_names or "decode" in scenario.world.engines
+
+    def gap(value):
+        return (value or 0.0) if all_gaps else None
+
+    got = [
+        (_STATES.get(int(r["state"]), "unfinished"), optional(r["first_token_s"]), optional(r["done_s"]),
+         int(r["restarts"]), int(x["preemptions"]), int(x["recomputed"]), int(x["hit_tokens"]),
+         gap(float(x["gap_s"])) if r["state"] == DONE else None)
+        for r, x in zip(cluster.state.requests, more, strict=True)
+    ]  # fmt: skip
+    assert got == [
+        (r.state, r.first_token_s, r.done_s, r.restarts, r.preemptions, r.recomputed_tokens, r.hit_tokens,
+         gap(r.max_gap_s) if r.state == "done" else None)
+        for r in expected.requests
+    ]  # fmt: skip
+    horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
+    assert horizon == expected.horizon_s
+    lives = [
+        (cluster.pool_names[life["pool"]], int(life["number"]), float(life["launch_s"]),
+         optional(life["ready_s"]), optional(life["drain_s"]), float(life["stop_s"]))
+        for life in cluster.lifetimes(horizon)
+    ]  # fmt: skip
+    assert sorted(lives) == sorted(
+        (life.pool, life.id, life.launch_s, life.ready_s, life.drain_s, life.end_s)
+        for life in expected.lifetimes
+    )
+    assert cluster.max_gpus_used <= scenario.world.max_gpus
+    if all(r.state != "unfinished" for r in expected.requests):
+        assert cluster.state.pools["short_s"].sum() == sum(life.full_memory_s for life in expected.lifetimes)
+    if all_gaps and all(r.state in ("done", "rejected") for r in expected.requests):
+        assert cluster.state.stepped.gaps.sum() == sum(len(r.gaps_s) for r in expected.requests)
+
+
+@pytest.mark.parametrize("serving", ["aggregated", "disaggregated"])
+@given(data=st.data())
+@settings(_MANY, max_examples=500)
+def test_engines_that_step_equal_the_reference(serving, data):
+    assert_equals_the_reference(data.draw(scenarios(serving)))
