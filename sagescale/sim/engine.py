@@ -62,6 +62,7 @@ from sagescale.sim.state import (
     STOCK,
     UNIT_RUN,
     VLLM,
+    Homes,
     State,
     Stepped,
 )
@@ -421,8 +422,7 @@ class FleetCluster:
             handoff=np.zeros(1024, HANDOFF_ENTRY),
             startup_s=np.zeros(0),
             life=np.zeros(0, LIFE),
-            session=np.concatenate([_sessions(load) for load in loads]),
-            home=np.full(2 * sum(map(_session_count, loads)), -1, np.int64),
+            homes=_homes(loads) if (services["routing"] >= LEAST_TOKENS).any() else None,
             stepped=_stepped(loads, requests),
         )
         # The initial instances are READY before the first arrival and take no startup delay.
@@ -617,6 +617,13 @@ class FleetCluster:
         )
         if any(pool.engine.stepping and pool.engine.stepping.prefix_cache for pool in self._pools):
             self._grow_entries()
+
+
+def _homes(loads: Sequence[ServiceLoad]) -> Homes:
+    return Homes(
+        np.concatenate([_sessions(load) for load in loads]),
+        np.full(2 * sum(map(_session_count, loads)), -1, np.int64),
+    )
 
 
 def _session_count(load: ServiceLoad) -> int:
