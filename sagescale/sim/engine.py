@@ -265,7 +265,7 @@ class ServiceLoad:
         startup_s: draws the startup delays of the next ``count`` launches of a pool.
         priority: the lowest is served first where the policy asks for it, int32[n]; None is all alike.
         prefixes: the hashes of the prompts' blocks; None without.
-        session: of each request, numbered from 0, int32[n]; None without.
+        session: of each request, numbered from 0, int32[n]; None without: each is then routed by itself.
         seed: of what a router draws.
     """
 
@@ -627,15 +627,15 @@ def _homes(loads: Sequence[ServiceLoad]) -> Homes:
 
 
 def _session_count(load: ServiceLoad) -> int:
-    return 0 if load.session is None else int(load.session.max(initial=-1)) + 1
+    return int(_sessions(load).max(initial=-1)) + 1
 
 
 def _sessions(load: ServiceLoad) -> NDArray[np.int32]:
-    """The session of each request, where the router asks for it."""
+    """The session of each request, where the router asks for it; each is one by itself where nobody knows."""
     if load.pools[0].engine.routing_strategy != "session_affinity":
         return np.zeros(0, np.int32)
     if load.session is None:
-        raise SagescaleError("routing_strategy session_affinity needs a trace with sessions")
+        return np.arange(len(load.arrival_s), dtype=np.int32)
     return load.session
 
 
