@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ComparisonResult", "Result", "compare", "import_profile", "read_trace", "simulate"]
 
 _NEEDED = ("arrival_s", "isl", "osl")
-_KNOWN = ("cached_tokens", "priority")
+_KNOWN = ("cached_tokens", "priority", "session_id")
 
 
 def read_trace(requests: Requests, *, log: LogSpec | None = None) -> Trace:

@@ -511,6 +511,42 @@ class Surfaces:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gaps:
+    """All gaps between the tokens of all requests, in ms; percentiles from bins no wider than 0.4 %."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    max: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixHits:
+    """Prompt tokens that were asked of the prefix caches and found there, at first admissions."""
+
+    asked_tokens: int
+    hit_tokens: int
+    hit_rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMeasures:
+    """What is known of engines that take one step after the other (vllm, sglang).
+
+    ``max_gap_ms`` is over requests, the largest gap of each; ``full_memory_s`` the time of all instances in
+    steps for which blocks of KV memory were short. ``prefix`` is there where there is a prefix cache.
+    """
+
+    gap_ms: Gaps
+    max_gap_ms: Latency
+    preemptions: int
+    preempted_requests: int
+    recomputed_tokens: int
+    full_memory_s: float
+    prefix: PrefixHits | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunDocument:
     """One run of one configuration.
 
@@ -542,6 +578,7 @@ class RunDocument:
     surges: list[SurgeRecord] | None = None
     timing: TimingInfo
     surfaces: Surfaces | None = None
+    engines: EngineMeasures | None = None
     kind: str | None = None
     profile: ProfileInfo | None = None
     misses: MissSplit | None = None

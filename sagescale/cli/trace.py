@@ -376,8 +376,9 @@ def _print_json(trace: Trace, stats: TraceStats) -> None:
     from dataclasses import asdict
 
     figures = asdict(stats)
-    if figures["prefixes"] is None:
-        del figures["prefixes"]
+    for name in ("prefixes", "sessions"):
+        if figures[name] is None:
+            del figures[name]
     document = {
         "path": trace.path,
         "format": trace.format,
@@ -422,6 +423,7 @@ def _print_table(trace: Trace, stats: TraceStats) -> None:
             "prefix-cached",
             "unknown" if stats.cached_share is None else f"{stats.cached_share:.1%} of prompt tokens",
         ),
+        *_session_rows(stats),
         *_prefix_rows(stats),
         (
             "rate over time",
@@ -437,6 +439,12 @@ def _print_table(trace: Trace, stats: TraceStats) -> None:
     lengths.add_row("OSL", *_length_cells(stats.osl))
     console.print()
     console.print(lengths)
+
+
+def _session_rows(stats: TraceStats) -> tuple[tuple[str, str], ...]:
+    if stats.sessions is None:
+        return ()
+    return (("sessions", f"{stats.sessions:,}, {stats.requests / stats.sessions:,.1f} requests each"),)
 
 
 def _prefix_rows(stats: TraceStats) -> tuple[tuple[str, str], ...]:

@@ -157,6 +157,27 @@ def planner(document: ResultDocument, run: RunDocument) -> list[str]:
     ]
 
 
+def engines(run: RunDocument) -> list[str]:
+    """Say what engines did that take one step after the other, a line each; nothing without any."""
+    found = run.engines
+    if found is None:
+        return []
+    gaps = found.gap_ms
+    lines = [
+        f"gaps between tokens p50 {figure(gaps.p50)}, p99 {figure(gaps.p99)}, largest {figure(gaps.max)} ms"
+    ]
+    if found.preemptions:
+        lines.append(
+            f"{plural(found.preemptions, 'pre-emption')} of {plural(found.preempted_requests, 'request')}, "
+            f"{plural(found.recomputed_tokens, 'token')} computed again"
+        )
+    if found.full_memory_s:
+        lines.append(f"KV memory full for {duration(found.full_memory_s)} of instances' time")
+    if found.prefix is not None:
+        lines.append(f"prefix caches hit {share(found.prefix.hit_rate)} of the prompts' tokens")
+    return lines
+
+
 def requests(run: RunDocument) -> list[str]:
     """Say what became of the requests."""
     found = run.requests

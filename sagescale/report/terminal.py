@@ -12,6 +12,7 @@ from sagescale.report.facts import (
     PERCENTILES,
     SURFACE_COLUMNS,
     began_parts,
+    engines,
     fault_costs,
     forecast,
     gpu_hours_by_pool,
@@ -77,6 +78,8 @@ def print_run(document: ResultDocument, console: Console) -> None:
     _print_attainment(page, document, run)
     page.blank()
     _print_latency(page, run)
+    for place, line in enumerate(engines(run)):
+        page.field("" if place else "engines", line)
     page.blank()
     page.field("requests", *requests(run))
     _print_gpus(page, document, run)

@@ -18,6 +18,7 @@ from sagescale.errors import SagescaleError
 from sagescale.fleet import PoolCounts, Pools
 from sagescale.fleet.by_pool import DISAGGREGATED
 from sagescale.sim import kernel
+from sagescale.sim.run import SteppedRun
 from sagescale.sim.state import (
     ADAPTIVE,
     AGGREGATED_ROLE,
@@ -1056,6 +1057,20 @@ class Cluster:
     def kv_tokens(self) -> int:
         """KV tokens that the running requests of all decode instances hold now."""
         return self.gauges().kv_tokens
+
+    def stepped(self) -> SteppedRun | None:
+        """What those of the service's engines did that step; None without any."""
+        found, record = self.state.stepped, self._record
+        pools = self.state.pools[self._mine]
+        if found is None or not pools["scheduler"].any():
+            return None
+        return SteppedRun(
+            requests=found.requests[record["first_request"] : record["end_request"]],
+            gaps=found.gaps[self._index * GAP_BINS : (self._index + 1) * GAP_BINS],
+            largest_gap_s=float(record["gap_most_s"]),
+            preemptions=int(pools["preemptions"].sum()),
+            short_s=float(pools["short_s"].sum()),
+        )
 
     def _lives(self) -> NDArray[np.void]:
         life = self.state.life[: self.state.progress["lives"][0]]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from sagescale.document import Timeline
     from sagescale.sim.run import Run
@@ -67,7 +68,8 @@ def requests_table(run: Run) -> pa.Table:
     """Return every request: arrival_s, isl, osl, outcome, first_token_s, done_s, ttft_ms, itl_ms.
 
     And ``priority`` where the trace has it. What never happened is null. ``sla_met`` says whether the request
-    met both targets.
+    met both targets. With engines that step also hit_tokens (of the prefix cache), preemptions,
+    recomputed_tokens and max_gap_ms.
     """
     import pyarrow as pa
 
@@ -94,5 +96,15 @@ def requests_table(run: Run) -> pa.Table:
             "outcome": pa.DictionaryArray.from_arrays(outcome, list(_OUTCOMES)),
             **{name: pa.array(values, mask=np.isnan(values)) for name, values in times.items()},
             "sla_met": ttft_ok & itl_ok,
+            **_stepped_columns(run),
         }
     )
+
+
+def _stepped_columns(run: Run) -> dict[str, NDArray[np.generic]]:
+    if run.stepped is None:
+        return {}
+    records = run.stepped.requests
+    names = {"hit_tokens": "hit_tokens", "preemptions": "preemptions", "recomputed_tokens": "recomputed"}
+    columns = {name: np.ascontiguousarray(records[field]) for name, field in names.items()}
+    return {**columns, "max_gap_ms": records["gap_s"] * 1000.0}

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.document import (
+    EngineMeasures,
     FaultRecord,
     FaultsResult,
     ForecastScore,
     ForecastScores,
+    Gaps,
     GpuHours,
     ItlPoint,
     Latency,
     LostGpuHours,
     PoolTimeline,
+    PrefixHits,
     SlaResult,
     Surfaces,
     Timeline,
@@ -28,7 +31,7 @@ from sagescale.document import (
 )
 from sagescale.planner import Corrections
 from sagescale.planner.forecast.scores import bias, coverage, mape, pinball
-from sagescale.sim.state import DONE
+from sagescale.sim.state import DONE, GAP_BINS_AN_OCTAVE, GAP_LEAST_OCTAVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.sim.injector import FaultLog
-    from sagescale.sim.run import Run, Tick
+    from sagescale.sim.run import Run, SteppedRun, Tick
 
 __all__ = [
     "Served",
@@ -127,6 +130,43 @@ def latency(values_ms: NDArray[np.float64]) -> Latency:
     mean, largest = float(known.mean()), float(known.max())
     p50, p90, p95, p99 = np.percentile(known, _PERCENTILES, overwrite_input=True).tolist()
     return Latency(mean=mean, p50=p50, p90=p90, p95=p95, p99=p99, max=largest)
+
+
+def engine_measures(run: Run) -> EngineMeasures | None:
+    """Gaps, pre-emptions and prefix hits of engines that step; None without any."""
+    stepped = run.stepped
+    if stepped is None:
+        return None
+    requests = stepped.requests
+    largest_ms = np.where(run.requests["state"] == DONE, requests["gap_s"] * 1000.0, np.nan)
+    largest_ms[run.trace.osl == 1] = np.nan
+    prefix = None
+    if run.simulator.prefix_cache:
+        asked, hit = (
+            int(column[requests["admitted"]].sum()) for column in (run.trace.isl, requests["hit_tokens"])
+        )
+        prefix = PrefixHits(asked_tokens=asked, hit_tokens=hit, hit_rate=hit / asked if asked else None)
+    return EngineMeasures(
+        gap_ms=_gaps(stepped),
+        max_gap_ms=latency(largest_ms),
+        preemptions=stepped.preemptions,
+        preempted_requests=int((requests["preemptions"] > 0).sum()),
+        recomputed_tokens=int(requests["recomputed"].sum()),
+        full_memory_s=stepped.short_s,
+        prefix=prefix,
+    )
+
+
+def _gaps(stepped: SteppedRun) -> Gaps:
+    """Percentiles by nearest rank, each the middle of its bin."""
+    behind = np.cumsum(stepped.gaps)
+    if not behind[-1]:
+        return Gaps(p50=None, p90=None, p99=None, max=None)
+    bins = np.searchsorted(behind, np.ceil(behind[-1] * np.array([0.5, 0.9, 0.99])))
+    octave, within = np.divmod(bins, GAP_BINS_AN_OCTAVE)
+    middle_s = np.ldexp(0.5 + (within + 0.5) / (2 * GAP_BINS_AN_OCTAVE), octave + GAP_LEAST_OCTAVE)
+    p50, p90, p99 = np.minimum(middle_s, stepped.largest_gap_s).tolist()
+    return Gaps(p50=p50 * 1e3, p90=p90 * 1e3, p99=p99 * 1e3, max=stepped.largest_gap_s * 1e3)
 
 
 def gpu_hours(run: Run) -> GpuHours:

@@ -24,6 +24,7 @@ from sagescale.perf import are_aggregated
 from sagescale.sim.bound import lower_bound
 from sagescale.sim.measures import (
     Served,
+    engine_measures,
     faults_result,
     forecast_scores,
     gpu_hours,
@@ -118,6 +119,7 @@ def run_document(
             Counter(str(reason.code) for tick in run.ticks for reason in tick.decision.reasons).most_common()
         ),
         faults=faults,
+        engines=engine_measures(run),
         timeline=by_tick,
         surges=surges,
         timing=TimingInfo(

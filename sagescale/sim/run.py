@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
-__all__ = ["Run", "Tick", "Timing"]
+__all__ = ["Run", "SteppedRun", "Tick", "Timing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,25 @@ class Timing:
     simulate_s: float
     planner_s: float
     forecast_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SteppedRun:
+    """What engines did that take one step after the other.
+
+    Attributes:
+        requests: STEPPED_REQUEST records by arrival.
+        gaps: how many gaps between tokens there were by bin (``state.GAP_BINS``), int64.
+        largest_gap_s: of all.
+        preemptions: of all pools.
+        short_s: time of steps for which blocks were short, of all instances.
+    """
+
+    requests: NDArray[np.void]
+    gaps: NDArray[np.int64]
+    largest_gap_s: float
+    preemptions: int
+    short_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +74,7 @@ class Run:
         horizon_s: where GPU-hours end.
         max_gpus_used: the most GPUs in use at any instant.
         faults: what went wrong; None where nothing was to.
+        stepped: what engines that step did; None without any.
     """
 
     trace: Trace
@@ -78,6 +98,7 @@ class Run:
     timed_out: int
     timing: Timing
     faults: FaultLog | None = None
+    stepped: SteppedRun | None = None
 
     @property
     def learned(self) -> PerfModel:

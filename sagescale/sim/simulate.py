@@ -299,6 +299,7 @@ class _Making:
             rejected=counters.rejected,
             timed_out=counters.timed_out,
             faults=loop.fault_log(),
+            stepped=cluster.stepped(),
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
 

@@ -27,7 +27,7 @@ from sagescale.trace.readers.format import Format
 from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
-from sagescale.trace.trace import MAX_SPAN_S, Trace
+from sagescale.trace.trace import MAX_SPAN_S, Trace, numbered
 from sagescale.trace.units import check_unit
 
 if TYPE_CHECKING:
@@ -369,6 +369,8 @@ def _put_in_order(
     arrival_s = (ticks - ticks[0]) / ticks_per_s
     if (coarse := coarse_warning(arrival_s)) is not None:
         warnings.append(coarse)
+    if "session_id" in columns:
+        columns["session_id"] = numbered(columns["session_id"])
     leaf = columns.pop("hash_ids", None)
     prefixes = None
     if builder is not None and leaf is not None:

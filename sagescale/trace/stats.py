@@ -70,6 +70,7 @@ class TraceStats:
         dispersion: variance over mean of the requests in each full minute; 1 for a Poisson process.
         rate_profile_rps: mean rate in equal bins over the duration.
         prefixes: what prompts have in common; None when unknown.
+        sessions: how many, where the trace says it.
     """
 
     requests: int
@@ -86,6 +87,7 @@ class TraceStats:
     dispersion: float | None
     rate_profile_rps: tuple[float, ...]
     prefixes: PrefixStats | None = None
+    sessions: int | None = None
 
 
 def describe(trace: Trace) -> TraceStats:
@@ -116,6 +118,7 @@ def describe(trace: Trace) -> TraceStats:
         dispersion=float(full.var() / full.mean()) if full_minutes >= 10 else None,
         rate_profile_rps=tuple((counts * (bins / duration_s)).tolist()) if duration_s else (),
         prefixes=None if trace.prefixes is None else _shared(trace.prefixes, trace.isl),
+        sessions=None if trace.session_id is None else int(trace.session_id.max()) + 1,
     )
 
 

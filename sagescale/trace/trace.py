@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ __all__ = [
     "REBUILT_WARNING",
     "Trace",
     "most_ids",
+    "numbered",
 ]
 
 MAX_SPAN_S = 366 * 86_400.0
@@ -67,6 +68,7 @@ class Trace:
         warnings: what its user should know, one line each.
         started_at: date and time of the first arrival, with the zone to show times in; None when not known.
         prefixes: which prompts begin alike, at most ``ceil(isl / block_tokens)`` ids each; None when unknown.
+        session_id: int32[n], the session of each, numbered from 0 by first arrival; None when unknown.
 
     Raises:
         ValueError: a column breaks what is said above. Readers refuse bad files before this, by line.
@@ -84,6 +86,7 @@ class Trace:
     warnings: tuple[str, ...] = ()
     started_at: datetime | None = None
     prefixes: Prefixes | None = None
+    session_id: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         self._freeze("arrival_s", np.float64)
@@ -92,6 +95,8 @@ class Trace:
         cached = self.cached_tokens
         if cached is not None and (cached.min() < 0 or (cached >= self.isl).any()):
             raise ValueError("cached_tokens must be at least 0 and less than isl")
+        if self.session_id is not None and not _is_numbered(self.session_id):
+            raise ValueError("session_id must be numbered from 0 by first arrival")
         if self.arrival_s[0] != 0 or not np.isfinite(self.arrival_s[-1]):
             raise ValueError("arrival_s must be finite and start at 0")
         # A NaN anywhere compares false, so it is caught here as well.
@@ -127,6 +132,7 @@ class Trace:
         path: str = "<memory>",
         *,
         priority: ArrayLike | None = None,
+        session_id: ArrayLike | None = None,
         prefixes: Prefixes | None = None,
     ) -> Self:
         """Build a trace from anything array-like; sorts by arrival (stable) and rebases the first to 0.
@@ -138,6 +144,8 @@ class Trace:
         arrival = np.array(arrival_s, dtype=np.float64)
         given = {"isl": isl, "osl": osl, "cached_tokens": cached_tokens, "priority": priority}
         columns = {name: _int32(name, values) for name, values in given.items() if values is not None}
+        if session_id is not None:
+            columns["session_id"] = numbered(np.asarray(session_id))
         shapes = {arrival.shape, *(column.shape for column in columns.values())}
         if arrival.ndim != 1 or not len(arrival) or len(shapes) > 1:
             raise ValueError("a trace needs at least one request and columns of one length")
@@ -146,6 +154,8 @@ class Trace:
             arrival = arrival[order]
             columns = {name: column[order] for name, column in columns.items()}
             prefixes = prefixes and prefixes.with_leaf(prefixes.leaf[order])
+        if "session_id" in columns:
+            columns["session_id"] = numbered(columns["session_id"])
         made = cls(arrival - arrival[0], **columns, path=path, prefixes=prefixes)  # type: ignore[arg-type]  # names of columns
         return made.with_own_hash()
 
@@ -157,6 +167,8 @@ class Trace:
             columns["cached_tokens"] = self.cached_tokens
         if self.priority is not None:
             columns["priority"] = self.priority
+        if self.session_id is not None:
+            columns["session_id"] = self.session_id
         return columns
 
     def remade(
@@ -165,12 +177,19 @@ class Trace:
         make: Callable[[Column], Column],
         note: str,
         prefixes: Prefixes | None = None,
+        copy: NDArray[np.int32] | None = None,
     ) -> Self:
         """Return the trace with other arrivals, ``make`` applied to each other column, and a note of it.
 
-        Prefix ids stay as they are, unless ``prefixes`` of the requests made are given.
+        Prefix ids stay as they are, unless ``prefixes`` of the requests made are given. Sessions do, unless
+        ``copy`` says which copy each request is of, 0 for none: copies are sessions of their own.
         """
         columns = {name: make(column) for name, column in self.columns.items()}
+        if self.session_id is not None:
+            session = columns["session_id"].astype(np.int64)
+            columns["session_id"] = numbered(
+                session if copy is None else session + copy * (int(self.session_id.max()) + 1)
+            )
         if prefixes is None and self.prefixes is not None:
             prefixes = self.prefixes.with_leaf(make(self.prefixes.leaf))
         return replace(
@@ -205,6 +224,20 @@ class Trace:
     def duration_s(self) -> float:
         """Time from the first arrival to the last, in seconds."""
         return float(self.arrival_s[-1])
+
+
+def numbered(values: NDArray[Any]) -> NDArray[np.int32]:
+    """Number values from 0 by first appearance."""
+    _, first, which = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int32)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
+    return rank[which]
+
+
+def _is_numbered(values: NDArray[np.int32]) -> bool:
+    """Tell whether values are numbers from 0 by first appearance."""
+    most = np.maximum.accumulate(values)
+    return bool(values[0] == 0 and values.min() == 0 and (values[1:] <= most[:-1] + 1).all())
 
 
 def most_ids(isl: NDArray[np.int32], block_tokens: int) -> NDArray[np.int32]:

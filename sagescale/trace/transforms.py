@@ -178,7 +178,7 @@ def rate_scale(
     Above 1: the original requests stay as they are; ``floor(factor) - 1`` full copies and a random subset of
     ``round((factor - floor(factor)) * n)`` requests join them, each copy moved by a uniform draw from
     ``[-jitter_s, jitter_s]`` and reflected at the trace's edges, so that none leaves it or piles up there.
-    Prefix ids of a copy are its own, but for ``shared_ids``.
+    Sessions of a copy are its own, and so are its prefix ids, but for ``shared_ids``.
 
     Raises:
         InputError: the factor is not a finite number above 0, the jitter not one of at least 0, the seed is
@@ -215,7 +215,7 @@ def speed_up(trace: Trace, factor: float) -> Trace:
 def tile(trace: Trace, times: int, shared_ids: tuple[tuple[int, int], ...] = ()) -> Trace:
     """Repeat the trace end to end; the period is its span plus one mean gap.
 
-    Prefix ids of each repetition are its own, but for ``shared_ids``.
+    Sessions of each repetition are its own, and so are its prefix ids, but for ``shared_ids``.
 
     Raises:
         InputError: the count is below 1, the trace has no span, or too many requests would result.
@@ -232,12 +232,13 @@ def tile(trace: Trace, times: int, shared_ids: tuple[tuple[int, int], ...] = ())
     _check_span(f"--tile {times}", times * period_s)
     arrival_s = (np.arange(times)[:, np.newaxis] * period_s + trace.arrival_s).ravel()
     note = f"tile {times} (period {period_s:.12g} s)"
-    prefixes = None
-    if trace.prefixes is not None:
-        _check_count(f"--tile {times}", len(trace.prefixes.parent) * times, "prefix blocks")
+    prefixes = copy = None
+    if trace.prefixes is not None or trace.session_id is not None:
         copy = np.repeat(np.arange(times, dtype=np.int32), n)
+    if trace.prefixes is not None and copy is not None:
+        _check_count(f"--tile {times}", len(trace.prefixes.parent) * times, "prefix blocks")
         prefixes = _copied(trace.prefixes, np.tile(trace.prefixes.leaf, times), copy, shared_ids)
-    return trace.remade(arrival_s, lambda column: np.tile(column, times), note, prefixes)
+    return trace.remade(arrival_s, lambda column: np.tile(column, times), note, prefixes, copy)
 
 
 def check_number(option: str, value: float, *, zero: bool = False) -> None:
@@ -285,12 +286,12 @@ def _multiply(
     # Stable, and the originals come first: a copy never overtakes the first request at 0.
     order = np.argsort(arrival_s, kind="stable")
     rows = np.concatenate((np.arange(n), copied))[order]
+    copy = np.repeat(np.arange(whole + 1, dtype=np.int32), [n] * whole + [part])[order]
     prefixes = None
     if trace.prefixes is not None:
         _check_count(f"--rate-scale {factor:g}", len(trace.prefixes.parent) * (whole + 1), "prefix blocks")
-        copy = np.repeat(np.arange(whole + 1, dtype=np.int32), [n] * whole + [part])[order]
         prefixes = _copied(trace.prefixes, trace.prefixes.leaf[rows], copy, shared_ids)
-    return trace.remade(arrival_s[order], lambda column: column[rows], note, prefixes)
+    return trace.remade(arrival_s[order], lambda column: column[rows], note, prefixes, copy)
 
 
 def _copied(

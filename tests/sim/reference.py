@@ -296,6 +296,8 @@ class Simulation:
                 job.decode.queue.append(job)
             if self.world.kv_blocks_prefill:
                 job.prefill.handing_off.remove(job)
+                if isinstance(job.prefill, StepInstance):
+                    job.prefill.concerned = True
                 self.next_hand_off(job.prefill, now)
 
     # (4)-(6): what comes and what gives up
@@ -357,10 +359,13 @@ class Simulation:
                     holder = job.decode or job.prefill
                     if isinstance(holder, StepInstance):
                         holder.memory.forget(job)
+                        holder.concerned = True
                     if isinstance(job.decode, DecodeInstance | StepInstance):
                         job.decode.bound.remove(job)
                     if job.prefill is not None and job in job.prefill.handing_off:  # it waited unbound
                         job.prefill.handing_off.remove(job)
+                        if isinstance(job.prefill, StepInstance):
+                            job.prefill.concerned = True
                         self.next_hand_off(job.prefill, now)
 
     def queues(self) -> Iterator[list[Job]]:
@@ -471,7 +476,7 @@ class Simulation:
     def form_steps(self, now: float) -> None:
         """Rule 9 (7), decode: join in order while there are slots and room, then step (rule 5)."""
         for engine in self.instances(StepInstance):
-            if engine.is_free and (engine.queue or engine.running):
+            if engine.is_free and engine.concerned and (engine.queue or engine.running):
                 engine.begin_step(now, lambda instance: self.order_queue(instance, now))
         for instance in self.instances(DecodeInstance):
             if instance.step_end_s < math.inf:

@@ -25,6 +25,8 @@ Steps
 * After pre-empting others a running request is scheduled and the next one is looked at; only one that pre-
   empts itself ends step 1 ("then nothing more" is for that case, as in vLLM).
 * `n` of a running request is settled before it pre-empts: what returns to B serves those behind it.
+* One that could not begin a step tries again when something happens to it: somebody joins or gives up, or
+  blocks are released.
 * A step left empty by a pre-emption takes no time: the instance begins the next one at once.
 * `join_ms_per_1k_tokens` lengthens the step that admits a request which arrived computed, by its isl (and
   what a crash made it bring); a cold start lengthens the first step.
@@ -95,11 +97,13 @@ class StepInstance(Instance):
     had_preemption: bool = False  # in the step that is being scheduled
     was_full: bool = False  # an allocation failed in it, or the head was refused for blocks
     joined_tokens: int = 0  # brought by hand-offs that it admits
+    concerned: bool = True  # something has happened to it since it last tried to begin a step
 
     # What comes and goes
 
     def join(self, job: Job) -> None:
         """To the tail of the queue."""
+        self.concerned = True
         self.joined += 1
         self.places[job] = self.joined
         self.queue.append(job)
@@ -107,6 +111,7 @@ class StepInstance(Instance):
     def release(self, job: Job) -> None:
         """Its hand-off has ended, or will not take place."""
         if job in self.handed:
+            self.concerned = True
             self.handed.remove(job)
             self.memory.let_go(job)
 
@@ -128,6 +133,7 @@ class StepInstance(Instance):
         return here + [job for job in self.bound if job not in here]
 
     def forget(self, lost: list[Job]) -> None:
+        self.concerned = True
         self.queue, self.running, self.bound, self.handing_off = (
             [job for job in jobs if job not in lost]
             for jobs in (self.queue, self.running, self.bound, self.handing_off)
@@ -143,6 +149,7 @@ class StepInstance(Instance):
     def begin_step(self, now: float, order: Callable[[StepInstance], None]) -> None:
         """``order`` sorts the queue by the scheduling policy."""
         assert self.is_free
+        self.concerned = False
         self.joined_tokens = 0
         self.memory.fresh.clear()
         again = True
@@ -275,6 +282,7 @@ class StepInstance(Instance):
         """Section 2.4: those that leave for decode, in running order."""
         if self.was_full:
             self.full_memory_s += self.steps[-1].duration_s
+        self.concerned = True
         self.step_end_s = math.inf
         leaving = []
         for job in [job for job in self.running if job in self.plan]:

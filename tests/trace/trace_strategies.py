@@ -16,7 +16,7 @@ def id_lists(min_size: int = 1, max_size: int = 12) -> st.SearchStrategy[list[li
 def traces(
     draw, min_size: int = 1, max_size: int = 40, cached: bool | None = None, hashed: bool = False
 ) -> Trace:
-    """Traces with ties, idle gaps and, when drawn so, cached tokens, priorities and prefix ids."""
+    """Traces with ties, idle gaps and, when drawn so, cached tokens, priorities, sessions and prefix ids."""
     n = draw(st.integers(min_size, max_size))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     span_s = draw(st.sampled_from([0.0, 0.001, 1.0, 100.0, 86_400.0]))
@@ -31,13 +31,14 @@ def traces(
         osl,
         rng.integers(0, isl) if with_cache else None,
         priority=rng.integers(-2, 3, n) if draw(st.booleans()) else None,
+        session_id=rng.integers(-2, 3, n) if draw(st.booleans()) else None,
         prefixes=ids and Prefixes.of([one[: -(-most // 16)] for one, most in zip(ids, isl, strict=True)], 16),
     )
 
 
 def same_columns(a: Trace, b: Trace) -> bool:
     """Tell whether two traces hold the same requests at the same times, to the last bit."""
-    for name in ("arrival_s", "isl", "osl", "cached_tokens", "priority"):
+    for name in ("arrival_s", "isl", "osl", "cached_tokens", "priority", "session_id"):
         one, other = getattr(a, name), getattr(b, name)
         if (one is None) != (other is None) or not np.array_equal(one, other):
             return False

@@ -44,8 +44,8 @@ class LogRows:
     Attributes:
         ticks: arrival, int64[n] or float64[n].
         ticks_per_s: how many of them make a second.
-        columns: int32[n] each: ``isl``, ``osl``, and as named ``cached_tokens``, ``priority``;
-            ``hash_ids``: the node of each one's last prefix id.
+        columns: int32[n] each: ``isl``, ``osl``, and as named ``cached_tokens``, ``priority``,
+            ``session_id``; ``hash_ids``: the node of each one's last prefix id.
         started_at: date and time of the first arrival, in the zone to show; None where the log has no date.
         warnings: how it was read, and what was left out.
     """
@@ -136,7 +136,7 @@ class _Reading:
     left_out: Counter[Condition] = field(default_factory=Counter)
     values: dict[str, Counter[str]] = field(default_factory=dict)
     apart: dict[str, Counter[str]] = field(default_factory=dict)
-    sessions: set[str] = field(default_factory=set)
+    sessions: dict[str, int] = field(default_factory=dict)
     blank: Counter[str] = field(default_factory=Counter)
     clipped: int = 0
 
@@ -149,7 +149,7 @@ class _Reading:
         self._check_names(source, names)
         apart = [name for name in kept_apart(names) if all(name != chosen.column for chosen in conditions)]
         wanted = (*mapped.values(), *(condition.column for condition in conditions), *apart)
-        for ours in mapped.keys() & {"isl", "osl", "cached_tokens", "priority", "hash_ids"}:
+        for ours in mapped.keys() & {"isl", "osl", "cached_tokens", "priority", "session_id", "hash_ids"}:
             self.counts.setdefault(ours, [])
         first_condition, first_apart = len(mapped), len(mapped) + len(conditions)
         for line, cells in rows_of(source, head, wanted):
@@ -238,7 +238,9 @@ class _Reading:
             lengths["cached_tokens"] = lengths["isl"] - 1
             self.clipped += 1
         if "session_id" in cells:
-            self.sessions.add(_text(cells["session_id"]))
+            # Without a name it is a session by itself.
+            name = _text(cells["session_id"]) or f" {len(self.sessions)}"
+            lengths["session_id"] = self.sessions.setdefault(name, len(self.sessions))
         self.stamps.append(stamp)
         self.places.append((number, line))
         for ours, value in lengths.items():

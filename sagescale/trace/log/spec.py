@@ -84,6 +84,7 @@ class LogSpec:
             "osl": known.osl,
             "priority": known.priority,
             "cached_tokens": known.cached,
+            "session_id": known.session,
             "hash_ids": known.ids,
         }
         columns = tuple((ours, theirs) for ours, theirs in names.items() if theirs and theirs in there)

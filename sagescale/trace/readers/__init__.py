@@ -52,6 +52,7 @@ FORMATS: tuple[Format | Assembled, ...] = (
         osl="osl",
         cached="cached_tokens",
         priority="priority",
+        session="session_id",
         ids="hash_ids",
         warn=_unused_columns,
     ),

@@ -126,12 +126,7 @@ def _read_parquet(
         columns = _checked_columns(_batches(file, names), fields, builder)
         if columns is None:
             _blame_parquet(source, _batches(file, names), fields)
-    return {
-        field.column: columns[field.column].astype(
-            np.int64 if field.kind.dated else np.int32 if _is_int32(field) else np.float64, copy=False
-        )
-        for field in fields
-    }
+    return {field.column: columns[field.column].astype(field.kind.dtype, copy=False) for field in fields}
 
 
 READ: dict[Container, Callable[[Source, Head, tuple[Field, ...], PrefixBuilder | None], Columns]] = {
@@ -170,11 +165,6 @@ def _is_list(found: Any) -> bool:  # noqa: ANN401 - pyarrow has no types
     import pyarrow as pa
 
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found))
-
-
-def _is_int32(field: Field) -> bool:
-    """Whether a field's array is of int32: whole numbers, and nodes of lists."""
-    return field.kind.whole or field.kind in _LISTS
 
 
 def _batches(file: Any, names: list[str]) -> Iterable[Any]:  # noqa: ANN401 - pyarrow has no types
@@ -227,7 +217,7 @@ def _checked_columns(
             values = _as_numpy(column)
             if not field.kind.accepts_all(values):
                 return None
-            parts[field.column].append(values.astype(np.int32) if field.kind.whole else values)
+            parts[field.column].append(values.astype(field.kind.dtype) if field.kind.whole else values)
     return {name: np.concatenate(parts.pop(name) or [np.empty(0)]) for name in list(parts)}
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "NS",
     "PRIORITY",
     "SECONDS",
+    "SESSION",
     "TOKENS",
     "TOKEN_IDS",
     "US",
@@ -55,6 +56,15 @@ class Kind:
     low: float = 0.0
     high: float = np.finfo(np.float64).max
     whole: bool = False
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """What an array of it holds."""
+        if self.dated:
+            return np.int64
+        if not self.whole:
+            return np.float64
+        return np.int32 if self.high <= MAX_TOKENS else np.int64
 
     @property
     def dated(self) -> bool:
@@ -112,6 +122,10 @@ class _WallClock(Clock):
 class _Ids(Kind):
     """A list of whole numbers a row; a row may have none. Arrays of it hold nodes of a ``PrefixBuilder``."""
 
+    @property
+    def dtype(self) -> type[np.generic]:
+        return np.int32
+
     def accepts(self, value: object) -> bool:
         return value is None or (
             isinstance(value, list)
@@ -131,6 +145,13 @@ PRIORITY = Kind(
     ("int64", "float64"),
     low=-MAX_TOKENS,
     high=MAX_TOKENS,
+    whole=True,
+)
+SESSION = Kind(
+    "a whole number that fits 64 bits, the same in all requests of a session",
+    ("int64",),
+    low=-MAX_ID - 1,
+    high=MAX_ID,
     whole=True,
 )
 BATCH_OF_ONE = Kind("1 (one request a row)", ("int64",), low=1, high=1, whole=True)

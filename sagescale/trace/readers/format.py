@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sagescale.errors import InputError
 from sagescale.trace.readers.containers import READ, TITLES, refuse_cell
-from sagescale.trace.readers.fields import IDS, PRIORITY, TOKENS, Clock, Field, Kind
+from sagescale.trace.readers.fields import IDS, PRIORITY, SESSION, TOKENS, Clock, Field, Kind
 from sagescale.trace.readers.prefix_ids import check_ids
 from sagescale.trace.source import Head, Source
 
@@ -32,7 +32,8 @@ class Rows:
     Attributes:
         ticks: int64[n] or float64[n], arrival in the file's own unit.
         columns: int32[n] each: ``isl``, ``osl``, and where the file has them ``cached_tokens``, ``priority``;
-            ``hash_ids``: the node of each one's last prefix id.
+            ``hash_ids``: the node of each one's last prefix id;
+            ``session_id`` int64[n].
         warnings: what the user should know about columns left out.
     """
 
@@ -54,6 +55,7 @@ class Format:
         osl: column of generated tokens.
         cached: optional column of prefix-cache hits, where the format has one.
         priority: optional column of priorities, where the format has one.
+        session: optional column of sessions, where the format has one.
         ids: optional column of prefix ids, where the format has one: a list a row.
         ids_kind: what they are: ``IDS``, or ``TOKEN_IDS`` to make them of.
         block_tokens: how many tokens an id covers, where the format says it; 0 where files do.
@@ -71,6 +73,7 @@ class Format:
     osl: str
     cached: str | None = None
     priority: str | None = None
+    session: str | None = None
     ids: str | None = None
     ids_kind: Kind = IDS
     block_tokens: int = 0
@@ -113,7 +116,7 @@ class Format:
         """
         if head.container not in self.containers:
             raise InputError(f"{source.path}: is {head.container}; expected {self.shape} ({self.name})")
-        optional = [(self.cached, TOKENS), (self.priority, PRIORITY)]
+        optional = [(self.cached, TOKENS), (self.priority, PRIORITY), (self.session, SESSION)]
         if builder is not None and self.has_ids(head):
             optional.append((self.ids, self.ids_kind))
         there = (Field(name, kind) for name, kind in optional if name is not None and name in head.columns)
@@ -130,6 +133,7 @@ class Format:
             "osl": self.osl,
             "cached_tokens": self.cached,
             "priority": self.priority,
+            "session_id": self.session,
             "hash_ids": self.ids,
         }
         columns = {ours: found[theirs] for ours, theirs in names.items() if theirs in found}
