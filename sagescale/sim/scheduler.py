@@ -84,9 +84,8 @@ def check_trace(trace: Trace, simulator: SimulatorConfig) -> None:
         InputError: there are no sessions to be kept together, or blocks of prompts that are none of memory's.
     """
     if simulator.routing_strategy == "session_affinity":
-        raise InputError(
-            "routing_strategy is session_affinity but the trace has no sessions; expected another strategy"
-        )
+        why = "the trace has no sessions" if trace.session_id is None else "sessions are not simulated yet"
+        raise InputError(f"routing_strategy is session_affinity but {why}; expected another strategy")
     prefixes = trace.prefixes
     if simulator.prefix_cache and prefixes is not None and prefixes.block_tokens % simulator.kv_block_tokens:
         raise InputError(
