@@ -35,6 +35,8 @@ demo: $(INSTALLED)
 
 # A third of the time tests wait for servers, browsers and clocks: three workers keep two cores busy.
 test: $(READY)
+	$(BIN)/sagescale simulate ramp > /dev/null & $(BIN)/sagescale simulate ramp --set serving=aggregated > /dev/null; \
+		wait  # both kernels are compiled once, not by each worker
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 e2e: $(READY)

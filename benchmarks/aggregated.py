@@ -52,6 +52,10 @@ def measure(name: str, trace: Any, config: dict[str, object], profile: str) -> N
         f"attainment {document.sla.attainment:.2%}",
         flush=True,
     )
+    if document.engines is not None and document.engines.prefix is not None:
+        print(
+            f"  prefix caches hit {document.engines.prefix.hit_rate:.2%} of the prompts' tokens", flush=True
+        )
 
 
 def main() -> None:

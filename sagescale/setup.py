@@ -81,7 +81,7 @@ class Setup:
 
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
-        found = unfit_warnings(self.modelled, aggregated=self.config.serving == "aggregated")
+        found = unfit_warnings(self.modelled)
         if run.rejected:
             found.append(
                 f"{run.rejected} requests are larger than the KV memory of {run.world.max_kv_tokens} tokens "
@@ -103,7 +103,7 @@ class Setup:
         return found
 
 
-def unfit_warnings(profile: Profile, *, aggregated: bool) -> list[str]:
+def unfit_warnings(profile: Profile) -> list[str]:
     """What ``profile validate`` holds against engines that were measured, in one line; empty if they are fit.
 
     An estimate says of itself that nothing was measured, and is asked nothing.

@@ -38,11 +38,28 @@ def calibrate(
         Optional[list[str]],
         typer.Option(
             metavar="OURS=THEIRS,...",
-            help="The names of arrival_s, isl, osl, first_token_s, done_s; prefill_start_s, kv_ready_s.",
+            help=(
+                "The names of arrival_s, isl, osl, first_token_s, done_s; prefill_start_s, kv_ready_s, "
+                "admitted_s, gap_p99_ms, gap_max_ms."
+            ),
         ),
     ] = None,
-    prefill: Annotated[int, typer.Option(min=1, help="Prefill instances that served the log.")] = 1,
-    decode: Annotated[int, typer.Option(min=1, help="Decode instances that served the log.")] = 1,
+    prefill: Annotated[
+        Optional[int], typer.Option(min=1, help="Prefill instances that served the log; 1 by default.")
+    ] = None,
+    decode: Annotated[
+        Optional[int], typer.Option(min=1, help="Decode instances that served the log; 1 by default.")
+    ] = None,
+    serving: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="WAY",
+            help="How it was served: disaggregated or aggregated; by default as the profile was measured.",
+        ),
+    ] = None,
+    instances: Annotated[
+        Optional[int], typer.Option(min=1, help="Aggregated instances that served the log; 1 by default.")
+    ] = None,
     max_num_seqs: Annotated[
         Optional[int], typer.Option(min=1, help="Slots of a decode instance; the profile's by default.")
     ] = None,
@@ -66,11 +83,12 @@ def calibrate(
         ),
     ] = "auto",
     fit: Annotated[
-        str,
+        Optional[str],
         typer.Option(
-            metavar="A:B", help="Part of the log to fit to, as shares; the rest is scored. 0:1 is all."
+            metavar="A:B",
+            help="Part of the log to fit to, as shares; the rest is scored. 0:0.5, with --score all.",
         ),
-    ] = "0:0.5",
+    ] = None,
     score: Annotated[
         Optional[Path],
         typer.Option(metavar="LOG", help="Score another log of the same engine, not the rest of this one."),
@@ -84,9 +102,13 @@ def calibrate(
 ) -> None:
     """Fit the few physical factors that make the simulator reproduce what an engine served.
 
-    Fits prefill and decode time scale, join cost, the hand-off and batch padding to one part of the log,
-    scores the other or another log, and writes the profile only if the fit is good (else exit code 1).
+    Of separate pools: prefill and decode time scale, unequal contexts, join cost, the hand-off and batch
+    padding; of aggregated instances the scales of steps with prompt chunks, of decode steps and of unequal
+    contexts, and padding. Fits one part of the log, scores the other or another log, and writes the profile
+    only if the fit is good (else exit code 1).
     """
+    import dataclasses
+
     from sagescale.cli.output import stdout_console
     from sagescale.cli.progress import simulation_progress
     from sagescale.experiment.calibrate import calibrate as run_calibration
@@ -94,7 +116,7 @@ def calibrate(
     from sagescale.experiment.replay import PoolSizes, read_pool_sizes
     from sagescale.experiment.served import read_served
     from sagescale.files import check_writable
-    from sagescale.perf import load_profile
+    from sagescale.perf import estimate_aggregated, load_profile
     from sagescale.perf.document import write_profile
     from sagescale.planner.loading import load_settings
     from sagescale.report.calibration import print_calibration
@@ -102,15 +124,34 @@ def calibrate(
     from sagescale.sim.world import with_overrides
 
     check_writable(out)
+    fit = fit or ("0:0.5" if score is None else "0:1")
     shares, sizes, named = _fit_shares(fit), _padded_sizes(padding), _mapped_columns(columns or [])
-    simulator = load_settings((SimulatorConfig,), [], overrides or []).build(SimulatorConfig)
-    base = with_overrides(load_profile(profile), simulator)
+    base = load_profile(profile)
+    keys = [text for text in overrides or [] if not text.startswith("serving=")]
+    aggregated = _is_aggregated(
+        [text.removeprefix("serving=") for text in overrides or [] if text not in keys],
+        serving,
+        base,
+        [("--prefill", prefill), ("--decode", decode), ("--observations", observations)],
+        instances,
+    )
+    settings = load_settings((SimulatorConfig,), [], keys)
+    if aggregated:
+        base = dataclasses.replace(base, aggregated=base.aggregated or estimate_aggregated(base))
+        assert base.aggregated is not None  # made above
+        simulator = settings.build(SimulatorConfig, max_batched_tokens=base.aggregated.max_batched_tokens)
+        base = base.with_limits(max_num_seqs=simulator.max_num_seqs, max_kv_tokens=simulator.max_kv_tokens)
+    else:
+        simulator = settings.build(SimulatorConfig)
+        base = with_overrides(base, simulator)
     base = base.with_limits(max_num_seqs=max_num_seqs, max_kv_tokens=max_kv_tokens)
     log = read_served(requests, named)
     if score is not None and observations is not None:
         raise InputError("--score: not with --observations, whose pools are those of the first log")
     unseen = None if score is None else read_served(score, named)
-    pools = PoolSizes.fixed(prefill, decode)
+    pools = (
+        PoolSizes.of_aggregated(instances or 1) if aggregated else PoolSizes.fixed(prefill or 1, decode or 1)
+    )
     if observations is not None:
         pools = read_pool_sizes(observations, log.start_s)
     with simulation_progress(1.0) as progress:
@@ -139,9 +180,11 @@ def calibrate(
             ("--observations", observations and observations.name),
             ("--prefill", prefill),
             ("--decode", decode),
+            ("--serving", "aggregated" if aggregated else None),
+            ("--instances", instances),
             ("--max-num-seqs", max_num_seqs),
             ("--max-kv-tokens", max_kv_tokens),
-            *(("--set", one) for one in overrides or []),
+            *(("--set", one) for one in keys),
             ("--padding", padding),
             ("--fit", fit),
             ("--score", score and score.name),
@@ -150,6 +193,37 @@ def calibrate(
         ),
     )
     write_profile(with_provenance(result, base, log, profile_name(name, out), command), out)
+
+
+def _is_aggregated(
+    given: list[str],
+    serving: str | None,
+    base: Profile,
+    of_pools: list[tuple[str, object]],
+    instances: int | None,
+) -> bool:
+    """Whether aggregated instances served the log: as said, else as the profile was measured.
+
+    Raises InputError for another way, or an option of the other way.
+    """
+    words = [("--set serving", word) for word in given] + ([("--serving", serving)] if serving else [])
+    for option, word in words:
+        if word not in {"aggregated", "disaggregated"}:
+            raise InputError(f"{option} '{word}' (expected aggregated or disaggregated)")
+    pools = [option for option, value in of_pools if value is not None]
+    if words:
+        aggregated = words[-1][1] == "aggregated"
+    elif instances is not None or pools:
+        aggregated = instances is not None
+    else:
+        aggregated = base.aggregated is not None and not base.aggregated.estimated
+    if aggregated and pools:
+        raise InputError(
+            f"{pools[0]}: is of separate pools (expected --instances where serving is aggregated)"
+        )
+    if not aggregated and instances is not None:
+        raise InputError("--instances: is of aggregated serving (expected --prefill and --decode)")
+    return aggregated
 
 
 def _fit_shares(text: str) -> tuple[float, float]:
@@ -194,7 +268,7 @@ def _mapped_columns(texts: list[str]) -> dict[str, str]:
 
 def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: str) -> CalibrationPage:
     """Put a calibration as a page for the terminal."""
-    from sagescale.experiment.calibrate import SERVICE_SHIFT, factor_lines
+    from sagescale.experiment.calibrate import SERVICE_SHIFT
     from sagescale.report.calibration import CalibrationPage
 
     notes = [
@@ -204,13 +278,13 @@ def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: s
     notes += [
         f"{name} ended at its bound: the log asks for more than is plausible" for name in result.at_bounds
     ]
-    sensitive = [_label(error) for error in result.errors if error.good and not error.within_limit]
+    sensitive = [error.name for error in result.errors if error.good and not error.within_limit]
     if sensitive:
         notes.append(
             f"{', '.join(sensitive)}: outside the limit, but {SERVICE_SHIFT:.0%} of service time moves it "
             "further than it is off: near saturation no profile predicts it better"
         )
-    off = [_label(error) for error in result.errors if not error.good]
+    off = [error.name for error in result.errors if not error.good]
     if result.good:
         conclusion = f"good: written to {out}"
     elif off:
@@ -221,7 +295,7 @@ def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: s
         title=f"{base.name} on {result.fitted} of {len(log)} requests of {log.path} "
         f"({result.evaluations} simulations)",
         scored=f"{result.scored} requests " + ("held out from the fit" if result.held_out else "the fit saw"),
-        factors=factor_lines(result),
+        factors=result.factor_lines,
         rows=[_row(error) for error in result.errors],
         shift=SERVICE_SHIFT,
         notes=notes,
@@ -230,15 +304,11 @@ def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: s
     )
 
 
-def _label(error: PercentileError) -> str:
-    return f"{error.latency.upper()} p{error.percentile}"
-
-
 def _row(error: PercentileError) -> CalibrationRow:
     from sagescale.report.calibration import CalibrationRow
 
     return CalibrationRow(
-        name=_label(error),
+        name=error.name,
         measured_ms=error.measured_ms,
         before_ms=error.before_ms,
         after_ms=error.after_ms,

@@ -12,14 +12,15 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.experiment.factors import Factors, Prior, apply_factors, profile_prior
 from sagescale.experiment.replay import PoolSizes, Replayed, replay
-from sagescale.experiment.served import ServedLog, StageTimes, itl_ms, stage_times
+from sagescale.experiment.served import ServedLog, itl_ms
+from sagescale.experiment.served_pools import ServedPools
+from sagescale.experiment.served_steps import ServedSteps
 from sagescale.perf import SourceFile
 
 if TYPE_CHECKING:
@@ -27,49 +28,64 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sagescale.experiment.factors import Factors
+    from sagescale.experiment.served_steps import StepFactors
     from sagescale.perf import Profile
+    from sagescale.perf.profile import Pool
     from sagescale.sim.config import SimulatorConfig
 
 __all__ = [
     "Calibration",
     "PercentileError",
     "calibrate",
-    "factor_lines",
     "padding_candidates",
     "with_provenance",
 ]
 
+Found = TypeVar("Found")
+Kind = TypeVar("Kind")
+
 _TTFT_LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 _ITL_LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
+_GAP_LEVELS = np.array([0.25, 0.5, 0.75, 0.9])
 _TTFT_TOLERANCE = 0.05
 _ITL_TOLERANCE = 0.015
+_GAP_TOLERANCE = 0.03
 """A quantile this far off (relative) costs as much as a factor one standard deviation from its prior. TTFT
 weighs less: near saturation it magnifies every error of service time tenfold and more."""
 
-TTFT_LIMIT, ITL_LIMIT = 0.10, 0.05
+LIMITS = {"ttft": 0.10, "itl": 0.05, "gap": 0.10}
 SERVICE_SHIFT = 0.02
-SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", 50), ("itl", 90))
+_POOLS_SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", 50), ("itl", 90))
+_STEPS_SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", None), ("gap", 50), ("gap", 90))
+"""What is judged of separate pools and of aggregated instances; None is the mean. A gap is the largest of a
+request, where the log has it."""
+
 _FEWEST = 50
-_STARTS = ((0.0, 0.0, 0.3, 0.0, 0.0, 0.5), (0.0, 0.0, 0.9, 1.0, 0.0, 0.4))
-"""Two places to start from (z of ``Prior``): what a step loses to joining prompts and what it loses always
-can be distinguished only where the load changes, so the search begins on both sides."""
+_FITTED_MS = ("tokens_ms", "running_ms", "kv_ms", "cross_ms", "square_ms", "longest_ms")
 _SCOUT_EVALUATIONS, _FINISH_EVALUATIONS = 160, 400
 
 
 class PercentileError(NamedTuple):
-    """One percentile of the requests scored: measured, predicted before and after, and its sensitivity.
+    """One percentile (None: the mean) of the requests scored, measured and predicted before and after.
 
     ``faster_ms`` and ``slower_ms`` are the prediction with all service times 2 % shorter and longer.
     """
 
     latency: str
-    percentile: int
+    percentile: int | None
     measured_ms: float
     before_ms: float
     after_ms: float
     faster_ms: float
     slower_ms: float
     limit: float
+
+    @property
+    def name(self) -> str:
+        """Of what, and which percentile."""
+        what = {"ttft": "TTFT", "itl": "ITL", "gap": "largest gap"}[self.latency]
+        return f"{what} mean" if self.percentile is None else f"{what} p{self.percentile}"
 
     @property
     def before(self) -> float:
@@ -88,9 +104,9 @@ class PercentileError(NamedTuple):
 
     @property
     def within_sensitivity(self) -> bool:
-        """Whether a TTFT lies where 2 % of service time could have put it."""
+        """Whether 2 % of service time could have put the prediction where the measurement is."""
         low, high = sorted((self.faster_ms, self.slower_ms))
-        return self.latency == "ttft" and low <= self.measured_ms <= high
+        return low <= self.measured_ms <= high
 
     @property
     def good(self) -> bool:
@@ -104,7 +120,7 @@ class Calibration:
 
     Attributes:
         profile: The calibrated profile.
-        factors: What was fitted.
+        factors: What was fitted, and ``factor_lines`` the same as words and values.
         at_bounds: Names of factors that ended at a bound: the log asks for more than is physical.
         fitted, scored: Requests the factors were fitted to, and those the errors are about.
         held_out: Whether the scored ones had no part in the fit.
@@ -114,7 +130,8 @@ class Calibration:
     """
 
     profile: Profile
-    factors: Factors
+    factors: Factors | StepFactors
+    factor_lines: tuple[tuple[str, str], ...]
     at_bounds: tuple[str, ...]
     fitted: int
     scored: int
@@ -130,8 +147,11 @@ class Calibration:
 
 
 def padding_candidates(profile: Profile) -> tuple[tuple[int, ...], ...]:
-    """Return the padded batch sizes to try: none, and the profile's own or its measured batches."""
-    decode = profile.decode
+    """Return the padded batch sizes to try: none, and the profile's own or its measured batches.
+
+    Of the aggregated section where there is one.
+    """
+    decode = profile.aggregated or profile.decode
     if decode.padded_batch_sizes:
         return (), decode.padded_batch_sizes
     whole = all(n == int(n) for n in decode.concurrency)
@@ -176,9 +196,16 @@ def calibrate(
             f"{log.path}: {stop - start} of {len(log)} requests to fit to, {rest} to score on "
             f"(expected at least {_FEWEST} of each; see --fit)"
         )
-    fit = _Fit(profile, log, pools, simulator, start, stop)
-    factors, runner_up = fit.search(paddings or padding_candidates(profile), progress)
-    calibrated = apply_factors(profile, factors)
+    sizes = padding_candidates(profile) if paddings is None else paddings
+    engine: ServedEngine[Any, Any]
+    if pools.aggregated:
+        engine = ServedSteps(profile, sizes)
+    else:
+        alone = pools == PoolSizes.fixed(pools.prefill[0], 1)
+        engine = ServedPools(profile, log, slice(start, stop), sizes, alone=alone)
+    fit: _Fit[Any, Any] = _Fit(engine, log, pools, simulator, start, stop)
+    factors, runner_up = fit.search(progress)
+    calibrated = engine.applied(factors)
     scored = log if unseen is None else unseen
     part = np.arange(len(scored))
     if unseen is None and rest:
@@ -198,7 +225,8 @@ def calibrate(
     return Calibration(
         profile=calibrated,
         factors=factors,
-        at_bounds=fit.at_bounds(factors),
+        factor_lines=tuple(engine.lines(factors, calibrated)),
+        at_bounds=engine.at_bounds(factors),
         fitted=stop - start,
         scored=len(part),
         held_out=unseen is not None or rest > 0,
@@ -208,22 +236,54 @@ def calibrate(
     )
 
 
-class _Fit:
+class ServedEngine(Protocol[Found, Kind]):
+    """What is fitted to a log, and what becomes of the profile with it.
+
+    A point is a few numbers z, one a factor, in standard deviations from what the profile says; the sum of
+    z² is what a point costs. ``kinds`` are the combinations of yes-or-no questions, each searched from
+    ``starts`` with a first simplex of ``strides``.
+    """
+
+    kinds: tuple[Kind, ...]
+    starts: tuple[tuple[float, ...], ...]
+    strides: tuple[float, ...]
+
+    def bounds(self) -> list[tuple[float, float]]:
+        """Bounds of z."""
+
+    def factors(self, z: NDArray[np.float64], kind: Kind) -> Found:
+        """Return the factors at a point."""
+
+    def applied(self, factors: Found) -> Profile:
+        """Return the profile of the engine as it serves."""
+
+    def contradicted(self, factors: Found, run: Replayed) -> float:
+        """How badly the log's stages contradict factors and a run with them, in squared tolerances."""
+
+    def at_bounds(self, factors: Found) -> tuple[str, ...]:
+        """Names of the factors that lie at a bound other than "nothing of the kind"."""
+
+    def words(self, kind: Kind) -> str:
+        """Say a kind."""
+
+    def lines(self, factors: Found, profile: Profile) -> list[tuple[str, str]]:
+        """Return the factors as words and values."""
+
+
+class _Fit(Generic[Found, Kind]):
     """The cost of factors on part of a log, and the search for the cheapest."""
 
     def __init__(
         self,
-        profile: Profile,
+        engine: ServedEngine[Found, Kind],
         log: ServedLog,
         pools: PoolSizes,
         simulator: SimulatorConfig,
         start: int,
         stop: int,
     ) -> None:
-        self.profile, self.log, self.pools, self.simulator = profile, log, pools, simulator
+        self.engine, self.log, self.pools, self.simulator = engine, log, pools, simulator
         self._part = slice(start, stop)
-        self.prior: Prior = profile_prior(profile)
-        self.stages: StageTimes = stage_times(log, profile, slice(start, stop))
         self.evaluations = 0
         # What was done after the last of these arrivals also depends on later ones, which are not simulated.
         rows = np.arange(start, stop)
@@ -231,70 +291,62 @@ class _Fit:
         self._rows = rows if stop == len(log) or settled.sum() < _FEWEST else rows[settled]
         self._ttft = self._logs(log.ttft_ms[self._rows], _TTFT_LEVELS)
         self._itl = self._logs(log.itl_ms[self._rows], _ITL_LEVELS)
+        self._gap = None if log.gap_max_ms is None else self._gaps(log.gap_max_ms)
 
-    def cost(self, factors: Factors) -> float:
-        """Robust squared error of the quantiles in tolerances, plus what the stages and the prior say."""
+    def _gaps(self, gap_max_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+        rows = self._rows
+        return self._logs(np.where(self.log.osl[rows] > 1, gap_max_ms[rows], np.nan), _GAP_LEVELS)
+
+    def cost(self, factors: Found) -> float:
+        """Robust squared error of the quantiles in tolerances, plus what the stages say."""
         self.evaluations += 1
-        profile = apply_factors(self.profile, factors)
-        run = replay(self.log, profile, self.pools, self.simulator, part=self._part)
+        run = replay(self.log, self.engine.applied(factors), self.pools, self.simulator, part=self._part)
         rows = self._rows
         ttft = (run.first_token_s[rows] - self.log.arrival_s[rows]) * 1e3
         itl = itl_ms(run.first_token_s[rows], run.done_s[rows], self.log.osl[rows])
         ttft_off = (self._logs(ttft, _TTFT_LEVELS) - self._ttft) / _TTFT_TOLERANCE
         itl_off = (self._logs(itl, _ITL_LEVELS) - self._itl) / _ITL_TOLERANCE
         off = np.concatenate([ttft_off, itl_off])
-        return float(2.0 * (np.sqrt(1.0 + off * off) - 1.0).sum()) + self.stages.cost(factors, run.handoff_ms)
+        if self._gap is not None and run.gap_max_ms is not None:
+            off = np.append(off, (self._gaps(run.gap_max_ms) - self._gap) / _GAP_TOLERANCE)
+        return float(2.0 * (np.sqrt(1.0 + off * off) - 1.0).sum()) + self.engine.contradicted(factors, run)
 
-    def search(
-        self, paddings: tuple[tuple[int, ...], ...], progress: Callable[[float], None] | None
-    ) -> tuple[Factors, tuple[tuple[str, float], ...]]:
+    def search(self, progress: Callable[[float], None] | None) -> tuple[Found, tuple[tuple[str, float], ...]]:
         """Scout every combination of yes-or-no questions, then finish the cheapest."""
-        kinds = [(blocks, padded) for blocks in (True, False) for padded in paddings]
-        total = len(kinds) * len(_STARTS) * _SCOUT_EVALUATIONS + _FINISH_EVALUATIONS
+        engine = self.engine
+        total = len(engine.kinds) * len(engine.starts) * _SCOUT_EVALUATIONS + _FINISH_EVALUATIONS
         spent = 0
-        found: list[tuple[float, NDArray[np.float64], bool, tuple[int, ...]]] = []
-        for blocks, padded in kinds:
+        found: list[tuple[float, NDArray[np.float64], Kind]] = []
+        for kind in engine.kinds:
             scouted = []
-            for start in _STARTS:
-                z, cost = self._minimise(np.array(start), blocks, padded, _SCOUT_EVALUATIONS)
-                scouted.append((cost, z, blocks, padded))
+            for start in engine.starts:
+                z, cost = self._minimise(np.array(start), kind, _SCOUT_EVALUATIONS)
+                scouted.append((cost, z, kind))
                 spent += _SCOUT_EVALUATIONS
                 if progress is not None:
                     progress(spent / total)
             found.append(min(scouted, key=lambda one: one[0]))
         found.sort(key=lambda one: one[0])
-        cost, z, blocks, padded = found[0]
-        z, cost = self._minimise(z, blocks, padded, _FINISH_EVALUATIONS)
+        cost, z, kind = found[0]
+        z, cost = self._minimise(z, kind, _FINISH_EVALUATIONS)
         if progress is not None:
             progress(1.0)
-        runner_up = tuple((_kind(one[2], one[3]), one[0] - cost) for one in found[1:])
-        return self.prior.factors(z, blocks=blocks, padded=padded), runner_up
-
-    def at_bounds(self, factors: Factors) -> tuple[str, ...]:
-        """Names of the factors that lie at a bound other than "nothing of the kind"."""
-        prior = self.prior
-        values = prior.center + prior.point(factors) * prior.spread
-        names = [name for name in Factors.__slots__ if name not in {"blocks_prefill", "padded_batch_sizes"}]
-        width = prior.high - prior.low
-        return tuple(
-            name
-            for name, value, low, high, span in zip(names, values, prior.low, prior.high, width, strict=True)
-            if value > high - 1e-3 * span or (low < 0 and value < low + 1e-3 * span)
-        )
+        runner_up = tuple((engine.words(other), more - cost) for more, _, other in found[1:])
+        return engine.factors(z, kind), runner_up
 
     def _minimise(
-        self, start: NDArray[np.float64], blocks: bool, padded: tuple[int, ...], evaluations: int
+        self, start: NDArray[np.float64], kind: Kind, evaluations: int
     ) -> tuple[NDArray[np.float64], float]:
         from scipy.optimize import minimize
 
         def cost(z: NDArray[np.float64]) -> float:
-            return self.cost(self.prior.factors(z, blocks=blocks, padded=padded)) + float(z @ z)
+            return self.cost(self.engine.factors(z, kind)) + float(z @ z)
 
-        bounds = self.prior.bounds()
+        bounds = self.engine.bounds()
         low, high = np.array(bounds).T
         start = np.clip(start, low, high)
-        steps = np.array([0.6, 0.6, 0.4, 0.7, 0.5, 0.2])
-        simplex = [start, *(start + np.where(start + step > high, -step, step) for step in np.diag(steps))]
+        strides = np.diag(np.array(self.engine.strides))
+        simplex = [start, *(start + np.where(start + step > high, -step, step) for step in strides)]
         result = minimize(
             cost,
             start,
@@ -318,10 +370,6 @@ class _Fit:
         return np.asarray(np.log(np.maximum(np.quantile(known, levels), 1e-6)))
 
 
-def _kind(blocks: bool, padded: tuple[int, ...]) -> str:
-    return f"{'blocking' if blocks else 'free'} hand-off, {'padded' if padded else 'no'} batch sizes"
-
-
 def _errors(
     log: ServedLog,
     part: NDArray[np.intp],
@@ -333,20 +381,26 @@ def _errors(
 ) -> tuple[PercentileError, ...]:
     arrival, osl = log.arrival_s[part], log.osl[part]
 
-    def latencies(first: NDArray[np.float64], done: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        return {"ttft": (first[part] - arrival) * 1e3, "itl": itl_ms(first[part], done[part], osl)}
+    def latencies(run: Replayed) -> dict[str, NDArray[np.float64]]:
+        gaps = np.full(len(part), np.nan) if run.gap_max_ms is None else run.gap_max_ms[part]
+        first, done = run.first_token_s[part], run.done_s[part]
+        return {
+            "ttft": (first - arrival) * 1e3,
+            "itl": itl_ms(first, done, osl),
+            "gap": np.where(osl > 1, gaps, np.nan),
+        }
 
-    measured = latencies(log.first_token_s, log.done_s)
-    runs = [latencies(run.first_token_s, run.done_s) for run in (before, after, faster, slower)]
+    measured = latencies(Replayed(log.first_token_s, log.done_s, 0.0, log.gap_max_ms))
+    runs = [latencies(run) for run in (before, after, faster, slower)]
     rows = []
-    for name, percentile in SCORED:
+    for name, percentile in _POOLS_SCORED if after.gap_max_ms is None else _STEPS_SCORED:
         if np.isnan(measured[name]).all():
             continue
         seen, old, new, fast, slow = (
-            float(np.nanpercentile(one[name], percentile)) for one in (measured, *runs)
+            float(np.nanmean(one[name]) if percentile is None else np.nanpercentile(one[name], percentile))
+            for one in (measured, *runs)
         )
-        limit = TTFT_LIMIT if name == "ttft" else ITL_LIMIT
-        rows.append(PercentileError(name, percentile, seen, old, new, fast, slow, limit))
+        rows.append(PercentileError(name, percentile, seen, old, new, fast, slow, LIMITS[name]))
     return tuple(rows)
 
 
@@ -362,7 +416,7 @@ def with_provenance(
     notes = [
         *base.notes,
         f"calibrated from {base.name}",
-        *(f"calibration: {factor} {value}" for factor, value in factor_lines(calibration)),
+        *(f"calibration: {factor} {value}" for factor, value in calibration.factor_lines),
         *(f"calibration: {_error(error)}" for error in calibration.errors),
         f"calibration: errors are over {calibration.scored} requests "
         + ("held out from the fit" if calibration.held_out else "the fit saw"),
@@ -380,22 +434,19 @@ def with_provenance(
     )
 
 
-def factor_lines(calibration: Calibration) -> list[tuple[str, str]]:
-    """Return the factors as words and values, in the order of the model."""
-    factors = calibration.factors
-    padded = " ".join(map(str, factors.padded_batch_sizes)) or "none"
-    return [
-        ("prefill time", f"x {factors.prefill_scale:.4f}"),
-        ("decode step time", f"x {factors.decode_scale:.4f}"),
-        ("join cost", f"{factors.join_ms_per_1k_tokens:.4g} ms per 1000 tokens"),
-        (
-            "hand-off",
-            f"{factors.latency_ms:.4g} ms + {factors.ms_per_1k_tokens:.4g} ms per 1000 tokens + "
-            f"{factors.decode_steps:.4g} decode steps, "
-            + ("holding the prefill instance" if factors.blocks_prefill else "beside the next prefill"),
-        ),
-        ("padded batch sizes", padded),
-    ]
+def _rounded_steps(pool: Pool) -> Pool:
+    """Return a decode or an aggregated section with fitted times rounded."""
+    names = [name for name in _FITTED_MS if hasattr(pool, name)]
+    return dataclasses.replace(
+        pool,
+        itl_ms=tuple(tuple(map(_round, row)) for row in pool.itl_ms),
+        spread_ms=tuple(map(_round, pool.spread_ms)),
+        **{name: _rounded_times(getattr(pool, name)) for name in names},
+    )
+
+
+def _rounded_times(times: float | tuple[float, ...]) -> Any:  # noqa: ANN401 -- as it was given
+    return tuple(map(_round, times)) if isinstance(times, tuple) else _round(times)
 
 
 def _rounded(profile: Profile) -> Profile:
@@ -410,7 +461,8 @@ def _rounded(profile: Profile) -> Profile:
             quadratic_ms=_round(prefill.quadratic_ms),
             floor_ms=None if prefill.floor_ms is None else min(first, _round(prefill.floor_ms)),
         ),
-        decode=dataclasses.replace(decode, itl_ms=tuple(tuple(map(_round, row)) for row in decode.itl_ms)),
+        decode=_rounded_steps(decode),
+        aggregated=None if profile.aggregated is None else _rounded_steps(profile.aggregated),
         kv_transfer=dataclasses.replace(
             kv,
             latency_ms=_round(kv.latency_ms),
@@ -427,6 +479,6 @@ def _round(value: float) -> float:
 
 def _error(error: PercentileError) -> str:
     return (
-        f"{error.latency} p{error.percentile} {error.measured_ms:.1f} ms measured, {error.before_ms:.1f} ms "
+        f"{error.name} {error.measured_ms:.1f} ms measured, {error.before_ms:.1f} ms "
         f"({error.before:+.1%}) before, {error.after_ms:.1f} ms ({error.after:+.1%}) after"
     )

@@ -23,7 +23,7 @@ class Factors:
 
     Attributes:
         prefill_scale: Multiplies every prefill time.
-        decode_scale: Multiplies every decode step.
+        decode_scale: Multiplies every decode step, and what unequal contexts add to it.
         join_ms_per_1k_tokens, latency_ms, ms_per_1k_tokens, decode_steps, blocks_prefill: As in the
             profile: what a joining prompt adds to a step, the three terms of a hand-off, and whether
             the prefill instance waits for it.
@@ -61,6 +61,7 @@ def apply_factors(profile: Profile, factors: Factors) -> Profile:
         decode=dataclasses.replace(
             decode,
             itl_ms=tuple(tuple(ms * step for ms in row) for row in decode.itl_ms),
+            spread_ms=tuple(ms * step for ms in decode.spread_ms),
             padded_batch_sizes=factors.padded_batch_sizes,
             fit_error=None,
         ),

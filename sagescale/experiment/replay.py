@@ -13,8 +13,9 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.files import read_input_text
-from sagescale.perf import ProfileModel
-from sagescale.sim.engine import Cluster, no_delay
+from sagescale.perf import ProfileModel, aggregated_engines
+from sagescale.sim.engine import Cluster, EnginePool, FleetCluster, ServiceLoad, no_delay
+from sagescale.sim.scheduler import scheduler_of
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sagescale.experiment.served import ServedLog
     from sagescale.perf import Profile
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import World
+    from sagescale.sim.engine import Stepping, World
 
 __all__ = ["PoolSizes", "Replayed", "read_pool_sizes", "replay"]
 
@@ -34,11 +35,20 @@ _MAX_BYTES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class PoolSizes:
-    """READY instances of both pools from a time on; the first entry counts from the start."""
+    """READY instances of both pools from a time on; the first entry counts from the start.
+
+    ``aggregated`` instances instead serve alone, as many all the time.
+    """
 
     from_s: tuple[float, ...]
     prefill: tuple[int, ...]
     decode: tuple[int, ...]
+    aggregated: int = 0
+
+    @classmethod
+    def of_aggregated(cls, instances: int) -> PoolSizes:
+        """One pool of aggregated instances."""
+        return cls((0.0,), (0,), (0,), instances)
 
     @classmethod
     def fixed(cls, prefill: int, decode: int) -> PoolSizes:
@@ -50,12 +60,14 @@ class PoolSizes:
 class Replayed:
     """First tokens and completions as simulated, float64[n], s; NaN for a request never served.
 
-    ``handoff_ms`` is the mean hand-off of the part, 0 without any.
+    ``handoff_ms`` is the mean hand-off of the part, 0 without any; ``gap_max_ms`` the largest gap between two
+    of a request's tokens, float64[n], of aggregated instances.
     """
 
     first_token_s: NDArray[np.float64]
     done_s: NDArray[np.float64]
     handoff_ms: float
+    gap_max_ms: NDArray[np.float64] | None = None
 
 
 def replay(
@@ -71,6 +83,10 @@ def replay(
 
     What comes before the part loads the engines; its hand-offs are not counted.
     """
+    if pools.aggregated:
+        return _replay_aggregated(
+            log, profile, pools.aggregated, simulator, part.indices(len(log))[1], slower
+        )
     world = build_world(ProfileModel(profile), simulator)  # the log's engines existed: no budget applies
     if slower != 1.0:
         world = _slowed(world, slower)
@@ -101,6 +117,25 @@ def replay(
     requests = cluster.state.requests
     done_s = np.where(requests["done_s"] > 0, requests["done_s"], np.nan)
     return Replayed(requests["first_token_s"].copy(), done_s, mean_ms)
+
+
+def _replay_aggregated(
+    log: ServedLog, profile: Profile, instances: int, simulator: SimulatorConfig, stop: int, slower: float
+) -> Replayed:
+    engines = aggregated_engines(profile, simulator.max_batched_tokens)
+    stepping = dataclasses.replace(simulator, engine_scheduler=scheduler_of(simulator, "aggregated"))
+    world = build_world(ProfileModel(engines), stepping)
+    if slower != 1.0:
+        world = _slowed(world, slower)
+    pool = EnginePool("aggregated", "aggregated", world, world.decode_gpus)
+    columns = (log.arrival_s[:stop], log.isl[:stop], log.isl[:stop], log.osl[:stop])
+    load = ServiceLoad("service", (pool,), (instances,), *columns, no_delay)
+    fleet = FleetCluster([load], {pool.gpu_type: world.max_gpus})
+    fleet.advance(np.inf)
+    requests, stepped = fleet.services[0].requests, fleet.state.stepped
+    assert stepped is not None  # of these engines
+    done_s = np.where(requests["done_s"] > 0, requests["done_s"], np.nan)
+    return Replayed(requests["first_token_s"].copy(), done_s, 0.0, stepped.requests["gap_s"] * 1e3)
 
 
 def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:
@@ -160,7 +195,21 @@ def _slowed(world: World, by: float) -> World:
         prefill_floor_s=world.prefill_floor_s * by,
         base_s=world.base_s * by,
         slope_s=world.slope_s * by,
+        spread_s=None if world.spread_s is None else world.spread_s * by,
+        stepping=None if world.stepping is None else _slowed_steps(world.stepping, by),
         kv_latency_s=world.kv_latency_s * by,
         kv_s_per_token=world.kv_s_per_token * by,
         join_s_per_token=world.join_s_per_token * by,
+    )
+
+
+def _slowed_steps(steps: Stepping, by: float) -> Stepping:
+    return dataclasses.replace(
+        steps,
+        tokens_s=steps.tokens_s * by,
+        running_s=steps.running_s * by,
+        kv_s=steps.kv_s * by,
+        cross_s=steps.cross_s * by,
+        square_s=steps.square_s * by,
+        longest_s=steps.longest_s * by,
     )

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["OPTIONAL_COLUMNS", "REQUIRED_COLUMNS", "ServedLog", "StageTimes", "read_served", "stage_times"]
 
 REQUIRED_COLUMNS = ("arrival_s", "isl", "osl", "first_token_s", "done_s")
-OPTIONAL_COLUMNS = ("prefill_start_s", "kv_ready_s")
-"""Used where the log has them: they tell prefill from hand-off, which the five others see only together."""
+OPTIONAL_COLUMNS = ("prefill_start_s", "kv_ready_s", "admitted_s", "gap_p99_ms", "gap_max_ms")
+"""Used where the log has them: times tell the stages apart, gaps are those between tokens."""
 
 _MAX_TOKENS = 2**31 - 1
 _MIN_REQUESTS = 100
@@ -53,6 +53,9 @@ class ServedLog:
         isl, osl: int32[n].
         prefill_start_s: when the batch of the request began, or None where the log does not say.
         kv_ready_s: when its KV cache was with the decode instance, or None.
+        admitted_s: when it joined the requests decoding, or None.
+        gap_p99_ms, gap_max_ms: the 99th percentile and the largest of the gaps between its tokens, or None;
+            of a request of one token they mean nothing.
         start_s: the first arrival on the log's own clock.
         path, sha256: the file, and the hash of its bytes.
     """
@@ -67,6 +70,9 @@ class ServedLog:
     start_s: float
     path: str
     sha256: str
+    admitted_s: NDArray[np.float64] | None = None
+    gap_p99_ms: NDArray[np.float64] | None = None
+    gap_max_ms: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -127,6 +133,9 @@ def read_served(path: Path, columns: Mapping[str, str] | None = None) -> ServedL
     def times(name: str) -> NDArray[np.float64]:
         return values[name][order] - start_s
 
+    def gaps(name: str) -> NDArray[np.float64] | None:
+        return values[name][order] if name in values else None
+
     return ServedLog(
         arrival_s=times("arrival_s"),
         isl=values["isl"][order].astype(np.int32),
@@ -135,6 +144,9 @@ def read_served(path: Path, columns: Mapping[str, str] | None = None) -> ServedL
         done_s=times("done_s"),
         prefill_start_s=times("prefill_start_s") if "prefill_start_s" in values else None,
         kv_ready_s=times("kv_ready_s") if "kv_ready_s" in values else None,
+        admitted_s=times("admitted_s") if "admitted_s" in values else None,
+        gap_p99_ms=gaps("gap_p99_ms"),
+        gap_max_ms=gaps("gap_max_ms"),
         start_s=start_s,
         path=shown_path(path),
         sha256=sha256,
@@ -235,6 +247,14 @@ def _check(path: Path, values: dict[str, NDArray[np.float64]]) -> None:
         )
     if "kv_ready_s" in values:
         refuse(values["kv_ready_s"] < values["first_token_s"], "kv_ready_s", "first_token_s or later")
+    if "admitted_s" in values:
+        early = values["admitted_s"] < values.get("kv_ready_s", values["first_token_s"]) - _CLOCK_SLACK_S
+        refuse(
+            early | (values["admitted_s"] > values["done_s"]), "admitted_s", "after the hand-off, by done_s"
+        )
+    for name in ("gap_p99_ms", "gap_max_ms"):
+        if name in values:
+            refuse((values[name] < 0) & (values["osl"] > 1), name, "milliseconds, 0 or more")
     osl = values["osl"].astype(np.int32)
     between = itl_ms(values["first_token_s"], values["done_s"], osl)
     typical = float(np.median(between[~np.isnan(between)])) if (osl > 1).any() else None

@@ -62,6 +62,7 @@ from sagescale.sim.state import (
     STOCK,
     UNIT_RUN,
     VLLM,
+    Homes,
     State,
     Stepped,
 )
@@ -264,7 +265,7 @@ class ServiceLoad:
         startup_s: draws the startup delays of the next ``count`` launches of a pool.
         priority: the lowest is served first where the policy asks for it, int32[n]; None is all alike.
         prefixes: the hashes of the prompts' blocks; None without.
-        session: of each request, numbered from 0, int32[n]; None without.
+        session: of each request, numbered from 0, int32[n]; None without: each is then routed by itself.
         seed: of what a router draws.
     """
 
@@ -421,8 +422,7 @@ class FleetCluster:
             handoff=np.zeros(1024, HANDOFF_ENTRY),
             startup_s=np.zeros(0),
             life=np.zeros(0, LIFE),
-            session=np.concatenate([_sessions(load) for load in loads]),
-            home=np.full(2 * sum(map(_session_count, loads)), -1, np.int64),
+            homes=_homes(loads) if (services["routing"] >= LEAST_TOKENS).any() else None,
             stepped=_stepped(loads, requests),
         )
         # The initial instances are READY before the first arrival and take no startup delay.
@@ -619,16 +619,23 @@ class FleetCluster:
             self._grow_entries()
 
 
+def _homes(loads: Sequence[ServiceLoad]) -> Homes:
+    return Homes(
+        np.concatenate([_sessions(load) for load in loads]),
+        np.full(2 * sum(map(_session_count, loads)), -1, np.int64),
+    )
+
+
 def _session_count(load: ServiceLoad) -> int:
-    return 0 if load.session is None else int(load.session.max(initial=-1)) + 1
+    return int(_sessions(load).max(initial=-1)) + 1
 
 
 def _sessions(load: ServiceLoad) -> NDArray[np.int32]:
-    """The session of each request, where the router asks for it."""
+    """The session of each request, where the router asks for it; each is one by itself where nobody knows."""
     if load.pools[0].engine.routing_strategy != "session_affinity":
         return np.zeros(0, np.int32)
     if load.session is None:
-        raise SagescaleError("routing_strategy session_affinity needs a trace with sessions")
+        return np.arange(len(load.arrival_s), dtype=np.int32)
     return load.session
 
 

@@ -71,10 +71,6 @@ def check_engines(
             f"max_batched_tokens is {simulator.max_batched_tokens} but an instance runs {max_num_seqs} "
             "requests (max_num_seqs); expected at least a token a step for each"
         )
-    if simulator.scheduling_policy in ("slo_aware", "adaptive"):
-        raise InputError(
-            f"scheduling_policy is {simulator.scheduling_policy} but {why}; expected fifo or priority"
-        )
 
 
 def check_trace(trace: Trace, simulator: SimulatorConfig) -> None:
@@ -83,9 +79,10 @@ def check_trace(trace: Trace, simulator: SimulatorConfig) -> None:
     Raises:
         InputError: there are no sessions to be kept together, or blocks of prompts that are none of memory's.
     """
-    if simulator.routing_strategy == "session_affinity":
+    if simulator.routing_strategy == "session_affinity" and trace.session_id is None:
         raise InputError(
-            "routing_strategy is session_affinity but the trace has no sessions; expected another strategy"
+            "routing_strategy is session_affinity but the trace has no sessions; expected a trace with "
+            "session_id, or another strategy"
         )
     prefixes = trace.prefixes
     if simulator.prefix_cache and prefixes is not None and prefixes.block_tokens % simulator.kv_block_tokens:

@@ -252,6 +252,7 @@ class _Making:
             startup_s=StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, service.name),
             priority=trace.priority,
             prefixes=trace.prefixes if simulator.prefix_cache else None,
+            session=trace.session_id,
         )
         return cls(service, model, actual, engines, predictors, planner, load)
 

@@ -54,6 +54,7 @@ __all__ = [
     "TIMED_OUT",
     "WAITING_DECODE",
     "WAITING_PREFILL",
+    "Homes",
     "State",
 ]
 
@@ -480,6 +481,13 @@ class Stepped(NamedTuple):
     path: NDArray[np.int32]  # scratch: stretches on the way to a node
 
 
+class Homes(NamedTuple):
+    """Where sessions are at home, for routers that look at all instances."""
+
+    session: NDArray[np.int32]  # of each request, numbered from 0 by service; empty without session_affinity
+    home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
+
+
 class State(NamedTuple):
     """All of a simulation's state and its constants.
 
@@ -516,6 +524,5 @@ class State(NamedTuple):
     handoff: NDArray[np.void]  # heap of HANDOFF_ENTRY
     startup_s: NDArray[np.float64]  # delays of the next launches, a stretch a pool
     life: NDArray[np.void]  # LIFE, by launch
-    session: NDArray[np.int32]  # of each request, numbered from 0 by service; empty without session_affinity
-    home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
     stepped: Any  # Stepped; None without engines that step, which is another type to the compiler
+    homes: Any  # Homes; None where no router looks at all instances, likewise

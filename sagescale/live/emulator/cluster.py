@@ -90,6 +90,7 @@ class EmulatedCluster:
                 StartupDraws(simulator.startup_delay_s, simulator.simulation_seed, "service"),
                 trace.priority,
                 trace.prefixes if simulator.prefix_cache else None,
+                trace.session_id,
             ),
             world.max_gpus,
         )

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numba import types
+from numba.extending import overload
 
 from sagescale.compiling import compiler
 
-__all__ = ["compiled", "entry", "inlined"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["choose", "compiled", "entry", "inlined"]
 
 _FOLDER = Path(__file__).parent
 _SOURCES = (_FOLDER.parent / "state.py", *sorted(_FOLDER.glob("*.py")))
@@ -26,3 +33,14 @@ inlined = compiler("kernel", _SOURCES, **_INTERNAL, forceinline=True)
 LLVM expands them. Numba's own ``inline="always"`` copies their source into each caller, which is typed and
 compiled anew every time: a third of all compile time.
 """
+
+
+def choose(
+    name: Callable[..., Any], field: str, with_it: Callable[..., Any], without: Callable[..., Any]
+) -> None:
+    """Compile a function as one of two, whether or not a field of the ``State`` at hand is None."""
+
+    @overload(name, strict=False)
+    def chosen(s: Any, *arguments: Any) -> Callable[..., Any]:
+        del arguments
+        return without if isinstance(s.types[s.fields.index(field)], types.NoneType) else with_it

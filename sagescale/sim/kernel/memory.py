@@ -42,7 +42,7 @@ def decode_phase(s: State, slot: int, base: int) -> int:
     return int(s.stepped.engines[slot].phases + base % s.pools[s.instances[slot].pool].block_tokens)
 
 
-@compiled
+@inlined
 def blocks_within(s: State, slot: int, first: int, end: int) -> int:
     """Blocks that those that decode take in steps ``first`` to ``end`` - 1 from now, the next being 0."""
     e = s.stepped.engines[slot]
@@ -60,13 +60,19 @@ def blocks_within(s: State, slot: int, first: int, end: int) -> int:
     return int(total)
 
 
-@compiled
+@inlined
 def steps_that_fit(s: State, slot: int, room: int, limit: int) -> int:
     """How many of the next steps, at most ``limit``, take no more than so many blocks in all."""
     e = s.stepped.engines[slot]
     block = np.int64(s.pools[s.instances[slot].pool].block_tokens)
     if e.decoding * ((limit + block - 1) // block) <= room:
         return limit
+    return int(_count_steps(s, slot, block, room, limit))
+
+
+@compiled
+def _count_steps(s: State, slot: int, block: int, room: int, limit: int) -> int:
+    e = s.stepped.engines[slot]
     rounds = room // e.decoding
     room -= rounds * e.decoding
     steps = rounds * block

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sagescale.sim.kernel import stepped
-from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.compiled import choose, compiled, inlined
 from sagescale.sim.kernel.costs import cheapest
 from sagescale.sim.kernel.handoff import start_handoff
 from sagescale.sim.kernel.instances import add_load, set_key, touch
@@ -53,7 +53,7 @@ def _best_of_pools(s: State, stage: int, holding: int) -> int:
 def _home(s: State, stage: int, request: int) -> int:
     """Where the request's session was last routed, if READY and not loaded far above the mean; else -1."""
     q = s.stages[stage]
-    home = s.home[q.homes + s.session[request]]
+    home = s.homes.home[q.homes + s.homes.session[request]]
     found = np.int64(-1)
     total = np.int64(0)
     ready = 0
@@ -79,8 +79,21 @@ def _considered(s: State, stage: int, request: int, holding: int) -> int:
     if slot < 0:
         slot = np.int64(_best_of_pools(s, stage, holding))
     if slot >= 0:
-        s.home[q.homes + s.session[request]] = s.slots[slot].id
+        s.homes.home[q.homes + s.homes.session[request]] = s.slots[slot].id
     return int(slot)
+
+
+def considered(s: State, stage: int, request: int, holding: int) -> int:
+    """See ``_considered``; a kernel for runs without such a strategy is compiled without it."""
+    raise NotImplementedError
+
+
+choose(
+    considered,
+    "homes",
+    lambda s, stage, request, holding: _considered(s, stage, request, holding),  # noqa: PLW0108
+    lambda s, stage, request, holding: np.int64(-1),  # noqa: ARG005
+)
 
 
 @inlined
@@ -88,7 +101,7 @@ def _best(s: State, stage: int, request: int, holding: int) -> int:
     """The READY instance with the least to do, or whose turn it is; -1 without one."""
     first = s.stages[stage].first_pool
     if s.services[s.stages[stage].service].routing >= LEAST_TOKENS:
-        return int(_considered(s, stage, request, holding))
+        return int(considered(s, stage, request, holding))
     if s.stages[stage].end_pool - first > 1:
         return int(_best_of_pools(s, stage, holding))
     slot = np.int64(s.slots[s.pools[first].root].router_node)

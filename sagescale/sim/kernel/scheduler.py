@@ -266,7 +266,8 @@ def _admit(s: State, slot: int, budget: int, whole: bool, computed_only: bool, t
     d = s.instances[slot]
     e = x.engines[slot]
     pool = s.pools[d.pool]
-    order(s, slot)
+    if s.services[pool.service].scheduling > PRIORITY:
+        order(s, slot)
     while budget > 0 and e.running < pool.max_num_seqs:
         request = np.int64(next_in_order(s, slot, t))
         if request < 0:
@@ -397,7 +398,7 @@ def _schedule_prefill_first(s: State, slot: int, t: float) -> tuple[int, bool, b
     return budget, preempted, short or preempted
 
 
-@compiled
+@inlined
 def _schedule(s: State, slot: int, t: float) -> bool:
     """Choose what is in the step; whether there was a pre-emption."""
     e = s.stepped.engines[slot]
@@ -412,7 +413,7 @@ def _schedule(s: State, slot: int, t: float) -> bool:
             budget, preempted, short = _schedule_prefill_first(s, slot, t)
         else:
             budget, preempted = _schedule_running(s, slot, np.int64(pool.max_batched_tokens), t)
-            if not preempted:
+            if not preempted and s.instances[slot].head >= 0 and e.running < pool.max_num_seqs:
                 budget, short = _admit(s, slot, budget, pool.reserve_full_isl, False, t)
         e.short = preempted or short
         if budget < pool.max_batched_tokens or not preempted:
@@ -555,7 +556,7 @@ def _stalls(s: State, slot: int, seconds: float) -> None:
             e.stalled = True
 
 
-@compiled
+@inlined
 def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
     """Note the gaps of the first k steps of the run: a step with prompts, or steps of decodes alone."""
     x = s.stepped
@@ -563,8 +564,10 @@ def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
     e = x.engines[slot]
     service = s.pools[d.pool].service
     if e.decoding > 0 and k > 0 and e.advance:
-        first_s = seconds if e.prompts else step_now_s(s, slot, 1)
+        first = np.int64(0)
         if e.stalled:
+            first_s = seconds if e.prompts else step_now_s(s, slot, 1)
+            first = np.int64(1)
             e.stalled = False
             for i in range(e.members, e.members + e.running):
                 m = x.members[i]
@@ -580,12 +583,11 @@ def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
                 count = np.int64(0)
                 for i in range(e.members, e.members + e.running):
                     count += x.members[i].finish >= 0 and not x.members[i].left_out
-            gap(s, service, first_s, count)
-            e.gap_s = max(e.gap_s, first_s)
-        else:
-            e.gap_s = max(e.gap_s, run_gaps(s, slot, np.int64(0), np.int64(1)))
-        if k > 1:
-            e.gap_s = max(e.gap_s, run_gaps(s, slot, np.int64(1), k))
+            gap(s, service, seconds, count)
+            e.gap_s = max(e.gap_s, seconds)
+            first = np.int64(1)
+        if k > first:
+            e.gap_s = max(e.gap_s, run_gaps(s, slot, first, k))
 
 
 @compiled
@@ -682,7 +684,7 @@ def _hand_over(s: State, slot: int, index: int) -> None:
     extra.private = m.private
 
 
-@compiled
+@inlined
 def _tokens(s: State, slot: int, t: float) -> int:
     """Go through the members in order: prompts that are complete, requests that are done.
 

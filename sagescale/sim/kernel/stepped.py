@@ -5,21 +5,17 @@ A kernel for runs without such engines is compiled without any of it: the type o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from sagescale.sim.kernel import scheduler, stepping
-from sagescale.sim.kernel.compiled import inlined
+from sagescale.sim.kernel.compiled import choose, inlined
 from sagescale.sim.kernel.gaps import gap
 from sagescale.sim.kernel.prefix_cache import overlaps
 from sagescale.sim.state import BATCH, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 __all__ = [
@@ -27,16 +23,6 @@ __all__ = [
     "hand_off_ended", "held_blocks", "lose", "outstanding", "overlap", "receive", "seen_prompt_tokens",
     "seen_waiting", "step_under_way_s", "steps", "token_made",
 ]  # fmt: skip
-
-
-def _choose(name: Callable[..., Any], with_steps: Callable[..., Any], without: Callable[..., Any]) -> None:
-    """Compile a function as one of two, whether or not the state at hand has engines that step."""
-
-    @overload(name, strict=False)
-    def choose(s: Any, *arguments: Any) -> Callable[..., Any]:
-        del arguments
-        stepped = s.types[s.fields.index("stepped")]
-        return without if isinstance(stepped, types.NoneType) else with_steps
 
 
 def steps(s: State, slot: int) -> bool:
@@ -175,54 +161,88 @@ def _find_overlaps(s: State, stage: int, request: int) -> None:
 
 
 # ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
-_choose(steps, lambda s, slot: s.pools[s.instances[slot].pool].scheduler != BATCH, lambda s, slot: False)
-_choose(begin, lambda s, slot, t: scheduler.begin_step(s, slot, t), lambda s, slot, t: None)
-_choose(end, lambda s, slot, t: scheduler.end_step(s, slot, t), lambda s, slot, t: np.int64(-1))
-_choose(
+choose(
+    steps,
+    "stepped",
+    lambda s, slot: s.pools[s.instances[slot].pool].scheduler != BATCH,
+    lambda s, slot: False,
+)
+choose(begin, "stepped", lambda s, slot, t: scheduler.begin_step(s, slot, t), lambda s, slot, t: None)
+choose(end, "stepped", lambda s, slot, t: scheduler.end_step(s, slot, t), lambda s, slot, t: np.int64(-1))
+choose(
     receive,
+    "stepped",
     lambda s, slot, request, t: stepping.receive(s, slot, request, t),
     lambda s, slot, request, t: None,
 )
-_choose(
+choose(
     deliver,
+    "stepped",
     lambda s, slot, request, t: stepping.deliver(s, slot, request, t),
     lambda s, slot, request, t: None,
 )
-_choose(
+choose(
     give_up,
+    "stepped",
     lambda s, slot, request, t: stepping.give_up(s, slot, request, t),
     lambda s, slot, request, t: None,
 )
-_choose(hand_off_ended, lambda s, request: stepping.release_source(s, request), lambda s, request: None)
-_choose(
+choose(
+    hand_off_ended, "stepped", lambda s, request: stepping.release_source(s, request), lambda s, request: None
+)
+choose(
     lose,
+    "stepped",
     lambda s, slot, first, t: stepping.lose(s, slot, first, t),
     lambda s, slot, first, t: np.int64(-1),
 )
-_choose(outstanding, lambda s, slot, t: stepping.outstanding(s, slot, t), lambda s, slot, t: np.int64(0))
-_choose(
+choose(
+    outstanding,
+    "stepped",
+    lambda s, slot, t: stepping.outstanding(s, slot, t),
+    lambda s, slot, t: np.int64(0),
+)
+choose(
     count,
+    "stepped",
     lambda s, slot, t, totals: stepping.count(s, slot, t, totals),
     lambda s, slot, t, totals: None,
 )
-_choose(clear, lambda s, slot: stepping.clear(s, slot), lambda s, slot: None)
-_choose(forget, lambda s, slot: stepping.forget(s, slot), lambda s, slot: None)
-_choose(bind, lambda s, slot, request: _bind(s, request), lambda s, slot, request: None)
-_choose(token_made, lambda s, request, t: _token_made(s, request, t), lambda s, request, t: None)
-_choose(
+choose(clear, "stepped", lambda s, slot: stepping.clear(s, slot), lambda s, slot: None)
+choose(forget, "stepped", lambda s, slot: stepping.forget(s, slot), lambda s, slot: None)
+choose(bind, "stepped", lambda s, slot, request: _bind(s, request), lambda s, slot, request: None)
+choose(token_made, "stepped", lambda s, request, t: _token_made(s, request, t), lambda s, request, t: None)
+choose(
     crowded,
+    "stepped",
     lambda s: min(s.progress[0].free_entries, s.progress[0].free_runs) < s.progress[0].spare_entries,
     lambda s: False,
 )
-_choose(step_under_way_s, lambda s, slot, t: stepping.step_under_way_s(s, slot, t), lambda s, slot, t: 0.0)
-_choose(seen_waiting, lambda s, slot: stepping.seen_waiting(s, slot), lambda s, slot: np.int64(0))
-_choose(
+choose(
+    step_under_way_s,
+    "stepped",
+    lambda s, slot, t: stepping.step_under_way_s(s, slot, t),
+    lambda s, slot, t: 0.0,
+)
+choose(seen_waiting, "stepped", lambda s, slot: stepping.seen_waiting(s, slot), lambda s, slot: np.int64(0))
+choose(
     seen_prompt_tokens,
+    "stepped",
     lambda s, slot: np.int64(s.stepped.engines[slot].seen_prompt_tokens),
     lambda s, slot: np.int64(0),
 )
-_choose(held_blocks, lambda s, slot, t: stepping.held_blocks(s, slot, t), lambda s, slot, t: np.int64(0))
-_choose(
-    find_overlaps, lambda s, stage, request: _find_overlaps(s, stage, request), lambda s, stage, request: None
+choose(
+    held_blocks,
+    "stepped",
+    lambda s, slot, t: stepping.held_blocks(s, slot, t),
+    lambda s, slot, t: np.int64(0),
 )
-_choose(overlap, lambda s, slot: np.int64(s.stepped.engines[slot].overlap), lambda s, slot: np.int64(0))
+choose(
+    find_overlaps,
+    "stepped",
+    lambda s, stage, request: _find_overlaps(s, stage, request),
+    lambda s, stage, request: None,
+)
+choose(
+    overlap, "stepped", lambda s, slot: np.int64(s.stepped.engines[slot].overlap), lambda s, slot: np.int64(0)
+)

@@ -46,7 +46,7 @@ __all__ = [
 _NEVER = np.int64(1 << 62)
 
 
-@compiled
+@inlined
 def _joins(s: State, slot: int, request: int, t: float) -> None:
     e = s.stepped.engines[slot]
     d = s.instances[slot]

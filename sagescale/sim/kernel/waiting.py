@@ -79,6 +79,30 @@ def _rank(s: State, slot: int, request: int) -> None:
 
 
 @compiled
+def _enqueue_in_order(s: State, slot: int, request: int, in_front: bool) -> None:
+    """Give a request its place in a queue that a policy orders."""
+    d = s.instances[slot]
+    pool = s.pools[d.pool]
+    scheduling = s.services[pool.service].scheduling
+    g = s.progress[0]
+    place = s.places[request]
+    place.child = -1
+    if in_front and scheduling == PRIORITY:
+        place.rank = float(s.priority[request])
+        place.latest_s = 0.0
+    elif in_front:
+        place.rank = -np.inf
+        place.latest_s = np.inf
+        place.joined = -g.joins
+    else:
+        place.joined = g.joins
+        if pool.role != DECODE_ROLE:
+            _rank(s, slot, request)
+    g.joins += 1
+    d.head = meld(s, np.int64(d.head), request)
+
+
+@inlined
 def enqueue(s: State, slot: int, request: int, in_front: bool) -> None:
     """Let a request wait; a pre-empted one in front, or by priority where it stood before."""
     d = s.instances[slot]
@@ -88,22 +112,7 @@ def enqueue(s: State, slot: int, request: int, in_front: bool) -> None:
     s.requests[request].bound = slot
     d.queued += 1
     if scheduling != FIFO:
-        g = s.progress[0]
-        place = s.places[request]
-        place.child = -1
-        if in_front and scheduling == PRIORITY:
-            place.rank = float(s.priority[request])
-            place.latest_s = 0.0
-        elif in_front:
-            place.rank = -np.inf
-            place.latest_s = np.inf
-            place.joined = -g.joins
-        else:
-            place.joined = g.joins
-            if pool.role != DECODE_ROLE:
-                _rank(s, slot, request)
-        g.joins += 1
-        d.head = meld(s, np.int64(d.head), request)
+        _enqueue_in_order(s, slot, request, in_front)
     elif in_front:
         s.requests[request].link = d.head
         d.head = request
@@ -187,14 +196,22 @@ def by_joining(s: State, slot: int) -> None:
     d.head = first
 
 
-@compiled
+@inlined
 def next_in_order(s: State, slot: int, t: float) -> int:
     """Who is admitted next, -1 for nobody; by slack, those that can only be late go behind all others."""
     d = s.instances[slot]
+    if not d.by_slack or s.pools[d.pool].role == DECODE_ROLE:
+        return int(head(s, slot))
+    return int(_next_in_time(s, slot, t))
+
+
+@compiled
+def _next_in_time(s: State, slot: int, t: float) -> int:
+    d = s.instances[slot]
     while True:
         request = head(s, slot)
-        if request < 0 or not d.by_slack or s.pools[d.pool].role == DECODE_ROLE:
-            return int(request)
+        if request < 0:
+            return -1
         place = s.places[request]
         late = place.latest_s < t and place.rank < np.inf and np.isnan(s.requests[request].first_token_s)
         if not late:

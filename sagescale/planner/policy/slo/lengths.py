@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["LengthMemory"]
 
 _WINDOWS = 60
+_HALF_LIFE = 10.0
+"""Windows kept, and after how many one counts half."""
+
 _SAMPLE = 8192
+_FINENESS = 4
+"""Requests drawn at most, and for each there is: so finely are weights kept."""
+
 _EVERY = 10
 _MOVED = 0.05
 
@@ -45,7 +51,7 @@ _LONGEST = 1 << 30
 
 
 class LengthMemory:
-    """A sample of the requests of the last windows; ``version`` changes when it does.
+    """A sample of the requests of the last windows, late ones most; ``version`` changes when it does.
 
     Drawn anew every ten windows, and when a mean has moved by 5 %: what was found out about a sample stays
     true while it is the same.
@@ -74,10 +80,18 @@ class LengthMemory:
             self._draw()
 
     def _moved(self, sample: Lengths) -> bool:
+        weights = self._weights()
         return any(
-            abs(np.log(max(float(new.mean()), 1.0) / float(old.mean()))) > _MOVED
+            abs(np.log(max(float(weights @ new), 1.0) / float(old.mean()))) > _MOVED
             for new, old in zip(self._all(), (sample.isl, sample.computed, sample.osl), strict=True)
         )
+
+    def _weights(self) -> NDArray[np.float64]:
+        """What each of all requests counts for, adding up to 1."""
+        ages = np.arange(len(self._windows))[::-1]
+        weights = np.repeat(0.5 ** (ages / _HALF_LIFE), [len(isl) for isl, _ in self._windows])
+        weights /= weights.sum()
+        return weights
 
     def _all(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         isl, osl = (
@@ -88,7 +102,10 @@ class LengthMemory:
 
     def _draw(self) -> None:
         isl, computed, osl = self._all()
-        order = np.random.default_rng(0).permutation(len(isl))[:_SAMPLE]
+        # As often as each counts, to within one (systematic sampling); in random order.
+        count = min(_SAMPLE, _FINENESS * len(isl))
+        at = np.searchsorted(np.cumsum(self._weights()), (np.arange(count) + 0.5) / count)
+        order = np.random.default_rng(0).permutation(np.minimum(at, len(isl) - 1))
         self.sample = Lengths(*(column[order].astype(np.int32) for column in (isl, computed, osl)))
         self.version += 1
         self._age = 0

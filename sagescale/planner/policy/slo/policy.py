@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.protocol import Sizing
+from sagescale.planner.policy.slo.decode_work import DecodeWork
 from sagescale.planner.policy.slo.demand import SURPRISE
 from sagescale.planner.policy.slo.lengths import LengthMemory
 from sagescale.planner.policy.slo.misses import ErrorBudget, MissCurves
@@ -64,6 +65,7 @@ class SloPolicy:
         self._horizon = self._ahead
         self._budget = ErrorBudget(config.target_attainment)
         self._lengths = LengthMemory()
+        self._decode_work: DecodeWork | None = None
         self._version = 0
         self._planned: deque[float | None] = deque(maxlen=64)
         self._windows = 0
@@ -148,9 +150,9 @@ class SloPolicy:
         isl = (self._isl if seen.isl_mean is None else seen.isl_mean) or 0.0
         loads = []
         sizes = list(seen.pools.asked)
-        for at, (pool, length) in enumerate(((self._prefill, isl), (self._decode, self._osl or 0.0))):
+        for at, pool in enumerate((self._prefill, self._decode)):
             chance = (1.0 + pool.variation**2) / seen.requests
-            load = rate * length * self._work(pool, sample)
+            load = rate * self._tokens(pool, isl, self._osl or 0.0) * self._work(pool, sample)
             plain = load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
             loads.append(load if plain else 0.0)
             if plain:
@@ -205,6 +207,7 @@ class SloPolicy:
             return
         self._version = self._lengths.version
         twin = self._twin
+        self._decode_work = DecodeWork(sample, twin.perf, self._config.target_itl_ms)
         for pool, tried, alone, limit_rps, tokens in (
             (
                 self._prefill,
@@ -228,21 +231,37 @@ class SloPolicy:
     def _plan(self, situation: Situation, arrived: float, requests: Forecast, sample: Lengths) -> None:
         """Show each pool's demand the window's load and the forecast."""
         interval_s = situation.window.interval_s
-        for pool, last, predictor in (
-            (self._prefill, self._isl, situation.predictors.isl),
-            (self._decode, self._osl, situation.predictors.osl),
-        ):
-            assert last is not None
+        horizon = requests.horizon
+        assert self._isl is not None
+        assert self._osl is not None
+        isl, osl = (
+            (last,) * horizon if length is None else length.mean
+            for last, length in (
+                (self._isl, situation.predictors.isl.forecast(horizon)),
+                (self._osl, situation.predictors.osl.forecast(horizon)),
+            )
+        )
+        for pool in (self._prefill, self._decode):
             work = self._work(pool, sample) / interval_s
             # Of a short window chance does more than of the interval that its requests are scaled to.
             counted = arrived * situation.observation.window_s / situation.window.interval_s
-            pool.demand.observe(arrived * last * work, (1.0 + pool.variation**2) / max(counted, 1.0))
-            length = predictor.forecast(requests.horizon)
-            means = (last,) * requests.horizon if length is None else length.mean
+            last = self._tokens(pool, self._isl, self._osl) * work
+            pool.demand.observe(arrived * last, (1.0 + pool.variation**2) / max(counted, 1.0))
+            each = [
+                self._tokens(pool, max(prompt, 1.0), max(answer, 1.0)) * work
+                for prompt, answer in zip(isl, osl, strict=True)
+            ]
             pool.demand.plan(
-                [count * max(mean, 1.0) * work for count, mean in zip(requests.mean, means, strict=True)],
-                [deviation * last * work for deviation in requests.std],
+                [count * load for count, load in zip(requests.mean, each, strict=True)],
+                [deviation * last for deviation in requests.std],
             )
+
+    def _tokens(self, pool: Pool, isl: float, osl: float) -> float:
+        """What a request of such mean lengths is to a pool, in tokens of the sample."""
+        if pool is self._prefill or osl <= 0.0 or isl <= 0.0:
+            return isl if pool is self._prefill else osl
+        assert self._decode_work is not None
+        return self._decode_work.tokens(isl, osl)
 
     def _work(self, pool: Pool, sample: Lengths) -> float:
         """What a token of ISL or OSL counts as load, in tokens that simulated engines work off.

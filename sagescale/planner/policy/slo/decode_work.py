@@ -1,0 +1,60 @@
+"""What requests of other lengths than the sample's are to a decode instance, KV memory included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sagescale.perf import PerfModel
+    from sagescale.planner.policy.twin import Lengths
+
+__all__ = ["DecodeWork"]
+
+_FAR = 1.5
+"""Means further from the sample's are taken to be so far: beyond it the shape of the lengths is another as
+well, and the sample is drawn anew before long."""
+
+
+class DecodeWork:
+    """Counts requests in tokens of a sample: tokens that take an instance as long as the sample's do.
+
+    Where memory binds, tokens/s are no measure of work: a request holds ``isl + osl`` tokens of KV memory for
+    as long as ``osl`` steps take. Of answers twice as long fewer run at once, for longer, and an instance
+    makes fewer tokens a second. What it makes at most within the ITL target is asked of the performance
+    model, at the memory that a request in service holds in the mean (long ones are in service for longer:
+    means are weighted with OSL); where slots or the target bind, there is little in it.
+
+    Args:
+        sample: the lengths that engines are tried with.
+        perf: the engines they are tried on.
+        target_itl_ms: within which tokens have to come.
+    """
+
+    def __init__(self, sample: Lengths, perf: PerfModel, target_itl_ms: float) -> None:
+        self._perf = perf
+        self._target_itl_ms = target_itl_ms
+        osl = sample.osl.astype(np.float64)
+        in_service = osl / osl.sum()
+        self._mean_isl, self._mean_osl = float(sample.isl.mean()), float(osl.mean())
+        self._isl, self._osl = float(in_service @ sample.isl), float(in_service @ osl)
+        self._most = self._tokens_per_s(self._isl + self._osl)
+
+    def tokens(self, isl: float, osl: float) -> float:
+        """Return what requests with such means are each, in tokens of the sample; both are above 0."""
+        held = self._isl * _near(isl / self._mean_isl) + self._osl * _near(osl / self._mean_osl)
+        return osl * self._most / self._tokens_per_s(held)
+
+    def _tokens_per_s(self, held: float) -> float:
+        """Tokens/s an instance makes at most of requests that each hold so many, whole or not."""
+        most = self._perf.decode_throughput_per_gpu(self._target_itl_ms, held)
+        running = float(most.concurrency)
+        memory = self._perf.max_kv_tokens
+        if memory is not None and running <= memory / held < running + 1.0:
+            running = memory / held  # one more does not fit; a part of one keeps the figure from jumping
+        return running / self._perf.itl_ms(running, held)
+
+
+def _near(ratio: float) -> float:
+    return min(max(ratio, 1.0 / _FAR), _FAR)
