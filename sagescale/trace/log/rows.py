@@ -66,11 +66,20 @@ def rows_of(source: Source, head: Head, names: Sequence[str]) -> Iterator[Row]:
             raise InputError(f"{source.path}: one JSON document; expected JSON lines, an object a request")
 
 
+@contextlib.contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let cells of CSV be as long as lines may be, since a log may hold the prompt itself; then as before."""
+    before = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _csv_rows(source: Source, head: Head, names: Sequence[str]) -> Iterator[Row]:
     columns = column_names(source, head)
     places = [columns.index(name) for name in names]
-    csv.field_size_limit(MAX_LINE_BYTES)  # a log may hold the prompt itself
-    with source.open() as stream:
+    with source.open() as stream, _long_cells():
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
         for _ in range(head.header_lines):
             text.readline()
