@@ -40,7 +40,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 e2e: $(READY)
-	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile tests/live
+	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder tests/live
 
 SAGESCALE_SOAK ?= hours=30 kills=30 speed=120
 soak: $(READY)
