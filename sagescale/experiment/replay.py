@@ -114,9 +114,7 @@ def replay(
     earlier, earlier_s = advance(float(log.arrival_s[start]))
     handoffs, handoffs_s = advance(np.inf)
     mean_ms = (handoffs_s - earlier_s) / (handoffs - earlier) * 1e3 if handoffs > earlier else 0.0
-    requests = cluster.state.requests
-    done_s = np.where(requests["done_s"] > 0, requests["done_s"], np.nan)
-    return Replayed(requests["first_token_s"].copy(), done_s, mean_ms)
+    return _replayed(cluster, mean_ms)
 
 
 def _replay_aggregated(
@@ -132,10 +130,15 @@ def _replay_aggregated(
     load = ServiceLoad("service", (pool,), (instances,), *columns, no_delay)
     fleet = FleetCluster([load], {pool.gpu_type: world.max_gpus})
     fleet.advance(np.inf)
-    requests, stepped = fleet.services[0].requests, fleet.state.stepped
-    assert stepped is not None  # of these engines
+    return _replayed(fleet.services[0], 0.0)
+
+
+def _replayed(cluster: Cluster, mean_ms: float) -> Replayed:
+    """What a cluster made of its requests; the largest gaps are known where its engines step."""
+    requests, stepped = cluster.requests, cluster.stepped()
     done_s = np.where(requests["done_s"] > 0, requests["done_s"], np.nan)
-    return Replayed(requests["first_token_s"].copy(), done_s, 0.0, stepped.requests["gap_s"] * 1e3)
+    gaps_ms = None if stepped is None else stepped.requests["gap_s"] * 1e3
+    return Replayed(requests["first_token_s"].copy(), done_s, mean_ms, gaps_ms)
 
 
 def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:

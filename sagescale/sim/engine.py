@@ -639,17 +639,6 @@ def _sessions(load: ServiceLoad) -> NDArray[np.int32]:
     return load.session
 
 
-_64_BITS = (1 << 64) - 1
-
-
-def _splitmix64(state: int) -> int:
-    """The next output of the generator splitmix64 (Steele, Lea & Flood 2014) at this state."""
-    z = (state + 0x9E3779B97F4A7C15) & _64_BITS
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _64_BITS
-    return z ^ (z >> 31)
-
-
 def _chained(records: NDArray[np.void], free: int, more: int, link: str) -> tuple[NDArray[np.void], int]:
     """Twice as many records and some; the new ones lead the chain of those not in use, with its first."""
     grown = np.zeros(2 * len(records) + more, records.dtype)
@@ -735,7 +724,7 @@ def _described(
         for name in ("overlap_credit", "prefill_load_scale", "router_temperature", "affinity_max_load"):
             service[name] = getattr(world, name)
         service["unit_tokens"] = 1 << 40 if load.prefixes is None else load.prefixes.block_tokens
-        service["draws"] = _splitmix64(_splitmix64(load.seed & _64_BITS) ^ zlib.crc32(load.name.encode()))
+        service["seed"], service["name_crc"] = load.seed % (1 << 64), zlib.crc32(load.name.encode())
         for name in ("first_request", "next_arrival", "next_deadline", "oldest"):
             service[name] = request
         request += len(load.arrival_s)

@@ -87,6 +87,12 @@ PREFILL_ROLE, DECODE_ROLE, AGGREGATED_ROLE = 1, 2, 3
 # What forms an instance's batches or steps; with all but BATCH it takes one step after the other.
 BATCH, VLLM, SGLANG = 0, 1, 2
 
+WAITS, RUNS = (
+    np.int64(4),
+    np.int64(1),
+)  # what a request adds to an aggregated instance's load (vLLM's balancer)
+NEVER = np.int64(1 << 62)  # a step that does not come
+
 GAP_BINS_AN_OCTAVE = 256  # no bin is wider than 0.4 %
 GAP_LEAST_OCTAVE = -20  # a microsecond
 GAP_BINS = 40 * GAP_BINS_AN_OCTAVE
@@ -114,7 +120,8 @@ SERVICE = np.dtype(
         ("router_temperature", "f8"),
         ("affinity_max_load", "f8"),  # of session_affinity, over the mean
         ("unit_tokens", "i8"),  # of an id of the prefix cache
-        ("draws", "u8"),  # of its random numbers: the seed and its name, mixed
+        ("seed", "u8"),  # of its random numbers,
+        ("name_crc", "u8"),  # which its name tells from other services'
         ("launches_held", "b1"),  # a fault: no launch begins
         ("max_gpus", "i8"),  # its own budget, whatever the stock
         # What has happened.

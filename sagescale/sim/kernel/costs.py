@@ -93,7 +93,7 @@ def _mixed(state: np.uint64) -> np.uint64:
 def _uniform(s: State, service: int, request: int) -> float:
     """In [0, 1): one draw a request, wherever it is routed, keyed by (seed, service, request)."""
     w = s.services[service]
-    drawn = _mixed(w.draws ^ np.uint64(request - w.first_request))
+    drawn = _mixed(_mixed(_mixed(w.seed) ^ w.name_crc) ^ np.uint64(request - w.first_request))
     return float(drawn >> np.uint64(11)) * 2.0**-53
 
 

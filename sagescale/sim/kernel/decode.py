@@ -8,11 +8,10 @@ from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import finish_pop, finish_push, handoff_pop
-from sagescale.sim.kernel.instances import add_load, touch, unbind
+from sagescale.sim.kernel.instances import add_load, end_run_at_boundary, touch, unbind
 from sagescale.sim.kernel.queues import append, drop_head, join, rank_for_decode
 from sagescale.sim.kernel.requests import complete, expired, first_token, leave, produced, reserves
-from sagescale.sim.kernel.step_times import begin_run, run_boundary, spread_s, step_now_s
-from sagescale.sim.kernel.trees import event_update
+from sagescale.sim.kernel.step_times import begin_run, spread_s, step_now_s
 from sagescale.sim.state import FIFO, REQUEST_BITS, RUNNING, TIMED_OUT, WAITING_DECODE, State
 
 __all__ = ["REQUEST_MASK", "deliver", "finish_run", "form_step", "queue_changed"]
@@ -42,11 +41,7 @@ def queue_changed(s: State, slot: int, t: float) -> None:
     if d.running == 0 or s.slots[slot].event_s == np.inf:
         touch(s, slot)
     elif d.run_steps > 1 and _head_fits(s, slot):
-        k, end_s = run_boundary(s, slot, t)
-        if k < d.run_steps:
-            d.run_steps = k
-            s.slots[slot].event_s = end_s
-            event_update(s.slots, slot)
+        end_run_at_boundary(s, slot, t)
 
 
 @compiled

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sagescale.sim.kernel.compiled import inlined
 from sagescale.sim.kernel.requests import produced, reserves
-from sagescale.sim.kernel.trees import router_update
+from sagescale.sim.kernel.step_times import run_boundary
+from sagescale.sim.kernel.trees import event_update, router_update
 from sagescale.sim.state import READY, State
 
-__all__ = ["add_load", "set_key", "touch", "unbind"]
+__all__ = ["add_load", "end_run_at_boundary", "set_key", "touch", "unbind"]
 
 
 @inlined
@@ -41,6 +44,17 @@ def add_load(s: State, slot: int, tokens: int) -> None:
     instance.load += tokens
     if instance.status == READY and not s.services[s.pools[instance.pool].service].round_robin:
         set_key(s, slot, instance.load)
+
+
+@inlined
+def end_run_at_boundary(s: State, slot: int, t: float) -> None:
+    """End the run of steps in progress at the next step boundary: at t, unless steps have begun there."""
+    d = s.instances[slot]
+    k, end_s = run_boundary(s, slot, np.nextafter(t, np.inf) if s.progress[0].formed else t)
+    if k < d.run_steps:
+        d.run_steps = k
+        s.slots[slot].event_s = end_s
+        event_update(s.slots, slot)
 
 
 @inlined

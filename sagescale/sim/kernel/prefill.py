@@ -8,7 +8,7 @@ from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.instances import add_load, touch
-from sagescale.sim.kernel.queues import meld, rank_for_prefill, without_head
+from sagescale.sim.kernel.queues import meld, put_behind, rank_for_prefill, without_head
 from sagescale.sim.kernel.requests import complete, due_s, first_token, produced
 from sagescale.sim.kernel.routing import bind_decode
 from sagescale.sim.kernel.step_times import batch_s
@@ -16,6 +16,22 @@ from sagescale.sim.kernel.trees import event_update
 from sagescale.sim.state import ADAPTIVE, FIFO, IN_PREFILL, TIMED_OUT, WAITING_PREFILL, State
 
 __all__ = ["finish_batch", "form_batch", "hand_over"]
+
+
+@inlined
+def _bind(s: State, slot: int, request: int, last: int, t: float) -> int:
+    """Bind a request that prefill is done with; who is the last now of those handed over one by one."""
+    p = s.instances[slot]
+    pool = s.pools[p.pool]
+    bind_decode(s, s.services[pool.service].decode_stage, request, t)
+    if not pool.blocks_prefill or s.requests[request].state == TIMED_OUT:
+        return last
+    s.requests[request].chain = -1
+    if last < 0:
+        p.cursor = request
+    else:
+        s.requests[last].chain = request
+    return np.int64(request)
 
 
 @inlined
@@ -46,14 +62,7 @@ def finish_batch(s: State, slot: int, t: float) -> None:
         if s.osl[request] - made == 1 and not w.decode_first:
             complete(s, service, request, t)
         else:
-            bind_decode(s, w.decode_stage, request, t)
-            if pool.blocks_prefill and s.requests[request].state != TIMED_OUT:
-                s.requests[request].chain = -1
-                if last < 0:
-                    p.cursor = request
-                else:
-                    s.requests[last].chain = request
-                last = request
+            last = _bind(s, slot, request, last, t)
         request = following
     if pool.blocks_prefill:
         resume_chain(s, slot, t)
@@ -66,22 +75,14 @@ def finish_batch(s: State, slot: int, t: float) -> None:
 def hand_over(s: State, slot: int, first: int, t: float) -> None:
     """Prompts that steps have completed, linked from the first on, are bound and handed over."""
     p = s.instances[slot]
-    pool = s.pools[p.pool]
     last = np.int64(-1)
     p.cursor = -1
     request = np.int64(first)
     while request >= 0:
         following = np.int64(s.requests[request].link)
-        bind_decode(s, s.services[pool.service].decode_stage, request, t)
-        if pool.blocks_prefill and s.requests[request].state != TIMED_OUT:
-            s.requests[request].chain = -1
-            if last < 0:
-                p.cursor = request
-            else:
-                s.requests[last].chain = request
-            last = request
+        last = _bind(s, slot, request, last, t)
         request = following
-    if pool.blocks_prefill and last >= 0:
+    if last >= 0:
         p.busy = True
         resume_chain(s, slot, t)
 
@@ -172,9 +173,7 @@ def _first_in_order(s: State, slot: int, t: float) -> int:
             break
         p.head = without_head(s, request)
         if waits:
-            place.latest_s = place.rank  # among themselves by priority still
-            place.rank = np.inf
-            p.head = meld(s, p.head, request)
+            p.head = put_behind(s, np.int64(p.head), request)
     return int(p.head)
 
 

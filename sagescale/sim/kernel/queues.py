@@ -12,7 +12,16 @@ from sagescale.sim.kernel.requests import due_s, produced
 from sagescale.sim.kernel.step_times import batch_s
 from sagescale.sim.state import FIFO, SLO_AWARE, State
 
-__all__ = ["append", "drop_head", "join", "meld", "rank_for_decode", "rank_for_prefill", "without_head"]
+__all__ = [
+    "append",
+    "drop_head",
+    "join",
+    "meld",
+    "put_behind",
+    "rank_for_decode",
+    "rank_for_prefill",
+    "without_head",
+]
 
 
 @compiled
@@ -100,9 +109,18 @@ def rank_for_decode(s: State, service: int, request: int, t: float) -> None:
         place.latest_s = due
 
 
+@compiled
+def put_behind(s: State, head: int, request: int) -> int:
+    """Return the head of a queue that a request, just off it, joins again behind all that can be in time."""
+    place = s.places[request]
+    place.latest_s = place.rank  # among themselves by priority still
+    place.rank = np.inf
+    return int(meld(s, head, request))
+
+
 @inlined
 def append(s: State, slot: int, request: int) -> None:
-    """Put a request at the end of an instance's list."""
+    """Put a request, linked to nobody, at the end of an instance's list."""
     instance = s.instances[slot]
     if instance.tail < 0:
         instance.head = request

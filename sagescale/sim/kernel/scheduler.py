@@ -22,6 +22,7 @@ from sagescale.sim.kernel.memory import (
     take,
 )
 from sagescale.sim.kernel.prefix_cache import add_scheduled, let_go, look_up, withdraw
+from sagescale.sim.kernel.queues import drop_head
 from sagescale.sim.kernel.requests import complete, expired, first_token, leave, reserves
 from sagescale.sim.kernel.step_times import (
     begin_run,
@@ -34,7 +35,6 @@ from sagescale.sim.kernel.waiting import (
     enqueue,
     head,
     known,
-    leave_queue,
     leave_waiting,
     next_in_order,
     order,
@@ -42,18 +42,17 @@ from sagescale.sim.kernel.waiting import (
 from sagescale.sim.state import (
     AGGREGATED_ROLE,
     DECODE_ROLE,
+    NEVER,
     PREFILL_ROLE,
     PRIORITY,
     RUNNING,
+    RUNS,
     SGLANG,
+    WAITS,
     State,
 )
 
 __all__ = ["begin_step", "end_step", "note_gaps", "steps_ended"]
-
-_NEVER = np.int64(1 << 62)
-_WAITS, _RUNS = np.int64(4), np.int64(1)
-"""What a request adds to the load of an aggregated instance (vLLM's own balancer)."""
 
 
 @inlined
@@ -63,7 +62,7 @@ def _load_seen(s: State, slot: int) -> int:
     e = s.stepped.engines[slot]
     role = s.pools[d.pool].role
     if role == AGGREGATED_ROLE:
-        return _WAITS * d.queued + _RUNS * e.running
+        return WAITS * d.queued + RUNS * e.running
     if role == PREFILL_ROLE:
         return np.int64(e.prompt_tokens)
     return np.int64(d.load)  # reserved when bound
@@ -116,8 +115,8 @@ def _look_again(s: State, slot: int) -> None:
     """Find the first to finish and the longest of those that decode."""
     x = s.stepped
     e = x.engines[slot]
-    e.next_finish = _NEVER
-    e.longest = -_NEVER
+    e.next_finish = NEVER
+    e.longest = -NEVER
     for i in range(e.members, e.members + e.running):
         if x.members[i].finish >= 0:
             e.next_finish = min(e.next_finish, x.members[i].finish)
@@ -290,7 +289,7 @@ def _admit(s: State, slot: int, budget: int, whole: bool, computed_only: bool, t
         need = blocks_of(all_of_it if whole else hit + tokens, pool.block_tokens) - blocks_hit + idle
         if need > available(s, slot):
             return budget, True
-        leave_queue(s, slot)
+        drop_head(s, slot)
         d.queued -= 1
         e.waiting_tokens -= all_of_it - there
         e.prompt_tokens -= hit - there

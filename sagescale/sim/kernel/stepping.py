@@ -10,7 +10,7 @@ from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.instances import add_load, touch
 from sagescale.sim.kernel.memory import blocks_of, blocks_within
 from sagescale.sim.kernel.prefix_cache import forget_all, let_go
-from sagescale.sim.kernel.queues import rank_for_decode
+from sagescale.sim.kernel.queues import drop_head, rank_for_decode
 from sagescale.sim.kernel.scheduler import note_gaps, steps_ended
 from sagescale.sim.kernel.step_times import run_boundary, step_now_s, steps_s
 from sagescale.sim.kernel.waiting import (
@@ -19,7 +19,6 @@ from sagescale.sim.kernel.waiting import (
     enqueue,
     head,
     known,
-    leave_queue,
     leave_waiting,
     waiting_changed,
 )
@@ -30,8 +29,10 @@ from sagescale.sim.state import (
     FREE,
     IN_HANDOFF,
     LOST,
+    NEVER,
     PREFILL_ROLE,
     PRIORITY,
+    WAITS,
     State,
 )
 
@@ -42,8 +43,6 @@ __all__ = [
     "clear", "count", "deliver", "forget", "give_up", "held_blocks", "lose", "outstanding", "receive",
     "release_source", "seen_waiting", "step_under_way_s",
 ]  # fmt: skip
-
-_NEVER = np.int64(1 << 62)
 
 
 @inlined
@@ -60,7 +59,7 @@ def _joins(s: State, slot: int, request: int, t: float) -> None:
         d.answer_tokens += s.osl[request] - s.produced[request]
     enqueue(s, slot, request, False)
     if pool.role == AGGREGATED_ROLE:
-        add_load(s, slot, np.int64(4))
+        add_load(s, slot, WAITS)
     elif pool.role == PREFILL_ROLE:
         add_load(s, slot, tokens)
     if head(s, slot) == request or s.services[pool.service].scheduling > PRIORITY:
@@ -247,7 +246,7 @@ def lose(s: State, slot: int, first: int, t: float) -> int:
         request = head(s, slot)
         if request < 0:
             break
-        leave_queue(s, slot)
+        drop_head(s, slot)
         first, last = _chain(s, first, last, request)
     if pool.role == DECODE_ROLE:
         first = _chain_under_way(s, slot, first, last, not w.decode_first, w.oldest, w.next_arrival)
@@ -302,8 +301,8 @@ def clear(s: State, slot: int) -> None:
     e.running = 0
     e.decoding = 0
     e.base = 0
-    e.next_finish = _NEVER
-    e.longest = -_NEVER
+    e.next_finish = NEVER
+    e.longest = -NEVER
     e.used = 0
     e.waiting_tokens = 0
     e.idle = 0

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, inlined
-from sagescale.sim.kernel.instances import add_load, touch
+from sagescale.sim.kernel.instances import add_load, end_run_at_boundary, touch
 from sagescale.sim.kernel.prefix_cache import forget_own
-from sagescale.sim.kernel.queues import meld, without_head
+from sagescale.sim.kernel.queues import append, drop_head, meld, put_behind, without_head
 from sagescale.sim.kernel.requests import due_s
-from sagescale.sim.kernel.step_times import run_boundary
-from sagescale.sim.kernel.trees import event_update
 from sagescale.sim.state import (
     ADAPTIVE,
     AGGREGATED_ROLE,
@@ -18,9 +16,11 @@ from sagescale.sim.state import (
     FIFO,
     PREFILL_ROLE,
     PRIORITY,
+    RUNS,
     SLO_AWARE,
     WAITING_DECODE,
     WAITING_PREFILL,
+    WAITS,
     State,
 )
 
@@ -30,7 +30,6 @@ __all__ = [
     "enqueue",
     "head",
     "known",
-    "leave_queue",
     "leave_waiting",
     "next_in_order",
     "order",
@@ -120,23 +119,7 @@ def enqueue(s: State, slot: int, request: int, in_front: bool) -> None:
             d.tail = request
     else:
         s.requests[request].link = -1
-        if d.tail < 0:
-            d.head = request
-        else:
-            s.requests[d.tail].link = request
-        d.tail = request
-
-
-@inlined
-def leave_queue(s: State, slot: int) -> None:
-    """Take off who waits first."""
-    d = s.instances[slot]
-    if s.services[s.pools[d.pool].service].scheduling != FIFO:
-        d.head = without_head(s, np.int64(d.head))
-    else:
-        d.head = s.requests[d.head].link
-        if d.head < 0:
-            d.tail = -1
+        append(s, slot, request)
 
 
 @inlined
@@ -150,7 +133,7 @@ def head(s: State, slot: int) -> int:
     """Who waits first; -1 without anybody. Who has left is dropped on the way."""
     d = s.instances[slot]
     while d.head >= 0 and not _waits(s, slot, np.int64(d.head)):
-        leave_queue(s, slot)
+        drop_head(s, slot)
     return np.int64(d.head)
 
 
@@ -187,7 +170,7 @@ def by_joining(s: State, slot: int) -> None:
         request = head(s, slot)
         if request < 0:
             break
-        leave_queue(s, slot)
+        drop_head(s, slot)
         place = s.places[request]
         place.rank = 0.0
         place.latest_s = 0.0
@@ -216,11 +199,8 @@ def _next_in_time(s: State, slot: int, t: float) -> int:
         late = place.latest_s < t and place.rank < np.inf and np.isnan(s.requests[request].first_token_s)
         if not late:
             return int(request)
-        leave_queue(s, slot)
-        place.latest_s = place.rank  # among themselves by priority still
-        place.rank = np.inf
-        place.child = -1
-        d.head = meld(s, np.int64(d.head), request)
+        drop_head(s, slot)
+        d.head = put_behind(s, np.int64(d.head), request)
 
 
 @compiled
@@ -252,7 +232,7 @@ def leave_waiting(s: State, slot: int, request: int, forming: bool) -> None:
     else:
         e.seen_prompt_tokens -= seen
     if pool.role == AGGREGATED_ROLE:
-        add_load(s, slot, np.int64(-1 if unseen else -4))
+        add_load(s, slot, -RUNS if unseen else -WAITS)
     elif pool.role == PREFILL_ROLE:
         add_load(s, slot, -seen)
     if pool.prefix_cache:
@@ -266,8 +246,4 @@ def waiting_changed(s: State, slot: int, t: float) -> None:
     if s.slots[slot].event_s == np.inf:
         touch(s, slot)
     elif d.run_steps > 1 and s.stepped.engines[slot].running < s.pools[d.pool].max_num_seqs:
-        k, end_s = run_boundary(s, slot, np.nextafter(t, np.inf) if s.progress[0].formed else t)
-        if k < d.run_steps:
-            d.run_steps = k
-            s.slots[slot].event_s = end_s
-            event_update(s.slots, slot)
+        end_run_at_boundary(s, slot, t)
