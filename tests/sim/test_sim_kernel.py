@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import reference
+from driven_kernel import assert_same_lives, assert_same_totals, drive, of_request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference_records import Outcome, Request, Snapshot
+from reference_records import Request, Snapshot
 from reference_records import World as ReferenceWorld
 from sagescale.sim.engine import Cluster, Pool, World
-from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
 
 if TYPE_CHECKING:
     from sagescale.sim.config import SchedulingPolicy
 
 TICK = 2.0**-6  # grain of arrivals and durations, s
 FINE = 2.0**-14  # grain of what a token adds, s
-
-_STATES = {DONE: "done", REJECTED: "rejected", TIMED_OUT: "timed_out"}
 
 
 @dataclass(frozen=True)
@@ -160,64 +158,12 @@ def make_cluster(scenario: Scenario) -> Cluster:
     )
 
 
-def advance(cluster: Cluster, until_s: float, cold_s: float) -> None:
-    """Advance through every instant that launches something; what is launched is cold."""
-    reached = False
-    while not reached:
-        launched = len(cluster.launches())
-        reached = cluster.advance(until_s)
-        chill(cluster, launched, cold_s)
-
-
-def chill(cluster: Cluster, since: int, cold_s: float) -> None:
-    for launch in cluster.launches(since):
-        cluster.chill(launch.pool, launch.instance, cold_s)
-
-
 def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:
-    seen = cluster.counters()
-    for name in ("arrived", "isl_sum", "first_tokens", "completed", "osl_sum", "itl_count"):
-        assert getattr(seen, name) == getattr(expected, name), name
-    assert seen.ttft_sum_s == expected.ttft_sum
-    assert seen.duration_sum_s == expected.duration_sum
-    assert seen.itl_sum_s == pytest.approx(expected.itl_sum)
+    assert_same_totals(cluster, expected)
+    assert cluster.counters().itl_sum_s == pytest.approx(expected.itl_sum)
     assert cluster.gauges().queued == (expected.queued_prefill, expected.queued_decode)
     assert cluster.gauges().running == (expected.in_prefill, expected.running_decode)
     assert cluster.kv_tokens() == expected.kv_tokens
-    for pool, counts in zip(cluster.pools(), (expected.prefill, expected.decode), strict=True):
-        assert (pool.ready, pool.starting, pool.draining, pool.waiting) == (
-            counts.ready, counts.starting, counts.draining, counts.waiting
-        )  # fmt: skip
-
-
-def drive(scenario: Scenario, expected: Outcome) -> Cluster:
-    """Run the kernel through the script, comparing what can be seen on the way."""
-    cluster = make_cluster(scenario)
-    last_arrival = scenario.requests[-1].arrival_s
-    seen = {snapshot.time_s: snapshot for snapshot in expected.snapshots}
-    actions = {time: (prefill, decode) for time, prefill, decode in scenario.script}
-    for time in sorted({*seen, *actions, *(crash[0] for crash in scenario.crashes)}):
-        advance(cluster, time, scenario.cold_s)
-        if cluster.settled and time > max(last_arrival, scenario.until_s, cluster.last_completion_s):
-            break
-        for at, pool, instance in scenario.crashes:
-            if at == time:
-                launched = len(cluster.launches())
-                cluster.crash(pool, instance)
-                chill(cluster, launched, scenario.cold_s)
-                advance(cluster, time, scenario.cold_s)
-        if time in seen:
-            assert_same_view(cluster, seen[time])
-        if time in actions:
-            launched = len(cluster.launches())
-            cluster.scale(*actions[time])
-            chill(cluster, launched, scenario.cold_s)
-    advance(cluster, 1e6, scenario.cold_s)
-    return cluster
-
-
-def optional(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 @settings(
@@ -258,28 +204,8 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
         crashes=scenario.crashes,
         cold_s=scenario.cold_s,
     )
-    cluster = drive(scenario, expected)
-    records = cluster.state.requests
-    got = [
-        (
-            _STATES.get(int(r["state"]), "unfinished"),
-            optional(r["first_token_s"]),
-            optional(r["done_s"]),
-            int(r["restarts"]),
-        )
-        for r in records
-    ]
+    cluster = make_cluster(scenario)
+    drive(cluster, scenario, expected, assert_same_view)
+    got = [of_request(record) for record in cluster.state.requests]
     assert got == [(r.state, r.first_token_s, r.done_s, r.restarts) for r in expected.requests]
-    assert cluster.restarts == sum(r.restarts for r in expected.requests)
-    horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
-    assert horizon == expected.horizon_s
-    lives = [
-        (cluster.pool_names[life["pool"]], int(life["number"]), float(life["launch_s"]),
-         optional(life["ready_s"]), optional(life["drain_s"]), float(life["stop_s"]))
-        for life in cluster.lifetimes(horizon)
-    ]  # fmt: skip
-    assert sorted(lives) == sorted(
-        (life.pool, life.id, life.launch_s, life.ready_s, life.drain_s, life.end_s)
-        for life in expected.lifetimes
-    )
-    assert cluster.max_gpus_used <= scenario.world.max_gpus
+    assert_same_lives(cluster, scenario, expected)

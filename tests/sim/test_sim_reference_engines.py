@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from reference import Outcome, Request, World, simulate
+from reference_examples import WORLD as PLAIN_WORLD
+from reference_examples import times
 from reference_records import Engine
 from reference_router import splitmix64, uniform
 from reference_step_times import StepTimes
@@ -25,35 +27,13 @@ ENGINE = Engine(
     max_kv_tokens=None,
     block_tokens=4,
 )
-WORLD = World(
-    prefill_batch_s=lambda tokens: float(sum(tokens)),
-    step_s=lambda running, kv_tokens: 1.0,
-    max_batch_tokens=1,
-    max_num_seqs=256,
-    max_kv_tokens=None,
-    kv_latency_s=0.0,
-    kv_s_per_token=0.0,
-    kv_decode_steps=0.0,
-    kv_blocks_prefill=False,
-    join_s_per_token=0.0,
-    first_token="prefill",
-    request_timeout_s=None,
-    startup_delays_s=[10.0],
-    prefill_gpus=1,
-    decode_gpus=1,
-    max_gpus=100,
-    hash_block_tokens=8,
-)
+WORLD = replace(PLAIN_WORLD, hash_block_tokens=8)
 SHARED = Path(os.environ.get("SAGESCALE_SHARED", Path(__file__).parents[3] / "shared"))
 
 
 def world(pool: str = "aggregated", rest: dict | None = None, **engine) -> World:
     """``rest`` is of the world."""
     return replace(WORLD, engines={pool: replace(ENGINE, **engine)}, **(rest or {}))
-
-
-def times(outcome: Outcome) -> list[tuple[float | None, float | None]]:
-    return [(request.first_token_s, request.done_s) for request in outcome.requests]
 
 
 def firsts(outcome: Outcome) -> list[float | None]:

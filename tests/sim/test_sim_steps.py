@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import reference
 from agg_scenarios import Scenario, scenarios
+from driven_kernel import assert_same_lives, assert_same_totals, drive, of_request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sagescale.sim.engine import Cluster, EnginePool, FleetCluster, ServiceLoad, Stepping, World
-from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
+from sagescale.sim.state import DONE
 from sagescale.trace import Prefixes
 
 if TYPE_CHECKING:
-    from reference_records import Outcome, Snapshot
+    from reference_records import Snapshot
 
-_STATES = {DONE: "done", REJECTED: "rejected", TIMED_OUT: "timed_out"}
 _MANY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
@@ -113,60 +113,10 @@ def cluster_of(scenario: Scenario) -> Cluster:
     return FleetCluster([load], {"gpu": world.max_gpus}, watch_launches=True).services[0]
 
 
-def advance(cluster: Cluster, until_s: float, cold_s: float) -> None:
-    reached = False
-    while not reached:
-        launched = len(cluster.launches())
-        reached = cluster.advance(until_s)
-        chill(cluster, launched, cold_s)
-
-
-def chill(cluster: Cluster, since: int, cold_s: float) -> None:
-    for launch in cluster.launches(since):
-        cluster.chill(launch.pool, launch.instance, cold_s)
-
-
 def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:
-    seen = cluster.counters()
-    for name in ("arrived", "isl_sum", "first_tokens", "completed", "osl_sum", "itl_count"):
-        assert getattr(seen, name) == getattr(expected, name), name
-    assert seen.ttft_sum_s == expected.ttft_sum
-    assert seen.duration_sum_s == expected.duration_sum
+    assert_same_totals(cluster, expected)
     assert sum(cluster.gauges().queued) == sum(expected.queued)
     assert sum(cluster.gauges().running) == sum(expected.running)
-    for pool, counts in zip(cluster.pools(), expected.pools, strict=True):
-        assert (pool.ready, pool.starting, pool.draining, pool.waiting) == (
-            counts.ready, counts.starting, counts.draining, counts.waiting
-        )  # fmt: skip
-
-
-def drive(scenario: Scenario, expected: Outcome) -> Cluster:
-    cluster = cluster_of(scenario)
-    last_arrival = scenario.requests[-1].arrival_s
-    seen = {snapshot.time_s: snapshot for snapshot in expected.snapshots}
-    actions = {time: targets for time, *targets in scenario.script}
-    for time in sorted({*seen, *actions, *(crash[0] for crash in scenario.crashes)}):
-        advance(cluster, time, scenario.cold_s)
-        if cluster.settled and time > max(last_arrival, scenario.until_s, cluster.last_completion_s):
-            break
-        for at, pool, instance in scenario.crashes:
-            if at == time:
-                launched = len(cluster.launches())
-                cluster.crash(pool, instance)
-                chill(cluster, launched, scenario.cold_s)
-                advance(cluster, time, scenario.cold_s)
-        if time in seen:
-            assert_same_view(cluster, seen[time])
-        if time in actions:
-            launched = len(cluster.launches())
-            cluster.scale(*actions[time])
-            chill(cluster, launched, scenario.cold_s)
-    advance(cluster, 1e6, scenario.cold_s)
-    return cluster
-
-
-def optional(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def assert_equals_the_reference(scenario: Scenario) -> None:
@@ -174,7 +124,8 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
         scenario.requests, scenario.world, scenario.initial, scenario.script, until_s=scenario.until_s,
         snapshots=scenario.snapshots, crashes=scenario.crashes, cold_s=scenario.cold_s,
     )  # fmt: skip
-    cluster = drive(scenario, expected)
+    cluster = cluster_of(scenario)
+    drive(cluster, scenario, expected, assert_same_view)
     more = cluster.state.stepped.requests
     all_gaps = "decode" not in scenario.world.pool_names or "decode" in scenario.world.engines
 
@@ -182,8 +133,7 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
         return (value or 0.0) if all_gaps else None
 
     got = [
-        (_STATES.get(int(r["state"]), "unfinished"), optional(r["first_token_s"]), optional(r["done_s"]),
-         int(r["restarts"]), int(x["preemptions"]), int(x["recomputed"]), int(x["hit_tokens"]),
+        (*of_request(r), int(x["preemptions"]), int(x["recomputed"]), int(x["hit_tokens"]),
          gap(float(x["gap_s"])) if r["state"] == DONE else None)
         for r, x in zip(cluster.state.requests, more, strict=True)
     ]  # fmt: skip
@@ -192,18 +142,7 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
          gap(r.max_gap_s) if r.state == "done" else None)
         for r in expected.requests
     ]  # fmt: skip
-    horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
-    assert horizon == expected.horizon_s
-    lives = [
-        (cluster.pool_names[life["pool"]], int(life["number"]), float(life["launch_s"]),
-         optional(life["ready_s"]), optional(life["drain_s"]), float(life["stop_s"]))
-        for life in cluster.lifetimes(horizon)
-    ]  # fmt: skip
-    assert sorted(lives) == sorted(
-        (life.pool, life.id, life.launch_s, life.ready_s, life.drain_s, life.end_s)
-        for life in expected.lifetimes
-    )
-    assert cluster.max_gpus_used <= scenario.world.max_gpus
+    assert_same_lives(cluster, scenario, expected)
     if all(r.state != "unfinished" for r in expected.requests):
         assert cluster.state.pools["short_s"].sum() == sum(life.full_memory_s for life in expected.lifetimes)
     if all_gaps and all(r.state in ("done", "rejected") for r in expected.requests):
