@@ -631,9 +631,9 @@ def _session_count(load: ServiceLoad) -> int:
 
 
 def _sessions(load: ServiceLoad) -> NDArray[np.int32]:
-    """The session of each request, where the router asks for it; each is one by itself where nobody knows."""
+    """The session of each request, all one where no router asks; each by itself where nobody knows."""
     if load.pools[0].engine.routing_strategy != "session_affinity":
-        return np.zeros(0, np.int32)
+        return np.zeros(len(load.arrival_s), np.int32)
     if load.session is None:
         return np.arange(len(load.arrival_s), dtype=np.int32)
     return load.session

@@ -491,7 +491,7 @@ class Stepped(NamedTuple):
 class Homes(NamedTuple):
     """Where sessions are at home, for routers that look at all instances."""
 
-    session: NDArray[np.int32]  # of each request, numbered from 0 by service; empty without session_affinity
+    session: NDArray[np.int32]  # of each request, numbered from 0 by service; 0 without session_affinity
     home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
 
 

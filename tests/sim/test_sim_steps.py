@@ -154,3 +154,18 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
 @settings(_MANY, max_examples=500)
 def test_engines_that_step_equal_the_reference(serving, data):
     assert_equals_the_reference(data.draw(scenarios(serving)))
+
+
+@given(scenarios("aggregated", policies=("fifo",), strategies=("session_affinity",), most_crashes=0))
+@settings(_MANY, max_examples=20)
+def test_sessions_are_kept_together_behind_a_service_without_any(scenario):
+    alone = cluster_of(scenario)
+    alone.advance(1e6)
+    plain = replace(alone.load.pools[0].engine, routing_strategy="load_balanced")
+    pool = replace(alone.load.pools[0], engine=plain)
+    others = replace(alone.load, name="others", pools=(pool,), session=None)
+    stock = {"gpu": 2 * scenario.world.max_gpus}
+    second = FleetCluster([others, cluster_of(scenario).load], stock, watch_launches=True).services[1]
+    second.advance(1e6)
+    for name in ("first_token_s", "done_s", "state"):
+        np.testing.assert_array_equal(second.requests[name], alone.requests[name])
