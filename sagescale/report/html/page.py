@@ -173,6 +173,7 @@ def _facts(document: ResultDocument, run: RunDocument) -> list[tuple[str, Sequen
     timing = run.timing
     return [
         ("planner", facts.planner(document, run)),
+        ("engines", facts.engines(run)),
         ("requests", facts.requests(run)),
         ("scaling", facts.scaling(run)),
         ("why", facts.why(document, run)),

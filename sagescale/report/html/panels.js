@@ -218,7 +218,11 @@ function decisions(run, c) {
       },
     ],
     explained: true,
-    yaxis: { range: [-0.6, run.names.length - 0.4], tickvals: [...Object.values(rows), middle], ticktext: [...run.names, "why"], showgrid: false },
+    yaxis: {
+      range: [-0.6, run.names.length - 0.4], tickvals: [...Object.values(rows), middle], ticktext: [...run.names, "why"], showgrid: false,
+      // Longer names have no room beside the panel.
+      ticklabelposition: run.names.some((name) => name.length > 8) ? "inside top" : "outside",
+    },
   };
 }
 
