@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import InputError
 
@@ -61,7 +61,9 @@ def read_trace(requests: Requests, *, log: LogSpec | None = None) -> Trace:
             raise InputError(
                 f"the data frame's column {name} is of type {requests[name].dtype}; expected numbers"
             )
-    columns = {name: requests[name].to_numpy() for name in (*_NEEDED, *_KNOWN) if name in requests.columns}
+    columns: dict[str, Any] = {
+        name: requests[name].to_numpy() for name in (*_NEEDED, *_KNOWN) if name in requests.columns
+    }
     try:
         return Trace.from_arrays(**columns, path="<data frame>")
     except (TypeError, ValueError) as error:

@@ -54,6 +54,7 @@ __all__ = [
     "RunDocument",
     "ScalingCounts",
     "SeriesCharacter",
+    "ServingWay",
     "SlaResult",
     "Surfaces",
     "Timeline",
@@ -515,7 +516,8 @@ class RunDocument:
 
     In comparisons ``kind`` is ``candidate``, or ``hindsight`` for what knows the future and cannot win;
     ``regret_gpu_hours`` is measured against the clairvoyant schedule.
-    ``reasons`` counts those of ticks; ``surges`` have their own.
+    ``reasons`` counts those of ticks; ``surges`` have their own. ``profile`` is there where the engines are
+    not those of the document.
     """
 
     name: str
@@ -541,6 +543,7 @@ class RunDocument:
     timing: TimingInfo
     surfaces: Surfaces | None = None
     kind: str | None = None
+    profile: ProfileInfo | None = None
     misses: MissSplit | None = None
     replicates: Replicates | None = None
     regret_gpu_hours: float | None = field(default=None, metadata={"with": "kind"})
@@ -617,7 +620,8 @@ class ComparisonInfo:
 class Choice:
     """One way to serve the trace: fixed sizes all day, or a policy that sets them.
 
-    ``sizes`` are the fewest and the most instances of each pool. ``cost`` is there with a ``gpu_hour_price``.
+    ``sizes`` are the fewest and the most instances of each pool, ``gpus`` the most GPUs at once. ``cost`` is
+    there with a ``gpu_hour_price``, ``engines`` where a comparison is of several.
     """
 
     name: str
@@ -625,11 +629,26 @@ class Choice:
     attainment: float
     gpu_hours: float
     cost: float | None = None
+    engines: str | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingWay:
+    """What serving on some engines takes: the best fixed sizes and the best autoscaled run on them."""
+
+    engines: str
+    serving: str
+    profile: str
+    fixed: Choice | None
+    autoscaled: Choice | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerInfo:
     """What to do, in a sentence: the cheapest fixed sizes that hold, against autoscaled ones.
+
+    ``ways`` are there where a comparison is of several ways of serving or engines, the cheapest first.
 
     ``take`` is ``fixed``, ``autoscaled`` or, where neither reaches the attainment, ``neither``. ``saves``
     is the share of the fixed pair's GPU-hours that autoscaling saves, below 0 where it costs more.
@@ -641,6 +660,7 @@ class AnswerInfo:
     fixed: Choice | None
     autoscaled: Choice | None
     saves: float | None
+    ways: list[ServingWay] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ class Setup:
 
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
-        found = []
+        found = unfit_warnings(self.modelled, aggregated=self.config.serving == "aggregated")
         if run.rejected:
             found.append(
                 f"{run.rejected} requests are larger than the KV memory of {run.world.max_kv_tokens} tokens "
@@ -99,6 +99,23 @@ class Setup:
                 f"{unfinished} requests could never be served: work was left when nothing could proceed"
             )
         return found
+
+
+def unfit_warnings(profile: Profile, *, aggregated: bool) -> list[str]:
+    """What ``profile validate`` holds against engines that were measured, in one line; empty if they are fit.
+
+    An estimate says of itself that nothing was measured, and is asked nothing.
+    """
+    from sagescale.perf.validate import Verdict, validate_profile
+
+    if not profile.prefill.measured.ttft_ms and not profile.decode.measured.itl_ms:
+        return []
+    checks = validate_profile(profile, aggregated=aggregated)
+    unfit = [check for check in checks if check.verdict is Verdict.UNFIT]
+    if not unfit:
+        return []
+    words = "; ".join(f"{check.what}: {check.found} (needed: {check.needed})" for check in unfit)
+    return [f"profile {profile.name} is unfit: {words}; see `sagescale profile validate`"]
 
 
 def load_setup(
@@ -128,11 +145,11 @@ def load_setup(
 
     def estimated(simulator: SimulatorConfig) -> Profile:
         assert real is not None  # else not asked for
-        return estimate_of(with_overrides(real, simulator))
+        return estimate_of(with_overrides(real, simulator, "disaggregated"))
 
     found = configured(profile, files, overrides, options, None if real is None else estimated)
     requests = apply_transforms(trace if isinstance(trace, Trace) else trace.read(), transforms)
-    true = None if real is None else with_overrides(real, found.simulator)
+    true = None if real is None else with_overrides(real, found.simulator, found.config.serving)
     setup = Setup(requests, found.profile, found.config, found.simulator, true)
     gpu_hour_price(setup.simulator, setup.modelled)  # a price that is missing is refused before the run
     return setup
@@ -151,7 +168,6 @@ def load_comparison(
     Raises:
         InputError: something is wrong with it; the message says what and where.
     """
-    from sagescale.experiment.answer import gpu_hour_price
     from sagescale.experiment.grid import label_variants
     from sagescale.experiment.workload import Workload
     from sagescale.live.setup import configured
@@ -159,9 +175,12 @@ def load_comparison(
     from sagescale.trace import Trace
 
     labelled = []
-    engines: dict[str | None, Profile] = {}
+    engines: dict[str | None, Profile] = {}  # by measured data
+    named: dict[str, Profile] = {}
     for files, overrides, options in configurations:
         found = configured(profile, files, overrides, options)
+        if found.config.profile is not None:
+            named[found.config.profile] = found.engines
         given = found.settings.given[AutoscalerConfig].get("profile_data_dir")
         data = None if given is None or given.value is None or profile is not None else str(given.value)
         for other in engines.keys() - {data}:
@@ -169,14 +188,28 @@ def load_comparison(
                 f"profile_data_dir is {other} in one configuration and {data} in another; one "
                 "comparison has one profile"
             )
-        engines[data] = found.engines
+        engines.setdefault(data, found.engines)
         labelled.append((files[0].stem if files else "", found.config, found.simulator))
     variants = label_variants(labelled)
     requests = trace if isinstance(trace, Trace) else trace.read()
-    workload = Workload(requests, transforms, next(iter(engines.values())))
+    workload = Workload(requests, transforms, next(iter(engines.values())), others=tuple(named.items()))
     workload.trace()  # refuses transforms that cannot be, now rather than in every run
-    gpu_hour_price(variants[0].simulator, workload.profile)
+    _check_prices(workload, variants)
     return workload, variants
+
+
+def _check_prices(workload: Workload, variants: Sequence[Variant]) -> None:
+    """Refuse a price that is missing, or money of engines whose GPUs have different prices."""
+    from sagescale.experiment.answer import gpu_hour_price
+
+    prices = {
+        gpu_hour_price(variant.simulator, engines): engines.gpu
+        for variant in variants
+        for engines in [workload.engines(variant.config)]
+    }
+    if len(prices) > 1:
+        said = ", ".join(f"{price} of {gpu}" for price, gpu in prices.items())
+        raise InputError(f"gpu_hour_price is {said}; expected one price in one comparison")
 
 
 def choose(option: str, text: str, names: Sequence[str]) -> tuple[str, ...]:

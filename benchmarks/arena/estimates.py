@@ -34,6 +34,9 @@ def attainment(series, *, resampled):
     if resampled:
         return _by_hours([series], lambda hours: hours[0][1] / hours[0][0])
     found = _by_seeds([part.attainment for part in series])
+    arrived = sum(sum(part.arrived) for part in series)
+    pooled = sum(sum(part.good) for part in series) / arrived if arrived else 1.0
+    found = Estimate(pooled, found.low, found.high)
     # Student's interval does not know that there is nothing above 1.
     return found if found.low is None else Estimate(found.mean, max(found.low, 0.0), min(found.high, 1.0))
 
@@ -95,7 +98,7 @@ def _hours(series):
     blocks = int(_HOUR_S / series[0].block_s)
     total = 0.0
     for part in series:
-        gpu_hours = (np.array(part.prefill_gpu_s) + np.array(part.decode_gpu_s)) / 3600.0
+        gpu_hours = np.array(part.gpu_s).sum(axis=0) / 3600.0
         table = np.column_stack([part.arrived, part.good, gpu_hours])
         edges = np.arange(0, max(len(table) - blocks + 1, 1), blocks)  # what is left belongs to the last hour
         total = total + np.add.reduceat(table, edges)

@@ -22,11 +22,12 @@ from sagescale.experiment.tasks import (
     PartTask,
     RunTask,
     StaticSearchTask,
-    fixed_pair,
+    fixed_sizes,
 )
 from sagescale.experiment.workload import Workload
 from sagescale.planner.policy import uses_forecast
 from sagescale.sim.part import Part
+from sagescale.sim.startup import StartupDelay
 from scenarios import MAX_GPU_BUDGET, WARM_UP_S
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ COARSE = 4
 """Where attainment is all that counts, every fourth value is tried first."""
 LOSING_GPU_HOURS = 1.25
 LOSING_ATTAINMENT = 0.01
+TRUE_LOAD, INSTANT = "with the true load", "with instant starts"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Entry:
     """Somebody to judge.
 
     Attributes:
-        kind: "default" (slo as it comes), "candidate" (knob set on the first part), "reference" (knows
-            the future, or is chosen in hindsight).
+        kind: "default" (slo as it comes), "candidate" (knob set on the first part), "variant" (the champion
+            with the true load, or with instant starts), "reference" (knows the future, or is chosen in
+            hindsight).
         headroom: the knob; None where there is none.
     """
 
@@ -84,14 +87,15 @@ class Outcome:
         return next((one for one in self.judged if one.entry.name == name), None)
 
 
-def compete(scenario, worker, policies, predictors, champion):
+def compete(scenario, worker, entrants, champion):
     """Run the protocol on a scenario.
 
     Args:
-        champion: "policy/predictor" of the one compared with all others. The policy runs with its knob as
-            it comes, everybody else with the knob set.
+        entrants: "policy" or "policy/predictor"; "static" is the cheapest pair that holds on the first part.
+        champion: the one of them that is compared with all others. Its policy runs with its knob as it comes,
+            everybody else with the knob set.
     """
-    whole = Workload(scenario.recorded(), scenario.transforms, scenario.engines(), block_s=None)
+    whole = Workload(scenario.recorded(), scenario.transforms, scenario.engines(), block_s=scenario.block_s)
     cut_s = scenario.cut_s
     first = dataclasses.replace(whole, until_s=cut_s)
     to_set, to_judge = Part(WARM_UP_S), Part(cut_s)
@@ -103,49 +107,59 @@ def compete(scenario, worker, policies, predictors, champion):
     outcome = Outcome(scenario, budget)
 
     # -- knobs, on the first part
-    combinations = [
-        _run(config, policy, predictor, scenario.simulator(0))
-        for policy in policies
-        if policy != "static"
-        for predictor in (*(predictors if uses_forecast(policy) else ()), "oracle")
-        if uses_forecast(policy) or predictor == "oracle"
-    ]
+    simulator = scenario.simulator(scenario.first_seed)
+    runs = {name: _run(config, name, simulator) for name in entrants if name != "static"}
     own = champion.partition("/")[0]
     chosen = _set_knobs(
-        scenario, first, to_set, worker, [run for run in combinations if run.config.policy != own]
+        scenario, first, to_set, worker, [run for run in runs.values() if run.config.policy != own]
     )
     entries = []
-    for run in combinations:
-        policy, predictor = _who(run)
-        kind = "reference" if predictor == "oracle" else "candidate"
-        name = f"{policy}/{predictor}" if predictor != "none" else policy
+    for name, run in runs.items():
+        policy, predictor = _who(name)
         if policy == own:
-            default = "default" if kind == "candidate" else kind
-            entries.append(Entry(name, policy, predictor, default, 1.0, run))
+            entries.append(Entry(name, policy, predictor, "default", 1.0, run))
         elif run in chosen:
             headroom = GRID[chosen[run]]
-            entries.append(Entry(name, policy, predictor, kind, headroom, _with_headroom(run, headroom)))
-    entries += _fixed_and_foreseen(outcome, config, first, to_set, whole, to_judge, worker, policies)
+            entries.append(
+                Entry(name, policy, predictor, "candidate", headroom, _with_headroom(run, headroom))
+            )
+    if champion in runs:
+        entries += _variants(champion, runs[champion])
+    entries += _fixed(outcome, config, first, to_set, whole, to_judge, worker, entrants)
 
     # -- everybody on the rest
-    _judge(outcome, entries, whole, to_judge, worker)
-    _split_misses(outcome, whole, to_judge, worker)
+    outcome.judged = [Judged(entry, []) for entry in entries]
+    _judge(outcome, whole, to_judge, worker)
     outcome.champion = outcome.by_name(champion)
+    if outcome.champion is not None:
+        _foresee(outcome, config, whole, to_judge, worker)
+    if not scenario.first_seed:
+        _split_misses(outcome, whole, to_judge, worker)
     return outcome
 
 
-def _run(config, policy, predictor, simulator):
-    named = predictor if predictor != "oracle" and uses_forecast(policy) else "constant"
-    load = "true" if predictor == "oracle" and uses_forecast(policy) else "named"
-    return RunTask(
-        dataclasses.replace(config, policy=policy, load_predictor_type=named), simulator, load=load
-    )
+def _who(name):
+    """Policy and predictor of an entrant; "" is the predictor that the policy comes with."""
+    policy, _, predictor = name.partition("/")
+    return policy, predictor
 
 
-def _who(run):
-    if not uses_forecast(run.config.policy):
-        return run.config.policy, "none"
-    return run.config.policy, "oracle" if run.load == "true" else run.config.load_predictor_type
+def _run(config, name, simulator):
+    policy, predictor = _who(name)
+    changes = {"load_predictor_type": predictor} if predictor else {}
+    return RunTask(dataclasses.replace(config, policy=policy, **changes), simulator)
+
+
+def _variants(champion, run):
+    """The champion with the true load in place of forecasts, and with starts that take no time."""
+    policy, predictor = _who(champion)
+    at_once = dataclasses.replace(run.simulator, startup_delay_s=StartupDelay("constant", (0.0,)))
+    made = [Entry(INSTANT, policy, predictor, "variant", 1.0, dataclasses.replace(run, simulator=at_once))]
+    if uses_forecast(policy):
+        made.append(
+            Entry(TRUE_LOAD, policy, predictor, "variant", 1.0, dataclasses.replace(run, load="true"))
+        )
+    return made
 
 
 def _with_headroom(run, headroom):
@@ -189,31 +203,56 @@ def _set_knobs(scenario, first, part, worker, combinations):
     return search_all(searches, answer)
 
 
-def _fixed_and_foreseen(outcome, config, first, to_set, whole, to_judge, worker, policies):
-    """Fixed pairs chosen on the first part and in hindsight, and the schedule that knows the future."""
+def _fixed(outcome, config, first, to_set, whole, to_judge, worker, entrants):
+    """Fixed pairs chosen on the first part and in hindsight; and what no schedule can beat."""
     scenario = outcome.scenario
     simulator = scenario.simulator(0)
     entries = []
     pair_first = StaticSearchTask(config, simulator, ASKED, to_set)
     pair_later = StaticSearchTask(config, simulator, ASKED, to_judge)
-    foreseen = ClairvoyantTask(config, simulator, ASKED, to_judge)
     bound = PartBoundTask(RunTask(config, simulator, load="true"), to_judge)
-    found = worker.answers(first, [pair_first], f"{scenario.name} fixed pair")
-    found |= worker.answers(whole, [foreseen, pair_later, bound], f"{scenario.name} references")
-    outcome.lower_bound_gpu_hours = found.get(bound)
+    pairs = {}
+    if "static" in entrants:
+        pairs = worker.answers(first, [pair_first], f"{scenario.name} fixed pair")
+        pairs |= worker.answers(whole, [pair_later], f"{scenario.name} fixed pair in hindsight")
+    outcome.lower_bound_gpu_hours = worker.answers(whole, [bound], f"{scenario.name} bound").get(bound)
     for search, name, kind in (
         (pair_first, "static", "candidate"),
         (pair_later, "static (hindsight)", "reference"),
     ):
-        pair = found.get(search)
-        if "static" in policies and pair is not None and pair.sizes is not None:
-            run = RunTask(*fixed_pair(config, simulator, pair.sizes))
+        pair = pairs.get(search)
+        if pair is not None and pair.sizes is not None:
+            run = RunTask(*fixed_sizes(config, scenario.simulator(scenario.first_seed), pair.sizes))
             size = f"{pair.sizes.prefill}+{pair.sizes.decode}"
-            entries.append(Entry(f"{name} {size}", "static", "none", kind, None, run))
-    if (schedule := found.get(foreseen)) is not None:
-        run = RunTask(config, simulator, load="true", schedule=schedule)
-        entries.append(Entry("clairvoyant", "clairvoyant", "none", "reference", None, run))
+            entries.append(Entry(f"{name} {size}", "static", "", kind, None, run))
     return entries
+
+
+def _foresee(outcome, config, whole, part, worker):
+    """The schedule that knows the future, solved on each seed at the attainment the champion had on it."""
+    scenario = outcome.scenario
+    seeds = _seeds(scenario)[: scenario.foreseen]
+    searches = {
+        seed: ClairvoyantTask(config, scenario.simulator(seed), result.attainment, part, replicate=seed)
+        for seed, result in zip(seeds, outcome.champion.series, strict=False)
+    }
+    found = worker.answers(whole, list(searches.values()), f"{scenario.name} clairvoyant")
+    runs = {
+        seed: PartTask(
+            _on_seed(RunTask(config, scenario.simulator(seed), load="true", schedule=found[search]), seed),
+            part,
+        )
+        for seed, search in searches.items()
+        if found.get(search) is not None
+    }
+    answers = worker.answers(whole, list(runs.values()), f"{scenario.name} clairvoyant judged")
+    if runs and len(runs) == len(searches):
+        entry = Entry("clairvoyant", "clairvoyant", "", "reference", None, runs[scenario.first_seed].run)
+        outcome.judged.append(Judged(entry, [answers[run].result for run in runs.values()]))
+
+
+def _seeds(scenario):
+    return range(scenario.first_seed, scenario.first_seed + scenario.seeds)
 
 
 def _tight_budget(scenario, whole, worker):
@@ -226,24 +265,22 @@ def _tight_budget(scenario, whole, worker):
     return math.floor(scenario.budget_share * peak)
 
 
-def _judge(outcome, entries, whole, part, worker):
-    scenario = outcome.scenario
-    judged = [Judged(entry, []) for entry in entries]
-    outcome.judged = judged
+def _judge(outcome, whole, part, worker):
+    scenario, judged = outcome.scenario, outcome.judged
     looks = sorted({min(scenario.look, scenario.seeds), scenario.seeds})
     done = 0
     for look in looks:
         going = [one for one in judged if one.stopped is None]
+        seeds = _seeds(scenario)[done:look]
         tasks = {
             (one.entry.name, seed): PartTask(_on_seed(one.entry.run, seed), part)
-            for seed in range(done, look)
+            for seed in seeds
             for one in going
         }
-        answers = worker.answers(
-            whole, list(tasks.values()), f"{scenario.name} judged, seeds {done} to {look - 1}"
-        )
+        words = f"{scenario.name} judged, seeds {seeds[0]} to {seeds[-1]}" if seeds else scenario.name
+        answers = worker.answers(whole, list(tasks.values()), words)
         for one in going:
-            for seed in range(done, look):
+            for seed in seeds:
                 task = tasks[one.entry.name, seed]
                 if task in answers:
                     one.series.append(answers[task].result)
@@ -251,6 +288,9 @@ def _judge(outcome, entries, whole, part, worker):
                     one.stopped = "failed"
         done = look
         if look < scenario.seeds:
+            for one in going:
+                if one.entry.kind == "variant":
+                    one.stopped = one.stopped or "enough"
             _stop_losing(outcome)
     outcome.judged = [one for one in judged if one.series]
 
@@ -262,13 +302,15 @@ def _stop_losing(outcome):
     holding = [
         one
         for one in outcome.judged
-        if one.entry.kind != "reference" and one.series and all(p.attainment >= ASKED for p in one.series)
+        if one.entry.kind not in {"reference", "variant"}
+        and one.series
+        and all(p.attainment >= ASKED for p in one.series)
     ]
     best = max(
         (
             min(p.attainment for p in one.series)
             for one in outcome.judged
-            if one.entry.kind != "reference" and one.series
+            if one.entry.kind not in {"reference", "variant"} and one.series
         ),
         default=0.0,
     )

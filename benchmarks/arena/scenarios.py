@@ -1,20 +1,20 @@
-"""The six scenarios: what is served, by which engines, under which promise."""
+"""The scenarios: what is served, by which engines, under which promise, on which side of the split."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
+import traffic
+from sagescale.experiment.workload import BLOCK_S
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.startup import StartupDelay
-from sagescale.trace import TransformSpec, read_trace
-
-TRACES = Path(os.environ.get("SAGESCALE_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "traces"
+from sagescale.trace import TransformSpec
+from traffic import CODE as _CODE
+from traffic import CONV as _CONV
+from traffic import HOUR_S, M_LARGE, M_MID, MOONCAKE, R1
 
 FIRST_SHARE = 0.4
 WARM_UP_S = 600.0
@@ -30,6 +30,9 @@ class Scenario:
     Attributes:
         seeds: replicates judged: other copies of the requests, other startup draws.
         knob_seeds: replicates, the first ones, on which knobs are set.
+        trace: a name that traffic.recorded knows.
+        foreseen: clairvoyant is solved on so many of the judged seeds, the first ones; None is all.
+        first_seed: the first judged one; knobs are set on 0, 1, ...
         look: after so many seeds, combinations that are clearly losing are stopped.
         first_s: knobs are set on what arrives before; None is 40 % of the trace.
         hours_resampled: intervals come from resampling the hours of the judged part, not from the seeds.
@@ -52,9 +55,26 @@ class Scenario:
     hours_resampled: bool = False
     around: int = 3
     budget_share: float | None = None
+    first_seed: int = 0
+    foreseen: int | None = None
 
     def recorded(self):
-        return _recorded(self.trace)
+        return traffic.recorded(self.trace)
+
+    @property
+    def judges(self):
+        """Whether it stands on the judging side of the split."""
+        return traffic.judges(self.trace)
+
+    @property
+    def is_day(self):
+        """Hours are reported apart from days."""
+        return self.recorded().duration_s >= 12 * HOUR_S - 60.0
+
+    @property
+    def block_s(self):
+        """Replicates of a trace that is not multiplied have its arrivals rotated within blocks."""
+        return BLOCK_S if self.first_seed and self.rate_scale <= 1.0 else None
 
     @property
     def transforms(self):
@@ -89,13 +109,8 @@ class Scenario:
         return SimulatorConfig(startup_delay_s=StartupDelay("uniform", (low, high)), simulation_seed=seed)
 
 
-@cache
-def _recorded(name):
-    return read_trace(str(TRACES / name))
-
-
-_CONV, _CODE = "azure_llm_2023_conv.csv", "azure_llm_2023_code.csv"
 _SMALL, _LARGE = "h200-llama-3.1-8b-fp8", "h100-llama-3.3-70b-fp8-tp4"
+_TWO = "h100-llama-3.3-70b-fp8-tp2"
 
 CHAT = Scenario("chat", _CONV, 20, _SMALL, 300, 30, 60, 60)
 CODE = Scenario("code", _CODE, 20, _SMALL, 500, 30, 60, 30)
@@ -107,7 +122,7 @@ SCENARIOS = (
     Scenario("large", _CONV, 10, _LARGE, 1000, 50, 300, 60),
     Scenario(
         "days",
-        "servegen_m-large_2d.parquet",
+        M_LARGE,
         10,
         _LARGE,
         1000,
@@ -142,8 +157,44 @@ ELSEWHERE = tuple(
 MAX_GPU_BUDGET = 512
 
 
+RULES = {"seeds": 5, "knob_seeds": 2, "look": 2, "around": 1, "first_seed": 1000}
+"""Those of SPLIT.md: five judged seeds, knobs on two, and a short search."""
+
+
+def _of_today(*arguments, **more):
+    return Scenario(*arguments, **(RULES | more))
+
+
+MADE_UP = (
+    _of_today("bursts", "bursts", 1, _SMALL, 300, 30, 60, 60),
+    _of_today("change", "change", 1, _SMALL, 500, 30, 90, 60),
+    _of_today("waves", "waves", 1, _LARGE, 1000, 50, 180, 60),
+    _of_today("waves_slow", "waves", 1, _LARGE, 1000, 50, 600, 60),
+)
+"""Made up, of the kinds that broke the promise: bursts within seconds, a change of regime, long starts."""
+
+JUDGED = (
+    _of_today("mid_day", M_MID, 1, _TWO, 1000, 50, 120, 60),
+    _of_today("mid_small", f"{M_MID}@0-13", 0.5, _LARGE, 600, 40, 120, 60),
+    _of_today("r1_day", R1, 1, _LARGE, 2000, 50, 180, 60),
+    _of_today("r1_small", f"{R1}@8-22", 0.25, _LARGE, 2000, 50, 120, 60),
+    _of_today("r1_slow", f"{R1}@6-20", 1, _LARGE, 2000, 50, 600, 60),
+    _of_today("regime", f"{M_MID}@5-14 x 2 then {R1}@18-22 x 0.8", 1, _LARGE, 1500, 50, 90, 60),
+    _of_today("r1_budget", f"{R1}@10-23", 1, _LARGE, 2000, 50, 180, 60, budget_share=0.8),
+    _of_today("mid_evening", f"{M_MID}@19-22", 4, _SMALL, 300, 30, 60, 30),
+    _of_today("mooncake", MOONCAKE, 10, _SMALL, 8000, 40, 60, 30),
+)
+"""What judges: nothing in sagescale was chosen on these traces (SPLIT.md)."""
+
+GROUPS = {"six": SCENARIOS, "elsewhere": ELSEWHERE, "made-up": MADE_UP, "judged": JUDGED}
+SETTING = ("six", "elsewhere", "made-up")
+
+
 def quick(scenario):
-    """The same in minutes: fewer seeds, and two days of one tenth of the traffic."""
-    seeds = {10: 3, 5: 2, 3: 2, 2: 1}[scenario.seeds]
-    rate = 1 if scenario.hours_resampled else scenario.rate_scale
-    return dataclasses.replace(scenario, seeds=seeds, knob_seeds=1, look=1, around=0, rate_scale=rate)
+    """The same in minutes: two seeds, a shorter search, and a third of a day (a tenth of the two days)."""
+    fewer = {"seeds": min(2, scenario.seeds), "knob_seeds": 1, "look": 1, "around": 0}
+    if scenario.hours_resampled:
+        fewer |= {"rate_scale": 1, "seeds": 1}
+    elif scenario.is_day and "@" not in scenario.trace and scenario.trace not in traffic.MADE:
+        fewer["trace"] = f"{scenario.trace}@8-16"
+    return dataclasses.replace(scenario, **fewer)

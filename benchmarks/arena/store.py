@@ -1,7 +1,8 @@
 """Finished runs on disk, found again by their content: an arena that was stopped goes on where it was.
 
 A key is made of the trace, what is done to it, the engines, the task with its whole configuration, and the
-source code that can have an influence; the files of a policy count only for runs under that policy.
+source code that can have an influence; the files of a policy count only for runs under that policy, those of
+simulated engines for policies only for policies that try sizes on them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from functools import cache
 from pathlib import Path
 
 import sagescale
-from sagescale.experiment.searches import Schedule, StaticPair
+from offered import PACKAGE
+from sagescale.experiment.searches import Schedule, StaticSizes
 from sagescale.experiment.tasks import PartOutcome
 from sagescale.planner import Sizes
-from sagescale.planner.policy import policy_names
+from sagescale.planner.plugins import POLICIES
+from sagescale.planner.policy import needs_twin, policy_names
 from sagescale.sim.part import PartResult
 
 _SOURCES = ("experiment", "sim", "planner", "perf", "trace")
+_TWIN = {("planner", "policy", "twin.py"), ("sim", "twin.py")}
 _SHARED_POLICIES = ("classic",)
 """Initial sizes and the schedules found in hindsight are made by its formulas."""
 
@@ -30,6 +34,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known = {}
+        self._latest = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             for line in path.read_text().splitlines():
@@ -37,7 +42,16 @@ class Store:
                     entry = json.loads(line)
                 except json.JSONDecodeError:  # the line that was being written when it was stopped
                     continue
-                self._known[entry["key"]] = entry
+                self._remember(entry)
+
+    def _remember(self, entry):
+        self._known[entry["key"]] = entry
+        if "task" in entry:
+            self._latest[entry["task"]] = entry["key"]
+
+    def of_any_code(self, key):
+        """The key under which the same task was done last, by whatever code; None where it never was."""
+        return self._latest.get(key.task)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
@@ -48,11 +62,26 @@ class Store:
 
     def put(self, key, about, answer):
         kind = "none" if answer is None else type(answer).__name__
-        value = dataclasses.asdict(answer) if dataclasses.is_dataclass(answer) else answer
-        entry = {"key": key, "about": about, "kind": kind, "value": value}
-        self._known[key] = entry
+        value = _plain(answer)
+        entry = {"key": key, "task": key.task, "about": about, "kind": kind, "value": value}
+        self._remember(entry)
         with self._path.open("a") as stream:
             stream.write(json.dumps(entry) + "\n")
+
+
+def _plain(answer):
+    if isinstance(
+        answer, StaticSizes
+    ):  # sizes by pool are no tuple that could be made again from its entries
+        sizes = None if answer.sizes is None else list(answer.sizes)
+        return {"sizes": sizes, "simulations": answer.simulations}
+    return dataclasses.asdict(answer) if dataclasses.is_dataclass(answer) else answer
+
+
+class Key(str):
+    """A key; ``task`` is the same without the code."""
+
+    __slots__ = ("task",)
 
 
 def key_of(workload, task):
@@ -63,12 +92,16 @@ def key_of(workload, task):
         workload.until_s,
         workload.profile,
         task,
-        _code(_policy_of(task)),
     )
-    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(map(repr, parts)).encode())
+    alone = digest.hexdigest()
+    digest.update(_code(policy_of(task)).encode())
+    key = Key(digest.hexdigest())
+    key.task = alone
+    return key
 
 
-def _policy_of(task):
+def policy_of(task):
     run = getattr(task, "run", task)
     return run.config.policy
 
@@ -81,9 +114,14 @@ def _code(policy):
     for folder in _SOURCES:
         for path in sorted((root / folder).rglob("*.py")):
             place = path.relative_to(root).parts
+            if place in _TWIN and not needs_twin(policy):
+                continue
             if place[:2] == ("planner", "policy") and any(place[2].startswith(name) for name in others):
                 continue
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    if policy not in POLICIES.built_in:
+        for path in sorted(PACKAGE.rglob("*.py")):
+            digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -94,10 +132,10 @@ def _part_outcome(value):
 
 _READ = {
     "PartOutcome": _part_outcome,
-    "StaticPair": lambda value: StaticPair(
+    "StaticSizes": lambda value: StaticSizes(
         None if value["sizes"] is None else Sizes(*value["sizes"]), value["simulations"]
     ),
-    "Schedule": lambda value: Schedule(**value),
+    "Schedule": lambda value: Schedule(tuple(value["headrooms"])),
     "float": float,
     "none": lambda _: None,
 }

@@ -15,7 +15,6 @@ def rows(outcome):
     """A plain dict for every judged entry; those that reach the attainment first, by GPU-hours."""
     scenario, champion = outcome.scenario, outcome.champion
     foreseen = outcome.by_name("clairvoyant")
-    foreseen_hours = None if foreseen is None else estimate(foreseen, scenario)[1].mean
     made = []
     for one in outcome.judged:
         attained, hours = estimate(one, scenario)
@@ -33,8 +32,11 @@ def rows(outcome):
             "worst_5_min": estimates.worst(one.series),
             "gpu_hours": _interval(hours),
             "ratio_to_lower_bound": _ratio(hours.mean, outcome.lower_bound_gpu_hours),
-            "ratio_to_clairvoyant": _ratio(hours.mean, foreseen_hours),
+            "ratio_to_clairvoyant": None if foreseen is None else _paired(one, foreseen),
+            "launches": sum(part.launches for part in one.series),
+            "relaunches": sum(part.relaunches for part in one.series),
             "misses": None if one.misses is None else as_keys(one.misses),
+            "paired_ratio_to_champion": None,
             "gpu_hours_more_than_champion": None,
             "attainment_less_than_champion": None,
         }
@@ -42,13 +44,14 @@ def rows(outcome):
             resampled = scenario.hours_resampled
             more = estimates.gpu_hours_difference(champion.series, one.series, resampled=resampled)
             less = estimates.attainment_difference(champion.series, one.series, resampled=resampled)
+            row["paired_ratio_to_champion"] = _paired(one, champion)
             row["gpu_hours_more_than_champion"] = _interval(more)
             row["attainment_less_than_champion"] = _interval(less)
         made.append(row)
     return sorted(
         made,
         key=lambda row: (
-            row["kind"] == "reference",
+            row["kind"] in {"variant", "reference"},
             not row["reaches"],
             row["gpu_hours"]["mean"] if row["reaches"] else -row["attainment"]["mean"],
         ),
@@ -116,6 +119,7 @@ def markdown(outcome, table):
         "x bound",
         "x clairvoyant",
         "GPU-hours more than champion",
+        "launches soon after a release",
         "misses: forecast/startup/whole/policy %",
         "seeds",
     )
@@ -123,7 +127,9 @@ def markdown(outcome, table):
     headings = {True: "reach it", False: "do not reach it"}
     last = None
     for row in table:
-        heading = "*references*" if row["kind"] == "reference" else f"*{headings[row['reaches']]}*"
+        heading = (
+            "*references*" if row["kind"] in {"variant", "reference"} else f"*{headings[row['reaches']]}*"
+        )
         if heading != last:
             lines.append(_line([heading, *[""] * (len(columns) - 1)]))
             last = heading
@@ -138,6 +144,7 @@ def markdown(outcome, table):
             _number(row["ratio_to_lower_bound"]),
             _number(row["ratio_to_clairvoyant"]),
             "" if more is None else _hours_interval(more, sign="+"),
+            _churn(row),
             _misses(row["misses"]),
             _seeds(row),
         )
@@ -153,6 +160,10 @@ def _seeds(row):
     return f"{row['seeds']}, stopped ({row['stopped']})" if row["stopped"] else str(row["seeds"])
 
 
+def _churn(row):
+    return f"{row['relaunches']}/{row['launches']}" if row["launches"] else "0"
+
+
 def _misses(split):
     if split is None:
         return ""
@@ -163,6 +174,12 @@ def _misses(split):
 
 def _interval(estimate):
     return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+
+
+def _paired(one, other):
+    """GPU-hours of one over another's, on the seeds that both have, from the first on."""
+    both = list(zip(one.series, other.series, strict=False))
+    return _ratio(sum(mine.gpu_hours for mine, _ in both), sum(theirs.gpu_hours for _, theirs in both))
 
 
 def _ratio(value, by):

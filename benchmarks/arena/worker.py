@@ -6,7 +6,7 @@ import sys
 import time
 
 from sagescale.experiment.execute import Failure, add_forecasts, run_tasks
-from store import key_of
+from store import key_of, policy_of
 
 
 class Worker:
@@ -15,15 +15,21 @@ class Worker:
     Attributes:
         failures: what could not be done, one line each.
         done_runs, reused_runs: tasks done now, and found in the store.
+        old_runs: those found that were done by other code than today's.
+
+    Args:
+        fresh: the policy whose runs are of today's code; the others' may be older. None: all are.
     """
 
-    def __init__(self, backend, store) -> None:
+    def __init__(self, backend, store, fresh=None) -> None:
         self._backend = backend
         self._store = store
         self._memos = {}
         self.failures = []
         self.done_runs = 0
         self.reused_runs = 0
+        self.old_runs = 0
+        self._fresh = fresh
 
     def answers(self, workload, tasks, words):
         """A mapping of tasks to answers; tasks that failed are missing.
@@ -33,6 +39,11 @@ class Worker:
         """
         unique = list(dict.fromkeys(tasks))
         keys = {task: key_of(workload, task) for task in unique}
+        for task, key in keys.items():
+            old = self._store.of_any_code(key)
+            if old is not None and key not in self._store and self._fresh not in {None, policy_of(task)}:
+                keys[task] = old
+                self.old_runs += 1
         missing = [task for task in unique if keys[task] not in self._store]
         self.reused_runs += len(unique) - len(missing)
         if missing:

@@ -12,7 +12,7 @@ from sagescale.cli.examples import epilog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sagescale.planner.loading import Settings
+    from sagescale.live.setup import Configured
 
 __all__ = ["config_app"]
 
@@ -62,10 +62,13 @@ def show(
     from sagescale.declare import declared
     from sagescale.planner.describe import resolved_yaml
 
-    settings, configurations = _resolve(config or [], overrides or [], profile)
+    found, configurations = _resolve(config or [], overrides or [], profile)
+    settings = found.settings
     values = {name: getattr(one, name) for one in configurations for name in declared(type(one))}
+    for name in found.unused:
+        del values[name]
     origins = {name: settings.where(name) or "default" for name in values}
-    for name in ("prefill_gpus_per_instance", "decode_gpus_per_instance"):
+    for name in found.of_profile:
         origins[name] = settings.where(name) or "the profile"
     if values["history_points"] is not None and origins["history_points"] == "default":
         origins["history_points"] = "prediction_window_size"
@@ -78,8 +81,8 @@ def validate(
     profile: _Profile = None,
 ) -> None:
     """Check configuration files; a mistake is one line and exit code 2."""
-    settings, _ = _resolve(files, [], profile)
-    given = len(settings.explicit)
+    found, _ = _resolve(files, [], profile)
+    given = len(found.settings.explicit)
     print(f"ok: {given} {'key' if given == 1 else 'keys'} set, the others at their defaults")
 
 
@@ -122,16 +125,18 @@ def import_config(
 
 def _resolve(
     files: Sequence[Path], overrides: Sequence[str], profile: str | None
-) -> tuple[Settings, list[object]]:
-    """Return what was given, and every configuration built of it."""
+) -> tuple[Configured, list[object]]:
+    """Return what was given, resolved, and every configuration built of it."""
     from sagescale.live.config import configuration_classes
-    from sagescale.perf import DEFAULT_PROFILE, ProfileModel, load_profile
-    from sagescale.planner.loading import autoscaler_config, load_settings
+    from sagescale.live.setup import resolved
+    from sagescale.perf import DEFAULT_PROFILE, load_profile
+    from sagescale.planner.loading import load_settings
 
-    first, *others = configuration_classes()
-    settings = load_settings((first, *others), files, overrides)
-    config = autoscaler_config(settings, ProfileModel(load_profile(profile or DEFAULT_PROFILE)))
-    return settings, [config, *(settings.build(cls) for cls in others)]
+    types = configuration_classes()
+    settings = load_settings(types, files, overrides)
+    found = resolved(settings, load_profile(profile or DEFAULT_PROFILE))
+    known = {type(one): one for one in (found.config, found.simulator)}
+    return found, [known[cls] if cls in known else settings.build(cls) for cls in types]
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

@@ -125,6 +125,14 @@ _Jitter = Annotated[
         help="How far --rate-scale moves a copy, at most.",
     ),
 ]
+_SharedIds = Annotated[
+    str | None,
+    typer.Option(
+        "--shared-ids",
+        metavar="A:B|FILE",
+        help="Prefix ids that copies share, from A to before B or as listed; others are each copy's own.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of all randomness.")]
 
 _SpreadStamps = Annotated[
@@ -141,6 +149,7 @@ _TRANSFORMS: dict[str, tuple[object, object]] = {
     "speedup": (_Speedup, 1.0),
     "tile": (_Tile, 1),
     "jitter_s": (_Jitter, 30.0),
+    "shared_ids_text": (_SharedIds, None),
     "seed": (SeedOption, 0),
 }
 
@@ -157,7 +166,8 @@ _Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="OURS=THEIRS,...",
-        help="Columns of a log: arrival, isl, osl; also priority, session_id, cached_tokens, ttft, done.",
+        help="Columns of a log: arrival, isl, osl; also priority, session_id, cached_tokens, hash_ids, ttft, "
+        "done.",
     ),
 ]
 _Where = Annotated[
@@ -192,6 +202,14 @@ _MaxDropped = Annotated[
         "--max-dropped", metavar="SHARE", help="Most rows of a log that may be left out as unusable."
     ),
 ]
+_HashBlockTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--hash-block-tokens",
+        metavar="N",
+        help="Tokens that a prefix id covers, where the trace does not say it or usual ones are wrong.",
+    ),
+]
 
 _Format = Annotated[
     str | None,
@@ -212,6 +230,7 @@ _READING: dict[str, tuple[object, object]] = {
     "time_unit": (_TimeUnit, ""),
     "strict": (_Strict, False),
     "max_dropped": (_MaxDropped, 0.05),
+    "hash_block_tokens": (_HashBlockTokens, None),
 }
 GIVEN: Any = None
 """Stands as the default of a parameter that ``takes_trace`` or ``takes_transforms`` always fills."""
@@ -268,11 +287,16 @@ def takes_transforms(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def called(**values: Any) -> None:  # noqa: ANN401  # whatever the options hold
-        from sagescale.trace import TransformSpec, parse_slice
+        from sagescale.trace import TransformSpec, parse_shared_ids, parse_slice
 
         given = {name: values.pop(name) for name in _TRANSFORMS}
         text = given.pop("slice_text")
-        spec = TransformSpec(slice=None if text is None else parse_slice(text), **given)
+        shared = given.pop("shared_ids_text")
+        spec = TransformSpec(
+            slice=None if text is None else parse_slice(text),
+            shared_ids=() if shared is None else parse_shared_ids(shared),
+            **given,
+        )
         if "seed" in own:
             values["seed"] = given["seed"]
         command(**values, transforms=spec)

@@ -55,6 +55,9 @@ def import_profile(
     max_kv_tokens: Annotated[
         Optional[int], typer.Option(min=1, help="KV tokens a decode instance holds.")
     ] = None,
+    max_batched_tokens: Annotated[
+        Optional[int], typer.Option(min=1, help="Tokens of a step that mixes prompts with decoding.")
+    ] = None,
     prefill_gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs of a prefill instance.")] = None,
     decode_gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs of a decode instance.")] = None,
     kv_decode_steps: Annotated[
@@ -112,6 +115,7 @@ def import_profile(
             decode_gpus=decode_gpus,
             max_num_seqs=max_num_seqs,
             max_kv_tokens=max_kv_tokens,
+            max_batched_tokens=max_batched_tokens,
             kv_decode_steps=kv_decode_steps,
             blocks_prefill=kv_blocks_prefill,
             title=title,
@@ -129,6 +133,7 @@ def import_profile(
                     ("--tp", tp),
                     ("--max-num-seqs", max_num_seqs),
                     ("--max-kv-tokens", max_kv_tokens),
+                    ("--max-batched-tokens", max_batched_tokens),
                     ("--prefill-gpus", prefill_gpus),
                     ("--decode-gpus", decode_gpus),
                     ("--kv-decode-steps", kv_decode_steps or None),
@@ -161,6 +166,13 @@ def import_profile(
                 f"{pool} fit error over {error.n} points: "
                 f"median {error.median:.2%}, p90 {error.p90:.2%}, max {error.max:.2%}"
             )
+    for each in profile.aggregated.step_errors if profile.aggregated is not None else ():
+        for points, error in (("", each.fitted), (" left out of a fit", each.left_out)):
+            if error is not None:
+                print(
+                    f"steps ({each.kind}) error over {error.n} points{points}: "
+                    f"median {error.median:.2%}, p90 {error.p90:.2%}, max {error.max:.2%}"
+                )
     for words_assumed in profile.assumed:
         print(f"assumed: {words_assumed}")
     for note in profile.notes:
@@ -208,6 +220,12 @@ def validate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped profile's name, or a YAML file.")],
     trace: TraceOption = None,
     transforms: Transforms = GIVEN,
+    serving: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="WAY", help="disaggregated or aggregated; what it was measured for where not given."
+        ),
+    ] = None,
 ) -> None:
     """Check a profile's fit, order, noise and limits and, with --trace, how much of it was measured for that.
 
@@ -216,9 +234,12 @@ def validate(
     from rich.table import Table
 
     from sagescale.cli.output import stdout_console
+    from sagescale.errors import InputError
     from sagescale.perf import load_profile
     from sagescale.perf.validate import Traffic, Verdict, validate_profile
 
+    if serving not in {None, "aggregated", "disaggregated"}:
+        raise InputError(f"--serving '{serving}' (expected aggregated or disaggregated)")
     profile = load_profile(name)
     traffic = None
     if trace is not None:
@@ -227,7 +248,8 @@ def validate(
         loaded = apply_transforms(trace.read(), transforms)
         cached = loaded.cached_tokens
         traffic = Traffic(loaded.isl, loaded.isl if cached is None else loaded.isl - cached, loaded.osl)
-    checks = validate_profile(profile, traffic)
+    aggregated = None if serving is None else serving == "aggregated"
+    checks = validate_profile(profile, traffic, aggregated=aggregated)
     colours = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.UNFIT: "bold red"}
     table = Table(title=f"{profile.name}{f' for {trace}' if trace else ''}")
     for heading in ("checked", "found", "needed"):

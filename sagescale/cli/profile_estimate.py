@@ -19,9 +19,18 @@ __all__ = ["estimate"]
 
 
 def estimate(
-    model: Annotated[str, typer.Option(metavar="NAME", help="A public model, or any name with its numbers.")],
-    gpu: Annotated[str, typer.Option(metavar="NAME", help="A GPU, or any name with its numbers.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="Where to write the profile.")],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="A public model, or any name with its numbers.")
+    ] = "",
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="A GPU, or any name with its numbers.")] = "",
+    aggregated_from: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="PROFILE",
+            help="Instead of a model and a GPU: this profile, and what its engine would do aggregated.",
+        ),
+    ] = None,
     tp: Annotated[int, typer.Option(min=1, help="GPUs an instance, tensor parallel.")] = 1,
     precision: Annotated[str, typer.Option(help="Of the weights: bf16 or fp8.")] = "bf16",
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Slots of a decode instance.")] = 256,
@@ -55,7 +64,7 @@ def estimate(
         typer.Option(help="To the other GPUs, one direction; 32 if not given."),
     ] = None,
 ) -> None:
-    """Estimate a profile by roofline arithmetic, where nothing was measured yet.
+    """Estimate a profile by roofline arithmetic, or aggregated serving from a profile of separate pools.
 
     Numbers given replace those of a known model or GPU. The profile says that it is an estimate, and its
     assumptions.
@@ -63,10 +72,21 @@ def estimate(
     from sagescale.errors import InputError
     from sagescale.perf import DEFAULT_MAX_NUM_SEQS, ProfileModel, load_profile, write_profile
     from sagescale.perf.roofline import estimate_profile
-    from sagescale.perf.validate import decode_error, prefill_error
+    from sagescale.perf.validate import decode_error, prefill_error, steps_error
 
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: no such folder '{out.parent}' (create it first)")
+    if aggregated_from is not None:
+        if model or gpu:
+            given = "--model" if model else "--gpu"
+            raise InputError(
+                f"--aggregated-from {aggregated_from}: the profile says its engine (leave out {given})"
+            )
+        _aggregated(aggregated_from, out, name)
+        return
+    for option, value in (("--model", model), ("--gpu", gpu)):
+        if not value:
+            raise InputError(f"{option}: missing (expected --model and --gpu, or --aggregated-from PROFILE)")
     numbers = {
         "parameters": parameters,
         "active_parameters": active_parameters,
@@ -117,11 +137,42 @@ def estimate(
         for pool, error in (
             ("prefill", prefill_error(estimated, other)),
             ("decode", decode_error(estimated, other)),
+            ("steps with chunks", steps_error(estimated, other)),
         ):
+            if error is None:
+                continue
             print(
                 f"{pool} error at {error.n} points measured for {other.name}: "
                 f"median {error.median:.1%}, p90 {error.p90:.1%}, max {error.max:.1%}"
             )
+
+
+def _aggregated(source: str, out: Path, name: str | None) -> None:
+    """Write a profile with an aggregated section that is estimated from its two pools."""
+    from dataclasses import replace
+
+    from sagescale.cli.options import profile_name
+    from sagescale.errors import InputError
+    from sagescale.perf import estimate_aggregated, load_profile, write_profile
+
+    pools = load_profile(source)
+    if pools.aggregated is not None and not pools.aggregated.estimated:
+        raise InputError(f"--aggregated-from {source}: has a measured aggregated section (use it as it is)")
+    name = profile_name(name, out)
+    command = command_line(
+        "profile estimate", [], (("--aggregated-from", source), ("--name", name), ("--out", out.name))
+    )
+    profile = replace(
+        pools,
+        name=name,
+        aggregated=estimate_aggregated(pools),
+        source=replace(pools.source, command=command),
+        notes=(*pools.notes, "aggregated: estimated from prefill and decode, not measured"),
+    )
+    write_profile(profile, out)
+    print(f"{out}: {profile.name}")
+    for note in (*profile.notes, *(f"assumed limit: {limit}" for limit in profile.assumed)):
+        print(note)
 
 
 def _shape(name: str, given: Mapping[str, float | None]) -> ModelShape:

@@ -125,12 +125,15 @@ def png_picture(panels: Sequence[Panel], title: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15.0, 9.0), dpi=_DPI, layout="constrained")
+    rows = (len(panels) + 1) // 2
+    figure = Figure(figsize=(15.0, 4.5 * rows), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=15, fontweight="bold")
-    grid = figure.subplots(2, 2)
-    for axes, panel in zip(grid.flat, panels, strict=True):
+    grid = figure.subplots(rows, 2)
+    for axes, panel in zip(grid.flat, panels, strict=False):
         _draw(axes, panel)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sagescale.perf.model import ProfileModel
-    from sagescale.perf.profile import FitError, Profile
+    from sagescale.perf.profile import AggregatedProfile, FitError, Profile
 
 __all__ = ["show"]
 
@@ -74,6 +74,8 @@ def _tables(profile: Profile) -> Iterator[Table]:
     yield _facts(profile, model)
     yield _prefill(profile, model)
     yield _decode(profile, model)
+    if profile.aggregated is not None:
+        yield _steps(profile.aggregated, model)
 
 
 def _facts(profile: Profile, model: ProfileModel) -> Table:
@@ -105,6 +107,7 @@ def _facts(profile: Profile, model: ProfileModel) -> Table:
         ("prefill fit error", _error(profile.prefill.fit_error)),
         ("prefill batches", _error(profile.prefill.batch_error)),
         ("decode fit error", _error(decode.fit_error)),
+        *(() if profile.aggregated is None else _aggregated(profile.aggregated)),
         *(("note", note) for note in profile.notes),
     ]
     table = Table(title=profile.name, show_header=False)
@@ -163,6 +166,56 @@ def _decode(profile: Profile, model: ProfileModel) -> Table:
             for context in contexts
         ]
         table.add_row(str(n), *cells)
+    return table
+
+
+def _aggregated(section: AggregatedProfile) -> Iterator[tuple[str, str]]:
+    """Yield what the section says of an instance that prefills and decodes."""
+    how = "estimated from prefill and decode" if section.estimated else "measured"
+    yield (
+        "aggregated",
+        (
+            f"{how}; GPUs {section.gpus_per_instance}, slots {section.max_num_seqs}, "
+            f"{section.max_batched_tokens} tokens a step"
+            f"{' (assumed)' if 'max_batched_tokens' in section.assumed else ''}"
+        ),
+    )
+    yield (
+        "step with chunks",
+        (
+            f"{section.tokens_ms[0]:.4g} to {section.tokens_ms[-1]:.4g} ms for {section.tokens[0]:.0f} to "
+            f"{section.tokens[-1]:.0f} tokens; {section.running_ms:.3g} ms a request decoding, "
+            f"{section.kv_ms:.3g} a KV token, {section.cross_ms:.3g} and {section.square_ms:.3g} a pair of a "
+            f"chunk's token with one before and within it, {section.longest_ms:.3g} a token of the longest "
+            "context"
+        ),
+    )
+    for each in section.step_errors:
+        yield f"steps: {each.kind}", _error(each.fitted)
+        if each.left_out is not None:
+            yield "", f"left out of a fit: {_error(each.left_out)}"
+
+
+def _steps(section: AggregatedProfile, model: ProfileModel) -> Table:
+    """Time of steps with one chunk from the start of a prompt beside decodes of the middle context."""
+    from rich.table import Table
+
+    steps = model.step_model()
+    context = section.context_tokens[len(section.context_tokens) // 2]
+    table = Table(
+        title=f"Step with a prompt chunk in ms, beside requests of {context:.0f} tokens each",
+        caption="fitted; without a chunk: a decode step",
+    )
+    table.add_column("chunk tokens", justify="right")
+    running = [n for n in (0, 1, 8, 32, 64, 128, 256) if n <= section.max_num_seqs]
+    for n in running:
+        table.add_column(f"{n} decoding", justify="right")
+    sizes = [2**i for i in range(5, 13) if 2**i < section.max_batched_tokens]
+    for tokens in [0, *sizes, section.max_batched_tokens]:
+        chunks = [(tokens, 0)] if tokens else []
+        held = [(n, round(n * context), round(context) if n else 0) for n in running]
+        cells = [f"{steps.step_ms(*each, chunks):.2f}" if chunks or each[0] else "" for each in held]
+        table.add_row(str(tokens) if tokens else "none", *cells)
     return table
 
 

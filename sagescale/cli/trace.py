@@ -171,12 +171,25 @@ def synth(
     spike_s: Annotated[
         float | None, typer.Option("--spike-s", metavar="S", help="spikes: how long each lasts (60).")
     ] = None,
+    prefix_groups: Annotated[
+        int | None,
+        typer.Option(
+            "--prefix-groups",
+            metavar="N",
+            help="Each prompt begins with one of N beginnings; needs --prefix-tokens and --out FILE.parquet.",
+        ),
+    ] = None,
+    prefix_tokens: Annotated[
+        int | None,
+        typer.Option("--prefix-tokens", metavar="T", help="How long each beginning is, part of --isl."),
+    ] = None,
 ) -> None:
     """Make a trace from an arrival pattern and two length distributions; same options, same bytes."""
     from sagescale.trace import check_destination
     from sagescale.trace.synth import parse_correlation, parse_lengths, synthesise
 
     check_destination(out)
+    prefixes = _beginnings(prefix_groups, prefix_tokens, out)
     chosen = _pattern(
         pattern,
         duration_s,
@@ -201,6 +214,7 @@ def synth(
         parse_lengths("--osl", osl),
         correlation=parse_correlation(correlation),
         seed=seed,
+        prefixes=prefixes,
     )
     _save(made, out)
 
@@ -307,6 +321,24 @@ def _pattern(
             return Bursty(rps, values["--cv"], _family(family))
 
 
+def _beginnings(groups: int | None, tokens: int | None, out: Path) -> tuple[int, int] | None:
+    """Put the options of shared beginnings together; refuse one alone, and a file without room for them."""
+    from sagescale.errors import InputError
+
+    if groups is None and tokens is None:
+        return None
+    if groups is None or tokens is None:
+        there, lacking = (
+            ("--prefix-tokens", "--prefix-groups")
+            if groups is None
+            else ("--prefix-groups", "--prefix-tokens")
+        )
+        raise InputError(f"{there}: needs {lacking} as well")
+    if out.suffix != ".parquet":
+        raise InputError(f"--out {out}: has no room for --prefix-groups; expected a name ending in .parquet")
+    return groups, tokens
+
+
 def _family(text: str | None) -> Literal["gamma", "weibull"]:
     from sagescale.errors import InputError
 
@@ -329,6 +361,10 @@ def _save(trace: Trace, out: Path) -> None:
     from sagescale.trace import write_trace
 
     _warn(trace)
+    if trace.prefixes is not None and out.suffix != ".parquet":
+        print(
+            f"warning: {out}: without prefix ids, which CSV has no lists for; write .parquet", file=sys.stderr
+        )
     write_trace(trace, out)
     done = f" after {', '.join(trace.transforms)}" if trace.transforms else ""
     print(f"{out}: {len(trace):,} requests over {trace.duration_s:,.1f} s{done}")
@@ -339,12 +375,15 @@ def _print_json(trace: Trace, stats: TraceStats) -> None:
     import json
     from dataclasses import asdict
 
+    figures = asdict(stats)
+    if figures["prefixes"] is None:
+        del figures["prefixes"]
     document = {
         "path": trace.path,
         "format": trace.format,
         "sha256": trace.sha256,
         **({"started_at": trace.started_at.isoformat()} if trace.started_at else {}),
-        **asdict(stats),
+        **figures,
         "warnings": list(trace.warnings),
     }
     print(json.dumps(document, indent=2, allow_nan=False))
@@ -383,6 +422,7 @@ def _print_table(trace: Trace, stats: TraceStats) -> None:
             "prefix-cached",
             "unknown" if stats.cached_share is None else f"{stats.cached_share:.1%} of prompt tokens",
         ),
+        *_prefix_rows(stats),
         (
             "rate over time",
             f"{bars(stats.rate_profile_rps, 0.0, most) if most else ''} 0 to {most:.3g}/s",
@@ -397,6 +437,19 @@ def _print_table(trace: Trace, stats: TraceStats) -> None:
     lengths.add_row("OSL", *_length_cells(stats.osl))
     console.print()
     console.print(lengths)
+
+
+def _prefix_rows(stats: TraceStats) -> tuple[tuple[str, str], ...]:
+    shared = stats.prefixes
+    if shared is None:
+        return ()
+    return (
+        ("prefix ids", f"{shared.ids:,} of {shared.block_tokens} tokens; {shared.distinct_ids:,} differ"),
+        (
+            "cache without end",
+            f"holds {shared.distinct_tokens:,} tokens, finds {shared.hit_share:.3%} of all prompt tokens",
+        ),
+    )
 
 
 def _length_cells(lengths: LengthStats) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ def tune(
         tried_predictors,
         read_intervals(intervals, base.adjustment_interval_sec),
         tuple(dict.fromkeys((base.scale_down_stabilization_window_sec, 0, 120, 300, 600))),
-        (base.min_prefill_instances, base.min_decode_instances),
+        tuple(pool.least for pool in base.pools),
     )
     goal = Goal(attainment, seeds, refinements, seed)
     with (

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
-from sagescale.document import AnswerInfo, Choice
+from sagescale.document import AnswerInfo, Choice, ServingWay
 from sagescale.experiment.grid import Variant, scenario_of, static_scenario
-from sagescale.experiment.searches import StaticPair
-from sagescale.experiment.tasks import Outcome, RunTask, StaticSearchTask, fixed_pair, perform
+from sagescale.experiment.searches import StaticSizes
+from sagescale.experiment.tasks import Outcome, RunTask, StaticSearchTask, fixed_sizes, perform
 from sagescale.experiment.verdict import percent
 from sagescale.experiment.workload import Workload
 from sagescale.trace import TransformSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sagescale.document import ResultDocument, RunDocument
     from sagescale.perf import Profile
@@ -25,13 +26,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_REQUESTS",
+    "ServingChoice",
     "answer",
     "cheapest_fixed",
     "choice_of",
     "choices_of",
     "gpu_hour_price",
+    "ways_of",
     "with_answer",
 ]
+
+
+class ServingChoice(NamedTuple):
+    """A way of serving, and the name of the engines."""
+
+    serving: str
+    profile: str
+
 
 _WORTH_NAMING = 0.005
 """Shares of GPU-hours that round to 1 % or more."""
@@ -76,10 +87,12 @@ def answer(
     best = min(holds, key=lambda one: (one.gpu_hours, one is not fixed), default=None)
     take = "neither" if best is None else "fixed" if best is fixed else "autoscaled"
     targets = f"TTFT {config.target_ttft_ms:g} / ITL {config.target_itl_ms:g} ms at {100 * asked:g} %"
+    pools = len(config.pools) if fixed is None else len(fixed.sizes)
+    what = "pair" if pools > 1 else "size"
     parts = [
         _in_words(fixed, "fixed ", " all day", asked)
         if fixed is not None
-        else "no fixed pair within the limits and the budget holds"
+        else f"no fixed {what} within the limits and the budget holds"
         if not not_searched
         else f"fixed sizes were not searched for ({not_searched})",
         "no autoscaled run to compare with"
@@ -89,7 +102,7 @@ def answer(
     both = fixed is not None and autoscaled is not None
     text = f"for {targets}: {', or '.join(parts) if both else '; '.join(parts)}"
     if fixed is not None or not not_searched:  # else there is nothing to weigh
-        text = f"{text}: {_advice(take, saves, both_hold=len(holds) == 2)}"
+        text = f"{text}: {_advice(take, saves, what, both_hold=len(holds) == 2)}"
     return AnswerInfo(
         text=text,
         attainment_asked=asked,
@@ -100,16 +113,16 @@ def answer(
     )
 
 
-def _advice(take: str, saves: float | None, *, both_hold: bool) -> str:
+def _advice(take: str, saves: float | None, what: str, *, both_hold: bool) -> str:
     """Say which to take, and why."""
     if take == "neither":
         return "neither holds; wider limits, looser targets or a faster startup would have to help"
     if not both_hold or saves is None:
-        return f"take the {'fixed pair' if take == 'fixed' else 'autoscaled one'}"
+        return f"take the {f'fixed {what}' if take == 'fixed' else 'autoscaled one'}"
     if take == "autoscaled":
         return f"saves {100 * saves:.0f} %" if saves >= _WORTH_NAMING else "saves less than 1 %"
     more = f"costs {-100 * saves:.0f} % more" if -saves >= _WORTH_NAMING else "saves nothing"
-    return f"autoscaling {more}, take the fixed pair"
+    return f"autoscaling {more}, take the fixed {what}"
 
 
 def _in_words(choice: Choice, before: str, after: str, asked: float) -> str:
@@ -120,7 +133,8 @@ def _in_words(choice: Choice, before: str, after: str, asked: float) -> str:
     cost = "" if choice.cost is None else f", costing {choice.cost:,.2f}"
     short = "" if choice.attainment >= asked else ", falls short"
     hours = f"{choice.gpu_hours:.2f}" if choice.gpu_hours < 10.0 else f"{choice.gpu_hours:,.1f}"
-    return f"{before}{sizes}{after} ({hours} GPU-hours{cost}, {percent(choice.attainment)}{short})"
+    where = "" if choice.engines is None else f" {choice.engines}, at most {choice.gpus} GPUs"
+    return f"{before}{sizes}{after}{where} ({hours} GPU-hours{cost}, {percent(choice.attainment)}{short})"
 
 
 def _priced(choice: Choice | None, price: float | None) -> Choice | None:
@@ -129,8 +143,8 @@ def _priced(choice: Choice | None, price: float | None) -> Choice | None:
     return dataclasses.replace(choice, cost=price * choice.gpu_hours)
 
 
-def choice_of(run: RunDocument) -> Choice:
-    """Return a run as a choice: the sizes its pools were asked to have."""
+def choice_of(run: RunDocument, engines: str | None = None) -> Choice:
+    """Return a run as a choice: the sizes its pools were asked to have; with engines, these and its GPUs."""
     sizes = {
         pool: [min(asked), max(asked)]
         for pool, line in run.timeline.pools.items()
@@ -141,17 +155,72 @@ def choice_of(run: RunDocument) -> Choice:
         sizes=sizes,
         attainment=run.judged_attainment.mean,
         gpu_hours=run.judged_gpu_hours.mean,
+        engines=engines,
+        gpus=None if engines is None else run.scaling.max_gpus,
     )
 
 
-def choices_of(runs: Sequence[RunDocument], asked: float) -> tuple[Choice | None, Choice | None]:
+def choices_of(
+    runs: Sequence[RunDocument], asked: float, engines: Mapping[str, ServingChoice] = MappingProxyType({})
+) -> tuple[Choice | None, Choice | None]:
     """Return the best fixed sizes and the best autoscaled run of a comparison, each None where it has none.
 
     Of those that reach the attainment the cheapest, else what comes nearest.
+
+    Args:
+        runs: of the comparison.
+        asked: the attainment.
+        engines: of each run by its name, where they differ.
     """
-    fixed = [choice_of(run) for run in runs if run.policy == "static"]
-    scaled = [choice_of(run) for run in runs if run.policy != "static" and run.kind != "hindsight"]
+    words = _told_apart(engines)
+    fixed = [choice_of(run, words.get(run.name)) for run in runs if run.policy == "static"]
+    scaled = [
+        choice_of(run, words.get(run.name))
+        for run in runs
+        if run.policy != "static" and run.kind != "hindsight"
+    ]
     return _best(fixed, asked), _best(scaled, asked)
+
+
+def _told_apart(engines: Mapping[str, ServingChoice]) -> dict[str, str]:
+    """Name the engines of each run by what tells them from those of others."""
+    found = set(engines.values())
+    several = [len({getattr(one, part) for one in found}) > 1 for part in ServingChoice._fields]
+    return {
+        name: " ".join(
+            word
+            for word, differs in zip((f"served {one.serving}", f"on {one.profile}"), several, strict=True)
+            if differs
+        )
+        for name, one in engines.items()
+    }
+
+
+def ways_of(
+    runs: Sequence[RunDocument], asked: float, engines: Mapping[str, ServingChoice]
+) -> list[ServingWay]:
+    """Return what each way of serving and engines take, the cheapest first, then those that hold nothing."""
+    words = _told_apart(engines)
+    ways = []
+    for one in dict.fromkeys(engines.values()):
+        own = [run for run in runs if engines[run.name] == one]
+        fixed, autoscaled = choices_of(own, asked, engines)
+        ways.append(
+            ServingWay(
+                engines=words[own[0].name],
+                serving=one.serving,
+                profile=one.profile,
+                fixed=fixed,
+                autoscaled=autoscaled,
+            )
+        )
+
+    def cost(way: ServingWay) -> tuple[bool, float]:
+        both = [choice for choice in (way.fixed, way.autoscaled) if choice is not None]
+        best = _best(both, asked)
+        return (True, 0.0) if best is None else (best.attainment < asked, best.gpu_hours)
+
+    return sorted(ways, key=cost)
 
 
 def _best(choices: Sequence[Choice], asked: float) -> Choice | None:
@@ -179,14 +248,14 @@ def cheapest_fixed(
     scenario = static_scenario(scenario_of(Variant("", config, simulator)), config.adjustment_interval_sec)
     made = scenario.config, scenario.simulator
     found = perform(workload, StaticSearchTask(*made, config.target_attainment, faults=faults))
-    assert isinstance(found, StaticPair)  # what a search for one answers
+    assert isinstance(found, StaticSizes)  # what a search for one answers
     if found.sizes is None:
         return None
-    run = perform(workload, RunTask(*fixed_pair(*made, found.sizes), faults=faults))
+    run = perform(workload, RunTask(*fixed_sizes(*made, found.sizes), faults=faults))
     assert isinstance(run, Outcome)  # what a run answers
     return Choice(
         name="static",
-        sizes={pool: [size, size] for pool, size in zip(("prefill", "decode"), found.sizes, strict=True)},
+        sizes={pool: [size, size] for pool, size in found.sizes.items()},
         attainment=run.score.attainment,
         gpu_hours=run.score.gpu_hours,
     )

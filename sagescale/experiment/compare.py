@@ -15,7 +15,7 @@ from sagescale.document import (
     Forecaster,
     Replicates,
 )
-from sagescale.experiment.answer import answer, choices_of, gpu_hour_price
+from sagescale.experiment.answer import ServingChoice, answer, choices_of, gpu_hour_price, ways_of
 from sagescale.experiment.execute import Failure, run_tasks
 from sagescale.experiment.forecasts import FORECAST_ONCE, ForecastResult, ForecastTask, needs_forecasts
 from sagescale.experiment.grid import (
@@ -40,19 +40,20 @@ from sagescale.experiment.workload import true_load
 from sagescale.fleet import Sizes, within_limits
 from sagescale.perf import ProfileModel
 from sagescale.planner.policy import ClassicPolicy
-from sagescale.sim.result import configuration, json_value, result_document
+from sagescale.sim.result import configuration, json_value, profile_info, result_document
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sagescale.document import MissSplit, ResultDocument, RunDocument, WithoutFaults
+    from sagescale.document import MissSplit, ProfileInfo, ResultDocument, RunDocument, WithoutFaults
     from sagescale.experiment.execute import Backend
     from sagescale.experiment.forecasts import ForecastMemo
     from sagescale.experiment.grid import Variant
-    from sagescale.experiment.searches import Schedule, StaticPair
+    from sagescale.experiment.searches import Schedule, StaticSizes
     from sagescale.experiment.tasks import Result, Task
     from sagescale.experiment.workload import Workload
+    from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.faults import Faults
@@ -207,15 +208,15 @@ class _Work:
         for variant in self.comparison.variants:
             scenario = scenario_of(variant)
             config = variant.config
-            model = ProfileModel(with_overrides(self.workload.profile, variant.simulator))
+            model = ProfileModel(self._engines(variant.config, variant.simulator))
             load = true_load(trace, float(config.adjustment_interval_sec))
-            peak = Sizes(0, 0)
+            peak = Sizes.of({pool.name: 0 for pool in config.pools})
             for _, sizing in classic_sizings(load, ClassicPolicy(config, model)):
                 peak = peak.map(
                     lambda most, size: most if size is None else max(most, size.instances), sizing.pools
                 )
             sizes = within_limits(peak, config.fleet)
-            gpus = sizes.prefill * model.prefill_gpus + sizes.decode * model.decode_gpus
+            gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
             if gpus <= config.max_gpu_budget:
                 [fixed] = self._fixed([scenario])
                 entry = static_entry(fixed, "peak", sizes)
@@ -227,9 +228,9 @@ class _Work:
     def _found_in_hindsight(self, scenarios: Sequence[Variant]) -> list[Entry]:
         found = []
         for scenario in self._fixed(scenarios):
-            pair: StaticPair | None = self.results.get(self._search(StaticSearchTask, scenario))  # type: ignore[assignment]  # a search answers with a pair
-            if pair is not None and pair.sizes is not None:
-                found.append(static_entry(scenario, "cheapest", pair.sizes))
+            fixed: StaticSizes | None = self.results.get(self._search(StaticSearchTask, scenario))  # type: ignore[assignment]  # a search answers with sizes
+            if fixed is not None and fixed.sizes is not None:
+                found.append(static_entry(scenario, "cheapest", fixed.sizes))
         for scenario in scenarios:
             schedule: Schedule | None = self.results.get(self._search(ClairvoyantTask, scenario))  # type: ignore[assignment]  # a search answers with a schedule
             if schedule is not None:
@@ -238,13 +239,16 @@ class _Work:
                     scenario.config, scenario.simulator, schedule=schedule, load="true", document=True
                 )
                 headrooms = (
-                    ("prefill_headroom", schedule.prefill_headroom),
-                    ("decode_headroom", schedule.decode_headroom),
+                    (f"{pool.name}_headroom", headroom)
+                    for pool, headroom in zip(scenario.config.pools, schedule.headrooms, strict=True)
                 )
                 found.append(
                     Entry(name, "clairvoyant", "oracle", "hindsight", task, (*scenario.differs, *headrooms))
                 )
         return found
+
+    def _engines(self, config: AutoscalerConfig, simulator: SimulatorConfig) -> Profile:
+        return with_overrides(self.workload.engines(config), simulator, config.serving)
 
     # -- what it found --------------------------------------------------------------------------------
 
@@ -284,18 +288,21 @@ class _Work:
             not_run=not_run,
             timing=ComparisonTiming(wall_s=time.perf_counter() - self.began),
         )
-        price = gpu_hour_price(base.simulator, self.workload.profile)
+        price = gpu_hour_price(base.simulator, self.workload.engines(base.config))
         document = result_document(
             self.workload.trace(),
-            with_overrides(self.workload.profile, base.simulator),
+            self._engines(base.config, base.simulator),
             configuration(base.config, base.simulator),
             ranked,
             self._warnings(ranked),
             comparison=found,
         )
         why = "interrupted" if self.interrupted else ""
-        choices = choices_of(ranked, made.attainment)
+        engines = self._named_engines(ranked)
+        choices = choices_of(ranked, made.attainment, engines)
         what = answer(base.config, made.attainment, *choices, price=price, not_searched=why)
+        if engines:
+            what = dataclasses.replace(what, ways=ways_of(ranked, made.attainment, engines))
         return dataclasses.replace(document, gpu_hour_price=price, answer=what if ranked else None)
 
     def _run_document(self, entry: Entry, measured: RunDocument, regret: float | None) -> RunDocument:
@@ -315,6 +322,7 @@ class _Work:
             )
         return dataclasses.replace(
             measured,
+            profile=self._own_engines(entry),
             name=entry.name,
             policy=entry.policy,
             predictor=entry.predictor,
@@ -325,6 +333,26 @@ class _Work:
             replicates=replicates,
             regret_gpu_hours=regret,
         )
+
+    def _own_engines(self, entry: Entry) -> ProfileInfo | None:
+        """The engines of a run where they are not those of the document."""
+        base = self.comparison.variants[0]
+        config, simulator = entry.task.config, entry.task.simulator
+        own = profile_info(self._engines(config, simulator))
+        return None if own == profile_info(self._engines(base.config, base.simulator)) else own
+
+    def _named_engines(self, runs: Sequence[RunDocument]) -> dict[str, ServingChoice]:
+        """How each run was served and on which engines, by its name; empty where all were alike."""
+        base = self.comparison.variants[0].config
+        own = self.workload.engines(base).name
+        found = {
+            run.name: ServingChoice(
+                str(run.config.get("serving", base.serving)),
+                own if run.profile is None else run.profile.name,
+            )
+            for run in runs
+        }
+        return found if len(set(found.values())) > 1 else {}
 
     def _split(self, entry: Entry) -> MissSplit:
         left: dict[str, int | None] = {}
@@ -401,6 +429,12 @@ class _Work:
             warnings.append(
                 "runs have different TTFT or ITL targets: their attainments are not the same promise"
             )
+        gpus = {self.workload.engines(variant.config).gpu for variant in self.comparison.variants}
+        if len(gpus) > 1:
+            warnings.append(
+                f"the engines are on different GPUs ({', '.join(sorted(gpus))}): an hour of one is no "
+                "hour of another"
+            )
         if self.interrupted:
             warnings.append("interrupted: the comparison holds what was done by then")
         return warnings
@@ -408,7 +442,7 @@ class _Work:
 
 def _rank(task: Task) -> int:
     """Expensive tasks first, as far as their kind tells."""
-    slow = {"arima": 0, "prophet": 1}
+    slow = {"arima": 0, "auto": 0, "prophet": 1}
     if isinstance(task, ForecastTask):
         return slow.get(task.spec.predictor, 4)
     if isinstance(task, RunTask) and task.load == "named":

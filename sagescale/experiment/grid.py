@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sagescale.declare import declared
 from sagescale.errors import InputError
-from sagescale.experiment.tasks import RunTask, fixed_pair
-from sagescale.planner import AutoscalerConfig
+from sagescale.experiment.tasks import RunTask, fixed_sizes
+from sagescale.planner import AutoscalerConfig, pool_keys
 from sagescale.planner.loading import load_settings
 from sagescale.planner.policy import policy_keys, uses_forecast
 from sagescale.sim.config import SimulatorConfig
@@ -115,6 +115,8 @@ def _expand_overrides(overrides: Sequence[str]) -> list[tuple[str, ...]]:
 def _values(name: str, text: str) -> list[str]:
     if ";" in text:
         return [part.strip() for part in text.split(";")]
+    if name == "profile":  # a text, of which a comma is rarely part
+        return [part.strip() for part in text.split(",")]
     parts = _split_outside_brackets(text)
     if len(parts) == 1 or _is_value(f"{name}={text}"):
         return [text]
@@ -210,8 +212,8 @@ def grid_entries(
     entries: list[Entry] = []
     for variant in variants:
         for policy in dict.fromkeys((*policies, "reactive")):
-            if policy == "static" and variant.config.static_prefill is variant.config.static_decode is None:
-                continue  # the pairs found in hindsight stand for it
+            if policy == "static" and all(size is None for size in variant.config.static_sizes):
+                continue  # the sizes found in hindsight stand for it
             own = policy_keys(policy)
             unread = tuple(key for key in policy_keys() if key not in own)
             config = _defaults(dataclasses.replace(variant.config, policy=policy), unread)
@@ -243,7 +245,9 @@ def scenario_of(variant: Variant) -> Variant:
 
 def scenario_of_run(task: RunTask) -> tuple[AutoscalerConfig, SimulatorConfig]:
     """A run's scenario, as a fixed pair or schedule would meet it; equal for runs that can be compared."""
-    simulator = dataclasses.replace(task.simulator, initial_prefill=None, initial_decode=None)
+    simulator = dataclasses.replace(
+        task.simulator, initial_prefill=None, initial_decode=None, initial_instances=None
+    )
     return _defaults(task.config, _STEERING_KEYS), simulator
 
 
@@ -255,12 +259,12 @@ def static_scenario(base: Variant, interval_s: int) -> Variant:
 
 
 def static_entry(base: Variant, which: str, sizes: Sizes) -> Entry:
-    """A fixed pair, chosen in hindsight."""
-    config, simulator = fixed_pair(base.config, base.simulator, sizes)
+    """Fixed sizes, chosen in hindsight."""
+    config, simulator = fixed_sizes(base.config, base.simulator, sizes)
     name = " ".join(filter(None, (f"static/{which}", base.label)))
-    pair = (("static_prefill", sizes.prefill), ("static_decode", sizes.decode))
+    keys = zip((pool_keys(pool).static for pool in config.pools), sizes, strict=True)
     task = RunTask(config, simulator, document=True)
-    return Entry(name, "static", which, "hindsight", task, (*base.differs, *pair))
+    return Entry(name, "static", which, "hindsight", task, (*base.differs, *keys))
 
 
 def _entry(

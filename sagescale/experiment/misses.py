@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sagescale.document import MissSplit
 from sagescale.experiment.forecasts import needs_forecasts
 from sagescale.experiment.grid import without_forecast
+from sagescale.sim.initial import given_sizes
 from sagescale.sim.startup import StartupDelay
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def counterfactuals(task: RunTask) -> dict[str, RunTask]:
         bare = dataclasses.replace(bare, config=without_forecast(task.config), load="true")
         # Without faults this is the oracle entry: equal to it, so that it is run once.
         chain["true_load"] = dataclasses.replace(bare, document=task.faults is None)
-    ready_from_start = task.config.policy == "static" and task.simulator.initial_prefill is not None
+    found = given_sizes(task.config, task.simulator)
+    ready_from_start = task.config.policy == "static" and found is not None
     if task.schedule is not None or not ready_from_start:
         bare = dataclasses.replace(
             bare, simulator=dataclasses.replace(task.simulator, startup_delay_s=_AT_ONCE)

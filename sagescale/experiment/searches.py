@@ -30,9 +30,9 @@ __all__ = [
     "Answer",
     "KnobSearch",
     "Schedule",
-    "StaticPair",
-    "cheapest_pair",
+    "StaticSizes",
     "cheapest_reaching",
+    "cheapest_sizes",
     "classic_sizings",
     "find_schedule",
     "highest_attainment",
@@ -138,78 +138,89 @@ def _nearest(known: Mapping[int, Answer]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class StaticPair:
-    """The pair found, None where no pair within limits and budget reaches the attainment."""
+class StaticSizes:
+    """The fixed sizes found, None where none within limits and budget reach the attainment."""
 
     sizes: Sizes | None
     simulations: int
 
 
-def cheapest_pair(
+def cheapest_sizes(
     config: AutoscalerConfig, attainment_of: Callable[[Sizes], float], asked: float
-) -> StaticPair:
-    """Search the pairs within the instance limits and the budget.
+) -> StaticSizes:
+    """Search the fixed sizes within the instance limits and the budget.
 
-    More instances of either pool never lower the attainment (but for chance), so the pairs that reach it
-    lie above a staircase: its two ends are found by bisection, and only its steps are walked, those
-    that could be cheaper than the best so far.
+    More instances of a pool never lower the attainment (but for chance), so of one pool the smallest size
+    that reaches it is found by bisection, and of two the pairs that reach it lie above a staircase: its ends
+    are found by bisection, and only its steps are walked, those that could be cheaper than the best so far.
 
     Args:
         config: its limits, budget and GPUs an instance.
-        attainment_of: the attainment of a pair; called at most once for each.
+        attainment_of: the attainment of fixed sizes; called at most once for each.
         asked: the attainment to reach.
     """
-    gpus = (config.prefill_gpus_per_instance, config.decode_gpus_per_instance)
-    least = Sizes(max(1, config.min_prefill_instances), max(1, config.min_decode_instances))
-    most = Sizes(config.max_prefill_instances, config.max_decode_instances)
+    pools = config.pools
+    names = tuple(pool.name for pool in pools)
     known: dict[Sizes, bool] = {}
 
-    def reaches(prefill: int, decode: int) -> bool:
-        pair = Sizes(prefill, decode)
-        if pair not in known:
-            known[pair] = attainment_of(pair) >= asked
-        return known[pair]
+    def reaches(*given: int) -> bool:
+        sizes = Sizes(*given, names=names)
+        if sizes not in known:
+            known[sizes] = attainment_of(sizes) >= asked
+        return known[sizes]
 
-    def cost(prefill: int, decode: int) -> int:
-        return prefill * gpus[0] + decode * gpus[1]
+    found = _cheapest_pool(config, reaches) if len(pools) == 1 else _cheapest_pair(config, reaches)
+    return StaticSizes(None if found is None else Sizes(*found, names=names), len(known))
 
-    def smallest(low: int, high: int, enough: Callable[[int], bool]) -> int | None:
-        """The smallest size that is enough, by doubling from the bottom and then bisection."""
-        step, below, at = 1, low - 1, low
-        while not enough(at):
-            if at == high:
-                return None
-            below, at = at, min(high, at + step)
-            step *= 2
-        while at - below > 1:
-            middle = (below + at) // 2
-            if enough(middle):
-                at = middle
-            else:
-                below = middle
-        return at
 
-    first_prefill = smallest(least.prefill, most.prefill, lambda size: reaches(size, most.decode))
+def _smallest(low: int, high: int, enough: Callable[[int], bool]) -> int | None:
+    """The smallest size that is enough, by doubling from the bottom and then bisection."""
+    step, below, at = 1, low - 1, low
+    while not enough(at):
+        if at == high:
+            return None
+        below, at = at, min(high, at + step)
+        step *= 2
+    while at - below > 1:
+        middle = (below + at) // 2
+        if enough(middle):
+            at = middle
+        else:
+            below = middle
+    return at
+
+
+def _cheapest_pool(config: AutoscalerConfig, reaches: Callable[[int], bool]) -> tuple[int, ...] | None:
+    (pool,) = config.pools
+    most = min(pool.most, config.max_gpu_budget // pool.gpus)
+    found = _smallest(max(1, pool.least), most, reaches)
+    return None if found is None else (found,)
+
+
+def _cheapest_pair(config: AutoscalerConfig, reaches: Callable[[int, int], bool]) -> tuple[int, ...] | None:
+    prefills, decodes = config.pools
+    first_prefill = _smallest(max(1, prefills.least), prefills.most, lambda size: reaches(size, decodes.most))
     if first_prefill is None:
-        return StaticPair(None, len(known))
-    first_decode = smallest(least.decode, most.decode, lambda size: reaches(most.prefill, size))
+        return None
+    first_decode = _smallest(max(1, decodes.least), decodes.most, lambda size: reaches(prefills.most, size))
     if first_decode is None:
-        return StaticPair(None, len(known))
-    best: Sizes | None = None
+        return None
+    best: tuple[int, int] | None = None
     best_gpus = config.max_gpu_budget + 1
-    decode = most.decode
-    for prefill in range(first_prefill, most.prefill + 1):
-        if cost(prefill, first_decode) >= best_gpus:
+    decode = decodes.most
+    for prefill in range(first_prefill, prefills.most + 1):
+        if prefill * prefills.gpus + first_decode * decodes.gpus >= best_gpus:
             break
         # From above no more than what would be cheaper than the best; from below no less than the end.
-        affordable = (best_gpus - 1 - prefill * gpus[0]) // gpus[1]
+        affordable = (best_gpus - 1 - prefill * prefills.gpus) // decodes.gpus
         high = min(decode, affordable)
         if high < first_decode or not reaches(prefill, high):
             continue
-        found = smallest(first_decode, high, lambda size, prefill=prefill: reaches(prefill, size))  # type: ignore[misc]  # the loop's own prefill
+        found = _smallest(first_decode, high, lambda size, prefill=prefill: reaches(prefill, size))  # type: ignore[misc]  # the loop's own prefill
         if found is not None:
-            decode, best, best_gpus = found, Sizes(prefill, found), cost(prefill, found)
-    return StaticPair(best, len(known))
+            decode, best = found, (prefill, found)
+            best_gpus = prefill * prefills.gpus + found * decodes.gpus
+    return best
 
 
 _LEAST, _MOST = 0.5, 4.0
@@ -218,10 +229,9 @@ _HALVINGS = 4
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule by its two headrooms: what the true demand of each pool is multiplied by."""
+    """A schedule by its headrooms: what the true demand of each pool is multiplied by."""
 
-    prefill_headroom: float
-    decode_headroom: float
+    headrooms: tuple[float, ...]
 
 
 def classic_sizings(load: TrueLoad, classic: ClassicPolicy) -> Iterator[tuple[int, Sizing]]:
@@ -246,28 +256,30 @@ def schedule_sizes(
     """
     interval_s = float(config.adjustment_interval_sec)
     load = true_load(trace, interval_s)
-    demands = np.zeros((2, len(load)))
+    names = tuple(pool.name for pool in config.pools)
+    demands = np.zeros((len(names), len(load)))
     for window, sizing in classic_sizings(load, ClassicPolicy(replace(config, load_headroom=1.0), model)):
         demands[:, window] = [0.0 if size is None else size.demand for size in sizing.pools]
-    demands[0] *= schedule.prefill_headroom
-    demands[1] *= schedule.decode_headroom
+    demands *= np.array(schedule.headrooms)[:, None]
     ahead = 1 + math.ceil(simulator.startup_delay_s.parameters[-1] / interval_s)
-    padded = np.concatenate([demands, np.zeros((2, ahead))], axis=1)
+    padded = np.concatenate([demands, np.zeros((len(names), ahead))], axis=1)
     needed = np.lib.stride_tricks.sliding_window_view(padded, ahead, axis=1).max(axis=2)
     fleet = config.fleet
     return [
-        fit(within_limits(Sizes(*map(whole_instances, demand)), fleet), fleet) for demand in needed.T.tolist()
+        fit(within_limits(Sizes(*map(whole_instances, demand), names=names), fleet), fleet)
+        for demand in needed.T.tolist()
     ]
 
 
-def find_schedule(reaches: Callable[[Schedule], bool]) -> Schedule | None:
-    """Find small headrooms that reach the attainment asked; None where even a fourfold one does not.
+def find_schedule(reaches: Callable[[Schedule], bool], pools: int) -> Schedule | None:
+    """Find small headrooms that reach the attainment asked; None where even fourfold ones do not.
 
-    First one for both pools by bisection, then each pool's own below that. Attainment is taken to grow with
+    First one for all pools by bisection, then each pool's own below that. Attainment is taken to grow with
     headroom; what is returned has been simulated and reaches it.
 
     Args:
         reaches: whether a schedule reaches the attainment.
+        pools: how many there are.
     """
 
     def smallest(low: float, high: float, schedule: Callable[[float], Schedule]) -> float:
@@ -282,12 +294,22 @@ def find_schedule(reaches: Callable[[Schedule], bool]) -> Schedule | None:
                 low = middle
         return high
 
-    if reaches(Schedule(1.0, 1.0)):
-        both = smallest(_LEAST, 1.0, lambda ratio: Schedule(ratio, ratio))
-    elif reaches(Schedule(_MOST, _MOST)):
-        both = smallest(1.0, _MOST, lambda ratio: Schedule(ratio, ratio))
+    def alike(ratio: float) -> Schedule:
+        return Schedule((ratio,) * pools)
+
+    if reaches(alike(1.0)):
+        every = smallest(_LEAST, 1.0, alike)
+    elif reaches(alike(_MOST)):
+        every = smallest(1.0, _MOST, alike)
     else:
         return None
-    prefill = smallest(both * _LEAST, both, lambda ratio: Schedule(ratio, both))
-    decode = smallest(both * _LEAST, both, lambda ratio: Schedule(prefill, ratio))
-    return Schedule(prefill, decode)
+    if pools == 1:
+        return alike(every)
+    headrooms = [every] * pools
+    for at in range(pools):
+
+        def own(ratio: float, at: int = at) -> Schedule:
+            return Schedule((*headrooms[:at], ratio, *headrooms[at + 1 :]))
+
+        headrooms[at] = smallest(every * _LEAST, every, own)
+    return Schedule(tuple(headrooms))

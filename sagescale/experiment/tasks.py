@@ -17,16 +17,17 @@ from sagescale.experiment.forecasts import (
 )
 from sagescale.experiment.searches import (
     Schedule,
-    StaticPair,
-    cheapest_pair,
+    StaticSizes,
+    cheapest_sizes,
     find_schedule,
     schedule_sizes,
 )
 from sagescale.experiment.workload import true_load, true_predictors
 from sagescale.fleet import Sizes, fit, within_limits
 from sagescale.perf import ProfileModel
-from sagescale.planner import make_policy
+from sagescale.planner import make_policy, pool_keys
 from sagescale.planner.policy import PoolSize, QuickPolicy, Sizing
+from sagescale.sim.initial import given_sizes, starting_with
 from sagescale.sim.measures import Score, score
 from sagescale.sim.part import Part, PartResult, lower_bound_of_part, measure_part
 from sagescale.sim.result import run_document
@@ -59,7 +60,7 @@ __all__ = [
     "SearchTask",
     "StaticSearchTask",
     "Task",
-    "fixed_pair",
+    "fixed_sizes",
     "memos_for",
     "perform",
     "simulate_task",
@@ -160,7 +161,7 @@ class ClairvoyantTask(SearchTask):
 
 
 Task = ForecastTask | RunTask | PartTask | PartBoundTask | StaticSearchTask | ClairvoyantTask
-Result = ForecastResult | Outcome | PartOutcome | float | StaticPair | Schedule | None
+Result = ForecastResult | Outcome | PartOutcome | float | StaticSizes | Schedule | None
 
 
 def perform(workload: Workload, task: Task, memos: Iterable[ForecastMemo] = ()) -> Result:
@@ -193,27 +194,24 @@ def memos_for(task: Task, memos: Mapping[ForecastTask, ForecastMemo]) -> list[Fo
     return [memo for known, memo in memos.items() if known.spec == spec and known.replicate == run.replicate]
 
 
-def _search(workload: Workload, task: SearchTask) -> StaticPair | Schedule | None:
+def _search(workload: Workload, task: SearchTask) -> StaticSizes | Schedule | None:
     def attainment_of(run: RunTask) -> float:
         made = simulate_task(workload, dataclasses.replace(run, replicate=task.replicate, faults=task.faults))
         return (score(made) if task.part is None else measure_part(made, task.part)).attainment
 
     if isinstance(task, StaticSearchTask):
 
-        def of_pair(pair: Sizes) -> float:
-            config, simulator = fixed_pair(task.config, task.simulator, pair)
+        def of_sizes(sizes: Sizes) -> float:
+            config, simulator = fixed_sizes(task.config, task.simulator, sizes)
             # Simulated without a budget: the search itself stops at the budget.
-            gpus = (
-                pair.prefill * config.prefill_gpus_per_instance
-                + pair.decode * config.decode_gpus_per_instance
-            )
+            gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
             config = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget))
             return attainment_of(RunTask(config, simulator))
 
-        return cheapest_pair(task.config, of_pair, task.attainment)
+        return cheapest_sizes(task.config, of_sizes, task.attainment)
 
     trace = workload.trace(task.replicate)
-    model = ProfileModel(with_overrides(workload.profile, task.simulator))
+    model = ProfileModel(with_overrides(workload.engines(task.config), task.simulator, task.config.serving))
     known: dict[tuple[Sizes, ...], bool] = {}
 
     def reaches(schedule: Schedule) -> bool:
@@ -224,17 +222,16 @@ def _search(workload: Workload, task: SearchTask) -> StaticPair | Schedule | Non
             known[sizes] = attainment_of(run) >= task.attainment
         return known[sizes]
 
-    return find_schedule(reaches)
+    return find_schedule(reaches, len(task.config.pools))
 
 
-def fixed_pair(
-    config: AutoscalerConfig, simulator: SimulatorConfig, pair: Sizes
+def fixed_sizes(
+    config: AutoscalerConfig, simulator: SimulatorConfig, sizes: Sizes
 ) -> tuple[AutoscalerConfig, SimulatorConfig]:
-    """Both configurations for a fixed pair that is there from the start."""
-    fixed = dataclasses.replace(
-        config, policy="static", static_prefill=pair.prefill, static_decode=pair.decode
-    )
-    return fixed, dataclasses.replace(simulator, initial_prefill=pair.prefill, initial_decode=pair.decode)
+    """Both configurations for fixed sizes that are there from the start."""
+    keys = {pool_keys(pool).static: size for pool, size in zip(config.pools, sizes, strict=True)}
+    fixed = dataclasses.replace(config, policy="static", **keys)  # type: ignore[arg-type]  # keys of sizes alone
+    return fixed, starting_with(config, simulator, sizes)
 
 
 _own = ForecastMemo()
@@ -244,13 +241,13 @@ _own = ForecastMemo()
 def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo] = ()) -> Run:
     """Do the simulation of a task, for whoever measures it in another way."""
     trace = workload.trace(task.replicate)
-    profile = with_overrides(workload.profile, task.simulator)
+    profile = with_overrides(workload.engines(task.config), task.simulator, task.config.serving)
     config, simulator = task.config, task.simulator
     policy: Policy | None = None
     if task.schedule is not None:
         sizes = schedule_sizes(trace, ProfileModel(profile), config, simulator, task.schedule)
         policy = SchedulePolicy(sizes, float(config.adjustment_interval_sec))
-        simulator = dataclasses.replace(simulator, initial_prefill=sizes[0][0], initial_decode=sizes[0][1])
+        simulator = starting_with(config, simulator, sizes[0])
     elif task.one_more:
         model = ProfileModel(profile)
         policy = make_policy(config, model, twin=twin_for(config, model, simulator))
@@ -270,11 +267,11 @@ def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMem
 
 def _one_more_at_start(config: AutoscalerConfig, simulator: SimulatorConfig) -> SimulatorConfig:
     """Where the initial size is given, one more of each pool, within limits and budget."""
-    if simulator.initial_prefill is None or simulator.initial_decode is None:
+    found = given_sizes(config, simulator)
+    if found is None:
         return simulator
-    more = Sizes(simulator.initial_prefill + 1, simulator.initial_decode + 1)
-    more = fit(within_limits(more, config.fleet), config.fleet)
-    return dataclasses.replace(simulator, initial_prefill=more.prefill, initial_decode=more.decode)
+    more = fit(within_limits(found.map(lambda size: size + 1), config.fleet), config.fleet)
+    return starting_with(config, simulator, more)
 
 
 def _predictors(trace: Trace, task: RunTask, memos: Iterable[ForecastMemo]) -> LoadPredictors:

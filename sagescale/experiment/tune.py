@@ -28,11 +28,11 @@ from sagescale.experiment.searches import Answer, cheapest_reaching, search_all
 from sagescale.experiment.tune_trials import (
     HEADROOMS,
     NEUTRAL,
-    TUNED_KEYS,
     Candidate,
     Interrupted,
     candidate_of,
     least_headroom,
+    tuned_keys,
     with_candidate,
 )
 from sagescale.experiment.verdict import percent
@@ -144,7 +144,7 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
     why = "interrupted" if interrupted else ""
     what = None
     if order:
-        choices = _choices(order[0], fixed, known, asked)
+        choices = _choices(config, order[0], fixed, known, asked)
         what = answer(config, asked, *choices, price=price, not_searched=why)
     other_rows = [rows[trial.candidate] for trial in others]
     trace = dataclasses.replace(earlier.workload, until_s=math.inf).trace()
@@ -179,10 +179,14 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
 
 
 def _choices(
-    best: Trial, fixed: Candidate | None, known: Mapping[Candidate, Trial], asked: float
+    config: AutoscalerConfig,
+    best: Trial,
+    fixed: Candidate | None,
+    known: Mapping[Candidate, Trial],
+    asked: float,
 ) -> tuple[Choice | None, Choice | None]:
-    """Return the fixed pair and the best autoscaled candidate, as judged; what holds comes first."""
-    pair = None if fixed is None else known.get(fixed)
+    """Return the fixed sizes and the best autoscaled candidate, as judged; what holds comes first."""
+    sizes = None if fixed is None else known.get(fixed)
     scaled = sorted(
         (trial for candidate, trial in known.items() if candidate.static is None),
         key=lambda trial: (trial.attainment < asked, trial.candidate != best.candidate, trial.gpu_hours),
@@ -192,20 +196,19 @@ def _choices(
         if trial is None
         else Choice(
             name=trial.candidate.name,
-            sizes={pool: list(size) for pool, size in zip(("prefill", "decode"), trial.sizes, strict=True)},
+            sizes={pool.name: list(size) for pool, size in zip(config.pools, trial.sizes, strict=True)},
             attainment=trial.attainment,
             gpu_hours=trial.gpu_hours,
         )
-        for trial in (pair, scaled[0] if scaled else None)
+        for trial in (sizes, scaled[0] if scaled else None)
     )
 
 
 def _larger(one: Candidate | None, other: Candidate | None) -> Candidate | None:
-    """The fixed pair with the larger of both sizes of each pool; None where a part has no pair that holds."""
+    """The fixed sizes with the larger of both of each pool; None where a part has none that hold."""
     if one is None or other is None or one.static is None or other.static is None:
         return None
-    prefill, decode = map(max, one.static, other.static)
-    return dataclasses.replace(one, static=(prefill, decode))
+    return dataclasses.replace(one, static=tuple(map(max, one.static, other.static)))
 
 
 def _holds(trial: Trial, judged: Mapping[Candidate, Trial], asked: float) -> bool:
@@ -241,7 +244,7 @@ def expected_simulations(space: Space, goal: Goal) -> int:
 
 def _row(config: AutoscalerConfig, earlier: Trial, later: Trial | None) -> TuneRow:
     resolved = with_candidate(config, earlier.candidate)
-    keys = {name: getattr(resolved, name) for name in TUNED_KEYS}
+    keys = {name: getattr(resolved, name) for name in tuned_keys(config)}
     return TuneRow(
         name=earlier.candidate.name,
         config={name: value for name, value in keys.items() if value is not None},
@@ -318,8 +321,7 @@ def _search(
 ) -> None:
     replicates = range(goal.replicates)
     if static is not None and static.static is not None:
-        floor = tuple(map(max, space.most_floor, static.static))
-        space = dataclasses.replace(space, most_floor=(floor[0], floor[1]))
+        space = dataclasses.replace(space, most_floor=tuple(map(max, space.most_floor, static.static)))
     config = trials.config
     starts = [
         candidate_of(config, policy, predictor)
@@ -465,10 +467,10 @@ def refine(
     by_name = {start.name: start for start in starts}
     if not by_name or count <= 0:
         return
-    distributions = _distributions(space, by_name)
+    distributions = _distributions(trials.config, space, by_name)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True))
     for trial in trials.tried(replicates):
-        params = _params(trial.candidate)
+        params = _params(trials.config, trial.candidate)
         if (
             params is not None
             and all(name in distributions for name in params)
@@ -502,7 +504,9 @@ def refine(
                 best = known_trial.gpu_hours if best is None else min(best, known_trial.gpu_hours)
 
 
-def _distributions(space: Space, starts: dict[str, Candidate]) -> dict[str, BaseDistribution]:
+def _distributions(
+    config: AutoscalerConfig, space: Space, starts: dict[str, Candidate]
+) -> dict[str, BaseDistribution]:
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     headrooms = [start.headroom for start in starts.values()]
@@ -514,14 +518,14 @@ def _distributions(space: Space, starts: dict[str, Candidate]) -> dict[str, Base
         "headroom": IntDistribution(
             max(0, min(headrooms) - _AROUND), min(len(HEADROOMS) - 1, max(headrooms) + _AROUND)
         ),
-        "min_prefill": IntDistribution(
-            any_start.min_prefill, max(any_start.min_prefill, space.most_floor[0])
-        ),
-        "min_decode": IntDistribution(any_start.min_decode, max(any_start.min_decode, space.most_floor[1])),
+        **{
+            f"min_{pool.name}": IntDistribution(least, max(least, most))
+            for pool, least, most in zip(config.pools, any_start.floors, space.most_floor, strict=True)
+        },
     }
 
 
-def _params(candidate: Candidate) -> dict[str, object] | None:
+def _params(config: AutoscalerConfig, candidate: Candidate) -> dict[str, object] | None:
     if candidate.static is not None:
         return None
     return {
@@ -529,8 +533,7 @@ def _params(candidate: Candidate) -> dict[str, object] | None:
         "interval_s": candidate.interval_s,
         "down_window_s": candidate.down_window_s,
         "headroom": candidate.headroom,
-        "min_prefill": candidate.min_prefill,
-        "min_decode": candidate.min_decode,
+        **{f"min_{pool.name}": least for pool, least in zip(config.pools, candidate.floors, strict=True)},
     }
 
 
@@ -555,7 +558,6 @@ def _candidate(
         start.predictor,
         int(params["interval_s"]),  # type: ignore[call-overload]  # all but "start" are whole numbers
         max(int(params["headroom"]), least_headroom(config, start.policy)),  # type: ignore[call-overload]
-        int(params["min_prefill"]),  # type: ignore[call-overload]
-        int(params["min_decode"]),  # type: ignore[call-overload]
+        tuple(int(params[f"min_{pool.name}"]) for pool in config.pools),  # type: ignore[call-overload]
         int(params["down_window_s"]),  # type: ignore[call-overload]
     )

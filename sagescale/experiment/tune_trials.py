@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from sagescale.experiment.execute import Failure, add_forecasts, run_tasks
-from sagescale.experiment.searches import StaticPair
+from sagescale.experiment.searches import StaticSizes
 from sagescale.experiment.tasks import (
     PartOutcome,
     PartTask,
     RunTask,
     StaticSearchTask,
-    fixed_pair,
+    fixed_sizes,
 )
-from sagescale.planner import Sizes
+from sagescale.planner import Sizes, pool_keys
 from sagescale.planner.policy import uses_forecast
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "HEADROOMS",
     "NEUTRAL",
-    "TUNED_KEYS",
     "Candidate",
     "Interrupted",
     "Space",
@@ -40,6 +39,7 @@ __all__ = [
     "Trials",
     "candidate_of",
     "least_headroom",
+    "tuned_keys",
     "with_candidate",
 ]
 
@@ -48,18 +48,20 @@ HEADROOMS = tuple(round(1.05**step, 4) for step in range(-14, 58))
 
 NEUTRAL = HEADROOMS.index(1.0)
 
-TUNED_KEYS = (
-    "policy",
-    "target_attainment",
-    "load_predictor_type",
-    "adjustment_interval_sec",
-    "load_headroom",
-    "min_prefill_instances",
-    "min_decode_instances",
-    "scale_down_stabilization_window_sec",
-    "static_prefill",
-    "static_decode",
-)
+
+def tuned_keys(config: AutoscalerConfig) -> tuple[str, ...]:
+    """Return the keys that are tuned, in the order in which files are written with them."""
+    pools = [pool_keys(pool) for pool in config.pools]
+    return (
+        "policy",
+        "target_attainment",
+        "load_predictor_type",
+        "adjustment_interval_sec",
+        "load_headroom",
+        *(keys.least for keys in pools),
+        "scale_down_stabilization_window_sec",
+        *(keys.static for keys in pools),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Candidate:
 
     Attributes:
         headroom: position in ``HEADROOMS``.
+        floors: the least instances of each pool.
         static: the sizes of the static policy, None for every other.
     """
 
@@ -75,16 +78,15 @@ class Candidate:
     predictor: str
     interval_s: int
     headroom: int
-    min_prefill: int
-    min_decode: int
+    floors: tuple[int, ...]
     down_window_s: int
-    static: tuple[int, int] | None = None
+    static: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
         """Policy and predictor, as comparisons write them."""
         if self.static is not None:
-            return f"static {self.static[0]}+{self.static[1]}"
+            return f"static {'+'.join(map(str, self.static))}"
         return f"{self.policy}/{self.predictor}" if uses_forecast(self.policy) else self.policy
 
 
@@ -94,14 +96,14 @@ class Space:
 
     Attributes:
         intervals_s, down_windows_s: the configured value is the first of each.
-        most_floor: the highest minimum of each pool, prefill and decode.
+        most_floor: the highest minimum of each pool.
     """
 
     policies: Sequence[str]
     predictors: Sequence[str]
     intervals_s: Sequence[int]
     down_windows_s: Sequence[int]
-    most_floor: tuple[int, int]
+    most_floor: tuple[int, ...]
 
 
 def candidate_of(config: AutoscalerConfig, policy: str, predictor: str) -> Candidate:
@@ -111,8 +113,7 @@ def candidate_of(config: AutoscalerConfig, policy: str, predictor: str) -> Candi
         predictor,
         config.adjustment_interval_sec,
         NEUTRAL,
-        config.min_prefill_instances,
-        config.min_decode_instances,
+        tuple(pool.least for pool in config.pools),
         config.scale_down_stabilization_window_sec,
     )
 
@@ -134,18 +135,18 @@ _WHOLE = 1.0 - 1e-9
 
 def with_candidate(config: AutoscalerConfig, candidate: Candidate) -> AutoscalerConfig:
     """Return the configuration with the tuned keys set."""
-    static = candidate.static or (None, None)
+    pools = [pool_keys(pool) for pool in config.pools]
+    static = candidate.static or (None,) * len(pools)
+    sizes = dict(zip((keys.least for keys in pools), candidate.floors, strict=True))
+    sizes |= dict(zip((keys.static for keys in pools), static, strict=True))  # type: ignore[arg-type]  # or None
     return dataclasses.replace(
         config,
         policy=candidate.policy,
         load_predictor_type=candidate.predictor,
         adjustment_interval_sec=candidate.interval_s,
         load_headroom=round(config.load_headroom * HEADROOMS[candidate.headroom], 4),
-        min_prefill_instances=candidate.min_prefill,
-        min_decode_instances=candidate.min_decode,
         scale_down_stabilization_window_sec=candidate.down_window_s,
-        static_prefill=static[0],
-        static_decode=static[1],
+        **sizes,  # type: ignore[arg-type]  # keys of sizes alone
     )
 
 
@@ -168,7 +169,7 @@ class Trial:
     gpu_hours: float
     worst_attainment: float
     replicates: int
-    sizes: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -246,16 +247,16 @@ class Trials:
         return [trial for trial in found if trial is not None]
 
     def cheapest_static(self, attainment: float, base: Candidate) -> Candidate | None:
-        """The cheapest fixed pair that reaches an attainment on the first replicate.
+        """The cheapest fixed sizes that reach an attainment on the first replicate.
 
         Raises:
             Interrupted: the user did.
         """
-        found: list[StaticPair] = []
+        found: list[StaticSizes] = []
 
         def done(task: StaticSearchTask, answer: object) -> None:
             del task
-            if isinstance(answer, StaticPair):
+            if isinstance(answer, StaticSizes):
                 found.append(answer)
             elif isinstance(answer, Failure):
                 self.failures.append(f"static: {answer.error}")
@@ -264,14 +265,14 @@ class Trials:
         self._do([StaticSearchTask(self.config, self.simulator, attainment, self.part)], done)
         if not found or found[0].sizes is None:
             return None
-        return dataclasses.replace(
-            base, policy="static", static=(found[0].sizes.prefill, found[0].sizes.decode)
-        )
+        return dataclasses.replace(base, policy="static", static=tuple(found[0].sizes))
 
     def _task(self, candidate: Candidate, replicate: int) -> PartTask:
         config, simulator = with_candidate(self.config, candidate), self.simulator
         if candidate.static is not None:
-            config, simulator = fixed_pair(config, simulator, Sizes(*candidate.static))
+            config, simulator = fixed_sizes(
+                config, simulator, Sizes(*candidate.static, names=(pool.name for pool in config.pools))
+            )
         simulator = dataclasses.replace(simulator, simulation_seed=simulator.simulation_seed + replicate)
         return PartTask(RunTask(config, simulator, replicate), self.part)
 

@@ -152,11 +152,14 @@ def _difference(winner: RunDocument, second: RunDocument) -> str:
                     f"{compared}, but they are on average {theirs.bias - ours.bias:.3g} requests a "
                     f"window lower, and {winner.name} meets the targets all the same"
                 )
-    for pool, hours in second.gpu_hours.pools.items():
+    alike = second.gpu_hours.pools.keys() == winner.gpu_hours.pools.keys()
+    for pool, hours in second.gpu_hours.pools.items() if alike else ():
         saved = hours - winner.gpu_hours.pools[pool]
         total = second.gpu_hours.total - winner.gpu_hours.total
         if total > 0 and saved >= 0.75 * total:
             return f"the difference is in the {pool} pool"
+    if not alike:
+        return "they are served in different ways"
     return f"{winner.name} keeps fewer instances waiting for load that does not come"
 
 

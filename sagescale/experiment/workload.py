@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.perf import Profile
+    from sagescale.planner import AutoscalerConfig
     from sagescale.sim.scrapes import Visibility
     from sagescale.trace import Trace
 
@@ -48,6 +49,8 @@ class Workload:
     ``--rate-scale`` draws other copies, and its blocks shifted (see :func:`shift_blocks`).
 
     Attributes:
+        profile: the engines.
+        others: engines by the name that a configuration's ``profile`` has for them.
         block_s: length of the blocks that are shifted; None leaves arrivals where the transforms put them.
         until_s: what arrives then or later, after the transforms and shifts, is left out: the beginning of
             the very same trace.
@@ -58,6 +61,11 @@ class Workload:
     profile: Profile
     block_s: float | None = BLOCK_S
     until_s: float = math.inf
+    others: tuple[tuple[str, Profile], ...] = ()
+
+    def engines(self, config: AutoscalerConfig) -> Profile:
+        """Return the engines that a configuration is for."""
+        return next((profile for name, profile in self.others if name == config.profile), self.profile)
 
     def trace(self, replicate: int = 0) -> Trace:
         """The trace of a replicate; the last few made are kept."""

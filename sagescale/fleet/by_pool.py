@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Self, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["DISAGGREGATED", "ByPool", "PoolCounts", "Pools", "Sizes"]
+__all__ = ["AGGREGATED", "DISAGGREGATED", "ByPool", "PoolCounts", "Pools", "Sizes"]
 
 T = TypeVar("T")
 
 DISAGGREGATED = ("prefill", "decode")
-"""The pools that the flat keys of the configuration describe."""
+"""The pools that the flat keys of the configuration describe, where prefill and decode are apart."""
+
+AGGREGATED = ("aggregated",)
+"""The pool that they describe where each instance does both."""
 
 
 class ByPool(tuple[T, ...]):  # noqa: SLOT001  # a tuple of any length has no room for slots
@@ -63,13 +66,17 @@ class ByPool(tuple[T, ...]):  # noqa: SLOT001  # a tuple of any length has no ro
 
     @property
     def prefill(self) -> T:
-        """The entry of the pool ``prefill``."""
-        return tuple.__getitem__(self, 0) if self.names is DISAGGREGATED else self["prefill"]
+        """The entry of the pool that prefills: ``prefill``, or an aggregated service's one pool."""
+        if self.names is DISAGGREGATED:
+            return tuple.__getitem__(self, 0)
+        return self["aggregated" if self.names == AGGREGATED else "prefill"]
 
     @property
     def decode(self) -> T:
-        """The entry of the pool ``decode``."""
-        return tuple.__getitem__(self, 1) if self.names is DISAGGREGATED else self["decode"]
+        """The entry of the pool that decodes: ``decode``, or an aggregated service's one pool."""
+        if self.names is DISAGGREGATED:
+            return tuple.__getitem__(self, 1)
+        return self["aggregated" if self.names == AGGREGATED else "decode"]
 
     def __repr__(self) -> str:
         entries = ", ".join(f"{name}={value!r}" for name, value in self.items())

@@ -228,6 +228,15 @@ def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
             )
         else:
             found.append(Finding("note", f"{name} is unknown"))
+    if (estimate := metrics.values.get("itl_attainment_estimate")) is not None:
+        found.append(
+            Finding(
+                "note",
+                f"itl_attainment is estimated from gaps between tokens: {estimate:.2f}; policy slo takes "
+                "more care for it, never less",
+                "an engine that counts requests says it, as vLLM does since 0.11; or give a query",
+            )
+        )
     found.append(
         Finding("note", "lengths: no histograms of ISL and OSL; policy slo assumes their spread")
         if metrics.lengths is None

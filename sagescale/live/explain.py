@@ -170,6 +170,11 @@ def why_not_up(ticks: Sequence[TickRecord]) -> list[Answer]:
         ("stabilised", "stabilisation windows", "shorten scale_up_stabilization_window_sec"),
         ("within_tolerance", "tolerance", "lower tolerance"),
         ("step_capped", "step cap", "raise max_step_instances"),
+        (
+            "router_uneven",
+            "requests are dealt out in turns",
+            "let the router look at the load, or set routing_strategy: round_robin",
+        ),
         ("paused", "paused", "remove the pause_file"),
         ("pools_unknown", "the pools' state is unknown", "check the actuator"),
         ("rollout_in_progress", "a rollout", "wait for it, or undo it"),

@@ -21,7 +21,7 @@ __all__ = ["Exporter"]
 
 _OBSERVED = (
     "requests", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean", "itl_ms_p99",
-    "ttft_attainment", "itl_attainment", "kv_usage",
+    "ttft_attainment", "itl_attainment", "itl_attainment_estimate", "kv_usage",
 )  # fmt: skip
 
 

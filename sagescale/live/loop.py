@@ -17,6 +17,7 @@ from sagescale.fleet import PoolCounts, Pools, Sizes, grow, within_limits
 from sagescale.live.actuators.protocol import PoolStates
 from sagescale.live.foreign_text import foreign_text
 from sagescale.live.journal import Event, Note, TickRecord
+from sagescale.live.metrics.evenness import Evenness
 from sagescale.live.metrics.observe import Metrics
 from sagescale.live.metrics.reporters import Reporters
 from sagescale.live.metrics.window import Problem
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from sagescale.live.config import LiveConfig
     from sagescale.live.journal import Journal
     from sagescale.live.lock import Right
+    from sagescale.live.metrics.evenness import InstanceLoad
     from sagescale.live.metrics.source import Source
     from sagescale.perf import PerfModel
     from sagescale.planner import AutoscalerConfig
@@ -88,6 +90,7 @@ class _Seen:
     usable: bool
     problems: list[Note]
     notes: list[Note]
+    decode_loads: tuple[InstanceLoad, ...] | None = None
 
     @property
     def current(self) -> Sizes:
@@ -154,6 +157,9 @@ class ControlLoop:
         self.mover = Mover(
             actuator, self._fleet, drain_wait_s=live.drain_wait_s, scale_up_timeout_s=live.scale_up_timeout_s
         )
+        # Only policies that try sizes on engines believe anything of who gets a request.
+        self._believes_balance = bool(getattr(twin, "balances_load", False))
+        self._evenness = Evenness()
         self._interval_s = float(config.adjustment_interval_sec)
         self._wall_interval_s = self._interval_s / live.time_scale
         self._anchor_s = 0.0  # monotonic; tick k is at anchor + k wall intervals
@@ -319,6 +325,7 @@ class ControlLoop:
         late_s = max(0.0, self.clock.monotonic_s() - self._anchor_s - number * self._wall_interval_s)
         seen = self._see(self.source.collect, self._time_s(number), self._interval_s, late_s)
         self._at_tick = seen.current
+        self._notice_router(seen)
         last_look = None
         if self.planner.fast_interval_s is not None and seen.usable:
             last_look = self._guarded(
@@ -331,6 +338,22 @@ class ControlLoop:
             seen, decision = dataclasses.replace(seen, usable=False), _no_decision(seen)
         goal = self._goal(decision, seen)
         return self._conclude(seen, decision, goal, last_look=last_look)
+
+    def _notice_router(self, seen: _Seen) -> None:
+        """Say so where instances are less equal than the router that sizes are tried behind leaves them."""
+        decode = dict(seen.states.pools.items()).get("decode")
+        if not seen.decode_loads or decode is None or decode.starting or decode.draining:
+            return
+        self._evenness.observe(seen.decode_loads)
+        if self._believes_balance and self._evenness.dealt_blindly:
+            seen.notes.append(
+                Note(
+                    "router_uneven",
+                    "decode instances are as unequal as if requests were dealt out in turns, but sizes are "
+                    "tried behind a router that balances load and may be too small: let the router look at "
+                    "the load, or set routing_strategy: round_robin",
+                )
+            )
 
     def _decide(self, seen: Observation) -> Decision:
         decision = self.planner.step(seen)
@@ -358,7 +381,7 @@ class ControlLoop:
             lengths=metrics.lengths,
             **metrics.values,
         )
-        return _Seen(observation, states, known, metrics.usable, problems, notes)
+        return _Seen(observation, states, known, metrics.usable, problems, notes, metrics.decode_loads)
 
     def _read(
         self, collect: _Collect, window_s: float, states: PoolStates | None, late_s: float

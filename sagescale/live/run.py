@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError, SagescaleError
 from sagescale.live.actuators.make import make_actuator
 from sagescale.live.clock import SystemClock, stopping_on_signals
-from sagescale.live.doctor import check
+from sagescale.live.doctor import Finding, check
 from sagescale.live.journal import Journal
 from sagescale.live.lock import TargetLock
 from sagescale.live.loop import ControlLoop
@@ -20,6 +20,7 @@ from sagescale.live.metrics.source import make_source
 from sagescale.live.tick_text import tick_text
 from sagescale.live.twin import make_twin
 from sagescale.live.watchers import JsonLines, PlainLines, Screen
+from sagescale.planner.policy import needs_twin
 
 if TYPE_CHECKING:
     from sagescale.live.actuators.lease import Lease
@@ -69,11 +70,25 @@ def run_check(setup: Configured) -> int:
     finally:
         source.close()
         actuator.close()
+    if (question := _router_question(setup)) is not None:
+        findings.append(question)
     for finding in findings:
         print(f"{finding.level:<5} {finding.what}" + (f"\n      -> {finding.fix}" if finding.fix else ""))
     bad = sum(finding.level == "bad" for finding in findings)
     print(f"\n{bad} to fix" if bad else "\nall there")
     return 1 if bad else 0
+
+
+def _router_question(setup: Configured) -> Finding | None:
+    """Ask who gets a request, where sizes are tried on engines behind a router and nobody said."""
+    if "routing_strategy" in setup.settings.explicit or not needs_twin(setup.config.policy):
+        return None
+    return Finding(
+        "note",
+        f"routing_strategy is not given: policy {setup.config.policy} takes the router to be "
+        f"{setup.simulator.routing_strategy}",
+        "behind a proxy that deals requests out in turns set routing_strategy: round_robin, else say so too",
+    )
 
 
 def run_plan(setup: Configured, options: PlanOptions) -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from sagescale.errors import InputError
 from sagescale.live.config import LiveConfig, configuration_classes
 from sagescale.perf import ProfileModel, sizing_profile
-from sagescale.planner import AutoscalerConfig
-from sagescale.planner.loading import autoscaler_config, load_settings
+from sagescale.planner import AutoscalerConfig, pool_keys
+from sagescale.planner.loading import autoscaler_config, load_settings, serving_of
 from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.scheduler import check_engines, scheduler_of
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from sagescale.perf import Profile
     from sagescale.planner.loading import Settings
 
-__all__ = ["Configured", "configured"]
+__all__ = ["Configured", "configured", "resolved"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,20 @@ class Configured:
     @cached_property
     def profile(self) -> Profile:
         """The engines with the simulator's overrides."""
-        return with_overrides(self.engines, self.simulator)
+        return with_overrides(self.engines, self.simulator, self.config.serving)
+
+    @property
+    def of_profile(self) -> tuple[str, ...]:
+        """The keys that are the profile's where they are not given."""
+        gpus = tuple(pool_keys(pool).gpus for pool in self.config.pools)
+        section = self.config.serving == "aggregated" and self.engines.aggregated is not None
+        return (*gpus, "max_batched_tokens") if section else gpus
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The keys that may not be given with these engines."""
+        batch = scheduler_of(self.simulator, self.config.serving) == "batch"
+        return () if batch else ("max_batch_tokens",)
 
     @property
     def model(self) -> ProfileModel:
@@ -58,7 +73,7 @@ def configured(
     """Read and check a configuration; one file may hold the keys of every class.
 
     Args:
-        profile: the engines or their name; else measured data that the configuration names; else
+        profile: the engines or their name; else those that the configuration names, or measured data; else
             ``otherwise``, else the default.
         files: later ones win.
         overrides: ``key=value``.
@@ -69,11 +84,33 @@ def configured(
         InputError: something is wrong with it; the message says what and where.
     """
     settings = load_settings(configuration_classes(), files, overrides, options or {})
-    simulator = settings.build(SimulatorConfig)
+    named = settings.given[AutoscalerConfig].get("profile")
+    if named is not None and named.value is not None:
+        if profile is not None and profile != named.value:
+            given = profile if isinstance(profile, str) else profile.name
+            raise InputError(
+                f"{named.where}: profile is {named.value} but the engines given are {given}; expected one of "
+                "them left out"
+            )
+        profile = str(named.value)
     data = settings.given[AutoscalerConfig].get("profile_data_dir")
     if otherwise is not None and profile is None and data is None:
-        engines = otherwise(simulator)
+        engines = otherwise(settings.build(SimulatorConfig))
     else:
         engines = sizing_profile(profile, data and data.value)
-    config = autoscaler_config(settings, ProfileModel(with_overrides(engines, simulator)))
+    return resolved(settings, engines)
+
+
+def resolved(settings: Settings, engines: Profile) -> Configured:
+    """Resolve what was given for engines: what they determine and was not given is theirs.
+
+    Raises:
+        InputError: keys contradict one another or the engines.
+    """
+    serving, simulator = serving_of(settings), settings.build(SimulatorConfig)
+    if serving == "aggregated" and engines.aggregated is not None:
+        simulator = settings.build(SimulatorConfig, max_batched_tokens=engines.aggregated.max_batched_tokens)
+    model = ProfileModel(with_overrides(engines, simulator, serving))
+    config = autoscaler_config(settings, model)
+    settings.checked(check_engines, config, simulator, model.max_num_seqs, settings.explicit)
     return Configured(settings, engines, config, simulator)

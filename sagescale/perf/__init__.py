@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sagescale.perf.aggregated import estimate_aggregated
 from sagescale.perf.build import (
     ImportOptions,
     build_profile,
@@ -21,8 +22,12 @@ from sagescale.perf.document import (
 from sagescale.perf.measurement import Wanted
 from sagescale.perf.model import DecodeCapacity, PerfModel, ProfileModel
 from sagescale.perf.profile import (
+    DEFAULT_MAX_BATCHED_TOKENS,
     DEFAULT_MAX_NUM_SEQS,
     SCHEMA,
+    SCHEMA_V2,
+    AggregatedMeasured,
+    AggregatedProfile,
     DecodeMeasured,
     DecodeProfile,
     FitError,
@@ -32,15 +37,22 @@ from sagescale.perf.profile import (
     Profile,
     Source,
     SourceFile,
+    StepError,
 )
 from sagescale.perf.roofline import Assumptions, estimate_of, estimate_profile
+from sagescale.perf.serving import aggregated_engines
+from sagescale.perf.steps import StepModel, compile_steps
 from sagescale.perf.surfaces import DecodeTable
 from sagescale.perf.validate import Check, Traffic, Verdict, validate_profile
 
 __all__ = [
+    "DEFAULT_MAX_BATCHED_TOKENS",
     "DEFAULT_MAX_NUM_SEQS",
     "DEFAULT_PROFILE",
     "SCHEMA",
+    "SCHEMA_V2",
+    "AggregatedMeasured",
+    "AggregatedProfile",
     "Assumptions",
     "Check",
     "DecodeCapacity",
@@ -59,10 +71,15 @@ __all__ = [
     "ProfileModel",
     "Source",
     "SourceFile",
+    "StepError",
+    "StepModel",
     "Traffic",
     "Verdict",
     "Wanted",
+    "aggregated_engines",
     "build_profile",
+    "compile_steps",
+    "estimate_aggregated",
     "estimate_of",
     "estimate_profile",
     "find_gpu",

@@ -12,10 +12,21 @@ from sagescale.perf.document import DEFAULT_PROFILE, load_profile, read_profile
 from sagescale.perf.fit.decode import fit_decode
 from sagescale.perf.fit.prefill import fit_prefill
 from sagescale.perf.fit.regression import fit_kv_transfer
+from sagescale.perf.fit.steps import fit_aggregated, fit_spread
 from sagescale.perf.importers import IMPORTERS, importer_for
 from sagescale.perf.importers.benchmark import BenchmarkFormat
-from sagescale.perf.measurement import Measurement, Wanted, choose, group, joined, with_grouped_lengths
+from sagescale.perf.measurement import (
+    DecodePoint,
+    Measurement,
+    PrefillPoint,
+    Wanted,
+    choose,
+    group,
+    joined,
+    with_grouped_lengths,
+)
 from sagescale.perf.profile import (
+    DEFAULT_MAX_BATCHED_TOKENS,
     DEFAULT_MAX_NUM_SEQS,
     KvTransfer,
     Profile,
@@ -54,6 +65,7 @@ class ImportOptions:
     decode_gpus: int | None = None
     max_num_seqs: int | None = None
     max_kv_tokens: int | None = None
+    max_batched_tokens: int | None = None
     kv_decode_steps: float = 0.0
     blocks_prefill: bool = False
     title: str = ""
@@ -122,7 +134,7 @@ def build_profile(measurements: Sequence[Measurement], options: ImportOptions) -
     Raises InputError when sources contradict each other or the user, or hold fewer than three prefill
     lengths or less than two by two decode points.
     """
-    source = with_grouped_lengths(joined(measurements))
+    source = _with_points_of_steps(with_grouped_lengths(joined(measurements)))
     try:
         return _build(source, options, options.name or _slug(Path(measurements[0].origin)))
     except ValueError as error:
@@ -163,6 +175,22 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
         max_kv_tokens=kv_tokens,
         assumed=tuple(name for name, value in limits if value is None),
     )
+    decode = fit_spread(decode, source.steps)
+    aggregated = None
+    if source.steps:
+        if gpus["prefill"] != gpus["decode"]:
+            raise InputError(
+                f"{source.origin}: steps of an instance that prefills and decodes, with {gpus['prefill']} "
+                f"GPUs for one and {gpus['decode']} for the other (expected the same)"
+            )
+        aggregated = fit_aggregated(
+            decode,
+            source.steps,
+            options.max_batched_tokens or DEFAULT_MAX_BATCHED_TOKENS,
+            assumed=options.max_batched_tokens is None,
+        )
+    elif options.max_batched_tokens:
+        raise InputError(f"{source.origin}: no steps with chunks (--max-batched-tokens is of such steps)")
     latency_ms, ms_per_1k_tokens = fit_kv_transfer(source.kv_transfer) if source.kv_transfer else (0.0, 0.0)
     return Profile(
         name=name,
@@ -184,6 +212,7 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
         ),
         prefill=prefill,
         decode=decode,
+        aggregated=aggregated,
         kv_transfer=KvTransfer(
             latency_ms=latency_ms,
             ms_per_1k_tokens=ms_per_1k_tokens,
@@ -193,6 +222,24 @@ def _build(source: Measurement, options: ImportOptions, name: str) -> Profile:
         ),
         notes=(*source.notes, *prefill_notes, *decode_notes, *gpu_notes),
     )
+
+
+def _with_points_of_steps(source: Measurement) -> Measurement:
+    """Add the pools' points that steps hold, where the source has none: an instance that did either alone.
+
+    Steps of whole prompts of one length are prefill, those of equal contexts without chunks decode.
+    """
+    prefill = tuple(
+        PrefillPoint(step.chunks[0][0], len(step.chunks), step.ms)
+        for step in source.steps
+        if not step.decode and len({*step.chunks}) == 1 and step.chunks[0][1] == 0
+    )
+    decode = tuple(
+        DecodePoint(float(step.decode), float(step.longest), step.ms)
+        for step in source.steps
+        if not step.chunks and step.is_equal
+    )
+    return replace(source, prefill=source.prefill or prefill, decode=source.decode or decode)
 
 
 def _only(measurement: Measurement, role: str | None) -> Measurement:

@@ -23,6 +23,7 @@ __all__ = [
     "SMALLEST",
     "all_positive",
     "at_least",
+    "increasing",
     "is_sane",
     "knots",
     "never_falls",
@@ -100,6 +101,11 @@ def knots(name: str, values: Sequence[float], most: float) -> None:
     """Refuse fewer than two values, or values that do not increase or go beyond ``most``."""
     if len(values) < 2:
         raise ValueError(f"{name}: {len(values)} values (expected at least 2)")
+    increasing(name, values, most)
+
+
+def increasing(name: str, values: Sequence[float], most: float) -> None:
+    """Refuse values that do not increase, or go beyond ``most``."""
     all_positive(name, values, most)
     for i in range(1, len(values)):
         if values[i] <= values[i - 1]:

@@ -1,4 +1,4 @@
-"""The YAML document of a profile, ``schema: sagescale.profile/v1``: read strictly, written stably.
+"""The YAML document of a profile, ``schema: sagescale.profile/v1`` or ``/v2``: read strictly, written stably.
 
 Writing the same profile gives the same bytes; reading what was written gives the same profile. Those that
 come with sagescale are known by name.
@@ -17,7 +17,7 @@ from sagescale.errors import InputError, did_you_mean
 from sagescale.files import write_whole
 from sagescale.key_file import FLOAT, read_key_tree
 from sagescale.perf.checks import AMOUNT, COUNT
-from sagescale.perf.profile import SCHEMA, Profile
+from sagescale.perf.profile import SCHEMA, SCHEMA_V2, Profile
 from sagescale.resources import shipped
 
 __all__ = [
@@ -54,9 +54,11 @@ def read_profile(path: str | os.PathLike[str]) -> Profile:
     tree = read_key_tree(Path(path), "a profile document")
     keys = dict(pairs(tree, "document"))
     schema = keys.pop("schema", Located(None, tree.where))
-    if schema.value != SCHEMA:
+    if schema.value not in (SCHEMA, SCHEMA_V2):
         found = "missing" if schema.value is None else shown(schema.plain)
-        raise InputError(f"{schema.where}: schema: {found} (expected '{SCHEMA}')")
+        raise InputError(f"{schema.where}: schema: {found} (expected '{SCHEMA}' or '{SCHEMA_V2}')")
+    if schema.value == SCHEMA and "aggregated" in keys:
+        raise InputError(f"{keys['aggregated'].where}: aggregated: (expected only with schema '{SCHEMA_V2}')")
     transfer = keys.get("kv_transfer")
     if transfer is not None and isinstance(transfer.value, dict):
         # A document whose figures are assumed says so; in Python they are until they are measured.
@@ -92,9 +94,14 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> Profile:
 
 def profile_to_yaml(profile: Profile) -> str:
     """Return the document's text; the same profile always gives the same text."""
-    document = {"schema": SCHEMA, **dataclasses.asdict(profile)}
-    if not profile.decode.padded_batch_sizes:
-        del document["decode"]["padded_batch_sizes"]
+    is_v2 = profile.aggregated is not None or bool(profile.decode.spread_ms)
+    document = {"schema": SCHEMA_V2 if is_v2 else SCHEMA, **dataclasses.asdict(profile)}
+    if profile.aggregated is None:
+        del document["aggregated"]
+    for pool in (document[name] for name in ("decode", "aggregated") if name in document):
+        for key in ("padded_batch_sizes", "spread_requests", "spread_ms"):
+            if not pool[key]:
+                del pool[key]
     return yaml.dump(
         document, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=110
     )

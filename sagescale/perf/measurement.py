@@ -22,6 +22,7 @@ __all__ = [
     "KvPoint",
     "Measurement",
     "PrefillPoint",
+    "StepPoint",
     "Wanted",
     "choose",
     "group",
@@ -62,6 +63,26 @@ class KvPoint:
     ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class StepPoint:
+    """One step of an aggregated engine took ``ms``.
+
+    ``decode`` requests held ``kv_tokens`` before it, the longest of them ``longest``; ``chunks`` are (tokens
+    computed, tokens of the prompt already there) of each prompt in it.
+    """
+
+    decode: int
+    kv_tokens: int
+    longest: int
+    chunks: tuple[tuple[int, int], ...]
+    ms: float
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the requests decoding hold equally much."""
+        return self.decode * self.longest == self.kv_tokens
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One configuration of one source. What the source does not say is ``""`` or None.
@@ -76,6 +97,7 @@ class Measurement:
     prefill: tuple[PrefillPoint, ...] = ()
     decode: tuple[DecodePoint, ...] = ()
     kv_transfer: tuple[KvPoint, ...] = ()
+    steps: tuple[StepPoint, ...] = ()
     prefill_gpus: int | None = None
     decode_gpus: int | None = None
     tensor_parallel: int | None = None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from sagescale.perf.aggregated import estimate_aggregated
+from sagescale.perf.steps import StepModel, compile_steps
 from sagescale.perf.surfaces import DecodeTable, PrefillCurve, compile_decode
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ class ProfileModel:
         # Where the pieces meet, in tokens a request; padded rows meet at other places, each at its own.
         self._padded = bool(profile.decode.padded_batch_sizes)
         self._context_breaks: list[float] = self._table.breaks[1, 1:-1].tolist()
+        self._steps: StepModel | None = None
 
     def ttft_ms(self, isl: float) -> float:
         """Prefill time in ms of one prompt of ``isl`` tokens, alone. Raises ValueError unless isl > 0."""
@@ -198,6 +201,16 @@ class ProfileModel:
     def decode_table(self) -> DecodeTable:
         """Return the compiled step times, one row for each number of running requests."""
         return self._table
+
+    def step_model(self) -> StepModel:
+        """Return the steps of an aggregated instance, estimated where the profile has none.
+
+        Raises InputError where they cannot be estimated either: pools of different GPUs.
+        """
+        if self._steps is None:
+            section = self.profile.aggregated or estimate_aggregated(self.profile)
+            self._steps = compile_steps(section)
+        return self._steps
 
     def _row(self, s: int, n: int, context: float) -> float:
         return float(self._base[s, n - 1] + self._slope[s, n - 1] * (n * context))

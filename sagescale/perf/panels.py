@@ -1,4 +1,4 @@
-"""What a plot of a profile shows: four panels of fitted curves with the measured points beside them.
+"""What a plot of a profile shows: panels of fitted curves with the measured points beside them.
 
 Renderers (terminal, PNG, HTML) draw these and decide nothing but looks.
 """
@@ -15,7 +15,7 @@ from sagescale.perf.model import ProfileModel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sagescale.perf.profile import Profile
+    from sagescale.perf.profile import AggregatedProfile, Profile
 
 __all__ = ["Curve", "Panel", "profile_panels"]
 
@@ -54,7 +54,8 @@ class Panel:
 def profile_panels(profile: Profile, *, target_itl_ms: float) -> tuple[Panel, ...]:
     """Return TTFT over ISL, ITL over concurrency, ITL over context, and throughput against ITL.
 
-    Curves stop at what fits the KV memory. Raises ValueError unless ``target_itl_ms`` is above 0.
+    With an aggregated section also its steps with one prompt chunk, over tokens. Curves stop at what fits the
+    KV memory. Raises ValueError unless ``target_itl_ms`` is above 0.
     """
     model = ProfileModel(profile)
     contexts = _spread(profile.decode.context_tokens)
@@ -63,6 +64,7 @@ def profile_panels(profile: Profile, *, target_itl_ms: float) -> tuple[Panel, ..
         _itl_over_concurrency(profile, model, contexts),
         _itl_over_context(profile, model),
         _throughput(profile, model, contexts, target_itl_ms),
+        *(() if profile.aggregated is None else (_steps(profile.aggregated, model),)),
     )
 
 
@@ -120,6 +122,40 @@ def _throughput(
         tuple(curves),
         target=(target_itl_ms, f"target {target_itl_ms:g} ms"),
     )
+
+
+def _steps(section: AggregatedProfile, model: ProfileModel) -> Panel:
+    """One chunk from the start of a prompt, alone and beside decodes of equal contexts, over all tokens."""
+    steps, rows = model.step_model(), section.measured_steps
+    most = max(section.max_batched_tokens, 2)
+    seen: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for n, kv, tokens, chunks, cross, ms in zip(
+        rows.requests,
+        rows.kv_tokens,
+        rows.chunk_tokens,
+        rows.chunks,
+        rows.cross_tokens2,
+        rows.step_ms,
+        strict=True,
+    ):
+        if chunks == 1 and not cross:
+            seen.setdefault((n, kv / n if n else 0.0), []).append((n + tokens, ms))
+    # The groups measured most often, in order of requests; without any, the batches that there are.
+    often = sorted(seen, key=lambda group: len(seen[group]), reverse=True)[:_CURVES]
+    drawn = often or [(0.0, 0.0), (1.0, section.context_tokens[0])]
+    curves = []
+    for n, context in sorted({(0.0, 0.0), *drawn})[:_CURVES]:
+        if n >= most:
+            continue
+        kv = n * context
+        grid = np.unique(np.rint(np.geomspace(n + 1, most, _STEPS)))
+        line = tuple(
+            (x, steps.mixed_ms(n, kv, x - n, 0.0, (x - n) ** 2, max(context, x - n))) for x in grid.tolist()
+        )
+        points = tuple(sorted(point for point in seen.get((n, context), ()) if point[0] <= most))
+        words = f"beside {n:.0f} x {context:,.0f}" if n else "alone"
+        curves.append(Curve(words, line, points))
+    return Panel("Step with a prompt chunk over tokens", "tokens in the step", "step (ms)", tuple(curves))
 
 
 def _column(model: ProfileModel, context: float) -> tuple[tuple[float, float], ...]:

@@ -1,14 +1,15 @@
 """A profile: what one engine on one GPU type was measured to do, and the surfaces fitted to it.
 
-The tree mirrors the YAML document ``sagescale.profile/v1`` key by key (``document.py`` reads and writes
-it). Every part checks itself, so a profile that exists is usable: knots increase, times are positive
-and never fall with more load.
+The tree mirrors the YAML documents ``sagescale.profile/v1`` and ``/v2`` key by key (``document.py`` reads and
+writes them; v2 adds the aggregated section and unequal lengths). Every part checks itself, so a profile that
+exists is usable: knots increase, times are positive and never fall with more load.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar, TypeVar
 
 from sagescale.declare import setting
 from sagescale.perf.checks import (
@@ -20,6 +21,7 @@ from sagescale.perf.checks import (
     MAX_TOKENS,
     all_positive,
     at_least,
+    increasing,
     knots,
     never_falls,
     not_negative,
@@ -27,8 +29,12 @@ from sagescale.perf.checks import (
 )
 
 __all__ = [
+    "DEFAULT_MAX_BATCHED_TOKENS",
     "DEFAULT_MAX_NUM_SEQS",
     "SCHEMA",
+    "SCHEMA_V2",
+    "AggregatedMeasured",
+    "AggregatedProfile",
     "DecodeMeasured",
     "DecodeProfile",
     "FitError",
@@ -38,12 +44,18 @@ __all__ = [
     "Profile",
     "Source",
     "SourceFile",
+    "StepError",
 ]
 
 SCHEMA = "sagescale.profile/v1"
+SCHEMA_V2 = "sagescale.profile/v2"
+"""A document is v2 where it has an aggregated section or knows unequal lengths, else v1."""
 
 DEFAULT_MAX_NUM_SEQS = 256
 """Slots of a decode instance when the source does not say; always reported as assumed."""
+
+DEFAULT_MAX_BATCHED_TOKENS = 2048
+"""Tokens of a mixed step when the source does not say, as vLLM's default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +167,12 @@ class DecodeProfile:
 
     ``assumed`` names the limits (``max_num_seqs``, ``max_kv_tokens``) that the source does not give.
     ``padded_batch_sizes``: a batch is padded up to the next of these (CUDA graphs) and costs a step of that
-    size holding the same KV tokens; above the last it is not padded. Empty: never padded.
+    size holding the same KV tokens; above the last it is not padded. Empty: never padded. ``spread_ms[i]`` at
+    ``spread_requests[i]`` is how much longer a step of so many requests takes for each token that the longest
+    context is above the mean, straight between them and flat outside; empty: not known.
     """
+
+    LIMITS: ClassVar[tuple[str, ...]] = ("max_num_seqs", "max_kv_tokens")
 
     gpus_per_instance: int
     concurrency: tuple[float, ...]
@@ -167,6 +183,8 @@ class DecodeProfile:
     )
     max_kv_tokens: int | None = None
     padded_batch_sizes: tuple[int, ...] = ()
+    spread_requests: tuple[float, ...] = ()
+    spread_ms: tuple[float, ...] = ()
     assumed: tuple[str, ...] = ()
     measured: DecodeMeasured = DecodeMeasured()
     fit_error: FitError | None = None
@@ -205,9 +223,87 @@ class DecodeProfile:
         for j, context in enumerate(self.context_tokens):
             column = [row[j] for row in self.itl_ms]
             never_falls(f"itl_ms at context {context:g}", column, "concurrency", self.concurrency)
+        same_length(spread_requests=self.spread_requests, spread_ms=self.spread_ms)
+        increasing("spread_requests", self.spread_requests, MAX_REQUESTS)
+        for i, value in enumerate(self.spread_ms):
+            not_negative(f"spread_ms[{i}]", value)
         for name in self.assumed:
-            if name not in {"max_num_seqs", "max_kv_tokens"}:
-                raise ValueError(f"assumed: '{name}' (expected max_num_seqs or max_kv_tokens)")
+            if name not in self.LIMITS:
+                raise ValueError(f"assumed: '{name}' (expected {' or '.join(self.LIMITS)})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregatedMeasured:
+    """Measured steps with prompt chunks in them, one row an index; sums are over the step's chunks.
+
+    ``longest_tokens`` is the longest context of the step, decoding requests (before it) and chunks (with what
+    they compute) alike; ``cross_tokens2`` is the sum of tokens x tokens already there, ``square_tokens2``
+    that of tokens squared.
+    """
+
+    requests: tuple[float, ...] = setting((), doc="Requests decoding.", needed=True)
+    kv_tokens: tuple[float, ...] = setting((), doc="They hold before the step.", unit="tokens", needed=True)
+    chunk_tokens: tuple[float, ...] = setting((), doc="Of all chunks.", unit="tokens", needed=True)
+    chunks: tuple[float, ...] = setting((), doc="Prompt chunks in the step.", needed=True)
+    cross_tokens2: tuple[float, ...] = setting((), doc="Sum of c times p.", needed=True)
+    square_tokens2: tuple[float, ...] = setting((), doc="Sum of c squared.", needed=True)
+    longest_tokens: tuple[float, ...] = setting((), doc="Longest context.", unit="tokens", needed=True)
+    step_ms: tuple[float, ...] = setting((), doc="Time of the step.", unit="ms", needed=True)
+
+    def __post_init__(self) -> None:
+        same_length(**{item.name: getattr(self, item.name) for item in fields(self)})
+        all_positive("step_ms", self.step_ms, MAX_MS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepError:
+    """How far steps of one kind are from their measurements, fitted to and (None: not tried) left out."""
+
+    kind: str
+    fitted: FitError
+    left_out: FitError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregatedProfile(DecodeProfile):
+    """An instance that prefills and decodes: its decode steps, and what steps with prompt chunks take.
+
+    Decode steps without chunks are those of the decode surface in it. A step of n decoding requests with K KV
+    tokens and chunks of c tokens, p of their prompts already there, takes
+
+        tokens_ms(n + sum c) + running_ms n + kv_ms K + cross_ms sum(c p) + square_ms sum(c^2) / 2
+        + longest_ms (longest context)
+
+    ``tokens_ms[i]`` at ``tokens[i]`` never falls, is straight between knots, flat before the first and goes
+    on straight after the last. ``estimated``: made from a prefill curve and a decode surface, not measured.
+    """
+
+    LIMITS: ClassVar[tuple[str, ...]] = ("max_num_seqs", "max_kv_tokens", "max_batched_tokens")
+
+    max_batched_tokens: int = DEFAULT_MAX_BATCHED_TOKENS
+    tokens: tuple[float, ...] = setting((), doc="Knots of tokens_ms.", unit="tokens", needed=True)
+    tokens_ms: tuple[float, ...] = setting((), doc="Time of so many tokens.", unit="ms", needed=True)
+    running_ms: float = 0.0
+    kv_ms: float = 0.0
+    cross_ms: float = 0.0
+    square_ms: float = 0.0
+    longest_ms: float = 0.0
+    estimated: bool = False
+    measured_steps: AggregatedMeasured = AggregatedMeasured()
+    step_errors: tuple[StepError, ...] = ()
+
+    def __post_init__(self) -> None:
+        DecodeProfile.__post_init__(self)
+        at_least("max_batched_tokens", self.max_batched_tokens, 1, MAX_TOKENS)
+        knots("tokens", self.tokens, MAX_TOKENS)
+        same_length(tokens=self.tokens, tokens_ms=self.tokens_ms)
+        all_positive("tokens_ms", self.tokens_ms, MAX_MS)
+        never_falls("tokens_ms", self.tokens_ms, "tokens", self.tokens)
+        for name in ("running_ms", "kv_ms", "cross_ms", "square_ms", "longest_ms"):
+            not_negative(name, getattr(self, name))
+
+
+Pool = TypeVar("Pool", bound=DecodeProfile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +339,7 @@ class Profile:
     source: Source = Source()
     prefill: PrefillProfile
     decode: DecodeProfile
+    aggregated: AggregatedProfile | None = None
     kv_transfer: KvTransfer = KvTransfer()
     join_ms_per_1k_tokens: float = 0.0
     notes: tuple[str, ...] = field(default=())
@@ -261,19 +358,18 @@ class Profile:
     @property
     def assumed(self) -> tuple[str, ...]:
         """Everything the source did not give and that was assumed instead, as words to report."""
-        words = []
-        if "max_num_seqs" in self.decode.assumed:
-            words.append(f"max_num_seqs {self.decode.max_num_seqs}")
-        if "max_kv_tokens" in self.decode.assumed:
-            limit = self.decode.max_kv_tokens
-            words.append(f"max_kv_tokens {'unlimited' if limit is None else limit}")
+        words = _assumed_words(self.decode)
+        if self.aggregated is not None:
+            known = set(words)
+            own = [word for word in _assumed_words(self.aggregated) if word not in known]
+            words += [f"aggregated {word}" for word in own]
         if self.kv_transfer.assumed:
             kv = self.kv_transfer
             words.append(f"kv_transfer {kv.latency_ms:g} ms + {kv.ms_per_1k_tokens:g} ms per 1000 tokens")
         return tuple(words)
 
     def with_limits(self, *, max_num_seqs: int | None = None, max_kv_tokens: int | None = None) -> Profile:
-        """Return the profile with other decode limits; None keeps the profile's own.
+        """Return the profile with other limits of decoding; None keeps the profile's own.
 
         A limit given by the user is no longer assumed. Raises ValueError for a limit below 1.
         """
@@ -282,10 +378,19 @@ class Profile:
             for name, value in (("max_num_seqs", max_num_seqs), ("max_kv_tokens", max_kv_tokens))
             if value is not None
         }
-        decode = replace(
-            self.decode,
-            max_num_seqs=self.decode.max_num_seqs if max_num_seqs is None else max_num_seqs,
-            max_kv_tokens=self.decode.max_kv_tokens if max_kv_tokens is None else max_kv_tokens,
-            assumed=tuple(name for name in self.decode.assumed if name not in given),
-        )
-        return replace(self, decode=decode)
+
+        def limited(pool: Pool) -> Pool:
+            return replace(
+                pool,
+                max_num_seqs=pool.max_num_seqs if max_num_seqs is None else max_num_seqs,
+                max_kv_tokens=pool.max_kv_tokens if max_kv_tokens is None else max_kv_tokens,
+                assumed=tuple(name for name in pool.assumed if name not in given),
+            )
+
+        aggregated = None if self.aggregated is None else limited(self.aggregated)
+        return replace(self, decode=limited(self.decode), aggregated=aggregated)
+
+
+def _assumed_words(pool: DecodeProfile) -> list[str]:
+    limits = {name: getattr(pool, name) for name in pool.LIMITS if name in pool.assumed}
+    return [f"{name} {'unlimited' if limit is None else limit}" for name, limit in limits.items()]

@@ -142,11 +142,16 @@ class DecodeTable:
     ``step_ms(n, K) = base_ms[n, s] + slope_ms[n, s] * K`` for ``breaks[n, s] <= K < breaks[n, s + 1]``;
     ``breaks[n, 0]`` is 0 and ``breaks[n, -1]`` infinite. Shapes: ``breaks`` (slots+1, S+1), ``base_ms`` and
     ``slope_ms`` (slots+1, S); ms, and ms per token.
+
+    Those are steps of equal contexts. One of unequal contexts, the longest of ``longest`` tokens, takes
+    ``spread_ms[n] * (n * longest - K) / n`` longer, the bracket in integers; shape (slots+1,), ms per token,
+    0 where not known.
     """
 
     breaks: NDArray[np.float64]
     base_ms: NDArray[np.float64]
     slope_ms: NDArray[np.float64]
+    spread_ms: NDArray[np.float64]
 
     @property
     def slots(self) -> int:
@@ -157,6 +162,10 @@ class DecodeTable:
         """Time in ms of one step with ``n`` running requests that hold ``kv_tokens`` in all."""
         s = int(np.searchsorted(self.breaks[n, 1:-1], kv_tokens, side="right"))
         return float(self.base_ms[n, s] + self.slope_ms[n, s] * kv_tokens)
+
+    def unequal_step_ms(self, n: int, kv_tokens: int, longest: int) -> float:
+        """Time in ms of one step of ``n`` requests, of which the longest holds ``longest`` before it."""
+        return self.step_ms(n, kv_tokens) + float(self.spread_ms[n]) * (n * longest - kv_tokens) / n
 
 
 def compile_decode(decode: DecodeProfile) -> DecodeTable:
@@ -217,11 +226,14 @@ def compile_decode(decode: DecodeProfile) -> DecodeTable:
     slope[1:] = np.transpose(rates) / n[:, None]
     base[1:] = np.transpose(anchors) - np.transpose(rates) * offsets
     # A padded batch is a step of the padded size: its row of pieces, over the KV tokens that are there.
+    spread = np.zeros(slots + 1)
+    if decode.spread_ms:
+        spread[1:] = np.interp(n, decode.spread_requests, decode.spread_ms)
     if decode.padded_batch_sizes:
-        breaks, base, slope = breaks[sizes], base[sizes], slope[sizes]
-    for array in (breaks, base, slope):
+        breaks, base, slope, spread = breaks[sizes], base[sizes], slope[sizes], spread[sizes]
+    for array in (breaks, base, slope, spread):
         array.setflags(write=False)
-    return DecodeTable(breaks=breaks, base_ms=base, slope_ms=slope)
+    return DecodeTable(breaks=breaks, base_ms=base, slope_ms=slope, spread_ms=spread)
 
 
 def _padded(decode: DecodeProfile) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.perf.fit.regression import fit_error
+from sagescale.perf.fit.steps import ALL_WITH_CHUNKS, UNEQUAL, mixed_steps_ms
 from sagescale.perf.model import ProfileModel
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagescale.perf.profile import FitError, Profile
+    from sagescale.perf.profile import DecodeProfile, FitError, Profile
 
-__all__ = ["Check", "Traffic", "Verdict", "decode_error", "prefill_error", "validate_profile"]
+__all__ = ["Check", "Traffic", "Verdict", "decode_error", "prefill_error", "steps_error", "validate_profile"]
 
 _MEDIAN_ERROR, _P90_ERROR, _BATCH_ERROR = 0.05, 0.15, 0.10
 _FALL, _FALLING = 0.05, 0.20
@@ -62,29 +63,95 @@ class Traffic:
     osl_tokens: NDArray[np.int32]
 
 
-def validate_profile(profile: Profile, traffic: Traffic | None = None) -> tuple[Check, ...]:
-    """Check a profile in itself and, with traffic, what of it lies outside the measured range."""
-    return (*_in_itself(profile), *(_against(profile, traffic) if traffic is not None else ()))
+def validate_profile(
+    profile: Profile, traffic: Traffic | None = None, *, aggregated: bool | None = None
+) -> tuple[Check, ...]:
+    """Check a profile in itself and, with traffic, what of it lies outside the measured range.
 
-
-def _in_itself(profile: Profile) -> Iterator[Check]:
-    prefill = sorted(profile.prefill.measured.alone)
-    decode = sorted(
-        (context, n, ms)
-        for n, context, ms in profile.decode.measured.points
-        if n <= profile.decode.max_num_seqs
+    ``aggregated`` says for which way of serving; None for the one it was measured for. Pools of their own
+    need their prompts and decode steps measured; an aggregated instance its steps, or both of these where its
+    steps are estimated from them.
+    """
+    measured = profile.aggregated is not None and not profile.aggregated.estimated
+    if aggregated is None:
+        aggregated = measured
+    if aggregated and measured:
+        return (
+            *_steps_in_themselves(profile),
+            *(() if traffic is None else _steps_against(profile, traffic)),
+        )
+    note = Check("steps with chunks", "estimated from prefill and decode", "measured", Verdict.NOTE)
+    return (
+        *_in_itself(profile),
+        *((note,) if aggregated else ()),
+        *(_against(profile, traffic) if traffic is not None else ()),
     )
-    lengths = len({isl for isl, _ in prefill})
-    yield _check("prompt lengths measured alone", str(lengths), "at least 3", lengths >= 3)
-    contexts, loads = len({c for c, _, _ in decode}), len({n for _, n, _ in decode})
+
+
+def _steps_in_themselves(profile: Profile) -> Iterator[Check]:
+    section = profile.aggregated
+    assert section is not None  # else not asked for
+    yield from _decode_points(section)
+    yield _fit("decode", section.fit_error, measured=bool(section.measured.itl_ms))
+    steps = {each.kind: each for each in section.step_errors}
+    for what, kind in (("steps with chunks", ALL_WITH_CHUNKS), ("decodes of unequal contexts", UNEQUAL)):
+        each = steps.get(kind)
+        if each is not None:
+            yield _fit(what, each.fitted)
+            if each.left_out is not None:
+                yield _fit(f"{what}, left out of a", each.left_out)
+        elif kind == ALL_WITH_CHUNKS:
+            yield _fit(what, None, measured=bool(section.measured_steps.step_ms))
+        else:
+            yield Check(what, "not measured", "", Verdict.NOTE)
+    columns = [
+        [itl for _, itl in _medians([(n, itl) for _, n, itl in rows])]
+        for _, rows in groupby(_decode_rows(section), key=lambda point: point[0])
+    ]
+    yield _monotone("ITL over concurrency", columns)
+    yield from _slots_and_limits(profile, section)
+
+
+def _steps_against(profile: Profile, traffic: Traffic) -> Iterator[Check]:
+    section = profile.aggregated
+    assert section is not None  # else not asked for
+    longest = max(section.measured_steps.longest_tokens, default=0.0)
+    prompts = traffic.isl_tokens.astype(np.float64)
+    computed = traffic.prompt_tokens.astype(np.float64)
+    outside = prompts > longest
+    tokens, requests = _share(computed[outside].sum(), computed.sum()), _share(outside.sum(), len(prompts))
+    yield _check(
+        f"prompt tokens of prompts above {longest:.0f} tokens",
+        f"{tokens} ({requests} of requests)",
+        f"at most {_PREFILL_OUTSIDE:.0%}",
+        float(computed[outside].sum()) <= _PREFILL_OUTSIDE * float(computed.sum()),
+    )
+    yield from _decode_against(section, traffic)
+
+
+def _decode_rows(decode: DecodeProfile) -> list[tuple[float, float, float]]:
+    """Return context, requests and time of what was measured within the slots, in this order."""
+    return sorted((c, n, ms) for n, c, ms in decode.measured.points if n <= decode.max_num_seqs)
+
+
+def _decode_points(decode: DecodeProfile) -> Iterator[Check]:
+    rows = _decode_rows(decode)
+    contexts, loads = len({c for c, _, _ in rows}), len({n for _, n, _ in rows})
     yield _check(
         "decode points measured",
         f"{loads} concurrencies, {contexts} contexts",
         "at least 2 of each",
         loads >= 2 and contexts >= 2,
     )
-    for pool, error in (("prefill", profile.prefill.fit_error), ("decode", profile.decode.fit_error)):
-        yield _fit(pool, error)
+
+
+def _in_itself(profile: Profile) -> Iterator[Check]:
+    prefill, decode = sorted(profile.prefill.measured.alone), _decode_rows(profile.decode)
+    lengths = len({isl for isl, _ in prefill})
+    yield _check("prompt lengths measured alone", str(lengths), "at least 3", lengths >= 3)
+    yield from _decode_points(profile.decode)
+    yield _fit("prefill", profile.prefill.fit_error, measured=bool(prefill))
+    yield _fit("decode", profile.decode.fit_error, measured=bool(decode))
     batches = profile.prefill.batch_error
     if batches is None:
         yield Check("prefill of several prompts", "not measured", "", Verdict.NOTE)
@@ -102,13 +169,16 @@ def _in_itself(profile: Profile) -> Iterator[Check]:
     ]
     yield _monotone("ITL over concurrency", columns)
     yield _noise(profile)
-    model = ProfileModel(profile)
-    measured_to = max((n for _, n, _ in decode), default=0.0)
+    yield from _slots_and_limits(profile, profile.decode)
+
+
+def _slots_and_limits(profile: Profile, decode: DecodeProfile) -> Iterator[Check]:
+    measured_to = max((n for _, n, _ in _decode_rows(decode)), default=0.0)
     yield _check(
         "concurrency measured",
-        f"up to {measured_to:.0f} of {model.max_num_seqs} slots",
+        f"up to {measured_to:.0f} of {decode.max_num_seqs} slots",
         f"at least {_SLOTS_MEASURED:.0%} of them",
-        measured_to >= _SLOTS_MEASURED * model.max_num_seqs,
+        measured_to >= _SLOTS_MEASURED * decode.max_num_seqs,
         otherwise=Verdict.NOTE,
     )
     for words in profile.assumed:
@@ -117,7 +187,7 @@ def _in_itself(profile: Profile) -> Iterator[Check]:
 
 def _against(profile: Profile, traffic: Traffic) -> Iterator[Check]:
     model = ProfileModel(profile)
-    isl, osl = traffic.isl_tokens.astype(np.float64), traffic.osl_tokens.astype(np.float64)
+    isl = traffic.isl_tokens
     first, last = profile.prefill.isl_tokens[0], profile.prefill.isl_tokens[-1]
     prompt = traffic.prompt_tokens
     spent = model.prefill_table_ms(int(prompt.max()))[prompt]
@@ -128,8 +198,13 @@ def _against(profile: Profile, traffic: Traffic) -> Iterator[Check]:
         f"at most {_PREFILL_OUTSIDE:.0%}",
         float(spent[outside].sum()) <= _PREFILL_OUTSIDE * float(spent.sum()),
     )
+    yield from _decode_against(profile.decode, traffic)
+
+
+def _decode_against(decode: DecodeProfile, traffic: Traffic) -> Iterator[Check]:
+    isl, osl = traffic.isl_tokens.astype(np.float64), traffic.osl_tokens.astype(np.float64)
     # Output token k of a request is generated at context isl + k.
-    low, high = profile.decode.context_tokens[0], profile.decode.context_tokens[-1]
+    low, high = decode.context_tokens[0], decode.context_tokens[-1]
     below = np.clip(low - isl - 1.0, 0.0, osl).sum()
     above = np.clip(isl + osl - high, 0.0, osl).sum()
     yield _check(
@@ -142,18 +217,20 @@ def _against(profile: Profile, traffic: Traffic) -> Iterator[Check]:
     yield _check(
         "context of the average output token", f"{mean:.0f}", f"{low:.0f}..{high:.0f}", low <= mean <= high
     )
-    if model.max_kv_tokens is not None:
+    if decode.max_kv_tokens is not None:
         longest = float((isl + osl).max())
         yield _check(
             "KV tokens of the longest request",
             f"{longest:.0f}",
-            f"at most {model.max_kv_tokens}",
-            longest <= model.max_kv_tokens,
+            f"at most {decode.max_kv_tokens}",
+            longest <= decode.max_kv_tokens,
         )
 
 
-def _fit(pool: str, error: FitError | None) -> Check:
+def _fit(pool: str, error: FitError | None, *, measured: bool = True) -> Check:
     needed = f"median at most {_MEDIAN_ERROR:.0%}, p90 at most {_P90_ERROR:.0%}"
+    if error is None and measured:
+        return Check(f"{pool} fit error", "not of these times: calibrated since", needed, Verdict.NOTE)
     if error is None:
         return Check(f"{pool} fit error", "not known: nothing was measured", needed, Verdict.UNFIT)
     found = f"median {error.median:.1%}, p90 {error.p90:.1%}, max {error.max:.1%} over {error.n}"
@@ -230,3 +307,19 @@ def decode_error(model: ProfileModel, measured: Profile) -> FitError:
         raise InputError(f"profile '{measured.name}': no measured decode points to compare with")
     fitted = np.array([model.itl_ms(n, context) for n, context, _ in points])
     return fit_error(fitted, np.array([ms for _, _, ms in points]))
+
+
+def steps_error(model: ProfileModel, measured: Profile) -> FitError | None:
+    """Return the model's relative error at the steps with chunks that ``measured`` holds, within its slots.
+
+    None where it holds none.
+    """
+    section = measured.aggregated
+    if section is None or not section.measured_steps.step_ms:
+        return None
+    steps = model.step_model()
+    inside = np.array(section.measured_steps.requests) <= steps.max_num_seqs
+    return fit_error(
+        mixed_steps_ms(steps, section.measured_steps)[inside],
+        np.array(section.measured_steps.step_ms)[inside],
+    )

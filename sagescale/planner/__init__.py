@@ -1,7 +1,7 @@
 """The planner core: observation in, decision out. No clock, no I/O, no asyncio."""
 
 from sagescale.fleet import PoolCounts, Pools, Sizes
-from sagescale.planner.config import AutoscalerConfig
+from sagescale.planner.config import AutoscalerConfig, PoolKeys, Serving, pool_keys
 from sagescale.planner.decision import (
     Adjustment,
     Constraint,
@@ -28,12 +28,15 @@ __all__ = [
     "Observation",
     "Planner",
     "PoolCounts",
+    "PoolKeys",
     "Pools",
     "Reason",
     "ReasonCode",
+    "Serving",
     "Sizes",
     "initial_targets",
     "make_load_predictors",
     "make_policy",
     "policy_names",
+    "pool_keys",
 ]

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from sagescale.declare import check, setting
 from sagescale.errors import InputError
 from sagescale.fleet import Fleet, PoolSpec, Role, Service
 from sagescale.planner.plugins import NO_KEYS, POLICIES, PREDICTORS, PluginKeys
 
-__all__ = ["AutoscalerConfig"]
+__all__ = ["SERVING", "AutoscalerConfig", "PoolKeys", "Serving", "pool_keys"]
+
+Serving = Literal["disaggregated", "aggregated"]
+"""Whether prefill and decode are pools of their own, or every instance of one pool does both."""
+
+SERVING: dict[Serving, tuple[tuple[str, Role], ...]] = {
+    "disaggregated": (("prefill", Role.PREFILL), ("decode", Role.DECODE)),
+    "aggregated": (("aggregated", Role.AGGREGATED),),
+}
+"""The pools, names and roles, of each way of serving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,26 @@ class AutoscalerConfig:
     )
     no_operation: bool = setting(False, doc="Dry run: decide and explain, never act.")
 
+    profile: str | None = setting(
+        None,
+        doc="The engines, a name of `sagescale profile list` or a file, as by --profile; null is "
+        "profile_data_dir, else the default.",
+    )
+    serving: Serving = setting(
+        "disaggregated",
+        doc="Whether prefill and decode are pools of their own, or every instance of one pool does both: "
+        "then min_instances, max_instances and gpus_per_instance stand for the keys of the two pools.",
+    )
+    min_instances: int = setting(1, doc="Smallest aggregated pool.", unit="instances", at_least=0)
+    max_instances: int = setting(20, doc="Largest aggregated pool.", unit="instances", at_least=1)
+    gpus_per_instance: int = setting(
+        1,
+        doc="GPUs of an aggregated instance; on the command line unset means the profile's, and another "
+        "value than the profile's is refused.",
+        unit="GPUs",
+        at_least=1,
+    )
+
     policy: str = setting("classic", doc="The sizing policy.", choices=functools.cache(POLICIES.names))
     correction_bounds: tuple[float, float] = setting(
         (0.5, 2.0), doc="Bounds of both correction factors; they must include 1.", above=0
@@ -131,6 +161,12 @@ class AutoscalerConfig:
         unit="instances",
         at_least=0,
     )
+    static_instances: int | None = setting(
+        None,
+        doc="Aggregated instances of the static policy; null keeps those found at its first decision.",
+        unit="instances",
+        at_least=0,
+    )
     reactive_prefill_requests: float = setting(
         1.0,
         doc="Requests queued or in service that the reactive policy means a prefill instance to have.",
@@ -139,7 +175,8 @@ class AutoscalerConfig:
     )
     reactive_decode_usage: float = setting(
         0.5,
-        doc="Share of its slots and KV memory that the reactive policy means a decode instance to use.",
+        doc="Share of its slots and KV memory that the reactive policy means a decode or aggregated instance "
+        "to use.",
         above=0,
         at_most=1,
     )
@@ -147,19 +184,21 @@ class AutoscalerConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        for pool in ("prefill", "decode"):
-            low, high = f"min_{pool}_instances", f"max_{pool}_instances"
-            if getattr(self, low) > getattr(self, high):
+        for pool in self.pools:
+            keys = pool_keys(pool)
+            if pool.least > pool.most:
                 raise InputError(
-                    f"{low} is {getattr(self, low)} but {high} is {getattr(self, high)}; "
-                    f"expected {low} <= {high}"
+                    f"{keys.least} is {pool.least} but {keys.most} is {pool.most}; "
+                    f"expected {keys.least} <= {keys.most}"
                 )
         if self.minimum_gpus > self.max_gpu_budget:
+            needs = " + ".join(
+                f"{keys.least} {pool.least} x {keys.gpus} {pool.gpus}"
+                for pool, keys in ((pool, pool_keys(pool)) for pool in self.pools)
+            )
             raise InputError(
                 f"max_gpu_budget is {self.max_gpu_budget} but the minima need {self.minimum_gpus} GPUs "
-                f"(min_prefill_instances {self.min_prefill_instances} x prefill_gpus_per_instance "
-                f"{self.prefill_gpus_per_instance} + min_decode_instances {self.min_decode_instances} x "
-                f"decode_gpus_per_instance {self.decode_gpus_per_instance}); expected at least that many"
+                f"({needs}); expected at least that many"
             )
         if self.season_sec is not None and self.season_sec < 2 * self.adjustment_interval_sec:
             raise InputError(
@@ -179,20 +218,59 @@ class AutoscalerConfig:
 
     @property
     def pools(self) -> tuple[PoolSpec, ...]:
-        """The pools that the flat keys describe: ``prefill`` and ``decode``."""
+        """The pools that the flat keys describe: ``prefill`` and ``decode``, or ``aggregated``."""
         return tuple(
             PoolSpec(
                 name,
                 role,
-                gpus=getattr(self, f"{name}_gpus_per_instance"),
-                least=getattr(self, f"min_{name}_instances"),
-                most=getattr(self, f"max_{name}_instances"),
+                gpus=getattr(self, keys.gpus),
+                least=getattr(self, keys.least),
+                most=getattr(self, keys.most),
             )
-            for name, role in (("prefill", Role.PREFILL), ("decode", Role.DECODE))
+            for name, role, keys in (
+                (name, role, _keys_of(name, role)) for name, role in SERVING[self.serving]
+            )
         )
 
     @property
+    def static_sizes(self) -> tuple[int | None, ...]:
+        """What the static policy is to keep, a pool; None is what it finds."""
+        return tuple(getattr(self, pool_keys(pool).static) for pool in self.pools)
+
+    @property
     def fleet(self) -> Fleet:
-        """The fleet that the flat keys describe: one service with two pools, on GPUs of one type."""
+        """The fleet that the flat keys describe: one service, on GPUs of one type."""
         service = Service("service", self.pools, self.target_ttft_ms, self.target_itl_ms)
         return Fleet((service,), {"gpu": self.max_gpu_budget})
+
+
+class PoolKeys(NamedTuple):
+    """The flat keys that describe a pool, by name."""
+
+    least: str
+    most: str
+    gpus: str
+    initial: str
+    static: str
+
+
+def pool_keys(pool: PoolSpec) -> PoolKeys:
+    """Return the keys that a pool of the flat keys is described by, as messages name them."""
+    return _keys_of(pool.name, pool.role)
+
+
+def _keys_of(name: str, role: Role) -> PoolKeys:
+    if role is Role.AGGREGATED:
+        return _AGGREGATED_KEYS
+    return PoolKeys(
+        f"min_{name}_instances",
+        f"max_{name}_instances",
+        f"{name}_gpus_per_instance",
+        f"initial_{name}",
+        f"static_{name}",
+    )
+
+
+_AGGREGATED_KEYS = PoolKeys(
+    "min_instances", "max_instances", "gpus_per_instance", "initial_instances", "static_instances"
+)

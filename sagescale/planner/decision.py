@@ -61,6 +61,8 @@ class ReasonCode(StrEnum):
     AT_MAX_PREFILL = "at_max_prefill"
     AT_MIN_DECODE = "at_min_decode"
     AT_MAX_DECODE = "at_max_decode"
+    AT_MIN_AGGREGATED = "at_min_aggregated"
+    AT_MAX_AGGREGATED = "at_max_aggregated"
     AT_MIN_POOL = "at_min_pool"
     AT_MAX_POOL = "at_max_pool"
     GPU_BUDGET = "gpu_budget"

@@ -94,8 +94,12 @@ class CorrectionTracker:
 
 
 def make_learner(config: AutoscalerConfig, perf_model: PerfModel) -> OnlineLearner | None:
-    """Return a learner where the configuration asks for one and the model is a profile."""
-    if not config.enable_online_learning:
+    """Return a learner where the configuration asks for one and the model is a profile.
+
+    Of aggregated instances nothing is learned: their latencies are of steps that do both, and what is read
+    here are those of one.
+    """
+    if not config.enable_online_learning or config.serving == "aggregated":
         return None
     # Imported here: whoever only wants a predictor or a policy's name should not wait for numpy.
     from sagescale.perf.learn import LearnedModel

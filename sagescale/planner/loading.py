@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sagescale.declare import Located, Setting, coerce, declared
 from sagescale.errors import InputError, did_you_mean
@@ -13,12 +14,13 @@ from sagescale.planner.config import AutoscalerConfig
 from sagescale.planner.plugins import PluginKeys, plugin_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sagescale.perf import PerfModel
+    from sagescale.planner.config import Serving
 
-__all__ = ["Settings", "autoscaler_config", "load_settings"]
+__all__ = ["Settings", "autoscaler_config", "load_settings", "serving_of"]
 
 T = TypeVar("T")
 
@@ -44,12 +46,22 @@ class Settings:
         Raises:
             InputError: keys contradict one another.
         """
-        given = self.given[cls]
+        values = {name: item.value for name, item in self.given[cls].items()}
+        return self.checked(cls, **(defaults | values))
+
+    def checked(self, make: Callable[..., T], *arguments: object, **keys: object) -> T:
+        """Return what a function makes of values of the keys; what it refuses gets the keys' places.
+
+        Raises:
+            InputError: as the function does.
+        """
         try:
-            return cls(**(defaults | {name: item.value for name, item in given.items()}))
+            return make(*arguments, **keys)
         except InputError as error:
-            # The class knows which keys clash but not where they stand.
-            places = [item.where for name, item in given.items() if name in str(error).split()]
+            # The function knows which keys clash but not where they stand.
+            words = str(error).split()
+            found = itertools.chain(*(given.items() for given in self.given.values()))
+            places = [item.where for name, item in found if name in words]
             raise InputError(
                 f"{', '.join(dict.fromkeys(places))}: {error}" if places else str(error)
             ) from None
@@ -98,6 +110,12 @@ def load_settings(
     return Settings(given)
 
 
+def serving_of(settings: Settings) -> Serving:
+    """Return the way of serving that settings ask for."""
+    given = settings.given[AutoscalerConfig].get("serving")
+    return "disaggregated" if given is None else cast("Serving", given.value)
+
+
 def autoscaler_config(settings: Settings, perf_model: PerfModel) -> AutoscalerConfig:
     """Build the autoscaler's configuration for instances that are replicas of the profile.
 
@@ -108,10 +126,13 @@ def autoscaler_config(settings: Settings, perf_model: PerfModel) -> AutoscalerCo
         InputError: GPUs an instance were given and are not the profile's, or keys contradict one another.
     """
     given = settings.given[AutoscalerConfig]
-    profile = {
-        "prefill_gpus_per_instance": perf_model.prefill_gpus,
-        "decode_gpus_per_instance": perf_model.decode_gpus,
-    }
+    if serving_of(settings) == "aggregated":
+        profile = {"gpus_per_instance": perf_model.decode_gpus}
+    else:
+        profile = {
+            "prefill_gpus_per_instance": perf_model.prefill_gpus,
+            "decode_gpus_per_instance": perf_model.decode_gpus,
+        }
     for name, gpus in profile.items():
         if name in given and given[name].value != gpus:
             raise InputError(

@@ -21,6 +21,9 @@ _LARGEST = 1e12
 class Observation:
     """The window ``(time_s - window_s, time_s]``; ``None`` is unknown, which is never zero.
 
+    An aggregated instance's requests are either waiting (``queued_prefill``) or running (``running_decode``,
+    those whose prompt is being computed included); the other two gauges are 0.
+
     Arrivals and ISL are counted at arrival; OSL, duration and ITL over the requests completed in the
     window; TTFT over its first tokens. "No traffic" is ``requests == 0``, observed.
 
@@ -37,10 +40,11 @@ class Observation:
         queued_decode: Requests waiting for a place in a decode instance now, hand-off included.
         running_prefill: Requests in a prefill batch now.
         running_decode: Requests being decoded now.
-        kv_usage: Share of the decode pool's KV memory in use now, 0 to 1.
+        kv_usage: Share of the KV memory of the pool that decodes in use now, 0 to 1.
         prefix_hit_rate: Share of prompt tokens that came from the prefix cache, 0 to 1.
         ttft_attainment: Share of the first tokens that came within ``target_ttft_ms``.
         itl_attainment: Share of the completed requests whose ITL was within ``target_itl_ms``.
+        itl_attainment_estimate: The same where only gaps between tokens are counted, not requests.
         lengths: (ISL, OSL) of completed requests, a sample.
     """
 
@@ -64,8 +68,20 @@ class Observation:
     prefix_hit_rate: float | None = None
     ttft_attainment: float | None = None
     itl_attainment: float | None = None
+    itl_attainment_estimate: float | None = None
     lengths: tuple[tuple[int, int], ...] | None = None
     requests_unserved: float | None = None
+
+    def itl_attained(self, target_attainment: float) -> float | None:
+        """Return the share of requests within the ITL target to go by, or None.
+
+        Where it is not measured the estimate counts, if it is below ``target_attainment``: it may make a
+        policy more careful, and never less.
+        """
+        estimate = self.itl_attainment_estimate
+        if self.itl_attainment is not None or estimate is None:
+            return self.itl_attainment
+        return estimate if estimate < target_attainment else None
 
     def to_dict(self) -> dict[str, object]:
         """Return it in plain JSON types, pools by name."""

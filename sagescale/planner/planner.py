@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from sagescale.fleet import Role, Sizes, fit, grow, within_limits
+from sagescale.planner.config import pool_keys
 from sagescale.planner.decision import (
     Adjustment,
     Constraint,
@@ -297,7 +298,7 @@ class Planner:
 
         limited = self._limited(awake)
         if changed(Constraint.INSTANCE_LIMITS, awake, limited):
-            causes.extend(_limit_reasons(awake, limited))
+            causes.extend(_limit_reasons(awake, limited, self._fleet))
 
         fitted = self._fitted(limited)
         if changed(Constraint.GPU_BUDGET, limited, fitted):
@@ -334,14 +335,14 @@ def _work_waits(observation: Observation) -> bool:
     return any(gauge is not None and gauge > 0 for gauge in gauges)
 
 
-def _limit_reasons(before: Sizes, after: Sizes) -> list[Reason]:
+def _limit_reasons(before: Sizes, after: Sizes, fleet: Fleet) -> list[Reason]:
     reasons = []
-    for (pool, asked), got in zip(before.items(), after, strict=True):
+    for pool, asked, got in zip(fleet.pools, before, after, strict=True):
         if asked != got:
-            end = "max" if got < asked else "min"
-            own, other = f"AT_{end}_{pool}".upper(), f"AT_{end}_POOL".upper()
+            end, key = ("max", pool_keys(pool).most) if got < asked else ("min", pool_keys(pool).least)
+            own, other = f"AT_{end}_{pool.name}".upper(), f"AT_{end}_POOL".upper()
             code = ReasonCode[own if own in ReasonCode.__members__ else other]
-            reasons.append(Reason(code, f"{pool} asked for {asked}, {end}_{pool}_instances is {got}"))
+            reasons.append(Reason(code, f"{pool.name} asked for {asked}, {key} is {got}"))
     return reasons
 
 

@@ -85,6 +85,7 @@ PREDICTORS = Registry(
         "prophet": (f"{_FORECAST}.prophet", "ProphetPredictor"),
         "kalman": (f"{_FORECAST}.kalman", "KalmanPredictor"),
         "seasonal_naive": (f"{_FORECAST}.seasonal_naive", "SeasonalNaivePredictor"),
+        "auto": (f"{_FORECAST}.auto", "AutoPredictor"),
     },
 )
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.formats import MARK, plain
+from sagescale.report.formats import MARK, count, figure, plain, share
 from sagescale.report.layout import GOOD, POOR
 
 if TYPE_CHECKING:
-    from sagescale.document import AnswerInfo
+    from sagescale.document import AnswerInfo, Choice
     from sagescale.report.layout import Page
 
 __all__ = ["print_answer"]
@@ -22,6 +22,24 @@ def print_answer(page: Page, answer: AnswerInfo | None) -> None:
         return
     good = answer.take != "neither"
     page.blank()
+    for place, way in enumerate(answer.ways or ()):
+        said = [
+            f"{word} {_sizes(choice)} at most {count(choice.gpus)} GPUs, "
+            f"{figure(choice.gpu_hours)} GPU-hours, "
+            f"{share(choice.attainment)}{'' if choice.attainment >= answer.attainment_asked else f' {MARK}'}"
+            for word, choice in (("fixed", way.fixed), ("autoscaled", way.autoscaled))
+            if choice is not None
+        ]
+        page.field("ways" if place == 0 else "", plain(way.engines), *(said or ("nothing holds",)))
     page.field(
         "what to do", Text(("" if good else f"{MARK} ") + plain(answer.text), style=GOOD if good else POOR)
     )
+
+
+def _sizes(choice: Choice) -> str:
+    """Write the sizes of each pool, ``2-5 prefill + 3 decode:``."""
+    parts = (
+        f"{count(low)}-{count(high)} {plain(pool)}" if low < high else f"{count(low)} {plain(pool)}"
+        for pool, (low, high) in choice.sizes.items()
+    )
+    return f"{' + '.join(parts)},"

@@ -35,9 +35,11 @@ _WORDS = {
     "rate_limited": "kept by a rate limit",
     "at_min_prefill": "raised to min_prefill_instances",
     "at_min_decode": "raised to min_decode_instances",
+    "at_min_aggregated": "raised to min_instances",
     "at_min_pool": "raised to a pool's minimum",
     "at_max_prefill": "cut to max_prefill_instances",
     "at_max_decode": "cut to max_decode_instances",
+    "at_max_aggregated": "cut to max_instances",
     "at_max_pool": "cut to a pool's maximum",
     "gpu_budget": "cut to max_gpu_budget",
     "dry_run": "dry run, not acted on",
@@ -47,6 +49,7 @@ _LIMITS = {
     "gpu_budget": "max_gpu_budget",
     "at_max_prefill": "max_prefill_instances",
     "at_max_decode": "max_decode_instances",
+    "at_max_aggregated": "max_instances",
 }
 
 

@@ -10,13 +10,23 @@ from sagescale.declare import check, setting
 from sagescale.sim.price import GpuHourPrice
 from sagescale.sim.startup import StartupDelay
 
-__all__ = ["RoutingStrategy", "SchedulingPolicy", "SimulatorConfig", "TimeSpans"]
+__all__ = [
+    "EngineScheduler", "ItlStatistic", "RoutingStrategy", "SchedulingPolicy", "SimulatorConfig", "TimeSpans",
+]  # fmt: skip
 
 SchedulingPolicy = Literal["fifo", "priority", "slo_aware", "adaptive"]
 """In which order an instance, of either pool, serves the requests that wait for it."""
 
-RoutingStrategy = Literal["load_balanced", "round_robin"]
+RoutingStrategy = Literal[
+    "load_balanced", "least_tokens", "round_robin", "kv_aware", "prefix_affinity", "session_affinity"
+]
 """Which READY instance of a pool a request goes to."""
+
+EngineScheduler = Literal["batch", "vllm", "sglang"]
+"""What forms an instance's batches or steps."""
+
+ItlStatistic = Literal["mean", "p99", "max"]
+"""Which of a request's gaps between tokens the ITL target binds."""
 
 
 _EXPECTED = "expected start:end,start:end in seconds, each start before its end"
@@ -97,23 +107,67 @@ class SimulatorConfig:
         unit="instances",
         at_least=0,
     )
+    initial_instances: int | None = setting(
+        None,
+        doc="Aggregated instances ready at the start; null sizes for the first window's true load.",
+        unit="instances",
+        at_least=0,
+    )
+    engine_scheduler: EngineScheduler | None = setting(
+        None,
+        doc="How engines form batches: batch keeps prefill and decode apart, vllm and sglang take one step "
+        "after the other; null is batch, and vllm of aggregated instances, which have no batch.",
+    )
     max_batch_tokens: int = setting(
         8192,
-        doc="Prompt tokens of one prefill batch; a longer prompt makes a batch of its own.",
+        doc="Prompt tokens of one prefill batch; a longer prompt makes a batch of its own. Of "
+        "engine_scheduler batch, and refused with another.",
         unit="tokens",
         at_least=1,
         at_most=1_000_000,
     )
+    max_batched_tokens: int = setting(
+        2048,
+        doc="Tokens of one step of vllm or sglang, at least max_num_seqs; unset means the profile's where it "
+        "has some.",
+        unit="tokens",
+        at_least=1,
+        at_most=1_000_000,
+    )
+    long_prefill_token_threshold: int = setting(
+        0,
+        doc="Tokens of one prompt in a step of vllm, at most; 0 is max_batched_tokens.",
+        unit="tokens",
+        at_least=0,
+        at_most=1_000_000,
+    )
+    chunked_prefill: bool = setting(
+        True, doc="Whether steps of vllm and sglang may take a prompt in parts (false: whole or not at all)."
+    )
+    mixed_chunk: bool = setting(
+        False, doc="Whether a step of sglang that prefills also decodes, as those of vllm do."
+    )
+    reserve_full_isl: bool = setting(
+        True, doc="Whether vllm admits a request only when KV memory for all of its prompt is free."
+    )
+    kv_block_tokens: int = setting(
+        16, doc="Tokens of a block of KV memory of vllm and sglang.", unit="tokens", at_least=1, at_most=65536
+    )
+    prefix_cache: bool = setting(
+        False,
+        doc="Whether instances of vllm and sglang keep prompts' KV for the next one that begins alike, as "
+        "the trace's block hashes say.",
+    )
     max_num_seqs: int | None = setting(
         None,
-        doc="Slots of a decode instance; null is the profile's.",
+        doc="Slots of a decode or aggregated instance; null is the profile's.",
         unit="requests",
         at_least=1,
         at_most=16384,
     )
     max_kv_tokens: int | None = setting(
         None,
-        doc="KV memory of a decode instance; null is the profile's.",
+        doc="KV memory of a decode or aggregated instance; null is the profile's.",
         unit="tokens",
         at_least=1,
         at_most=10**12,
@@ -152,7 +206,43 @@ class SimulatorConfig:
         "fifo", doc="Who is next among those that wait at an instance (docs/simulator.md)."
     )
     routing_strategy: RoutingStrategy = setting(
-        "load_balanced", doc="Which ready instance a request goes to, in both pools."
+        "load_balanced", doc="Which ready instance a request goes to, in every pool (docs/simulator.md)."
+    )
+    overlap_credit: float = setting(
+        1.0,
+        doc="What a cached block takes off an instance's cost with routing_strategy kv_aware, in blocks.",
+        at_least=0,
+        at_most=100,
+    )
+    prefill_load_scale: float = setting(
+        1.0,
+        doc="Weight of blocks to prefill beside those held for decoding with routing_strategy kv_aware.",
+        at_least=0,
+        at_most=1000,
+    )
+    router_temperature: float = setting(
+        0.0,
+        doc="Of the softmax that kv_aware draws an instance by; 0 takes the least cost.",
+        at_least=0,
+        at_most=1000,
+    )
+    router_staleness_s: float = setting(
+        0.0,
+        doc="Routers know load and caches as of the last multiple of this, and what they routed since; 0 is "
+        "now.",
+        unit="s",
+        at_least=0,
+        at_most=3600,
+    )
+    affinity_max_load: float = setting(
+        1.5,
+        doc="With session_affinity a session goes elsewhere where its instance has more than this times the "
+        "mean load.",
+        at_least=1,
+        at_most=1000,
+    )
+    itl_statistic: ItlStatistic = setting(
+        "mean", doc="Which of a request's gaps between tokens target_itl_ms binds: mean is the guide's."
     )
     prefix_hit_rate: float = setting(
         0.0,
@@ -177,7 +267,7 @@ class SimulatorConfig:
         expected="start:end,start:end in seconds",
         schema={"type": "string"},
     )
-    simulation_seed: int = setting(0, doc="Seed of whatever is drawn: startup delays.", at_least=0)
+    simulation_seed: int = setting(0, doc="Seed of whatever is drawn: startup delays, routing.", at_least=0)
 
     def __post_init__(self) -> None:
         check(self)

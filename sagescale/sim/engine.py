@@ -58,7 +58,7 @@ __all__ = [
     "disaggregated", "no_delay",
 ]  # fmt: skip
 
-Pool = Literal["prefill", "decode"]
+Pool = Literal["prefill", "decode", "aggregated"]
 
 T = TypeVar("T", bound=np.generic)
 

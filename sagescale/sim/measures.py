@@ -26,6 +26,7 @@ from sagescale.document import (
     TtftPoint,
     WithoutFaults,
 )
+from sagescale.planner import Corrections
 from sagescale.planner.forecast.scores import bias, coverage, mape, pinball
 from sagescale.sim.state import DONE
 
@@ -251,7 +252,9 @@ def timeline(run: Run, served: Served) -> Timeline:
             sum(gpus[pool] * count for pool, count in tick.observation.pools.present.items())
             for tick in ticks
         ],
-        corrections={pool: [getattr(tick.decision.corrections, pool) for tick in ticks] for pool in gpus},
+        corrections={
+            role: [getattr(tick.decision.corrections, role) for tick in ticks] for role in Corrections._fields
+        },
         reasons=[[str(reason.code) for reason in tick.decision.reasons] for tick in ticks],
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.sim.bound import lower_bound
-from sagescale.sim.measures import Served
+from sagescale.sim.measures import Served, gpus_per_instance
 from sagescale.trace import slice_trace
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ __all__ = ["BLOCK_S", "Part", "PartResult", "lower_bound_of_part", "measure_part
 
 BLOCK_S = 300.0
 """Blocks of five minutes."""
+SOON_S = 600.0
+"""A launch so soon after a release in the same pool undoes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,21 @@ class PartResult:
     Attributes:
         arrived: requests that arrived in each block.
         good: those of them that met both targets, whenever they were served.
-        sizes: fewest and most instances of the prefill and the decode pool, those launched and not yet
-            stopped, at any instant while requests arrive.
-        prefill_gpu_s, decode_gpu_s: GPU time of each pool in each block. The last block of a part without an
-            end goes on to the end of the run, when the last request is served.
+        gpu_s: GPU time of each pool in each block. The last block of a part without an end goes on to the end
+            of the run, when the last request is served.
+        sizes: fewest and most instances of each pool, those launched and not yet stopped, at any instant
+            while requests arrive.
+        launches: instances launched while requests arrive, of all pools.
+        relaunches: those of them within ``SOON_S`` of a release in the same pool.
     """
 
     block_s: float
     arrived: tuple[int, ...]
     good: tuple[int, ...]
-    prefill_gpu_s: tuple[float, ...]
-    decode_gpu_s: tuple[float, ...]
-    sizes: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    gpu_s: tuple[tuple[float, ...], ...]
+    sizes: tuple[tuple[int, int], ...] = ()
+    launches: int = 0
+    relaunches: int = 0
 
     @property
     def misses(self) -> int:
@@ -75,8 +80,8 @@ class PartResult:
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours of both pools."""
-        return (math.fsum(self.prefill_gpu_s) + math.fsum(self.decode_gpu_s)) / 3600.0
+        """GPU-hours of all pools."""
+        return sum(math.fsum(pool) for pool in self.gpu_s) / 3600.0
 
 
 def measure_part(run: Run, part: Part, block_s: float = BLOCK_S) -> PartResult:
@@ -95,20 +100,41 @@ def measure_part(run: Run, part: Part, block_s: float = BLOCK_S) -> PartResult:
     arrived = np.searchsorted(run.trace.arrival_s, edges, side="left")
     good = np.concatenate([[0], np.cumsum(ttft & itl, dtype=np.int64)])[arrived]
     edges[-1] = min(part.end_s, run.horizon_s)
-    spent = {prefill: np.diff(_instance_seconds(run, edges, prefill=prefill)) for prefill in (True, False)}
+    gpus = gpus_per_instance(run).values()
     return PartResult(
         block_s,
         tuple(np.diff(arrived).tolist()),
         tuple(np.diff(good).tolist()),
-        tuple((spent[True] * run.world.prefill_gpus).tolist()),
-        tuple((spent[False] * run.world.decode_gpus).tolist()),
-        (_sizes(run, part.start_s, end_s, prefill=True), _sizes(run, part.start_s, end_s, prefill=False)),
+        tuple(
+            tuple((np.diff(_instance_seconds(run, edges, pool)) * each).tolist())
+            for pool, each in enumerate(gpus)
+        ),
+        tuple(_sizes(run, part.start_s, end_s, pool) for pool in range(len(gpus))),
+        *_launches(run, part.start_s, end_s),
     )
 
 
-def _sizes(run: Run, start_s: float, end_s: float, *, prefill: bool) -> tuple[int, int]:
+def _launches(run: Run, start_s: float, end_s: float) -> tuple[int, int]:
+    """Launches from ``start_s`` to before ``end_s``, and how many of them soon after a release."""
+    launches = relaunches = 0
+    for pool in np.unique(run.lifetimes["pool"]):
+        mine = run.lifetimes[run.lifetimes["pool"] == pool]
+        released = np.sort(np.fmin(mine["drain_s"], mine["stop_s"]))  # one still starting stops undrained
+        released = released[released < run.horizon_s]
+        at = mine["launch_s"]
+        at = at[
+            (at >= max(start_s, np.nextafter(0.0, 1.0))) & (at < end_s)
+        ]  # at 0 the initial ones are there
+        before = np.searchsorted(released, at, side="right")
+        soon = np.searchsorted(released, at - SOON_S, side="left")
+        launches += len(at)
+        relaunches += int((before > soon).sum())
+    return launches, relaunches
+
+
+def _sizes(run: Run, start_s: float, end_s: float, pool: int) -> tuple[int, int]:
     """Fewest and most instances of a pool at any instant from ``start_s`` to before ``end_s``."""
-    mine = run.lifetimes[(run.lifetimes["pool"] == 0) == prefill]
+    mine = run.lifetimes[run.lifetimes["pool"] == pool]
     changes = np.concatenate([mine["launch_s"], mine["stop_s"]])
     at = np.unique(np.concatenate([[start_s], changes[(changes > start_s) & (changes < end_s)]]))
     launched = np.searchsorted(np.sort(mine["launch_s"]), at, side="right")
@@ -116,9 +142,9 @@ def _sizes(run: Run, start_s: float, end_s: float, *, prefill: bool) -> tuple[in
     return int(alive.min()), int(alive.max())
 
 
-def _instance_seconds(run: Run, until_s: NDArray[np.float64], *, prefill: bool) -> NDArray[np.float64]:
+def _instance_seconds(run: Run, until_s: NDArray[np.float64], pool: int) -> NDArray[np.float64]:
     """Instance-seconds of a pool from 0 to each of some times."""
-    mine = run.lifetimes[(run.lifetimes["pool"] == 0) == prefill]
+    mine = run.lifetimes[run.lifetimes["pool"] == pool]
     total = np.zeros(len(until_s))
     for column, sign in (("launch_s", 1.0), ("stop_s", -1.0)):
         times = np.sort(mine[column])

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sagescale.sim.run import Run
     from sagescale.trace import Trace
 
-__all__ = ["configuration", "json_value", "result_document", "run_document", "trace_info"]
+__all__ = ["configuration", "json_value", "profile_info", "result_document", "run_document", "trace_info"]
 
 
 def run_document(
@@ -154,12 +154,12 @@ def result_document(
         schema_version=SCHEMA_VERSION,
         sagescale=__version__,
         trace=trace_info(trace),
-        profile=_info(profile),
+        profile=profile_info(profile),
         config=dict(config),
         warnings=[*trace.warnings, *warnings],
         lower_bound_gpu_hours=min((run.lower_bound_gpu_hours for run in runs), default=0.0),
         runs=list(runs),
-        world=None if world is None else _info(world),
+        world=None if world is None else profile_info(world),
         comparison=comparison,
     )
 
@@ -177,8 +177,14 @@ def trace_info(trace: Trace) -> TraceInfo:
     )
 
 
-def _info(profile: Profile) -> ProfileInfo:
+def profile_info(profile: Profile) -> ProfileInfo:
+    """What documents say of engines, overrides applied."""
     decode = profile.decode
+    pools = (
+        {"aggregated": decode.gpus_per_instance}
+        if decode == profile.aggregated
+        else {"prefill": profile.prefill.gpus_per_instance, "decode": decode.gpus_per_instance}
+    )
     return ProfileInfo(
         name=profile.name,
         model=profile.model,
@@ -186,10 +192,7 @@ def _info(profile: Profile) -> ProfileInfo:
         engine=f"{profile.engine} {profile.engine_version}".strip(),
         source=profile.source.title,
         licence=profile.source.licence,
-        gpus_per_instance={
-            "prefill": profile.prefill.gpus_per_instance,
-            "decode": decode.gpus_per_instance,
-        },
+        gpus_per_instance=pools,
         max_num_seqs=decode.max_num_seqs,
         max_kv_tokens=decode.max_kv_tokens,
         assumed=list(profile.assumed),

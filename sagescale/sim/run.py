@@ -69,7 +69,7 @@ class Run:
     requests: NDArray[np.void]
     completed: NDArray[np.int32]
     lifetimes: NDArray[np.void]
-    initial: tuple[int, int]
+    initial: tuple[int, ...]
     ticks: tuple[Tick, ...]
     surges: tuple[Decision, ...]
     horizon_s: float

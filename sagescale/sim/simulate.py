@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.fleet import Role
 from sagescale.perf import ProfileModel
 from sagescale.planner import (
     LoadPredictors,
     Planner,
     initial_targets,
     make_load_predictors,
+    pool_keys,
 )
-from sagescale.sim.engine import FleetCluster, ServiceLoad, disaggregated
+from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad
 from sagescale.sim.faults import Faults
 from sagescale.sim.injector import Injector
 from sagescale.sim.run import Run, Tick, Timing
+from sagescale.sim.scheduler import check_engines
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
 from sagescale.sim.twin import twin_for
@@ -223,8 +226,9 @@ class _Making:
         config, simulator, trace = service.config, service.simulator, service.trace
         model = ProfileModel(service.profile)
         actual = model if service.world is None else ProfileModel(service.world)
-        _check_same_gpus(model, actual)
+        _check_same_gpus(config, model, actual)
         _check_gpus(config, model)
+        check_engines(config, simulator, actual.max_num_seqs)
         engines = build_world(actual, simulator, config)
         predictors = _TimedPredictors.around(
             make_load_predictors(config) if service.predictors is None else service.predictors
@@ -238,7 +242,7 @@ class _Making:
         )
         load = ServiceLoad(
             name=service.name,
-            pools=disaggregated(engines, service.gpu_type),
+            pools=_engine_pools(config, engines, service.gpu_type),
             initial=_initial(trace, planner.learned or model, engines, config, simulator),
             arrival_s=trace.arrival_s,
             isl=trace.isl,
@@ -285,7 +289,7 @@ class _Making:
             requests=cluster.requests,
             completed=cluster.completed,
             lifetimes=cluster.lifetimes(horizon_s),
-            initial=(self.load.initial[0], self.load.initial[1]),
+            initial=self.load.initial,
             ticks=tuple(loop.ticks),
             surges=tuple(loop.surges),
             horizon_s=horizon_s,
@@ -297,66 +301,85 @@ class _Making:
         )
 
 
+_ROLES: dict[Role, Literal["prefill", "decode", "aggregated"]] = {
+    Role.PREFILL: "prefill", Role.DECODE: "decode", Role.AGGREGATED: "aggregated"
+}  # fmt: skip
+
+
+def _engine_pools(config: AutoscalerConfig, engines: World, gpu_type: str) -> tuple[EnginePool, ...]:
+    return tuple(
+        EnginePool(pool.name, _ROLES[pool.role], engines, pool.gpus, gpu_type) for pool in config.pools
+    )
+
+
 def _initial(
     trace: Trace, model: PerfModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
-) -> tuple[int, int]:
+) -> tuple[int, ...]:
     """DESIGN 5.8: as given, else sized for the first window's true load."""
     first = trace.arrival_s <= config.adjustment_interval_sec
     sized = initial_targets(
         config, model, float(first.sum()), float(trace.isl[first].mean()), float(trace.osl[first].mean())
     )
-    sizes = []
-    for pool, given, computed in (
-        ("prefill", simulator.initial_prefill, sized.prefill),
-        ("decode", simulator.initial_decode, sized.decode),
-    ):
-        low, high = (getattr(config, f"{end}_{pool}_instances") for end in ("min", "max"))
-        if given is not None and not low <= given <= high:
+    pools, sizes = config.pools, []
+    for pool, computed in zip(pools, sized, strict=True):
+        keys = pool_keys(pool)
+        given: int | None = getattr(simulator, keys.initial)
+        if given is not None and not pool.least <= given <= pool.most:
             raise InputError(
-                f"initial_{pool} is {given}; expected min_{pool}_instances {low} to "
-                f"max_{pool}_instances {high}"
+                f"{keys.initial} is {given}; expected {keys.least} {pool.least} to {keys.most} {pool.most}"
             )
         sizes.append(computed if given is None else given)
-    _check_size(world, *sizes)
-    gpus = sizes[0] * model.prefill_gpus + sizes[1] * model.decode_gpus
+    _check_size(world, config, sizes)
+    gpus = sum(size * pool.gpus for size, pool in zip(sizes, pools, strict=True))
     if gpus > config.max_gpu_budget:
-        raise InputError(
-            f"initial_prefill {sizes[0]} and initial_decode {sizes[1]} need {gpus} GPUs; expected at most "
-            f"max_gpu_budget {config.max_gpu_budget}"
+        asked = " and ".join(
+            f"{pool_keys(pool).initial} {size}" for size, pool in zip(sizes, pools, strict=True)
         )
-    return sizes[0], sizes[1]
+        raise InputError(f"{asked} need {gpus} GPUs; expected at most max_gpu_budget {config.max_gpu_budget}")
+    return tuple(sizes)
 
 
-def _check_same_gpus(given: ProfileModel, actual: ProfileModel) -> None:
-    expected, found = ((one.prefill_gpus, one.decode_gpus) for one in (given, actual))
-    if expected != found:
-        raise InputError(
-            f"world {actual.profile.name}: {found[0]} GPUs a prefill and {found[1]} a decode instance; "
-            f"expected {expected[0]} and {expected[1]}, as profile {given.profile.name} says"
-        )
+def _gpus(config: AutoscalerConfig, model: ProfileModel) -> tuple[int, ...]:
+    """GPUs of an instance of each pool, as the engines have them."""
+    return tuple(
+        model.prefill_gpus if pool.role is Role.PREFILL else model.decode_gpus for pool in config.pools
+    )
+
+
+def _check_same_gpus(config: AutoscalerConfig, given: ProfileModel, actual: ProfileModel) -> None:
+    expected, found = _gpus(config, given), _gpus(config, actual)
+    if expected == found:
+        return
+    first, *others = zip(found, config.pools, strict=True)
+    said = " and ".join(
+        (f"{first[0]} GPUs of {first[1].name}", *(f"{gpus} of {pool.name}" for gpus, pool in others))
+    )
+    raise InputError(
+        f"world {actual.profile.name}: {said} instances; expected {' and '.join(map(str, expected))}, "
+        f"as profile {given.profile.name} says"
+    )
 
 
 def _check_gpus(config: AutoscalerConfig, model: ProfileModel) -> None:
     """An instance is one engine of the profile here: other GPUs an instance would be sized for, not run."""
-    for pool, gpus in (("prefill", model.prefill_gpus), ("decode", model.decode_gpus)):
-        key, profile = f"{pool}_gpus_per_instance", model.profile.name
-        if (given := getattr(config, key)) != gpus:
+    for pool, gpus in zip(config.pools, _gpus(config, model), strict=True):
+        if pool.gpus != gpus:
             raise InputError(
-                f"{key} is {given} but the instances of profile {profile} have {gpus} GPUs; expected {gpus}: "
-                "a simulated instance is one engine of the profile"
+                f"{pool_keys(pool).gpus} is {pool.gpus} but the instances of profile {model.profile.name} "
+                f"have {gpus} GPUs; expected {gpus}: a simulated instance is one engine of the profile"
             )
 
 
-def _check_size(world: World, prefill: int, decode: int) -> None:
+def _check_size(world: World, config: AutoscalerConfig, sizes: Sequence[int]) -> None:
     """Refuse pools that would not fit this machine's memory, rather than run into it."""
-    for pool, instances, most in (
-        ("prefill", prefill, _MOST_INSTANCES),
-        ("decode", decode, min(_MOST_INSTANCES, _MOST_SLOTS // world.max_num_seqs)),
-    ):
+    for pool, instances in zip(config.pools, sizes, strict=True):
+        most = _MOST_INSTANCES
+        if Role.DECODE in pool.role:
+            most = min(most, _MOST_SLOTS // world.max_num_seqs)
         if instances > most:
             raise InputError(
-                f"max_{pool}_instances and max_gpu_budget allow the {instances} {pool} instances now asked "
-                f"for; the simulator holds at most {most}: lower one of them"
+                f"{pool_keys(pool).most} and max_gpu_budget allow the {instances} {pool.name} instances now "
+                f"asked for; the simulator holds at most {most}: lower one of them"
             )
 
 
@@ -452,7 +475,7 @@ class _Loop:
 
     def _act(self, decision: Decision) -> None:
         if not decision.no_operation:
-            _check_size(self.cluster.world, *decision.targets)
+            _check_size(self.cluster.world, self.planner.config, decision.targets)
             target = self.cluster if self.injector is None else self.injector
             target.scale(*decision.targets)
 

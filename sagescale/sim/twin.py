@@ -102,6 +102,11 @@ class KernelTwin:
         self._last: _Sample | None = None
         self._unit_gaps = np.random.default_rng(0).exponential(1.0, 1 << 16)
 
+    @property
+    def balances_load(self) -> bool:
+        """Whether requests are sent where there is least to do, and not in turns."""
+        return self._world.routing_strategy != "round_robin"
+
     def prefill_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return self._tried(self._try_prefill, instances, _MOST_PREFILL, requests_per_s, lengths)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.perf import KvTransfer
+from sagescale.perf import KvTransfer, aggregated_engines
 from sagescale.sim.engine import World
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.perf import Profile, ProfileModel
-    from sagescale.planner import AutoscalerConfig
+    from sagescale.planner import AutoscalerConfig, Serving
     from sagescale.sim.config import SimulatorConfig
     from sagescale.trace import Trace
 
@@ -24,8 +24,16 @@ T = TypeVar("T")
 __all__ = ["LARGEST", "build_world", "computed_tokens", "with_overrides"]
 
 
-def with_overrides(profile: Profile, config: SimulatorConfig) -> Profile:
-    """Return the profile with the configuration's limits and hand-off costs in place of its own."""
+def with_overrides(profile: Profile, config: SimulatorConfig, serving: Serving = "disaggregated") -> Profile:
+    """Return the profile with the configuration's limits and hand-off costs in place of its own.
+
+    Of aggregated serving it is that of aggregated instances (``perf.aggregated_engines``).
+
+    Raises:
+        InputError: it says nothing of aggregated instances and nothing can be estimated.
+    """
+    if serving == "aggregated":
+        profile = aggregated_engines(profile, config.max_batched_tokens)
     changed = profile.with_limits(max_num_seqs=config.max_num_seqs, max_kv_tokens=config.max_kv_tokens)
     own = profile.kv_transfer
     transfer = KvTransfer(

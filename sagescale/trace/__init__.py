@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from sagescale.trace.given import GivenTrace
 from sagescale.trace.log import LogSpec, parse_columns, parse_where
+from sagescale.trace.prefixes import Prefixes
 from sagescale.trace.read import format_names, read_trace, shipped_traces
 from sagescale.trace.stamps import spread_stamps
-from sagescale.trace.stats import LengthStats, TraceStats, describe
+from sagescale.trace.stats import LengthStats, PrefixStats, TraceStats, describe
 from sagescale.trace.trace import Trace
 from sagescale.trace.transforms import (
     TransformSpec,
     apply_transforms,
+    parse_shared_ids,
     parse_slice,
     rate_scale,
     slice_trace,
@@ -23,6 +25,8 @@ __all__ = [
     "GivenTrace",
     "LengthStats",
     "LogSpec",
+    "PrefixStats",
+    "Prefixes",
     "Trace",
     "TraceStats",
     "TransformSpec",
@@ -31,6 +35,7 @@ __all__ = [
     "describe",
     "format_names",
     "parse_columns",
+    "parse_shared_ids",
     "parse_slice",
     "parse_where",
     "rate_scale",

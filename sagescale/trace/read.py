@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from sagescale.trace.readers.assembled import Assembled
 from sagescale.trace.readers.containers import READ
 from sagescale.trace.readers.fields import TOKENS, Field
 from sagescale.trace.readers.format import Format
+from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
 from sagescale.trace.trace import MAX_SPAN_S, Trace
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sagescale.trace.prefix_builder import PrefixBuilder
     from sagescale.trace.readers.fields import Clock
     from sagescale.trace.readers.format import Rows
     from sagescale.trace.source import Head, Source
@@ -87,7 +89,7 @@ def read_trace(
     files = [(source, read_head(source)) for source, _ in sources]
     identity = _Identity(_together(names), _digest([source.sha256 for source, _ in files]))
     if log.columns:
-        return _from_log(files, log, identity, "log")
+        return _from_log(files, log, identity, "log", 0)
     known = [_recognised(source, head) if format is None else formats[format] for source, head in files]
     found = known[0]
     for (source, _), other in zip(files, known, strict=True):
@@ -99,7 +101,9 @@ def read_trace(
     if log.where:
         if isinstance(found, Assembled):
             raise InputError(f"--where {log.where[0]}: {found.name} has no rows to choose from; leave it out")
-        return _from_log(files, log.with_columns_of(found), identity, found.name)
+        there = set.intersection(*(set(head.columns) for _, head in files))
+        columns = log.with_columns_of(found, there)
+        return _from_log(files, columns, identity, found.name, found.block_tokens)
     return _from_format(files, found, log, identity)
 
 
@@ -131,7 +135,7 @@ def read_lengths(path: str | os.PathLike[str]) -> Lengths:
             "such as prompt_tokens,completion_tokens"
         )
     ((isl_name, osl_name),) = there
-    columns = READ[head.container](source, head, (Field(isl_name, TOKENS), Field(osl_name, TOKENS)))
+    columns = READ[head.container](source, head, (Field(isl_name, TOKENS), Field(osl_name, TOKENS)), None)
     isl, osl = columns[isl_name], columns[osl_name]
     asked = (isl > 0) & (osl > 0)
     if not asked.any():
@@ -194,9 +198,22 @@ def _digest(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _from_log(files: Sequence[tuple[Source, Head]], log: LogSpec, identity: _Identity, name: str) -> Trace:
-    rows = read_log(files, log)
-    made = _put_in_order(rows.ticks, rows.columns, rows.ticks_per_s, identity, list(rows.warnings))
+def _from_log(
+    files: Sequence[tuple[Source, Head]],
+    log: LogSpec,
+    identity: _Identity,
+    name: str,
+    usual_block_tokens: int,
+) -> Trace:
+    builder = None
+    if "hash_ids" in dict(log.columns):
+        builder = _builder(files, log, usual_block_tokens)
+    elif log.hash_block_tokens:
+        _refuse_block_tokens(log, identity, name)
+    rows = read_log(files, log, builder)
+    made = _put_in_order(
+        rows.ticks, rows.columns, rows.ticks_per_s, identity, list(rows.warnings), builder=builder
+    )
     return replace(made, format=name, started_at=rows.started_at)
 
 
@@ -215,9 +232,15 @@ def _from_format(
             f"--time-zone {log.time_zone}: {identity.path} ({found.name}) has no dates; leave it out"
         )
     zone = parse_zone(log.time_zone) if log.time_zone else UTC
+    builder = None
+    with_ids = [(source, head) for source, head in files if isinstance(found, Format) and found.has_ids(head)]
+    if isinstance(found, Format) and with_ids:
+        builder = _builder(with_ids, log, found.block_tokens)
+    elif log.hash_block_tokens:
+        _refuse_block_tokens(log, identity, found.name)
     parts = []
     for source, head in files:
-        rows = found.read(source, head)
+        rows = found.read(source, head, builder) if isinstance(found, Format) else found.read(source, head)
         if not len(rows.ticks):
             raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
         _check_span(rows, source, head, found, clock)
@@ -230,11 +253,29 @@ def _from_format(
     lost = {name for rows in parts for name in rows.columns} - set(kept)
     warnings += [f"{name} is left out: not every file has it" for name in sorted(lost)]
     columns = {name: np.concatenate([rows.columns[name] for rows in parts]) for name in kept}
-    made = _put_in_order(ticks, columns, clock.ticks_per_s, identity, warnings, found.zero_osl)
+    taken_for_granted = isinstance(found, Format) and found.block_tokens and log.hash_block_tokens is None
+    if builder is not None and taken_for_granted and "hash_ids" in columns:
+        warnings += coverage_warning(columns["isl"], columns["hash_ids"], builder)
+    made = _put_in_order(ticks, columns, clock.ticks_per_s, identity, warnings, found.zero_osl, builder)
     if clock.unit not in TIME_UNITS:
         first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(ticks.min()) // 1000)
         made = replace(made, started_at=first.astimezone(zone))
     return replace(made, format=found.name)
+
+
+def _builder(files: Sequence[tuple[Source, Head]], log: LogSpec, usual_block_tokens: int) -> PrefixBuilder:
+    """Return what takes the prefix ids of files that have some."""
+    # It is compiled: only whoever has ids waits for that.
+    from sagescale.trace.prefix_builder import PrefixBuilder
+
+    return PrefixBuilder(block_tokens(files, log.hash_block_tokens, usual_block_tokens))
+
+
+def _refuse_block_tokens(log: LogSpec, identity: _Identity, name: str) -> NoReturn:
+    raise InputError(
+        f"--hash-block-tokens {log.hash_block_tokens}: {identity.path} ({name}) has no prefix ids that are "
+        f"read; leave it out, or name their column with --columns hash_ids=NAME"
+    )
 
 
 def _located(path: Path) -> Path:
@@ -299,6 +340,7 @@ def _put_in_order(
     identity: _Identity,
     warnings: list[str],
     zero_osl: str = "requests that generated nothing",
+    builder: PrefixBuilder | None = None,
 ) -> Trace:
     """Drop empty requests, sort, rebase to the first arrival, and warn of coarse stamps."""
     path = identity.path
@@ -315,8 +357,10 @@ def _put_in_order(
             raise InputError(f"{path}: no request is left; {'; '.join(warnings)}")
         ticks = ticks[asked]
         columns = {name: column[asked] for name, column in columns.items()}
+    as_read = bool(asked.all())
     backward = int(np.count_nonzero(ticks[1:] < ticks[:-1]))
     if backward:
+        as_read = False
         warnings.append(f"arrivals out of order: {backward} rows earlier than the row before; sorted")
         order = np.argsort(ticks, kind="stable")
         ticks = ticks[order]
@@ -325,8 +369,15 @@ def _put_in_order(
     arrival_s = (ticks - ticks[0]) / ticks_per_s
     if (coarse := coarse_warning(arrival_s)) is not None:
         warnings.append(coarse)
+    leaf = columns.pop("hash_ids", None)
+    prefixes = None
+    if builder is not None and leaf is not None:
+        prefixes = builder.finish(leaf)
+        if not as_read or builder.rows != len(leaf):
+            prefixes = prefixes.with_leaf(leaf)
     return Trace(
         arrival_s=arrival_s,
+        prefixes=prefixes,
         **columns,  # type: ignore[arg-type]  # names of columns
         path=path,
         sha256=identity.sha256,

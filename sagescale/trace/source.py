@@ -79,11 +79,13 @@ class Head:
         container: the kind of file; ``json`` is one object over many lines.
         columns: CSV header cells (trimmed), keys of the first JSON object, or Parquet columns.
         header_lines: physical lines up to and with the CSV header; 0 for the others.
+        block_tokens: what a Parquet schema's metadata says under ``hash_block_tokens``; None without.
     """
 
     container: Container
     columns: tuple[str, ...]
     header_lines: int = 0
+    block_tokens: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,8 +230,13 @@ def read_head(source: Source) -> Head:
         from pyarrow import parquet
 
         with damaged_parquet(source), source.open() as stream:
-            names = parquet.read_schema(pa.PythonFile(stream, mode="r")).names
-        return Head("parquet", _once(source.path, tuple(names)))
+            schema = parquet.read_schema(pa.PythonFile(stream, mode="r"))
+        stated = (schema.metadata or {}).get(b"hash_block_tokens")
+        return Head(
+            "parquet",
+            _once(source.path, tuple(schema.names)),
+            block_tokens=None if stated is None else stated.decode("utf-8", "replace"),
+        )
     number, line = _first_line(source)
     try:
         text = line.removeprefix(_BOM).decode("utf-8").strip()

@@ -10,12 +10,14 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sagescale.trace.prefixes import Prefixes
     from sagescale.trace.trace import Trace
 
-__all__ = ["LengthStats", "TraceStats", "describe"]
+__all__ = ["LengthStats", "PrefixStats", "TraceStats", "describe"]
 
 _MINUTE_S = 60.0
 _SPARK_BINS = 60
+_ENGINE_BLOCK_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,28 @@ class LengthStats:
     p90: float
     p99: float
     max: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixStats:
+    """What prompts have in common, where the trace says it.
+
+    Attributes:
+        block_tokens: tokens of an id.
+        requests: those with ids.
+        ids: how many, of all requests together.
+        distinct_ids: how many of them differ.
+        distinct_tokens: what a cache of them all would hold.
+        hit_share: of all prompt tokens, those that one cache without end finds, in order of arrival: of each
+            prompt the leading ids that came before, but for its last token, in blocks of 16.
+    """
+
+    block_tokens: int
+    requests: int
+    ids: int
+    distinct_ids: int
+    distinct_tokens: int
+    hit_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +69,7 @@ class TraceStats:
         gap_cv: coefficient of variation of the gaps between arrivals; 1 for a Poisson process.
         dispersion: variance over mean of the requests in each full minute; 1 for a Poisson process.
         rate_profile_rps: mean rate in equal bins over the duration.
+        prefixes: what prompts have in common; None when unknown.
     """
 
     requests: int
@@ -60,6 +85,7 @@ class TraceStats:
     gap_cv: float | None
     dispersion: float | None
     rate_profile_rps: tuple[float, ...]
+    prefixes: PrefixStats | None = None
 
 
 def describe(trace: Trace) -> TraceStats:
@@ -89,6 +115,21 @@ def describe(trace: Trace) -> TraceStats:
         gap_cv=float(gaps_s.std() / gaps_s.mean()) if n > 2 and duration_s else None,
         dispersion=float(full.var() / full.mean()) if full_minutes >= 10 else None,
         rate_profile_rps=tuple((counts * (bins / duration_s)).tolist()) if duration_s else (),
+        prefixes=None if trace.prefixes is None else _shared(trace.prefixes, trace.isl),
+    )
+
+
+def _shared(prefixes: Prefixes, isl: NDArray[np.int32]) -> PrefixStats:
+    counts, block = prefixes.counts, prefixes.block_tokens
+    known = prefixes.hits().astype(np.int64) * block
+    last = (isl - 1) // _ENGINE_BLOCK_TOKENS * _ENGINE_BLOCK_TOKENS
+    return PrefixStats(
+        block_tokens=block,
+        requests=int((counts > 0).sum()),
+        ids=int(counts.sum(dtype=np.int64)),
+        distinct_ids=len(prefixes.ids),
+        distinct_tokens=len(prefixes.ids) * block,
+        hit_share=float(np.minimum(known, last).sum() / isl.sum(dtype=np.int64)),
     )
 
 

@@ -16,9 +16,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from sagescale.trace.prefixes import Prefixes
+
     Column = NDArray[np.int32]
 
-__all__ = ["MAX_SPAN_S", "REBUILT", "REBUILT_ARRIVAL", "REBUILT_UNDATED", "REBUILT_WARNING", "Trace"]
+__all__ = [
+    "MAX_SPAN_S",
+    "REBUILT",
+    "REBUILT_ARRIVAL",
+    "REBUILT_UNDATED",
+    "REBUILT_WARNING",
+    "Trace",
+    "most_ids",
+]
 
 MAX_SPAN_S = 366 * 86_400.0
 """Files, transforms and synthesis give no longer trace: half a million ticks at an interval of a minute."""
@@ -56,6 +66,7 @@ class Trace:
         transforms: what was done to it since it was read, in order, for the result document.
         warnings: what its user should know, one line each.
         started_at: date and time of the first arrival, with the zone to show times in; None when not known.
+        prefixes: which prompts begin alike, at most ``ceil(isl / block_tokens)`` ids each; None when unknown.
 
     Raises:
         ValueError: a column breaks what is said above. Readers refuse bad files before this, by line.
@@ -72,6 +83,7 @@ class Trace:
     transforms: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     started_at: datetime | None = None
+    prefixes: Prefixes | None = None
 
     def __post_init__(self) -> None:
         self._freeze("arrival_s", np.float64)
@@ -87,6 +99,12 @@ class Trace:
             raise ValueError("arrival_s must be sorted and finite")
         if self.isl.min() < 1 or self.osl.min() < 1:
             raise ValueError("isl and osl must be at least 1")
+        prefixes = self.prefixes
+        if prefixes is not None:
+            if len(prefixes.leaf) != len(self.arrival_s):
+                raise ValueError("prefixes must be of as many requests as arrival_s")
+            if (prefixes.counts > most_ids(self.isl, prefixes.block_tokens)).any():
+                raise ValueError("a prompt has at most ceil(isl / block_tokens) prefix ids")
 
     def _freeze(self, name: str, dtype: type[np.generic]) -> None:
         """Check one column's type and length, and keep a read-only view of it."""
@@ -109,6 +127,7 @@ class Trace:
         path: str = "<memory>",
         *,
         priority: ArrayLike | None = None,
+        prefixes: Prefixes | None = None,
     ) -> Self:
         """Build a trace from anything array-like; sorts by arrival (stable) and rebases the first to 0.
 
@@ -126,7 +145,8 @@ class Trace:
             order = np.argsort(arrival, kind="stable")
             arrival = arrival[order]
             columns = {name: column[order] for name, column in columns.items()}
-        made = cls(arrival - arrival[0], **columns, path=path)  # type: ignore[arg-type]  # names of columns
+            prefixes = prefixes and prefixes.with_leaf(prefixes.leaf[order])
+        made = cls(arrival - arrival[0], **columns, path=path, prefixes=prefixes)  # type: ignore[arg-type]  # names of columns
         return made.with_own_hash()
 
     @property
@@ -139,11 +159,27 @@ class Trace:
             columns["priority"] = self.priority
         return columns
 
-    def remade(self, arrival_s: NDArray[np.float64], make: Callable[[Column], Column], note: str) -> Self:
-        """Return the trace with other arrivals, ``make`` applied to each other column, and a note of it."""
+    def remade(
+        self,
+        arrival_s: NDArray[np.float64],
+        make: Callable[[Column], Column],
+        note: str,
+        prefixes: Prefixes | None = None,
+    ) -> Self:
+        """Return the trace with other arrivals, ``make`` applied to each other column, and a note of it.
+
+        Prefix ids stay as they are, unless ``prefixes`` of the requests made are given.
+        """
         columns = {name: make(column) for name, column in self.columns.items()}
-        notes = (*self.transforms, note)
-        return replace(self, arrival_s=arrival_s, transforms=notes, **columns)  # type: ignore[arg-type]  # as above
+        if prefixes is None and self.prefixes is not None:
+            prefixes = self.prefixes.with_leaf(make(self.prefixes.leaf))
+        return replace(
+            self,
+            arrival_s=arrival_s,
+            transforms=(*self.transforms, note),
+            prefixes=prefixes,
+            **columns,  # type: ignore[arg-type]  # as above
+        )
 
     def begun_later(self, by_s: float) -> Self:
         """Return the trace with its date moved on, where it has one: what came before was cut off."""
@@ -156,6 +192,10 @@ class Trace:
         digest = hashlib.sha256()
         for column in (self.arrival_s, *self.columns.values()):
             digest.update(np.ascontiguousarray(column).data)
+        if (tree := self.prefixes) is not None:
+            digest.update(f"hash_block_tokens={tree.block_tokens}".encode())
+            for column in (tree.leaf, tree.parent, tree.unit, tree.ids):
+                digest.update(np.ascontiguousarray(column).data)
         return replace(self, sha256=digest.hexdigest())
 
     def __len__(self) -> int:
@@ -165,6 +205,11 @@ class Trace:
     def duration_s(self) -> float:
         """Time from the first arrival to the last, in seconds."""
         return float(self.arrival_s[-1])
+
+
+def most_ids(isl: NDArray[np.int32], block_tokens: int) -> NDArray[np.int32]:
+    """Return how many prefix ids a prompt may have: one for each block that it begins."""
+    return -(-isl // np.int32(min(block_tokens, np.iinfo(np.int32).max)))
 
 
 def _int32(name: str, values: ArrayLike) -> NDArray[np.int32]:

@@ -8,18 +8,23 @@ recorded.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.declare import shown
 from sagescale.errors import InputError
+from sagescale.files import open_input
 from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.trace import MAX_SPAN_S
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sagescale.trace.prefixes import Prefixes
     from sagescale.trace.trace import Trace
 
 __all__ = [
@@ -28,6 +33,7 @@ __all__ = [
     "apply_transforms",
     "check_number",
     "check_seed",
+    "parse_shared_ids",
     "parse_slice",
     "rate_scale",
     "slice_trace",
@@ -37,6 +43,9 @@ __all__ = [
 
 MAX_REQUESTS = 1_000_000_000
 """More than this is a slip of the keyboard; 16 GB of columns would follow."""
+
+
+_MOST_ID_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,8 @@ class TransformSpec:
         seed: of what rate-scale draws.
         jitter_s: how far rate-scale moves a copy, at most.
         spread_stamps: draw arrivals apart within coarse stamps, before all else; seeded.
+        shared_ids: ranges ``[first, end)`` of prefix ids that all copies of rate-scale and tile share; each
+            copy has all others for itself.
     """
 
     slice: tuple[float, float] | None = None
@@ -60,6 +71,7 @@ class TransformSpec:
     seed: int = 0
     jitter_s: float = 30.0
     spread_stamps: bool = False
+    shared_ids: tuple[tuple[int, int], ...] = ()
 
 
 def apply_transforms(trace: Trace, spec: TransformSpec) -> Trace:
@@ -68,12 +80,13 @@ def apply_transforms(trace: Trace, spec: TransformSpec) -> Trace:
     Raises:
         InputError: a value out of range, or no request left; names the option.
     """
+    shared = _shared_there(trace, spec) if spec.shared_ids else ()
     if spec.spread_stamps:
         trace = spread_stamps(trace, spec.seed)
     if spec.slice is not None:
         trace = slice_trace(trace, *spec.slice)
-    trace = rate_scale(trace, spec.rate_scale, spec.seed, spec.jitter_s)
-    return tile(speed_up(trace, spec.speedup), spec.tile)
+    trace = rate_scale(trace, spec.rate_scale, spec.seed, spec.jitter_s, shared)
+    return tile(speed_up(trace, spec.speedup), spec.tile, shared)
 
 
 def parse_slice(text: str) -> tuple[float, float]:
@@ -92,6 +105,44 @@ def parse_slice(text: str) -> tuple[float, float]:
         raise InputError(f"--slice {text}: expected A:B in seconds, for example 600:1800, 600: or :1800")
     _check_slice(start_s, end_s)
     return start_s, end_s
+
+
+def parse_shared_ids(text: str) -> tuple[tuple[int, int], ...]:
+    """Read ``A:B``, the prefix ids from A up to and without B, or a file of ids.
+
+    Raises:
+        InputError: it is neither, or a file that holds something else.
+    """
+    bounds = re.fullmatch(r"(\d{1,18}):(\d{1,18})", text)
+    if bounds is not None:
+        first, end = int(bounds[1]), int(bounds[2])
+        if first >= end:
+            raise InputError(f"--shared-ids {text}: expected A:B with A < B, the ids from A up to B - 1")
+        return ((first, end),)
+    if not Path(text).is_file():
+        raise InputError(
+            f"--shared-ids {text}: no such file; expected a file of prefix ids, or A:B, e.g. 0:12"
+        )
+    found: set[int] = set()
+    with open_input(Path(text), "a file of prefix ids", _MOST_ID_BYTES) as stream:
+        for number, line in enumerate(stream, 1):
+            for word in line.decode("utf-8", "replace").replace(",", " ").split():
+                if not re.fullmatch(r"-?\d{1,18}", word):
+                    raise InputError(
+                        f"{text}: line {number}: found {shown(word)}, expected whole numbers, the prefix ids "
+                        f"that copies share"
+                    )
+                found.add(int(word))
+    if not found:
+        raise InputError(f"{text}: holds no prefix id; expected those that copies share")
+    return _ranges(np.array(sorted(found), np.int64))
+
+
+def _ranges(ids: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Return sorted ids as ranges ``[first, end)``."""
+    firsts = ids[np.diff(ids, prepend=ids[0] - 2) != 1]
+    lasts = ids[np.diff(ids, append=ids[-1] + 2) != 1]
+    return tuple(zip(firsts.tolist(), (lasts + 1).tolist(), strict=True))
 
 
 def slice_trace(trace: Trace, start_s: float, end_s: float) -> Trace:
@@ -114,13 +165,20 @@ def slice_trace(trace: Trace, start_s: float, end_s: float) -> Trace:
     return kept.begun_later(float(trace.arrival_s[first]))
 
 
-def rate_scale(trace: Trace, factor: float, seed: int = 0, jitter_s: float = 30.0) -> Trace:
+def rate_scale(
+    trace: Trace,
+    factor: float,
+    seed: int = 0,
+    jitter_s: float = 30.0,
+    shared_ids: tuple[tuple[int, int], ...] = (),
+) -> Trace:
     """Multiply the number of requests by a factor and keep the duration.
 
     Below 1: a random subset of ``round(factor * n)`` requests in which the first and the last always are.
     Above 1: the original requests stay as they are; ``floor(factor) - 1`` full copies and a random subset of
     ``round((factor - floor(factor)) * n)`` requests join them, each copy moved by a uniform draw from
     ``[-jitter_s, jitter_s]`` and reflected at the trace's edges, so that none leaves it or piles up there.
+    Prefix ids of a copy are its own, but for ``shared_ids``.
 
     Raises:
         InputError: the factor is not a finite number above 0, the jitter not one of at least 0, the seed is
@@ -135,7 +193,7 @@ def rate_scale(trace: Trace, factor: float, seed: int = 0, jitter_s: float = 30.
     if factor < 1:
         return _thin(trace, factor, rng, f"rate-scale {factor:.12g} (thinned, seed {seed})")
     note = f"rate-scale {factor:.12g} (copies jittered ±{jitter_s:.12g} s, seed {seed})"
-    return _multiply(trace, factor, jitter_s, rng, note)
+    return _multiply(trace, factor, jitter_s, rng, note, shared_ids)
 
 
 def speed_up(trace: Trace, factor: float) -> Trace:
@@ -154,8 +212,10 @@ def speed_up(trace: Trace, factor: float) -> Trace:
     return replace(trace, arrival_s=trace.arrival_s / factor, transforms=notes, started_at=None)
 
 
-def tile(trace: Trace, times: int) -> Trace:
+def tile(trace: Trace, times: int, shared_ids: tuple[tuple[int, int], ...] = ()) -> Trace:
     """Repeat the trace end to end; the period is its span plus one mean gap.
+
+    Prefix ids of each repetition are its own, but for ``shared_ids``.
 
     Raises:
         InputError: the count is below 1, the trace has no span, or too many requests would result.
@@ -172,7 +232,12 @@ def tile(trace: Trace, times: int) -> Trace:
     _check_span(f"--tile {times}", times * period_s)
     arrival_s = (np.arange(times)[:, np.newaxis] * period_s + trace.arrival_s).ravel()
     note = f"tile {times} (period {period_s:.12g} s)"
-    return trace.remade(arrival_s, lambda column: np.tile(column, times), note)
+    prefixes = None
+    if trace.prefixes is not None:
+        _check_count(f"--tile {times}", len(trace.prefixes.parent) * times, "prefix blocks")
+        copy = np.repeat(np.arange(times, dtype=np.int32), n)
+        prefixes = _copied(trace.prefixes, np.tile(trace.prefixes.leaf, times), copy, shared_ids)
+    return trace.remade(arrival_s, lambda column: np.tile(column, times), note, prefixes)
 
 
 def check_number(option: str, value: float, *, zero: bool = False) -> None:
@@ -200,7 +265,14 @@ def _thin(trace: Trace, factor: float, rng: np.random.Generator, note: str) -> T
     return trace.remade(trace.arrival_s[rows], lambda column: column[rows], note)
 
 
-def _multiply(trace: Trace, factor: float, jitter_s: float, rng: np.random.Generator, note: str) -> Trace:
+def _multiply(
+    trace: Trace,
+    factor: float,
+    jitter_s: float,
+    rng: np.random.Generator,
+    note: str,
+    shared_ids: tuple[tuple[int, int], ...],
+) -> Trace:
     n, whole = len(trace), math.floor(factor)
     part = round((factor - whole) * n)
     _check_count(f"--rate-scale {factor:g}", n * whole + part)
@@ -213,7 +285,44 @@ def _multiply(trace: Trace, factor: float, jitter_s: float, rng: np.random.Gener
     # Stable, and the originals come first: a copy never overtakes the first request at 0.
     order = np.argsort(arrival_s, kind="stable")
     rows = np.concatenate((np.arange(n), copied))[order]
-    return trace.remade(arrival_s[order], lambda column: column[rows], note)
+    prefixes = None
+    if trace.prefixes is not None:
+        _check_count(f"--rate-scale {factor:g}", len(trace.prefixes.parent) * (whole + 1), "prefix blocks")
+        copy = np.repeat(np.arange(whole + 1, dtype=np.int32), [n] * whole + [part])[order]
+        prefixes = _copied(trace.prefixes, trace.prefixes.leaf[rows], copy, shared_ids)
+    return trace.remade(arrival_s[order], lambda column: column[rows], note, prefixes)
+
+
+def _copied(
+    prefixes: Prefixes,
+    leaf: NDArray[np.int32],
+    copy: NDArray[np.int32],
+    shared_ids: tuple[tuple[int, int], ...],
+) -> Prefixes:
+    """Give the requests of each copy ids of their own: a copied conversation is not its own cache."""
+    return prefixes.with_copies(leaf, copy, _named(prefixes, shared_ids))
+
+
+def _named(prefixes: Prefixes, ranges: tuple[tuple[int, int], ...]) -> NDArray[np.bool_]:
+    """Tell which units have an id in one of the ranges, in their order, bool[units]."""
+    bounds = np.array(ranges, np.int64).ravel()
+    found: NDArray[np.bool_] = np.searchsorted(bounds, prefixes.ids, side="right") % 2 == 1
+    return found
+
+
+def _shared_there(trace: Trace, spec: TransformSpec) -> tuple[tuple[int, int], ...]:
+    """Return the ids meant that there are: none that a copy gets later is among them."""
+    if trace.prefixes is None:
+        raise InputError("--shared-ids: the trace has no prefix ids; leave it out")
+    if spec.rate_scale <= 1 and spec.tile == 1:
+        raise InputError("--shared-ids: nothing is copied; it goes with --rate-scale above 1 and --tile")
+    shared = trace.prefixes.ids[_named(trace.prefixes, spec.shared_ids)]
+    if not len(shared):
+        first, last = trace.prefixes.ids.min(initial=0), trace.prefixes.ids.max(initial=0)
+        raise InputError(
+            f"--shared-ids: none of them is in the trace; expected some of its prefix ids, {first} to {last}"
+        )
+    return _ranges(np.sort(shared))
 
 
 def _reflect(times_s: NDArray[np.float64], duration_s: float) -> None:
@@ -238,6 +347,6 @@ def _check_span(option: str, span_s: float) -> None:
         )
 
 
-def _check_count(option: str, requests: int) -> None:
-    if requests > MAX_REQUESTS:
-        raise InputError(f"{option}: would make {requests} requests; expected at most {MAX_REQUESTS}")
+def _check_count(option: str, count: int, what: str = "requests") -> None:
+    if count > MAX_REQUESTS:
+        raise InputError(f"{option}: would make {count} {what}; expected at most {MAX_REQUESTS}")

@@ -15,12 +15,14 @@ from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL, REBUILT_UNDATED
 if TYPE_CHECKING:
     import os
 
+    from sagescale.trace.prefixes import Prefixes
     from sagescale.trace.trace import Trace
 
 __all__ = ["SUFFIXES", "check_destination", "write_trace"]
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 _ROWS_AT_ONCE = 1_000_000
+_IDS_AT_ONCE = 8_000_000
 
 
 def check_destination(path: str | os.PathLike[str]) -> Path:
@@ -39,7 +41,7 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
 
 
 def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
-    """Write ``arrival_s,isl,osl`` (and ``cached_tokens``, ``priority`` where known).
+    """Write ``arrival_s,isl,osl`` (and ``cached_tokens``, ``priority`` where known; in Parquet ``hash_ids``).
 
     One rebuilt from metrics has ``rebuilt_arrival``, the date and time in UTC to the microsecond, in place of
     ``arrival_s``.
@@ -56,7 +58,10 @@ def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
             import pyarrow as pa
             from pyarrow import parquet
 
-            parquet.write_table(pa.table(_columns(trace)), stream, compression="zstd")
+            if trace.prefixes is None:
+                parquet.write_table(pa.table(_columns(trace)), stream, compression="zstd")
+            else:
+                _write_with_ids(trace, trace.prefixes, stream)
         elif file.suffix == ".gz":
             # No name and no time in the header: equal traces make equal files.
             with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as packed:
@@ -64,6 +69,27 @@ def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
         else:
             _write_csv(trace, stream)
     return file
+
+
+def _write_with_ids(trace: Trace, prefixes: Prefixes, stream: IO[bytes]) -> None:
+    """Write Parquet with a list of prefix ids a row, a few rows at a time: all together would not fit."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    plain = pa.table(_columns(trace))
+    schema = plain.schema.append(pa.field("hash_ids", pa.list_(pa.int64())))
+    schema = schema.with_metadata({"hash_block_tokens": str(prefixes.block_tokens)})
+    ends = np.cumsum(prefixes.counts, dtype=np.int64)
+    with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
+        start = 0
+        while start < len(trace):
+            before = ends[start - 1] if start else 0
+            end = max(start + 1, int(np.searchsorted(ends, before + _IDS_AT_ONCE, side="right")))
+            lists = prefixes.lists(start, end)
+            offsets = np.concatenate([[0], ends[start:end] - before]).astype(np.int32)
+            ids = pa.ListArray.from_arrays(pa.array(offsets), pa.array(lists))
+            writer.write_table(plain.slice(start, end - start).append_column(schema.field("hash_ids"), ids))
+            start = end
 
 
 def _write_csv(trace: Trace, stream: IO[bytes]) -> None:

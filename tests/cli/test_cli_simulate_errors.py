@@ -205,6 +205,25 @@ def test_a_malformed_profile_is_refused(sagescale, tmp_path, content, words):
     refused(sagescale("simulate", "good.csv", "--profile", "engine.yaml"), "engine.yaml", *words)
 
 
+def test_engines_that_validate_calls_unfit_are_warned_about(sagescale, tmp_path):
+    rows = [
+        {"kind": "prefill", "isl": n, "batch": k, "ms": 10 + 0.02 * n * (1 + 0.3 * (k - 1)) * k}
+        for n, k in ((100, 1), (1000, 1), (4000, 1), (1000, 2), (1000, 4))
+    ]
+    rows += [
+        {"kind": "decode", "batch": n, "context": c, "ms": 5 + n / 10} for n in (1, 150) for c in (100, 4000)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert sagescale("profile", "import", "rows.json", "--out", "p.yaml").code == 0
+    assert sagescale("profile", "validate", "p.yaml").code == 1
+    done = sagescale("simulate", "good.csv", "--profile", "p.yaml")
+    assert done.code == 0
+    warned = " ".join((done.out + done.err).split())
+    assert "profile p is unfit: prefill of several prompts, formula against measured: median" in warned
+    assert "see `sagescale profile validate`" in warned
+    assert "unfit" not in sagescale("simulate", "good.csv").out
+
+
 def test_more_instances_than_memory_are_refused(sagescale):
     sets = ["load_headroom=1e12", "max_gpu_budget=1000000000", "max_decode_instances=1000000000"]
     words = [word for override in sets for word in ("--set", override)]

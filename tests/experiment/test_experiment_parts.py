@@ -14,7 +14,7 @@ from sagescale.document import Interval
 from sagescale.errors import InputError
 from sagescale.experiment.forecasts import ForecastMemo, MemoPredictor, PredictorSpec
 from sagescale.experiment.grid import combinations, grid_entries
-from sagescale.experiment.searches import Schedule, cheapest_pair, find_schedule, schedule_sizes
+from sagescale.experiment.searches import Schedule, cheapest_sizes, find_schedule, schedule_sizes
 from sagescale.experiment.tasks import RunTask, perform
 from sagescale.experiment.verdict import mean_interval
 from sagescale.experiment.workload import TruePredictor, shift_blocks, true_load
@@ -87,7 +87,7 @@ def test_the_static_search_finds_what_a_full_grid_finds(prefill, decode, both, b
         return float(pair.prefill >= prefill and pair.decode >= decode and sum(pair) >= both)
 
     keys = config(max_gpu_budget=max(budget, gpus + 1), prefill_gpus_per_instance=gpus)
-    found = cheapest_pair(keys, attainment_of, 1.0)
+    found = cheapest_sizes(keys, attainment_of, 1.0)
     costs = [
         gpus * p + d
         for p in range(1, keys.max_prefill_instances + 1)
@@ -113,12 +113,12 @@ def test_the_static_pair_found_reaches_the_attainment():
 @given(st.floats(0.55, 3.5), st.floats(0.55, 3.5))
 def test_the_schedule_search_returns_what_reaches(prefill, decode):
     def reaches(schedule):
-        return schedule.prefill_headroom >= prefill and schedule.decode_headroom >= decode
+        return schedule.headrooms[0] >= prefill and schedule.headrooms[1] >= decode
 
-    found = find_schedule(reaches)
+    found = find_schedule(reaches, 2)
     assert reaches(found)
-    assert found.prefill_headroom <= 1.2 * max(prefill, 0.5 * decode)
-    assert find_schedule(lambda _: False) is None
+    assert found.headrooms[0] <= 1.2 * max(prefill, 0.5 * decode)
+    assert find_schedule(lambda _: False, 2) is None
 
 
 def test_a_schedule_asks_a_startup_ahead():
@@ -127,7 +127,7 @@ def test_a_schedule_asks_a_startup_ahead():
     trace = Trace.from_arrays(at, np.full(len(at), 2000), np.full(len(at), 100))
     world = SimulatorConfig(startup_delay_s=120.0)
     profile = ProfileModel(workload().profile)
-    sizes = schedule_sizes(trace, profile, config(), world, Schedule(1.0, 1.0))
+    sizes = schedule_sizes(trace, profile, config(), world, Schedule((1.0, 1.0)))
     busy = [tick for tick, size in enumerate(sizes) if size.prefill > 1]
     assert busy == [1, 2, 3]
 

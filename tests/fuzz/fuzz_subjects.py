@@ -193,7 +193,7 @@ _AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n" + "".join(
     f"2023-11-16 18:17:0{i}.9799600,{i + 9},{i + 1}\r\n" for i in _ROWS
 )
 _MOONCAKE = _lines(
-    *({"timestamp": 100 * i, "input_length": i + 9, "output_length": 5, "hash_ids": [i, 1]} for i in _ROWS)
+    *({"timestamp": 100 * i, "input_length": i + 600, "output_length": 5, "hash_ids": [i, 1]} for i in _ROWS)
 )
 _QWEN = _lines(
     *(

@@ -324,3 +324,17 @@ def test_nothing_is_left_to_compile_when_it_begins(trace):
     assert compiled == {
         name: len(f.signatures) for name, f in vars(kernel).items() if hasattr(f, "signatures")
     }
+
+
+def test_a_single_token_has_no_time_between_tokens_and_counts_as_zero_as_in_vllm(trace):
+    """``request_time_per_output_token_seconds`` has every request that ends in an engine."""
+    _, emulated = cluster(trace, "first_token=decode")
+    emulated.linger_s = 1e9
+    emulated.advance(400.0)
+    found = totals(emulated.engines())
+    for pool in ("prefill", "decode"):
+        ended = found[pool, "vllm:request_success_total"]
+        assert found[pool, "vllm:request_time_per_output_token_seconds_count"] == ended > 0
+    assert found["prefill", "vllm:request_time_per_output_token_seconds_sum"] == 0.0
+    several = float((trace.osl - 1).sum())
+    assert found["decode", "vllm:inter_token_latency_seconds_count"] == pytest.approx(several)

@@ -262,6 +262,43 @@ def test_a_histogram_of_tokens_says_nothing_of_requests():
         assert all("inter_token" not in name for name in requests)
 
 
+def gaps(decode, means_ms, counts, buckets):
+    """Make decode instances count gaps between tokens alone, as vLLM did before 0.11."""
+    for end in ("sum", "count"):
+        del decode.increases[f"vllm:request_time_per_output_token_seconds_{end}"]
+    names = sorted(decode.instances)
+    total = "vllm:time_per_output_token_seconds"
+    decode.increases[f"{total}_count"] = dict(zip(names, counts, strict=True))
+    decode.increases[f"{total}_sum"] = {
+        name: mean / 1000.0 * count for name, mean, count in zip(names, means_ms, counts, strict=True)
+    }
+    return with_buckets(decode, "time_per_output_token_seconds", *buckets)
+
+
+def test_from_gaps_alone_requests_are_taken_to_have_their_instances_mean():
+    # The target is 150 ms: 75 of 100 gaps lie within it by the buckets.
+    decode = gaps(group("decode", instances="abcd"), [80, 90, 90, 200], [30, 30, 30, 10], [50, 100, 100, 100])
+    metrics = measured(group("prefill"), decode)
+    assert metrics.values["itl_attainment"] is None
+    assert metrics.values["itl_attainment_estimate"] == pytest.approx(0.9), "those of one instance miss"
+
+
+def test_no_more_requests_are_taken_to_miss_than_there_are_gaps_above_the_target():
+    decode = gaps(group("decode", instances="ab"), [151, 152], [50, 50], [50, 100, 100, 100])
+    assert measured(group("prefill"), decode).values["itl_attainment_estimate"] == pytest.approx(0.75)
+    within = gaps(group("decode", instances="ab"), [120, 149], [50, 50], [50, 100, 100, 100])
+    assert measured(group("prefill"), within).values["itl_attainment_estimate"] == 1.0
+
+
+def test_nothing_is_estimated_where_requests_are_counted_or_targets_unknown_or_nothing_came():
+    decode = with_buckets(group("decode"), "request_time_per_output_token_seconds", 5.0, 10.0, 10.0, 10.0)
+    assert measured(group("prefill"), decode).values["itl_attainment_estimate"] is None
+    decode = gaps(group("decode"), [120], [50], [50, 50, 50, 50])
+    assert observe(group("prefill"), decode).values["itl_attainment_estimate"] is None
+    decode = gaps(group("decode"), [120], [0], [0, 0, 0, 0])
+    assert measured(group("prefill"), decode).values["itl_attainment_estimate"] is None
+
+
 def test_a_sum_of_two_times_has_no_attainment():
     prefill = with_buckets(group("prefill"), "time_to_first_token_seconds", 2.0, 4.0, 8.0, 10.0)
     decode = with_buckets(group("decode"), "time_to_first_token_seconds", 2.0, 4.0, 8.0, 10.0)

@@ -115,6 +115,19 @@ def test_the_live_loop_decides_as_the_simulator_does(conversation, settings):
     assert max(apart) <= 1
 
 
+def test_on_engines_that_count_gaps_alone_who_met_the_itl_target_is_estimated(conversation, monkeypatch):
+    older = frozenset(name for name in WANTED if "request_time_per_output_token" not in name)
+    monkeypatch.setitem(globals(), "WANTED", older)
+    keys = ("target_itl_ms=25", "max_decode_instances=60", "max_gpu_budget=300")
+    live, simulated = decisions(conversation, keys)
+    estimated = [tick.observation.itl_attainment_estimate for tick in live]
+    known = [tick.observation.itl_attainment for tick in simulated]
+    assert min(known) < 0.1
+    assert max(known) == 1.0
+    assert estimated == pytest.approx(known, abs=0.15)
+    assert {tick.observation.itl_attainment for tick in live} == {None}
+
+
 SLO = ("policy=slo", "max_prefill_instances=128", "max_decode_instances=128", "max_gpu_budget=512")
 TARGETS = {
     "between the edges of vLLM's buckets": ("target_ttft_ms=300", "target_itl_ms=30"),

@@ -57,6 +57,31 @@ class TestPrefill:
         assert fit.ttft_ms[1] == fit.ttft_ms[2] == pytest.approx(10.3, abs=0.01)
         assert "2 of 4 knots pooled" in notes[0]
 
+    def test_batches_that_lone_prompts_miss_are_fitted(self):
+        """Lone prompts on a line say that attention costs nothing; batches are far quicker than that."""
+        alone = _line(100, 1000, 2000, 4000, 8000)
+        times = {point.isl_tokens: point.ttft_ms for point in alone}
+        b = 5e-7
+        batches = [
+            PrefillPoint(n, k, times[n * k] - b * ((n * k) ** 2 - k * n * n))
+            for n, k in ((1000, 2), (1000, 4), (1000, 8), (2000, 4), (500, 8))
+        ]
+        fit, notes = fit_prefill([*alone, *batches])
+        assert fit.quadratic_ms == pytest.approx(b, rel=1e-6)
+        assert fit.batch_error.max < 1e-6
+        assert "attention fitted to 5 measured batches: 5e-07 ms per token squared, where lone" in notes[-1]
+
+    def test_batches_that_confirm_lone_prompts_change_nothing(self):
+        alone = [PrefillPoint(n, 1, 10 + 0.02 * n + 1e-6 * n * n) for n in (100, 500, 1000, 2000, 4000)]
+        both = [*alone, PrefillPoint(1000, 2, 10 + 0.02 * 2000 + 1e-6 * 2 * 1000**2)]
+        assert fit_prefill(both)[0].quadratic_ms == fit_prefill(alone)[0].quadratic_ms
+
+    def test_batches_slower_than_one_prompt_of_their_tokens_leave_their_error(self):
+        alone = _line(100, 1000, 2000, 4000)
+        fit, _ = fit_prefill([*alone, *(PrefillPoint(500, k, 200.0 * k) for k in (2, 4, 8))])
+        assert fit.quadratic_ms == 0.0
+        assert fit.batch_error.median > 0.5
+
     def test_a_flat_foot_does_not_bend_the_attention_coefficient(self):
         def engine(n: int) -> float:
             return max(12.0, 3.0 + 0.025 * n + 8e-7 * n * n)

@@ -25,7 +25,7 @@ class TestPanels:
     def test_lines_are_the_model_and_points_the_measurements(self, name):
         profile = load_profile(name)
         model = ProfileModel(profile)
-        ttft, loads, _, _ = profile_panels(profile, target_itl_ms=50.0)
+        ttft, loads, *_ = profile_panels(profile, target_itl_ms=50.0)
         assert all(y == model.ttft_ms(x) for x, y in ttft.curves[0].line)
         assert len(ttft.curves[0].measured) == profile.prefill.measured.batch.count(1)
         for curve in loads.curves:

@@ -17,9 +17,11 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from reference_cluster import AnyInstance, DecodeInstance, HandOff, Job, Phase, Pool, PrefillInstance, Step
+from reference_cluster import DecodeInstance, HandOff, Job, Phase, Pool, PrefillInstance, Step, current_step_s
+from reference_engine import StepInstance
+from reference_memory import Memory
 from reference_records import (
     Lifetime,
     Outcome,
@@ -29,9 +31,14 @@ from reference_records import (
     Snapshot,
     World,
 )
+from reference_router import Router
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from reference_cluster import Instance
+
+AnyInstance = TypeVar("AnyInstance", bound="Instance")
 
 __all__ = ["Lifetime", "Outcome", "PoolCounts", "Request", "RequestOutcome", "Snapshot", "World", "simulate"]
 
@@ -43,8 +50,8 @@ class Simulation:
         self,
         requests: Sequence[Request],
         world: World,
-        initial: tuple[int, int],
-        script: Sequence[tuple[float, int, int]],
+        initial: tuple[int, ...],
+        script: Sequence[tuple[float, ...]],
         until_s: float | None,
         snapshots: Sequence[float],
         crashes: Sequence[tuple[float, str, int]],
@@ -52,33 +59,79 @@ class Simulation:
     ) -> None:
         assert all(a.arrival_s <= b.arrival_s for a, b in pairwise(requests))
         self.world = world
-        self.jobs = [Job(request) for request in requests]
+        self.jobs = [Job(request, number) for number, request in enumerate(requests)]
         self.arrived = 0  # how many of them
         self.hand_offs: list[HandOff] = []  # under way, in order of start
-        round_robin = world.routing_strategy == "round_robin"
-        self.prefill = Pool("prefill", PrefillInstance, world.prefill_gpus, round_robin)
-        self.decode = Pool("decode", DecodeInstance, world.decode_gpus, round_robin)
+        gpus = {
+            "prefill": world.prefill_gpus,
+            "decode": world.decode_gpus,
+            "aggregated": world.aggregated_gpus,
+        }
+        self.pools = [Pool(name, self.maker(name), gpus[name]) for name in world.pool_names]
+        self.entry = self.pools[0]  # where requests arrive
+        self.routers = {pool.name: self.router(pool) for pool in self.pools}
         self.script = sorted(script, key=lambda action: action[0])  # what is left of it
         self.snapshot_times = sorted(snapshots)  # what is left of them
         self.crashes = sorted(crashes, key=lambda crash: crash[0])  # what is left of them
         self.cold_s = cold_s
         self.snapshots: list[Snapshot] = []
         self.floor_s = max([until_s or 0.0] + [request.arrival_s for request in requests])
-        for pool, size in ((self.prefill, initial[0]), (self.decode, initial[1])):  # rule 8: READY at 0
+        for pool, size in zip(self.pools, initial, strict=True):  # rule 8: READY at 0
             for _ in range(size):
                 instance = pool.launch(0.0, 0.0)
                 instance.phase, instance.ready_s = Phase.READY, 0.0
             pool.initial = size
         self.gpu_history = [(0.0, self.gpus_in_use)]
 
+    def maker(self, pool: str) -> Callable[[int, float, float], Instance]:
+        """What makes an instance of the pool: by its scheduler (section 1)."""
+        world = self.world
+        engine = world.engines.get(pool)
+        if engine is None:
+            if pool == "prefill":
+                return PrefillInstance
+            return lambda *life: DecodeInstance(*life, max_kv_tokens=world.max_kv_tokens)
+        unlimited = engine.max_kv_tokens is None
+        blocks = math.inf if unlimited else engine.max_kv_tokens // engine.block_tokens
+        return lambda *life: StepInstance(
+            *life,
+            role=pool,
+            engine=engine,
+            memory=Memory(
+                block_tokens=engine.block_tokens,
+                blocks=blocks,
+                caching=engine.prefix_cache and pool != "decode",
+                hash_block_tokens=world.hash_block_tokens,
+            ),
+            first_token=world.first_token,
+            policy=world.scheduling_policy,
+            join_s_per_token=world.join_s_per_token if pool == "decode" else 0.0,
+        )
+
+    def router(self, pool: Pool) -> Router:
+        engine = self.world.engines.get(pool.name)
+        return Router(pool, self.world, 16 if engine is None else engine.block_tokens, self.jobs)
+
+    @property
+    def decode(self) -> Pool:
+        return self.pools[1]
+
     @property
     def gpus_in_use(self) -> int:
-        return self.prefill.gpus_in_use + self.decode.gpus_in_use
+        return sum(pool.gpus_in_use for pool in self.pools)
+
+    def instances(self, kind: type[AnyInstance]) -> Iterator[AnyInstance]:
+        """All there have been, of all pools."""
+        for pool in self.pools:
+            for instance in pool.instances:
+                if isinstance(instance, kind):
+                    yield instance
 
     @property
     def work_remains(self) -> bool:
         """Some request, arrived or yet to come, may still be served."""
-        return any(job.state == "unfinished" for job in self.jobs)
+        unfinished = (job.state == "unfinished" for job in self.jobs)
+        return self.arrived < len(self.jobs) or any(unfinished)
 
     @property
     def horizon_s(self) -> float:
@@ -102,23 +155,24 @@ class Simulation:
     def next_event_s(self) -> float:
         """The next thing due of itself: everything but observations and scaling actions."""
         times = [math.inf]
-        times += [instance.step_end_s for instance in self.decode.instances]
-        times += [instance.batch_end_s for instance in self.prefill.instances]
+        for pool in self.pools:
+            times += [instance.due_s for instance in pool.instances if instance.phase is not Phase.STOPPED]
         times += [hand_off.end_s for hand_off in self.hand_offs]
-        starting = self.prefill.in_phase(Phase.STARTING) + self.decode.in_phase(Phase.STARTING)
-        times += [instance.ready_due_s for instance in starting]
         times += [job.request.arrival_s for job in self.jobs[self.arrived : self.arrived + 1]]
-        waiting = [job for queue in self.queues() for job in queue if job.first_token_s is None]
-        times += [self.deadline_s(job) for job in waiting]
+        if self.world.request_timeout_s is not None:
+            waiting = [job for queue in self.queues() for job in queue if job.first_token_s is None]
+            times += [self.deadline_s(job) for job in waiting]
         return min(times)
 
     def instant(self, now: float) -> None:
         """Everything that happens at one time, in rule 9's order."""
+        for router in self.routers.values():
+            router.look(now)
         self.settle(now)
         while self.crashes and self.crashes[0][0] <= now:
-            _, pool, instance_id = self.crashes.pop(0)
+            _, name, instance_id = self.crashes.pop(0)
             if self.work_remains or now <= self.horizon_s:
-                self.crash(self.prefill if pool == "prefill" else self.decode, instance_id, now)
+                self.crash(next(pool for pool in self.pools if pool.name == name), instance_id, now)
         # (9) The tick, unless the run was over before it: rule 10 leaves nothing to observe or act on.
         due = self.work_remains or now <= self.horizon_s
         while self.snapshot_times and self.snapshot_times[0] <= now:
@@ -126,10 +180,10 @@ class Simulation:
             if due:
                 self.snapshots.append(self.observe(now))
         while self.script and self.script[0][0] <= now:
-            _, prefill_target, decode_target = self.script.pop(0)
+            _, *targets = self.script.pop(0)
             if due:
-                self.prefill.retarget(prefill_target, now)
-                self.decode.retarget(decode_target, now)
+                for pool, target in zip(self.pools, targets, strict=True):
+                    pool.retarget(target, now)
                 self.start_launches(now)
                 self.stop_drained(now)
                 self.start_launches(now)
@@ -157,7 +211,11 @@ class Simulation:
 
     def end_steps(self, now: float) -> None:
         """Rule 9 (1): every running request gets one token; the finished leave and give their room back."""
-        for instance in self.decode.instances:
+        for engine in self.instances(StepInstance):
+            if engine.step_end_s <= now:
+                for job in engine.end_step(now):
+                    self.leave_prefill(job, engine, now)
+        for instance in self.instances(DecodeInstance):
             if instance.step_end_s <= now:
                 instance.step_end_s = math.inf
                 for job in instance.running:
@@ -168,20 +226,21 @@ class Simulation:
 
     def end_batches(self, now: float) -> None:
         """Rule 9 (2): first tokens (rule 3), then each request is done or goes on to decode (rules 2, 4)."""
-        for instance in self.prefill.instances:
-            if instance.batch_end_s <= now:
-                batch, instance.batch, instance.batch_end_s = instance.batch, [], math.inf
+        for instance in self.instances(PrefillInstance):
+            if instance.step_end_s <= now:
+                batch, instance.batch, instance.step_end_s = instance.batch, [], math.inf
                 for job in batch:
                     if self.world.first_token == "prefill":
                         job.take_token(now)
                     if job.state != "done":
                         self.leave_prefill(job, instance, now)
 
-    def leave_prefill(self, job: Job, instance: PrefillInstance, now: float) -> None:
+    def leave_prefill(self, job: Job, instance: Instance, now: float) -> None:
         """Bind it to a decode instance, or let it wait for one in the pool's queue (rule 2)."""
-        decode = self.decode.choose()
+        decode = self.routers["decode"].choose(job)
         if decode is None and self.is_late(job, now):
             job.state = "timed_out"  # rule 11: (4) may not hand it out before (6) could take it out
+            self.release(job)
             return
         if self.world.kv_blocks_prefill:
             instance.handing_off.append(job)
@@ -190,8 +249,14 @@ class Simulation:
         else:
             self.bind(job, decode, now)
 
-    def bind(self, job: Job, decode: DecodeInstance, now: float) -> None:
+    def release(self, job: Job) -> None:
+        """The blocks that it held in prefill until its hand-off was over, or was not to be (section 1)."""
+        if isinstance(job.prefill, StepInstance):
+            job.prefill.release(job)
+
+    def bind(self, job: Job, decode: Instance, now: float) -> None:
         """Reserve room; the hand-off starts at once, or in blocking mode when its turn comes (rule 4)."""
+        assert isinstance(decode, DecodeInstance | StepInstance)
         job.decode = decode
         decode.bound.append(job)
         if self.world.kv_blocks_prefill:
@@ -200,7 +265,7 @@ class Simulation:
         else:
             self.start_hand_off(job, now)
 
-    def next_hand_off(self, instance: PrefillInstance, now: float) -> None:
+    def next_hand_off(self, instance: Instance, now: float) -> None:
         """Blocking mode: start the first one's hand-off, if it knows where to and has not begun (rule 4)."""
         if instance.handing_off:
             job = instance.handing_off[0]
@@ -209,10 +274,10 @@ class Simulation:
 
     def start_hand_off(self, job: Job, now: float) -> None:
         """Section 4's cost; the step in progress at the receiver is looked at once, now."""
-        assert job.decode is not None
+        assert isinstance(job.decode, DecodeInstance | StepInstance)
         world = self.world
         duration = world.kv_latency_s + job.prefilled_tokens * world.kv_s_per_token
-        duration += world.kv_decode_steps * job.decode.current_step_s(now)
+        duration += world.kv_decode_steps * current_step_s(job.decode.steps, now)
         self.hand_offs.append(HandOff(job, now + duration))
 
     def end_hand_offs(self, now: float) -> None:
@@ -222,8 +287,13 @@ class Simulation:
             job = ended.job
             assert job.prefill is not None
             assert job.decode is not None
+            self.release(job)
             job.decode_rank = self.decode_rank(job, now)
-            job.decode.queue.append(job)  # if its deadline passed on the way, (6) takes it out again
+            if isinstance(job.decode, StepInstance):
+                job.come(job.known - 1, arrived_computed=True)
+                job.decode.join(job)  # if its deadline passed on the way, (6) takes it out again
+            else:
+                job.decode.queue.append(job)
             if self.world.kv_blocks_prefill:
                 job.prefill.handing_off.remove(job)
                 self.next_hand_off(job.prefill, now)
@@ -232,39 +302,62 @@ class Simulation:
 
     def become_ready(self, now: float) -> None:
         """Rule 9 (4): and whatever waited for a READY instance is handed out, FCFS (rule 2)."""
-        for pool in (self.prefill, self.decode):
+        for pool in self.pools:
             for instance in pool.in_phase(Phase.STARTING):
                 if instance.ready_due_s <= now:
                     instance.phase, instance.ready_s = Phase.READY, now
-        while self.prefill.queue and self.prefill.in_phase(Phase.READY):
-            self.route(self.prefill.queue.pop(0))
-        while self.decode.queue and (decode := self.decode.choose()):
-            self.bind(self.decode.queue.pop(0), decode, now)
+        while self.entry.queue and self.entry.in_phase(Phase.READY):
+            self.route(self.entry.queue.pop(0))
+        for pool in self.pools[1:]:
+            while pool.queue and (decode := self.routers[pool.name].choose(pool.queue[0])):
+                self.bind(pool.queue.pop(0), decode, now)
 
     def arrive(self, now: float) -> None:
         """Rule 9 (5): what can never fit is rejected at once (rule 1), the rest routed."""
-        limit = self.world.max_kv_tokens
         while self.arrived < len(self.jobs) and self.jobs[self.arrived].request.arrival_s <= now:
             job = self.jobs[self.arrived]
             self.arrived += 1
-            if limit is not None and job.reserved_tokens > limit:
+            if any(self.never_fits(job, name) for name in self.world.pool_names):
                 job.state = "rejected"
             else:
+                job.come(job.request.cached_tokens)
                 self.route(job)
 
+    def never_fits(self, job: Job, pool: str) -> bool:
+        """Rule 1; for a pool with a step scheduler in blocks, and without chunking in tokens (section 2)."""
+        engine = self.world.engines.get(pool)
+        if engine is None:
+            limit = self.world.max_kv_tokens
+            return pool == "decode" and limit is not None and job.reserved_tokens > limit
+        if not engine.chunked_prefill:
+            threshold = engine.long_prefill_token_threshold if engine.scheduler == "vllm" else 0
+            if min(job.reserved_tokens - 1, threshold or math.inf) > engine.max_batched_tokens:
+                return True
+        blocks = -(-job.reserved_tokens // engine.block_tokens)
+        return engine.max_kv_tokens is not None and blocks > engine.max_kv_tokens // engine.block_tokens
+
     def route(self, job: Job) -> None:
-        """Rule 2: to a prefill instance, or to the pool's queue if none is READY."""
-        job.prefill = self.prefill.choose()
-        (self.prefill.queue if job.prefill is None else job.prefill.queue).append(job)
+        """Rule 2: to a prefill or aggregated instance, or to the pool's queue if none is READY."""
+        job.prefill = self.routers[self.entry.name].choose(job)
+        if isinstance(job.prefill, StepInstance):
+            job.prefill.join(job)
+        else:
+            (self.entry.queue if job.prefill is None else job.prefill.queue).append(job)
 
     def time_out(self, now: float) -> None:
         """Rule 9 (6): a request without its first token leaves the queue it waits in (rule 11)."""
+        if self.world.request_timeout_s is None:
+            return
         for queue in self.queues():
             for job in list(queue):
                 if self.is_late(job, now):
                     job.state = "timed_out"
                     queue.remove(job)
-                    if job.decode is not None:
+                    self.release(job)
+                    holder = job.decode or job.prefill
+                    if isinstance(holder, StepInstance):
+                        holder.memory.forget(job)
+                    if isinstance(job.decode, DecodeInstance | StepInstance):
                         job.decode.bound.remove(job)
                     if job.prefill is not None and job in job.prefill.handing_off:  # it waited unbound
                         job.prefill.handing_off.remove(job)
@@ -272,7 +365,7 @@ class Simulation:
 
     def queues(self) -> Iterator[list[Job]]:
         """Every queue there is."""
-        for pool in (self.prefill, self.decode):
+        for pool in self.pools:
             yield pool.queue
             for instance in pool.instances:
                 yield instance.queue
@@ -288,7 +381,7 @@ class Simulation:
 
     def form_batches(self, now: float) -> None:
         """Rule 9 (7), prefill: queued prompts in order up to the token limit, one at least (rule 3)."""
-        for instance in self.prefill.instances:
+        for instance in self.instances(PrefillInstance):
             if instance.is_free and instance.queue:
                 by_slack = self.orders_by_slack(instance)
                 ordered = sorted(instance.queue, key=lambda job: self.prefill_rank(job, by_slack, now))
@@ -304,7 +397,7 @@ class Simulation:
                     batch = joined
                 tokens = [job.computed_tokens for job in batch]
                 instance.batch, instance.queue = batch, [job for job in instance.queue if job not in batch]
-                instance.batch_end_s = now + self.world.prefill_batch_s(tokens) + instance.cold_s
+                instance.step_end_s = now + self.world.prefill_batch_s(tokens) + instance.cold_s
                 instance.cold_s = 0.0
 
     # Which of those that wait is first (scheduling policies)
@@ -317,6 +410,9 @@ class Simulation:
 
     def latest_start_s(self, job: Job) -> float:
         """By when its prefill must begin, alone, for its next token to be in time."""
+        if isinstance(job.prefill, StepInstance):
+            chunk = (job.known - job.computed, job.computed)
+            return self.due_s(job) - job.prefill.engine.step_s(0, 0, job.known, [chunk])
         return self.due_s(job) - self.world.prefill_batch_s([job.computed_tokens])
 
     def can_only_miss(self, job: Job, now: float) -> bool:
@@ -328,10 +424,14 @@ class Simulation:
         has_none = job.first_token_s is not None or self.can_only_miss(job, now)
         return math.inf if has_none else self.due_s(job)
 
-    def orders_by_slack(self, instance: PrefillInstance) -> bool:
-        """adaptive: where more waits than one batch takes."""
-        waiting_tokens = sum(job.computed_tokens for job in instance.queue)
-        overloaded = waiting_tokens > self.world.max_batch_tokens
+    def orders_by_slack(self, instance: Instance) -> bool:
+        """adaptive: where more waits than one batch, or step, takes."""
+        if isinstance(instance, StepInstance):
+            waiting_tokens = sum(job.known - job.computed for job in instance.queue)
+            overloaded = waiting_tokens > instance.engine.max_batched_tokens
+        else:
+            waiting_tokens = sum(job.computed_tokens for job in instance.queue)
+            overloaded = waiting_tokens > self.world.max_batch_tokens
         policy = self.world.scheduling_policy
         return policy == "slo_aware" or (policy == "adaptive" and overloaded)
 
@@ -350,9 +450,30 @@ class Simulation:
         due_s = self.due_s(job)
         return math.inf if job.first_token_s is None and due_s < now else due_s
 
+    def order_queue(self, instance: StepInstance, now: float) -> None:
+        """Section 2.2: pre-empted ones first; by ``priority`` they stand by that, as all others."""
+        policy = self.world.scheduling_policy
+        by_slack = instance.role != "decode" and self.orders_by_slack(instance)
+
+        def rank(job: Job) -> tuple[bool, int, float]:
+            if instance.role == "decode":
+                return False, 0, job.decode_rank
+            return self.prefill_rank(job, by_slack, now)
+
+        if policy == "priority":
+            instance.queue.sort(key=lambda job: (job.request.priority, instance.places[job]))
+        else:
+            front = [job for job in instance.queue if job.pre_empted]
+            others = [job for job in instance.queue if not job.pre_empted]
+            others.sort(key=lambda job: (rank(job), instance.places[job]))
+            instance.queue = front + others
+
     def form_steps(self, now: float) -> None:
         """Rule 9 (7), decode: join in order while there are slots and room, then step (rule 5)."""
-        for instance in self.decode.instances:
+        for engine in self.instances(StepInstance):
+            if engine.is_free and (engine.queue or engine.running):
+                engine.begin_step(now, lambda instance: self.order_queue(instance, now))
+        for instance in self.instances(DecodeInstance):
             if instance.step_end_s < math.inf:
                 continue
             joined_tokens = 0
@@ -364,8 +485,9 @@ class Simulation:
                 instance.running.append(job)
                 joined_tokens += job.prefilled_tokens
             if instance.running:
-                held = sum(job.held_tokens for job in instance.running)
-                duration = self.world.step_s(len(instance.running), held)
+                n, held = len(instance.running), sum(job.held_tokens for job in instance.running)
+                longest = max(job.held_tokens for job in instance.running)
+                duration = self.world.step_s(n, held) + self.world.spread_s(n) * (n * longest - held) / n
                 extra = self.world.join_s_per_token * joined_tokens + instance.cold_s
                 instance.cold_s = 0.0
                 step = Step(now, duration + extra)
@@ -381,7 +503,7 @@ class Simulation:
 
     def stop_drained(self, now: float) -> None:
         """Rule 9 (8): DRAINING instances with nothing left stop and free their GPUs (rule 6)."""
-        for pool in (self.prefill, self.decode):
+        for pool in self.pools:
             for instance in pool.in_phase(Phase.DRAINING):
                 if instance.is_empty:
                     instance.phase, instance.stop_s = Phase.STOPPED, now
@@ -393,7 +515,7 @@ class Simulation:
         a launch that does not fit is passed over. Those of one instant are numbered prefill first.
         """
         free = self.world.max_gpus - self.gpus_in_use
-        pools = (self.decode, self.prefill)
+        pools = self.pools[::-1]
         begun = {pool.name: 0 for pool in pools}
         while fitting := [
             pool for pool in pools if pool.waiting > begun[pool.name] and pool.gpus_per_instance <= free
@@ -403,7 +525,7 @@ class Simulation:
             begun[pool.name] += 1
             free -= pool.gpus_per_instance
         delays = self.world.startup_delays_s
-        for pool in (self.prefill, self.decode):
+        for pool in self.pools:
             for _ in range(begun[pool.name]):
                 pool.waiting -= 1
                 number = len(pool.instances) - pool.initial
@@ -412,7 +534,7 @@ class Simulation:
 
     # Faults
 
-    def crash(self, pool: Pool[AnyInstance], instance_id: int, now: float) -> None:
+    def crash(self, pool: Pool, instance_id: int, now: float) -> None:
         """Rule 12: what it held is routed again by arrival; another launch replaces it unless it drained."""
         instance = next(
             (i for i in pool.instances if i.id == instance_id and i.phase is not Phase.STOPPED), None
@@ -421,12 +543,18 @@ class Simulation:
             return
         pool.waiting += instance.phase is not Phase.DRAINING
         instance.phase, instance.stop_s = Phase.STOPPED, now
-        lost = [job for job in self.jobs if job in instance.held]
+        lost = instance.held
+        if not isinstance(instance, StepInstance):
+            lost.sort(key=lambda job: job.number)
         self.hand_offs = [hand_off for hand_off in self.hand_offs if hand_off.job not in lost]
-        for holder in [*self.prefill.instances, *self.decode.instances]:
-            holder.forget(lost)
-        self.decode.queue = [job for job in self.decode.queue if job not in lost]
-        for prefill in self.prefill.in_phase(Phase.READY, Phase.DRAINING):
+        for job in lost:
+            self.release(job)
+        for other in self.pools:
+            for holder in other.instances:
+                holder.forget(lost)
+            if other is not self.entry:
+                other.queue = [job for job in other.queue if job not in lost]
+        for prefill in self.entry.in_phase(Phase.READY, Phase.DRAINING):
             self.next_hand_off(prefill, now)
         for job in lost:
             if self.is_late(job, now):
@@ -447,10 +575,17 @@ class Simulation:
         ttfts = [first - r.arrival_s for r, first, _ in times if first is not None]
         completed = [(r, first, last) for r, first, last in times if first is not None and last is not None]
         itls = [(last - first) / (r.osl - 1) for r, first, last in completed if r.osl > 1]
-        running = [job for instance in self.decode.instances for job in instance.running]
-        queued_prefill = len(self.prefill.queue) + sum(len(i.queue) for i in self.prefill.instances)
-        queued_at_instances = sum(len(i.queue) for i in self.decode.instances)
-        bound = sum(len(i.bound) for i in self.decode.instances)
+        running = [
+            [
+                job
+                for i in pool.instances
+                for job in (i.batch if isinstance(i, PrefillInstance) else i.running)
+            ]
+            for pool in self.pools
+        ]
+        at_instances = [sum(len(i.queue) for i in pool.instances) for pool in self.pools]
+        queued = [len(pool.queue) + here for pool, here in zip(self.pools, at_instances, strict=True)]
+        bound = sum(len(i.bound) for pool in self.pools[1:] for i in pool.instances)
         return Snapshot(
             time_s=now,
             arrived=len(arrived),
@@ -462,14 +597,11 @@ class Simulation:
             duration_sum=math.fsum(last - r.arrival_s for r, _, last in completed),
             itl_count=len(itls),
             itl_sum=math.fsum(itls),
-            queued_prefill=queued_prefill,
-            in_prefill=sum(len(i.batch) for i in self.prefill.instances),
-            in_hand_off=bound - queued_at_instances - len(running),
-            queued_decode=len(self.decode.queue) + queued_at_instances,
-            running_decode=len(running),
-            kv_tokens=sum(job.held_tokens for job in running),
-            prefill=self.prefill.counts,
-            decode=self.decode.counts,
+            in_hand_off=bound - sum(at_instances[1:]) - sum(len(jobs) for jobs in running[1:]),
+            kv_tokens=sum(job.held_tokens for jobs in running[1:] for job in jobs),
+            queued=tuple(queued),
+            running=tuple(len(jobs) for jobs in running),
+            pools=tuple(pool.counts for pool in self.pools),
         )
 
     def outcome(self) -> Outcome:
@@ -488,6 +620,10 @@ class Simulation:
                     prefill_id=None if job.prefill is None else job.prefill.id,
                     decode_id=None if job.decode is None else job.decode.id,
                     restarts=job.restarts,
+                    preemptions=job.preemptions,
+                    recomputed_tokens=job.recomputed_tokens,
+                    hit_tokens=job.hit_tokens or 0,
+                    gaps_s=tuple(b - a for a, b in pairwise(job.token_times_s)),
                 )
                 for job in self.jobs
             ],
@@ -500,8 +636,9 @@ class Simulation:
                     drain_s=by_horizon(i.drain_s),
                     stop_s=by_horizon(i.stop_s),
                     end_s=horizon if i.stop_s is None else min(i.stop_s, horizon),
+                    full_memory_s=i.full_memory_s,
                 )
-                for pool in (self.prefill, self.decode)
+                for pool in self.pools
                 for i in pool.instances
                 if i.launch_s <= horizon
             ],
@@ -514,8 +651,8 @@ class Simulation:
 def simulate(
     requests: Sequence[Request],
     world: World,
-    initial: tuple[int, int],
-    script: Sequence[tuple[float, int, int]] = (),
+    initial: tuple[int, ...],
+    script: Sequence[tuple[float, ...]] = (),
     until_s: float | None = None,
     snapshots: Sequence[float] = (),
     crashes: Sequence[tuple[float, str, int]] = (),
@@ -523,6 +660,7 @@ def simulate(
 ) -> Outcome:
     """Serve the requests, sorted by arrival, from initial (prefill, decode) instances that are READY at 0.
 
+    Or from (aggregated,) ones, where the world has such an engine; targets are then one as well.
     ``script`` is (time_s, prefill target, decode target), each applied as that instant's tick; ``snapshots``
     are times to observe at, before a scaling action of the same time; the horizon is at least ``until_s``.
     ``crashes`` is (time_s, pool, instance id), before both; the first batch or step of an instance launched

@@ -1,6 +1,7 @@
 """What the reference simulator's cluster is made of: jobs, instances, hand-offs, pools.
 
-Rules are numbered as in DESIGN section 5. Times are seconds, sizes are tokens.
+Rules are numbered as in DESIGN section 5, sections are those of ENGINES; instances that go step by step are
+in ``reference_engine``. Times are seconds, sizes are tokens.
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from reference_records import PoolCounts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reference_memory import Unit
     from reference_records import Request, State
 
 
@@ -21,15 +25,39 @@ class Job:
     """A request on its way."""
 
     request: Request
+    number: int = 0  # place in the trace
     state: State = "unfinished"
     produced: int = 0  # output tokens so far
     restored: int = 0  # those of them that prefill computes again after a crash (rule 12)
     restarts: int = 0
     first_token_s: float | None = None
     done_s: float | None = None
-    prefill: PrefillInstance | None = None
-    decode: DecodeInstance | None = None
+    token_times_s: list[float] = field(default_factory=list)
+    prefill: Instance | None = None  # in the aggregated pool, where that is what there is
+    decode: Instance | None = None
     decode_rank: float = 0.0  # its place in the decode queue, as of when it joined
+
+    # On an instance that goes step by step
+    computed: int = 0  # tokens whose KV is there
+    arrived_computed: bool = False  # at a decode pool, and not pre-empted since
+    table: list[Unit | None] = field(default_factory=list)  # the blocks it holds (reference_memory)
+    pre_empted: bool = False  # and waiting to resume
+    lost_tokens: int = 0  # computed before it was pre-empted
+    seen_running: bool = False  # as of the last finished step: what routers see (section 5)
+    seen_computed: int = 0
+    seen_decoding: bool = False
+    preemptions: int = 0
+    recomputed_tokens: int = 0
+    hit_tokens: int | None = None  # of its first admission
+
+    @property
+    def known(self) -> int:
+        """Prompt tokens and those produced (section 2)."""
+        return self.request.isl + self.produced
+
+    def decodes(self, computed: int) -> bool:
+        """Whether a step that finds so much computed counts it as a decode, not as a chunk (section 2.3)."""
+        return self.known - computed == 1 and (computed >= self.request.isl or self.arrived_computed)
 
     @property
     def computed_tokens(self) -> int:
@@ -56,10 +84,19 @@ class Job:
         self.restored = self.produced
         self.restarts += 1
         self.prefill = self.decode = None
+        self.come(self.request.cached_tokens)
+
+    def come(self, computed: int, arrived_computed: bool = False) -> None:
+        """It is new to an instance, with so much computed."""
+        self.computed = self.seen_computed = computed
+        self.arrived_computed = self.seen_decoding = arrived_computed
+        self.seen_running = self.pre_empted = False
+        self.table = []
 
     def take_token(self, now: float) -> None:
         """One more output token; the first and the last are remembered."""
         self.produced += 1
+        self.token_times_s.append(now)
         if self.produced == 1:
             self.first_token_s = now
         if self.produced == self.request.osl:
@@ -75,9 +112,26 @@ class Phase(Enum):
     STOPPED = "stopped"
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a router knows of an instance (section 5): requests, tokens, blocks."""
+
+    waiting: int = 0  # routed and not admitted
+    running: int = 0
+    prompt_tokens: int = 0  # that it has yet to compute
+    to_compute: int = 0
+    to_produce: int = 0
+    reserved_tokens: int = 0  # decode: of all that is bound to it
+    held_blocks: float = 0.0  # distinct ones, of what is admitted
+    kv_usage: float = 0.0
+
+    def __add__(self, other: Load) -> Load:
+        return Load(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
 @dataclass(slots=True, eq=False)
 class Instance:
-    """What prefill and decode instances have in common: a queue and a life."""
+    """What all instances have in common: a queue and a life."""
 
     id: int
     launch_s: float
@@ -89,11 +143,19 @@ class Instance:
     cold_s: float = 0.0  # what its next batch or step takes longer
     queue: list[Job] = field(default_factory=list)  # in order of joining
     turn: int = 0  # round robin: its latest, counted over the pool; 0 is none yet
+    handing_off: list[Job] = field(default_factory=list)  # blocking mode: what holds it busy (rule 4)
+    full_memory_s: float = 0.0
+    step_end_s: float = math.inf  # of the batch or step in service
 
     @property
     def ready_due_s(self) -> float:
         """When a STARTING instance becomes READY."""
         return self.launch_s + self.startup_s
+
+    @property
+    def due_s(self) -> float:
+        """When the next thing happens to it of itself."""
+        return self.ready_due_s if self.phase is Phase.STARTING else self.step_end_s
 
     @property
     def outstanding_tokens(self) -> int:
@@ -110,14 +172,24 @@ class Instance:
         """What a crash would throw back (rule 12)."""
         raise NotImplementedError
 
+    def forget(self, lost: list[Job]) -> None:
+        """Let go of what a crash took, here or elsewhere."""
+        raise NotImplementedError
+
+    def load(self, block_tokens: int) -> Load:
+        """As of the last finished step, and of what was routed since."""
+        raise NotImplementedError
+
+    def cached_blocks(self, job: Job) -> int:
+        """Blocks of its prompt that are in the prefix cache."""
+        return 0
+
 
 @dataclass(slots=True, eq=False)
 class PrefillInstance(Instance):
     """Takes prompts in batches (rule 3)."""
 
     batch: list[Job] = field(default_factory=list)  # in service
-    batch_end_s: float = math.inf
-    handing_off: list[Job] = field(default_factory=list)  # blocking mode: what holds it busy (rule 4)
 
     @property
     def outstanding_tokens(self) -> int:
@@ -142,7 +214,16 @@ class PrefillInstance(Instance):
             [job for job in jobs if job not in lost] for jobs in (self.queue, self.batch, self.handing_off)
         )
         if not self.batch:
-            self.batch_end_s = math.inf
+            self.step_end_s = math.inf
+
+    def load(self, block_tokens: int) -> Load:
+        return Load(
+            waiting=len(self.queue),
+            running=len(self.batch),
+            prompt_tokens=self.outstanding_tokens,
+            to_compute=self.outstanding_tokens,
+            to_produce=sum(job.request.osl - job.produced for job in self.queue + self.batch),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +242,10 @@ class Step:
 class DecodeInstance(Instance):
     """Continuous batching, one token a step (rule 5)."""
 
+    max_kv_tokens: int | None = None
     bound: list[Job] = field(default_factory=list)  # all that it holds room for (rule 2)
     running: list[Job] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)  # all there have been, the one under way last
-    step_end_s: float = math.inf
 
     @property
     def outstanding_tokens(self) -> int:
@@ -186,14 +267,31 @@ class DecodeInstance(Instance):
         if not self.running:
             self.step_end_s = math.inf
 
+    def load(self, block_tokens: int) -> Load:
+        """It promises whole lengths, and counts them as blocks."""
+        reserved = self.outstanding_tokens
+        return Load(
+            waiting=len(self.bound) - len(self.running),
+            running=len(self.running),
+            to_compute=len(self.bound),
+            to_produce=sum(job.request.osl - job.produced for job in self.bound),
+            reserved_tokens=reserved,
+            held_blocks=reserved / block_tokens,
+            kv_usage=0.0 if self.max_kv_tokens is None else reserved / self.max_kv_tokens,
+        )
+
     def current_step_s(self, now: float) -> float:
-        """The step in progress: one ending now still is, one starting now not yet; 0 if none (rule 4)."""
-        for step in reversed(self.steps):
-            if step.start_s < now <= step.end_s:
-                return step.duration_s
-            if step.end_s < now:
-                break
-        return 0.0
+        return current_step_s(self.steps, now)
+
+
+def current_step_s(steps: list[Step], now: float) -> float:
+    """The step in progress: one ending now still is, one starting now not yet; 0 if none (rule 4)."""
+    for step in reversed(steps):
+        if step.start_s < now <= step.end_s:
+            return step.duration_s
+        if step.end_s < now:
+            break
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,24 +302,19 @@ class HandOff:
     end_s: float
 
 
-AnyInstance = TypeVar("AnyInstance", PrefillInstance, DecodeInstance)
-
-
 @dataclass(slots=True, eq=False)
-class Pool(Generic[AnyInstance]):
+class Pool:
     """Instances of one kind, the queue for when none is READY, and the launches that wait for GPUs."""
 
     name: str
-    make: type[AnyInstance]
+    make: Callable[[int, float, float], Instance]  # id, launch time, startup delay
     gpus_per_instance: int
-    round_robin: bool
-    turns: int = 0  # round robin: requests routed so far
-    instances: list[AnyInstance] = field(default_factory=list)  # all there have been; the index is the id
+    instances: list[Instance] = field(default_factory=list)  # all there have been; the index is the id
     queue: list[Job] = field(default_factory=list)
     waiting: int = 0
     initial: int = 0  # launches that took no startup delay
 
-    def in_phase(self, *phases: Phase) -> list[AnyInstance]:
+    def in_phase(self, *phases: Phase) -> list[Instance]:
         """Instances in any of the phases, by id."""
         return [instance for instance in self.instances if instance.phase in phases]
 
@@ -245,20 +338,7 @@ class Pool(Generic[AnyInstance]):
             waiting=self.waiting,
         )
 
-    def choose(self) -> AnyInstance | None:
-        """Fewest outstanding tokens, ties to the lowest id; None if none is READY (rule 2).
-
-        Round robin: whose latest turn is longest ago, one without any turn first.
-        """
-        if self.round_robin:
-            chosen = min(self.in_phase(Phase.READY), key=lambda i: (i.turn, i.id), default=None)
-            if chosen is not None:
-                self.turns += 1
-                chosen.turn = self.turns
-            return chosen
-        return min(self.in_phase(Phase.READY), key=lambda i: (i.outstanding_tokens, i.id), default=None)
-
-    def launch(self, now: float, startup_s: float) -> AnyInstance:
+    def launch(self, now: float, startup_s: float) -> Instance:
         """A new instance, with the next id."""
         instance = self.make(len(self.instances), now, startup_s)
         self.instances.append(instance)

@@ -1,18 +1,21 @@
 """What goes into the reference simulator and what comes out of it.
 
-Rules are numbered as in DESIGN section 5. Times are seconds, sizes are tokens.
+Rules are numbered as in DESIGN section 5, sections are those of ENGINES. Times are seconds, sizes are tokens.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 State = Literal["unfinished", "done", "rejected", "timed_out"]
+RoutingStrategy = Literal[
+    "load_balanced", "least_tokens", "round_robin", "kv_aware", "prefix_affinity", "session_affinity"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,28 @@ class Request:
     osl: int
     cached_tokens: int = 0
     priority: int = 0  # the lowest is served first, where the policy asks for it
+    hash_ids: tuple[
+        int, ...
+    ] = ()  # of each ``World.hash_block_tokens`` prompt tokens, the last of fewer perhaps
+    session_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What an instance of a pool with a step scheduler is (sections 1-4)."""
+
+    scheduler: Literal["vllm", "sglang"]
+    # (decodes, KV tokens they hold, longest context, (tokens, computed before) of each chunk) -> step time
+    step_s: Callable[[int, int, int, list[tuple[int, int]]], float]
+    max_num_seqs: int
+    max_batched_tokens: int
+    max_kv_tokens: int | None  # None: unlimited
+    block_tokens: int = 16
+    long_prefill_token_threshold: int = 0
+    chunked_prefill: bool = True
+    mixed_chunk: bool = False
+    reserve_full_isl: bool = True
+    prefix_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +72,25 @@ class World:
     decode_gpus: int
     max_gpus: int
     scheduling_policy: Literal["fifo", "priority", "slo_aware", "adaptive"] = "fifo"
-    routing_strategy: Literal["load_balanced", "round_robin"] = "load_balanced"
+    routing_strategy: RoutingStrategy = "load_balanced"
     target_ttft_s: float = math.inf
     target_itl_s: float = math.inf
+    engines: Mapping[str, Engine] = field(default_factory=dict)  # of the pools with a step scheduler, by name
+    aggregated_gpus: int = 1
+    spread_s: Callable[[int], float] = lambda running: 0.0  # of a ``batch`` decode step (section 8)
+    hash_block_tokens: int = 16
+    overlap_credit: float = 1.0
+    prefill_load_scale: float = 1.0
+    router_temperature: float = 0.0
+    router_staleness_s: float = 0.0
+    affinity_max_load: float = 1.5
+    seed: int = 0
+    service: str = ""
+
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """A service has one aggregated pool, or two."""
+        return ("aggregated",) if "aggregated" in self.engines else ("prefill", "decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +100,17 @@ class RequestOutcome:
     state: State
     first_token_s: float | None
     done_s: float | None
-    prefill_id: int | None
+    prefill_id: int | None  # in the aggregated pool, where that is what there is
     decode_id: int | None
     restarts: int = 0  # how often a crash threw it back (rule 12)
+    preemptions: int = 0
+    recomputed_tokens: int = 0  # lost in pre-emptions and not hit when it resumed
+    hit_tokens: int = 0  # of its first admission to an instance with a prefix cache
+    gaps_s: tuple[float, ...] = ()  # between its tokens, in order
+
+    @property
+    def max_gap_s(self) -> float | None:
+        return max(self.gaps_s, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +124,7 @@ class Lifetime:
     drain_s: float | None
     stop_s: float | None
     end_s: float  # min(stop, horizon): GPU time runs from launch_s to here
+    full_memory_s: float = 0.0  # in steps in which an allocation failed or the head was refused for blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +151,35 @@ class Snapshot:
     duration_sum: float
     itl_count: int  # completed with osl > 1
     itl_sum: float
-    queued_prefill: int
-    in_prefill: int
     in_hand_off: int  # bound and not yet delivered: those whose turn has not come (blocking mode) too
-    queued_decode: int
-    running_decode: int
-    kv_tokens: int  # held by the running ones
-    prefill: PoolCounts
-    decode: PoolCounts
+    kv_tokens: int  # held by those that run in the decode pool
+    queued: tuple[int, ...]  # of each pool: waiting there, pre-empted ones included
+    running: tuple[int, ...]  # of each pool: in a batch, or admitted
+    pools: tuple[PoolCounts, ...]
+
+    @property
+    def queued_prefill(self) -> int:
+        return self.queued[0]
+
+    @property
+    def in_prefill(self) -> int:
+        return self.running[0]
+
+    @property
+    def queued_decode(self) -> int:
+        return self.queued[1]
+
+    @property
+    def running_decode(self) -> int:
+        return self.running[1]
+
+    @property
+    def prefill(self) -> PoolCounts:
+        return self.pools[0]
+
+    @property
+    def decode(self) -> PoolCounts:
+        return self.pools[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +187,7 @@ class Outcome:
     """One run."""
 
     requests: list[RequestOutcome]
-    lifetimes: list[Lifetime]  # prefill pool, then decode pool, by id
+    lifetimes: list[Lifetime]  # pool by pool, by id
     horizon_s: float
     max_gpus_used: int
     snapshots: list[Snapshot]

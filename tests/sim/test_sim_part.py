@@ -37,7 +37,7 @@ def test_the_whole_is_the_run(run):
     assert whole.attainment == Served(run).sla().attainment
     assert 0.0 < whole.worst_attainment < whole.attainment < 1.0
     assert whole.gpu_hours == pytest.approx(gpu_hours(run).total, rel=1e-12)
-    assert sum(whole.prefill_gpu_s) / 3600.0 == pytest.approx(gpu_hours(run).pools["prefill"], rel=1e-12)
+    assert sum(whole.gpu_s[0]) / 3600.0 == pytest.approx(gpu_hours(run).pools["prefill"], rel=1e-12)
     assert lower_bound_of_part(run, Part()) == lower_bound(run).gpu_hours
 
 
@@ -48,6 +48,20 @@ def test_two_parts_add_up(run, cut_s):
     assert sum(sum(part.arrived) for part in parts) == sum(whole.arrived)
     assert sum(part.misses for part in parts) == whole.misses
     assert sum(part.gpu_hours for part in parts) == pytest.approx(whole.gpu_hours, rel=1e-12)
+
+
+def test_a_launch_soon_after_a_release_in_its_pool_is_counted(run):
+    whole = measure_part(run, Part())
+    soon = 0
+    for life in run.lifetimes[run.lifetimes["launch_s"] > 0.0]:
+        others = run.lifetimes[run.lifetimes["pool"] == life["pool"]]
+        released = np.fmin(others["drain_s"], others["stop_s"])
+        released = released[released < run.horizon_s]
+        soon += bool(((released <= life["launch_s"]) & (released >= life["launch_s"] - 600.0)).any())
+    launched = (run.lifetimes["launch_s"] > 0.0) & (run.lifetimes["launch_s"] < run.trace.duration_s)
+    assert whole.launches == launched.sum() > whole.relaunches == soon > 0
+    later = measure_part(run, Part(400.0))
+    assert later.launches + measure_part(run, Part(0.0, 400.0)).launches == whole.launches
 
 
 def test_blocks_are_five_minutes_and_the_last_takes_the_rest(run):
@@ -62,7 +76,7 @@ def test_gpu_time_of_a_block_is_the_overlap_with_each_lifetime(run):
     block = measure_part(run, Part(300.0, 600.0))
     life = run.lifetimes
     overlap = np.clip(np.minimum(life["stop_s"], 600.0) - np.maximum(life["launch_s"], 300.0), 0.0, None)
-    assert block.decode_gpu_s[0] == pytest.approx(
+    assert block.gpu_s[1][0] == pytest.approx(
         overlap[life["pool"] == 1].sum() * run.world.decode_gpus, rel=1e-12
     )
 

@@ -70,7 +70,7 @@ def test_what_is_learned_comes_nearer_to_the_truth(ramp):
 
 
 def test_instances_of_other_gpus_are_refused(ramp):
-    with pytest.raises(InputError, match="4 GPUs a prefill and 4 a decode instance; expected 1 and 1"):
+    with pytest.raises(InputError, match="4 GPUs of prefill and 4 of decode instances; expected 1 and 1"):
         simulate(
             ramp,
             TRUE,

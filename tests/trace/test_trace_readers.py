@@ -304,7 +304,7 @@ def test_parquet_of_any_numeric_type(tmp_path: Path, token_type: pa.DataType, ti
 
 def test_long_lines_of_prefix_hashes(tmp_path: Path) -> None:
     hashes = list(range(1_100_000))
-    line = f'{{"timestamp": 1, "input_length": 32000000, "output_length": 3, "hash_ids": {hashes}}}\n'
+    line = f'{{"timestamp": 1, "input_length": 563200000, "output_length": 3, "hash_ids": {hashes}}}\n'
     assert len(read_trace(written(tmp_path, line))) == 1
 
 

@@ -253,3 +253,25 @@ def test_correlations_that_cannot_be_are_refused() -> None:
 def test_bad_values_are_refused_by_option(make, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         make()
+
+
+def test_prompts_begin_with_one_of_a_few_beginnings(tmp_path: Path) -> None:
+    lengths = parse_lengths("--isl", "lognormal:mean=200,p99=1000")
+    made = synthesise(Steady(5), 1000, lengths, Constant(5), prefixes=(7, 100))
+    plain = synthesise(Steady(5), 1000, lengths, Constant(5))
+    assert np.array_equal(made.arrival_s, plain.arrival_s)
+    assert np.array_equal(made.isl, plain.isl)
+    assert made.prefixes.block_tokens == 16
+    assert made.prefixes.counts.tolist() == np.minimum(made.isl // 16, 6).tolist()
+    assert len(made.prefixes.ids) == 7 * 6
+    again = read_trace(write_trace(made, tmp_path / "made.parquet"))
+    assert again.warnings == ()
+    assert same_columns(again, made)
+
+
+@pytest.mark.parametrize(
+    ("groups", "tokens", "words"), [(0, 99, "1 or more"), (5, 15, "a block"), (10**9, 99, "at most")]
+)
+def test_beginnings_that_cannot_be_are_refused(groups: int, tokens: int, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        synthesise(Steady(5), 100, Constant(5), Constant(5), prefixes=(groups, tokens))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
-from sagescale.trace import Trace
+from sagescale.trace import Prefixes, Trace
+
+
+def id_lists(min_size: int = 1, max_size: int = 12) -> st.SearchStrategy[list[list[int]]]:
+    """Ids of the blocks of prompts, with much in common."""
+    return st.lists(st.lists(st.integers(0, 7), max_size=6), min_size=min_size, max_size=max_size)
 
 
 @st.composite
-def traces(draw, min_size: int = 1, max_size: int = 40, cached: bool | None = None) -> Trace:
-    """Traces with ties, idle gaps and, when drawn so, cached tokens and priorities."""
+def traces(
+    draw, min_size: int = 1, max_size: int = 40, cached: bool | None = None, hashed: bool = False
+) -> Trace:
+    """Traces with ties, idle gaps and, when drawn so, cached tokens, priorities and prefix ids."""
     n = draw(st.integers(min_size, max_size))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     span_s = draw(st.sampled_from([0.0, 0.001, 1.0, 100.0, 86_400.0]))
@@ -17,12 +24,14 @@ def traces(draw, min_size: int = 1, max_size: int = 40, cached: bool | None = No
     isl = rng.integers(1, 5000, n)
     osl = rng.integers(1, 1000, n)
     with_cache = draw(st.booleans()) if cached is None else cached
+    ids = draw(st.none() | id_lists(n, n)) if hashed else None
     return Trace.from_arrays(
         arrival_s,
         isl,
         osl,
         rng.integers(0, isl) if with_cache else None,
         priority=rng.integers(-2, 3, n) if draw(st.booleans()) else None,
+        prefixes=ids and Prefixes.of([one[: -(-most // 16)] for one, most in zip(ids, isl, strict=True)], 16),
     )
 
 
@@ -32,4 +41,10 @@ def same_columns(a: Trace, b: Trace) -> bool:
         one, other = getattr(a, name), getattr(b, name)
         if (one is None) != (other is None) or not np.array_equal(one, other):
             return False
-    return True
+    one, other = a.prefixes, b.prefixes
+    if one is None or other is None:
+        return one is other
+    arrays = ("leaf", "parent", "unit", "depth", "ids")
+    return one.block_tokens == other.block_tokens and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
+    )

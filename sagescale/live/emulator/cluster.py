@@ -285,6 +285,7 @@ class EmulatedCluster:
             engine.duration.observe(spent_s)
             engine.prompt.observe(isl)
             engine.generation.observe(np.ones(len(mine)))
+            engine.request_itl.observe(np.zeros(len(mine)))
 
     def _count_completions(self) -> None:
         """Find the requests that have ended in decode since the last count."""
@@ -318,7 +319,7 @@ class EmulatedCluster:
             engine.prompt.observe(isl[mine])
             engine.generation.observe(osl[mine])
             several = mine[osl[mine] > 1]
-            engine.request_itl.observe(itl_s[several])
+            engine.request_itl.observe(itl_s[mine])
             engine.itl.observe(itl_s[several], osl[several] - 1)
             if not self._first_at_prefill:
                 fresh = mine[~again[mine]]

@@ -99,7 +99,11 @@ _COUNTERS = (
 _HISTOGRAMS = (
     ("ttft", "time_to_first_token_seconds", "Time to first token."),
     ("itl", "inter_token_latency_seconds", "Time between tokens."),
-    ("request_itl", "request_time_per_output_token_seconds", "Mean time between a request's tokens."),
+    (
+        "request_itl",
+        "request_time_per_output_token_seconds",
+        "Mean time between a request's tokens; 0 of a single one.",
+    ),
     ("duration", "e2e_request_latency_seconds", "Time in this engine."),
     ("prompt", "request_prompt_tokens", "Prompt tokens of a request."),
     ("generation", "request_generation_tokens", "Tokens generated for a request."),

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sagescale.live.metrics.evenness import InstanceLoad, instance_loads
 from sagescale.live.metrics.possible import Evidence, keep_possible
 from sagescale.live.metrics.window import (
     Problem,
@@ -41,8 +42,8 @@ _MEASURED = {
         "ttft_ms_mean", "ttft_ms_p99", "ttft_attainment",
     ),
     "decode": (
-        "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "duration_s_mean", "completed", "kv_usage",
-        "running_decode", "queued_decode",
+        "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "itl_attainment_estimate",
+        "duration_s_mean", "completed", "kv_usage", "running_decode", "queued_decode",
     ),
 }  # fmt: skip
 """What is measured in each pool."""
@@ -70,12 +71,14 @@ class Metrics:
         problems: What was wrong.
         reporting: Who reports, by group.
         lengths: Its sample of (ISL, OSL); ``None`` where the exporter has no histograms of them.
+        decode_loads: What each decode instance is loaded with now, where all of them say.
     """
 
     values: Mapping[str, float | None]
     problems: tuple[Problem, ...]
     reporting: Mapping[str, Reports]
     lengths: tuple[tuple[int, int], ...] | None = None
+    decode_loads: tuple[InstanceLoad, ...] | None = None
 
     @property
     def usable(self) -> bool:
@@ -143,7 +146,13 @@ class Observer:
         prompts, outputs = (
             raw.groups["frontend" if self.preset.frontend else pool] for pool in ("prefill", "decode")
         )
-        return Metrics(values, tuple(problems), reporting, self._lengths(prompts, outputs, values))
+        return Metrics(
+            values,
+            tuple(problems),
+            reporting,
+            self._lengths(prompts, outputs, values),
+            None if self.preset.frontend else instance_loads(outputs, self.preset),
+        )
 
     def _frontend(self, group: SeriesWindow, problems: list[Problem]) -> dict[str, float | None]:
         preset = self.preset
@@ -216,7 +225,8 @@ class Observer:
             values["completed"] = None
         if self._frozen("decode", decode, problems):
             for name in (
-                "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "duration_s_mean", "completed",
+                "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "itl_attainment_estimate",
+                "duration_s_mean", "completed",
             ):  # fmt: skip
                 values[name] = None
         wrong.append(_restarted("prefill", prefill, problems))
@@ -264,6 +274,8 @@ class Observer:
             "itl_ms_p99": _p99(outputs, preset.itl_ms),
             "ttft_attainment": self.targets and _share(first, preset.ttft_ms, self.targets.ttft_ms),
             "itl_attainment": self.targets and _share(outputs, preset.itl_ms, self.targets.itl_ms),
+            "itl_attainment_estimate": self.targets
+            and _share_by_gaps(outputs, preset.itl_ms, self.targets.itl_ms),
         }
 
     def _lengths(
@@ -408,6 +420,32 @@ def _share(group: SeriesWindow, means: tuple[Mean, ...], target: float) -> float
         if mean.buckets is not None and not mean.per_token and group.buckets.get(mean.buckets):
             return bucket_share(target / mean.scale, group.buckets[mean.buckets])
     return None
+
+
+def _share_by_gaps(group: SeriesWindow, means: tuple[Mean, ...], target: float) -> float | None:
+    """Estimate the share of requests whose mean gap is within a target where gaps alone are counted.
+
+    An instance decodes its requests in common steps, so that in a window each has about its mean: those on
+    instances with a mean above the target are taken to miss it, by tokens. But of requests near the target
+    some meet it: no more are taken to miss than the share of all gaps above it.
+
+    Returns:
+        ``None`` where there is no histogram of gaps, or one of requests as well.
+    """
+    used = next((mean for mean in means if group.increases.get(mean.total)), None)
+    if used is None or used.buckets is None or not used.per_token:
+        return None
+    within = bucket_share(target / used.scale, group.buckets.get(used.buckets, {}))
+    totals, counts = group.increases[used.total], group.increases.get(used.count, {})
+    gaps = sum(counts[name] for name in totals.keys() & counts.keys())
+    if within is None or gaps <= 0.0:
+        return None
+    late = sum(
+        counts[name]
+        for name in totals.keys() & counts.keys()
+        if used.scale * totals[name] > target * counts[name]
+    )
+    return max(within, 1.0 - late / gaps)
 
 
 def _spread(group: SeriesWindow, means: tuple[Mean, ...], observed: float | None) -> list[int] | None:

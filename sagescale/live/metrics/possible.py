@@ -53,6 +53,7 @@ RANGES: Mapping[str, Range] = {
     "prefix_hit_rate": _SHARE,
     "ttft_attainment": _SHARE,
     "itl_attainment": _SHARE,
+    "itl_attainment_estimate": _SHARE,
     "requests_shed": _COUNT,
     "requests_queued_gateway": _COUNT,
     "instances_prefill": _COUNT,
@@ -62,7 +63,8 @@ RANGES: Mapping[str, Range] = {
 
 LOAD = frozenset(RANGES) - {
     "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean", "itl_ms_p99", "duration_s_mean", "kv_usage",
-    "prefix_hit_rate", "ttft_attainment", "itl_attainment", "instances_prefill", "instances_decode",
+    "prefix_hit_rate", "ttft_attainment", "itl_attainment", "itl_attainment_estimate", "instances_prefill",
+    "instances_decode",
 }  # fmt: skip
 """The numbers that the load is made of: where one of them is impossible, the load is unknown."""
 

@@ -30,6 +30,12 @@ _OUTLIER = 0.25
 _FOOT = 1.5
 """Prompts that take less than this many times the shortest time are on the flat foot of the curve."""
 
+_AGREES_MEDIAN, _AGREES_P90 = 0.03, 0.10
+"""Measured batches that lone prompts' attention term meets so well confirm it; others are fitted."""
+
+_MOST_ATTENTION = 0.9
+"""Of the time of any prompt measured: the rest is matrix work, and batches of short prompts still take it."""
+
 _INSIGNIFICANT = 1e-9
 """An attention term below this share of the longest prompt's time is rounding: b is 0."""
 
@@ -37,9 +43,9 @@ _INSIGNIFICANT = 1e-9
 def fit_prefill(points: Sequence[PrefillPoint], gpus: int = 1) -> tuple[PrefillProfile, tuple[str, ...]]:
     """Fit lone-prompt points of an instance of ``gpus``; return the profile and what to note of the fit.
 
-    ``points`` must hold at least two distinct lone ISLs. Batches of several prompts only validate: the
-    ``batch_error`` is that of the batch formula on them, None without any. Raises ValueError for times of no
-    engine.
+    ``points`` must hold at least two distinct lone ISLs. The attention term b is that of the lone prompts
+    where measured batches of several agree with it, else the one that fits the batches. ``batch_error`` is
+    that of the batch formula on them, None without any. Raises ValueError for times of no engine.
     """
     measured = PrefillMeasured(
         isl_tokens=tuple(point.isl_tokens for point in points),
@@ -73,14 +79,22 @@ def fit_prefill(points: Sequence[PrefillPoint], gpus: int = 1) -> tuple[PrefillP
         measured=measured,
     )
     curve = PrefillCurve(profile)
+    profile = replace(profile, floor_ms=round_digits(curve.floor_ms), fit_error=_error(curve, lone))
     batches = [point for point in points if point.batch > 1]
-    profile = replace(
-        profile,
-        floor_ms=round_digits(curve.floor_ms),
-        fit_error=_error(curve, lone),
-        batch_error=_error(curve, batches) if batches else None,
-    )
-    return profile, tuple(notes)
+    if not batches:
+        return profile, tuple(notes)
+    error = _error(curve, batches)
+    if error.median > _AGREES_MEDIAN or error.p90 > _AGREES_P90:
+        fitted_to = replace(profile, quadratic_ms=round_digits(_attention_of_batches(curve, knots, batches)))
+        after = _error(PrefillCurve(fitted_to), batches)
+        if after.median < error.median:
+            notes.append(
+                f"attention fitted to {len(batches)} measured batches: {fitted_to.quadratic_ms:.3g} ms per "
+                f"token squared, where lone prompts say {profile.quadratic_ms:.3g} and miss the batches by "
+                f"{error.median:.1%} in the median"
+            )
+            profile, error = fitted_to, after
+    return replace(profile, batch_error=error), tuple(notes)
 
 
 def _attention(isl: NDArray[np.float64], ttft: NDArray[np.float64]) -> float:
@@ -95,6 +109,25 @@ def _attention(isl: NDArray[np.float64], ttft: NDArray[np.float64]) -> float:
         isl, ttft = isl[beyond_foot], ttft[beyond_foot]
     quadratic = float(relative_nnls((np.ones_like(isl), isl, isl**2), ttft)[2])
     return quadratic if quadratic * isl[-1] ** 2 >= _INSIGNIFICANT * ttft[-1] else 0.0
+
+
+def _attention_of_batches(
+    curve: PrefillCurve, knots: NDArray[np.float64], batches: Sequence[PrefillPoint]
+) -> float:
+    """Return the b >= 0 that makes the mean relative error of the batches least.
+
+    What a batch takes less than one prompt of its tokens is ``b`` times the pairs of tokens of different
+    prompts, so the best b is the median of such ratios, each weighed by its pairs over the batch's time.
+    """
+    total = np.array([point.batch * point.isl_tokens for point in batches], dtype=np.float64)
+    pairs = total**2 - np.array([point.batch * float(point.isl_tokens) ** 2 for point in batches])
+    ms = np.array([point.ttft_ms for point in batches])
+    ratios = (np.array([curve.ttft_ms(tokens) for tokens in total.tolist()]) - ms) / pairs
+    order = np.argsort(ratios)
+    weights = np.cumsum((pairs / ms)[order])
+    best = float(ratios[order][np.searchsorted(weights, weights[-1] / 2.0)])
+    most = min(_MOST_ATTENTION * curve.ttft_ms(tokens) / (tokens * tokens) for tokens in knots.tolist())
+    return float(min(max(best, 0.0), most))
 
 
 def _error(curve: PrefillCurve, points: Sequence[PrefillPoint]) -> FitError:

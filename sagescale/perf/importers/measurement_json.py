@@ -2,7 +2,9 @@
 
 ``{"kind": "prefill", "isl": 512, "batch": 1, "ms": [median, min, max]}``,
 ``{"kind": "decode", "batch": 8, "context": 1024, "ms": ...}``,
-``{"kind": "kv_transfer", "tokens": 1024, "ms": ...}``.
+``{"kind": "kv_transfer", "tokens": 1024, "ms": ...}``,
+``{"kind": "step", "decode": 8, "kv_tokens": 8192, "longest": 2000, "chunks": [{"prefix": 0, "tokens": 512}],
+"ms": ...}``: a step of an engine that prefills and decodes.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.perf.checks import POSITIVE
+from sagescale.perf.checks import MAX_REQUESTS, MAX_TOKENS, POSITIVE
 from sagescale.perf.importers.record import Record
 from sagescale.perf.importers.source import load_json, looks, source_file
-from sagescale.perf.measurement import DecodePoint, KvPoint, Measurement, PrefillPoint
+from sagescale.perf.measurement import DecodePoint, KvPoint, Measurement, PrefillPoint, StepPoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +29,10 @@ _KEYS = {
     "prefill": ("isl", "batch", "ms"),
     "decode": ("batch", "context", "ms"),
     "kv_transfer": ("tokens", "ms"),
+    "step": ("decode", "kv_tokens", "longest", "chunks", "ms"),
 }
+_MAX_CHUNKS = 1024
+_STEP_KV = MAX_REQUESTS * MAX_TOKENS
 
 
 class MeasurementImporter:
@@ -44,13 +49,15 @@ class MeasurementImporter:
         files = [file.path for file in looks(path) if _has_rows(file)] if path.is_dir() else [path]
         if not files:
             raise InputError(f"{path}: no JSON list of measured rows in this folder")
-        prefill, decode, kv_transfer = [], [], []
+        prefill, decode, kv_transfer, steps = [], [], [], []
         for row in (row for file in files for row in _rows(file)):
             kind, ms = _kind(row), _median_ms(row)
             if kind == "prefill":
                 prefill.append(PrefillPoint(row.whole("isl"), row.whole("batch"), ms))
             elif kind == "decode":
                 decode.append(DecodePoint(row.whole("batch"), row.whole("context"), ms))
+            elif kind == "step":
+                steps.append(_step(row, ms))
             else:
                 kv_transfer.append(KvPoint(row.whole("tokens"), ms))
         return (
@@ -61,6 +68,7 @@ class MeasurementImporter:
                 prefill=tuple(prefill),
                 decode=tuple(decode),
                 kv_transfer=tuple(kv_transfer),
+                steps=tuple(steps),
             ),
         )
 
@@ -85,6 +93,35 @@ def _kind(row: Record) -> str:
         if key != "kind" and key not in _KEYS[kind]:
             row.fail(key, value, f"only {', '.join(_KEYS[kind])} in a {kind} row")
     return kind
+
+
+def _step(row: Record, ms: float) -> StepPoint:
+    """Return a step; what it says of the requests decoding must be possible."""
+    n, kv_tokens = _count(row, "decode", MAX_REQUESTS), _count(row, "kv_tokens", _STEP_KV)
+    longest = _count(row, "longest", MAX_TOKENS)
+    if not (longest <= kv_tokens <= n * longest and kv_tokens >= n):
+        row.fail("kv_tokens", kv_tokens, f"{n} decoding requests' tokens, of which the longest has {longest}")
+    given = row.content.get("chunks")
+    if not isinstance(given, list) or len(given) > _MAX_CHUNKS or not (given or n):
+        row.fail("chunks", given, f"a list of chunks, at most {_MAX_CHUNKS}; at least one where none decodes")
+    chunks = []
+    for index, chunk in enumerate(given):
+        part = Record(row.where, chunk, f"chunks[{index}].", expected="an object with prefix and tokens")
+        for key, value in part.content.items():
+            if key not in {"prefix", "tokens"}:
+                part.fail(key, value, "only prefix, tokens in a chunk")
+        tokens = _count(part, "tokens", MAX_TOKENS)
+        if not tokens:
+            part.fail("tokens", tokens, "a whole number >= 1")
+        chunks.append((tokens, _count(part, "prefix", MAX_TOKENS)))
+    return StepPoint(n, kv_tokens, longest, tuple(chunks), ms)
+
+
+def _count(row: Record, name: str, most: int) -> int:
+    value = row.content.get(name)
+    if type(value) is not int or not 0 <= value <= most:
+        row.fail(name, value, f"a whole number from 0 to {most}")
+    return value
 
 
 def _median_ms(row: Record) -> float:

@@ -69,8 +69,9 @@ class ArimaPredictor(FittedPredictor):
     name = "arima"
     least_windows = _LEAST_WINDOWS
 
-    def __init__(self, options: PredictorOptions) -> None:
-        """Take the history in windows (4,320, or three seasons) and the season."""
+    def __init__(self, options: PredictorOptions, least_windows: int = _LEAST_WINDOWS) -> None:
+        """Take the history (4,320 windows, or three seasons), the season, and when to fit first."""
+        self.least_windows = least_windows
         self._season = options.season_windows()
         super().__init__(options.window_size or max(_HISTORY, 3 * (self._season or 0)))
         self._interval_s = options.interval_s

@@ -17,7 +17,7 @@ class Forecast:
     """The next windows of one series, as a normal distribution a window, cut off at zero.
 
     `mean` and `std` have one entry a window ahead, in the unit of the series. `note` is empty, or says
-    why a simpler method than the one named was used.
+    why a simpler method than the one named was used, or which one answers where the name leaves that open.
 
     Raises:
         ValueError: A mean or std is negative, NaN or infinite, or their lengths differ: a predictor's bug,

@@ -28,7 +28,11 @@ def whole_instances(demand: float) -> int:
 
 
 class ClassicPolicy:
-    """The formulas of the user's guide, "Replica calculation"."""
+    """The formulas of the user's guide, "Replica calculation".
+
+    An aggregated pool gets both fractions before rounding, added: an instance that spends a share of its time
+    on prompts has the rest of it for answers.
+    """
 
     name = "classic"
     uses_lengths = False
@@ -36,6 +40,10 @@ class ClassicPolicy:
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
         self._config = config
         self._perf = perf_model
+        pools = config.pools
+        self._pools = tuple(pool.name for pool in pools)
+        self._prefill_gpus, self._decode_gpus = pools[0].gpus, pools[-1].gpus
+        self._aggregated = config.serving == "aggregated"
 
     def size(self, situation: Situation) -> Sizing:
         """Size for the load forecast; hold both pools where this window's traffic is unknown."""
@@ -56,9 +64,9 @@ class ClassicPolicy:
         No requests ask for no instances, whatever the lengths; a pool whose lengths are unknown holds.
         """
         if requests is None:
-            return Sizing(ByPool[PoolSize | None](None, None), (_UNKNOWN_TRAFFIC,))
+            return Sizing(self._asked(*(None for _ in self._pools)), (_UNKNOWN_TRAFFIC,))
         if requests <= 0:
-            return Sizing.exactly(Sizes(0, 0), (_NO_TRAFFIC,))
+            return Sizing.exactly(Sizes(*(0 for _ in self._pools), names=self._pools), (_NO_TRAFFIC,))
         reasons: list[Reason] = []
         rate = requests * self._config.load_headroom / self._config.adjustment_interval_sec
         prefill = None if isl is None else self._prefill(rate, isl, corrections.prefill, reasons)
@@ -66,12 +74,19 @@ class ClassicPolicy:
             None if isl is None or osl is None else self._decode(rate, isl, osl, corrections.decode, reasons)
         )
         if isl is None or osl is None:
-            held = "both pools hold" if isl is None else "decode holds"
+            held = "decode holds" if isl is not None else "both pools hold"
+            if self._aggregated:
+                held = "the pool holds"
             missing = "isl" if isl is None else "osl"
             reasons.append(
                 Reason(ReasonCode.HOLD_UNKNOWN_LENGTHS, f"no {missing} has been observed yet: {held}")
             )
-        return Sizing(ByPool[PoolSize | None](prefill, decode), tuple(reasons))
+        if self._aggregated:
+            return Sizing(self._asked(_together(prefill, decode)), tuple(reasons))
+        return Sizing(self._asked(prefill, decode), tuple(reasons))
+
+    def _asked(self, *sizes: PoolSize | None) -> ByPool[PoolSize | None]:
+        return ByPool[PoolSize | None](*sizes, names=self._pools)
 
     def _prefill(self, rate: float, isl: float, correction: float, reasons: list[Reason]) -> PoolSize | None:
         config = self._config
@@ -85,7 +100,7 @@ class ClassicPolicy:
                 )
             )
         throughput = rate * isl * min(1.0, correction)
-        capacity = self._perf.prefill_throughput_per_gpu(isl) * config.prefill_gpus_per_instance
+        capacity = self._perf.prefill_throughput_per_gpu(isl) * self._prefill_gpus
         return _pool_size("Prefill", throughput, capacity, reasons)
 
     def _decode(
@@ -104,7 +119,7 @@ class ClassicPolicy:
                 )
             )
         throughput = rate * osl
-        capacity = point.tokens_per_s_per_gpu * config.decode_gpus_per_instance
+        capacity = point.tokens_per_s_per_gpu * self._decode_gpus
         return _pool_size("Decode", throughput, capacity, reasons)
 
 
@@ -128,8 +143,16 @@ def initial_targets(
         Sizes within every constraint; a pool about whose load nothing is known starts at its minimum.
     """
     sizing = ClassicPolicy(config, perf_model).size_for(requests, isl, osl)
-    asked = Sizes(*(0 if size is None else size.instances for size in sizing.pools))
+    asked = Sizes(*(0 if size is None else size.instances for size in sizing.pools), names=sizing.pools.names)
     return fit(within_limits(asked, config.fleet), config.fleet)
+
+
+def _together(prefill: PoolSize | None, decode: PoolSize | None) -> PoolSize | None:
+    """Return the size of a pool that does both, held where one share is unknown."""
+    if prefill is None or decode is None:
+        return None
+    demand = prefill.demand + decode.demand
+    return PoolSize(whole_instances(demand), demand)
 
 
 def _pool_size(pool: str, throughput: float, capacity: float, reasons: list[Reason]) -> PoolSize | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.policy.protocol import Situation
 
-__all__ = ["ReactivePolicy"]
+__all__ = ["HpaPool", "ReactivePolicy"]
 
 # The HPA's own defaults.
 _TOLERANCE = 0.1
@@ -34,6 +34,7 @@ class ReactivePolicy:
     * Prefill: requests queued and in service, ``reactive_prefill_requests`` an instance.
     * Decode: the higher of slot use (running and queued requests over the slots of the ready instances) and
       KV use, ``reactive_decode_usage`` of full.
+    * Aggregated: as decode; a request that waits for its prompt is queued.
 
     ``desired = ceil(ready * use / target)``, not touched while ``use / target`` is within 0.1 of 1. Scaling
     up, instances not ready yet count as idle ones, and may cancel the need; scaling down they do not count at
@@ -52,8 +53,7 @@ class ReactivePolicy:
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
         self._config = config
         self._slots = perf_model.max_num_seqs
-        self._prefill = _Pool("prefill")
-        self._decode = _Pool("decode")
+        self._pools = tuple(HpaPool(pool.name) for pool in config.pools)
 
     def size(self, situation: Situation) -> Sizing:
         """Ask for what the present use needs; a pool whose use is unknown holds."""
@@ -61,23 +61,26 @@ class ReactivePolicy:
         reasons: list[Reason] = []
         headroom = config.load_headroom
         prefill = _sum(seen.queued_prefill, seen.running_prefill)
+        decode = _sum(seen.queued_decode, seen.running_decode)
+        if len(self._pools) == 1:
+            decode = _sum(prefill, decode)
         if prefill is not None:
             prefill *= headroom / config.reactive_prefill_requests
-        decode = _sum(seen.queued_decode, seen.running_decode)
         if decode is not None:
             decode *= headroom / (self._slots * config.reactive_decode_usage)
         if seen.kv_usage is not None:
             pool = seen.pools.decode
             full = seen.kv_usage * (pool.ready + pool.draining) * headroom / config.reactive_decode_usage
             decode = full if decode is None else max(decode, full)
-        sizes = ByPool[PoolSize | None](
-            self._prefill.size(seen.time_s, seen.pools.prefill, prefill, reasons),
-            self._decode.size(seen.time_s, seen.pools.decode, decode, reasons),
+        demands = (decode,) if len(self._pools) == 1 else (prefill, decode)
+        sizes = (
+            pool.size(seen.time_s, counts, demand, reasons)
+            for pool, counts, demand in zip(self._pools, seen.pools, demands, strict=True)
         )
-        return Sizing(sizes, tuple(reasons))
+        return Sizing(ByPool[PoolSize | None](*sizes, names=seen.pools.names), tuple(reasons))
 
 
-class _Pool:
+class HpaPool:
     """The HPA of one pool: its recommendations and launches of the past."""
 
     def __init__(self, name: str) -> None:

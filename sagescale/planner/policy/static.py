@@ -15,21 +15,21 @@ __all__ = ["StaticPolicy"]
 
 
 class StaticPolicy:
-    """Keeps ``static_prefill`` and ``static_decode`` instances, whatever happens.
+    """Keeps ``static_prefill`` and ``static_decode``, or ``static_instances``, whatever happens.
 
     A pool whose size is not given keeps the one found at the first decision. Instances that are lost are
     replaced. What every autoscaler has to beat.
     """
 
     name = "static"
-    keys = ("static_prefill", "static_decode")
+    keys = ("static_prefill", "static_decode", "static_instances")
     uses_forecast = False
     uses_model = False
     uses_lengths = False
 
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel) -> None:
         del perf_model  # a fixed size needs no model
-        self._given = (config.static_prefill, config.static_decode)
+        self._given: tuple[int | None, ...] = config.static_sizes
         self._asked: Sizing | None = None
 
     def size(self, situation: Situation) -> Sizing:

@@ -24,7 +24,7 @@ _AS_IS = (
     "isl", "osl", "ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "itl_mean_ms", "itl_p50_ms", "itl_p99_ms",
     "attainment", "queued_prefill", "queued_decode", "running_decode", "kv_usage",
 )  # fmt: skip
-_OF_POOLS = ("ready", "starting", "draining", "waiting", "target", "correction")
+_OF_POOLS = ("ready", "starting", "draining", "waiting", "target")
 _STATES = _OF_POOLS[:4]
 
 
@@ -39,8 +39,8 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
     at which the trace started, as ms since 1970 on its own clock; null where that is not known. ``columns``
     are lists of one length, or one value where all are equal; numbers of requests are per second where the
     interval is known.
-    ``names`` are the pools; ``pools`` are the states that each decision left, the initial ones first, so one
-    entry longer.
+    ``names`` are the pools and ``corrections`` the correction factors; ``pools`` are the states that each
+    decision left, the initial ones first, so one entry longer.
     ``reasons`` has each different list of reasons once, and a tick's index into them.
     """
     timeline = as_keys(run.timeline)
@@ -48,7 +48,9 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
     kept = [place for place, time_s in enumerate(times) if time_s is not None and abs(time_s) < _LATEST_S]
     step_s = interval_s(document, run)
     of_pools = [f"{name}_{part}" for name in pool_names(run) for part in _OF_POOLS]
-    columns = {key: _column(timeline.get(key), kept, 1.0) for key in (*_AS_IS, *of_pools)}
+    corrections = list(run.timeline.corrections)
+    of_corrections = [f"{name}_correction" for name in corrections]
+    columns = {key: _column(timeline.get(key), kept, 1.0) for key in (*_AS_IS, *of_pools, *of_corrections)}
     for key in _PER_WINDOW:
         columns[key] = _column(timeline.get(key), kept, step_s or 1.0)
     sla = run.sla
@@ -61,6 +63,7 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
         "step_ms": None if step_s is None else 1000.0 * step_s,
         "per_second": step_s is not None,
         "names": pool_names(run),
+        "corrections": corrections,
         "columns": columns,
         "pools": _pools(document, run, kept),
         "reasons": _reasons(timeline.get("reasons") or (), kept),
@@ -110,7 +113,8 @@ def _pools(document: ResultDocument, run: RunDocument, kept: Sequence[int]) -> d
     names = pool_names(run)
     budget = number(document, run, "max_gpu_budget")
     acts = setting(document, run, "no_operation") is not True
-    gpus = {name: _whole(document.profile.gpus_per_instance.get(name)) or 1 for name in names}
+    each_has = (run.profile or document.profile).gpus_per_instance
+    gpus = {name: _whole(each_has.get(name)) or 1 for name in names}
     now = {name: PoolCounts(_whole((run.initial or {}).get(name))) for name in names}
     history = [now]
     for place in kept:

@@ -162,7 +162,7 @@ def panels(run: RunDocument) -> list[tuple[str, str, str, str]]:
         ("gpus", "GPUs", "in use", ""),
         ("queues", "Queues", "requests", ""),
         ("decisions", "Decisions", "hover for reasons", ""),
-        ("kv", "KV memory in use", "mean of decode instances", ""),
+        ("kv", "KV memory in use", "mean of instances that decode", ""),
         ("lengths", "Lengths", "mean tokens a request", ""),
         ("corrections", "Corrections", "measured over expected latency", ""),
     ]

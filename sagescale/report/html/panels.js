@@ -156,7 +156,7 @@ function decisionText(run, i) {
     expected === null
       ? "no load expected"
       : `expects ${number(expected)} ${run.per_second ? "requests/s" : "requests"}${p90 === null ? "" : `, p90 ${number(p90)}`}`,
-    `corrections: ${run.names.map((pool) => `${pool} ${number(columns[`${pool}_correction`][i])}`).join(", ")}`,
+    `corrections: ${run.corrections.map((pool) => `${pool} ${number(columns[`${pool}_correction`][i])}`).join(", ")}`,
     ...run.reasonsAt(i).map((why) => `• ${why}`),
     ...surges.map((surge) => `▲ ${clock(surge.t, run)} between decisions: ${emergencyText(run, surge)}`),
     ...faults.map((fault) => `× ${fault.kind}${fault.restarted ? `, ${number(fault.restarted)} requests restarted` : ""}`),
@@ -289,6 +289,15 @@ const PANELS = {
   gpus,
   queues(run, c) {
     const { t, columns } = run;
+    if (run.names.includes("aggregated")) {
+      return {
+        traces: [
+          line("running", t, columns.running_decode, { color: c.grey, width: 1.2 }),
+          line("waiting", t, columns.queued_prefill, { color: c.vermillion, dash: "1.5px,2.5px", width: 2 }),
+        ],
+        yaxis: { rangemode: "tozero" },
+      };
+    }
     return {
       traces: [
         line("running in decode", t, columns.running_decode, { color: c.grey, width: 1.2 }),
@@ -323,7 +332,7 @@ const PANELS = {
     for (const shape of one.shapes) shape.line.dash = "2px,2px";
     return {
       traces: [
-        ...run.names.map((pool, i) => line(pool, t, columns[`${pool}_correction`], POOL_LINES[i % POOL_LINES.length](c))),
+        ...run.corrections.map((pool, i) => line(pool, t, columns[`${pool}_correction`], POOL_LINES[i % POOL_LINES.length](c))),
       ],
       ...one,
       yaxis: { rangemode: "tozero" },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.trace.log.times import Stamp
+    from sagescale.trace.prefix_builder import PrefixBuilder
     from sagescale.trace.source import Head, Source
 
 __all__ = ["LogRows", "read_log"]
@@ -42,7 +44,8 @@ class LogRows:
     Attributes:
         ticks: arrival, int64[n] or float64[n].
         ticks_per_s: how many of them make a second.
-        columns: int32[n] each: ``isl``, ``osl``, and as named ``cached_tokens``, ``priority``.
+        columns: int32[n] each: ``isl``, ``osl``, and as named ``cached_tokens``, ``priority``;
+            ``hash_ids``: the node of each one's last prefix id.
         started_at: date and time of the first arrival, in the zone to show; None where the log has no date.
         warnings: how it was read, and what was left out.
     """
@@ -54,14 +57,21 @@ class LogRows:
     warnings: tuple[str, ...]
 
 
-def read_log(files: Sequence[tuple[Source, Head]], spec: LogSpec) -> LogRows:
+def read_log(
+    files: Sequence[tuple[Source, Head]], spec: LogSpec, builder: PrefixBuilder | None = None
+) -> LogRows:
     """Read the rows of all files that meet the conditions and can be used.
+
+    Args:
+        files: the log.
+        spec: how to read it.
+        builder: takes the prefix ids, where the spec names their column.
 
     Raises:
         InputError: a column is missing, no row meets the conditions, too many cannot be used, or the unit of
             the arrivals cannot be known.
     """
-    reading = _Reading(spec, Dropped(spec))
+    reading = _Reading(spec, Dropped(spec), builder)
     for number, (source, head) in enumerate(files):
         reading.read(number, source, head)
     return reading.finished()
@@ -88,6 +98,19 @@ def _text(cell: object) -> str:
     return f"{cell:.15g}" if isinstance(cell, float) else str(cell)
 
 
+def _ids(cell: object) -> NDArray[np.int64] | None:
+    """Return the ids of a cell, a list or a text such as ``[1, 2, 3]``; None when it holds none of that."""
+    if isinstance(cell, str):
+        cell = [part for part in re.split(r"[\s,;\[\]]+", cell) if part]
+    values = [] if cell is None else cell
+    if not isinstance(values, list) or any(isinstance(value, bool | float) for value in values):
+        return None
+    try:
+        return np.array([int(value) for value in values], np.int64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def _meets(condition: Condition, text: str) -> bool:
     same = text == condition.value
     if not same:
@@ -104,6 +127,7 @@ class _Reading:
 
     spec: LogSpec
     dropped: Dropped
+    builder: PrefixBuilder | None
     paths: list[str] = field(default_factory=list)
     stamps: list[Stamp] = field(default_factory=list)
     places: list[tuple[int, int]] = field(default_factory=list)
@@ -125,7 +149,7 @@ class _Reading:
         self._check_names(source, names)
         apart = [name for name in kept_apart(names) if all(name != chosen.column for chosen in conditions)]
         wanted = (*mapped.values(), *(condition.column for condition in conditions), *apart)
-        for ours in mapped.keys() & {"isl", "osl", "cached_tokens", "priority"}:
+        for ours in mapped.keys() & {"isl", "osl", "cached_tokens", "priority", "hash_ids"}:
             self.counts.setdefault(ours, [])
         first_condition, first_apart = len(mapped), len(mapped) + len(conditions)
         for line, cells in rows_of(source, head, wanted):
@@ -198,6 +222,17 @@ class _Reading:
                     return False
                 self.blank[ours] += _text(cell) == ""
                 lengths[ours] = value
+        if self.builder is not None:
+            cell, name = cells["hash_ids"], mapped["hash_ids"]
+            ids = _ids(cell)
+            reason = f"have {name} that are no list of whole numbers" if ids is None else ""
+            if ids is not None:
+                lengths["hash_ids"], fits = self._taken(self.builder, ids, lengths["isl"])
+                reason = "" if fits else f"have more {name} than blocks of {self.builder.block_tokens} tokens"
+            if reason:
+                expected = "whole numbers that fit 64 bits, one for each block of the prompt"
+                self.dropped.add(reason, path, line, cell, expected)
+                return False
         if lengths.get("cached_tokens", 0) >= lengths["isl"]:
             # The last token of a prompt is computed in any case.
             lengths["cached_tokens"] = lengths["isl"] - 1
@@ -209,6 +244,12 @@ class _Reading:
         for ours, value in lengths.items():
             self.counts[ours].append(value)
         return True
+
+    def _taken(self, builder: PrefixBuilder, ids: NDArray[np.int64], isl: int) -> tuple[int, bool]:
+        """Return the node of a prompt's last id, and whether the prompt is long enough for them."""
+        take = builder.add_tokens if self.spec.ids_of_tokens else builder.add
+        leaf = take(np.array([0, len(ids)]), ids)
+        return int(leaf[0]), int(builder.counts(leaf)[0]) <= -(-isl // builder.block_tokens)
 
     def finished(self) -> LogRows:
         """Settle the clock, drop what does not fit it, and say what was done."""

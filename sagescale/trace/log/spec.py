@@ -6,16 +6,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.trace.readers.fields import TOKEN_IDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sagescale.trace.readers.format import Format
 
 __all__ = ["COLUMNS", "REQUIRED", "TIME_UNITS", "Condition", "LogSpec", "parse_columns", "parse_where"]
 
 REQUIRED = ("arrival", "isl", "osl")
-COLUMNS = (*REQUIRED, "priority", "session_id", "cached_tokens", "ttft", "done")
+COLUMNS = (*REQUIRED, "priority", "session_id", "cached_tokens", "hash_ids", "ttft", "done")
 """What ``--columns`` names; a trace needs the first three."""
 
 TIME_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
@@ -47,6 +48,8 @@ class LogSpec:
         time_unit: unit of arrivals that are numbers, a key of ``TIME_UNITS``; empty when not said.
         strict: refuse the first row that cannot be used.
         max_dropped: the share of rows that may be unusable.
+        hash_block_tokens: how many tokens a prefix id covers; None when not said.
+        ids_of_tokens: ``hash_ids`` holds the prompts' tokens, to make ids of.
     """
 
     columns: tuple[tuple[str, str], ...] = ()
@@ -55,25 +58,42 @@ class LogSpec:
     time_unit: str = ""
     strict: bool = False
     max_dropped: float = MAX_DROPPED
+    hash_block_tokens: int | None = None
+    ids_of_tokens: bool = False
 
     def __post_init__(self) -> None:
         if self.time_unit and self.time_unit not in TIME_UNITS:
             raise InputError(f"--time-unit {self.time_unit}: expected one of {', '.join(TIME_UNITS)}")
         if not 0 <= self.max_dropped <= 1:
             raise InputError(f"--max-dropped {self.max_dropped:g}: expected a share from 0 to 1, e.g. 0.1")
+        if self.hash_block_tokens is not None and not 0 < self.hash_block_tokens < 1 << 31:
+            raise InputError(
+                f"--hash-block-tokens {self.hash_block_tokens}: expected a whole number above 0, e.g. 16"
+            )
 
-    def with_columns_of(self, known: Format) -> LogSpec:
-        """Return the same with the columns and the unit of a known format, whose rows are chosen from."""
+    def with_columns_of(self, known: Format, there: Collection[str]) -> LogSpec:
+        """Return the same with columns, unit and ids of a known format, whose rows are chosen from.
+
+        Args:
+            known: the format.
+            there: the columns that the files have.
+        """
         names = {
             "arrival": known.arrival,
             "isl": known.isl,
             "osl": known.osl,
             "priority": known.priority,
             "cached_tokens": known.cached,
+            "hash_ids": known.ids,
         }
-        columns = tuple((ours, theirs) for ours, theirs in names.items() if theirs is not None)
+        columns = tuple((ours, theirs) for ours, theirs in names.items() if theirs and theirs in there)
         unit = known.clock.unit if known.clock.unit in TIME_UNITS else ""
-        return replace(self, columns=columns, time_unit=self.time_unit or unit)
+        return replace(
+            self,
+            columns=columns,
+            time_unit=self.time_unit or unit,
+            ids_of_tokens=known.ids_kind == TOKEN_IDS,
+        )
 
 
 def parse_columns(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:

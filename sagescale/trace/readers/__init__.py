@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import one_line
 from sagescale.trace.readers.assembled import AIBRIX, BLIS, KV_CACHE_TESTER, Assembled
-from sagescale.trace.readers.fields import BATCH_OF_ONE, COUNT, MS, NS, SECONDS, WALL_CLOCK, Field
+from sagescale.trace.readers.fields import BATCH_OF_ONE, COUNT, MS, NS, SECONDS, TOKEN_IDS, WALL_CLOCK, Field
 from sagescale.trace.readers.format import Format
+from sagescale.trace.readers.prefix_ids import BLOCK_TOKENS
 from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL, REBUILT_UNDATED, REBUILT_WARNING
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ _QWEN_KEYS = frozenset({"chat_id", "parent_chat_id", "type", "turn"})
 
 def _unused_columns(columns: Mapping[str, NDArray[Any]], head: Head) -> tuple[str, ...]:
     """Name the columns not used: one of them may be a misspelt ``cached_tokens``."""
-    return tuple(f"column '{one_line(name, 60)}' is not used" for name in head.columns if name not in columns)
+    return tuple(
+        f"column '{one_line(name, 60)}' is not used"
+        for name in head.columns
+        if name not in columns and not (name == BLOCK_TOKENS and "hash_ids" in columns)
+    )
 
 
 def _images_left_out(columns: Mapping[str, NDArray[Any]], head: Head) -> tuple[str, ...]:  # noqa: ARG001 - Warn
@@ -47,6 +52,7 @@ FORMATS: tuple[Format | Assembled, ...] = (
         osl="osl",
         cached="cached_tokens",
         priority="priority",
+        ids="hash_ids",
         warn=_unused_columns,
     ),
     # What trace from-prometheus writes: no request was seen by itself, and the column's name says so.
@@ -100,7 +106,7 @@ FORMATS: tuple[Format | Assembled, ...] = (
         zero_osl="failed requests (0 response tokens)",
     ),
     # Qin et al., Mooncake, FAST 2025 (github.com/kvcache-ai/Mooncake). Each prompt's prefix is there as
-    # hashes of blocks of 512 tokens. They are not turned into cache hits: what hits depends on the cache, and
+    # ids of blocks of 512 tokens. They are not turned into cache hits: what hits depends on the cache, and
     # that is a thing to model and not to read.
     Format(
         name="mooncake",
@@ -109,6 +115,8 @@ FORMATS: tuple[Format | Assembled, ...] = (
         clock=MS,
         isl="input_length",
         osl="output_length",
+        ids="hash_ids",
+        block_tokens=512,
         only_if=lambda keys: not keys >= _QWEN_KEYS,
     ),
     # Wang et al., KVCache Cache in the Wild, ATC 2025 (alibaba-edu/qwen-bailian-usagetraces-anon). The same
@@ -121,6 +129,8 @@ FORMATS: tuple[Format | Assembled, ...] = (
         clock=SECONDS,
         isl="input_length",
         osl="output_length",
+        ids="hash_ids",
+        block_tokens=16,
         only_if=lambda keys: bool(keys & _QWEN_KEYS) or "hash_ids" not in keys,
     ),
     # The CSV that Vidur replays, also used for Splitwise's traces: Agrawal et al., Vidur, MLSys 2024
@@ -150,7 +160,8 @@ FORMATS: tuple[Format | Assembled, ...] = (
         isl="ContextTokens",
         osl="GeneratedTokens",
     ),
-    # Cho et al., LLMServingSim, IISWC 2024; version 2.0 writes JSON lines with the token ids beside.
+    # Cho et al., LLMServingSim, IISWC 2024; version 2.0 writes JSON lines with the token ids beside,
+    # and caches blocks of 16.
     Format(
         name="llmservingsim",
         containers=("jsonl",),
@@ -158,6 +169,9 @@ FORMATS: tuple[Format | Assembled, ...] = (
         clock=NS,
         isl="input_toks",
         osl="output_toks",
+        ids="input_tok_ids",
+        ids_kind=TOKEN_IDS,
+        block_tokens=16,
     ),
     AIBRIX,
     KV_CACHE_TESTER,

@@ -14,6 +14,7 @@ import numpy as np
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.trace.readers.fields import IDS, TOKEN_IDS
 from sagescale.trace.source import MAX_LINE_BYTES, MAX_ROWS, damaged_parquet
 
 if TYPE_CHECKING:
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sagescale.trace.prefix_builder import PrefixBuilder
     from sagescale.trace.readers.fields import Field
     from sagescale.trace.source import Container, Content, Head, Source
 
     Columns = dict[str, NDArray[Any]]
 
 __all__ = ["READ", "TITLES", "refuse_cell"]
+
+_LISTS = (IDS, TOKEN_IDS)
+_ROWS_OF_LISTS = 4096
 
 _CSV_BLOCK_BYTES = 4 << 20
 _JSON_BLOCK_BYTES = 8 << 20
@@ -41,7 +46,9 @@ def refuse_cell(source: Source, place: str, column: str, value: object, expected
     raise InputError(f"{source.path}: {place}, column '{column}': found {shown(value)}, expected {expected}")
 
 
-def _read_csv(source: Source, head: Head, fields: tuple[Field, ...]) -> Columns:
+def _read_csv(
+    source: Source, head: Head, fields: tuple[Field, ...], builder: PrefixBuilder | None = None
+) -> Columns:
     # A million rows take about a tenth of a second a core.
     from pyarrow import csv as arrow_csv
 
@@ -56,13 +63,18 @@ def _read_csv(source: Source, head: Head, fields: tuple[Field, ...]) -> Columns:
             ),
         )
 
-    columns = _parsed(source, fields, batches)
+    columns = _parsed(source, fields, batches, builder)
     if columns is None:
         _blame_csv(source, head, fields)
     return columns
 
 
-def _read_json_lines(source: Source, head: Head, fields: tuple[Field, ...]) -> Columns:  # noqa: ARG001 - as READ
+def _read_json_lines(
+    source: Source,
+    head: Head,  # noqa: ARG001 - as READ
+    fields: tuple[Field, ...],
+    builder: PrefixBuilder | None = None,
+) -> Columns:
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
@@ -77,13 +89,18 @@ def _read_json_lines(source: Source, head: Head, fields: tuple[Field, ...]) -> C
                 whole = arrow_json.ReadOptions(block_size=len(block) + 1)
                 yield from arrow_json.read_json(pa.BufferReader(block), whole, options).to_batches()
 
-    columns = _parsed(source, fields, batches)
+    columns = _parsed(source, fields, batches, builder)
     if columns is None:
         _blame_json(source, fields)
     return columns
 
 
-def _read_parquet(source: Source, head: Head, fields: tuple[Field, ...]) -> Columns:  # noqa: ARG001 - as READ
+def _read_parquet(
+    source: Source,
+    head: Head,  # noqa: ARG001 - as READ
+    fields: tuple[Field, ...],
+    builder: PrefixBuilder | None = None,
+) -> Columns:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -97,6 +114,8 @@ def _read_parquet(source: Source, head: Head, fields: tuple[Field, ...]) -> Colu
             found = file.schema_arrow.field(field.column).type
             if field.kind.dated:
                 fits = pa.types.is_timestamp(found)
+            elif field.kind in _LISTS:
+                fits = _is_list(found) and pa.types.is_integer(found.value_type)
             else:
                 fits = pa.types.is_integer(found) or pa.types.is_floating(found)
             if not fits:
@@ -104,23 +123,24 @@ def _read_parquet(source: Source, head: Head, fields: tuple[Field, ...]) -> Colu
                     f"{source.path}: column '{field.column}': found type {found}, "
                     f"expected {field.kind.expected}"
                 )
-        columns = _checked_columns(file.iter_batches(columns=names), fields)
+        columns = _checked_columns(_batches(file, names), fields, builder)
         if columns is None:
-            _blame_parquet(source, file.iter_batches(columns=names), fields)
+            _blame_parquet(source, _batches(file, names), fields)
     return {
         field.column: columns[field.column].astype(
-            np.int64 if field.kind.dated else np.int32 if field.kind.whole else np.float64, copy=False
+            np.int64 if field.kind.dated else np.int32 if _is_int32(field) else np.float64, copy=False
         )
         for field in fields
     }
 
 
-READ: dict[Container, Callable[[Source, Head, tuple[Field, ...]], Columns]] = {
+READ: dict[Container, Callable[[Source, Head, tuple[Field, ...], PrefixBuilder | None], Columns]] = {
     "csv": _read_csv,
     "jsonl": _read_json_lines,
     "parquet": _read_parquet,
 }
-"""By container: read the fields' columns, tokens as int32, times of day as int64 ns, other times as float64.
+"""By container: read the fields' columns, tokens as int32, times of day as int64 ns, other times as float64,
+lists of prefix ids as int32 nodes of the builder given.
 
 Each raises InputError naming file, line or row, column and value, and what was expected.
 """
@@ -132,6 +152,7 @@ def _parsed(
     source: Source,
     fields: tuple[Field, ...],
     batches: Callable[[Content, dict[str, Any]], Iterable[Any]],
+    builder: PrefixBuilder | None,
 ) -> Columns | None:
     """Read the fields with Arrow; None when some row holds what it should not."""
     import pyarrow as pa
@@ -139,10 +160,28 @@ def _parsed(
     for types in _type_choices(fields):
         try:
             with source.open() as stream:
-                return _checked_columns(batches(stream, types), fields)
+                return _checked_columns(batches(stream, types), fields, builder)
         except (pa.ArrowException, ValueError):  # ValueError: text that is no UTF-8
             continue
     return None
+
+
+def _is_list(found: Any) -> bool:  # noqa: ANN401 - pyarrow has no types
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(found) or pa.types.is_large_list(found))
+
+
+def _is_int32(field: Field) -> bool:
+    """Whether a field's array is of int32: whole numbers, and nodes of lists."""
+    return field.kind.whole or field.kind in _LISTS
+
+
+def _batches(file: Any, names: list[str]) -> Iterable[Any]:  # noqa: ANN401 - pyarrow has no types
+    """Yield a Parquet file's rows, few at a time where each has a list."""
+    rows = _ROWS_OF_LISTS if any(_is_list(file.schema_arrow.field(name).type) for name in names) else 65_536
+    batches: Iterable[Any] = file.iter_batches(batch_size=rows, columns=names)
+    return batches
 
 
 def _type_choices(fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
@@ -156,6 +195,7 @@ def _type_choices(fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
     types = {
         "int64": pa.int64(),
         "float64": pa.float64(),
+        "list_int64": pa.list_(pa.int64()),
         "timestamp_ns": pa.timestamp("ns"),
         "timestamp_ns_utc": pa.timestamp("ns", "UTC"),
     }
@@ -165,7 +205,9 @@ def _type_choices(fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
         yield {field.column: types[chosen[field.kind]] for field in fields}
 
 
-def _checked_columns(batches: Iterable[Any], fields: tuple[Field, ...]) -> Columns | None:
+def _checked_columns(
+    batches: Iterable[Any], fields: tuple[Field, ...], builder: PrefixBuilder | None
+) -> Columns | None:
     """Return the columns as numpy arrays; None where a cell is missing or wrong.
 
     Batch by batch, tokens in half the space: the text and the wide numbers are never in memory as a whole.
@@ -174,6 +216,12 @@ def _checked_columns(batches: Iterable[Any], fields: tuple[Field, ...]) -> Colum
     for batch in batches:
         for field in fields:
             column = batch[field.column]
+            if field.kind in _LISTS:
+                nodes = _nodes(column, field, builder)
+                if nodes is None:
+                    return None
+                parts[field.column].append(nodes)
+                continue
             if column.null_count:
                 return None
             values = _as_numpy(column)
@@ -194,6 +242,25 @@ def _as_numpy(column: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no typ
         column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
     values: NDArray[Any] = np.from_dlpack(column)
     return values
+
+
+def _nodes(column: Any, field: Field, builder: PrefixBuilder | None) -> NDArray[np.int32] | None:  # noqa: ANN401 - pyarrow has no types
+    """Give the lists of a batch to the builder; None where one holds what it should not."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    assert builder is not None  # whoever asks for ids brings one
+    try:
+        column = column.cast(pa.large_list(pa.int64()))
+    except pa.ArrowInvalid:
+        return None
+    ids = column.flatten()
+    if ids.null_count:
+        return None
+    lengths = _as_numpy(compute.fill_null(compute.list_value_length(column), 0))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    take = builder.add_tokens if field.kind == TOKEN_IDS else builder.add
+    return take(offsets, _as_numpy(ids))
 
 
 def _blame_csv(source: Source, head: Head, fields: tuple[Field, ...]) -> NoReturn:
@@ -244,12 +311,13 @@ def _blame_json(source: Source, fields: tuple[Field, ...]) -> NoReturn:
         if not isinstance(row, dict):
             raise InputError(f"{source.path}: {place}: found a JSON {type(row).__name__}, expected an object")
         for field in fields:
-            if field.column not in row:
+            if field.column not in row and field.kind not in _LISTS:
                 raise InputError(
                     f"{source.path}: {place}: key '{field.column}' is missing; found {','.join(row)}"
                 )
-            value = row[field.column]
-            if type(value) not in (int, float) or not field.kind.accepts(value):
+            value: Any = row.get(field.column)
+            fits = type(value) in (int, float) or field.kind in _LISTS
+            if not fits or not field.kind.accepts(value):
                 refuse_cell(source, place, field.column, value, field.kind.expected)
     raise InputError(f"{source.path}: not one JSON object a line; expected one object a line (jq -c .)")
 
@@ -268,8 +336,10 @@ def _blame_parquet(source: Source, batches: Iterable[Any], fields: tuple[Field, 
             values = [there or None for there in column.is_valid().to_pylist()]
             if not field.kind.dated:
                 values = column.to_pylist()
+            value: Any
             for row, value in enumerate(values, start):
-                if value is None or not field.kind.accepts(value):
+                missing = value is None and field.kind not in _LISTS
+                if missing or not field.kind.accepts(value):
                     refuse_cell(source, f"row {row}", field.column, value, field.kind.expected)
         start += batch.num_rows
     raise AssertionError("a batch was refused and all its values are right")

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH_OF_ONE",
     "COUNT",
+    "IDS",
     "MAX_TOKENS",
     "MS",
     "NS",
     "PRIORITY",
     "SECONDS",
     "TOKENS",
+    "TOKEN_IDS",
     "US",
     "WALL_CLOCK",
     "Clock",
@@ -106,6 +108,20 @@ class _WallClock(Clock):
         return None if at is None or not _YEARS[0] <= at.year <= _YEARS[1] else at.toordinal()
 
 
+@dataclass(frozen=True, slots=True)
+class _Ids(Kind):
+    """A list of whole numbers a row; a row may have none. Arrays of it hold nodes of a ``PrefixBuilder``."""
+
+    def accepts(self, value: object) -> bool:
+        return value is None or (
+            isinstance(value, list)
+            and all(type(one) is int and -MAX_ID - 1 <= one <= MAX_ID for one in value)
+        )
+
+
+MAX_ID = 2**63 - 1
+IDS = _Ids("a list of whole numbers that fit 64 bits", ("list_int64",))
+TOKEN_IDS = _Ids("a list of whole numbers, the prompt's tokens", ("list_int64",))
 TOKENS = Kind(
     f"a whole number of tokens from 0 to {MAX_TOKENS}", ("int64", "float64"), high=MAX_TOKENS, whole=True
 )

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from sagescale.errors import InputError
 from sagescale.trace.readers.containers import READ, TITLES, refuse_cell
-from sagescale.trace.readers.fields import PRIORITY, TOKENS, Clock, Field
+from sagescale.trace.readers.fields import IDS, PRIORITY, TOKENS, Clock, Field, Kind
+from sagescale.trace.readers.prefix_ids import check_ids
 from sagescale.trace.source import Head, Source
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from sagescale.trace.prefix_builder import PrefixBuilder
     from sagescale.trace.source import Container
 
 __all__ = ["Format", "Rows"]
@@ -29,7 +31,8 @@ class Rows:
 
     Attributes:
         ticks: int64[n] or float64[n], arrival in the file's own unit.
-        columns: int32[n] each: ``isl``, ``osl``, and where the file has them ``cached_tokens``, ``priority``.
+        columns: int32[n] each: ``isl``, ``osl``, and where the file has them ``cached_tokens``, ``priority``;
+            ``hash_ids``: the node of each one's last prefix id.
         warnings: what the user should know about columns left out.
     """
 
@@ -51,6 +54,9 @@ class Format:
         osl: column of generated tokens.
         cached: optional column of prefix-cache hits, where the format has one.
         priority: optional column of priorities, where the format has one.
+        ids: optional column of prefix ids, where the format has one: a list a row.
+        ids_kind: what they are: ``IDS``, or ``TOKEN_IDS`` to make them of.
+        block_tokens: how many tokens an id covers, where the format says it; 0 where files do.
         also: further columns that must be there and hold what they should.
         zero_osl: what rows that generated nothing are in this format.
         only_if: a condition on all columns, to tell apart formats that need the same ones.
@@ -65,6 +71,9 @@ class Format:
     osl: str
     cached: str | None = None
     priority: str | None = None
+    ids: str | None = None
+    ids_kind: Kind = IDS
+    block_tokens: int = 0
     also: tuple[Field, ...] = ()
     zero_osl: str = "requests that generated nothing"
     only_if: Callable[[frozenset[str]], bool] = lambda columns: True  # noqa: ARG005 - a condition
@@ -87,15 +96,26 @@ class Format:
         required = {field.column for field in self.required}
         return head.container in self.containers and required <= columns and self.only_if(columns)
 
-    def read(self, source: Source, head: Head) -> Rows:
-        """Read every row; other columns (prefix hashes) are skipped unconverted.
+    def has_ids(self, head: Head) -> bool:
+        """Tell whether a file has a column of prefix ids."""
+        return head.container in ("jsonl", "parquet") and self.ids in head.columns
+
+    def read(self, source: Source, head: Head, builder: PrefixBuilder | None = None) -> Rows:
+        """Read every row; other columns are skipped unconverted.
+
+        Args:
+            source: the file.
+            head: its columns.
+            builder: takes the prefix ids; without one they are skipped.
 
         Raises:
             InputError: naming file, line or row, column and value, and what was expected.
         """
         if head.container not in self.containers:
             raise InputError(f"{source.path}: is {head.container}; expected {self.shape} ({self.name})")
-        optional = ((self.cached, TOKENS), (self.priority, PRIORITY))
+        optional = [(self.cached, TOKENS), (self.priority, PRIORITY)]
+        if builder is not None and self.has_ids(head):
+            optional.append((self.ids, self.ids_kind))
         there = (Field(name, kind) for name, kind in optional if name is not None and name in head.columns)
         fields = (*self.required, *there)
         missing = [field.column for field in fields if field.column not in head.columns]
@@ -104,11 +124,19 @@ class Format:
                 f"{source.path}: column '{missing[0]}' is missing; found {','.join(head.columns)}; "
                 f"expected {','.join(field.column for field in fields)}"
             )
-        found = READ[head.container](source, head, fields)
-        names = {"isl": self.isl, "osl": self.osl, "cached_tokens": self.cached, "priority": self.priority}
+        found = READ[head.container](source, head, fields, builder)
+        names = {
+            "isl": self.isl,
+            "osl": self.osl,
+            "cached_tokens": self.cached,
+            "priority": self.priority,
+            "hash_ids": self.ids,
+        }
         columns = {ours: found[theirs] for ours, theirs in names.items() if theirs in found}
         if "cached_tokens" in columns:
             self._check_cached(source, head, columns["cached_tokens"], columns["isl"])
+        if builder is not None and "hash_ids" in columns:
+            check_ids(source, head, str(self.ids), columns["isl"], columns["hash_ids"], builder)
         return Rows(found[self.arrival], columns, self.warn(found, head))
 
     def _check_cached(

@@ -19,6 +19,7 @@ from sagescale.trace.synth.lengths import (
     parse_correlation,
     parse_lengths,
 )
+from sagescale.trace.synth.shared import shared_prefixes
 from sagescale.trace.trace import MAX_SPAN_S, Trace
 from sagescale.trace.transforms import MAX_REQUESTS, check_seed
 
@@ -54,10 +55,11 @@ def synthesise(
     *,
     correlation: float | Literal["pairs"] = 0.0,
     seed: int = 0,
+    prefixes: tuple[int, int] | None = None,
 ) -> Trace:
     """Draw a trace; the same arguments make the same one.
 
-    Arrivals and lengths have random streams of their own: other lengths leave the arrivals as they are.
+    Arrivals, lengths and prefixes have random streams of their own: others of one leave the rest as it is.
     Times are rounded to the microsecond, and the first arrival becomes 0 as in every trace.
 
     Args:
@@ -68,6 +70,7 @@ def synthesise(
         correlation: of the normals behind ISL and OSL (a Gaussian copula), or ``"pairs"``: both are empirical
             columns of one trace, and its rows are drawn whole.
         seed: of all randomness.
+        prefixes: of how many beginnings, of how many tokens, each prompt has one (``shared_prefixes``).
 
     Raises:
         InputError: a value out of range; a correlation the distributions cannot have; no request drawn.
@@ -81,7 +84,9 @@ def synthesise(
         raise InputError(
             f"--duration-s {duration_s:g}: at {pattern.peak_rps:g} requests/s makes more than {MAX_REQUESTS}"
         )
-    arrival_rng, length_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+    arrival_rng, length_rng, prefix_rng = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)
+    )
     arrival_s = np.round(pattern.arrivals(duration_s, arrival_rng), _DECIMALS)
     if not len(arrival_s):
         raise InputError(
@@ -89,7 +94,8 @@ def synthesise(
         )
     arrival_s = np.round(arrival_s - arrival_s[0], _DECIMALS)
     prompt, output = _lengths(len(arrival_s), isl, osl, correlation, length_rng)
-    trace = Trace(arrival_s, prompt, output, path="<synth>")
+    shared = None if prefixes is None else shared_prefixes(prompt, *prefixes, prefix_rng)
+    trace = Trace(arrival_s, prompt, output, path="<synth>", prefixes=shared)
     return replace(trace.with_own_hash(), format="synth")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sagescale.planner.forecast import Forecast, Predictor, make_predictor, predictor_names
 
 LIGHT = ("constant", "moving_average", "exponential_smoothing", "kalman", "seasonal_naive")
-EXAMPLES = dict.fromkeys(LIGHT, 60) | {"arima": 8, "prophet": 4}
+EXAMPLES = dict.fromkeys(LIGHT, 60) | {"arima": 8, "prophet": 4, "auto": 8}
 HOUR_S = 3_600.0
 
 values = st.one_of(
@@ -137,4 +137,4 @@ def test_everyone_says_how_often_it_refits(name):
     predictor = fed(name, [float(50 + i % 7) for i in range(45)])
     assert predictor.name == name
     assert predictor.cadence
-    assert (predictor.refits > 0) == (name in {"arima", "prophet"})
+    assert (predictor.refits > 0) == (name in {"arima", "prophet", "auto"})

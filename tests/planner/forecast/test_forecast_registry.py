@@ -57,7 +57,7 @@ def installed(monkeypatch):
 
 
 def test_the_built_in_names():
-    assert predictor_names()[:7] == (
+    assert predictor_names()[:8] == (
         "constant",
         "moving_average",
         "exponential_smoothing",
@@ -65,6 +65,7 @@ def test_the_built_in_names():
         "prophet",
         "kalman",
         "seasonal_naive",
+        "auto",
     )
 
 

@@ -11,6 +11,7 @@ _GAIN_PER_MIN = 1.0
 """What a minute of usual load that misses everything adds to the logarithm."""
 
 _MOST = 4.0
+"""Of the factor."""
 
 _LARGEST = 0.1
 """A window says no more than that so much was missed: one event is not how traffic is."""
@@ -19,6 +20,7 @@ _USED = 0.7
 """The part of what may be missed that is aimed at: the time the factor takes to rise is missed too."""
 
 _RECENT = 0.02
+"""Share of a window in what was missed of late."""
 
 _LONGEST = 12
 """Windows that requests served now may go back to, at most."""
@@ -33,7 +35,7 @@ class Caution:
     is clipped or left out, the shares missed beyond what may be add up to no more than the logarithm of the
     factor over the gain, whatever traffic does.
 
-    Left out is what the simulation itself says the instances that were there would miss of the load that came:
+    Left out is what the simulation itself says that the instances there would miss of the load that came:
     that is the forecast's doing, or the start's, and it is in the scenarios already.
 
     Args:

@@ -24,11 +24,11 @@ _UNLIKE = 0.02
 """Errors count by how near the load they were made at is to this one: half-way off at so much, in logarithms,
 and never less than this."""
 
-_NEAR = 4.0
-"""The worst error counts by likeness as well, four times as widely: one made at 2.7 times the load, six tenths."""
+_NEAR = 8.0
+"""Of those made at loads further off, the worst says nothing of this load: that is a factor of e squared."""
 
 _FADES = 0.5
-"""And by age, half as fast: after four hours, half of it."""
+"""The worst counts for less with age, half as fast as errors do: half of it after four hours."""
 
 _LEAST_LEVEL = 0.1
 """Below this share of the usual load errors no longer shrink with it."""
@@ -84,9 +84,9 @@ class Demand:
 
     What to expect is what was observed when the forecast was like this one (analogues): the plan corrected by
     the line that past plans and loads show, plus past errors, which are taken to grow with the root of the
-    load as counts do. To them is added, once, what the worst so far, faded by age and likeness, would be again: of n + 1 exchangeable
-    errors the next is the largest with probability 1/(n + 1). Errors made ``ahead`` windows ahead overlap: n
-    of them count as between ``n / ahead`` and n, and the geometric mean is taken.
+    load as counts do. To them is added, once, what the worst so far, less with age, would be again: of n + 1
+    exchangeable errors the next is the largest with probability 1/(n + 1). Errors made ``ahead`` windows
+    ahead overlap: n of them count as between ``n / ahead`` and n, and the geometric mean is taken.
 
     A window's load is partly chance: with N requests of work w its variance over its square is
     ``E[w^2] / (E[w]^2 N)``. Engines are tried on streams that have that chance in them, so it is taken out
@@ -173,10 +173,9 @@ class Demand:
         by_chance = self._variance * (expected / root) ** 2
         shrunk = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
         worse = 1.0 / (1.0 + total / math.sqrt(ahead))
-        # The worst so far counts for less the older it is, and the less like this load the one it was made at.
-        likeness = np.exp(-0.5 * (distance / _NEAR) ** 2) * weights_by_age**_FADES
-        likeness = np.append(likeness, np.ones(len(_NORMAL)))
-        moves = np.append(moves, max(float((moves * likeness).max()), 0.0))
+        faded = weights_by_age**_FADES * (np.abs(distance) <= _NEAR)
+        faded = np.append(faded, np.ones(len(_NORMAL)))
+        moves = np.append(moves, max(float((moves * faded).max()), 0.0))
         weights = np.append(weights * (1.0 - worse), worse)
         return _grouped(np.maximum(0.0, expected + root * (mean + shrunk * (moves - mean))), weights)
 

@@ -39,12 +39,13 @@ class SloPolicy:
        set of scenarios from the forecast's own recent errors (``demand``).
     2. What pools of each size would miss at such loads is found by running the simulator's kernel on
        requests with the lengths seen lately (``misses``, ``lengths``).
-    3. The sizes are those at which instances, at the price of misses that the error budget makes
-       (``budget``), and misses are least together; under a tight GPU budget, the pair that misses least.
-    4. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
-    5. Down goes only what was not wanted for as long as a launch takes; what is found at the first decision
-       counts as wanted then.
-    6. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
+    3. The sizes are those with the fewest GPUs that miss no more than may be missed; under a tight GPU
+       budget, the pair that misses least.
+    4. What is missed beyond what may be, and beyond what the simulation explains, raises a factor on the load
+       of the pool that missed (``caution``).
+    5. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
+    6. Down goes only what was not wanted for as long as a launch takes, five minutes at least.
+    7. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
 
     Args:
         config: targets, limits and headroom.
@@ -178,10 +179,7 @@ class SloPolicy:
         return Sizing.hold(seen.pools, reason)
 
     def _learn(self, seen: Observation, sample: Lengths) -> None:
-        """Set what each pool missed in this window beside what might have been missed.
-
-        TTFT is the prefill pool's, or the decode pool's where first tokens come from there.
-        """
+        """Set what each pool missed in this window beside what might have been missed."""
         weight = self._weight(seen, sample)
         lasts = math.ceil((seen.duration_s_mean or 0.0) / self._config.adjustment_interval_sec)
         full = sum(
@@ -190,7 +188,12 @@ class SloPolicy:
         )
         for pool, other, counts, share in (
             (self._prefill, self._decode, seen.pools.prefill, seen.ttft_attainment),
-            (self._decode, self._prefill, seen.pools.decode, seen.itl_attainment),
+            (
+                self._decode,
+                self._prefill,
+                seen.pools.decode,
+                seen.itl_attained(self._config.target_attainment),
+            ),
         ):
             if share is None or not 0.0 <= share <= 1.0 or pool.load is None:
                 pool.caution.skip()
@@ -373,7 +376,7 @@ def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, allowed: fl
         text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios))}"
     text += f"; both pools together may miss {_share(allowed)}"
     if size > wanted:
-        text += f"; {size} stay: the last half hour would have needed them"
+        text += f"; {size} stay until they have not been wanted for as long as a launch takes"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)
 
 

@@ -20,7 +20,7 @@ _LAUNCHES = 20
 """Launches that the mean startup is taken of."""
 
 _PATIENCE_S = 300.0
-"""A size is kept until it has not been wanted for so long, or for as long as an order takes if that is longer."""
+"""A size is kept until it was not wanted for so long, or for as long as an order takes if that is longer."""
 
 _FULL = 0.95
 """The share of what instances get through at most that the expected load may take."""

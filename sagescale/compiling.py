@@ -1,0 +1,85 @@
+"""How functions are compiled, and where their code is kept between runs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numba
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["compiler"]
+
+logger = logging.getLogger(__name__)
+
+
+def compiler(name: str, sources: Sequence[Path], **options: object) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function and keeps its code where that can be.
+
+    Args:
+        name: of the folder that the code is kept in, beside the last of the sources if it can be.
+        sources: all files that the code comes from: numba compares a function's own file alone, but constants
+            and inlined functions come from others. Changed, they make another folder.
+        options: numba's own.
+    """
+    folder = _cache_folder(sources[-1].parent, f"{name}-{_digest(sources)}")
+    decorate = numba.njit(cache=folder is not None, nogil=True, error_model="numpy", _nrt=False, **options)
+
+    def compile_(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - as numba has it
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = folder or before  # asked for as a function is decorated, not later
+        try:
+            return decorate(function)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return compile_
+
+
+def _digest(sources: Sequence[Path]) -> str:
+    found = hashlib.sha256()
+    for path in sources:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _places(beside: Path) -> Iterator[Path]:
+    """Where code may be kept: what ``NUMBA_CACHE_DIR`` says, beside the sources, the user's cache."""
+    if numba.config.CACHE_DIR:
+        yield Path(numba.config.CACHE_DIR)
+        return
+    yield beside / "__pycache__"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    home = os.environ.get("HOME")
+    if cache or home:
+        yield Path(cache or f"{home}/.cache") / "sagescale"
+
+
+@functools.cache
+def _cache_folder(beside: Path, name: str) -> str | None:
+    """Return the first of them that can be written, None without one: a container may have none."""
+    for place in _places(beside):
+        folder = place / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    _warn()
+    return None
+
+
+@functools.cache
+def _warn() -> None:
+    """Say it, once."""
+    logger.warning(
+        "compiled code cannot be kept, every start compiles anew (a minute): let NUMBA_CACHE_DIR name a "
+        "folder that can be written"
+    )

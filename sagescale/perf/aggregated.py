@@ -1,0 +1,68 @@
+"""An aggregated section where none was measured: from a prefill curve and a decode surface of the same GPUs.
+
+A step with prompt chunks is taken apart as prefill is: causal attention of c tokens that follow p others
+reads ``c p + c^2 / 2`` pairs, and a lone prompt's ``b S^2`` are its ``S^2 / 2``, so a pair costs 2 b wherever
+it is. What is left of TTFT is the matrix work of so many tokens, never less than a decode step without KV;
+each KV token of the decoding requests costs what it adds to a decode step, and a request what it adds beyond
+its one token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.errors import InputError
+from sagescale.perf.profile import DEFAULT_MAX_BATCHED_TOKENS, AggregatedProfile, DecodeProfile
+from sagescale.perf.surfaces import PrefillCurve, compile_decode
+
+if TYPE_CHECKING:
+    from sagescale.perf.profile import Profile
+
+__all__ = ["estimate_aggregated"]
+
+
+def estimate_aggregated(profile: Profile) -> AggregatedProfile:
+    """Return the section, marked ``estimated``: slots, KV memory and GPUs of the decode instance.
+
+    Raises:
+        InputError: prefill and decode instances have different GPUs, so neither says what the other's work
+        takes.
+    """
+    from sagescale.perf.fit.regression import relative_nnls, round_digits
+
+    prefill, decode = profile.prefill, profile.decode
+    if prefill.gpus_per_instance != decode.gpus_per_instance:
+        raise InputError(
+            f"profile {profile.name}: prefill instances have {prefill.gpus_per_instance} GPUs and decode "
+            f"ones {decode.gpus_per_instance}; expected the same, to estimate aggregated serving from both "
+            "(or a profile with an aggregated section)"
+        )
+    curve, table = PrefillCurve(prefill), compile_decode(decode)
+    loads, contexts = np.meshgrid(decode.concurrency, decode.context_tokens, indexing="ij")
+    n, held = loads.ravel(), (loads * contexts).ravel()
+    _, per_request, per_token = relative_nnls((np.ones_like(n), n, held), np.ravel(decode.itl_ms)).tolist()
+
+    slots = decode.max_num_seqs
+    knots = sorted({1.0, float(slots), *(float(isl) for isl in prefill.isl_tokens)})
+    knots = [tokens for tokens in knots if tokens <= prefill.isl_tokens[-1]]
+    if len(knots) < 2:
+        knots = [1.0, float(prefill.isl_tokens[-1])]
+    emptiest = [table.base_ms[min(int(tokens), slots), 0] for tokens in knots]
+    matrix = [curve.ttft_ms(tokens) - curve.quadratic_ms * tokens * tokens for tokens in knots]
+    times = np.maximum.accumulate(np.maximum(matrix, emptiest))
+    slope = float((times[-1] - times[0]) / (knots[-1] - knots[0]))
+    return AggregatedProfile(
+        **{item.name: getattr(decode, item.name) for item in fields(DecodeProfile) if item.name != "assumed"},
+        assumed=(*decode.assumed, "max_batched_tokens"),
+        max_batched_tokens=DEFAULT_MAX_BATCHED_TOKENS,
+        tokens=tuple(knots),
+        tokens_ms=tuple(round_digits(ms) for ms in times.tolist()),
+        running_ms=round_digits(max(0.0, per_request - slope)),
+        kv_ms=round_digits(per_token),
+        cross_ms=round_digits(2.0 * curve.quadratic_ms),
+        square_ms=round_digits(2.0 * curve.quadratic_ms),
+        estimated=True,
+    )
