@@ -96,7 +96,7 @@ class SloPolicy:
         sample = self._lengths.sample
         self._try_anew(sample)
         self._plan(situation, window.requests, requests, sample)
-        self._learn(seen, sample)
+        self._learn(seen, sample, window.duration_s or 0.0)
 
         surprise = self._seen if self._seen[0] == seen.time_s else (0.0, 0.0, 0.0)
         to_come = (
@@ -178,10 +178,10 @@ class SloPolicy:
             pool.demand.observe(None, 0.0)
         return Sizing.hold(seen.pools, reason)
 
-    def _learn(self, seen: Observation, sample: Lengths) -> None:
+    def _learn(self, seen: Observation, sample: Lengths, lasts_s: float) -> None:
         """Set what each pool missed in this window beside what might have been missed."""
         weight = self._weight(seen, sample)
-        lasts = math.ceil((seen.duration_s_mean or 0.0) / self._config.adjustment_interval_sec)
+        lasts = math.ceil(lasts_s / self._config.adjustment_interval_sec)
         full = sum(
             pool.limits.gpus * counts.asked
             for pool, counts in zip((self._prefill, self._decode), seen.pools, strict=True)
