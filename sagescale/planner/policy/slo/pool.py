@@ -6,6 +6,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
+from sagescale.planner.policy.slo.caution import Caution
 from sagescale.planner.policy.slo.demand import Demand
 
 if TYPE_CHECKING:
@@ -18,9 +19,8 @@ __all__ = ["Pool", "StartupTime"]
 _LAUNCHES = 20
 """Launches that the mean startup is taken of."""
 
-_STEADY, _SAMPLED = 1.0, 0.02
-"""A smaller pool has to hold at a load that is higher by so many deviations of chance, and by what a sample
-of lengths leaves open."""
+_PATIENCE_S = 300.0
+"""A size is kept until it was not wanted for so long, or for as long as an order takes if that is longer."""
 
 _FULL = 0.95
 """The share of what instances get through at most that the expected load may take."""
@@ -70,61 +70,40 @@ class Pool:
         limits: the pool, with what the configuration allows.
         interval_s: between ticks.
         startup_s: from launch to READY, as far as it is said.
+        allowed: the share of all requests that may be missed.
     """
 
-    def __init__(self, limits: PoolSpec, interval_s: float, startup_s: float) -> None:
+    def __init__(self, limits: PoolSpec, interval_s: float, startup_s: float, allowed: float = 0.01) -> None:
         self.name = limits.name
         self.limits = limits
         self.demand = Demand(interval_s)
         self.startup = StartupTime(startup_s / interval_s)
+        self.caution = Caution(interval_s, allowed)
         self.curves: MissCurves | None = None
         self.variation = 1.0
+        self.load: float | None = None
+        self._patience = max(2, round(_PATIENCE_S / interval_s))
         self._wanted: deque[int] = deque()
         self._burst = 0
+        self._ready = 0
 
     def missed(self, instances: int, scenarios: Scenarios) -> float:
-        """Misses to expect, in shares of the requests of a window of usual load."""
+        """Share of the requests to expect that misses for want of instances."""
         assert self.curves is not None
-        return self.curves.expected(instances, scenarios, max(self.demand.usual, 1e-9))
+        return self.curves.expected(instances, scenarios)
 
-    def best(self, scenarios: Scenarios, price: float) -> int:
-        """The size at which instances times their price and misses together are least.
-
-        From the fewest that leave less than the price of an instance to avoid, downwards, as long as what is
-        missed alone costs less than the best.
-        """
+    def smallest(self, scenarios: Scenarios, allowed: float) -> int:
+        """The fewest instances that miss no more than is allowed, and get through what is expected."""
         assert self.curves is not None
-        least, most = self.fewest(scenarios), self.limits.most
-        low = least - 1
-        high = max(least, min(most, math.ceil(scenarios.highest / self.curves.idle)))
-        floor = self.missed(high, scenarios)
-        while high - low > 1:
+        low, high = self.fewest(scenarios), self.limits.most
+        high = max(low, min(high, math.ceil(scenarios.highest / self.curves.idle)))
+        while low < high:
             middle = (low + high) // 2
-            if self.missed(middle, scenarios) - floor < price:
+            if self.missed(middle, scenarios) <= allowed:
                 high = middle
             else:
-                low = middle
-        best, cost = high, high * price + self.missed(high, scenarios)
-        for fewer in range(high - 1, least - 1, -1):
-            missed = self.missed(fewer, scenarios)
-            if missed >= cost:
-                break
-            if missed + fewer * price < cost:
-                best, cost = fewer, missed + fewer * price
-        return best
-
-    def enough(self, wanted: int, current: int, scenarios: Scenarios, allowed: float) -> int:
-        """The smallest size from what is wanted up to the present one that would itself hold.
-
-        At the expected load, and a little more: otherwise a size would be left that chance soon asks for
-        again. What the load may be beyond that is in the price.
-        """
-        assert self.curves is not None
-        more = scenarios.scaled(1.0 + math.hypot(_STEADY * self.demand.chance, _SAMPLED))
-        wanted = max(wanted, min(current, self.fewest(more)))
-        while wanted < current and self.curves.share(wanted, more.mean) - self.curves.alone > allowed:
-            wanted += 1
-        return wanted
+                low = middle + 1
+        return low
 
     def fewest(self, scenarios: Scenarios) -> int:
         """The fewest that get through what is expected: overload may go well for a minute, not for longer."""
@@ -136,26 +115,21 @@ class Pool:
         """Take in a size wanted between ticks: the next tick does not undo it."""
         self._burst = max(self._burst, wanted)
 
-    def after_idling(self, wanted: int, current: int) -> int:
-        """Give up what was not wanted in the time a launch takes to serve, two ticks at least.
+    def explained(self, ready: int, load: float) -> float:
+        """The share that the simulation says a window's load misses, by what was there at both its ends."""
+        assert self.curves is not None
+        least, self._ready = min(ready, self._ready), ready
+        return self.curves.share(least, load)
 
-        Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental).
-        Of several idle ones a part goes before: after a share x of that time, the share
-        ``(exp(x) - 1) / (e - 1)``, with which the best randomised strategy would have let go of each (Karlin
-        et al. 1994; Lu, Chen & Andrew 2013 for servers). The size found at the first decision counts as
-        wanted then: what came before is not known, however short the window.
+    def after_idling(self, wanted: int, current: int) -> int:
+        """Give up what was not wanted for as long as an order takes to serve, five minutes at least.
+
+        Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
+        size found at the first decision counts as wanted then, as in an HPA's window: what came before is not
+        known, however short the window.
         """
-        patience = max(2, self.startup.ahead)
-        # As the HPA's window does: what is found at the first decision counts as recommended at that moment.
         self._wanted.append(wanted if self._wanted else max(wanted, current))
-        while len(self._wanted) > patience:
+        while len(self._wanted) > max(self._patience, self.startup.ahead):
             self._wanted.popleft()
         burst, self._burst = self._burst, 0
-        if wanted >= current:
-            return wanted
-        most, released = wanted, 0.0
-        for age, size in enumerate(reversed(self._wanted)):
-            if size > most:
-                released += (size - most) * math.expm1(age / patience) / (math.e - 1.0)
-                most = size
-        return min(max(most - math.floor(released), burst), current)
+        return wanted if wanted >= current else min(max(*self._wanted, burst), current)
