@@ -63,17 +63,40 @@ def test_no_load_asks_for_the_least():
     assert pool(2).smallest(Scenarios(np.zeros(1), np.ones(1)), 0.01) == 2
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.integers(5, 9))
-def test_a_size_is_kept_until_it_was_not_wanted_for_as_long_as_an_order_takes(wanted, startup_ticks):
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 9))
+def test_a_size_is_kept_until_it_was_not_wanted_for_as_long_as_two_orders_take(wanted, startup_ticks):
     one = pool(startup_ticks=startup_ticks - 1.0)
+    patience = max(6, 2 * startup_ticks)
     current = 10
     for number, size in enumerate(wanted):
         if number == 0:  # what is found at the first decision counts as wanted then
             wanted = [max(size, current), *wanted[1:]]
-        most = max(wanted[max(0, number - startup_ticks + 1) : number + 1])
+        most = max(wanted[max(0, number - patience + 1) : number + 1])
         got = one.after_idling(size, current)
         assert got == (size if size >= current else min(most, current))
         current = got
+
+
+def test_what_was_wanted_between_ticks_counts_as_wanted():
+    one = pool()
+    one.after_idling(5, 5)
+    one.remember(20)
+    sizes = [one.after_idling(5, 20) for _ in range(8)]
+    assert sizes == [20] * 6 + [5] * 2
+
+
+@given(scenarios, st.integers(1, MOST))
+def test_no_tenth_more_that_saves_little_is_worth_it(what, size):
+    one = pool()
+    best = one.worth_it(size, what)
+    assert min(size, one.fewest(what)) <= best <= size
+    assert one.missed(best, what) <= one.missed(size, what) + 0.01 * (size - best) / best + 1e-9
+
+
+def test_a_load_that_hardly_ever_comes_is_not_sized_for():
+    hardly_ever = Scenarios(np.array([10_000.0, 60_000.0]), np.array([0.999, 0.001]))
+    one = pool(most=200)
+    assert one.worth_it(one.smallest(hardly_ever, 0.004), hardly_ever) < 40
 
 
 def test_missing_everything_is_the_most_that_can_be_missed():

@@ -120,10 +120,20 @@ class LearnedModel:
         It is compared with the whole that the formula expects, and so is how that whole changes with each
         factor: where much is waiting, TTFT grows faster than prefill times do. The more is waiting, the
         less it counts. Where the pool is full by what was learned already, a longer wait proves nothing more.
+
+        Requests that come in clumps wait up to as much longer as their counts are more dispersed than a
+        Poisson stream's, or not at all where clumps are long and an instance is to spare: of what lies
+        between both, nothing is learned.
         """
         learned = self.prefill.learned
         base_ms = cache(self.base.ttft_ms)  # factors change what is made of it, not the profile
-        expected = self._mean_ttft(isl, requests_per_s, instances, learned, base_ms, dispersion)
+        expected = self._mean_ttft(isl, requests_per_s, instances, learned, base_ms, 1.0)
+        if dispersion > 1.0 and observed_ms > expected.ttft_ms:
+            expected = self._mean_ttft(isl, requests_per_s, instances, learned, base_ms, dispersion)
+            if observed_ms < expected.ttft_ms:
+                return
+        else:
+            dispersion = 1.0
         if expected.use > _FULL and observed_ms > expected.ttft_ms:
             return
         slopes = []

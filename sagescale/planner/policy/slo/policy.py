@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.protocol import Sizing
+from sagescale.planner.policy.slo.caution import Missed
 from sagescale.planner.policy.slo.decode_work import DecodeWork
 from sagescale.planner.policy.slo.demand import SURPRISE
 from sagescale.planner.policy.slo.lengths import LengthMemory
@@ -66,7 +67,8 @@ class SloPolicy:
         interval_s = float(config.adjustment_interval_sec)
         self._allowed = 1.0 - config.target_attainment
         self._prefill, self._decode = (
-            Pool(pool, interval_s, twin.startup_s, self._allowed) for pool in config.pools
+            Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, config.target_itl_ms)
+            for pool, in_time_s in zip(config.pools, (config.target_ttft_ms / 1000.0, None), strict=True)
         )
         self._horizon = self._ahead
         self._lengths = LengthMemory()
@@ -109,12 +111,14 @@ class SloPolicy:
             self._with_backlog(self._prefill, to_come[0], seen, surprise[1]),
             self._with_backlog(self._decode, to_come[1], seen, surprise[2]),
         )
+        for pool in (self._prefill, self._decode):
+            pool.ticked(seen.time_s, seen.window_s, pool.load)
         wanted = self._affordable(self._fewest(scenarios), seen.pools.asked, to_come)
         sizes, reasons = [], []
-        for pool, counts, enough, what in zip(
-            (self._prefill, self._decode), seen.pools, wanted, scenarios, strict=True
+        for pool, counts, enough, kept, what in zip(
+            (self._prefill, self._decode), seen.pools, wanted, self._kept(wanted, seen), scenarios, strict=True
         ):
-            size = pool.after_idling(enough, counts.asked)
+            size = pool.after_idling(kept, counts.asked)
             sizes.append(size)
             reasons.append(_sized(pool, enough, size, what, self._allowed))
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
@@ -133,8 +137,16 @@ class SloPolicy:
             if best is None or (gpus, both) < best[:2]:
                 best = (gpus, both, size, rest)
             if size >= mine.limits.most or missed <= _HARDLY * self._allowed or size > least + 32:
-                return best[2], best[3]
+                return mine.worth_it(best[2], scenarios[0]), other.worth_it(best[3], scenarios[1])
             size += 1
+
+    def _kept(self, wanted: tuple[int, int], seen: Observation) -> tuple[int, int]:
+        """What is wanted, less what of the present sizes it took lately; all of it where both do not fit."""
+        asked = seen.pools.asked
+        prefill = self._prefill.kept(wanted[0], asked.prefill)
+        decode = self._decode.kept(wanted[1], asked.decode)
+        gpus = prefill * self._prefill.limits.gpus + decode * self._decode.limits.gpus
+        return wanted if gpus > self._config.max_gpu_budget else (prefill, decode)
 
     def check(self, seen: Observation) -> Sizing | None:
         """Look at a short window between ticks; ask for more where load is plainly above the plan."""
@@ -155,11 +167,13 @@ class SloPolicy:
         for at, pool in enumerate((self._prefill, self._decode)):
             chance = (1.0 + pool.variation**2) / seen.requests
             load = rate * self._tokens(pool, isl, self._osl or 0.0) * self._work(pool, sample)
-            plain = load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
+            highest = pool.recording.highest if pool.holds(seen.pools[at]) else 0.0
+            pool.looked(seen.time_s, seen.window_s, load)
+            plain = load > highest and load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
             loads.append(load if plain else 0.0)
             if plain:
                 what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
-                wanted = pool.smallest(what, self._allowed / 2.0)
+                wanted = pool.worth_it(pool.smallest(what, self._allowed / 2.0), what)
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
@@ -178,6 +192,7 @@ class SloPolicy:
     def _hold(self, seen: Observation, reason: Reason) -> Sizing:
         for pool in (self._prefill, self._decode):
             pool.demand.observe(None, 0.0)
+            pool.ticked(seen.time_s, seen.window_s, None)
         return Sizing.hold(seen.pools, reason)
 
     def _learn(self, seen: Observation, sample: Lengths, lasts_s: float) -> None:
@@ -201,15 +216,19 @@ class SloPolicy:
                 pool.caution.skip()
                 continue
             pool.caution.learn(
-                1.0 - share,
-                self._late(pool, seen) / max(seen.requests or 1.0, 1.0),
-                pool.explained(counts.ready, pool.load),
-                windows=lasts + 2,
-                weight=weight,
-                other=other.caution.recent,
-                starting=counts.starting + counts.waiting > 0,
-                full=counts.asked >= pool.limits.most
-                or full + pool.limits.gpus > self._config.max_gpu_budget,
+                Missed(
+                    share=1.0 - share,
+                    late=self._late(pool, seen) / max(seen.requests or 1.0, 1.0),
+                    explained=pool.explained(counts.ready, pool.load),
+                    windows=lasts + 2,
+                    weight=weight,
+                    other=other.caution.recent,
+                    ahead=pool.startup.ahead,
+                    start_s=(pool.startup.ahead - 1) * self._config.adjustment_interval_sec,
+                    starting=counts.starting + counts.waiting > 0,
+                    full=counts.asked >= pool.limits.most
+                    or full + pool.limits.gpus > self._config.max_gpu_budget,
+                )
             )
 
     def _late(self, pool: Pool, seen: Observation) -> float:
