@@ -129,13 +129,13 @@ def _print_ranking(page: Page, document: ResultDocument, comparison: ComparisonI
             cells.insert(2, Text(cost(run.judged_gpu_hours.mean, price)))
         rows.append((_place(place, reaching, run, comparison), cells))
     page.table("ranking", header, rows)
+    helped = any(run.misses is not None and helping(run.misses) for run in runs)
     notes = [
         "* reference (knows the future): not a candidate",
-        f"misses by cause: {', '.join(map(_in_words, causes))} (docs/comparing.md)",
+        f"misses by cause: {', '.join(map(_in_words, causes))}"
+        + ("; one below 0 helped (docs/comparing.md)" if helped else " (docs/comparing.md)"),
         f"lower bound {figure(document.lower_bound_gpu_hours)} GPU-hours",
     ]
-    if any(run.misses is not None and helping(run.misses) for run in runs):
-        notes.insert(2, "a cause below 0 helped: without it more would miss; others may exceed 100 %")
     if comparison.clairvoyant_gpu_hours is not None:
         notes.append(
             f"cheapest schedule known in hindsight {figure(comparison.clairvoyant_gpu_hours)} GPU-hours"

@@ -146,7 +146,7 @@ def test_a_cause_of_misses_that_helped_is_said_wherever_they_are_shown() -> None
         print_comparison(shown, Console(width=width, file=out))
         said = " ".join(out.getvalue().split())
         assert share in said
-        assert "a cause below 0 helped" in said
+        assert "policy; one below 0 helped" in said
     pages = render_html(shown)
     assert "176 (100 % policy, forecast helped)" in pages
     assert "0 requests: forecasts -70 (helped), startup 50, whole instances 20, policy 0" in pages
