@@ -237,13 +237,13 @@ class _Reading:
                     _refuse(self.source, f"{place}, 'header'", header, "an object with a text 'id'")
                 self._header(place, header["id"], header)
             else:
-                name = row.get("session")
-                if not isinstance(name, str) or not name:
-                    _refuse(self.source, f"{place}, 'session'", name, "the name of a session")
+                given = row.get("session")
+                if not isinstance(given, str) or not given:
+                    _refuse(self.source, f"{place}, 'session'", given, "the name of a session")
                 if "marker" in row:
-                    self._marker(place, name, row["marker"])
+                    self._marker(place, given, row["marker"])
                 else:
-                    self._request(place, name.partition("/")[0], name, row)
+                    self._request(place, given.partition("/")[0], given, row)
         return {name: session for name, session in self.found.items() if session.requests}
 
     def _session(self, root: str) -> _Session:
