@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from sagescale.report.answer import print_answer
-from sagescale.report.facts import CAUSES, happened, trace_parts, uses_predictor
+from sagescale.report.facts import CAUSES, happened, helping, trace_parts, uses_predictor
 from sagescale.report.formats import (
     MARK,
     NOTHING,
@@ -69,7 +69,8 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
         page.field(
             "asked",
             f"{share(comparison.attainment_asked)} of requests with TTFT ≤ "
-            f"{figure(targets.target_ttft_ms)} ms and ITL ≤ {figure(targets.target_itl_ms)} ms",
+            f"{figure(targets.target_ttft_ms)} ms and {targets.itl_name} ≤ "
+            f"{figure(targets.target_itl_ms)} ms",
             *((f"{comparison.replicates} replicates",) if comparison.replicates > 1 else ()),
         )
     page.blank()
@@ -129,9 +130,11 @@ def _print_ranking(page: Page, document: ResultDocument, comparison: ComparisonI
             cells.insert(2, Text(cost(run.judged_gpu_hours.mean, price)))
         rows.append((_place(place, reaching, run, comparison), cells))
     page.table("ranking", header, rows)
+    helped = any(run.misses is not None and helping(run.misses) for run in runs)
     notes = [
         "* reference (knows the future): not a candidate",
-        f"misses by cause: {', '.join(map(_in_words, causes))} (docs/comparing.md)",
+        f"misses by cause: {', '.join(map(_in_words, causes))}"
+        + ("; one below 0 helped (docs/comparing.md)" if helped else " (docs/comparing.md)"),
         f"lower bound {figure(document.lower_bound_gpu_hours)} GPU-hours",
     ]
     if comparison.clairvoyant_gpu_hours is not None:
@@ -178,7 +181,7 @@ def _cells(run: RunDocument, named: int, causes: Sequence[str], *, reached: bool
         Text(figure(run.ratio_to_lower_bound), style=style),
         reach,
         _against(run.ttft_ms.p99, sla.target_ttft_ms, style),
-        _against(run.itl_ms.p99, sla.target_itl_ms, style),
+        _against(run.itl_ms.p99, sla.target_mean_itl_ms, style),
     ]
     if misses is None:
         return [*cells, *[Text(NOTHING, style=DIM) for _ in ("misses", *causes)]]
@@ -187,9 +190,9 @@ def _cells(run: RunDocument, named: int, causes: Sequence[str], *, reached: bool
 
 
 def _part(misses: MissSplit, cause: str) -> str:
-    """A cause's share of the misses; nothing where it has none."""
+    """A cause's share of the misses, below zero where it helped; nothing where it has none."""
     number = getattr(misses, cause) or 0  # documents of before faults lack theirs
-    return f"{number / misses.total:.0%}" if number else ""
+    return f"{number / misses.total:.0%}" if number and misses.total else ""
 
 
 def _most(misses: MissSplit | None, style: str) -> Text:
@@ -199,9 +202,9 @@ def _most(misses: MissSplit | None, style: str) -> Text:
     return Text(f"{_CAUSE_WORDS.get(cause, cause)} {_part(misses, cause)}", style=style)
 
 
-def _against(value: float | None, target: float, style: str) -> Text:
+def _against(value: float | None, target: float | None, style: str) -> Text:
     number = known(value)
-    if number is not None and number > target:
+    if number is not None and target is not None and number > target:
         return Text(f"{MARK} {figure(number)}", style=POOR)
     return Text(figure(value), style=style)
 

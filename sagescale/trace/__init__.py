@@ -6,7 +6,9 @@ from sagescale.trace.given import GivenTrace
 from sagescale.trace.log import LogSpec, parse_columns, parse_where
 from sagescale.trace.prefixes import Prefixes
 from sagescale.trace.read import format_names, read_trace, shipped_traces
+from sagescale.trace.sessions import Turns, restarted, session_starts
 from sagescale.trace.stamps import spread_stamps
+from sagescale.trace.starts import SessionStarts, parse_sessions
 from sagescale.trace.stats import LengthStats, PrefixStats, TraceStats, describe
 from sagescale.trace.trace import Trace
 from sagescale.trace.transforms import (
@@ -27,19 +29,24 @@ __all__ = [
     "LogSpec",
     "PrefixStats",
     "Prefixes",
+    "SessionStarts",
     "Trace",
     "TraceStats",
     "TransformSpec",
+    "Turns",
     "apply_transforms",
     "check_destination",
     "describe",
     "format_names",
     "parse_columns",
+    "parse_sessions",
     "parse_shared_ids",
     "parse_slice",
     "parse_where",
     "rate_scale",
     "read_trace",
+    "restarted",
+    "session_starts",
     "shipped_traces",
     "slice_trace",
     "speed_up",

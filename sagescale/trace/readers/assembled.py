@@ -1,4 +1,4 @@
-"""Formats in which a request is no flat row of numbers: nested, in sessions, or with parts to add up."""
+"""Formats in which a request is no flat row of numbers: nested, or with parts to add up."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.log.rows import rows_of
+from sagescale.trace.readers.answers import GAPS, one_after_another
 from sagescale.trace.readers.containers import TITLES
-from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, MS, SECONDS, US, Clock, Field
+from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, MS, US, Clock, Field
 from sagescale.trace.readers.format import Rows
+from sagescale.trace.sessions import session_number
 
 if TYPE_CHECKING:
     from sagescale.trace.source import Container, Head, Source
 
-__all__ = ["AIBRIX", "BLIS", "KV_CACHE_TESTER", "Assembled"]
+__all__ = ["AIBRIX", "BLIS", "Assembled"]
 
-Request = tuple[str, object, object, object]
-"""Where it stands, its arrival in the format's unit, its prompt tokens and its generated tokens."""
+Request = tuple[str, object, object, object, object]
+"""Where it stands, its arrival in the format's unit, its prompt tokens, its generated tokens, and its session
+or None."""
 
 Walk = Callable[["Source", "Head", "list[str]"], Iterator[Request]]
 """Yields the requests of a file and adds what its reader should know to the list."""
@@ -77,12 +80,22 @@ class Assembled:
         ticks: list[float] = []
         isl: list[int] = []
         osl: list[int] = []
-        for place, at, prompt, generated in self.walk(source, head, notes):
+        names: list[object] = []
+        for place, at, prompt, generated, session in self.walk(source, head, notes):
+            names.append(session)
             ticks.append(_number(source, place, self.arrival, at, self.clock.expected))
             isl.append(_tokens(source, place, "prompt tokens", prompt))
             osl.append(_tokens(source, place, "generated tokens", generated))
         columns = {"isl": np.array(isl, np.int32), "osl": np.array(osl, np.int32)}
-        return Rows(np.array(ticks, np.float64), columns, tuple(notes))
+        arrival = np.array(ticks, np.float64)
+        if all(name is None for name in names):
+            return Rows(arrival, columns, tuple(notes))
+        # Without a name it is a session by itself.
+        texts = (f"{source.sha256} {row}" if name is None else str(name) for row, name in enumerate(names))
+        session_id = np.array([session_number(text) for text in texts])
+        took_s = np.full(len(arrival), np.nan)
+        turns = one_after_another(arrival / self.clock.ticks_per_s, session_id, took_s, columns["osl"])
+        return Rows(arrival, {**columns, "session_id": session_id}, (*notes, GAPS), turns)
 
 
 def _number(source: Source, place: str, what: str, value: object, expected: str) -> float:
@@ -132,38 +145,8 @@ def _aibrix(source: Source, head: Head, notes: list[str]) -> Iterator[Request]: 
                 row.get("timestamp"),
                 request.get("Prompt Length", request.get("prompt_length")),
                 request.get("Output Length", request.get("output_length")),
+                request.get("session_id", request.get("Session ID")),
             )
-
-
-def _sessions(source: Source, head: Head, notes: list[str]) -> Iterator[Request]:
-    sessions = [("", _document(source))] if head.container == "json" else _by_line(source)
-    for before, session in sessions:
-        yield from _turns(source, session, before)
-    notes.append(
-        "sessions: all begin at 0, as their files do not say when; turns arrive when they did, not "
-        "when the one before "
-        "is answered; prefixes (hash_ids) are not turned into cached tokens"
-    )
-
-
-def _by_line(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((f"line {line}, ", session) for line, session in _objects(source))
-
-
-def _document(source: Source) -> dict[str, Any]:
-    with source.open() as stream:
-        document = parse_json(stream.read().decode("utf-8-sig", "replace"))
-    assert isinstance(document, dict)  # its head was read
-    return document
-
-
-def _turns(source: Source, session: dict[str, Any], before: str) -> Iterator[Request]:
-    for number, turn in enumerate(_listed(source, f"{before}session", session), 1):
-        place = f"{before}request {number}"
-        if "requests" in turn:  # a sub-agent, with the times of its own requests
-            yield from _turns(source, turn, f"{place}, ")
-        else:
-            yield place, turn.get("t"), turn.get("in"), turn.get("out")
 
 
 _BLIS_CELLS = (
@@ -195,7 +178,7 @@ def _blis(source: Source, head: Head, notes: list[str]) -> Iterator[Request]:
             prompt = served or prefix + _tokens(source, place, "input_tokens", prompt)
         elif served:
             prompt = served
-        yield place, row["arrival_time_us"], prompt, row["output_tokens"]
+        yield place, row["arrival_time_us"], prompt, row["output_tokens"], None
     if failed:
         notes.append(f"left out {failed:,} requests whose status is not ok")
 
@@ -208,16 +191,6 @@ AIBRIX = Assembled(
     arrival="timestamp",
     clock=MS,
     walk=_aibrix,
-)
-
-# github.com/callanjfox/kv-cache-tester: a coding session a file; sub-agents are sessions within.
-KV_CACHE_TESTER = Assembled(
-    name="kv-cache-tester",
-    containers=("json", "jsonl"),
-    keys=("id", "requests", "block_size"),
-    arrival="t",
-    clock=SECONDS,
-    walk=_sessions,
 )
 
 # github.com/inference-sim/inference-sim, sim/workload/tracev2.go, versions 2 and 3: the CSV, beside its YAML.
