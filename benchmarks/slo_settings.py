@@ -19,9 +19,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-for _library in ("OPENBLAS", "OMP", "MKL", "NUMBA"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
-
 import numpy as np
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig
@@ -152,9 +149,7 @@ SETTINGS = {
     "clumpdayL": Setting(partial(changing, _clumped_hour, 8.0), LARGE, 1000, 50, 180, 60, 3600),
     "burstday": Setting(partial(changing, _bursty_hour, 30.0), SMALL, 300, 30, 60, 60, 3600),
     "burstdayL": Setting(partial(changing, _bursty_hour, 8.0), LARGE, 1000, 50, 180, 60, 3600),
-    "spikes": Setting(
-        _of(made, Spikes(20, 100, 900, 90), 14400, CHAT_LENGTHS), SMALL, 300, 30, 60, 60, 3600
-    ),
+    "spikes": Setting(_of(made, Spikes(20, 100, 900, 90), 14400, CHAT_LENGTHS), SMALL, 300, 30, 60, 60, 3600),
     "diurnal": Setting(_of(made, Diurnal(50, 0.7), 86400, CHAT_LENGTHS), SMALL, 300, 30, 120, 60, 7200),
     "step": Setting(_of(made, Step(15, 75, 7200), 14400, CHAT_LENGTHS), SMALL, 300, 30, 60, 60, 1800),
     "flat": Setting(_of(made, Steady(76), 14400, CHAT_LENGTHS), SMALL, 300, 30, 60, 60, 3600),
@@ -232,7 +227,8 @@ def main() -> int:
         held += sum(each) / len(each) >= 0.99
     launches, again = (sum(now[key] for now in found.values()) for key in ("launches", "relaunches"))
     print(
-        f"{held} of {len(given.names or SETTINGS)} hold 99 %; {again} of {launches} launches soon after", end=""
+        f"{held} of {len(given.names or SETTINGS)} hold 99 %; {again} of {launches} launches soon after",
+        end="",
     )
     print(f"; {math.exp(sum(ratios) / len(ratios)):.3f} times the GPU-hours" if ratios else "")
     if given.json:

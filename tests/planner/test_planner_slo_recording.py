@@ -10,14 +10,14 @@ from sagescale.planner.policy.slo.recording import Recording
 from slo_world import share_missed
 
 LIMIT = 1000.0
-CURVES = MissCurves(lambda size, rps: share_missed(size, rps), 1.0, LIMIT)
+CURVES = MissCurves(share_missed, 1.0, LIMIT)
 loads = st.lists(st.floats(0.0, 20_000.0), min_size=1, max_size=40)
 
 
-def recorded(values: list[float], in_time_s: float | None = 1.0, each_s: float = 15.0, settles_s: float = 0.0):
+def recorded(values: list[float], in_time_s: float | None = 1.0, settles_s: float = 0.0):
     recording = Recording(1800.0, in_time_s)
     for number, load in enumerate(values, 1):
-        recording.add(each_s * number, each_s, load, settles_s)
+        recording.add(15.0 * number, 15.0, load, settles_s)
     return recording
 
 
@@ -42,7 +42,7 @@ def test_the_fewest_keep_it_all_and_one_less_does_not(values, wanted, current, a
 def test_a_queue_that_built_up_makes_those_late_who_come_after():
     calm, burst = [300.0] * 20, [3000.0] * 2
     lone = recorded(calm + burst + calm).missed(1, CURVES)
-    # Two looks of three times what one gets through leave 60 s of work, of which 0.7 s are worked off a second.
+    # Two looks of three times what one gets through leave 60 s of work; 0.7 s of it go a second.
     late_looks = 60 / 0.7 / 15
     assert lone == pytest.approx((2 * 3000 + late_looks * 300) / (40 * 300 + 2 * 3000), rel=0.05)
     assert recorded(calm + burst + calm).missed(10, CURVES) == 0.0

@@ -116,7 +116,12 @@ class SloPolicy:
         wanted = self._affordable(self._fewest(scenarios), seen.pools.asked, to_come)
         sizes, reasons = [], []
         for pool, counts, enough, kept, what in zip(
-            (self._prefill, self._decode), seen.pools, wanted, self._kept(wanted, seen), scenarios, strict=True
+            (self._prefill, self._decode),
+            seen.pools,
+            wanted,
+            self._kept(wanted, seen),
+            scenarios,
+            strict=True,
         ):
             size = pool.after_idling(kept, counts.asked)
             sizes.append(size)

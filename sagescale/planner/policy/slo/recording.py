@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recording"]
 
+
 class _Piece(NamedTuple):
     """Load between two looks.
 
