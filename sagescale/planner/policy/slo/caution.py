@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 __all__ = ["Caution", "Missed"]
 
-_RISES_PER_MIN, _FALLS_PER_MIN = 2.0, 1.0
+_RISES_PER_MIN, _FALLS_PER_MIN, _BELOW_ONE = 2.0, 1.0, 0.25
 """What a minute of usual load adds to the logarithm where it misses everything beyond what may be missed, and
-what it takes off for each share that it misses less: too little breaks the promise, too much costs."""
+what it takes off for each share that it misses less: too little breaks the promise, too much costs. The last
+is the part of that speed at which it falls further when it is below 1: nothing asked for that."""
 
 _LEAST, _MOST = 0.85, 4.0
 """Of the factor; the least where a start takes ``_SHORT_S``."""
@@ -112,7 +113,7 @@ class Caution:
         step = self._minutes * window.weight * min(missed - max(allowed, explained), _LARGEST)
         rise = 0.0
         if step < 0.0:
-            step *= _FALLS_PER_MIN
+            step *= _FALLS_PER_MIN * (1.0 if self._log > 0.0 else _BELOW_ONE)
         else:
             if not (window.full or (window.starting and explained > self._allowed)):
                 left = _MOST_AT_ONCE - sum(list(self._rises)[-window.ahead :])
