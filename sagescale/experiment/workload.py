@@ -10,7 +10,7 @@ import numpy as np
 
 from sagescale.planner import LoadPredictors
 from sagescale.planner.forecast import Forecast
-from sagescale.trace import TransformSpec, apply_transforms, slice_trace
+from sagescale.trace import TransformSpec, apply_transforms, restarted, session_starts, slice_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,21 +88,24 @@ def shift_blocks(trace: Trace, seed: int, block_s: float = BLOCK_S) -> Trace:
 
     Each block keeps its requests, their gaps (but one) and their bursts; where in the block these fall,
     and so in which planner window, is drawn anew. The load over hours stays what it was. A last block that
-    is cut short rotates within what there is of it.
+    is cut short rotates within what there is of it. Of a trace with turns it is starts of sessions that
+    rotate, and each session moves as a whole.
     """
     rng = np.random.default_rng([seed, 0x5EED])
-    at = trace.arrival_s
+    at = trace.arrival_s if trace.turns is None else session_starts(trace)
     block = np.floor_divide(at, block_s)
     blocks = int(block[-1]) + 1
     length = np.full(blocks, block_s)
-    length[-1] = max(trace.duration_s - (blocks - 1) * block_s, 1e-9)
+    length[-1] = max(float(at[-1]) - (blocks - 1) * block_s, 1e-9)
     shift = rng.uniform(0.0, 1.0, blocks) * length
     index = block.astype(np.int64)
     start = index * block_s
     moved = start + np.mod(at - start + shift[index], length[index])
+    note = f"blocks of {block_s:g} s rotated (seed {seed})"
+    if trace.turns is not None:
+        return restarted(trace, moved[trace.session_id], note)
     order = np.argsort(moved, kind="stable")
     arrival = moved[order]
-    note = f"blocks of {block_s:g} s rotated (seed {seed})"
     return trace.remade(arrival - arrival[0], lambda column: column[order], note)
 
 

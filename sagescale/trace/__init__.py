@@ -6,6 +6,7 @@ from sagescale.trace.given import GivenTrace
 from sagescale.trace.log import LogSpec, parse_columns, parse_where
 from sagescale.trace.prefixes import Prefixes
 from sagescale.trace.read import format_names, read_trace, shipped_traces
+from sagescale.trace.sessions import Turns, restarted, session_starts
 from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.stats import LengthStats, PrefixStats, TraceStats, describe
 from sagescale.trace.trace import Trace
@@ -30,6 +31,7 @@ __all__ = [
     "Trace",
     "TraceStats",
     "TransformSpec",
+    "Turns",
     "apply_transforms",
     "check_destination",
     "describe",
@@ -40,6 +42,8 @@ __all__ = [
     "parse_where",
     "rate_scale",
     "read_trace",
+    "restarted",
+    "session_starts",
     "shipped_traces",
     "slice_trace",
     "speed_up",

@@ -165,6 +165,33 @@ class Prefixes:
             ids=np.concatenate([self.ids, _other_ids(self.ids, len(numbers) * len(own))]),
         ).with_leaf(moved.astype(np.int32))
 
+    def shared_units(self, session_id: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Tell which units occur in several sessions, bool[units].
+
+        Args:
+            session_id: int32[requests], the session of each.
+        """
+        lowest, highest = self._extremes(session_id)
+        unit_lowest = np.full(len(self.ids), _NO_ROW, np.int32)
+        unit_highest = np.full(len(self.ids), -1, np.int32)
+        np.minimum.at(unit_lowest, self.unit, lowest)
+        np.maximum.at(unit_highest, self.unit, highest)
+        return unit_lowest < unit_highest
+
+    def _extremes(self, session_id: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The lowest and the highest session that reaches each node, int32[nodes] each."""
+        lowest = np.full(len(self.parent), _NO_ROW, np.int32)
+        highest = np.full(len(self.parent), -1, np.int32)
+        rows = np.flatnonzero(self.leaf >= 0)
+        np.minimum.at(lowest, self.leaf[rows], session_id[rows])
+        np.maximum.at(highest, self.leaf[rows], session_id[rows])
+        for nodes in reversed(list(self._levels())):
+            before = self.parent[nodes]
+            behind = before >= 0
+            np.minimum.at(lowest, before[behind], lowest[nodes[behind]])
+            np.maximum.at(highest, before[behind], highest[nodes[behind]])
+        return lowest, highest
+
     def hits(self) -> NDArray[np.int32]:
         """Leading ids of each request that an earlier one also had: what a cache without end would find."""
         first_row = self._first_row(self.leaf)

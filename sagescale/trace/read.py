@@ -25,6 +25,7 @@ from sagescale.trace.readers.containers import READ
 from sagescale.trace.readers.fields import TOKENS, Field
 from sagescale.trace.readers.format import Format
 from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning
+from sagescale.trace.sessions import Turns
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
 from sagescale.trace.trace import MAX_SPAN_S, Trace, numbered
@@ -256,7 +257,13 @@ def _from_format(
     taken_for_granted = isinstance(found, Format) and found.block_tokens and log.hash_block_tokens is None
     if builder is not None and taken_for_granted and "hash_ids" in columns:
         warnings += coverage_warning(columns["isl"], columns["hash_ids"], builder)
-    made = _put_in_order(ticks, columns, clock.ticks_per_s, identity, warnings, found.zero_osl, builder)
+    turns = [rows.turns for rows in parts if rows.turns is not None]
+    joined = Turns.joined(turns) if turns and len(turns) == len(parts) else None
+    if turns and joined is None:
+        warnings.append("which answers a request waits for is left out: not every file says it")
+    made = _put_in_order(
+        ticks, columns, clock.ticks_per_s, identity, warnings, found.zero_osl, builder, joined
+    )
     if clock.unit not in TIME_UNITS:
         first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(ticks.min()) // 1000)
         made = replace(made, started_at=first.astimezone(zone))
@@ -341,6 +348,7 @@ def _put_in_order(
     warnings: list[str],
     zero_osl: str = "requests that generated nothing",
     builder: PrefixBuilder | None = None,
+    turns: Turns | None = None,
 ) -> Trace:
     """Drop empty requests, sort, rebase to the first arrival, and warn of coarse stamps."""
     path = identity.path
@@ -355,6 +363,9 @@ def _put_in_order(
                 warnings.append(f"dropped {count} {what} of {len(isl)} rows")
         if not asked.any():
             raise InputError(f"{path}: no request is left; {'; '.join(warnings)}")
+        if turns is not None:
+            turns = turns.without(~asked, np.argsort(ticks, kind="stable"))
+            turns = turns.taken(np.flatnonzero(asked))
         ticks = ticks[asked]
         columns = {name: column[asked] for name, column in columns.items()}
     as_read = bool(asked.all())
@@ -365,9 +376,11 @@ def _put_in_order(
         order = np.argsort(ticks, kind="stable")
         ticks = ticks[order]
         columns = {name: column[order] for name, column in columns.items()}
+        turns = None if turns is None else turns.taken(order)
     # Subtract first, in the file's own ticks: seconds since 1970 have no room for 100 ns in a double.
     arrival_s = (ticks - ticks[0]) / ticks_per_s
-    if (coarse := coarse_warning(arrival_s)) is not None:
+    clocked = arrival_s if turns is None else arrival_s[~turns.waits]
+    if (coarse := coarse_warning(clocked)) is not None:
         warnings.append(coarse)
     if "session_id" in columns:
         columns["session_id"] = numbered(columns["session_id"])
@@ -380,6 +393,7 @@ def _put_in_order(
     return Trace(
         arrival_s=arrival_s,
         prefixes=prefixes,
+        turns=turns,
         **columns,  # type: ignore[arg-type]  # names of columns
         path=path,
         sha256=identity.sha256,

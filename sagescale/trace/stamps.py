@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.sessions import restarted, session_starts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,21 +70,27 @@ def coarse_warning(arrival_s: NDArray[np.float64]) -> str | None:
 def spread_stamps(trace: Trace, seed: int = 0) -> Trace:
     """Draw each arrival uniformly within its stamp: requests of second 7 come between 7 and 8.
 
+    Of a trace with turns it is the sessions whose starts are drawn apart.
+
     Raises:
         InputError: the stamps are not coarse.
     """
-    unit_s = coarse_stamp_s(trace.arrival_s)
+    begins = trace.arrival_s if trace.turns is None else session_starts(trace)
+    unit_s = coarse_stamp_s(begins)
     if unit_s is None:
         raise InputError(
             f"--spread-stamps: {trace.path}: arrivals are not stamped coarsely (to {_FINEST_S:g} s or "
             f"more); leave it out"
         )
     rng = np.random.default_rng([seed, 0x57A3])
-    drawn = trace.arrival_s + rng.uniform(0.0, unit_s, len(trace))
-    order = np.argsort(drawn, kind="stable")
-    arrival = drawn[order]
+    drawn = begins + rng.uniform(0.0, unit_s, len(begins))
     note = f"stamps of {unit_s:g} s spread (seed {seed})"
-    spread = trace.remade(arrival - arrival[0], lambda column: column[order], note)
-    spread = spread.begun_later(float(arrival[0]))
-    warning = coarse_warning(trace.arrival_s)
+    if trace.turns is None:
+        order = np.argsort(drawn, kind="stable")
+        arrival = drawn[order]
+        spread = trace.remade(arrival - arrival[0], lambda column: column[order], note)
+    else:
+        spread = restarted(trace, drawn[trace.session_id], note)
+    spread = spread.begun_later(float(drawn.min()))
+    warning = coarse_warning(begins)
     return replace(spread, warnings=tuple(line for line in spread.warnings if line != warning))

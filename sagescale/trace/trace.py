@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sagescale.trace.prefixes import Prefixes
+    from sagescale.trace.sessions import Turns
 
     Column = NDArray[np.int32]
 
@@ -69,6 +70,8 @@ class Trace:
         started_at: date and time of the first arrival, with the zone to show times in; None when not known.
         prefixes: which prompts begin alike, at most ``ceil(isl / block_tokens)`` ids each; None when unknown.
         session_id: int32[n], the session of each, numbered from 0 by first arrival; None when unknown.
+        turns: which answers of its session each waits for; None when all arrive by the clock. ``arrival_s``
+            of those that wait is nominal: as recorded, or what it would be with the answer times modelled.
 
     Raises:
         ValueError: a column breaks what is said above. Readers refuse bad files before this, by line.
@@ -87,6 +90,7 @@ class Trace:
     started_at: datetime | None = None
     prefixes: Prefixes | None = None
     session_id: NDArray[np.int32] | None = None
+    turns: Turns | None = None
 
     def __post_init__(self) -> None:
         self._freeze("arrival_s", np.float64)
@@ -110,6 +114,17 @@ class Trace:
                 raise ValueError("prefixes must be of as many requests as arrival_s")
             if (prefixes.counts > most_ids(self.isl, prefixes.block_tokens)).any():
                 raise ValueError("a prompt has at most ceil(isl / block_tokens) prefix ids")
+        if self.turns is not None:
+            self._check_turns(self.turns)
+
+    def _check_turns(self, turns: Turns) -> None:
+        if self.session_id is None or len(turns) != len(self):
+            raise ValueError("turns must be of as many requests as arrival_s, each with its session_id")
+        owner = turns.owner
+        if (turns.after >= owner).any():
+            raise ValueError("a request must wait for earlier ones only")
+        if (self.session_id[turns.after] != self.session_id[owner]).any():
+            raise ValueError("a request must wait for requests of its own session only")
 
     def _freeze(self, name: str, dtype: type[np.generic]) -> None:
         """Check one column's type and length, and keep a read-only view of it."""
@@ -134,6 +149,7 @@ class Trace:
         priority: ArrayLike | None = None,
         session_id: ArrayLike | None = None,
         prefixes: Prefixes | None = None,
+        turns: Turns | None = None,
     ) -> Self:
         """Build a trace from anything array-like; sorts by arrival (stable) and rebases the first to 0.
 
@@ -154,9 +170,16 @@ class Trace:
             arrival = arrival[order]
             columns = {name: column[order] for name, column in columns.items()}
             prefixes = prefixes and prefixes.with_leaf(prefixes.leaf[order])
+            turns = None if turns is None else turns.taken(order)
         if "session_id" in columns:
             columns["session_id"] = numbered(columns["session_id"])
-        made = cls(arrival - arrival[0], **columns, path=path, prefixes=prefixes)  # type: ignore[arg-type]  # names of columns
+        made = cls(
+            arrival - arrival[0],
+            **columns,  # type: ignore[arg-type]  # names of columns
+            path=path,
+            prefixes=prefixes,
+            turns=turns,
+        )
         return made.with_own_hash()
 
     @property
@@ -182,7 +205,8 @@ class Trace:
         """Return the trace with other arrivals, ``make`` applied to each other column, and a note of it.
 
         Prefix ids stay as they are, unless ``prefixes`` of the requests made are given. Sessions do, unless
-        ``copy`` says which copy each request is of, 0 for none: copies are sessions of their own.
+        ``copy`` says which copy each request is of, 0 for none: copies are sessions of their own, whose turns
+        wait for their own.
         """
         columns = {name: make(column) for name, column in self.columns.items()}
         if self.session_id is not None:
@@ -192,11 +216,15 @@ class Trace:
             )
         if prefixes is None and self.prefixes is not None:
             prefixes = self.prefixes.with_leaf(make(self.prefixes.leaf))
+        turns = self.turns
+        if turns is not None:
+            turns = turns.taken(make(np.arange(len(self), dtype=np.int32)), copy)
         return replace(
             self,
             arrival_s=arrival_s,
             transforms=(*self.transforms, note),
             prefixes=prefixes,
+            turns=turns,
             **columns,  # type: ignore[arg-type]  # as above
         )
 
@@ -214,6 +242,10 @@ class Trace:
         if (tree := self.prefixes) is not None:
             digest.update(f"hash_block_tokens={tree.block_tokens}".encode())
             for column in (tree.leaf, tree.parent, tree.unit, tree.ids):
+                digest.update(np.ascontiguousarray(column).data)
+        if (turns := self.turns) is not None:
+            digest.update(b"turns")
+            for column in (turns.after_start, turns.after, turns.think_s):
                 digest.update(np.ascontiguousarray(column).data)
         return replace(self, sha256=digest.hexdigest())
 

@@ -2,7 +2,7 @@
 
 The order is fixed: spread-stamps, slice, rate-scale, speedup, tile. So ``--jitter-s`` is in seconds of the
 recorded trace, and a tile repeats what all the others made. A factor of 1 changes nothing and is not
-recorded.
+recorded. Sessions whose turns wait for answers stay whole: what is kept, copied or moved is a session.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.files import open_input
+from sagescale.trace.sessions import restarted, session_starts
 from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.trace import MAX_SPAN_S
 
@@ -148,21 +149,25 @@ def _ranges(ids: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
 def slice_trace(trace: Trace, start_s: float, end_s: float) -> Trace:
     """Keep arrivals with ``start_s <= t < end_s``, in seconds since the trace's first arrival.
 
-    Times are then counted from the first arrival kept, so the first is 0 again.
+    Times are then counted from the first arrival kept, so the first is 0 again. Of a trace with turns the
+    sessions that begin then are kept, to their ends.
 
     Raises:
         InputError: not ``0 <= start_s < end_s``, or no request arrives in between.
     """
     _check_slice(start_s, end_s)
-    first, last = np.searchsorted(trace.arrival_s, [start_s, end_s], side="left")
+    begins = trace.arrival_s if trace.turns is None else session_starts(trace)
+    first, last = np.searchsorted(begins, [start_s, end_s], side="left").tolist()
     note = f"slice {start_s:.12g}:{'' if math.isinf(end_s) else f'{end_s:.12g}'}"
     if first == last:
+        if trace.turns is not None:
+            raise InputError(f"--{note}: no session begins then; the last one does at {begins[-1]:.12g} s")
         raise InputError(f"--{note}: no request arrives then; the trace lasts {trace.duration_s:.12g} s")
-    rows = slice(first, last)
-    kept = trace.remade(
-        trace.arrival_s[rows] - trace.arrival_s[first], lambda column: column[rows].copy(), note
-    )
-    return kept.begun_later(float(trace.arrival_s[first]))
+    rows: slice | NDArray[np.int64] = slice(first, last)
+    if trace.turns is not None and trace.session_id is not None:
+        rows = np.flatnonzero((trace.session_id >= first) & (trace.session_id < last))
+    kept = trace.remade(trace.arrival_s[rows] - begins[first], lambda column: column[rows].copy(), note)
+    return kept.begun_later(float(begins[first]))
 
 
 def rate_scale(
@@ -179,6 +184,8 @@ def rate_scale(
     ``round((factor - floor(factor)) * n)`` requests join them, each copy moved by a uniform draw from
     ``[-jitter_s, jitter_s]`` and reflected at the trace's edges, so that none leaves it or piles up there.
     Sessions of a copy are its own, and so are its prefix ids, but for ``shared_ids``.
+    Of a trace with turns all this is done to sessions: ``n`` are sessions, the first is kept, a copy moves
+    as a whole, and ids that several sessions have stay common to all copies.
 
     Raises:
         InputError: the factor is not a finite number above 0, the jitter not one of at least 0, the seed is
@@ -190,6 +197,8 @@ def rate_scale(
     if factor == 1:
         return trace
     rng = np.random.default_rng(seed)
+    if trace.turns is not None:
+        return _scale_sessions(trace, factor, jitter_s, rng, seed, shared_ids)
     if factor < 1:
         return _thin(trace, factor, rng, f"rate-scale {factor:.12g} (thinned, seed {seed})")
     note = f"rate-scale {factor:.12g} (copies jittered ±{jitter_s:.12g} s, seed {seed})"
@@ -197,7 +206,7 @@ def rate_scale(
 
 
 def speed_up(trace: Trace, factor: float) -> Trace:
-    """Divide arrival times by a factor: the same requests, closer together.
+    """Divide arrival times, and times to think, by a factor: the same requests, closer together.
 
     Raises:
         InputError: the factor is not a finite number above 0.
@@ -209,13 +218,17 @@ def speed_up(trace: Trace, factor: float) -> Trace:
     note = f"speedup {factor:.12g}"
     # Its clock runs at another speed: no date fits any more.
     notes = (*trace.transforms, note)
-    return replace(trace, arrival_s=trace.arrival_s / factor, transforms=notes, started_at=None)
+    turns = trace.turns
+    if turns is not None:
+        turns = replace(turns, think_s=turns.think_s / factor)
+    return replace(trace, arrival_s=trace.arrival_s / factor, turns=turns, transforms=notes, started_at=None)
 
 
 def tile(trace: Trace, times: int, shared_ids: tuple[tuple[int, int], ...] = ()) -> Trace:
     """Repeat the trace end to end; the period is its span plus one mean gap.
 
-    Sessions of each repetition are its own, and so are its prefix ids, but for ``shared_ids``.
+    Sessions of each repetition are its own, and so are its prefix ids, but for ``shared_ids``; of a trace
+    with turns, but for ids that several sessions have.
 
     Raises:
         InputError: the count is below 1, the trace has no span, or too many requests would result.
@@ -237,7 +250,9 @@ def tile(trace: Trace, times: int, shared_ids: tuple[tuple[int, int], ...] = ())
         copy = np.repeat(np.arange(times, dtype=np.int32), n)
     if trace.prefixes is not None and copy is not None:
         _check_count(f"--tile {times}", len(trace.prefixes.parent) * times, "prefix blocks")
-        prefixes = _copied(trace.prefixes, np.tile(trace.prefixes.leaf, times), copy, shared_ids)
+        prefixes = trace.prefixes.with_copies(
+            np.tile(trace.prefixes.leaf, times), copy, _common(trace, shared_ids)
+        )
     return trace.remade(arrival_s, lambda column: np.tile(column, times), note, prefixes, copy)
 
 
@@ -290,18 +305,62 @@ def _multiply(
     prefixes = None
     if trace.prefixes is not None:
         _check_count(f"--rate-scale {factor:g}", len(trace.prefixes.parent) * (whole + 1), "prefix blocks")
-        prefixes = _copied(trace.prefixes, trace.prefixes.leaf[rows], copy, shared_ids)
+        prefixes = trace.prefixes.with_copies(trace.prefixes.leaf[rows], copy, _common(trace, shared_ids))
     return trace.remade(arrival_s[order], lambda column: column[rows], note, prefixes, copy)
 
 
-def _copied(
-    prefixes: Prefixes,
-    leaf: NDArray[np.int32],
-    copy: NDArray[np.int32],
+def _scale_sessions(
+    trace: Trace,
+    factor: float,
+    jitter_s: float,
+    rng: np.random.Generator,
+    seed: int,
     shared_ids: tuple[tuple[int, int], ...],
-) -> Prefixes:
-    """Give the requests of each copy ids of their own: a copied conversation is not its own cache."""
-    return prefixes.with_copies(leaf, copy, _named(prefixes, shared_ids))
+) -> Trace:
+    """Thin or multiply whole sessions."""
+    assert trace.session_id is not None
+    begins = session_starts(trace)
+    n, whole = len(begins), math.floor(factor)
+    if factor < 1:
+        left = round(factor * n)
+        if not left:
+            raise InputError(f"--rate-scale {factor:g}: leaves none of {n} sessions; expected more")
+        kept = np.zeros(n, bool)
+        kept[0] = True
+        kept[1 + rng.choice(n - 1, size=left - 1, replace=False, shuffle=False)] = True
+        rows = np.flatnonzero(kept[trace.session_id])
+        note = f"rate-scale {factor:.12g} (sessions thinned, seed {seed})"
+        return trace.remade(trace.arrival_s[rows], lambda column: column[rows], note)
+    sizes = np.bincount(trace.session_id)
+    part = np.zeros(n, bool)
+    part[rng.choice(n, size=round((factor - whole) * n), replace=False, shuffle=False)] = True
+    _check_count(f"--rate-scale {factor:g}", len(trace) * whole + int(sizes[part].sum()))
+    rows = np.concatenate((np.tile(np.arange(len(trace)), whole), np.flatnonzero(part[trace.session_id])))
+    copy = np.repeat(np.arange(whole + 1, dtype=np.int32), [len(trace)] * whole + [int(sizes[part].sum())])
+    # One draw a session of each copy; the originals stay.
+    moved = np.tile(begins, (whole + 1, 1))
+    moved[1:] += rng.uniform(-jitter_s, jitter_s, (whole, n))
+    copies = moved[1:].ravel()
+    _reflect(copies, float(begins[-1]))
+    moved[1:] = copies.reshape(whole, n)
+    prefixes = None
+    if trace.prefixes is not None:
+        _check_count(f"--rate-scale {factor:g}", len(trace.prefixes.parent) * (whole + 1), "prefix blocks")
+        prefixes = trace.prefixes.with_copies(trace.prefixes.leaf[rows], copy, _common(trace, shared_ids))
+    note = f"rate-scale {factor:.12g} (copies of sessions jittered ±{jitter_s:.12g} s, seed {seed})"
+    return restarted(trace, moved[copy, trace.session_id[rows]], note, rows, copy, prefixes)
+
+
+def _common(trace: Trace, shared_ids: tuple[tuple[int, int], ...]) -> NDArray[np.bool_]:
+    """Tell which units are the same in all copies, bool[units]: those named, and those of several sessions.
+
+    All others are each copy's own: a copied conversation is not its own cache.
+    """
+    assert trace.prefixes is not None
+    common = _named(trace.prefixes, shared_ids)
+    if trace.turns is not None and trace.session_id is not None:
+        common = common | trace.prefixes.shared_units(trace.session_id)
+    return common
 
 
 def _named(prefixes: Prefixes, ranges: tuple[tuple[int, int], ...]) -> NDArray[np.bool_]:

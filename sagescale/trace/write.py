@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import os
 
     from sagescale.trace.prefixes import Prefixes
+    from sagescale.trace.sessions import Turns
     from sagescale.trace.trace import Trace
 
 __all__ = ["SUFFIXES", "check_destination", "write_trace"]
@@ -41,7 +42,10 @@ def check_destination(path: str | os.PathLike[str]) -> Path:
 
 
 def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
-    """Write ``arrival_s,isl,osl`` (and ``cached_tokens``, ``priority`` where known; in Parquet ``hash_ids``).
+    """Write ``arrival_s,isl,osl``, and what else is known: ``cached_tokens``, ``priority``, ``session_id``.
+
+    Turns are ``after``, the rows of the file that a request waits for, counted from 0 (in CSV ``3;4``), and
+    ``think_s``. Prefix ids are ``hash_ids``, in Parquet alone.
 
     One rebuilt from metrics has ``rebuilt_arrival``, the date and time in UTC to the microsecond, in place of
     ``arrival_s``.
@@ -55,11 +59,10 @@ def write_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
     file = check_destination(path)
     with written_whole(file) as stream:
         if file.suffix == ".parquet":
-            import pyarrow as pa
             from pyarrow import parquet
 
             if trace.prefixes is None:
-                parquet.write_table(pa.table(_columns(trace)), stream, compression="zstd")
+                parquet.write_table(_table(trace), stream, compression="zstd")
             else:
                 _write_with_ids(trace, trace.prefixes, stream)
         elif file.suffix == ".gz":
@@ -76,7 +79,7 @@ def _write_with_ids(trace: Trace, prefixes: Prefixes, stream: IO[bytes]) -> None
     import pyarrow as pa
     from pyarrow import parquet
 
-    plain = pa.table(_columns(trace))
+    plain = _table(trace)
     schema = plain.schema.append(pa.field("hash_ids", pa.list_(pa.int64())))
     schema = schema.with_metadata({"hash_block_tokens": str(prefixes.block_tokens)})
     ends = np.cumsum(prefixes.counts, dtype=np.int64)
@@ -97,13 +100,42 @@ def _write_csv(trace: Trace, stream: IO[bytes]) -> None:
     from pyarrow import csv as arrow_csv
 
     columns = _columns(trace)
-    stream.write(",".join(columns).encode() + b"\n")
-    options = arrow_csv.WriteOptions(include_header=False)
+    names = [*columns, *(() if trace.turns is None else ("after", "think_s"))]
+    stream.write(",".join(names).encode() + b"\n")
+    options = arrow_csv.WriteOptions(
+        include_header=False, quoting_style="needed" if trace.turns is None else "none"
+    )
     for start in range(0, len(trace), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         text = pa.BufferOutputStream()
-        arrow_csv.write_csv(pa.table({name: column[rows] for name, column in columns.items()}), text, options)
+        part = pa.table({name: column[rows] for name, column in columns.items()})
+        if trace.turns is not None:
+            part = part.append_column("after", _as_text(trace.turns, start, start + part.num_rows))
+            part = part.append_column("think_s", pa.array(trace.turns.think_s[rows]))
+        arrow_csv.write_csv(part, text, options)
         stream.write(text.getvalue())
+
+
+def _table(trace: Trace) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return all columns but prefix ids."""
+    import pyarrow as pa
+
+    table = pa.table(_columns(trace))
+    if (turns := trace.turns) is not None:
+        after = pa.LargeListArray.from_arrays(pa.array(turns.after_start), pa.array(turns.after))
+        table = table.append_column("after", after).append_column("think_s", pa.array(turns.think_s))
+    return table
+
+
+def _as_text(turns: Turns, start: int, end: int) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return the rows that some requests wait for as texts, ``3;4``, or nothing."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    bounds = turns.after_start[start : end + 1]
+    words = pa.array(turns.after[bounds[0] : bounds[-1]]).cast(pa.string())
+    lists = pa.LargeListArray.from_arrays(pa.array(bounds - bounds[0]), words)
+    return compute.binary_join(lists, ";")
 
 
 def _columns(trace: Trace) -> dict[str, Any]:

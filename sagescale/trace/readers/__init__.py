@@ -53,6 +53,8 @@ FORMATS: tuple[Format | Assembled, ...] = (
         cached="cached_tokens",
         priority="priority",
         session="session_id",
+        after="after",
+        think_s="think_s",
         ids="hash_ids",
         warn=_unused_columns,
     ),

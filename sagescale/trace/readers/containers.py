@@ -14,7 +14,7 @@ import numpy as np
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.trace.readers.fields import IDS, TOKEN_IDS
+from sagescale.trace.readers.fields import AFTER, IDS, TOKEN_IDS
 from sagescale.trace.source import MAX_LINE_BYTES, MAX_ROWS, damaged_parquet
 
 if TYPE_CHECKING:
@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 
     Columns = dict[str, NDArray[Any]]
 
-__all__ = ["READ", "TITLES", "refuse_cell"]
+__all__ = ["COUNTS", "READ", "TITLES", "refuse_cell"]
 
-_LISTS = (IDS, TOKEN_IDS)
+COUNTS = " counts"
+"""Behind the name of a column of lists: how many each row has."""
+
+_IDS = (IDS, TOKEN_IDS)
+_LISTS = (*_IDS, AFTER)
 _ROWS_OF_LISTS = 4096
 
 _CSV_BLOCK_BYTES = 4 << 20
@@ -126,7 +130,11 @@ def _read_parquet(
         columns = _checked_columns(_batches(file, names), fields, builder)
         if columns is None:
             _blame_parquet(source, _batches(file, names), fields)
-    return {field.column: columns[field.column].astype(field.kind.dtype, copy=False) for field in fields}
+    kinds = {field.column: field.kind for field in fields}
+    return {
+        name: values.astype(kinds[name].dtype, copy=False) if name in kinds else values
+        for name, values in columns.items()
+    }
 
 
 READ: dict[Container, Callable[[Source, Head, tuple[Field, ...], PrefixBuilder | None], Columns]] = {
@@ -135,7 +143,8 @@ READ: dict[Container, Callable[[Source, Head, tuple[Field, ...], PrefixBuilder |
     "parquet": _read_parquet,
 }
 """By container: read the fields' columns, tokens as int32, times of day as int64 ns, other times as float64,
-lists of prefix ids as int32 nodes of the builder given.
+lists of prefix ids as int32 nodes of the builder given, lists of rows one after the other, with their lengths
+under the name and ``COUNTS``.
 
 Each raises InputError naming file, line or row, column and value, and what was expected.
 """
@@ -186,6 +195,7 @@ def _type_choices(fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
         "int64": pa.int64(),
         "float64": pa.float64(),
         "list_int64": pa.list_(pa.int64()),
+        "string": pa.string(),
         "timestamp_ns": pa.timestamp("ns"),
         "timestamp_ns_utc": pa.timestamp("ns", "UTC"),
     }
@@ -203,10 +213,18 @@ def _checked_columns(
     Batch by batch, tokens in half the space: the text and the wide numbers are never in memory as a whole.
     """
     parts: dict[str, list[NDArray[Any]]] = {field.column: [] for field in fields}
+    parts |= {field.column + COUNTS: [] for field in fields if field.kind == AFTER}
     for batch in batches:
         for field in fields:
             column = batch[field.column]
-            if field.kind in _LISTS:
+            if field.kind == AFTER:
+                lists = _rows_named(column)
+                if lists is None:
+                    return None
+                parts[field.column].append(lists[0])
+                parts[field.column + COUNTS].append(lists[1])
+                continue
+            if field.kind in _IDS:
                 nodes = _nodes(column, field, builder)
                 if nodes is None:
                     return None
@@ -251,6 +269,27 @@ def _nodes(column: Any, field: Field, builder: PrefixBuilder | None) -> NDArray[
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     take = builder.add_tokens if field.kind == TOKEN_IDS else builder.add
     return take(offsets, _as_numpy(ids))
+
+
+def _rows_named(
+    column: Any,  # noqa: ANN401 - pyarrow has no types
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return the rows that each cell names, list after list, and how many each; None where one is wrong."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if pa.types.is_string(column.type):
+        trimmed = compute.utf8_trim(compute.replace_substring_regex(column, "[; ]+", ";"), ";")
+        column = compute.split_pattern(trimmed, ";")
+        column = compute.if_else(compute.equal(trimmed, ""), None, column)
+    column = column.cast(pa.large_list(pa.int64()))
+    rows = column.flatten()
+    if rows.null_count:
+        return None
+    values = _as_numpy(rows)
+    if len(values) and (values.min() < 0 or values.max() >= MAX_ROWS):
+        return None
+    return values, _as_numpy(compute.fill_null(compute.list_value_length(column), 0)).astype(np.int64)
 
 
 def _blame_csv(source: Source, head: Head, fields: tuple[Field, ...]) -> NoReturn:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AFTER",
     "BATCH_OF_ONE",
     "COUNT",
     "IDS",
@@ -23,6 +24,7 @@ __all__ = [
     "PRIORITY",
     "SECONDS",
     "SESSION",
+    "THINK_S",
     "TOKENS",
     "TOKEN_IDS",
     "US",
@@ -133,7 +135,30 @@ class _Ids(Kind):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows(Kind):
+    """A list of rows of the file a row, in CSV a text such as ``3;4``; a row may have none."""
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        return np.int64
+
+    def accepts(self, value: object) -> bool:
+        return (
+            value is None
+            or (isinstance(value, str) and self.number(value) is not None)
+            or (isinstance(value, list) and all(type(one) is int and 0 <= one <= MAX_TOKENS for one in value))
+            or isinstance(value, float)
+        )
+
+    def number(self, text: str) -> float | None:
+        """Return how many rows a CSV cell names; None when it is something else."""
+        rows = text.replace(";", " ").split()
+        return float(len(rows)) if all(row.isdecimal() and int(row) <= MAX_TOKENS for row in rows) else None
+
+
 MAX_ID = 2**63 - 1
+AFTER = _Rows("rows of the file, counted from 0, such as 3;4, or nothing", ("list_int64", "string"))
 IDS = _Ids("a list of whole numbers that fit 64 bits", ("list_int64",))
 TOKEN_IDS = _Ids("a list of whole numbers, the prompt's tokens", ("list_int64",))
 TOKENS = Kind(
@@ -155,6 +180,7 @@ SESSION = Kind(
     whole=True,
 )
 BATCH_OF_ONE = Kind("1 (one request a row)", ("int64",), low=1, high=1, whole=True)
+THINK_S = Kind("a finite number of seconds, 0 or more", ("float64",))
 SECONDS = Clock("a finite number of seconds, 0 or more", ("float64",))
 MS = Clock("a finite number of milliseconds, 0 or more", ("float64",), ticks_per_s=1e3, unit="ms")
 US = Clock("a finite number of microseconds, 0 or more", ("float64",), ticks_per_s=1e6, unit="us")

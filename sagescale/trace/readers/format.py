@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sagescale.errors import InputError
-from sagescale.trace.readers.containers import READ, TITLES, refuse_cell
-from sagescale.trace.readers.fields import IDS, PRIORITY, SESSION, TOKENS, Clock, Field, Kind
+from sagescale.trace.readers.containers import COUNTS, READ, TITLES, refuse_cell
+from sagescale.trace.readers.fields import AFTER, IDS, PRIORITY, SESSION, THINK_S, TOKENS, Clock, Field, Kind
 from sagescale.trace.readers.prefix_ids import check_ids
+from sagescale.trace.readers.waits import Waits
 from sagescale.trace.source import Head, Source
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sagescale.trace.prefix_builder import PrefixBuilder
+    from sagescale.trace.sessions import Turns
     from sagescale.trace.source import Container
 
 __all__ = ["Format", "Rows"]
@@ -35,11 +36,13 @@ class Rows:
             ``hash_ids``: the node of each one's last prefix id;
             ``session_id`` int64[n].
         warnings: what the user should know about columns left out.
+        turns: which rows of the file each waits for, where it says so.
     """
 
     ticks: NDArray[Any]
     columns: dict[str, NDArray[np.int32]]
     warnings: tuple[str, ...]
+    turns: Turns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,8 @@ class Format:
         cached: optional column of prefix-cache hits, where the format has one.
         priority: optional column of priorities, where the format has one.
         session: optional column of sessions, where the format has one.
+        after: optional column of the rows whose answers each waits for, where the format has one.
+        think_s: optional column beside it, of the seconds from the last answer to the arrival.
         ids: optional column of prefix ids, where the format has one: a list a row.
         ids_kind: what they are: ``IDS``, or ``TOKEN_IDS`` to make them of.
         block_tokens: how many tokens an id covers, where the format says it; 0 where files do.
@@ -74,6 +79,8 @@ class Format:
     cached: str | None = None
     priority: str | None = None
     session: str | None = None
+    after: str | None = None
+    think_s: str | None = None
     ids: str | None = None
     ids_kind: Kind = IDS
     block_tokens: int = 0
@@ -117,6 +124,8 @@ class Format:
         if head.container not in self.containers:
             raise InputError(f"{source.path}: is {head.container}; expected {self.shape} ({self.name})")
         optional = [(self.cached, TOKENS), (self.priority, PRIORITY), (self.session, SESSION)]
+        if self.after in head.columns:
+            optional += [(self.after, AFTER), (self.think_s, THINK_S)]
         if builder is not None and self.has_ids(head):
             optional.append((self.ids, self.ids_kind))
         there = (Field(name, kind) for name, kind in optional if name is not None and name in head.columns)
@@ -141,7 +150,24 @@ class Format:
             self._check_cached(source, head, columns["cached_tokens"], columns["isl"])
         if builder is not None and "hash_ids" in columns:
             check_ids(source, head, str(self.ids), columns["isl"], columns["hash_ids"], builder)
-        return Rows(found[self.arrival], columns, self.warn(found, head))
+        turns = None if self.after not in found else self._turns(source, head, found)
+        return Rows(found[self.arrival], columns, self.warn(found, head), turns)
+
+    def _turns(self, source: Source, head: Head, found: Mapping[str, NDArray[Any]]) -> Turns:
+        """Put the turns together; refuse rows that cannot be waited for."""
+        if self.session not in found:
+            raise InputError(
+                f"{source.path}: column '{self.session}' is missing; it goes with '{self.after}'"
+            )
+        rows, counts = found[str(self.after)], found[f"{self.after}{COUNTS}"]
+        think = found.get(str(self.think_s))
+        waits = Waits(rows, counts, np.zeros(len(counts)) if think is None else think)
+        fault = waits.fault(found[self.arrival], found[str(self.session)], self.arrival)
+        if fault is not None:
+            row, value, expected = fault
+            column = self.think_s if isinstance(value, float) else self.after
+            refuse_cell(source, source.place(head, row), str(column), value, expected)
+        return waits.turns()
 
     def _check_cached(
         self, source: Source, head: Head, cached: NDArray[np.int32], isl: NDArray[np.int32]
