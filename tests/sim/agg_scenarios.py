@@ -6,7 +6,7 @@ beside the world that the reference takes, for who has to build the same engines
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, cycle
 from typing import get_args
 
@@ -19,6 +19,7 @@ FINE = 2.0**-14  # grain of what a token adds, s
 TINY = 2.0**-18  # grain of what a token adds for each other token, s
 MOST_SLOTS = 5
 
+_STEPPING: list[tuple[str, ...]] = [("prefill",), ("decode",), ("prefill", "decode")]
 STRATEGIES: tuple[RoutingStrategy, ...] = get_args(RoutingStrategy)
 
 
@@ -126,7 +127,7 @@ def engines(draw: st.DrawFn, pool: str, times: Numbers, budget: int, slots: int,
 
 
 @st.composite
-def prompts(draw: st.DrawFn, hash_block: int) -> list[tuple[int, tuple[int, ...]]]:
+def prompts(draw: st.DrawFn, hash_block: int, fewest: list[int]) -> list[tuple[int, tuple[int, ...]]]:
     """Prompt lengths and ids: some lead with what others do; equal ids cover equal tokens."""
     names: dict[tuple, int] = {}
     made = []
@@ -135,7 +136,7 @@ def prompts(draw: st.DrawFn, hash_block: int) -> list[tuple[int, tuple[int, ...]
         st.integers(0, 2),
         st.sampled_from([99, 99, 3, 2, 1, 0]),
     )
-    for isl, stem, shared in draw(st.lists(one, min_size=draw(st.sampled_from([1, 6, 12])), max_size=25)):
+    for isl, stem, shared in draw(st.lists(one, min_size=draw(st.sampled_from(fewest)), max_size=25)):
         path: tuple = ()
         ids = []
         for number in range(-(-isl // hash_block)):
@@ -143,6 +144,22 @@ def prompts(draw: st.DrawFn, hash_block: int) -> list[tuple[int, tuple[int, ...]
             path = (*path, (stem if number < shared else len(made) + 100, covered))
             ids.append(names.setdefault(path, len(names)))
         made.append((isl, tuple(ids)))
+    return made
+
+
+@st.composite
+def joined(draw: st.DrawFn, requests: list[Request]) -> list[Request]:
+    """The requests as turns of few sessions: most wait for the one before, some for several or for none."""
+    of_session: dict[int, list[int]] = {}
+    made = []
+    for number, request in enumerate(requests):
+        session = draw(st.integers(0, 4))
+        before = of_session.setdefault(session, [])
+        waits = [before[-1:], before[-1:], before[-1:], before[-2:], before[:2], []]
+        after = tuple(draw(st.sampled_from(waits)))
+        think_s = TICK * draw(st.sampled_from([0, 0, 1, 3, 20])) if after else 0.0
+        before.append(number)
+        made.append(replace(request, session_id=session, after=after, think_s=think_s))
     return made
 
 
@@ -155,10 +172,14 @@ def scenarios(
     most_crashes: int = 3,
     caches: bool = True,
     stale: bool = False,
+    sessions: bool = False,
 ) -> Scenario:
-    """``serving`` is aggregated or disaggregated, any if not given; ``stale`` routers see the past."""
+    """``serving`` is aggregated or disaggregated, any if not given; ``stale`` routers see the past.
+
+    With ``sessions`` turns wait for answers, joins for several, and all pools may be ``batch`` ones.
+    """
     serving = serving or draw(st.sampled_from(["aggregated", "disaggregated"]))
-    stepping = draw(st.sampled_from([("prefill",), ("decode",), ("prefill", "decode")]))
+    stepping = draw(st.sampled_from(_STEPPING + [()] * sessions))
     pools = ("aggregated",) if serving == "aggregated" else ("prefill", "decode")
     stepped = pools if serving == "aggregated" else stepping
     made_numbers, made_engines = {}, {}
@@ -174,7 +195,7 @@ def scenarios(
     policy = draw(st.sampled_from(policies))
     strategy = draw(st.sampled_from(strategies))
     multiple = draw(st.sampled_from([1, 1, 2, 4]))
-    hash_block = multiple * max(engine.block_tokens for engine in made_engines.values())
+    hash_block = multiple * max((engine.block_tokens for engine in made_engines.values()), default=1)
     prefill_token_s = FINE * draw(st.integers(1, 64))
     prefill_floor_s = TICK * draw(st.integers(1, 3))
     batch = made_numbers[pools[-1]]
@@ -210,8 +231,10 @@ def scenarios(
         affinity_max_load=draw(st.sampled_from([1.0, 1.5])),
         seed=draw(st.integers(0, 3)),
         service="only",
+        closed_loop=sessions,
+        concurrent_sessions=draw(st.sampled_from([None, None, 1, 2, 3])) if sessions else None,
     )
-    made = draw(prompts(hash_block))
+    made = draw(prompts(hash_block, [6, 12, 18] if sessions else [1, 6, 12]))
     has_hashes = caches and any(engine.prefix_cache for engine in made_engines.values())
     arrival_s, requests = 0.0, []
     for number, (isl, ids) in enumerate(made):
@@ -227,6 +250,8 @@ def scenarios(
                 session_id=draw(st.integers(0, 4)) if strategy == "session_affinity" else None,
             )
         )
+    if sessions:
+        requests = draw(joined(requests))
     sizes = st.tuples(*(st.integers(0, 4) for _ in pools))
     times = sorted(draw(st.lists(st.integers(1, 200), max_size=5, unique=True)))
     free, initial = world.max_gpus, []

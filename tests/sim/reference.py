@@ -32,6 +32,7 @@ from reference_records import (
     World,
 )
 from reference_router import Router
+from reference_sessions import Arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,7 @@ class Simulation:
         assert all(a.arrival_s <= b.arrival_s for a, b in pairwise(requests))
         self.world = world
         self.jobs = [Job(request, number) for number, request in enumerate(requests)]
-        self.arrived = 0  # how many of them
+        self.arrivals = Arrivals(self.jobs, world)
         self.hand_offs: list[HandOff] = []  # under way, in order of start
         gpus = {
             "prefill": world.prefill_gpus,
@@ -75,7 +76,7 @@ class Simulation:
         self.crashes = sorted(crashes, key=lambda crash: crash[0])  # what is left of them
         self.cold_s = cold_s
         self.snapshots: list[Snapshot] = []
-        self.floor_s = max([until_s or 0.0] + [request.arrival_s for request in requests])
+        self.until_s = until_s or 0.0
         for pool, size in zip(self.pools, initial, strict=True):  # rule 8: READY at 0
             for _ in range(size):
                 instance = pool.launch(0.0, 0.0)
@@ -130,13 +131,13 @@ class Simulation:
     @property
     def work_remains(self) -> bool:
         """Some request, arrived or yet to come, may still be served."""
-        unfinished = (job.state == "unfinished" for job in self.jobs)
-        return self.arrived < len(self.jobs) or any(unfinished)
+        return any(job.state == "unfinished" for job in self.jobs)
 
     @property
     def horizon_s(self) -> float:
-        """Rule 10, as far as is known now."""
-        return max([self.floor_s] + [job.done_s for job in self.jobs if job.done_s is not None])
+        """Rule 10 and section 6, as far as is known now."""
+        floor_s = max(self.until_s, self.arrivals.last_start_s)
+        return max([floor_s] + [job.done_s for job in self.jobs if job.done_s is not None])
 
     # Time
 
@@ -158,7 +159,7 @@ class Simulation:
         for pool in self.pools:
             times += [instance.due_s for instance in pool.instances if instance.phase is not Phase.STOPPED]
         times += [hand_off.end_s for hand_off in self.hand_offs]
-        times += [job.request.arrival_s for job in self.jobs[self.arrived : self.arrived + 1]]
+        times.append(self.arrivals.next_s)
         if self.world.request_timeout_s is not None:
             waiting = [job for queue in self.queues() for job in queue if job.first_token_s is None]
             times += [self.deadline_s(job) for job in waiting]
@@ -213,14 +214,19 @@ class Simulation:
         """Rule 9 (1): every running request gets one token; the finished leave and give their room back."""
         for engine in self.instances(StepInstance):
             if engine.step_end_s <= now:
+                stepping = list(engine.plan)
                 for job in engine.end_step(now):
                     self.leave_prefill(job, engine, now)
+                for job in stepping:
+                    if job.state == "done":
+                        self.arrivals.answered(job, now)
         for instance in self.instances(DecodeInstance):
             if instance.step_end_s <= now:
                 instance.step_end_s = math.inf
                 for job in instance.running:
                     job.take_token(now)
                     if job.state == "done":
+                        self.arrivals.answered(job, now)
                         instance.bound.remove(job)
                 instance.running = [job for job in instance.running if job.state != "done"]
 
@@ -232,14 +238,16 @@ class Simulation:
                 for job in batch:
                     if self.world.first_token == "prefill":
                         job.take_token(now)
-                    if job.state != "done":
+                    if job.state == "done":
+                        self.arrivals.answered(job, now)
+                    else:
                         self.leave_prefill(job, instance, now)
 
     def leave_prefill(self, job: Job, instance: Instance, now: float) -> None:
         """Bind it to a decode instance, or let it wait for one in the pool's queue (rule 2)."""
         decode = self.routers["decode"].choose(job)
         if decode is None and self.is_late(job, now):
-            job.state = "timed_out"  # rule 11: (4) may not hand it out before (6) could take it out
+            self.give_up(job, now)  # rule 11: (4) may not hand it out before (6) could take it out
             self.release(job)
             return
         if self.world.kv_blocks_prefill:
@@ -316,11 +324,10 @@ class Simulation:
 
     def arrive(self, now: float) -> None:
         """Rule 9 (5): what can never fit is rejected at once (rule 1), the rest routed."""
-        while self.arrived < len(self.jobs) and self.jobs[self.arrived].request.arrival_s <= now:
-            job = self.jobs[self.arrived]
-            self.arrived += 1
+        while job := self.arrivals.take(now):
             if any(self.never_fits(job, name) for name in self.world.pool_names):
                 job.state = "rejected"
+                self.arrivals.missed(job, now)
             else:
                 job.come(job.request.cached_tokens)
                 self.route(job)
@@ -353,7 +360,7 @@ class Simulation:
         for queue in self.queues():
             for job in list(queue):
                 if self.is_late(job, now):
-                    job.state = "timed_out"
+                    self.give_up(job, now)
                     queue.remove(job)
                     self.release(job)
                     holder = job.decode or job.prefill
@@ -368,6 +375,11 @@ class Simulation:
                             job.prefill.concerned = True
                         self.next_hand_off(job.prefill, now)
 
+    def give_up(self, job: Job, now: float) -> None:
+        """Rule 11, and what that means for its session (section 6)."""
+        job.state = "timed_out"
+        self.arrivals.missed(job, now)
+
     def queues(self) -> Iterator[list[Job]]:
         """Every queue there is."""
         for pool in self.pools:
@@ -377,7 +389,7 @@ class Simulation:
 
     def deadline_s(self, job: Job) -> float:
         timeout = self.world.request_timeout_s
-        return math.inf if timeout is None else job.request.arrival_s + timeout
+        return math.inf if timeout is None or job.arrival_s is None else job.arrival_s + timeout
 
     def is_late(self, job: Job, now: float) -> bool:
         return job.first_token_s is None and self.deadline_s(job) <= now
@@ -410,7 +422,7 @@ class Simulation:
     def due_s(self, job: Job) -> float:
         """When its next token is due: the first by the TTFT target, each later one an ITL on."""
         if job.first_token_s is None:
-            return job.request.arrival_s + self.world.target_ttft_s
+            return job.by_arrival[0] + self.world.target_ttft_s
         return job.first_token_s + job.produced * self.world.target_itl_s
 
     def latest_start_s(self, job: Job) -> float:
@@ -550,7 +562,7 @@ class Simulation:
         instance.phase, instance.stop_s = Phase.STOPPED, now
         lost = instance.held
         if not isinstance(instance, StepInstance):
-            lost.sort(key=lambda job: job.number)
+            lost.sort(key=lambda job: job.by_arrival)
         self.hand_offs = [hand_off for hand_off in self.hand_offs if hand_off.job not in lost]
         for job in lost:
             self.release(job)
@@ -563,7 +575,7 @@ class Simulation:
             self.next_hand_off(prefill, now)
         for job in lost:
             if self.is_late(job, now):
-                job.state = "timed_out"  # rule 11
+                self.give_up(job, now)  # rule 11
             else:
                 job.restart()
                 self.route(job)
@@ -575,11 +587,15 @@ class Simulation:
 
     def observe(self, now: float) -> Snapshot:
         """Rule 7: everything is counted anew from the requests and the pools."""
-        arrived = [job.request for job in self.jobs[: self.arrived]]
-        times = [(job.request, job.first_token_s, job.done_s) for job in self.jobs]
-        ttfts = [first - r.arrival_s for r, first, _ in times if first is not None]
-        completed = [(r, first, last) for r, first, last in times if first is not None and last is not None]
-        itls = [(last - first) / (r.osl - 1) for r, first, last in completed if r.osl > 1]
+        arrived = [job for job in self.jobs if job.arrival_s is not None]
+        times = [(job, *job.by_arrival[:1], job.first_token_s, job.done_s) for job in arrived]
+        ttfts = [first - arrival for _, arrival, first, _ in times if first is not None]
+        completed = [
+            (job.request, arrival, first, last)
+            for job, arrival, first, last in times
+            if first is not None and last is not None
+        ]
+        itls = [(last - first) / (r.osl - 1) for r, _, first, last in completed if r.osl > 1]
         running = [
             [
                 job
@@ -594,12 +610,12 @@ class Simulation:
         return Snapshot(
             time_s=now,
             arrived=len(arrived),
-            isl_sum=sum(request.isl for request in arrived),
+            isl_sum=sum(job.request.isl for job in arrived),
             first_tokens=len(ttfts),
             ttft_sum=math.fsum(ttfts),
             completed=len(completed),
-            osl_sum=sum(r.osl for r, _, _ in completed),
-            duration_sum=math.fsum(last - r.arrival_s for r, _, last in completed),
+            osl_sum=sum(r.osl for r, *_ in completed),
+            duration_sum=math.fsum(last - arrival for _, arrival, _, last in completed),
             itl_count=len(itls),
             itl_sum=math.fsum(itls),
             in_hand_off=bound - sum(at_instances[1:]) - sum(len(jobs) for jobs in running[1:]),
@@ -619,7 +635,9 @@ class Simulation:
         return Outcome(
             requests=[
                 RequestOutcome(
-                    state=job.state,
+                    state="never_arrived" if job.arrival_s is None else job.state,
+                    arrival_s=job.arrival_s,
+                    missed_s=job.missed_s,
                     first_token_s=job.first_token_s,
                     done_s=job.done_s,
                     prefill_id=None if job.prefill is None else job.prefill.id,

@@ -26,6 +26,8 @@ class Job:
 
     request: Request
     number: int = 0  # place in the trace
+    arrival_s: float | None = None  # once it has come
+    missed_s: float | None = None  # when it was rejected or gave up
     state: State = "unfinished"
     produced: int = 0  # output tokens so far
     restored: int = 0  # those of them that prefill computes again after a crash (rule 12)
@@ -49,6 +51,12 @@ class Job:
     preemptions: int = 0
     recomputed_tokens: int = 0
     hit_tokens: int | None = None  # of its first admission
+
+    @property
+    def by_arrival(self) -> tuple[float, int]:
+        """What orders requests that have come."""
+        assert self.arrival_s is not None
+        return self.arrival_s, self.number
 
     @property
     def known(self) -> int:

@@ -210,7 +210,7 @@ class StepInstance(Instance):
         """Section 3: the last in running order, or by ``priority`` the largest (priority, arrival)."""
         if self.policy != "priority":
             return self.running[-1]
-        return max(self.running, key=lambda job: (job.request.priority, job.number))
+        return max(self.running, key=lambda job: (job.request.priority, job.by_arrival))
 
     def pre_empt(self, job: Job) -> None:
         """Section 3: by recompute; what it was scheduled in this step returns to the budget."""

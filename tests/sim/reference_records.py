@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-State = Literal["unfinished", "done", "rejected", "timed_out"]
+State = Literal["unfinished", "done", "rejected", "timed_out", "never_arrived"]
 RoutingStrategy = Literal[
     "load_balanced", "least_tokens", "round_robin", "kv_aware", "prefix_affinity", "session_affinity"
 ]
@@ -22,7 +22,7 @@ RoutingStrategy = Literal[
 class Request:
     """One line of the trace (rule 1)."""
 
-    arrival_s: float
+    arrival_s: float  # where it waits for answers and the loop is closed: a place in the order, no more
     isl: int
     osl: int
     cached_tokens: int = 0
@@ -31,6 +31,8 @@ class Request:
         int, ...
     ] = ()  # of each ``World.hash_block_tokens`` prompt tokens, the last of fewer perhaps
     session_id: int | None = None
+    after: tuple[int, ...] = ()  # places of the requests that are to be answered first (section 6)
+    think_s: float = 0.0  # from the last of those answers on
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,10 @@ class World:
     affinity_max_load: float = 1.5
     seed: int = 0
     service: str = ""
+    closed_loop: bool = False  # turns wait for answers (section 6)
+    concurrent_sessions: int | None = (
+        None  # a closed population of so many; None: sessions start by the clock
+    )
 
     @property
     def pool_names(self) -> tuple[str, ...]:
@@ -102,6 +108,8 @@ class RequestOutcome:
     done_s: float | None
     prefill_id: int | None  # in the aggregated pool, where that is what there is
     decode_id: int | None
+    arrival_s: float | None = None  # as it came; None: it never did
+    missed_s: float | None = None  # when it was rejected or gave up
     restarts: int = 0  # how often a crash threw it back (rule 12)
     preemptions: int = 0
     recomputed_tokens: int = 0  # lost in pre-emptions and not hit when it resumed

@@ -7,10 +7,14 @@ from collections import Counter
 
 from agg_scenarios import Scenario, scenarios
 from hypothesis import HealthCheck, event, given, settings
-from reference import Simulation
+from reference import Outcome, Simulation
 from reference_cluster import Phase
 from reference_engine import StepInstance
 from reference_memory import OwnBlock
+
+_MANY = settings(
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 class Checked(Simulation):
@@ -62,16 +66,13 @@ class Checked(Simulation):
             if job.decode is not None and all(hand_off.job is not job for hand_off in self.hand_offs)
         ]
         places.update(waits_for_turn)
-        for job in self.jobs[: self.arrived]:
-            assert places[job] == (job.state == "unfinished")
+        for job in self.jobs:
+            if job.arrival_s is not None:
+                assert places[job] == (job.state == "unfinished")
 
 
-@settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
-@given(scenarios(stale=True))
-def test_every_block_and_every_request_is_in_one_place_and_every_token_is_made_once(scenario: Scenario):
-    run = Checked(
+def ran(scenario: Scenario) -> Outcome:
+    return Checked(
         scenario.requests,
         scenario.world,
         scenario.initial,
@@ -80,8 +81,13 @@ def test_every_block_and_every_request_is_in_one_place_and_every_token_is_made_o
         scenario.snapshots,
         scenario.crashes,
         scenario.cold_s,
-    )
-    outcome = run.run()
+    ).run()
+
+
+@_MANY
+@given(scenarios(stale=True))
+def test_every_block_and_every_request_is_in_one_place_and_every_token_is_made_once(scenario: Scenario):
+    outcome = ran(scenario)
     for request, became in zip(scenario.requests, outcome.requests, strict=True):
         if became.state == "done":
             assert len(became.gaps_s) == request.osl - 1
@@ -91,3 +97,35 @@ def test_every_block_and_every_request_is_in_one_place_and_every_token_is_made_o
     event(f"pre-empted: {any(r.preemptions for r in outcome.requests)}")
     event(f"hit: {any(r.hit_tokens for r in outcome.requests)}")
     event(f"restarted: {any(r.restarts for r in outcome.requests)}")
+
+
+@_MANY
+@given(scenarios(sessions=True, stale=True))
+def test_no_turn_comes_before_its_answers_and_every_row_comes_or_never_does(scenario: Scenario):
+    outcome = ran(scenario)
+    became = outcome.requests
+    missed_s: dict[int | None, float] = {}  # by session: its first miss
+    for request, one in zip(scenario.requests, became, strict=True):
+        if one.missed_s is not None:
+            first_s = missed_s.get(request.session_id, math.inf)
+            missed_s[request.session_id] = min(first_s, one.missed_s)
+    joins = 0
+    for request, one in zip(scenario.requests, became, strict=True):
+        assert (one.arrival_s is None) == (one.state == "never_arrived")
+        answers_s = [became[number].done_s for number in request.after]
+        due_s = request.arrival_s
+        if request.after:
+            due_s = math.inf if None in answers_s else max(answers_s) + request.think_s
+        elif scenario.world.concurrent_sessions is not None:
+            due_s = one.arrival_s if one.arrival_s is not None else math.inf
+        session_end_s = missed_s.get(request.session_id, math.inf)
+        if one.arrival_s is None:
+            assert due_s == math.inf or due_s >= session_end_s
+        else:
+            assert one.arrival_s == due_s <= session_end_s
+            joins += len(request.after) > 1
+    never_arrived = sum(one.arrival_s is None for one in became)
+    event(f"never arrived: {never_arrived > 0}, misses: {bool(missed_s)}")
+    event(f"turns: {sum(bool(r.after) for r in scenario.requests) // 5 * 5}")
+    event(f"joins that came: {joins > 0}")
+    event(f"pre-empted: {any(r.preemptions for r in became)}")
