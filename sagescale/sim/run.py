@@ -75,6 +75,7 @@ class Run:
         ticks: by time.
         surges: decisions between ticks, by time; each asks for more than was there.
         horizon_s: where GPU-hours end.
+        least_s: no run of these requests ends before, whatever the system does.
         max_gpus_used: the most GPUs in use at any instant.
         faults: what went wrong; None where nothing was to.
         stepped: what engines that step did; None without any.
@@ -97,6 +98,7 @@ class Run:
     ticks: tuple[Tick, ...]
     surges: tuple[Decision, ...]
     horizon_s: float
+    least_s: float
     max_gpus_used: int
     rejected: int
     timed_out: int

@@ -313,6 +313,7 @@ class _Making:
             ticks=tuple(loop.ticks),
             surges=tuple(loop.surges),
             horizon_s=horizon_s,
+            least_s=loop.end_s,
             max_gpus_used=cluster.max_gpus_used,
             rejected=counters.rejected,
             timed_out=counters.timed_out,

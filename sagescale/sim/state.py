@@ -582,7 +582,8 @@ class State(NamedTuple):
     stages: NDArray[np.void]  # STAGE, prefill's first
     pools: NDArray[np.void]  # POOL, in fleet order
     stock: NDArray[np.void]  # STOCK, by GPU type
-    # The trace's columns, read only; one service's requests after the other's. With turns, by arrival as it came.
+    # The trace's columns, read only; one service's requests after the other's. With turns they are
+    # written, by arrival as it came.
     arrival_s: NDArray[np.float64]
     isl: NDArray[np.int32]
     prompt: NDArray[np.int32]  # tokens to compute: isl less the cached ones

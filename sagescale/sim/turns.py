@@ -122,7 +122,8 @@ def _successors(
     """Who waits for each row (CSR, ascending), how long each row thinks, and how many it waits for."""
     count, turns = len(load.arrival_s), load.turns
     if turns is None:
-        return np.zeros(count + 1, np.int64), np.zeros(0, np.int32), np.zeros(count), np.zeros(count, np.int32)
+        nobody = np.zeros(0, np.int32)
+        return np.zeros(count + 1, np.int64), nobody, np.zeros(count), np.zeros(count, np.int32)
     waited = np.diff(turns.after_start).astype(np.int32)
     order = np.argsort(turns.after, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(turns.after, minlength=count))])
