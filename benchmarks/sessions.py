@@ -2,10 +2,10 @@
 
     python benchmarks/sessions.py [--requests N] [--agents TRACE] [--copies N]
 
-Prints requests a second of the whole simulate call, compilation excluded, in wall and in CPU time of one core:
-short prompts in closed and in open loop, by the clock and with a closed population; then recorded coding agents
-with prompts of 100,000 tokens and prefix caches, with memory without end and with little, routed by cache. With
-peak memory of the process, and bytes a request beyond the trace. Nothing is asserted.
+Prints requests a second of the whole simulate call, compilation excluded, in wall and in CPU time of one
+core: short prompts in closed and in open loop, by the clock and with a closed population; then recorded coding
+agents with prompts of 100,000 tokens and prefix caches, with memory without end and with little, routed by what
+is cached. With the peak memory of the process and bytes a request beyond the trace. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -56,15 +56,19 @@ def measure(name: str, trace: Any, config: dict[str, object], **keys: object) ->
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     document = sagescale.simulate(trace, config=config).document.runs[0]
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) * 1024 / len(trace)
     prefix = None if document.engines is None else document.engines.prefix
     print(
         f"{name}: {len(trace):,} requests in {wall_s:.1f} s, {len(trace) / wall_s:,.0f} requests/s "
-        f"(CPU {len(trace) / cpu_s:,.0f}), {(peak_kib - before_kib) * 1024 / len(trace):.0f} bytes/request, "
-        f"peak {peak_kib / 1024**2:.2f} GiB; never arrived {document.requests.never_arrived or 0:,}, attainment "
+        f"(CPU {len(trace) / cpu_s:,.0f}), {grown:.0f} bytes/request, "
+        f"peak {_peak_gib():.2f} GiB; never arrived {document.requests.never_arrived or 0:,}, attainment "
         f"{document.sla.attainment:.2%}" + (f", hits {prefix.hit_rate:.2%}" if prefix is not None else ""),
         flush=True,
     )
+
+
+def _peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 
 def main() -> None:
@@ -76,6 +80,9 @@ def main() -> None:
     parser.add_argument("--sessions", default="poisson:60/h", help="when the agents' sessions begin")
     parser.add_argument("--copies", type=float, default=2.53, help="of the agents' sessions: 49,000 requests")
     given = parser.parse_args()
+    from sagescale.trace import TransformSpec, apply_transforms, read_trace
+    from sagescale.trace.starts import SessionStarts
+
     pools = {
         f"{end}_{pool}_instances": count
         for end in ("min", "max")
@@ -90,6 +97,20 @@ def main() -> None:
         measure("two pools, 1,000 sessions at a time", short, two, concurrent_sessions=1000)
         measure("aggregated, open loop", short, one, open_loop=True)
         measure("aggregated, closed loop", short, one)
+    began = time.perf_counter()
+    agents = apply_transforms(
+        read_trace(given.agents),
+        TransformSpec(rate_scale=given.copies, sessions=SessionStarts.parse(given.sessions)),
+    )
+    print(
+        f"agents: {len(agents):,} requests of {agents.isl.mean():,.0f} tokens, "
+        f"{int(agents.prefixes.counts.sum(dtype=np.int64)):,} ids of {agents.prefixes.block_tokens} tokens, read in "
+        f"{time.perf_counter() - began:.1f} s, peak {_peak_gib():.2f} GiB",
+        flush=True,
+    )
+    cached = {**one, "prefix_cache": True, "routing_strategy": "kv_aware"}
+    measure("agents, memory without end", agents, cached, max_kv_tokens=10**11)
+    measure("agents, memory of the profile", agents, cached)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,9 @@ from sagescale.sim.measures import Score, score
 from sagescale.sim.part import Part, PartResult, lower_bound_of_part, measure_part
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
-from sagescale.sim.turns import nominal_arrivals_s
+from sagescale.sim.turns import as_recorded
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import with_overrides
-from sagescale.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.faults import Faults
     from sagescale.sim.run import Run
+    from sagescale.trace import Trace
 
 __all__ = [
     "ClairvoyantTask",
@@ -302,8 +302,8 @@ def foreseen(
         while len(_FORESEEN) >= _MOST_FORESEEN:
             del _FORESEEN[next(iter(_FORESEEN))]
         profile = with_overrides(workload.engines(config), simulator, config.serving)
-        at_s = nominal_arrivals_s(trace, simulator.concurrent_sessions)
-        load = true_load(Trace.from_arrays(at_s, trace.isl, trace.osl), float(config.adjustment_interval_sec))
+        recorded = as_recorded(trace, simulator.concurrent_sessions)
+        load = true_load(recorded, float(config.adjustment_interval_sec))
         peak = peak_sizes(load, config, ProfileModel(profile))
         least = Sizes.of({pool.name: max(1, pool.least) for pool in config.pools})
         ample = peak.map(lambda size, floor: max(floor, _AMPLE * size), least)

@@ -20,7 +20,7 @@ from sagescale.sim.result import run_document
 from sagescale.sim.simulate import ServiceRun, simulate, simulate_fleet
 from sagescale.sim.startup import StartupDelay
 from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
-from sagescale.sim.turns import nominal_arrivals_s
+from sagescale.sim.turns import as_recorded
 from sagescale.sim.world import with_overrides
 from sagescale.trace import Trace, Turns
 
@@ -114,11 +114,16 @@ def check(run: Run, trace: Trace) -> None:
     assert table["outcome"].to_pylist().count("never_arrived") == loop.never_arrived
 
 
-SERVED = (
-    {"serving": "disaggregated"},
-    {"serving": "disaggregated", "engine_scheduler": "vllm"},
-    {"serving": "aggregated", "engine_scheduler": "vllm"},
-    {"serving": "aggregated", "engine_scheduler": "sglang"},
+SERVED = (  # with the routers to try: each other kind is another compilation
+    ({"serving": "disaggregated"}, ("load_balanced", "round_robin")),
+    *(
+        (
+            {"serving": serving, "engine_scheduler": scheduler},
+            ("session_affinity", "least_tokens", "kv_aware"),
+        )
+        for serving in ("disaggregated", "aggregated")
+        for scheduler in ("vllm", "sglang")
+    ),
 )
 
 
@@ -147,10 +152,11 @@ def run_with(
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     trace=session_traces(),
-    served=st.sampled_from(SERVED),
+    served=st.sampled_from(SERVED).flatmap(
+        lambda way: st.sampled_from([{**way[0], "routing_strategy": router} for router in way[1]])
+    ),
     policy=st.sampled_from(["static", "reactive", "classic"]),
     scheduling=st.sampled_from(["fifo", "priority", "slo_aware", "adaptive"]),
-    routing=st.sampled_from(["load_balanced", "round_robin", "session_affinity", "least_tokens"]),
     alive=st.sampled_from([None, None, 1, 2, 30]),
     timeout_s=st.sampled_from([None, 0.02, 0.2]),
     memory=st.sampled_from([None, 6000, 1200]),
@@ -161,7 +167,6 @@ def test_no_request_comes_before_its_answer_and_none_is_lost(
     served: dict[str, str],
     policy: str,
     scheduling: str,
-    routing: str,
     alive: int | None,
     timeout_s: float | None,
     memory: int | None,
@@ -169,7 +174,7 @@ def test_no_request_comes_before_its_answer_and_none_is_lost(
 ) -> None:
     faults = Faults(seed=1, rates=Rates(crash_per_instance_hour=crashes)) if crashes else None
     run = run_with(
-        trace, policy, faults, scheduling_policy=scheduling, routing_strategy=routing,
+        trace, policy, faults, scheduling_policy=scheduling,
         concurrent_sessions=alive, request_timeout_s=timeout_s, max_kv_tokens=memory, **served,
     )  # fmt: skip
     check(run, trace)
@@ -243,9 +248,9 @@ def test_a_closed_population_never_has_more_sessions_alive() -> None:
     assert (begins[:3] == 0.0).all()
     assert begins[3:].tolist() == np.sort(ends)[:9].tolist()  # each as one ends
     assert run_document(run, "run").sessions.finished == 12  # type: ignore[union-attr]  # it has sessions
-    assert nominal_arrivals_s(trace, 3)[session.argsort(kind="stable")[::3]][:4] == pytest.approx(
-        [0, 0, 0, 0.2]
-    )
+    recorded = as_recorded(trace, 3)
+    assert recorded.arrival_s[:4].tolist() == [0.0, 0.0, 0.0, pytest.approx(0.1)]
+    assert recorded.duration_s == pytest.approx(4 * 0.2)
 
 
 def test_several_services_close_their_loops_each_by_itself() -> None:
