@@ -3,9 +3,10 @@
     python benchmarks/sessions.py [--requests N] [--agents TRACE] [--copies N]
 
 Prints requests a second of the whole simulate call, compilation excluded, in wall and in CPU time of one
-core: short prompts in closed and in open loop, by the clock and with a closed population; then recorded coding
-agents with prompts of 100,000 tokens and prefix caches, with memory without end and with little, routed by what
-is cached. With the peak memory of the process and bytes a request beyond the trace. Nothing is asserted.
+core: short prompts in closed and in open loop, by the clock and with a closed population; then recorded
+coding agents with prompts of 100,000 tokens and prefix caches, with memory without end and with little,
+routed by what is cached. With the peak memory of the process and bytes a request beyond the trace. Nothing is
+asserted.
 """
 
 from __future__ import annotations
@@ -102,9 +103,9 @@ def main() -> None:
         read_trace(given.agents),
         TransformSpec(rate_scale=given.copies, sessions=SessionStarts.parse(given.sessions)),
     )
+    ids = int(agents.prefixes.counts.sum(dtype=np.int64))
     print(
-        f"agents: {len(agents):,} requests of {agents.isl.mean():,.0f} tokens, "
-        f"{int(agents.prefixes.counts.sum(dtype=np.int64)):,} ids of {agents.prefixes.block_tokens} tokens, read in "
+        f"agents: {len(agents):,} requests of {agents.isl.mean():,.0f} tokens, {ids:,} ids, read in "
         f"{time.perf_counter() - began:.1f} s, peak {_peak_gib():.2f} GiB",
         flush=True,
     )
