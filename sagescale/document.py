@@ -250,7 +250,10 @@ class RequestCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlaResult:
-    """Shares of all arrived requests; an unfinished request meets nothing."""
+    """Shares of all arrived requests; an unfinished request meets nothing.
+
+    ``itl_statistic`` says which of a request's gaps between tokens the ITL target binds; None is their mean.
+    """
 
     target_ttft_ms: float
     target_itl_ms: float
@@ -258,6 +261,19 @@ class SlaResult:
     ttft_attainment: float
     itl_attainment: float
     goodput_rps: float
+    itl_statistic: str | None = None
+
+    @property
+    def itl_name(self) -> str:
+        """What the ITL target binds, for readers."""
+        if self.itl_statistic is None:
+            return "ITL"
+        return "largest gap" if self.itl_statistic == "max" else f"{self.itl_statistic} of a request's gaps"
+
+    @property
+    def target_mean_itl_ms(self) -> float | None:
+        """What mean ITLs are held against; None where the target binds other gaps."""
+        return self.target_itl_ms if self.itl_statistic is None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -532,7 +548,7 @@ class PrefixHits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMeasures:
-    """What is known of engines that take one step after the other (vllm, sglang).
+    """What is known of engines that take one step after the other (vllm, sglang); of others the gaps.
 
     ``max_gap_ms`` is over requests, the largest gap of each; ``full_memory_s`` the time of all instances in
     steps for which blocks of KV memory were short. ``prefix`` is there where there is a prefix cache.
@@ -540,10 +556,10 @@ class EngineMeasures:
 
     gap_ms: Gaps
     max_gap_ms: Latency
-    preemptions: int
-    preempted_requests: int
-    recomputed_tokens: int
-    full_memory_s: float
+    preemptions: int | None = None
+    preempted_requests: int | None = None
+    recomputed_tokens: int | None = None
+    full_memory_s: float | None = None
     prefix: PrefixHits | None = None
 
 

@@ -133,6 +133,18 @@ _SharedIds = Annotated[
         help="Prefix ids that copies share, from A to before B or as listed; others are each copy's own.",
     ),
 ]
+_Sessions = Annotated[
+    str | None,
+    typer.Option(
+        "--sessions",
+        metavar="poisson:R|gamma:R,CV|diurnal:R|trace:FILE",
+        help="Draw when sessions begin: R in sessions/s, or as 60/h; like FILE's arrivals; seeded by --seed.",
+    ),
+]
+_MaxThink = Annotated[
+    float | None,
+    typer.Option("--max-think-s", metavar="S", help="No longer thinking than this before a turn."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of all randomness.")]
 
 _SpreadStamps = Annotated[
@@ -150,6 +162,8 @@ _TRANSFORMS: dict[str, tuple[object, object]] = {
     "tile": (_Tile, 1),
     "jitter_s": (_Jitter, 30.0),
     "shared_ids_text": (_SharedIds, None),
+    "sessions_text": (_Sessions, None),
+    "max_think_s": (_MaxThink, None),
     "seed": (SeedOption, 0),
 }
 
@@ -280,19 +294,21 @@ def takes_transforms(command: Callable[..., None]) -> Callable[..., None]:
     The command may have a ``seed`` of its own besides, which then gets the same value.
 
     Raises:
-        InputError: when called, if ``--slice`` is not ``A:B``.
+        InputError: when called, if ``--slice``, ``--sessions`` or ``--shared-ids`` cannot be understood.
     """
     own = inspect.signature(command).parameters
     hints = get_type_hints(command, include_extras=True)
 
     @functools.wraps(command)
     def called(**values: Any) -> None:  # noqa: ANN401  # whatever the options hold
-        from sagescale.trace import TransformSpec, parse_shared_ids, parse_slice
+        from sagescale.trace import TransformSpec, parse_sessions, parse_shared_ids, parse_slice
 
         given = {name: values.pop(name) for name in _TRANSFORMS}
         text = given.pop("slice_text")
         shared = given.pop("shared_ids_text")
+        sessions = given.pop("sessions_text")
         spec = TransformSpec(
+            sessions=None if sessions is None else parse_sessions(sessions),
             slice=None if text is None else parse_slice(text),
             shared_ids=() if shared is None else parse_shared_ids(shared),
             **given,

@@ -300,7 +300,10 @@ class _Work:
         why = "interrupted" if self.interrupted else ""
         engines = self._named_engines(ranked)
         choices = choices_of(ranked, made.attainment, engines)
-        what = answer(base.config, made.attainment, *choices, price=price, not_searched=why)
+        what = answer(
+            base.config, made.attainment, *choices,
+            price=price, not_searched=why, itl_statistic=base.simulator.itl_statistic,
+        )  # fmt: skip
         if engines:
             what = dataclasses.replace(what, ways=ways_of(ranked, made.attainment, engines))
         return dataclasses.replace(document, gpu_hour_price=price, answer=what if ranked else None)
@@ -424,7 +427,7 @@ class _Work:
                 f"{rejected} requests are larger than the KV memory (isl + osl): rejected at arrival and "
                 "counted as misses of the policy"
             )
-        targets = {(run.sla.target_ttft_ms, run.sla.target_itl_ms) for run in runs}
+        targets = {(run.sla.target_ttft_ms, run.sla.target_itl_ms, run.sla.itl_statistic) for run in runs}
         if len(targets) > 1:
             warnings.append(
                 "runs have different TTFT or ITL targets: their attainments are not the same promise"

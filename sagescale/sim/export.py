@@ -68,8 +68,9 @@ def requests_table(run: Run) -> pa.Table:
     """Return every request: arrival_s, isl, osl, outcome, first_token_s, done_s, ttft_ms, itl_ms.
 
     And ``priority`` where the trace has it. What never happened is null. ``sla_met`` says whether the request
-    met both targets. With engines that step also hit_tokens (of the prefix cache), preemptions,
-    recomputed_tokens and max_gap_ms.
+    met both targets. With engines that step also hit_tokens (of the prefix cache), preemptions and
+    recomputed_tokens; where gaps between tokens were measured, as with those, also max_gap_ms and late_gaps,
+    how many were longer than the ITL target.
     """
     import pyarrow as pa
 
@@ -97,6 +98,7 @@ def requests_table(run: Run) -> pa.Table:
             **{name: pa.array(values, mask=np.isnan(values)) for name, values in times.items()},
             "sla_met": ttft_ok & itl_ok,
             **_stepped_columns(run),
+            **_gap_columns(run),
         }
     )
 
@@ -106,5 +108,11 @@ def _stepped_columns(run: Run) -> dict[str, NDArray[np.generic]]:
         return {}
     records = run.stepped.requests
     names = {"hit_tokens": "hit_tokens", "preemptions": "preemptions", "recomputed_tokens": "recomputed"}
-    columns = {name: np.ascontiguousarray(records[field]) for name, field in names.items()}
-    return {**columns, "max_gap_ms": records["gap_s"] * 1000.0}
+    return {name: np.ascontiguousarray(records[field]) for name, field in names.items()}
+
+
+def _gap_columns(run: Run) -> dict[str, NDArray[np.generic]]:
+    if run.gaps is None:
+        return {}
+    records = run.gaps.requests
+    return {"max_gap_ms": records["gap_s"] * 1000.0, "late_gaps": np.ascontiguousarray(records["late"])}

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.sim.injector import FaultLog
-    from sagescale.sim.run import Run, SteppedRun, Tick
+    from sagescale.sim.run import MeasuredGaps, Run, Tick
 
 __all__ = [
     "Served",
@@ -66,6 +66,8 @@ class Served:
         self._requests = run.requests
         self._targets = (run.config.target_ttft_ms, run.config.target_itl_ms)
         self._horizon_s = run.horizon_s
+        self._statistic = run.simulator.itl_statistic
+        self._gaps = run.gaps
 
     @functools.cached_property
     def ttft_ms(self) -> NDArray[np.float64]:
@@ -90,8 +92,9 @@ class Served:
         """Who met the TTFT target, and who met the ITL target; unfinished ones met neither. bool[n] each."""
         done = self._requests["state"] == DONE
         ttft = done & (self.ttft_ms <= self._targets[0])
-        itl = done & ~(self.itl_ms > self._targets[1])
-        return ttft, itl
+        if self._gaps is None or self._statistic == "mean":
+            return ttft, done & ~(self.itl_ms > self._targets[1])
+        return ttft, done & ~self._gaps.itl_misses(self._statistic, self._trace.osl)
 
     def sla(self) -> SlaResult:
         """Shares of all arrived requests that met the targets, and good requests a second."""
@@ -105,6 +108,7 @@ class Served:
             ttft_attainment=int(np.count_nonzero(ttft)) / arrived,
             itl_attainment=int(np.count_nonzero(itl)) / arrived,
             goodput_rps=both / self._horizon_s if self._horizon_s > 0 else 0.0,
+            itl_statistic=None if self._statistic == "mean" else self._statistic,
         )
 
     def latencies(self) -> tuple[Latency, Latency, Latency]:
@@ -133,13 +137,16 @@ def latency(values_ms: NDArray[np.float64]) -> Latency:
 
 
 def engine_measures(run: Run) -> EngineMeasures | None:
-    """Gaps, pre-emptions and prefix hits of engines that step; None without any."""
+    """Gaps where they were measured; pre-emptions and prefix hits of engines that step. None without both."""
+    if run.gaps is None:
+        return None
+    largest_ms = np.where(run.requests["state"] == DONE, run.gaps.requests["gap_s"] * 1000.0, np.nan)
+    largest_ms[run.trace.osl == 1] = np.nan
+    gap_ms, max_gap_ms = _gaps(run.gaps), latency(largest_ms)
     stepped = run.stepped
     if stepped is None:
-        return None
+        return EngineMeasures(gap_ms=gap_ms, max_gap_ms=max_gap_ms)
     requests = stepped.requests
-    largest_ms = np.where(run.requests["state"] == DONE, requests["gap_s"] * 1000.0, np.nan)
-    largest_ms[run.trace.osl == 1] = np.nan
     prefix = None
     if run.simulator.prefix_cache:
         asked, hit = (
@@ -147,8 +154,8 @@ def engine_measures(run: Run) -> EngineMeasures | None:
         )
         prefix = PrefixHits(asked_tokens=asked, hit_tokens=hit, hit_rate=hit / asked if asked else None)
     return EngineMeasures(
-        gap_ms=_gaps(stepped),
-        max_gap_ms=latency(largest_ms),
+        gap_ms=gap_ms,
+        max_gap_ms=max_gap_ms,
         preemptions=stepped.preemptions,
         preempted_requests=int((requests["preemptions"] > 0).sum()),
         recomputed_tokens=int(requests["recomputed"].sum()),
@@ -157,16 +164,16 @@ def engine_measures(run: Run) -> EngineMeasures | None:
     )
 
 
-def _gaps(stepped: SteppedRun) -> Gaps:
+def _gaps(measured: MeasuredGaps) -> Gaps:
     """Percentiles by nearest rank, each the middle of its bin."""
-    behind = np.cumsum(stepped.gaps)
+    behind = np.cumsum(measured.histogram)
     if not behind[-1]:
         return Gaps(p50=None, p90=None, p99=None, max=None)
     bins = np.searchsorted(behind, np.ceil(behind[-1] * np.array([0.5, 0.9, 0.99])))
     octave, within = np.divmod(bins, GAP_BINS_AN_OCTAVE)
     middle_s = np.ldexp(0.5 + (within + 0.5) / (2 * GAP_BINS_AN_OCTAVE), octave + GAP_LEAST_OCTAVE)
-    p50, p90, p99 = np.minimum(middle_s, stepped.largest_gap_s).tolist()
-    return Gaps(p50=p50 * 1e3, p90=p90 * 1e3, p99=p99 * 1e3, max=stepped.largest_gap_s * 1e3)
+    p50, p90, p99 = np.minimum(middle_s, measured.largest_s).tolist()
+    return Gaps(p50=p50 * 1e3, p90=p90 * 1e3, p99=p99 * 1e3, max=measured.largest_s * 1e3)
 
 
 def gpu_hours(run: Run) -> GpuHours:

@@ -301,6 +301,7 @@ class _Making:
             timed_out=counters.timed_out,
             faults=loop.fault_log(),
             stepped=cluster.stepped(),
+            gaps=cluster.gaps(),
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
 

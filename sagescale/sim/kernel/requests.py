@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sagescale.sim.kernel.compiled import entry, inlined
+from sagescale.sim.kernel.gaps import itl_is_met
 from sagescale.sim.state import DONE, PENDING, TIMED_OUT, State
 
 __all__ = ["clear_requests", "complete", "due_s", "expired", "first_token", "leave", "produced", "reserves"]
@@ -77,7 +78,7 @@ def complete(s: State, service: int, request: int, t: float) -> None:
         itl_s = (t - s.requests[request].first_token_s) / (s.osl[request] - 1)
         w.itl_sum_s += itl_s
         w.itl_count += 1
-        w.itl_met += itl_s <= w.target_itl_s
+        w.itl_met += itl_is_met(s, service, request, itl_s)
 
 
 @entry
