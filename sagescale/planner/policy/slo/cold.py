@@ -24,7 +24,7 @@ class ColdCaches:
     def __init__(self) -> None:
         self.hit_rate = 0.0
         self._coldness = 0.5
-        self._before: float | None = None
+        self._before = 0.0
         self._ready: deque[int] = deque(maxlen=3)
 
     def observe(self, ready: int, hit_rate: float | None) -> None:
@@ -37,7 +37,7 @@ class ColdCaches:
             self._before = hit_rate
             return
         new = self._ready[1] - self._ready[0]  # in the window before this one: cold in all of this
-        fall = (self._before or 0.0) * new / max(self._ready)
+        fall = self._before * new / max(self._ready)
         if fall >= _ENOUGH:
             seen = min(max((self._before - hit_rate) / fall, 0.0), 1.0)
             self._coldness += _GAIN * (seen - self._coldness)
