@@ -33,7 +33,7 @@ def gap_p99_ms(
 ) -> NDArray[np.float64]:
     """Return the p99 gap of each request in ms, by linear interpolation between two of its gaps, float64[n].
 
-    True to 1 % for requests near the percentiles, and to about an eighth up to four times from the measured
+    True to 1 % for requests near the percentiles, and roughly up to four times from the measured
     ones; NaN where there is no gap or it is not known.
 
     Args:

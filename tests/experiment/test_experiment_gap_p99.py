@@ -43,7 +43,7 @@ def test_each_is_found_roughly_and_none_where_there_is_no_gap():
     gaps = drawn()
     p99, exact = found(gaps, gaps), true(gaps)
     near = ~(exact < np.nanmedian(exact) / 4.0)
-    assert p99[near] == pytest.approx(exact[near], rel=0.15, nan_ok=True)
+    assert p99[near] == pytest.approx(exact[near], rel=0.2, nan_ok=True)
     assert np.isnan(p99).nonzero()[0].tolist() == [0]
 
 
