@@ -36,9 +36,9 @@ def read_trace(requests: Requests, *, log: LogSpec | None = None) -> Trace:
     Args:
         requests: a file in any format that ``sagescale trace info`` reads, or the name of a shipped trace; a
             data frame with columns ``arrival_s`` (seconds), ``isl`` and ``osl`` (tokens), and perhaps
-            ``cached_tokens``, ``priority`` and ``session_id``, a row a request, in any order; of sessions whose
-            turns wait for answers also ``after``, lists of rows counted from 0, and ``think_s``; or a trace, as
-            it is.
+            ``cached_tokens``, ``priority`` and ``session_id``, a row a request, in any order; of sessions
+            whose turns wait for answers also ``after``, lists of rows counted from 0, and ``think_s``; or a
+            trace, as it is.
         log: of a file that is a service's own log, its columns, which rows count, and its clock, as
             ``--columns``, ``--where`` and ``--time-zone`` say them.
 
