@@ -108,8 +108,3 @@ def test_new_instances_without_a_cache_are_counted_for_less():
     assert len(cold) == 1
     assert "(50%" in cold[0]
     assert asked(0.5).targets["aggregated"] > asked(0.0).targets["aggregated"]
-
-
-def test_one_pool_may_miss_all_that_may_be_missed_of_what_came():
-    """Of two pools each may miss half of it, so they are given up later."""
-    assert planner().policy._inner._decode._replayed_allowed == pytest.approx(0.01)
