@@ -41,10 +41,6 @@ def check_engines(
         InputError: names a key, its value and what is expected.
     """
     scheduler = scheduler_of(simulator, config.serving)
-    for name in _NOT_SIMULATED:
-        value, default = getattr(simulator, name), declared(SimulatorConfig)[name].default
-        if value != default:
-            raise InputError(f"{name} is {value}; expected {default}: no other is simulated yet")
     why = f"engine_scheduler is {scheduler}"
     if simulator.engine_scheduler is None:
         why += f" where serving is {config.serving}"
@@ -90,6 +86,3 @@ def check_trace(trace: Trace, simulator: SimulatorConfig) -> None:
             f"kv_block_tokens is {simulator.kv_block_tokens} but the trace's hashes are of blocks of "
             f"{prefixes.block_tokens} tokens; expected a divisor of that"
         )
-
-
-_NOT_SIMULATED = ("router_staleness_s",)

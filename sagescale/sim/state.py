@@ -57,6 +57,7 @@ __all__ = [
     "STEP_SEGMENT",
     "STOCK",
     "TIMED_OUT",
+    "VIEW",
     "WAITING_DECODE",
     "WAITING_PREFILL",
     "Gaps",
@@ -128,6 +129,10 @@ SERVICE = np.dtype(
         ("prefill_load_scale", "f8"),
         ("router_temperature", "f8"),
         ("affinity_max_load", "f8"),  # of session_affinity, over the mean
+        ("considers", "b1"),  # its router compares all instances
+        ("staleness_s", "f8"),  # its router looks at multiples of this; 0 always
+        ("next_look_s", "f8"),
+        ("looks", "i8"),  # it has taken
         ("unit_tokens", "i8"),  # of an id of the prefix cache
         ("seed", "u8"),  # of its random numbers,
         ("name_crc", "u8"),  # which its name tells from other services'
@@ -245,6 +250,7 @@ STOCK = np.dtype([("gpus", "i8"), ("used", "i8"), ("most_used", "i8")], align=Tr
 PROGRESS = np.dtype(
     [
         ("now_s", "f8"),
+        ("next_look_s", "f8"),  # of any router; inf where none is late
         ("next_arrival_s", "f8"),  # of any service; inf when all have arrived
         ("in_service", "i8"),  # requests inside prefill batches
         ("queued_decode", "i8"),  # requests that no READY decode instance has taken yet
@@ -365,6 +371,7 @@ ENGINE = np.dtype(
         ("used", "i8"),  # blocks that are held
         ("waiting_tokens", "i8"),  # to be computed, of those that wait
         ("idle", "i8"),  # blocks that only the prefix cache keeps
+        ("gone", "i8"),  # of those evicted since the router looked, the last; they are chained by ``newer``
         ("oldest_idle", "i8"),  # entries of the cache that nobody holds, by when they were let go
         ("newest_idle", "i8"),
         ("prompt_tokens", "i8"),  # to be computed, of all that are not decoding
@@ -458,7 +465,8 @@ GAPS_OF_INSTANCE = np.dtype(
 CACHE_ENTRY = np.dtype(
     [
         ("unit", "i4"),  # -1: a pre-empted request's own blocks
-        ("slot", "i4"),
+        ("slot", "i4"),  # -1 - slot where it is evicted and the router does not know yet
+        ("born", "i4"),  # after how many looks of the router
         ("chain", "i4"),  # the same unit on another instance; or the next free entry
         ("holders", "i4"),
         ("older", "i4"),  # among the idle ones of its instance
@@ -513,6 +521,19 @@ class Stepped(NamedTuple):
     path: NDArray[np.int32]  # scratch: stretches on the way to a node
 
 
+VIEW = np.dtype(
+    [
+        ("load", "i8"),  # each as of the router's last look, and what it has sent there since
+        ("outstanding", "i8"),
+        ("waiting", "i8"),
+        ("prompt_tokens", "i8"),
+        ("held_blocks", "f8"),
+        ("usage", "f8"),
+    ],
+    align=True,
+)
+
+
 class Gaps(NamedTuple):
     """The time between tokens, where engines step or somebody asked; a kernel without is compiled without."""
 
@@ -522,10 +543,11 @@ class Gaps(NamedTuple):
 
 
 class Homes(NamedTuple):
-    """Where sessions are at home, for routers that look at all instances."""
+    """What routers go by that compare all instances."""
 
     session: NDArray[np.int32]  # of each request, numbered from 0 by service; 0 without session_affinity
     home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
+    views: NDArray[np.void]  # VIEW, slot by slot; empty where no router is late
 
 
 class State(NamedTuple):

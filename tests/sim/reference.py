@@ -184,7 +184,7 @@ class Simulation:
             _, *targets = self.script.pop(0)
             if due:
                 for pool, target in zip(self.pools, targets, strict=True):
-                    pool.retarget(target, now)
+                    pool.retarget(target, now, self.world.scale_down_choice == "least_cache_hits")
                 self.start_launches(now)
                 self.stop_drained(now)
                 self.start_launches(now)

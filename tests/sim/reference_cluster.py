@@ -192,6 +192,10 @@ class Instance:
         """Blocks of its prompt that are in the prefix cache."""
         return 0
 
+    def recent_hits(self, now: float) -> float:
+        """Tokens found in the prefix cache, those of five minutes ago counted half."""
+        return 0.0
+
 
 @dataclass(slots=True, eq=False)
 class PrefillInstance(Instance):
@@ -352,8 +356,11 @@ class Pool:
         self.instances.append(instance)
         return instance
 
-    def retarget(self, target: int, now: float) -> None:
-        """Ask for more, or give up what is asked for, then what starts, then what serves (rule 6)."""
+    def retarget(self, target: int, now: float, by_hits: bool = False) -> None:
+        """Ask for more, or give up what is asked for, then what starts, then what serves (rule 6).
+
+        ``by_hits``: what serves goes by what its prefix cache has hit lately.
+        """
         surplus = self.asked - target
         if surplus <= 0:
             self.waiting -= surplus
@@ -364,6 +371,9 @@ class Pool:
         for instance in self.in_phase(Phase.STARTING)[::-1][:surplus]:  # newest first
             instance.phase, instance.stop_s = Phase.STOPPED, now
             surplus -= 1
-        idlest = sorted(self.in_phase(Phase.READY), key=lambda i: (i.outstanding_tokens, -i.id))
+        idlest = sorted(
+            self.in_phase(Phase.READY),
+            key=lambda i: (i.recent_hits(now) if by_hits else 0.0, i.outstanding_tokens, -i.id),
+        )
         for ready in idlest[:surplus]:
             ready.phase, ready.drain_s = Phase.DRAINING, now

@@ -97,6 +97,10 @@ class StepInstance(Instance):
     had_preemption: bool = False  # in the step that is being scheduled
     was_full: bool = False  # an allocation failed in it, or the head was refused for blocks
     joined_tokens: int = 0  # brought by hand-offs that it admits
+    began_s: float = 0.0  # when it last tried to begin a step
+    hits: float = 0.0  # tokens that first admissions found in its cache, fading
+    hits_at_s: float = 0.0  # as of then
+    hits_by_age: list[tuple[float, int, int]] = field(default_factory=list)  # age, tokens asked, hit
     concerned: bool = True  # something has happened to it since it last tried to begin a step
 
     # What comes and goes
@@ -149,6 +153,7 @@ class StepInstance(Instance):
     def begin_step(self, now: float, order: Callable[[StepInstance], None]) -> None:
         """``order`` sorts the queue by the scheduling policy."""
         assert self.is_free
+        self.began_s = now
         self.concerned = False
         self.joined_tokens = 0
         self.memory.fresh.clear()
@@ -265,6 +270,12 @@ class StepInstance(Instance):
             self.joined_tokens += job.prefilled_tokens
         if job.hit_tokens is None and self.role != "decode":
             job.hit_tokens = len(hits) * self.engine.block_tokens
+            if self.engine.prefix_cache:
+                self.hits = self.recent_hits(self.began_s) + job.hit_tokens
+                self.hits_at_s = self.began_s
+                self.hits_by_age.append(
+                    (self.began_s - (self.ready_s or 0.0), job.request.isl, job.hit_tokens)
+                )
         if job.pre_empted:
             job.recomputed_tokens += max(0, job.lost_tokens - computed)
             job.pre_empted = False
@@ -306,6 +317,9 @@ class StepInstance(Instance):
                 job.seen_decoding = job.decodes(job.computed)
         self.seen_held = self.memory.held
         return leaving
+
+    def recent_hits(self, now: float) -> float:
+        return self.hits * 0.5 ** ((now - self.hits_at_s) / 300.0)
 
     # What routers see
 

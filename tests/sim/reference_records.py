@@ -86,6 +86,7 @@ class World:
     router_temperature: float = 0.0
     router_staleness_s: float = 0.0
     affinity_max_load: float = 1.5
+    scale_down_choice: Literal["least_outstanding", "least_cache_hits"] = "least_outstanding"
     seed: int = 0
     service: str = ""
     closed_loop: bool = False  # turns wait for answers (section 6)

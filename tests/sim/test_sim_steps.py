@@ -76,6 +76,7 @@ def engine_of(scenario: Scenario, pool: str) -> World:
         overlap_credit=world.overlap_credit,
         prefill_load_scale=world.prefill_load_scale,
         router_temperature=world.router_temperature,
+        router_staleness_s=world.router_staleness_s,
         affinity_max_load=world.affinity_max_load,
         spread_s=np.array(numbers.spread_s)[: slots + 1],
         stepping=stepping,
@@ -145,6 +146,13 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
 @settings(_MANY, max_examples=500)
 def test_engines_that_step_equal_the_reference(serving, data):
     assert_equals_the_reference(data.draw(scenarios(serving)))
+
+
+@pytest.mark.parametrize("serving", ["aggregated", "disaggregated"])
+@given(data=st.data())
+@settings(_MANY, max_examples=300)
+def test_routers_that_know_late_equal_the_reference(serving, data):
+    assert_equals_the_reference(data.draw(scenarios(serving, stale=True)))
 
 
 @given(scenarios("aggregated", policies=("fifo",), strategies=("session_affinity",), most_crashes=0))

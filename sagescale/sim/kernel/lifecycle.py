@@ -11,6 +11,7 @@ from sagescale.sim.kernel.handoff import resume_chain_at
 from sagescale.sim.kernel.instances import set_key
 from sagescale.sim.kernel.routing import bind_decode, route_prefill
 from sagescale.sim.kernel.trees import event_update
+from sagescale.sim.kernel.views import unknown
 from sagescale.sim.state import (
     AGGREGATED_ROLE,
     DRAINING,
@@ -159,6 +160,7 @@ def _launch(s: State, pool: int, t: float) -> None:
     event_update(s.slots, slot)
     set_key(s, slot, NOT_READY)
     clear_gaps(s, slot)
+    unknown(s, slot)
     if stepped.steps(s, slot):
         stepped.clear(s, slot)
 

@@ -14,7 +14,17 @@ import numpy as np
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.state import State
 
-__all__ = ["add_scheduled", "evict", "forget_all", "forget_own", "let_go", "look_up", "overlaps", "withdraw"]
+__all__ = [
+    "add_scheduled",
+    "evict",
+    "forget_all",
+    "forget_gone",
+    "forget_own",
+    "let_go",
+    "look_up",
+    "overlaps",
+    "withdraw",
+]
 
 
 @inlined
@@ -101,6 +111,7 @@ def _new_entry(s: State, slot: int, blocks: int) -> int:
     s.progress[0].free_entry = one.chain
     s.progress[0].free_entries -= 1
     one.slot = slot
+    one.born = s.services[s.pools[s.instances[slot].pool].service].looks
     one.blocks = blocks
     one.holders = 0
     return entry
@@ -142,7 +153,31 @@ def evict(s: State, slot: int) -> None:
             e.idle -= over
         else:
             _unlink(s, slot, entry)
-            _remove(s, entry)
+            _evicted(s, slot, entry)
+
+
+@inlined
+def _evicted(s: State, slot: int, entry: int) -> None:
+    """A router that looks now and then goes on seeing what was there when it looked."""
+    e = s.stepped.engines[slot]
+    one = s.stepped.entries[entry]
+    if one.unit >= 0 and one.born < s.services[s.pools[s.instances[slot].pool].service].looks:
+        one.slot = -1 - slot
+        one.newer = e.gone
+        e.gone = entry
+    else:
+        _remove(s, entry)
+
+
+@compiled
+def forget_gone(s: State, slot: int) -> None:
+    """The router looks again, or the instance is gone: what has been evicted is there for nobody."""
+    x = s.stepped
+    e = x.engines[slot]
+    while e.gone >= 0:
+        entry = np.int64(e.gone)
+        e.gone = x.entries[entry].newer
+        _remove(s, entry)
 
 
 @inlined
@@ -406,6 +441,7 @@ def forget_own(s: State, slot: int, request: int) -> None:
 def forget_all(s: State, slot: int) -> None:
     """An instance is gone, and its cache with it."""
     e = s.stepped.engines[slot]
+    forget_gone(s, slot)
     while e.oldest_idle >= 0:
         entry = np.int64(e.oldest_idle)
         _unlink(s, slot, entry)
@@ -413,9 +449,10 @@ def forget_all(s: State, slot: int) -> None:
 
 
 @compiled
-def overlaps(s: State, request: int, block: int, each: int) -> None:
+def overlaps(s: State, request: int, block: int, each: int, looks: int) -> None:
     """Count by slot how many leading blocks of a prompt are cached, in ``overlap``; it was cleared.
 
+    As of the router's last look, where it has taken some; entries evicted since have slots below zero.
     ``overlap_ids`` says how many ids these are; -1 where they end within one.
     """
     x = s.stepped
@@ -431,9 +468,10 @@ def overlaps(s: State, request: int, block: int, each: int) -> None:
             while entry >= 0:
                 one = x.entries[entry]
                 taken = min(np.int64(one.blocks), blocks)
-                if x.engines[one.slot].overlap_ids == index and taken > 0:
-                    x.engines[one.slot].overlap += taken
-                    x.engines[one.slot].overlap_ids = index + 1 if taken == each else -1
+                e = x.engines[one.slot if one.slot >= 0 else -1 - one.slot]
+                if e.overlap_ids == index and taken > 0 and (looks == 0 or one.born < looks):
+                    e.overlap += taken
+                    e.overlap_ids = index + 1 if taken == each else -1
                     found = True
                 entry = np.int64(one.chain)
             if not found:

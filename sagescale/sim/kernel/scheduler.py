@@ -586,10 +586,11 @@ def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
                     m.stall_s = 0.0
                 elif m.finish >= 0:
                     e.stalled = True
-        elif e.prompts and e.first_chunk == 0:  # some may have been left out
+        elif e.first_chunk == 0 and (e.prompts or e.marked):  # some may have been left out
+            first_s = seconds if e.prompts else step_now_s(s, slot, 1)
             for i in range(e.members, e.members + e.running):
                 if x.members[i].finish >= 0 and not x.members[i].left_out:
-                    _own_gap(s, service, x.members[i], seconds)
+                    _own_gap(s, service, x.members[i], first_s)
             first = np.int64(1)
         elif e.prompts:
             g = s.gaps.instances[slot]
