@@ -36,6 +36,7 @@ __all__ = [
     "FailedRun",
     "FaultRecord",
     "FaultsResult",
+    "FinishTimes",
     "ForecastScore",
     "ForecastScores",
     "Forecaster",
@@ -55,6 +56,7 @@ __all__ = [
     "ScalingCounts",
     "SeriesCharacter",
     "ServingWay",
+    "SessionsResult",
     "SlaResult",
     "Surfaces",
     "Timeline",
@@ -237,7 +239,9 @@ class ProfileInfo:
 class RequestCounts:
     """``arrived = completed + unfinished``; rejected and timed out ones are among the unfinished.
 
-    ``restarted`` are requests that a crash threw back, once or more.
+    ``restarted`` are requests that a crash threw back, once or more. ``never_arrived`` is there where turns
+    waited for answers: those whose session ended before, misses too. With ``arrived`` they are all of the
+    trace.
     """
 
     arrived: int
@@ -246,11 +250,12 @@ class RequestCounts:
     restarted: int
     rejected: int
     timed_out: int
+    never_arrived: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlaResult:
-    """Shares of all arrived requests; an unfinished request meets nothing.
+    """Shares of all requests, arrived or never arrived; one that is not finished meets nothing.
 
     ``itl_statistic`` says which of a request's gaps between tokens the ITL target binds; None is their mean.
     """
@@ -564,6 +569,30 @@ class EngineMeasures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinishTimes:
+    """Seconds from a session's first arrival to its last answer, of those that finished."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsResult:
+    """What became of sessions, where the trace says which answers their turns wait for.
+
+    ``total`` are those of the trace, ``started`` those of which anything arrived, ``finished`` those of which
+    everything was answered. ``attainment`` is the share of all whose every request met both targets.
+    """
+
+    total: int
+    started: int
+    finished: int
+    attainment: float
+    finish_s: FinishTimes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunDocument:
     """One run of one configuration.
 
@@ -596,6 +625,7 @@ class RunDocument:
     timing: TimingInfo
     surfaces: Surfaces | None = None
     engines: EngineMeasures | None = None
+    sessions: SessionsResult | None = None
     kind: str | None = None
     profile: ProfileInfo | None = None
     misses: MissSplit | None = None

@@ -21,6 +21,7 @@ from sagescale.report.facts import (
     planner,
     requests,
     scaling,
+    sessions,
     surface_rows,
     why,
     why_missed,
@@ -82,6 +83,8 @@ def print_run(document: ResultDocument, console: Console) -> None:
         page.field("" if place else "engines", line)
     page.blank()
     page.field("requests", *requests(run))
+    if run.sessions is not None:
+        page.field("sessions", *sessions(document, run))
     _print_gpus(page, document, run)
     page.field("scaling", *scaling(run))
     causes = why(document, run)

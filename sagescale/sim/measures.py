@@ -66,6 +66,8 @@ class Served:
         self._requests = run.requests
         self._targets = (run.config.target_ttft_ms, run.config.target_itl_ms)
         self._horizon_s = run.horizon_s
+        self._asked = run.asked
+        self._closed_loop = run.closed_loop
         self._statistic = run.simulator.itl_statistic
         self._gaps = run.gaps
 
@@ -96,10 +98,17 @@ class Served:
             return ttft, done & ~(self.itl_ms > self._targets[1])
         return ttft, done & ~self._gaps.itl_misses(self._statistic, self._trace.osl)
 
+    @property
+    def asked_up_to(self) -> NDArray[np.int64]:
+        """How many requests the first k that arrived stand for, int64[n + 1]: see ``never_behind``."""
+        if self._closed_loop is None:
+            return np.arange(len(self._trace) + 1)
+        return np.concatenate([[0], np.cumsum(1 + self._closed_loop.never_behind)])
+
     def sla(self) -> SlaResult:
-        """Shares of all arrived requests that met the targets, and good requests a second."""
+        """Shares of all requests, arrived or not, that met the targets, and good requests a second."""
         ttft, itl = self.good
-        arrived = len(ttft)
+        arrived = self._asked
         both = int(np.count_nonzero(ttft & itl))
         return SlaResult(
             target_ttft_ms=self._targets[0],
@@ -193,9 +202,12 @@ def gpus_per_instance(run: Run) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a run is ranked by: requests, those that were not good, and GPU-hours; and what they met."""
+    """What a run is ranked by: requests, those that were not good, and GPU-hours; and what they met.
 
-    arrived: int
+    ``asked`` are all requests, arrived or never arrived.
+    """
+
+    asked: int
     misses: int
     gpu_hours: float
     completed: int
@@ -204,15 +216,15 @@ class Score:
 
     @property
     def attainment(self) -> float:
-        """Share of the arrived requests that were good."""
-        return (self.arrived - self.misses) / self.arrived
+        """Share of the requests that were good."""
+        return (self.asked - self.misses) / self.asked
 
     def without_faults(self) -> WithoutFaults:
         """The score of a run with nothing going wrong, as the run with faults shows it."""
         return WithoutFaults(
             attainment=self.attainment,
-            ttft_attainment=self.ttft_met / self.arrived,
-            itl_attainment=self.itl_met / self.arrived,
+            ttft_attainment=self.ttft_met / self.asked,
+            itl_attainment=self.itl_met / self.asked,
             completed=self.completed,
             gpu_hours=self.gpu_hours,
         )
@@ -221,10 +233,10 @@ class Score:
 def score(run: Run) -> Score:
     """Score a run, which costs less than all of its measures."""
     ttft, itl = Served(run).good
-    arrived, good = len(run.requests), int((ttft & itl).sum())
+    good = int((ttft & itl).sum())
     return Score(
-        arrived,
-        arrived - good,
+        run.asked,
+        run.asked - good,
         gpu_hours(run).total,
         len(run.completed),
         int(ttft.sum()),
@@ -311,8 +323,8 @@ def _attainment(served: Served, arrivals: NDArray[np.int64]) -> list[float | Non
     ttft, itl = served.good
     good = np.concatenate([[0], np.cumsum(ttft & itl)])
     cuts = np.concatenate([[0], arrivals])
-    arrived, met = np.diff(cuts).tolist(), np.diff(good[cuts]).tolist()
-    return [part / whole if whole else None for part, whole in zip(met, arrived, strict=True)]
+    asked, met = np.diff(served.asked_up_to[cuts]).tolist(), np.diff(good[cuts]).tolist()
+    return [part / whole if whole else None for part, whole in zip(met, asked, strict=True)]
 
 
 def _each_window(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sagescale.sim.config import ItlStatistic, SimulatorConfig
     from sagescale.sim.engine import World
     from sagescale.sim.injector import FaultLog
+    from sagescale.sim.turns import ClosedLoop
     from sagescale.trace import Trace
 
 __all__ = ["MeasuredGaps", "Run", "SteppedRun", "Tick", "Timing"]
@@ -83,6 +84,8 @@ class Run:
     """A finished run.
 
     Attributes:
+        trace: the requests that came, when they came: where turns waited for answers not those of the trace
+            given, which ``closed_loop`` has.
         given: the profile the planner was given.
         planner: as the run left it.
         actual: the engines as they are.
@@ -95,10 +98,12 @@ class Run:
         ticks: by time.
         surges: decisions between ticks, by time; each asks for more than was there.
         horizon_s: where GPU-hours end.
+        least_s: no run of these requests ends before, whatever the system does.
         max_gpus_used: the most GPUs in use at any instant.
         faults: what went wrong; None where nothing was to.
         stepped: what engines that step did; None without any.
         gaps: between tokens; None where nobody asked for them.
+        closed_loop: which requests came and which never did, where turns waited for answers; else None.
     """
 
     trace: Trace
@@ -117,6 +122,7 @@ class Run:
     ticks: tuple[Tick, ...]
     surges: tuple[Decision, ...]
     horizon_s: float
+    least_s: float
     max_gpus_used: int
     rejected: int
     timed_out: int
@@ -124,6 +130,17 @@ class Run:
     faults: FaultLog | None = None
     stepped: SteppedRun | None = None
     gaps: MeasuredGaps | None = None
+    closed_loop: ClosedLoop | None = None
+
+    @property
+    def never_arrived(self) -> int:
+        """Turns that never came since their session had ended before: all of them misses."""
+        return 0 if self.closed_loop is None else self.closed_loop.never_arrived
+
+    @property
+    def asked(self) -> int:
+        """All requests of the trace that was given: arrived and never arrived."""
+        return len(self.trace) + self.never_arrived
 
     @property
     def learned(self) -> PerfModel:
