@@ -21,6 +21,7 @@ from sagescale.sim import kernel
 from sagescale.sim.run import MeasuredGaps, SteppedRun
 from sagescale.sim.state import (
     ADAPTIVE,
+    AGES,
     AGGREGATED_ROLE,
     CACHE_ENTRY,
     DECODE_ROLE,
@@ -33,6 +34,7 @@ from sagescale.sim.state import (
     GAPS_OF_INSTANCE,
     GAPS_OF_REQUEST,
     HANDOFF_ENTRY,
+    HITS,
     INSTANCE,
     KV_AWARE,
     LEAST_TOKENS,
@@ -80,7 +82,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagescale.sim.config import ItlStatistic, RoutingStrategy, SchedulingPolicy
+    from sagescale.sim.config import ItlStatistic, RoutingStrategy, ScaleDownChoice, SchedulingPolicy
     from sagescale.trace import Prefixes, Turns
 
 __all__ = [
@@ -164,6 +166,7 @@ class World:
             where the ITL target binds any but the mean.
         overlap_credit, prefill_load_scale, router_temperature: of kv_aware (ENGINES.md 5).
         router_staleness_s: how old what a router knows may be; 0 is not at all (ENGINES.md 5).
+        scale_down_choice: which READY instance is drained first where prompts are cached.
         affinity_max_load: of session_affinity: how much more than the mean an instance may be loaded.
         spread_s: by running requests, what each token by which they are unequal adds to a decode step
             (ENGINES.md 8); None is nothing.
@@ -200,6 +203,7 @@ class World:
     prefill_load_scale: float = 1.0
     router_temperature: float = 0.0
     router_staleness_s: float = 0.0
+    scale_down_choice: ScaleDownChoice = "least_outstanding"
     affinity_max_load: float = 1.5
     spread_s: NDArray[np.float64] | None = None
     stepping: Stepping | None = None
@@ -766,6 +770,8 @@ def _stepped(loads: Sequence[ServiceLoad], requests: int) -> Stepped | None:
         nodes=nodes,
         entries=np.zeros(0, CACHE_ENTRY),
         first_entry=np.full(units, -1, np.int32),
+        lost=np.zeros(units, np.bool_),
+        hits_by_age=np.zeros(len(loads) * AGES, HITS),
         private_runs=np.zeros(0, UNIT_RUN),
         path=np.zeros(2 * (int(nodes["depth"].max(initial=0)) + 1), np.int32),
     )
@@ -817,6 +823,7 @@ def _described(
         service["staleness_s"] = world.router_staleness_s if late else 0.0
         service["next_look_s"] = 0.0 if late else np.inf
         service["considers"] = late or _ROUTING[world.routing_strategy] >= LEAST_TOKENS
+        service["keeps_hits"] = world.scale_down_choice == "least_cache_hits"
         service["unit_tokens"] = 1 << 40 if load.prefixes is None else load.prefixes.block_tokens
         service["seed"], service["name_crc"] = load.seed % (1 << 64), zlib.crc32(load.name.encode())
         for name in ("first_request", "next_arrival", "next_deadline", "oldest"):
@@ -1241,15 +1248,23 @@ class Cluster:
 
     def stepped(self) -> SteppedRun | None:
         """What those of the service's engines did that step; None without any."""
-        found = self.state.stepped
+        found, record = self.state.stepped, self._record
         pools = self.state.pools[self._mine]
         if found is None or not pools["scheduler"].any():
             return None
         return SteppedRun(
             requests=found.requests[self._requests],
             preemptions=int(pools["preemptions"].sum()),
-            short_s=float(pools["short_s"].sum()),
+            short_s=self.full_memory_s,
+            hits_by_age=found.hits_by_age[self._index * AGES : (self._index + 1) * AGES],
+            drained_tokens=int(record["drained_tokens"]),
+            asked_again_tokens=int(record["asked_again_tokens"]),
         )
+
+    @property
+    def full_memory_s(self) -> float:
+        """Time of instances so far in steps for which blocks of KV memory were short."""
+        return float(self.state.pools["short_s"][self._mine].sum())
 
     def _lives(self) -> NDArray[np.void]:
         life = self.state.life[: self.state.progress["lives"][0]]

@@ -41,6 +41,11 @@ def check_engines(
         InputError: names a key, its value and what is expected.
     """
     scheduler = scheduler_of(simulator, config.serving)
+    if simulator.scale_down_choice != "least_outstanding" and not simulator.prefix_cache:
+        raise InputError(
+            f"scale_down_choice is {simulator.scale_down_choice} but prefix_cache is false; expected "
+            "prefix_cache true, or scale_down_choice least_outstanding: nothing is cached"
+        )
     why = f"engine_scheduler is {scheduler}"
     if simulator.engine_scheduler is None:
         why += f" where serving is {config.serving}"

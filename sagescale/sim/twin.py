@@ -97,12 +97,13 @@ class KernelTwin:
         self.startup_s = simulator.startup_delay_s.typical_s
         world = build_world(perf, simulator, config)
         world = dataclasses.replace(world, max_gpus=1 << 40, request_timeout_s=None, scheduling_policy="fifo")
+        unlimited = None
         if world.stepping is not None:
             stepping = dataclasses.replace(world.stepping, prefix_cache=False)
             world = dataclasses.replace(world, stepping=stepping)
+            unlimited = dataclasses.replace(stepping, blocks=None)
         # What fits no decode instance is missed there; prefill is tried with what reaches it.
-        stepping = world.stepping and dataclasses.replace(world.stepping, blocks=None)
-        self._world = dataclasses.replace(world, max_kv_tokens=None, stepping=stepping)
+        self._world = dataclasses.replace(world, max_kv_tokens=None, stepping=unlimited)
         nothing = np.zeros(2)
         self._decode_world = dataclasses.replace(
             world,

@@ -660,6 +660,7 @@ class Simulation:
                     stop_s=by_horizon(i.stop_s),
                     end_s=horizon if i.stop_s is None else min(i.stop_s, horizon),
                     full_memory_s=i.full_memory_s,
+                    hits_by_age=tuple(i.hits_by_age),
                 )
                 for pool in self.pools
                 for i in pool.instances

@@ -67,7 +67,7 @@ Routing
   requests that leave the queue at once. Caches are seen as they are.
 * Blocks of tokens in `kv_aware` are tokens / block, not rounded. A decoding request has no outstanding
   prompt tokens. The cached blocks of a prompt are all leading ones, its last included. `batch` pools:
-  blocks of reserved tokens.
+  blocks of reserved tokens. Who computes its prompt again decodes, to a router, from its next token on.
 * Tokens to produce are osl - produced for every role. Waiting at a decode pool counts those still in hand-
   off.
 * Scale-down drains by the least outstanding prompt tokens, reserved tokens, or (aggregated) `least_tokens`.
@@ -100,7 +100,6 @@ class StepInstance(Instance):
     began_s: float = 0.0  # when it last tried to begin a step
     hits: float = 0.0  # tokens that first admissions found in its cache, fading
     hits_at_s: float = 0.0  # as of then
-    hits_by_age: list[tuple[float, int, int]] = field(default_factory=list)  # age, tokens asked, hit
     concerned: bool = True  # something has happened to it since it last tried to begin a step
 
     # What comes and goes
@@ -227,7 +226,7 @@ class StepInstance(Instance):
         job.preemptions += 1
         job.lost_tokens = job.computed
         job.computed = job.request.cached_tokens if self.role != "decode" else 0
-        job.arrived_computed = False
+        job.arrived_computed = job.answering = False
         job.pre_empted = True
         self.queue.insert(0, job)
 
@@ -314,7 +313,7 @@ class StepInstance(Instance):
             for job in seen:
                 job.seen_running = seen is self.running
                 job.seen_computed = job.computed
-                job.seen_decoding = job.decodes(job.computed)
+                job.seen_decoding = job.answering
         self.seen_held = self.memory.held
         return leaving
 

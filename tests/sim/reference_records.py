@@ -133,6 +133,7 @@ class Lifetime:
     drain_s: float | None
     stop_s: float | None
     end_s: float  # min(stop, horizon): GPU time runs from launch_s to here
+    hits_by_age: tuple[tuple[float, int, int], ...] = ()  # age when asked, tokens asked of its cache, hit
     full_memory_s: float = 0.0  # in steps in which an allocation failed or the head was refused for blocks
 
 

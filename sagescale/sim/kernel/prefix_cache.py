@@ -297,10 +297,7 @@ def add_scheduled(s: State, slot: int, member: int, computed: int, chunk: int) -
     end = _end(s, slot, request, index + 1)
     if index >= ids or end * block > computed + chunk:
         return
-    node = np.int64(x.requests[request].leaf)
-    while x.nodes[x.nodes[node].stretch].depth - 1 > index:
-        node = np.int64(x.nodes[x.nodes[node].stretch].parent)
-    node -= x.nodes[node].depth - 1 - index
+    node = _node(s, request, index)
     begin = _end(s, slot, request, index)
     while end * block <= computed + chunk:
         if begin < end and end * block > computed:
@@ -313,6 +310,9 @@ def add_scheduled(s: State, slot: int, member: int, computed: int, chunk: int) -
                 one.chain = x.first_entry[unit]
                 x.first_entry[unit] = entry
                 m.shared += end - begin
+                if s.services[s.pools[s.instances[slot].pool].service].lost_units > 0 and x.lost[unit]:
+                    x.lost[unit] = False  # cached again
+                    s.services[s.pools[s.instances[slot].pool].service].lost_units -= 1
             else:
                 _stay_private(s, member, index)
         index += 1
@@ -321,6 +321,42 @@ def add_scheduled(s: State, slot: int, member: int, computed: int, chunk: int) -
         node = _next_node(s, request, node, index)
         begin = end
         end = _end(s, slot, request, index + 1)
+
+
+@compiled
+def asked_again(s: State, slot: int, request: int, index: int) -> int:
+    """Tokens of a prompt's ids from this one on that only drained instances had, without a gap."""
+    x = s.stepped
+    w = s.services[s.pools[s.instances[slot].pool].service]
+    block = np.int64(s.pools[s.instances[slot].pool].block_tokens)
+    most = (np.int64(s.isl[request]) - 1) // block  # at least one token is computed in any case
+    ids = _ids(s, request)
+    if index >= ids:
+        return 0
+    node = _node(s, request, index)
+    first = min(_end(s, slot, request, index), most)
+    end = first
+    while index < ids:
+        unit = np.int64(x.nodes[node].unit)
+        if not x.lost[unit]:
+            break
+        x.lost[unit] = False
+        w.lost_units -= 1
+        index += 1
+        end = min(_end(s, slot, request, index), most)
+        if index < ids:
+            node = _next_node(s, request, node, index)
+    return int((end - first) * block)
+
+
+@inlined
+def _node(s: State, request: int, index: int) -> int:
+    """The node of a prompt's id ``index``."""
+    x = s.stepped
+    node = np.int64(x.requests[request].leaf)
+    while x.nodes[x.nodes[node].stretch].depth - 1 > index:
+        node = np.int64(x.nodes[x.nodes[node].stretch].parent)
+    return np.int64(node - (x.nodes[node].depth - 1 - index))
 
 
 @inlined

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.sim.kernel import prefix_cache, scheduler, stepping
+from sagescale.sim.kernel import hits, prefix_cache, scheduler, stepping
 from sagescale.sim.kernel.compiled import choose, inlined
 from sagescale.sim.state import BATCH, State
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "begin", "bind", "clear", "count", "crowded", "deliver", "end", "find_overlaps", "forget", "forget_gone",
-    "give_up", "hand_off_ended", "held_blocks", "lose", "outstanding", "overlap", "receive",
-    "seen_prompt_tokens", "seen_waiting", "step_under_way_s", "steps",
+    "begin", "bind", "clear", "count", "crowded", "deliver", "end", "find_overlaps", "forget",
+    "forget_gone", "give_up", "hand_off_ended", "held_blocks", "lose", "lose_cache", "outstanding",
+    "overlap", "receive", "recent_hits", "seen_prompt_tokens", "seen_waiting", "step_under_way_s",
+    "steps",
 ]  # fmt: skip
 
 
@@ -85,6 +86,16 @@ def forget(s: State, slot: int) -> None:
 
 def forget_gone(s: State, slot: int) -> None:
     """See ``prefix_cache.forget_gone``."""
+    raise NotImplementedError
+
+
+def recent_hits(s: State, slot: int, t: float) -> float:
+    """See ``hits.recent_hits``."""
+    raise NotImplementedError
+
+
+def lose_cache(s: State, slot: int, gone: bool) -> None:
+    """See ``hits.lose_cache``."""
     raise NotImplementedError
 
 
@@ -200,6 +211,10 @@ choose(
 choose(clear, "stepped", lambda s, slot: stepping.clear(s, slot), lambda s, slot: None)
 choose(forget, "stepped", lambda s, slot: stepping.forget(s, slot), lambda s, slot: None)
 choose(forget_gone, "stepped", lambda s, slot: prefix_cache.forget_gone(s, slot), lambda s, slot: None)
+choose(recent_hits, "stepped", lambda s, slot, t: hits.recent_hits(s, slot, t), lambda s, slot, t: 0.0)
+choose(
+    lose_cache, "stepped", lambda s, slot, gone: hits.lose_cache(s, slot, gone), lambda s, slot, gone: None
+)
 choose(bind, "stepped", lambda s, slot, request: _bind(s, request), lambda s, slot, request: None)
 choose(
     crowded,
