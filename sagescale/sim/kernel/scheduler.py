@@ -511,11 +511,7 @@ def begin_step(s: State, slot: int, t: float) -> None:
     if computed == 0:
         if pool.spread >= 0:
             d.run_spread_s = spread_s(s, d.pool, n, kv, longest)
-        if (
-            not e.prompts
-            and not preempted
-            and not _order_may_change(s, slot)
-        ):
+        if not e.prompts and not preempted and not _order_may_change(s, slot):
             room = pool.blocks - before - e.idle
             d.run_steps = max(steps_that_fit(s, slot, room, e.next_finish - d.steps), np.int64(1))
         s.slots[slot].event_s = t + begin_run(s, slot)
