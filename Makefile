@@ -33,7 +33,9 @@ $(READY): $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/sagescale simulate ramp --rate-scale 12 --policy slo
 
-# A third of the time tests wait for servers, browsers and clocks: three workers keep two cores busy.
+# A third of the time tests wait for servers, browsers and clocks: three workers keep two cores busy. Hundreds of
+# processes are started: each would compile all Python anew where it may not be kept.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(BIN)/sagescale simulate ramp > /dev/null & $(BIN)/sagescale simulate ramp --set serving=aggregated > /dev/null; \
 		wait  # both kernels are compiled once, not by each worker
