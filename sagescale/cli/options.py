@@ -37,11 +37,13 @@ __all__ = [
     "AddressOption",
     "AttainmentOption",
     "BackendOption",
+    "ConcurrentOption",
     "ConfigOption",
     "FaultsOption",
     "GivenTrace",
     "JobsOption",
     "JsonOption",
+    "OpenLoopOption",
     "ProfileOption",
     "SeedOption",
     "SetOption",
@@ -49,6 +51,7 @@ __all__ = [
     "Transforms",
     "command_line",
     "profile_name",
+    "session_keys",
     "takes_trace",
     "takes_transforms",
 ]
@@ -79,6 +82,20 @@ FaultsOption = Annotated[
     typer.Option("--faults", metavar="FILE.yaml", help="What goes wrong: a script, or seeded rates."),
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Result document.")]
+OpenLoopOption = Annotated[
+    bool,
+    typer.Option(
+        "--open-loop", help="Turns of sessions arrive as recorded, answered or not: --set open_loop=true."
+    ),
+]
+ConcurrentOption = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrent-sessions",
+        metavar="N",
+        help="N sessions at a time, the next as one ends: short for --set concurrent_sessions=N.",
+    ),
+]
 AttainmentOption = Annotated[
     float,
     typer.Option("--attainment", metavar="SHARE", help="Share of requests that must meet both targets."),
@@ -92,6 +109,22 @@ BackendOption = Annotated[
 AddressOption = Annotated[
     str | None, typer.Option("--address", metavar="tcp://HOST:PORT", help="Of the Dask scheduler.")
 ]
+
+
+def session_keys(open_loop: str | None, concurrent_sessions: int | None) -> list[str]:
+    """What ``--open-loop true|false|both`` and ``--concurrent-sessions`` are short for, as ``--set`` has it.
+
+    Raises:
+        InputError: ``--open-loop`` is something else.
+    """
+    from sagescale.errors import InputError
+
+    ways = {None: None, "true": "true", "false": "false", "both": "false,true"}
+    if open_loop not in ways:
+        raise InputError(f"--open-loop {open_loop}: expected true, false or both")
+    keys = {"open_loop": ways[open_loop], "concurrent_sessions": concurrent_sessions}
+    return [f"{key}={value}" for key, value in keys.items() if value is not None]
+
 
 _Slice = Annotated[
     str | None,
@@ -180,8 +213,8 @@ _Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="OURS=THEIRS,...",
-        help="Columns of a log: arrival, isl, osl; also priority, session_id, cached_tokens, hash_ids, ttft, "
-        "done.",
+        help="Columns of a log: arrival, isl, osl; also priority, session (turns wait), session_id, "
+        "cached_tokens, hash_ids, ttft, done.",
     ),
 ]
 _Where = Annotated[

@@ -242,13 +242,33 @@ class SimulatorConfig:
         at_most=1000,
     )
     itl_statistic: ItlStatistic = setting(
-        "mean", doc="Which of a request's gaps between tokens target_itl_ms binds: mean is the guide's."
+        "mean",
+        doc="Which of a request's gaps between tokens target_itl_ms binds: their mean (the guide's), "
+        "their p99 or the largest.",
+    )
+    measure_gaps: bool = setting(
+        False,
+        doc="Whether gaps between tokens are measured for engines of scheduler batch too, as they are for "
+        "others and for itl_statistic p99 and max: a run takes longer.",
     )
     prefix_hit_rate: float = setting(
         0.0,
         doc="Share of each prompt found in the prefix cache, for traces that do not say.",
         at_least=0,
         below=1,
+    )
+    open_loop: bool = setting(
+        False,
+        doc="Whether turns of sessions arrive when the trace says; false: a time to think after the answer "
+        "they wait for, as the trace says with after and think_s.",
+    )
+    concurrent_sessions: int | None = setting(
+        None,
+        doc="A closed population: sessions alive at a time, the next one begins as one ends; null begins "
+        "them when the trace says.",
+        unit="sessions",
+        at_least=1,
+        at_most=10**9,
     )
     request_timeout_s: float | None = setting(
         None, doc="A request without its first token by then gives up; null is never.", unit="s", above=0

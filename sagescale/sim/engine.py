@@ -18,7 +18,7 @@ from sagescale.errors import SagescaleError
 from sagescale.fleet import PoolCounts, Pools
 from sagescale.fleet.by_pool import DISAGGREGATED
 from sagescale.sim import kernel
-from sagescale.sim.run import SteppedRun
+from sagescale.sim.run import MeasuredGaps, SteppedRun
 from sagescale.sim.state import (
     ADAPTIVE,
     AGGREGATED_ROLE,
@@ -30,15 +30,20 @@ from sagescale.sim.state import (
     FIFO,
     FREE,
     GAP_BINS,
+    GAPS_OF_INSTANCE,
+    GAPS_OF_REQUEST,
     HANDOFF_ENTRY,
     INSTANCE,
     KV_AWARE,
     LEAST_TOKENS,
     LIFE,
     LOAD_BALANCED,
+    MAX,
+    MEAN,
     MEMBER,
     NODE,
     NOT_READY,
+    P99,
     PLACE,
     POOL,
     POOL_SHIFT,
@@ -62,18 +67,20 @@ from sagescale.sim.state import (
     STOCK,
     UNIT_RUN,
     VLLM,
+    Gaps,
     Homes,
     State,
     Stepped,
 )
+from sagescale.sim.turns import kernel_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
-    from sagescale.trace import Prefixes
+    from sagescale.sim.config import ItlStatistic, RoutingStrategy, SchedulingPolicy
+    from sagescale.trace import Prefixes, Turns
 
 __all__ = [
     "Cluster", "Counters", "EnginePool", "FleetCluster", "Gauges", "Launch", "Pool", "ServiceLoad", "World",
@@ -88,6 +95,7 @@ _UNLIMITED = 1 << 60
 _SCHEDULING: dict[SchedulingPolicy, int] = {
     "fifo": FIFO, "priority": PRIORITY, "slo_aware": SLO_AWARE, "adaptive": ADAPTIVE
 }  # fmt: skip
+_STATISTICS: dict[ItlStatistic, int] = {"mean": MEAN, "p99": P99, "max": MAX}
 _ROLES = {"prefill": PREFILL_ROLE, "decode": DECODE_ROLE, "aggregated": AGGREGATED_ROLE}
 _SCHEDULERS = {"vllm": VLLM, "sglang": SGLANG}
 _ROUTING: dict[RoutingStrategy, int] = {
@@ -148,7 +156,11 @@ class World:
         request_timeout_s: a request without its first token by then gives up; None is never.
         scheduling_policy: in which order an instance serves those that wait for it.
         routing_strategy: which READY instance a request goes to.
-        target_ttft_s, target_itl_s: what slo_aware and adaptive take a token's deadline from.
+        target_ttft_s, target_itl_s: what is counted as met, and slo_aware and adaptive take a token's
+            deadline from.
+        itl_statistic: which of a request's gaps the ITL target binds.
+        measure_gaps: whether gaps between tokens are measured where no engine steps; they are in any case
+            where the ITL target binds any but the mean.
         overlap_credit, prefill_load_scale, router_temperature: of kv_aware (ENGINES.md 5).
         affinity_max_load: of session_affinity: how much more than the mean an instance may be loaded.
         spread_s: by running requests, what each token by which they are unequal adds to a decode step
@@ -180,6 +192,8 @@ class World:
     routing_strategy: RoutingStrategy = "load_balanced"
     target_ttft_s: float = float("inf")
     target_itl_s: float = float("inf")
+    itl_statistic: ItlStatistic = "mean"
+    measure_gaps: bool = False
     overlap_credit: float = 1.0
     prefill_load_scale: float = 1.0
     router_temperature: float = 0.0
@@ -266,6 +280,10 @@ class ServiceLoad:
         priority: the lowest is served first where the policy asks for it, int32[n]; None is all alike.
         prefixes: the hashes of the prompts' blocks; None without.
         session: of each request, numbered from 0, int32[n]; None without: each is then routed by itself.
+        turns: which requests wait for answers; None: all arrive by the clock. Needs sessions. Requests are
+            then numbered by arrival as it came, here and in the kernel; ``Cluster.rows`` says which they are.
+        concurrent_sessions: with turns, how many sessions are alive at a time: the first begin at 0, each
+            later one as one ends. None: they begin by the clock.
         seed: of what a router draws.
     """
 
@@ -280,6 +298,8 @@ class ServiceLoad:
     priority: NDArray[np.int32] | None = None
     prefixes: Prefixes | None = None
     session: NDArray[np.int32] | None = None
+    turns: Turns | None = None
+    concurrent_sessions: int | None = None
     seed: int = 0
 
 
@@ -399,17 +419,37 @@ class FleetCluster:
             self._block[index] = next_block[half]
             next_block[half] += 1
         pools["root"] = self._blocks + self._block
+        homes = _homes(loads) if (services["routing"] >= LEAST_TOKENS).any() else None
+        stepped = _stepped(loads, requests)
+        columns = (
+            _joined([load.arrival_s for load in loads]),
+            _joined([load.isl for load in loads]),
+            _joined([load.prompt for load in loads]),
+            _joined([load.osl for load in loads]),
+        )
+        priority = _joined(priorities)
+        turns = kernel_turns(
+            loads,
+            columns,
+            priority,
+            _read_only(np.zeros(0, np.int32) if stepped is None else stepped.requests["leaf"]),
+            _read_only(np.zeros(0, np.int32) if homes is None else homes.session.copy()),
+        )
+        if turns is not None:  # they are written as requests come
+            arrival_s, *others = columns
+            columns = (np.empty_like(arrival_s), *map(np.empty_like, others))  # type: ignore[assignment]  # a map
+            priority = np.empty_like(priority)
         self.state = State(
             progress=progress,
             services=services,
             stages=stages,
             pools=pools,
             stock=amounts,
-            arrival_s=_joined([load.arrival_s for load in loads]),
-            isl=_joined([load.isl for load in loads]),
-            prompt=_joined([load.prompt for load in loads]),
-            osl=_joined([load.osl for load in loads]),
-            priority=_joined(priorities),
+            arrival_s=columns[0],
+            isl=columns[1],
+            prompt=columns[2],
+            osl=columns[3],
+            priority=priority,
             requests=records,
             produced=np.zeros(requests, np.int32),  # memory that nobody touches is not taken
             places=np.zeros(requests if ordered else 0, PLACE),
@@ -422,8 +462,10 @@ class FleetCluster:
             handoff=np.zeros(1024, HANDOFF_ENTRY),
             startup_s=np.zeros(0),
             life=np.zeros(0, LIFE),
-            homes=_homes(loads) if (services["routing"] >= LEAST_TOKENS).any() else None,
-            stepped=_stepped(loads, requests),
+            homes=homes,
+            stepped=stepped,
+            gaps=_gaps(loads, requests),
+            turns=turns,
         )
         # The initial instances are READY before the first arrival and take no startup delay.
         initial = np.array([size for load in loads for size in load.initial], np.int64)
@@ -438,8 +480,11 @@ class FleetCluster:
         self.state = self.state._replace(startup_s=np.zeros(0))
         pools["startups"] = 0
         self._delays_end = np.zeros(len(self._pools), np.int64)
-        arrive = services[services["next_arrival"] < services["end_request"]]["next_arrival"]
-        progress["next_arrival_s"] = self.state.arrival_s[arrive].min(initial=np.inf)
+        if turns is None:
+            arrive = services[services["next_arrival"] < services["end_request"]]["next_arrival"]
+            progress["next_arrival_s"] = self.state.arrival_s[arrive].min(initial=np.inf)
+        else:
+            kernel.begin_populations(self.state)
         self.services = tuple(Cluster(self, index, load) for index, load in enumerate(loads))
 
     @property
@@ -458,11 +503,13 @@ class FleetCluster:
         Returns:
             Whether it got there: where launches are watched it stops after an instant with a launch.
         """
-        while (reached := kernel.advance(self.state, until_s)) in (kernel.MORE_HANDOFFS, kernel.MORE_ENTRIES):
-            if reached == kernel.MORE_HANDOFFS:
-                self.grow_handoffs()
-            else:
-                self._grow_entries()
+        grow = {
+            kernel.MORE_HANDOFFS: self.grow_handoffs,
+            kernel.MORE_ENTRIES: self._grow_entries,
+            kernel.MORE_TURNS: self._grow_turns,
+        }
+        while (reached := kernel.advance(self.state, until_s)) in grow:
+            grow[reached]()
         return bool(reached == kernel.REACHED)
 
     def make_room(self, targets: NDArray[np.int64]) -> None:
@@ -498,6 +545,14 @@ class FleetCluster:
         g["free_runs"] += len(runs) - len(stepped.private_runs)
         stepped = stepped._replace(entries=entries, private_runs=runs)
         self.state = self.state._replace(stepped=stepped)
+
+    def _grow_turns(self) -> None:
+        """Make room for the turns that the answers of an instant could bring."""
+        turns = self.state.turns
+        g = turns.progress[0]
+        grown = np.zeros(2 * len(turns.coming) + int(g["due"] + 2 * g["populations"]), turns.coming.dtype)
+        grown[: len(turns.coming)] = turns.coming
+        self.state = self.state._replace(turns=turns._replace(coming=grown))
 
     def _grow_lives(self, launches: int) -> None:
         begun = int(self.state.progress["lives"][0])
@@ -577,6 +632,12 @@ class FleetCluster:
         self.state = state._replace(
             slots=slots, instances=grown, finish=np.concatenate([np.zeros(0, np.int64), *finish])
         )
+        if state.gaps is not None:
+            gaps = np.zeros(len(grown), GAPS_OF_INSTANCE)
+            for block in self._block.tolist():
+                kept = slice(block * before, (block + 1) * before)
+                gaps[block * size : block * size + before] = state.gaps.instances[kept]
+            self.state = self.state._replace(gaps=state.gaps._replace(instances=gaps))
         if state.stepped is not None:
             self._grow_engines(state.stepped, before, size)
 
@@ -617,6 +678,20 @@ class FleetCluster:
         )
         if any(pool.engine.stepping and pool.engine.stepping.prefix_cache for pool in self._pools):
             self._grow_entries()
+
+
+def _gaps(loads: Sequence[ServiceLoad], requests: int) -> Gaps | None:
+    """What the gaps between tokens are measured in; None where nobody needs them."""
+    engines = [pool.engine for load in loads for pool in load.pools]
+    if not any(
+        one.measure_gaps or one.stepping is not None or one.itl_statistic != "mean" for one in engines
+    ):
+        return None
+    return Gaps(
+        histogram=np.zeros(len(loads) * GAP_BINS, np.int64),
+        requests=np.zeros(requests, GAPS_OF_REQUEST),
+        instances=np.zeros(0, GAPS_OF_INSTANCE),
+    )
 
 
 def _homes(loads: Sequence[ServiceLoad]) -> Homes:
@@ -673,7 +748,6 @@ def _stepped(loads: Sequence[ServiceLoad], requests: int) -> Stepped | None:
         members=np.zeros(0, MEMBER),
         phases=np.zeros(0, np.int64),
         requests=records,
-        gaps=np.zeros(len(loads) * GAP_BINS, np.int64),
         nodes=nodes,
         entries=np.zeros(0, CACHE_ENTRY),
         first_entry=np.full(units, -1, np.int32),
@@ -716,6 +790,7 @@ def _described(
         world = load.pools[0].engine
         service["request_timeout_s"] = np.inf if world.request_timeout_s is None else world.request_timeout_s
         service["target_ttft_s"], service["target_itl_s"] = world.target_ttft_s, world.target_itl_s
+        service["itl_statistic"] = _STATISTICS[world.itl_statistic]
         service["scheduling"] = _SCHEDULING[world.scheduling_policy]
         service["max_gpus"] = world.max_gpus
         service["routing"] = _ROUTING[world.routing_strategy]
@@ -847,15 +922,29 @@ class Cluster:
 
     @property
     def requests(self) -> NDArray[np.void]:
-        """REQUEST records of the service's requests by arrival."""
-        record = self._record
-        return self.state.requests[record["first_request"] : record["end_request"]]
+        """REQUEST records of the service's requests by arrival; with turns, of those that have come."""
+        return self.state.requests[self._requests]
 
     @property
     def produced(self) -> NDArray[np.int32]:
-        """Tokens each of the service's requests had when a crash last threw it back."""
+        """Tokens each of them had when a crash last threw it back."""
+        return self.state.produced[self._requests]
+
+    @property
+    def arrival_s(self) -> NDArray[np.float64]:
+        """When each of them came."""
+        return self.state.arrival_s[self._requests]
+
+    @property
+    def prompt(self) -> NDArray[np.int32]:
+        """Prompt tokens that each of them has computed."""
+        return self.state.prompt[self._requests]
+
+    @property
+    def _requests(self) -> slice:
         record = self._record
-        return self.state.produced[record["first_request"] : record["end_request"]]
+        last = "end_request" if self.state.turns is None else "next_arrival"
+        return slice(int(record["first_request"]), int(record[last]))
 
     @property
     def _record(self) -> np.void:
@@ -971,8 +1060,10 @@ class Cluster:
         if len(self.fleet.services) == 1:
             return self.fleet.next_event_s
         state, service = self.state, self._record
-        if service["next_arrival"] < service["end_request"]:
+        if state.turns is None and service["next_arrival"] < service["end_request"]:
             return float(state.arrival_s[service["next_arrival"]])
+        if state.turns is not None and (coming_s := self._coming_s()) < np.inf:
+            return coming_s
         mine = np.flatnonzero(state.pools["service"] == self._index)
         due_s = state.slots["event_s"][np.isin(state.instances["pool"], mine)].min()
         under_way = state.handoff[: state.progress["handoffs"][0]]
@@ -981,9 +1072,57 @@ class Cluster:
 
     @property
     def settled(self) -> bool:
-        """Whether every request has arrived and been completed, rejected or given up."""
+        """Whether every request that can come has come, and has been completed, rejected or given up."""
         g = self._record
-        return bool(g["completed"] + g["rejected"] + g["timed_out"] == g["end_request"] - g["first_request"])
+        closed = self.state.turns is not None
+        if closed and self._coming_s() < np.inf:
+            return False
+        last = g["next_arrival" if closed else "end_request"]
+        return bool(g["completed"] + g["rejected"] + g["timed_out"] == last - g["first_request"])
+
+    @property
+    def turns_to_come(self) -> bool:
+        """Whether requests may still arrive that do not arrive by the clock."""
+        if self.load.turns is None:
+            return False
+        return self._coming_s() < np.inf or bool(self.state.turns.progress["due"][0])
+
+    def _coming_s(self) -> float:
+        """With turns: when one of the service's requests may arrive next, as far as it is known."""
+        state, service = self.state, self._record
+        if len(self.fleet.services) == 1:
+            return float(state.progress["next_arrival_s"][0])
+        turns = state.turns
+        g = turns.progress[0]
+        by_clock = turns.roots[g["next_root"] : g["end_root"]]
+        rows = np.concatenate([by_clock, turns.coming["row"][: g["coming"]]])
+        times_s = np.concatenate([turns.arrival_s[by_clock], turns.coming["time_s"][: g["coming"]]])
+        mine = (rows >= service["first_request"]) & (rows < service["end_request"])
+        mine &= ~turns.sessions["ended"][turns.session[rows]]
+        return float(times_s[mine].min(initial=np.inf))
+
+    @property
+    def last_session_s(self) -> float:
+        """When the last session that has begun in a closed population did; 0 without such."""
+        turns = self.state.turns
+        if turns is None or not turns.populations["sessions"][self._index]:
+            return 0.0
+        return float(turns.sessions["began_s"][turns.populations["next_session"][self._index] - 1])
+
+    @property
+    def arrived(self) -> int:
+        """Requests that have come so far."""
+        return int(self._record["next_arrival"] - self._record["first_request"])
+
+    @property
+    def rows(self) -> NDArray[np.int32] | None:
+        """Which request of the trace each is that has come, int32[arrived]; None without turns."""
+        if self.state.turns is None:
+            return None
+        record = self._record
+        first = record["first_request"]
+        rows: NDArray[np.int32] = self.state.turns.row[first : record["next_arrival"]]
+        return rows - np.int32(first)
 
     @property
     def last_completion_s(self) -> float:
@@ -1054,16 +1193,41 @@ class Cluster:
         """KV tokens that the running requests of all decode instances hold now."""
         return self.gauges().kv_tokens
 
+    def gaps(self) -> MeasuredGaps | None:
+        """The gaps between the service's tokens; None where nobody asked for them."""
+        found, record = self.state.gaps, self._record
+        if found is None:
+            return None
+        return MeasuredGaps(
+            requests=found.requests[self._requests],
+            histogram=found.histogram[self._index * GAP_BINS : (self._index + 1) * GAP_BINS],
+            largest_s=float(record["gap_most_s"]),
+        )
+
+    def itl_misses(self, which: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.bool_]:
+        """Which requests of two tokens and more did not meet the ITL target, unfinished ones too, bool[n].
+
+        Of all of them, or of those at some places.
+        """
+        requests, world, gaps = self.requests[which], self.world, self.gaps()
+        osl = self.state.osl[self._requests][which]
+        if gaps is None or world.itl_statistic == "mean":
+            with np.errstate(invalid="ignore", divide="ignore"):
+                itl_s = (requests["done_s"] - requests["first_token_s"]) / (osl - 1)
+            late = ~(itl_s <= world.target_itl_s)
+        else:
+            late = (requests["state"] != DONE) | gaps.itl_misses(world.itl_statistic, osl, which)
+        missed: NDArray[np.bool_] = (osl > 1) & late
+        return missed
+
     def stepped(self) -> SteppedRun | None:
         """What those of the service's engines did that step; None without any."""
-        found, record = self.state.stepped, self._record
+        found = self.state.stepped
         pools = self.state.pools[self._mine]
         if found is None or not pools["scheduler"].any():
             return None
         return SteppedRun(
-            requests=found.requests[record["first_request"] : record["end_request"]],
-            gaps=found.gaps[self._index * GAP_BINS : (self._index + 1) * GAP_BINS],
-            largest_gap_s=float(record["gap_most_s"]),
+            requests=found.requests[self._requests],
             preemptions=int(pools["preemptions"].sum()),
             short_s=float(pools["short_s"].sum()),
         )

@@ -23,6 +23,8 @@ __all__ = [
     "DRAINING",
     "FIFO",
     "FREE",
+    "GAPS_OF_INSTANCE",
+    "GAPS_OF_REQUEST",
     "HANDOFF_ENTRY",
     "INSTANCE",
     "IN_HANDOFF",
@@ -31,11 +33,15 @@ __all__ = [
     "IN_PREFILL",
     "LIFE",
     "LOST",
+    "MAX",
+    "MEAN",
     "NOT_READY",
+    "P99",
     "PENDING",
     "PLACE",
     "POOL",
     "POOL_SHIFT",
+    "POPULATION",
     "PREFILL_ROLE",
     "PRIORITY",
     "PROGRESS",
@@ -45,6 +51,7 @@ __all__ = [
     "REQUEST_BITS",
     "RUNNING",
     "SERVICE",
+    "SESSION",
     "SLOT",
     "SLO_AWARE",
     "STAGE",
@@ -52,10 +59,14 @@ __all__ = [
     "STEP_SEGMENT",
     "STOCK",
     "TIMED_OUT",
+    "TURNING",
+    "TURN_ENTRY",
     "WAITING_DECODE",
     "WAITING_PREFILL",
+    "Gaps",
     "Homes",
     "State",
+    "Turns",
 ]
 
 # Instance status.
@@ -93,6 +104,8 @@ WAITS, RUNS = (
 )  # what a request adds to an aggregated instance's load (vLLM's balancer)
 NEVER = np.int64(1 << 62)  # a step that does not come
 
+MEAN, P99, MAX = 0, 1, 2  # which of a request's gaps the ITL target binds
+
 GAP_BINS_AN_OCTAVE = 256  # no bin is wider than 0.4 %
 GAP_LEAST_OCTAVE = -20  # a microsecond
 GAP_BINS = 40 * GAP_BINS_AN_OCTAVE
@@ -106,6 +119,7 @@ SERVICE = np.dtype(
         ("request_timeout_s", "f8"),  # inf when off
         ("target_ttft_s", "f8"),
         ("target_itl_s", "f8"),
+        ("itl_statistic", "i8"),  # MEAN, P99 or MAX
         ("max_kv_tokens", "i8"),  # the most that any of its decode pools holds on one instance
         ("max_whole_tokens", "i8"),  # the longest prompt of a step that cannot be cut
         ("prefill_stage", "i8"),
@@ -368,7 +382,6 @@ ENGINE = np.dtype(
         ("first_tokens", "i8"),  # prompts that the step under way completes
         ("stalled", "b1"),  # some that decode have been left out of steps
         ("short", "b1"),  # blocks were short for the run under way
-        ("gap_s", "f8"),  # the largest gap of the steps that its members have not been told of
         ("overlap", "i8"),  # with the prompt now routed: leading blocks that are cached,
         ("overlap_ids", "i8"),  # and ids; -1 where they end within one
         ("expired", "i8"),  # the last of those pre-empted for it that have waited too long; they are chained
@@ -396,6 +409,7 @@ MEMBER = np.dtype(
         ("shared", "i4"),  # blocks it has of the prefix cache
         ("private", "i4"),  # the last of its runs of ids whose blocks are its own; -1 none
         ("ahead", "i4"),  # blocks it has for tokens that are in no step yet
+        ("late", "i4"),  # gaps longer than the target; decoding: less the instance's so far
         ("left_out", "b1"),  # of the step under way
     ],
     align=True,
@@ -403,8 +417,6 @@ MEMBER = np.dtype(
 
 STEPPED_REQUEST = np.dtype(
     [
-        ("gap_s", "f8"),  # the largest between two of its tokens
-        ("last_s", "f8"),  # its last token, while it is not decoding
         ("hit_tokens", "i4"),  # found in the prefix cache when it was first admitted
         ("recomputed", "i4"),  # tokens lost in pre-emptions and not found again
         ("preemptions", "i4"),
@@ -425,6 +437,25 @@ STEPPED_REQUEST = np.dtype(
         ("units", "i4"),
         ("shared", "i4"),
         ("private", "i4"),
+    ],
+    align=True,
+)
+
+GAPS_OF_REQUEST = np.dtype(
+    [
+        ("gap_s", "f8"),  # the largest between two of its tokens
+        ("last_s", "f8"),  # its last token, while it is not decoding
+        ("late", "i4"),  # gaps longer than the ITL target; in a batch: less its instance's when it joined
+        ("joins", "b1"),  # the run of steps under way, of a batch, is its first
+    ],
+    align=True,
+)
+
+GAPS_OF_INSTANCE = np.dtype(
+    [
+        ("gap_s", "f8"),  # the largest of the steps that those it runs have not been told of
+        ("late", "i8"),  # steps longer than the ITL target
+        ("joining", "i8"),  # requests whose first run of steps in its batch is under way
     ],
     align=True,
 )
@@ -456,6 +487,42 @@ NODE = np.dtype(
 
 UNIT_RUN = np.dtype([("first", "i4"), ("count", "i4"), ("next", "i4")], align=True)
 
+SESSION = np.dtype(
+    [
+        ("began_s", "f8"),
+        ("service", "i4"),
+        ("left", "i4"),  # its requests that are not answered yet
+        ("first_root", "i4"),  # of a closed population: its requests that wait for nobody are in ``roots``
+        ("next_root", "i4"),  # from here on they have yet to come,
+        ("end_root", "i4"),  # up to here
+        ("ended", "b1"),  # nothing more of it arrives
+        ("open", "b1"),  # stands for a service without turns: everything arrives by the clock
+    ],
+    align=True,
+)
+
+POPULATION = np.dtype(
+    [
+        ("sessions", "i8"),  # of a service that are alive at a time; 0: they begin by the clock
+        ("next_session", "i8"),
+        ("end_session", "i8"),
+    ],
+    align=True,
+)
+
+TURN_ENTRY = np.dtype([("time_s", "f8"), ("row", "i8")], align=True)
+
+TURNING = np.dtype(
+    [
+        ("next_root", "i8"),  # the next that begins by the clock
+        ("end_root", "i8"),
+        ("coming", "i8"),  # entries of the heap of turns to come
+        ("due", "i8"),  # requests that wait for those in the system, counted once for each
+        ("populations", "i8"),  # sessions alive at a time, of all services with a closed population
+    ],
+    align=True,
+)
+
 LIFE = np.dtype(
     [
         ("pool", "i8"),
@@ -480,7 +547,6 @@ class Stepped(NamedTuple):
     members: NDArray[np.void]  # MEMBER: what runs on an instance in order of admission, instance by instance
     phases: NDArray[np.int64]  # of an instance's decodes, how many by base modulo block
     requests: NDArray[np.void]  # STEPPED_REQUEST
-    gaps: NDArray[np.int64]  # between tokens, by service and bin
     nodes: NDArray[np.void]  # NODE: the ids of prompts as a tree
     entries: NDArray[np.void]  # CACHE_ENTRY; those not in use are chained
     first_entry: NDArray[np.int32]  # of each unit; -1 none
@@ -488,11 +554,49 @@ class Stepped(NamedTuple):
     path: NDArray[np.int32]  # scratch: stretches on the way to a node
 
 
+class Gaps(NamedTuple):
+    """The time between tokens, where engines step or somebody asked; a kernel without is compiled without."""
+
+    histogram: NDArray[np.int64]  # by service and bin
+    requests: NDArray[np.void]  # GAPS_OF_REQUEST
+    instances: NDArray[np.void]  # GAPS_OF_INSTANCE, slot by slot
+
+
 class Homes(NamedTuple):
     """Where sessions are at home, for routers that look at all instances."""
 
     session: NDArray[np.int32]  # of each request, numbered from 0 by service; 0 without session_affinity
     home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
+
+
+class Turns(NamedTuple):
+    """What only traces need whose requests wait for answers (ENGINES.md 6).
+
+    A *row* is a request in the order of the trace; of several services one's after the other's. Requests are
+    numbered by arrival all the same: what the trace says of a row is copied when it arrives.
+
+    A run without turns has none of it, and a kernel compiled without it.
+    """
+
+    progress: NDArray[np.void]  # 1 record TURNING
+    sessions: NDArray[np.void]  # SESSION
+    populations: NDArray[np.void]  # POPULATION, by service
+    coming: NDArray[np.void]  # heap of TURN_ENTRY: turns whose answers are all there
+    roots: NDArray[np.int32]  # rows that wait for nobody: by the clock, then session by session
+    row: NDArray[np.int32]  # of each request, by arrival
+    unanswered: NDArray[np.int32]  # of each row, how many it waits for
+    # Read only, by row.
+    next_start: NDArray[np.int64]  # where those that wait for it begin in ``next_row``
+    next_row: NDArray[np.int32]
+    think_s: NDArray[np.float64]
+    session: NDArray[np.int32]
+    arrival_s: NDArray[np.float64]  # by the clock
+    isl: NDArray[np.int32]
+    prompt: NDArray[np.int32]
+    osl: NDArray[np.int32]
+    priority: NDArray[np.int32]
+    leaf: NDArray[np.int32]  # node of its last id; empty where no engine steps
+    home: NDArray[np.int32]  # its number among its service's sessions; empty where no router asks
 
 
 class State(NamedTuple):
@@ -511,7 +615,8 @@ class State(NamedTuple):
     stages: NDArray[np.void]  # STAGE, prefill's first
     pools: NDArray[np.void]  # POOL, in fleet order
     stock: NDArray[np.void]  # STOCK, by GPU type
-    # The trace's columns, read only; one service's requests after the other's.
+    # The trace's columns, read only; one service's requests after the other's. With turns they are
+    # written, by arrival as it came.
     arrival_s: NDArray[np.float64]
     isl: NDArray[np.int32]
     prompt: NDArray[np.int32]  # tokens to compute: isl less the cached ones
@@ -532,4 +637,6 @@ class State(NamedTuple):
     startup_s: NDArray[np.float64]  # delays of the next launches, a stretch a pool
     life: NDArray[np.void]  # LIFE, by launch
     stepped: Any  # Stepped; None without engines that step, which is another type to the compiler
+    gaps: Any  # Gaps; None where nobody asks for them, likewise
     homes: Any  # Homes; None where no router looks at all instances, likewise
+    turns: Any  # Turns; None where all requests arrive by the clock, likewise

@@ -228,13 +228,10 @@ class KernelTwin:
     def _run_decode(self, pool: int, arrival_s: NDArray[np.float64], lengths: Lengths) -> NDArray[np.bool_]:
         """Which requests miss a target where prefill takes no time."""
         world = self._decode_world
-        state = self._run(world, arrival_s, lengths, None, 1, pool).state
-        requests, steps = state.requests, state.osl - 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            itl_s = (requests["done_s"] - requests["first_token_s"]) / steps
-        missed: NDArray[np.bool_] = (steps > 0) & ~(itl_s <= world.target_itl_s)
+        cluster = self._run(world, arrival_s, lengths, None, 1, pool)
+        missed = cluster.itl_misses()
         if world.first_token == "decode":
-            missed |= requests["first_token_s"] - arrival_s > world.target_ttft_s
+            missed |= cluster.requests["first_token_s"] - arrival_s > world.target_ttft_s
         return missed
 
     def _run(

@@ -115,11 +115,8 @@ class AggregatedTwin(KernelTwin):
         )
         cluster = FleetCluster([load], {"gpu": world.max_gpus}).services[0]
         cluster.advance(np.inf)
-        requests, steps = cluster.requests, cluster.state.osl - 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            itl_s = (requests["done_s"] - requests["first_token_s"]) / steps
-        missed: NDArray[np.bool_] = ~(requests["first_token_s"] - arrival_s <= world.target_ttft_s)
-        missed |= (steps > 0) & ~(itl_s <= world.target_itl_s)
+        missed = cluster.itl_misses()
+        missed |= ~(cluster.requests["first_token_s"] - arrival_s <= world.target_ttft_s)
         return missed
 
     def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

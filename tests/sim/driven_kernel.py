@@ -84,6 +84,23 @@ def assert_same_totals(cluster: Cluster, expected: Snapshot) -> None:
         )  # fmt: skip
 
 
+def assert_same_gaps(cluster: Cluster, target_s: float, expected: Outcome) -> None:
+    """Of each request that is done the largest gap between its tokens, and how many are above the target."""
+    measured = cluster.gaps()
+    assert measured is not None
+    got = [
+        (float(gaps["gap_s"]), int(gaps["late"])) if request["state"] == DONE else None
+        for request, gaps in zip(cluster.requests, measured.requests, strict=True)
+    ]
+    assert got == [
+        (r.max_gap_s or 0.0, sum(gap_s > target_s for gap_s in r.gaps_s)) if r.state == "done" else None
+        for r in expected.requests
+    ]
+    if all(r.state in ("done", "rejected") for r in expected.requests):
+        assert measured.histogram.sum() == sum(len(r.gaps_s) for r in expected.requests)
+        assert measured.largest_s == max((r.max_gap_s or 0.0 for r in expected.requests), default=0.0)
+
+
 def assert_same_lives(cluster: Cluster, scenario: Any, expected: Outcome) -> None:
     """Instances, the horizon, restarts and the budget."""
     assert cluster.restarts == sum(r.restarts for r in expected.requests)

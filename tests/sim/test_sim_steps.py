@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import reference
 from agg_scenarios import Scenario, scenarios
-from driven_kernel import assert_same_lives, assert_same_totals, drive, of_request
+from driven_kernel import assert_same_gaps, assert_same_lives, assert_same_totals, drive, of_request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sagescale.sim.engine import Cluster, EnginePool, FleetCluster, ServiceLoad, Stepping, World
-from sagescale.sim.state import DONE
 from sagescale.trace import Prefixes
 
 if TYPE_CHECKING:
@@ -127,26 +126,18 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
     cluster = cluster_of(scenario)
     drive(cluster, scenario, expected, assert_same_view)
     more = cluster.state.stepped.requests
-    all_gaps = "decode" not in scenario.world.pool_names or "decode" in scenario.world.engines
-
-    def gap(value):
-        return (value or 0.0) if all_gaps else None
-
     got = [
-        (*of_request(r), int(x["preemptions"]), int(x["recomputed"]), int(x["hit_tokens"]),
-         gap(float(x["gap_s"])) if r["state"] == DONE else None)
+        (*of_request(r), int(x["preemptions"]), int(x["recomputed"]), int(x["hit_tokens"]))
         for r, x in zip(cluster.state.requests, more, strict=True)
-    ]  # fmt: skip
+    ]
     assert got == [
-        (r.state, r.first_token_s, r.done_s, r.restarts, r.preemptions, r.recomputed_tokens, r.hit_tokens,
-         gap(r.max_gap_s) if r.state == "done" else None)
+        (r.state, r.first_token_s, r.done_s, r.restarts, r.preemptions, r.recomputed_tokens, r.hit_tokens)
         for r in expected.requests
-    ]  # fmt: skip
+    ]
+    assert_same_gaps(cluster, scenario.world.target_itl_s, expected)
     assert_same_lives(cluster, scenario, expected)
     if all(r.state != "unfinished" for r in expected.requests):
         assert cluster.state.pools["short_s"].sum() == sum(life.full_memory_s for life in expected.lifetimes)
-    if all_gaps and all(r.state in ("done", "rejected") for r in expected.requests):
-        assert cluster.state.stepped.gaps.sum() == sum(len(r.gaps_s) for r in expected.requests)
 
 
 @pytest.mark.parametrize("serving", ["aggregated", "disaggregated"])

@@ -330,12 +330,8 @@ class EmulatedCluster:
         records = self.cluster.requests[index]
         osl = self.trace.osl[index].astype(np.float64)
         ttft_s = records["first_token_s"] - self.trace.arrival_s[index]
-        itl_s = _itl_s(records["first_token_s"], records["done_s"], osl)
-        self._good += int(
-            np.count_nonzero(
-                (ttft_s * 1000 <= self.config.target_ttft_ms) & (itl_s * 1000 <= self.config.target_itl_ms)
-            )
-        )
+        in_time = ttft_s * 1000 <= self.config.target_ttft_ms
+        self._good += int(np.count_nonzero(in_time & ~self.cluster.itl_misses(index)))
         # What engines know of one sent again begins there.
         again = self._sent_s[index] > self.trace.arrival_s[index]
         isl, osl = self._sent_tokens[index], self._asked[index]

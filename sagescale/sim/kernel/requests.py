@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from sagescale.sim.kernel.compiled import entry, inlined
+from sagescale.sim.kernel.gaps import itl_is_met
+from sagescale.sim.kernel.sessions import answered, missed
 from sagescale.sim.state import DONE, PENDING, TIMED_OUT, State
 
 __all__ = ["clear_requests", "complete", "due_s", "expired", "first_token", "leave", "produced", "reserves"]
@@ -49,6 +51,7 @@ def leave(s: State, service: int, request: int) -> None:
     """Rule 11: the request has waited too long; whoever held it has let it go."""
     s.requests[request].state = TIMED_OUT
     s.services[service].timed_out += 1
+    missed(s, request)
 
 
 @inlined
@@ -77,7 +80,8 @@ def complete(s: State, service: int, request: int, t: float) -> None:
         itl_s = (t - s.requests[request].first_token_s) / (s.osl[request] - 1)
         w.itl_sum_s += itl_s
         w.itl_count += 1
-        w.itl_met += itl_s <= w.target_itl_s
+        w.itl_met += itl_is_met(s, service, request, itl_s)
+    answered(s, request, t)
 
 
 @entry
