@@ -29,10 +29,9 @@ from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
-from sagescale.sim.turns import as_it_came, as_recorded
+from sagescale.sim.turns import as_it_came, as_recorded, clock_s
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_pools
-from sagescale.trace import session_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -278,17 +277,8 @@ class _Making:
             ),
             None if faults is None else Injector(faults, cluster, service.simulator.simulation_seed),
             interval_s,
-            max(self._last_start_s(), service.simulator.until_s),
+            max(clock_s(service.trace, service.simulator), service.simulator.until_s),
         )
-
-    def _last_start_s(self) -> float:
-        """When the last request comes of those that come by the clock; of turns, the last session."""
-        trace, load = self.service.trace, self.load
-        if load.turns is None:
-            return trace.duration_s
-        if load.concurrent_sessions is not None:
-            return 0.0
-        return float(session_starts(trace)[-1])
 
     def run(self, loop: _Loop, wall_s: float) -> Run:
         service, cluster, horizon_s = self.service, loop.cluster, loop.horizon_s
