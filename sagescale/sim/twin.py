@@ -40,7 +40,8 @@ _FEWEST, _MOST = 1500, 6000
 """Requests measured."""
 
 _LASTS_S = 60.0
-"""How long the load lasts, as far as so many requests go."""
+"""How long the load lasts, as far as so many requests go; where a start takes longer, as long as that: no
+order changes anything before."""
 
 _COPING = 0.9
 """Before it, decode has the same load, or this share of what it gets through at most, if that is less: a pool
@@ -116,6 +117,7 @@ class KernelTwin:
             prefill_floor_s=0.0,
             kv_blocks_prefill=False,
         )
+        self._lasts_s = max(_LASTS_S, self.startup_s)
         self._last: Sample | None = None
         self._unit_gaps = np.random.default_rng(0).exponential(1.0, 1 << 16)
 
@@ -129,10 +131,14 @@ class KernelTwin:
         return self._tried(self._try_prefill, instances, _MOST_PREFILL, requests_per_s, lengths)
 
     def _try_prefill(self, pool: int, rate: float, sample: Sample) -> float:
-        count = int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
+        count = self._count(rate)
         arrival_s = self._arrivals(count, rate, sample.lengths.computed)
         late = self._run_prefill(pool, arrival_s, sample.lengths) > 0.0
         return _share(sample.late_alone, late, count // 10)
+
+    def _count(self, rate: float) -> int:
+        """How many requests are tried."""
+        return int(min(max(rate * self._lasts_s, _FEWEST), _MOST))
 
     def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
@@ -140,7 +146,7 @@ class KernelTwin:
 
     def _try_decode(self, pool: int, rate: float, sample: Sample) -> float:
         before, warm_up = self._before(pool, rate, sample)
-        count = warm_up + int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
+        count = warm_up + self._count(rate)
         count = min(count, len(self._unit_gaps))
         warm_up = min(warm_up, count // 2)
         arrival_s = self._arrivals(count, rate, sample.lengths.osl)
