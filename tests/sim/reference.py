@@ -198,6 +198,10 @@ class Simulation:
             self.end_hand_offs(now)
             self.become_ready(now)
             self.arrive(now)
+            self.time_out(now)
+            while self.arrivals.next_s <= now:  # a closed population: who gave up lets others in
+                self.arrive(now)
+                self.time_out(now)
             self.go_on(now)
 
     def go_on(self, now: float) -> None:
@@ -646,6 +650,8 @@ class Simulation:
                     preemptions=job.preemptions,
                     recomputed_tokens=job.recomputed_tokens,
                     hit_tokens=job.hit_tokens or 0,
+                    admitted_s=job.admitted_s,
+                    instance_age_s=job.instance_age_s,
                     gaps_s=tuple(b - a for a, b in pairwise(job.token_times_s)),
                 )
                 for job in self.jobs

@@ -51,6 +51,8 @@ class Job:
     preemptions: int = 0
     recomputed_tokens: int = 0
     hit_tokens: int | None = None  # of its first admission
+    admitted_s: float | None = None  # for the first time
+    instance_age_s: float | None = None  # of where it was, then, since that one was READY
 
     @property
     def by_arrival(self) -> tuple[float, int]:

@@ -157,9 +157,9 @@ class StepInstance(Instance):
             self.plan, self.had_preemption, self.was_full = {}, False, False
             if self.engine.scheduler == "vllm":
                 self.continue_running(self.running, self.engine.long_prefill_token_threshold)
-                self.admit_waiting(order, self.engine.long_prefill_token_threshold)
+                self.admit_waiting(order, self.engine.long_prefill_token_threshold, now)
             else:
-                self.schedule_prefill_first(order)
+                self.schedule_prefill_first(order, now)
             again = not self.plan and self.had_preemption
         if self.plan:
             duration = self.duration_s() + self.join_s_per_token * self.joined_tokens + self.cold_s
@@ -167,16 +167,16 @@ class StepInstance(Instance):
             self.steps.append(Step(now, duration))
             self.step_end_s = self.steps[-1].end_s
 
-    def schedule_prefill_first(self, order: Callable[[StepInstance], None]) -> None:
+    def schedule_prefill_first(self, order: Callable[[StepInstance], None], now: float) -> None:
         """``sglang``: prompts while there are any that fit, else decodes; with ``mixed_chunk`` both."""
         if self.role == "decode":
             order(self)
-            self.admit_computed()
+            self.admit_computed(now)
         decoding = [job for job in self.running if job.decodes(job.computed)]
         if self.engine.mixed_chunk:
             self.continue_running(decoding, 0)
         self.continue_running([job for job in self.running if job not in decoding], 0)
-        self.admit_waiting(order, 0)
+        self.admit_waiting(order, 0, now)
         if not self.plan and not self.had_preemption:
             self.continue_running(decoding, 0)
 
@@ -226,7 +226,7 @@ class StepInstance(Instance):
         job.pre_empted = True
         self.queue.insert(0, job)
 
-    def admit_waiting(self, order: Callable[[StepInstance], None], threshold: int) -> None:
+    def admit_waiting(self, order: Callable[[StepInstance], None], threshold: int, now: float) -> None:
         """Section 2.2."""
         engine = self.engine
         if self.had_preemption:
@@ -244,20 +244,20 @@ class StepInstance(Instance):
             if not self.memory.admits(job, hits, job.known if reserves else computed + tokens):
                 self.was_full = True
                 return
-            self.admit(job, hits, computed)
+            self.admit(job, hits, computed, now)
             self.schedule(job, tokens)
 
-    def admit_computed(self) -> None:
+    def admit_computed(self, now: float) -> None:
         """``sglang`` at a decode pool: what arrived computed runs, and decodes when decodes do."""
         while self.queue and self.queue[0].arrived_computed and len(self.running) < self.engine.max_num_seqs:
             job = self.queue[0]
             if not self.memory.admits(job, [], job.known):
                 self.was_full = True
                 return
-            self.admit(job, [], job.computed)
+            self.admit(job, [], job.computed, now)
             self.memory.grow(job, job.known)
 
-    def admit(self, job: Job, hits: list, computed: int) -> None:
+    def admit(self, job: Job, hits: list, computed: int, now: float) -> None:
         self.queue.remove(job)
         self.running.append(job)
         self.memory.admit(job, hits)
@@ -265,6 +265,9 @@ class StepInstance(Instance):
             self.joined_tokens += job.prefilled_tokens
         if job.hit_tokens is None and self.role != "decode":
             job.hit_tokens = len(hits) * self.engine.block_tokens
+            job.admitted_s = now
+            assert self.ready_s is not None
+            job.instance_age_s = now - self.ready_s
         if job.pre_empted:
             job.recomputed_tokens += max(0, job.lost_tokens - computed)
             job.pre_empted = False

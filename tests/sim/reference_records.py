@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 State = Literal["unfinished", "done", "rejected", "timed_out", "never_arrived"]
 RoutingStrategy = Literal[
@@ -114,11 +114,29 @@ class RequestOutcome:
     preemptions: int = 0
     recomputed_tokens: int = 0  # lost in pre-emptions and not hit when it resumed
     hit_tokens: int = 0  # of its first admission to an instance with a prefix cache
+    admitted_s: float | None = None  # to a prefill or aggregated instance that steps, for the first time
+    instance_age_s: float | None = None  # of that instance, then, since it was READY
     gaps_s: tuple[float, ...] = ()  # between its tokens, in order
 
     @property
     def max_gap_s(self) -> float | None:
         return max(self.gaps_s, default=None)
+
+    def itl_s(self, statistic: Literal["mean", "p99", "max"]) -> float | None:
+        """What the ITL target binds (section 7); p99 is the nearest rank. None: one token meets any."""
+        if not self.gaps_s:
+            return None
+        if statistic == "mean":
+            return math.fsum(self.gaps_s) / len(self.gaps_s)
+        if statistic == "max":
+            return max(self.gaps_s)
+        return sorted(self.gaps_s)[-(-99 * len(self.gaps_s) // 100) - 1]
+
+    def is_good(self, ttft_s: float, itl_s: float, statistic: Literal["mean", "p99", "max"]) -> bool:
+        """DESIGN 5: done, its first token in time, and the chosen one of its gaps."""
+        if self.state != "done" or self.first_token_s is None or self.arrival_s is None:
+            return False
+        return self.first_token_s - self.arrival_s <= ttft_s and (self.itl_s(statistic) or 0.0) <= itl_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +217,19 @@ class Outcome:
     horizon_s: float
     max_gpus_used: int
     snapshots: list[Snapshot]
+
+
+def prefix_tokens(
+    requests: Sequence[Request],
+    outcomes: Sequence[RequestOutcome],
+    by: Literal["admitted_s", "instance_age_s"],
+    width_s: float,
+) -> dict[int, tuple[int, int]]:
+    """Prompt tokens asked of caches and hit, at first admissions: by window, or by age of instances."""
+    found: dict[int, tuple[int, int]] = {}
+    for request, outcome in zip(requests, outcomes, strict=True):
+        at_s = getattr(outcome, by)
+        if at_s is not None:
+            asked, hit = found.get(at_s // width_s, (0, 0))
+            found[int(at_s // width_s)] = (asked + request.isl, hit + outcome.hit_tokens)
+    return found
