@@ -448,6 +448,7 @@ class FaultsResult:
 class MissSplit:
     """The requests of a run that were not good, by cause; the five causes add up to ``total``.
 
+    Below zero is a cause that helped: more would be missed without it. Others may then exceed ``total``.
     ``without`` counts the misses that are left when the causes are taken away one after the other:
     ``faults`` (nothing goes wrong), ``forecast_error`` (and the true load forecast), ``startup`` (and
     instances ready at once), ``rounding`` (and one instance more in each pool); None where there was nothing

@@ -38,15 +38,16 @@ def split_misses(
     What is left is the policy's: it asks for the wrong sizes even so, or limits or the budget forbid the
     right ones.
 
-    A run in the chain may miss more than the one before it (a forecast too high covers a policy too low).
-    Then that cause cost nothing, and what comes after it is measured against the fewest misses so far; so no
-    share is negative and the five add up to the total. A None is a counterfactual that does not apply
-    (no faults, or a policy that uses no forecast) or was not run; its share is 0.
+    A share is the difference of two runs, one after the other, so the five add up to the total. A cause may
+    help: with a forecast too high, instances are there that the policy would not ask for, and a run that
+    knows the load misses more. Then its share is below zero, and those of others may exceed the total. A None
+    is a counterfactual that does not apply (no faults, or a policy that uses no forecast) or was not run; its
+    share is 0.
     """
     left = total
     shares = []
     for misses in (no_faults, true_load, no_startup, one_more):
-        reached = left if misses is None else min(left, misses)
+        reached = left if misses is None else misses
         shares.append(left - reached)
         left = reached
     return MissSplit(

@@ -102,8 +102,12 @@ def _none_reaches(best: RunDocument, asked: float) -> str:
         return text
     cause = max(_CAUSES, key=lambda name: getattr(causes, name))
     words, remedy = _CAUSES[cause]
-    part = getattr(causes, cause) / causes.total
-    return f"{text} {100 * part:.0f} % of its misses come from {words}: try {remedy}."
+    missed = getattr(causes, cause)
+    spared = missed - causes.total
+    come = f"{100 * missed / causes.total:.0f} % of its misses come from {words}"
+    if spared > 0:  # another cause helped
+        come = f"{missed} misses come from {words}, {spared} of which other causes hid"
+    return f"{text} {come}: try {remedy}."
 
 
 def _why(winner: RunDocument, others: Sequence[RunDocument]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from sagescale.report.answer import print_answer
-from sagescale.report.facts import CAUSES, happened, trace_parts, uses_predictor
+from sagescale.report.facts import CAUSES, happened, helping, trace_parts, uses_predictor
 from sagescale.report.formats import (
     MARK,
     NOTHING,
@@ -129,9 +129,11 @@ def _print_ranking(page: Page, document: ResultDocument, comparison: ComparisonI
             cells.insert(2, Text(cost(run.judged_gpu_hours.mean, price)))
         rows.append((_place(place, reaching, run, comparison), cells))
     page.table("ranking", header, rows)
+    helped = any(run.misses is not None and helping(run.misses) for run in runs)
     notes = [
         "* reference (knows the future): not a candidate",
-        f"misses by cause: {', '.join(map(_in_words, causes))} (docs/comparing.md)",
+        f"misses by cause: {', '.join(map(_in_words, causes))}"
+        + ("; one below 0 helped (docs/comparing.md)" if helped else " (docs/comparing.md)"),
         f"lower bound {figure(document.lower_bound_gpu_hours)} GPU-hours",
     ]
     if comparison.clairvoyant_gpu_hours is not None:
@@ -187,9 +189,9 @@ def _cells(run: RunDocument, named: int, causes: Sequence[str], *, reached: bool
 
 
 def _part(misses: MissSplit, cause: str) -> str:
-    """A cause's share of the misses; nothing where it has none."""
+    """A cause's share of the misses, below zero where it helped; nothing where it has none."""
     number = getattr(misses, cause) or 0  # documents of before faults lack theirs
-    return f"{number / misses.total:.0%}" if number else ""
+    return f"{number / misses.total:.0%}" if number and misses.total else ""
 
 
 def _most(misses: MissSplit | None, style: str) -> Text:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         FaultsResult,
         ForecastScore,
         ItlPoint,
+        MissSplit,
         ResultDocument,
         RunDocument,
         TraceInfo,
@@ -43,6 +44,7 @@ __all__ = [
     "forecast",
     "gpu_hours_by_pool",
     "happened",
+    "helping",
     "interval_s",
     "number",
     "planner",
@@ -209,6 +211,11 @@ def scaling(run: RunDocument) -> list[str]:
         f"{plural(emergencies, 'emergency scale-up')} between decisions" if emergencies else "",
         f"launched {pools_in_words(run, found.launched)}",
     ]
+
+
+def helping(misses: MissSplit) -> list[str]:
+    """Causes of misses without which more would have been missed."""
+    return [cause for cause in CAUSES if (getattr(misses, cause) or 0) < 0]
 
 
 def why(document: ResultDocument, run: RunDocument) -> list[str]:

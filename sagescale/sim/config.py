@@ -250,6 +250,19 @@ class SimulatorConfig:
         at_least=0,
         below=1,
     )
+    open_loop: bool = setting(
+        False,
+        doc="Whether turns of sessions arrive when the trace says; false: a time to think after the answer "
+        "they wait for, as the trace says with after and think_s.",
+    )
+    concurrent_sessions: int | None = setting(
+        None,
+        doc="A closed population: sessions alive at a time, the next one begins as one ends; null begins "
+        "them when the trace says.",
+        unit="sessions",
+        at_least=1,
+        at_most=10**9,
+    )
     request_timeout_s: float | None = setting(
         None, doc="A request without its first token by then gives up; null is never.", unit="s", above=0
     )

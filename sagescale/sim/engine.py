@@ -66,6 +66,7 @@ from sagescale.sim.state import (
     State,
     Stepped,
 )
+from sagescale.sim.turns import kernel_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
-    from sagescale.trace import Prefixes
+    from sagescale.trace import Prefixes, Turns
 
 __all__ = [
     "Cluster", "Counters", "EnginePool", "FleetCluster", "Gauges", "Launch", "Pool", "ServiceLoad", "World",
@@ -266,6 +267,10 @@ class ServiceLoad:
         priority: the lowest is served first where the policy asks for it, int32[n]; None is all alike.
         prefixes: the hashes of the prompts' blocks; None without.
         session: of each request, numbered from 0, int32[n]; None without: each is then routed by itself.
+        turns: which requests wait for answers; None: all arrive by the clock. Needs sessions. Requests are
+            then numbered by arrival as it came, here and in the kernel; ``Cluster.rows`` says which they are.
+        concurrent_sessions: with turns, how many sessions are alive at a time: the first begin at 0, each
+            later one as one ends. None: they begin by the clock.
         seed: of what a router draws.
     """
 
@@ -280,6 +285,8 @@ class ServiceLoad:
     priority: NDArray[np.int32] | None = None
     prefixes: Prefixes | None = None
     session: NDArray[np.int32] | None = None
+    turns: Turns | None = None
+    concurrent_sessions: int | None = None
     seed: int = 0
 
 
@@ -399,17 +406,37 @@ class FleetCluster:
             self._block[index] = next_block[half]
             next_block[half] += 1
         pools["root"] = self._blocks + self._block
+        homes = _homes(loads) if (services["routing"] >= LEAST_TOKENS).any() else None
+        stepped = _stepped(loads, requests)
+        columns = (
+            _joined([load.arrival_s for load in loads]),
+            _joined([load.isl for load in loads]),
+            _joined([load.prompt for load in loads]),
+            _joined([load.osl for load in loads]),
+        )
+        priority = _joined(priorities)
+        turns = kernel_turns(
+            loads,
+            columns,
+            priority,
+            _read_only(np.zeros(0, np.int32) if stepped is None else stepped.requests["leaf"]),
+            _read_only(np.zeros(0, np.int32) if homes is None else homes.session.copy()),
+        )
+        if turns is not None:  # they are written as requests come
+            arrival_s, *others = columns
+            columns = (np.empty_like(arrival_s), *map(np.empty_like, others))  # type: ignore[assignment]  # a map
+            priority = np.empty_like(priority)
         self.state = State(
             progress=progress,
             services=services,
             stages=stages,
             pools=pools,
             stock=amounts,
-            arrival_s=_joined([load.arrival_s for load in loads]),
-            isl=_joined([load.isl for load in loads]),
-            prompt=_joined([load.prompt for load in loads]),
-            osl=_joined([load.osl for load in loads]),
-            priority=_joined(priorities),
+            arrival_s=columns[0],
+            isl=columns[1],
+            prompt=columns[2],
+            osl=columns[3],
+            priority=priority,
             requests=records,
             produced=np.zeros(requests, np.int32),  # memory that nobody touches is not taken
             places=np.zeros(requests if ordered else 0, PLACE),
@@ -422,8 +449,9 @@ class FleetCluster:
             handoff=np.zeros(1024, HANDOFF_ENTRY),
             startup_s=np.zeros(0),
             life=np.zeros(0, LIFE),
-            homes=_homes(loads) if (services["routing"] >= LEAST_TOKENS).any() else None,
-            stepped=_stepped(loads, requests),
+            homes=homes,
+            stepped=stepped,
+            turns=turns,
         )
         # The initial instances are READY before the first arrival and take no startup delay.
         initial = np.array([size for load in loads for size in load.initial], np.int64)
@@ -438,8 +466,11 @@ class FleetCluster:
         self.state = self.state._replace(startup_s=np.zeros(0))
         pools["startups"] = 0
         self._delays_end = np.zeros(len(self._pools), np.int64)
-        arrive = services[services["next_arrival"] < services["end_request"]]["next_arrival"]
-        progress["next_arrival_s"] = self.state.arrival_s[arrive].min(initial=np.inf)
+        if turns is None:
+            arrive = services[services["next_arrival"] < services["end_request"]]["next_arrival"]
+            progress["next_arrival_s"] = self.state.arrival_s[arrive].min(initial=np.inf)
+        else:
+            kernel.begin_populations(self.state)
         self.services = tuple(Cluster(self, index, load) for index, load in enumerate(loads))
 
     @property
@@ -458,11 +489,13 @@ class FleetCluster:
         Returns:
             Whether it got there: where launches are watched it stops after an instant with a launch.
         """
-        while (reached := kernel.advance(self.state, until_s)) in (kernel.MORE_HANDOFFS, kernel.MORE_ENTRIES):
-            if reached == kernel.MORE_HANDOFFS:
-                self.grow_handoffs()
-            else:
-                self._grow_entries()
+        grow = {
+            kernel.MORE_HANDOFFS: self.grow_handoffs,
+            kernel.MORE_ENTRIES: self._grow_entries,
+            kernel.MORE_TURNS: self._grow_turns,
+        }
+        while (reached := kernel.advance(self.state, until_s)) in grow:
+            grow[reached]()
         return bool(reached == kernel.REACHED)
 
     def make_room(self, targets: NDArray[np.int64]) -> None:
@@ -498,6 +531,14 @@ class FleetCluster:
         g["free_runs"] += len(runs) - len(stepped.private_runs)
         stepped = stepped._replace(entries=entries, private_runs=runs)
         self.state = self.state._replace(stepped=stepped)
+
+    def _grow_turns(self) -> None:
+        """Make room for the turns that the answers of an instant could bring."""
+        turns = self.state.turns
+        g = turns.progress[0]
+        grown = np.zeros(2 * len(turns.coming) + int(g["due"] + 2 * g["populations"]), turns.coming.dtype)
+        grown[: len(turns.coming)] = turns.coming
+        self.state = self.state._replace(turns=turns._replace(coming=grown))
 
     def _grow_lives(self, launches: int) -> None:
         begun = int(self.state.progress["lives"][0])
@@ -847,15 +888,29 @@ class Cluster:
 
     @property
     def requests(self) -> NDArray[np.void]:
-        """REQUEST records of the service's requests by arrival."""
-        record = self._record
-        return self.state.requests[record["first_request"] : record["end_request"]]
+        """REQUEST records of the service's requests by arrival; with turns, of those that have come."""
+        return self.state.requests[self._requests]
 
     @property
     def produced(self) -> NDArray[np.int32]:
-        """Tokens each of the service's requests had when a crash last threw it back."""
+        """Tokens each of them had when a crash last threw it back."""
+        return self.state.produced[self._requests]
+
+    @property
+    def arrival_s(self) -> NDArray[np.float64]:
+        """When each of them came."""
+        return self.state.arrival_s[self._requests]
+
+    @property
+    def prompt(self) -> NDArray[np.int32]:
+        """Prompt tokens that each of them has computed."""
+        return self.state.prompt[self._requests]
+
+    @property
+    def _requests(self) -> slice:
         record = self._record
-        return self.state.produced[record["first_request"] : record["end_request"]]
+        last = "end_request" if self.state.turns is None else "next_arrival"
+        return slice(int(record["first_request"]), int(record[last]))
 
     @property
     def _record(self) -> np.void:
@@ -971,8 +1026,10 @@ class Cluster:
         if len(self.fleet.services) == 1:
             return self.fleet.next_event_s
         state, service = self.state, self._record
-        if service["next_arrival"] < service["end_request"]:
+        if state.turns is None and service["next_arrival"] < service["end_request"]:
             return float(state.arrival_s[service["next_arrival"]])
+        if state.turns is not None and (coming_s := self._coming_s()) < np.inf:
+            return coming_s
         mine = np.flatnonzero(state.pools["service"] == self._index)
         due_s = state.slots["event_s"][np.isin(state.instances["pool"], mine)].min()
         under_way = state.handoff[: state.progress["handoffs"][0]]
@@ -981,9 +1038,57 @@ class Cluster:
 
     @property
     def settled(self) -> bool:
-        """Whether every request has arrived and been completed, rejected or given up."""
+        """Whether every request that can come has come, and has been completed, rejected or given up."""
         g = self._record
-        return bool(g["completed"] + g["rejected"] + g["timed_out"] == g["end_request"] - g["first_request"])
+        closed = self.state.turns is not None
+        if closed and self._coming_s() < np.inf:
+            return False
+        last = g["next_arrival" if closed else "end_request"]
+        return bool(g["completed"] + g["rejected"] + g["timed_out"] == last - g["first_request"])
+
+    @property
+    def turns_to_come(self) -> bool:
+        """Whether requests may still arrive that do not arrive by the clock."""
+        if self.load.turns is None:
+            return False
+        return self._coming_s() < np.inf or bool(self.state.turns.progress["due"][0])
+
+    def _coming_s(self) -> float:
+        """With turns: when one of the service's requests may arrive next, as far as it is known."""
+        state, service = self.state, self._record
+        if len(self.fleet.services) == 1:
+            return float(state.progress["next_arrival_s"][0])
+        turns = state.turns
+        g = turns.progress[0]
+        by_clock = turns.roots[g["next_root"] : g["end_root"]]
+        rows = np.concatenate([by_clock, turns.coming["row"][: g["coming"]]])
+        times_s = np.concatenate([turns.arrival_s[by_clock], turns.coming["time_s"][: g["coming"]]])
+        mine = (rows >= service["first_request"]) & (rows < service["end_request"])
+        mine &= ~turns.sessions["ended"][turns.session[rows]]
+        return float(times_s[mine].min(initial=np.inf))
+
+    @property
+    def last_session_s(self) -> float:
+        """When the last session that has begun in a closed population did; 0 without such."""
+        turns = self.state.turns
+        if turns is None or not turns.populations["sessions"][self._index]:
+            return 0.0
+        return float(turns.sessions["began_s"][turns.populations["next_session"][self._index] - 1])
+
+    @property
+    def arrived(self) -> int:
+        """Requests that have come so far."""
+        return int(self._record["next_arrival"] - self._record["first_request"])
+
+    @property
+    def rows(self) -> NDArray[np.int32] | None:
+        """Which request of the trace each is that has come, int32[arrived]; None without turns."""
+        if self.state.turns is None:
+            return None
+        record = self._record
+        first = record["first_request"]
+        rows: NDArray[np.int32] = self.state.turns.row[first : record["next_arrival"]]
+        return rows - np.int32(first)
 
     @property
     def last_completion_s(self) -> float:
@@ -1061,7 +1166,7 @@ class Cluster:
         if found is None or not pools["scheduler"].any():
             return None
         return SteppedRun(
-            requests=found.requests[record["first_request"] : record["end_request"]],
+            requests=found.requests[self._requests],
             gaps=found.gaps[self._index * GAP_BINS : (self._index + 1) * GAP_BINS],
             largest_gap_s=float(record["gap_most_s"]),
             preemptions=int(pools["preemptions"].sum()),

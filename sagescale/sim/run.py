@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import World
     from sagescale.sim.injector import FaultLog
+    from sagescale.sim.turns import ClosedLoop
     from sagescale.trace import Trace
 
 __all__ = ["Run", "SteppedRun", "Tick", "Timing"]
@@ -60,6 +61,8 @@ class Run:
     """A finished run.
 
     Attributes:
+        trace: the requests that came, when they came: where turns waited for answers not those of the trace
+            given, which ``closed_loop`` has.
         given: the profile the planner was given.
         planner: as the run left it.
         actual: the engines as they are.
@@ -75,6 +78,7 @@ class Run:
         max_gpus_used: the most GPUs in use at any instant.
         faults: what went wrong; None where nothing was to.
         stepped: what engines that step did; None without any.
+        closed_loop: which requests came and which never did, where turns waited for answers; else None.
     """
 
     trace: Trace
@@ -99,6 +103,17 @@ class Run:
     timing: Timing
     faults: FaultLog | None = None
     stepped: SteppedRun | None = None
+    closed_loop: ClosedLoop | None = None
+
+    @property
+    def never_arrived(self) -> int:
+        """Turns that never came since their session had ended before: all of them misses."""
+        return 0 if self.closed_loop is None else self.closed_loop.never_arrived
+
+    @property
+    def asked(self) -> int:
+        """All requests of the trace that was given: arrived and never arrived."""
+        return len(self.trace) + self.never_arrived
 
     @property
     def learned(self) -> PerfModel:

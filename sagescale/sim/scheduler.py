@@ -77,12 +77,19 @@ def check_trace(trace: Trace, simulator: SimulatorConfig) -> None:
     """Refuse a trace that lacks what routers or caches go by.
 
     Raises:
-        InputError: there are no sessions to be kept together, or blocks of prompts that are none of memory's.
+        InputError: there are no sessions to be kept together or alive, or blocks of prompts that are none of
+            memory's.
     """
     if simulator.routing_strategy == "session_affinity" and trace.session_id is None:
         raise InputError(
             "routing_strategy is session_affinity but the trace has no sessions; expected a trace with "
             "session_id, or another strategy"
+        )
+    if simulator.concurrent_sessions is not None and (trace.turns is None or simulator.open_loop):
+        why = "open_loop is true" if simulator.open_loop else "the trace has no turns that wait for answers"
+        raise InputError(
+            f"concurrent_sessions is {simulator.concurrent_sessions} but {why}; expected null, or "
+            + ("open_loop false" if simulator.open_loop else "a trace with session_id, after and think_s")
         )
     prefixes = trace.prefixes
     if simulator.prefix_cache and prefixes is not None and prefixes.block_tokens % simulator.kv_block_tokens:

@@ -29,8 +29,10 @@ from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
+from sagescale.sim.turns import as_it_came, nominal_arrivals_s
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_pools
+from sagescale.trace import session_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -241,6 +243,7 @@ class _Making:
             policy=service.policy,
             twin=twin_for(config, model, simulator) if service.policy is None else None,
         )
+        closed = trace.turns is not None and not simulator.open_loop
         load = ServiceLoad(
             name=service.name,
             pools=engine_pools(config, engines, service.gpu_type),
@@ -253,6 +256,8 @@ class _Making:
             priority=trace.priority,
             prefixes=trace.prefixes if simulator.prefix_cache else None,
             session=trace.session_id,
+            turns=trace.turns if closed else None,
+            concurrent_sessions=simulator.concurrent_sessions if closed else None,
         )
         return cls(service, model, actual, engines, predictors, planner, load)
 
@@ -273,21 +278,33 @@ class _Making:
             ),
             None if faults is None else Injector(faults, cluster, service.simulator.simulation_seed),
             interval_s,
-            max(service.trace.duration_s, service.simulator.until_s),
+            max(self._last_start_s(), service.simulator.until_s),
         )
+
+    def _last_start_s(self) -> float:
+        """When the last request comes of those that come by the clock; of turns, the last session."""
+        trace, load = self.service.trace, self.load
+        if load.turns is None:
+            return trace.duration_s
+        if load.concurrent_sessions is not None:
+            return 0.0
+        return float(session_starts(trace)[-1])
 
     def run(self, loop: _Loop, wall_s: float) -> Run:
         service, cluster, horizon_s = self.service, loop.cluster, loop.horizon_s
         counters = cluster.counters()
+        trace, closed_loop = service.trace, None
+        if (rows := cluster.rows) is not None and self.load.turns is not None:
+            trace, closed_loop = as_it_came(trace, rows, cluster.arrival_s)
         return Run(
-            trace=service.trace,
+            trace=trace,
             config=service.config,
             simulator=service.simulator,
             given=self.model,
             planner=self.planner,
             actual=self.actual,
             world=self.engines,
-            prompt=self.load.prompt,
+            prompt=cluster.prompt,
             produced=cluster.produced,
             requests=cluster.requests,
             completed=cluster.completed,
@@ -301,6 +318,7 @@ class _Making:
             timed_out=counters.timed_out,
             faults=loop.fault_log(),
             stepped=cluster.stepped(),
+            closed_loop=closed_loop,
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
 
@@ -309,7 +327,7 @@ def _initial(
     trace: Trace, model: PerfModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
 ) -> tuple[int, ...]:
     """DESIGN 5.8: as given, else sized for the first window's true load."""
-    first = trace.arrival_s <= config.adjustment_interval_sec
+    first = nominal_arrivals_s(trace, simulator.concurrent_sessions) <= config.adjustment_interval_sec
     sized = initial_targets(
         config, model, float(first.sum()), float(trace.isl[first].mean()), float(trace.osl[first].mean())
     )
@@ -422,8 +440,11 @@ class _Loop:
 
     @property
     def horizon_s(self) -> float:
-        """DESIGN 5.10: the last completion, the end of the trace or ``until_s``, whichever is latest."""
-        return max(self.cluster.last_completion_s, self.end_s)
+        """DESIGN 5.10: the last completion, the end of the trace or ``until_s``, whichever is latest.
+
+        Of turns the end of the trace is when its last session begins.
+        """
+        return max(self.cluster.last_completion_s, self.cluster.last_session_s, self.end_s)
 
     def run(self, progress: Callable[[float], None] | None) -> Generator[float, bool, None]:
         """Tick until the trace is over and served; see ``_drive``."""
@@ -457,7 +478,7 @@ class _Loop:
 
     def _check_for_burst(self, tick_s: float) -> None:
         seen = self.scrapes.burst_check()
-        if seen is None or seen.time_s > self.end_s:
+        if seen is None or (seen.time_s > self.end_s and not self.cluster.turns_to_come):
             return
         began = time.perf_counter()
         decision = self.planner.check(seen)

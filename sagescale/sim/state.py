@@ -36,6 +36,7 @@ __all__ = [
     "PLACE",
     "POOL",
     "POOL_SHIFT",
+    "POPULATION",
     "PREFILL_ROLE",
     "PRIORITY",
     "PROGRESS",
@@ -45,6 +46,7 @@ __all__ = [
     "REQUEST_BITS",
     "RUNNING",
     "SERVICE",
+    "SESSION",
     "SLOT",
     "SLO_AWARE",
     "STAGE",
@@ -52,10 +54,13 @@ __all__ = [
     "STEP_SEGMENT",
     "STOCK",
     "TIMED_OUT",
+    "TURNING",
+    "TURN_ENTRY",
     "WAITING_DECODE",
     "WAITING_PREFILL",
     "Homes",
     "State",
+    "Turns",
 ]
 
 # Instance status.
@@ -456,6 +461,42 @@ NODE = np.dtype(
 
 UNIT_RUN = np.dtype([("first", "i4"), ("count", "i4"), ("next", "i4")], align=True)
 
+SESSION = np.dtype(
+    [
+        ("began_s", "f8"),
+        ("service", "i4"),
+        ("left", "i4"),  # its requests that are not answered yet
+        ("first_root", "i4"),  # of a closed population: its requests that wait for nobody are in ``roots``
+        ("next_root", "i4"),  # from here on they have yet to come,
+        ("end_root", "i4"),  # up to here
+        ("ended", "b1"),  # nothing more of it arrives
+        ("open", "b1"),  # stands for a service without turns: everything arrives by the clock
+    ],
+    align=True,
+)
+
+POPULATION = np.dtype(
+    [
+        ("sessions", "i8"),  # of a service that are alive at a time; 0: they begin by the clock
+        ("next_session", "i8"),
+        ("end_session", "i8"),
+    ],
+    align=True,
+)
+
+TURN_ENTRY = np.dtype([("time_s", "f8"), ("row", "i8")], align=True)
+
+TURNING = np.dtype(
+    [
+        ("next_root", "i8"),  # the next that begins by the clock
+        ("end_root", "i8"),
+        ("coming", "i8"),  # entries of the heap of turns to come
+        ("due", "i8"),  # requests that wait for those in the system, counted once for each
+        ("populations", "i8"),  # sessions alive at a time, of all services with a closed population
+    ],
+    align=True,
+)
+
 LIFE = np.dtype(
     [
         ("pool", "i8"),
@@ -495,6 +536,36 @@ class Homes(NamedTuple):
     home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
 
 
+class Turns(NamedTuple):
+    """What only traces need whose requests wait for answers (ENGINES.md 6).
+
+    A *row* is a request in the order of the trace; of several services one's after the other's. Requests are
+    numbered by arrival all the same: what the trace says of a row is copied when it arrives.
+
+    A run without turns has none of it, and a kernel compiled without it.
+    """
+
+    progress: NDArray[np.void]  # 1 record TURNING
+    sessions: NDArray[np.void]  # SESSION
+    populations: NDArray[np.void]  # POPULATION, by service
+    coming: NDArray[np.void]  # heap of TURN_ENTRY: turns whose answers are all there
+    roots: NDArray[np.int32]  # rows that wait for nobody: by the clock, then session by session
+    row: NDArray[np.int32]  # of each request, by arrival
+    unanswered: NDArray[np.int32]  # of each row, how many it waits for
+    # Read only, by row.
+    next_start: NDArray[np.int64]  # where those that wait for it begin in ``next_row``
+    next_row: NDArray[np.int32]
+    think_s: NDArray[np.float64]
+    session: NDArray[np.int32]
+    arrival_s: NDArray[np.float64]  # by the clock
+    isl: NDArray[np.int32]
+    prompt: NDArray[np.int32]
+    osl: NDArray[np.int32]
+    priority: NDArray[np.int32]
+    leaf: NDArray[np.int32]  # node of its last id; empty where no engine steps
+    home: NDArray[np.int32]  # its number among its service's sessions; empty where no router asks
+
+
 class State(NamedTuple):
     """All of a simulation's state and its constants.
 
@@ -511,7 +582,7 @@ class State(NamedTuple):
     stages: NDArray[np.void]  # STAGE, prefill's first
     pools: NDArray[np.void]  # POOL, in fleet order
     stock: NDArray[np.void]  # STOCK, by GPU type
-    # The trace's columns, read only; one service's requests after the other's.
+    # The trace's columns, read only; one service's requests after the other's. With turns, by arrival as it came.
     arrival_s: NDArray[np.float64]
     isl: NDArray[np.int32]
     prompt: NDArray[np.int32]  # tokens to compute: isl less the cached ones
@@ -533,3 +604,4 @@ class State(NamedTuple):
     life: NDArray[np.void]  # LIFE, by launch
     stepped: Any  # Stepped; None without engines that step, which is another type to the compiler
     homes: Any  # Homes; None where no router looks at all instances, likewise
+    turns: Any  # Turns; None where all requests arrive by the clock, likewise

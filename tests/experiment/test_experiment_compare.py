@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_misses_add_up_and_are_those_of_the_attainment(document):
     for run in document["runs"]:
         misses = run["misses"]
         shares = [misses[cause] for cause in ("forecast", "startup", "whole_instances", "policy")]
-        assert min(shares) >= 0
+        assert shares[-1] >= 0
         assert sum(shares) == misses["total"]
         good = round(run["sla"]["attainment"] * run["requests"]["arrived"])
         assert misses["total"] == run["requests"]["arrived"] - good
@@ -92,8 +93,16 @@ def test_misses_add_up_and_are_those_of_the_attainment(document):
 def test_a_split_adds_up_whatever_the_counterfactuals_miss(total, true_load, no_startup, one_more):
     split = split_misses(total, true_load=true_load, no_startup=no_startup, one_more=one_more)
     shares = [getattr(split, cause) for cause in ("forecast", "startup", "whole_instances", "policy")]
-    assert min(shares) >= 0
     assert sum(shares) == total
+    steps = [total]
+    for left in (true_load, no_startup, one_more):
+        steps.append(steps[-1] if left is None else left)
+    assert shares == [before - after for before, after in pairwise(steps)] + [steps[-1]]
+
+
+def test_a_cause_that_helped_is_below_zero_and_nothing_lands_on_the_next():
+    split = split_misses(100, true_load=300, no_startup=280, one_more=270)
+    assert (split.forecast, split.startup, split.whole_instances, split.policy) == (-200, 20, 10, 270)
 
 
 def test_what_knows_the_load_has_no_forecast_misses(document):

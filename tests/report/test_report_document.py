@@ -15,6 +15,7 @@ from sagescale.errors import InputError
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.report import print_run
+from sagescale.report.comparison import print_comparison
 from sagescale.report.comparison_csv import comparison_csv
 from sagescale.report.html import render_html
 from sagescale.sim import ServiceRun, simulate_fleet
@@ -133,3 +134,22 @@ def test_money_stands_beside_gpu_hours_where_there_is_a_price(tmp_path: Path) ->
         assert header.count("cost") == columns
         assert render_html(made).count('data-key="cost"') == columns
     assert float(first[header.index("cost")]) == pytest.approx(2.5 * float(first[header.index("gpu_hours")]))
+
+
+def test_a_cause_of_misses_that_helped_is_said_wherever_they_are_shown() -> None:
+    made = comparison()
+    for each, total in zip(made["runs"], (176, 0), strict=False):
+        each["misses"] = {**each["misses"], "total": total, "forecast": -70, "policy": total}
+    shown = from_keys(ResultDocument, made)
+    for width, share in ((140, "-40%"), (90, "policy 100%")):
+        out = io.StringIO()
+        print_comparison(shown, Console(width=width, file=out))
+        said = " ".join(out.getvalue().split())
+        assert share in said
+        assert "policy; one below 0 helped" in said
+    pages = render_html(shown)
+    assert "176 (100 % policy, forecast helped)" in pages
+    assert "0 requests: forecasts -70 (helped), startup 50, whole instances 20, policy 0" in pages
+    plain = io.StringIO()
+    print_comparison(from_keys(ResultDocument, comparison()), Console(width=140, file=plain))
+    assert "helped" not in plain.getvalue()

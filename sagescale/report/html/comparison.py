@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sagescale.report.facts import CAUSES, uses_predictor
+from sagescale.report.facts import CAUSES, helping, uses_predictor
 from sagescale.report.formats import (
     MARK,
     NOTHING,
@@ -156,7 +156,9 @@ def _missed(run: RunDocument) -> Cell:
     worst = max(CAUSES, key=lambda cause: parts[cause])
     text = count(total)
     if total and parts[worst]:
-        text += f" ({share(parts[worst] / total, 0)} {worst.replace('_', ' ')})"
+        words = [f"{share(parts[worst] / total, 0)} {worst}"]
+        words += [f"{cause} helped" for cause in helping(misses)]
+        text += f" ({', '.join(words)})".replace("_", " ")
     return _cell(total, text)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.requests import produced
+from sagescale.sim.kernel.sessions import row_of
 from sagescale.sim.kernel.step_times import steps_by
 from sagescale.sim.state import (
     DECODE_ROLE,
@@ -91,9 +92,9 @@ def _mixed(state: np.uint64) -> np.uint64:
 
 @inlined
 def _uniform(s: State, service: int, request: int) -> float:
-    """In [0, 1): one draw a request, wherever it is routed, keyed by (seed, service, request)."""
+    """In [0, 1): one draw a request, wherever it is routed, keyed by (seed, service, row of the trace)."""
     w = s.services[service]
-    drawn = _mixed(_mixed(_mixed(w.seed) ^ w.name_crc) ^ np.uint64(request - w.first_request))
+    drawn = _mixed(_mixed(_mixed(w.seed) ^ w.name_crc) ^ np.uint64(row_of(s, request) - w.first_request))
     return float(drawn >> np.uint64(11)) * 2.0**-53
 
 

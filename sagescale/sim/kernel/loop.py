@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.sim.kernel import stepped
-from sagescale.sim.kernel.compiled import compiled, entry, inlined
+from sagescale.sim.kernel import sessions, stepped
+from sagescale.sim.kernel.compiled import choose, compiled, entry, inlined
 from sagescale.sim.kernel.decode import deliver, finish_run, form_step, queue_changed
 from sagescale.sim.kernel.handoff import resume_chain_at
 from sagescale.sim.kernel.instances import add_load, touch, unbind
@@ -33,9 +33,12 @@ from sagescale.sim.state import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LAUNCHED", "MORE_ENTRIES", "MORE_HANDOFFS", "REACHED", "advance", "gauges_now", "next_event_s"]
+__all__ = [
+    "LAUNCHED", "MORE_ENTRIES", "MORE_HANDOFFS", "MORE_TURNS", "REACHED", "advance", "gauges_now",
+    "next_event_s",
+]  # fmt: skip
 
-REACHED, MORE_HANDOFFS, LAUNCHED, MORE_ENTRIES = 0, 1, 2, 3
+REACHED, MORE_HANDOFFS, LAUNCHED, MORE_ENTRIES, MORE_TURNS = 0, 1, 2, 3, 4
 
 _COUNTS = 5
 """Numbers that ``gauges_now`` says of a pool: instances by status, and launches that wait."""
@@ -61,17 +64,35 @@ def _arrive(s: State, service: int, request: int) -> None:
     if reserves(s, request) > w.max_kv_tokens or reserves(s, request) > w.max_whole_tokens:
         s.requests[request].state = REJECTED
         w.rejected += 1
+        sessions.missed(s, request)
     else:
         route_prefill(s, w.prefill_stage, request)
 
 
 @inlined
-def _arrivals(s: State, t: float) -> None:
+def _arrivals_by_clock(s: State, t: float) -> None:
     for service in range(s.services.size):
         w = s.services[service]
         while w.next_arrival < w.end_request and s.arrival_s[w.next_arrival] == t:
             _arrive(s, service, w.next_arrival)
     _note_next_arrival(s)
+
+
+@inlined
+def _arrivals_in_turn(s: State, t: float) -> None:
+    row = np.int64(sessions.next_due(s, t))
+    while row >= 0:
+        service = np.int64(sessions.take(s, row, t))
+        _arrive(s, service, s.services[service].next_arrival)
+        row = np.int64(sessions.next_due(s, t))
+
+
+def _arrivals(s: State, t: float) -> None:
+    """The requests of an instant arrive, in the order of the trace."""
+    raise NotImplementedError
+
+
+choose(_arrivals, "turns", lambda s, t: _arrivals_in_turn(s, t), lambda s, t: _arrivals_by_clock(s, t))  # noqa: PLW0108
 
 
 @compiled
@@ -147,6 +168,7 @@ def _only_steps_end(s: State, t: float) -> bool:
         and t < g.next_arrival_s
         and not g.timeouts
         and not g.steps_hand_over
+        and not sessions.has_turns(s)  # an answer may have somebody arrive at once
     )
 
 
@@ -263,7 +285,8 @@ def advance(s: State, until_s: float) -> int:
     """Process every instant up to and including ``until_s``, in the order of DESIGN 5.9.
 
     Returns:
-        REACHED, or MORE_HANDOFFS or MORE_ENTRIES when the hand-off heap or the prefix caches must grow first,
+        REACHED, or MORE_HANDOFFS, MORE_ENTRIES or MORE_TURNS when the hand-off heap, the prefix caches or the
+        heap of turns to come must grow first,
         or LAUNCHED after an instant that launched something where launches are watched: nothing is half done,
         call again.
     """
@@ -277,6 +300,8 @@ def advance(s: State, until_s: float) -> int:
             return MORE_HANDOFFS
         if stepped.crowded(s):
             return MORE_ENTRIES
+        if sessions.crowded(s):
+            return MORE_TURNS
         g.now_s = t
 
         slot = np.int64(s.slots[DECODE_ROOT].event_node)
@@ -323,11 +348,13 @@ def advance(s: State, until_s: float) -> int:
             if g.becoming > 0:
                 become_ready(s, t)
 
-            if g.next_arrival_s == t:
-                _arrivals(s, t)
-
-            if g.timeouts:
-                _deadlines(s, t)
+            while True:
+                if g.next_arrival_s == t:
+                    _arrivals(s, t)
+                if g.timeouts:
+                    _deadlines(s, t)
+                if not sessions.has_turns(s) or g.next_arrival_s != t:
+                    break  # else a session has given up, and the next one begins
 
             stopped |= _form_batches(s, t)
             stopped |= _form_steps(s, t)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sagescale.sim.kernel.compiled import entry, inlined
+from sagescale.sim.kernel.sessions import answered, missed
 from sagescale.sim.state import DONE, PENDING, TIMED_OUT, State
 
 __all__ = ["clear_requests", "complete", "due_s", "expired", "first_token", "leave", "produced", "reserves"]
@@ -49,6 +50,7 @@ def leave(s: State, service: int, request: int) -> None:
     """Rule 11: the request has waited too long; whoever held it has let it go."""
     s.requests[request].state = TIMED_OUT
     s.services[service].timed_out += 1
+    missed(s, request)
 
 
 @inlined
@@ -78,6 +80,7 @@ def complete(s: State, service: int, request: int, t: float) -> None:
         w.itl_sum_s += itl_s
         w.itl_count += 1
         w.itl_met += itl_s <= w.target_itl_s
+    answered(s, request, t)
 
 
 @entry

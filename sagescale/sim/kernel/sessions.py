@@ -1,0 +1,266 @@
+"""ENGINES.md 6: who arrives when an answer is there, or when a session has ended.
+
+A kernel for traces without turns is compiled without any of it: the type of ``State`` says which.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sagescale.sim.kernel.compiled import choose, compiled, entry, inlined
+from sagescale.sim.state import State
+
+__all__ = [
+    "answered", "begin_populations", "crowded", "has_turns", "missed", "next_due", "note_next", "row_of", "take",
+]  # fmt: skip
+
+
+def has_turns(s: State) -> bool:
+    """Whether requests wait for answers."""
+    raise NotImplementedError
+
+
+def row_of(s: State, request: int) -> int:
+    """Which request of the trace it is."""
+    raise NotImplementedError
+
+
+def answered(s: State, request: int, t: float) -> None:
+    """A request's last token is there: who waited for it alone arrives after thinking."""
+    raise NotImplementedError
+
+
+def missed(s: State, request: int) -> None:
+    """A request will not be answered: nothing more of its session arrives."""
+    raise NotImplementedError
+
+
+def crowded(s: State) -> bool:
+    """Whether the heap of turns to come could overflow within an instant."""
+    raise NotImplementedError
+
+
+def _set_leaf(s: State, request: int, row: int) -> None:
+    raise NotImplementedError
+
+
+def _set_home(s: State, request: int, row: int) -> None:
+    raise NotImplementedError
+
+
+@inlined
+def _later(s: State, one: int, time_s: float, row: int) -> bool:
+    """Whether an entry of the heap comes after a turn; of one instant the later row."""
+    entry = s.turns.coming[one]
+    return entry.time_s > time_s or (entry.time_s == time_s and entry.row > row)
+
+
+@compiled
+def _push(s: State, time_s: float, row: int) -> None:
+    """Let a row arrive at a time."""
+    x = s.turns
+    at = np.int64(x.progress[0].coming)
+    x.progress[0].coming += 1
+    while at > 0:
+        up = (at - 1) >> 1
+        if not _later(s, up, time_s, row):
+            break
+        x.coming[at].time_s = x.coming[up].time_s
+        x.coming[at].row = x.coming[up].row
+        at = up
+    x.coming[at].time_s = time_s
+    x.coming[at].row = row
+
+
+@compiled
+def _pop(s: State) -> None:
+    """Take the first turn off the heap; the caller has read it."""
+    x = s.turns
+    x.progress[0].coming -= 1
+    last = np.int64(x.progress[0].coming)
+    time_s = x.coming[last].time_s
+    row = np.int64(x.coming[last].row)
+    at = np.int64(0)
+    while True:
+        down = 2 * at + 1
+        if down >= last:
+            break
+        if down + 1 < last and _later(s, down, x.coming[down + 1].time_s, np.int64(x.coming[down + 1].row)):
+            down += 1
+        if _later(s, down, time_s, row):
+            break
+        x.coming[at].time_s = x.coming[down].time_s
+        x.coming[at].row = x.coming[down].row
+        at = down
+    x.coming[at].time_s = time_s
+    x.coming[at].row = row
+
+
+@inlined
+def _over(s: State, row: int) -> bool:
+    return s.turns.sessions[s.turns.session[row]].ended
+
+
+@inlined
+def _clock_s(s: State) -> float:
+    """When the next begins that waits for nobody."""
+    x = s.turns
+    g = x.progress[0]
+    return x.arrival_s[x.roots[g.next_root]] if g.next_root < g.end_root else np.inf
+
+
+@compiled
+def note_next(s: State) -> None:
+    """Note when the next request of any service arrives; turns of sessions that have ended are dropped."""
+    x = s.turns
+    g = x.progress[0]
+    while g.coming > 0 and _over(s, np.int64(x.coming[0].row)):
+        _pop(s)
+    while g.next_root < g.end_root and _over(s, np.int64(x.roots[g.next_root])):
+        g.next_root += 1
+    coming_s = x.coming[0].time_s if g.coming > 0 else np.inf
+    s.progress[0].next_arrival_s = min(_clock_s(s), coming_s)
+
+
+@compiled
+def next_due(s: State, t: float) -> int:
+    """Take the first row that arrives at t, in the order of the trace; -1 without one."""
+    x = s.turns
+    g = x.progress[0]
+    note_next(s)
+    if s.progress[0].next_arrival_s != t:
+        return -1
+    row = np.int64(-1)
+    if _clock_s(s) == t:
+        row = np.int64(x.roots[g.next_root])
+    if g.coming > 0 and x.coming[0].time_s == t and (row < 0 or x.coming[0].row < row):
+        row = np.int64(x.coming[0].row)
+        _pop(s)
+    else:
+        g.next_root += 1
+    return int(row)
+
+
+@compiled
+def take(s: State, row: int, t: float) -> int:
+    """A row arrives: return its service, whose next request it is."""
+    x = s.turns
+    g = x.progress[0]
+    q = x.sessions[x.session[row]]
+    service = np.int64(q.service)
+    request = np.int64(s.services[service].next_arrival)
+    x.row[request] = row
+    s.arrival_s[request] = t
+    s.isl[request] = x.isl[row]
+    s.prompt[request] = x.prompt[row]
+    s.osl[request] = x.osl[row]
+    if s.priority.size > 0:
+        s.priority[request] = x.priority[row]
+    _set_leaf(s, request, row)
+    _set_home(s, request, row)
+    g.due += x.next_start[row + 1] - x.next_start[row]
+    if q.first_root < q.next_root and x.roots[q.next_root - 1] == row and q.next_root < q.end_root:
+        later = np.int64(x.roots[q.next_root])
+        q.next_root += 1
+        _push(s, q.began_s + (x.arrival_s[later] - x.arrival_s[x.roots[q.first_root]]), later)
+    return int(service)
+
+
+@compiled
+def _begin(s: State, session: int, t: float) -> None:
+    """A session of a closed population begins."""
+    q = s.turns.sessions[session]
+    q.began_s = t
+    q.next_root += 1
+    _push(s, t, np.int64(s.turns.roots[q.next_root - 1]))
+
+
+@compiled
+def _end(s: State, session: int, t: float) -> None:
+    """Nothing more of a session arrives; in a closed population the next one begins."""
+    x = s.turns
+    q = x.sessions[session]
+    q.ended = True
+    p = x.populations[q.service]
+    if p.sessions > 0 and p.next_session < p.end_session:
+        p.next_session += 1
+        _begin(s, np.int64(p.next_session - 1), t)
+    note_next(s)
+
+
+@compiled
+def _answered(s: State, request: int, t: float) -> None:
+    x = s.turns
+    row = np.int64(x.row[request])
+    session = np.int64(x.session[row])
+    q = x.sessions[session]
+    first = x.next_start[row]
+    end = x.next_start[row + 1]
+    x.progress[0].due -= end - first
+    for i in range(first, end):
+        later = np.int64(x.next_row[i])
+        x.unanswered[later] -= 1
+        if x.unanswered[later] == 0 and not q.ended:
+            arrival_s = t + x.think_s[later]
+            _push(s, arrival_s, later)
+            s.progress[0].next_arrival_s = min(s.progress[0].next_arrival_s, arrival_s)
+    q.left -= 1
+    if q.left == 0 and not q.ended:
+        _end(s, session, t)
+
+
+@compiled
+def _missed(s: State, request: int) -> None:
+    x = s.turns
+    row = np.int64(x.row[request])
+    session = np.int64(x.session[row])
+    x.progress[0].due -= x.next_start[row + 1] - x.next_start[row]
+    if not x.sessions[session].ended and not x.sessions[session].open:
+        _end(s, session, s.progress[0].now_s)
+
+
+@inlined
+def _crowded(s: State) -> bool:
+    # A session that ends lets one begin; after those of an instant, a crash may end as many again.
+    g = s.turns.progress[0]
+    return g.coming + g.due + 2 * g.populations > s.turns.coming.size
+
+
+@entry
+def begin_populations(s: State) -> None:
+    """Begin the first sessions of closed populations at 0, and note who arrives first."""
+    x = s.turns
+    for service in range(x.populations.size):
+        p = x.populations[service]
+        most = min(p.end_session, p.next_session + p.sessions)
+        while p.sessions > 0 and p.next_session < most:
+            _begin(s, np.int64(p.next_session), 0.0)
+            p.next_session += 1
+    note_next(s)
+
+
+@inlined
+def _leaf_of_row(s: State, request: int, row: int) -> None:
+    s.stepped.requests[request].leaf = s.turns.leaf[row]
+
+
+@inlined
+def _home_of_row(s: State, request: int, row: int) -> None:
+    s.homes.session[request] = s.turns.home[row]
+
+
+# ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
+choose(has_turns, "turns", lambda s: True, lambda s: False)
+choose(
+    row_of,
+    "turns",
+    lambda s, request: np.int64(s.turns.row[request]),
+    lambda s, request: np.int64(request),
+)
+choose(answered, "turns", lambda s, request, t: _answered(s, request, t), lambda s, request, t: None)
+choose(missed, "turns", lambda s, request: _missed(s, request), lambda s, request: None)
+choose(crowded, "turns", lambda s: _crowded(s), lambda s: False)
+choose(
+    _set_leaf, "stepped", lambda s, request, row: _leaf_of_row(s, request, row), lambda s, request, row: None
+)
+choose(_set_home, "homes", lambda s, request, row: _home_of_row(s, request, row), lambda s, request, row: None)

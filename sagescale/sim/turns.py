@@ -1,0 +1,195 @@
+"""Requests that wait for answers, in the kernel's terms, and what came of them (ENGINES.md 6).
+
+In a closed loop the kernel numbers requests by arrival, as always; a *row* is where the trace has one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagescale.sim.state import POPULATION, SESSION, TURN_ENTRY, TURNING, Turns
+from sagescale.trace import session_starts
+from sagescale.trace.trace import numbered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sagescale.sim.engine import ServiceLoad
+    from sagescale.trace import Trace
+
+__all__ = ["ClosedLoop", "as_it_came", "kernel_turns", "nominal_arrivals_s"]
+
+_OPEN = np.iinfo(np.int32).max
+_ROOM = 1024
+
+
+def kernel_turns(
+    loads: Sequence[ServiceLoad],
+    columns: tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]],
+    priority: NDArray[np.int32],
+    leaf: NDArray[np.int32],
+    home: NDArray[np.int32],
+) -> Turns | None:
+    """What the kernel needs of the turns of all services; None where all requests arrive by the clock.
+
+    Args:
+        loads: the services.
+        columns: arrival_s, isl, prompt and osl of all rows, one service's after the other's.
+        priority: of all rows, or empty.
+        leaf: node of each row's last id, or empty.
+        home: number of each row among its service's sessions, or empty.
+    """
+    if all(load.turns is None for load in loads):
+        return None
+    sessions, populations = [], np.zeros(len(loads), POPULATION)
+    session, starts, nexts, thinks, unanswered, clocked, housed = [], [], [], [], [], [], []
+    row = number = waits = places = 0
+    for service, load in enumerate(loads):
+        count = len(load.arrival_s)
+        mine, which, roots = _sessions(load, service)
+        next_start, next_row, think_s, waited = _successors(load)
+        if load.concurrent_sessions is None:
+            clocked.append(roots + row)
+        else:
+            order = roots[np.argsort(which[roots], kind="stable")]
+            ends = np.cumsum(np.bincount(which[roots], minlength=len(mine)))
+            mine["end_root"], mine["first_root"] = ends + places, np.append(0, ends[:-1]) + places
+            housed.append(order + row)
+            places += len(order)
+            populations[service] = (min(load.concurrent_sessions, len(mine)), number, number + len(mine))
+        sessions.append(mine)
+        session.append(which + np.int32(number))
+        starts.append(next_start + waits)
+        nexts.append(next_row + np.int32(row))
+        thinks.append(think_s)
+        unanswered.append(waited)
+        row, number, waits = row + count, number + len(mine), waits + len(next_row)
+    arrival_s, isl, prompt, osl = columns
+    clock = np.concatenate([np.zeros(0, np.int64), *clocked])
+    clock = clock[np.argsort(arrival_s[clock], kind="stable")]
+    records = np.concatenate(sessions)
+    for name in ("first_root", "end_root"):
+        records[name] += len(clock)
+    records["next_root"] = records["first_root"]
+    progress = np.zeros(1, TURNING)
+    progress["end_root"], progress["populations"] = len(clock), populations["sessions"].sum()
+    return Turns(
+        progress=progress,
+        sessions=records,
+        populations=populations,
+        coming=np.zeros(_ROOM + 2 * int(progress["populations"][0]), TURN_ENTRY),
+        roots=np.concatenate([clock, *housed]).astype(np.int32),
+        row=np.empty(row, np.int32),
+        unanswered=np.concatenate(unanswered),
+        next_start=np.concatenate([*(part[:-1] for part in starts), [waits]]),
+        next_row=np.concatenate(nexts),
+        think_s=np.concatenate(thinks),
+        session=np.concatenate(session),
+        arrival_s=arrival_s,
+        isl=isl,
+        prompt=prompt,
+        osl=osl,
+        priority=priority,
+        leaf=leaf,
+        home=home,
+    )
+
+
+def _sessions(
+    load: ServiceLoad, service: int
+) -> tuple[NDArray[np.void], NDArray[np.int32], NDArray[np.int64]]:
+    """Its SESSION records, the session of each row, and the rows that wait for nobody."""
+    if load.turns is None:
+        records = np.zeros(1, SESSION)
+        records["service"], records["left"], records["open"] = service, _OPEN, True
+        return records, np.zeros(len(load.arrival_s), np.int32), np.arange(len(load.arrival_s))
+    assert load.session is not None
+    counts = np.bincount(load.session)
+    records = np.zeros(len(counts), SESSION)
+    records["service"], records["left"] = service, counts
+    return records, load.session, np.flatnonzero(~load.turns.waits)
+
+
+def _successors(
+    load: ServiceLoad,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.int32]]:
+    """Who waits for each row (CSR, ascending), how long each row thinks, and how many it waits for."""
+    count, turns = len(load.arrival_s), load.turns
+    if turns is None:
+        return np.zeros(count + 1, np.int64), np.zeros(0, np.int32), np.zeros(count), np.zeros(count, np.int32)
+    waited = np.diff(turns.after_start).astype(np.int32)
+    order = np.argsort(turns.after, kind="stable")
+    start = np.concatenate([[0], np.cumsum(np.bincount(turns.after, minlength=count))])
+    owner = np.repeat(np.arange(count, dtype=np.int32), waited)
+    return start, owner[order], turns.think_s, waited
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClosedLoop:
+    """Which requests of a trace came, where turns waited for answers.
+
+    Attributes:
+        given: the trace as it was given.
+        rows: of each request that came, by arrival, which row of that it is; int32[arrived].
+        never_behind: how many of a session's turns never came, at the last of its requests that did; those
+            of sessions that never began at the last request of all. int64[arrived].
+    """
+
+    given: Trace
+    rows: NDArray[np.int32]
+    never_behind: NDArray[np.int64]
+
+    @property
+    def never_arrived(self) -> int:
+        """Requests of the trace that never came."""
+        return len(self.given) - len(self.rows)
+
+
+def as_it_came(
+    given: Trace, rows: NDArray[np.int32], arrival_s: NDArray[np.float64]
+) -> tuple[Trace, ClosedLoop]:
+    """Return what came of a trace as one that arrives by the clock, without prefixes.
+
+    Args:
+        given: the trace.
+        rows: of each request that came, by arrival, which row it is.
+        arrival_s: when it came.
+    """
+    assert given.session_id is not None
+    columns = {name: column[rows] for name, column in given.columns.items()}
+    session = columns["session_id"]
+    columns["session_id"] = numbered(session)
+    came = replace(given, arrival_s=arrival_s, prefixes=None, turns=None, **columns)  # type: ignore[arg-type]  # names of columns
+    left = np.bincount(given.session_id)
+    left -= np.bincount(session, minlength=len(left))
+    last = np.full(len(left), len(rows) - 1)
+    last[session] = np.arange(len(rows))  # the last assignment stands
+    never = np.zeros(len(rows), np.int64)
+    np.add.at(never, last, left)
+    return came, ClosedLoop(given, rows, never)
+
+
+def nominal_arrivals_s(trace: Trace, concurrent_sessions: int | None) -> NDArray[np.float64]:
+    """When the requests of a trace arrive by the trace itself, float64[rows].
+
+    In a closed population a session goes on as the trace has it from when it begins, and ends at its last
+    arrival: how long that one's answer takes is not known.
+    """
+    if concurrent_sessions is None or trace.session_id is None:
+        return trace.arrival_s
+    starts_s = session_starts(trace)
+    ends_s = starts_s.copy()
+    np.maximum.at(ends_s, trace.session_id, trace.arrival_s)
+    alive = [0.0] * concurrent_sessions
+    moved_s = np.empty(len(starts_s))
+    for session, (start_s, end_s) in enumerate(zip(starts_s.tolist(), ends_s.tolist(), strict=True)):
+        begins_s = heapq.heappop(alive)
+        heapq.heappush(alive, begins_s + end_s - start_s)
+        moved_s[session] = begins_s - start_s
+    return trace.arrival_s + moved_s[trace.session_id]
