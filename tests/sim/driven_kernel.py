@@ -35,12 +35,11 @@ def drive(
     cluster: Cluster, scenario: Any, expected: Outcome, assert_same_view: Callable[[Cluster, Snapshot], None]
 ) -> None:
     """Run the kernel through the script, comparing what can be seen on the way."""
-    last_arrival = scenario.requests[-1].arrival_s
     seen = {snapshot.time_s: snapshot for snapshot in expected.snapshots}
     actions = {time: targets for time, *targets in scenario.script}
     for time in sorted({*seen, *actions, *(crash[0] for crash in scenario.crashes)}):
         advance(cluster, time, scenario.cold_s)
-        if cluster.settled and time > max(last_arrival, scenario.until_s, cluster.last_completion_s):
+        if cluster.settled and time > horizon_s(cluster, scenario):
             break
         for at, pool, instance in scenario.crashes:
             if at == time:
@@ -55,6 +54,16 @@ def drive(
             cluster.scale(*actions[time])
             chill(cluster, launched, scenario.cold_s)
     advance(cluster, 1e6, scenario.cold_s)
+
+
+def horizon_s(cluster: Cluster, scenario: Any) -> float:
+    """The last completion, the last arrival (of a session, where turns wait for answers), the end asked."""
+    world, requests = scenario.world, scenario.requests
+    last_s = requests[-1].arrival_s
+    if world.closed_loop:
+        starts_s = {request.session_id: request.arrival_s for request in reversed(requests)}
+        last_s = max(starts_s.values()) if world.concurrent_sessions is None else cluster.last_session_s
+    return max(cluster.last_completion_s, last_s, scenario.until_s)
 
 
 def optional(value: float) -> float | None:
@@ -87,7 +96,7 @@ def assert_same_totals(cluster: Cluster, expected: Snapshot) -> None:
 def assert_same_lives(cluster: Cluster, scenario: Any, expected: Outcome) -> None:
     """Instances, the horizon, restarts and the budget."""
     assert cluster.restarts == sum(r.restarts for r in expected.requests)
-    horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
+    horizon = horizon_s(cluster, scenario)
     assert horizon == expected.horizon_s
     lives = [
         (cluster.pool_names[life["pool"]], int(life["number"]), float(life["launch_s"]),

@@ -21,35 +21,42 @@ BLOCK_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One request of a session, in the order of the file, which a sub-agent's follow their marker in."""
+    """One request of a session; in the file a sub-agent's precede the marker of it."""
 
-    t_s: float
     isl: int
     osl: int
-    hit_blocks: int
+    hit_blocks: int  # that a cache of the session without limits had, in the order of the file
     ids: tuple[int, ...]  # of its full blocks, local to the session
-    agent: int | None  # which of the session's markers it follows
+
+
+def lines(every: int = 1) -> Iterator[list[str]]:
+    """The lines of every ``every``-th session, its header first; skips, visibly, where there is no file."""
+    if not FILE.exists():
+        pytest.skip(f"{FILE} is not here")
+    number, session = -1, []
+    with gzip.open(FILE, "rt", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith('{"header"'):
+                if session:
+                    yield session
+                number, session = number + 1, []
+            if number % every == 0:
+                session.append(line)
+    if session:
+        yield session
 
 
 def sessions(every: int = 1) -> Iterator[list[Recorded]]:
-    """Every ``every``-th session of the file; skips, visibly, where that is missing."""
-    if not FILE.exists():
-        pytest.skip(f"{FILE} is not here")
-    session: list[Recorded] = []
-    number = -1
-    with gzip.open(FILE, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            row: dict[str, Any] = json.loads(line)
-            if "header" in row:
-                if session:
-                    yield session
-                number += 1
-                session, agents = [], 0
-            elif "marker" in row:
-                agents += 1
-            elif number % every == 0:
-                ids = tuple(i for first, count in row["blocks"] for i in range(first, first + count))
-                one = Recorded(row["t"], row["in"], row["out"], row["hit_blocks"], ids, agents or None)
-                session.append(one)
-    if session:
-        yield session
+    """The requests of every ``every``-th session, in the order of the file."""
+    for session in lines(every):
+        rows: list[dict[str, Any]] = [json.loads(line) for line in session]
+        yield [
+            Recorded(
+                row["in"],
+                row["out"],
+                row["hit_blocks"],
+                tuple(name for first, count in row["blocks"] for name in range(first, first + count)),
+            )
+            for row in rows
+            if "in" in row
+        ]

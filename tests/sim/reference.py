@@ -198,15 +198,14 @@ class Simulation:
             self.end_hand_offs(now)
             self.become_ready(now)
             self.arrive(now)
-            self.time_out(now)
-            while self.arrivals.next_s <= now:  # a closed population: who gave up lets others in
-                self.arrive(now)
-                self.time_out(now)
             self.go_on(now)
 
     def go_on(self, now: float) -> None:
-        """Rule 9 (6)-(8)."""
+        """Rule 9 (6)-(8), and (5) before anything is formed: who gives up lets a session in (section 6)."""
         self.time_out(now)
+        while self.arrivals.next_s <= now:
+            self.arrive(now)
+            self.time_out(now)
         self.form_batches(now)
         self.form_steps(now)
         self.stop_drained(now)

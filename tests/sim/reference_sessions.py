@@ -24,8 +24,7 @@ AMBIGUITIES = """
 * A miss ends its session at once: what is due at that very instant and has not been taken yet never arrives.
   Of those that are due together the lowest place in the trace is taken first.
 * In a closed population the next session starts at the instant of the end, misses included, though siblings
-  of the miss may go on. One that a timeout (6) lets in comes before anything is formed (7), one that a crash
-  lets in comes in the next round.
+  of the miss may go on. One that a timeout (6) or a crash lets in comes before anything is formed (7).
 * Requests "by arrival" (crashes, victims by ``priority``) stand by when they came, then by place in the
   trace.
 * The horizon is as written: a turn that comes later than every start and completion, and is not done, does
@@ -115,7 +114,8 @@ class Arrivals:
         """It is done: those that waited for nobody else come after they have thought."""
         for follower in self.followers.get(job.number, ()):
             done_s = [self.jobs[number].done_s for number in follower.request.after]
-            if follower.state == "unfinished" and None not in done_s:
+            is_due = any(number == follower.number for _, number in self.due)  # two answers at one instant
+            if follower.state == "unfinished" and None not in done_s and not is_due:
                 assert max(done_s) == now
                 heappush(self.due, (now + follower.request.think_s, follower.number))
         session = self.session_of.get(job)
