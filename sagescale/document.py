@@ -36,6 +36,7 @@ __all__ = [
     "FailedRun",
     "FaultRecord",
     "FaultsResult",
+    "FinishTimes",
     "ForecastScore",
     "ForecastScores",
     "Forecaster",
@@ -55,6 +56,7 @@ __all__ = [
     "ScalingCounts",
     "SeriesCharacter",
     "ServingWay",
+    "SessionsResult",
     "SlaResult",
     "Surfaces",
     "Timeline",
@@ -237,7 +239,9 @@ class ProfileInfo:
 class RequestCounts:
     """``arrived = completed + unfinished``; rejected and timed out ones are among the unfinished.
 
-    ``restarted`` are requests that a crash threw back, once or more.
+    ``restarted`` are requests that a crash threw back, once or more. ``never_arrived`` is there where turns
+    waited for answers: those whose session ended before, misses too. With ``arrived`` they are all of the
+    trace.
     """
 
     arrived: int
@@ -246,11 +250,15 @@ class RequestCounts:
     restarted: int
     rejected: int
     timed_out: int
+    never_arrived: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlaResult:
-    """Shares of all arrived requests; an unfinished request meets nothing."""
+    """Shares of all requests, arrived or never arrived; one that is not finished meets nothing.
+
+    ``itl_statistic`` says which of a request's gaps between tokens the ITL target binds; None is their mean.
+    """
 
     target_ttft_ms: float
     target_itl_ms: float
@@ -258,6 +266,19 @@ class SlaResult:
     ttft_attainment: float
     itl_attainment: float
     goodput_rps: float
+    itl_statistic: str | None = None
+
+    @property
+    def itl_name(self) -> str:
+        """What the ITL target binds, for readers."""
+        if self.itl_statistic is None:
+            return "ITL"
+        return "largest gap" if self.itl_statistic == "max" else f"{self.itl_statistic} of a request's gaps"
+
+    @property
+    def target_mean_itl_ms(self) -> float | None:
+        """What mean ITLs are held against; None where the target binds other gaps."""
+        return self.target_itl_ms if self.itl_statistic is None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -532,7 +553,7 @@ class PrefixHits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMeasures:
-    """What is known of engines that take one step after the other (vllm, sglang).
+    """What is known of engines that take one step after the other (vllm, sglang); of others the gaps.
 
     ``max_gap_ms`` is over requests, the largest gap of each; ``full_memory_s`` the time of all instances in
     steps for which blocks of KV memory were short. ``prefix`` is there where there is a prefix cache.
@@ -540,11 +561,35 @@ class EngineMeasures:
 
     gap_ms: Gaps
     max_gap_ms: Latency
-    preemptions: int
-    preempted_requests: int
-    recomputed_tokens: int
-    full_memory_s: float
+    preemptions: int | None = None
+    preempted_requests: int | None = None
+    recomputed_tokens: int | None = None
+    full_memory_s: float | None = None
     prefix: PrefixHits | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishTimes:
+    """Seconds from a session's first arrival to its last answer, of those that finished."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsResult:
+    """What became of sessions, where the trace says which answers their turns wait for.
+
+    ``total`` are those of the trace, ``started`` those of which anything arrived, ``finished`` those of which
+    everything was answered. ``attainment`` is the share of all whose every request met both targets.
+    """
+
+    total: int
+    started: int
+    finished: int
+    attainment: float
+    finish_s: FinishTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -580,6 +625,7 @@ class RunDocument:
     timing: TimingInfo
     surfaces: Surfaces | None = None
     engines: EngineMeasures | None = None
+    sessions: SessionsResult | None = None
     kind: str | None = None
     profile: ProfileInfo | None = None
     misses: MissSplit | None = None

@@ -13,12 +13,14 @@ from sagescale.cli.options import (
     AddressOption,
     AttainmentOption,
     BackendOption,
+    ConcurrentOption,
     FaultsOption,
     GivenTrace,
     JobsOption,
     JsonOption,
     ProfileOption,
     Transforms,
+    session_keys,
     takes_trace,
     takes_transforms,
 )
@@ -57,6 +59,15 @@ def compare_predictors(
             autocompletion=keys,
         ),
     ] = None,
+    open_loop: Annotated[
+        str | None,
+        typer.Option(
+            "--open-loop",
+            metavar="true|false|both",
+            help="Turns of sessions arrive as recorded, answered or not; both ways side by side.",
+        ),
+    ] = None,
+    concurrent_sessions: ConcurrentOption = None,
     profile: ProfileOption = None,
     faults_file: FaultsOption = None,
     attainment: AttainmentOption = 0.99,
@@ -109,7 +120,9 @@ def compare_predictors(
     check_counts(("--seeds", seeds, 1), ("--jobs", jobs, 1))
     faults = None if faults_file is None else read_faults(faults_file)
     tried = choose("--predictors", predictors, predictor_names())
-    tried_with = combinations(config or [], overrides or [])
+    tried_with = combinations(
+        config or [], [*(overrides or []), *session_keys(open_loop, concurrent_sessions)]
+    )
     workload, variants = load_comparison(
         trace, profile, [(files, chosen, {}) for files, chosen in tried_with], transforms
     )

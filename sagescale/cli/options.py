@@ -37,11 +37,13 @@ __all__ = [
     "AddressOption",
     "AttainmentOption",
     "BackendOption",
+    "ConcurrentOption",
     "ConfigOption",
     "FaultsOption",
     "GivenTrace",
     "JobsOption",
     "JsonOption",
+    "OpenLoopOption",
     "ProfileOption",
     "SeedOption",
     "SetOption",
@@ -49,6 +51,7 @@ __all__ = [
     "Transforms",
     "command_line",
     "profile_name",
+    "session_keys",
     "takes_trace",
     "takes_transforms",
 ]
@@ -79,6 +82,20 @@ FaultsOption = Annotated[
     typer.Option("--faults", metavar="FILE.yaml", help="What goes wrong: a script, or seeded rates."),
 ]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Result document.")]
+OpenLoopOption = Annotated[
+    bool,
+    typer.Option(
+        "--open-loop", help="Turns of sessions arrive as recorded, answered or not: --set open_loop=true."
+    ),
+]
+ConcurrentOption = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrent-sessions",
+        metavar="N",
+        help="N sessions at a time, the next as one ends: short for --set concurrent_sessions=N.",
+    ),
+]
 AttainmentOption = Annotated[
     float,
     typer.Option("--attainment", metavar="SHARE", help="Share of requests that must meet both targets."),
@@ -92,6 +109,22 @@ BackendOption = Annotated[
 AddressOption = Annotated[
     str | None, typer.Option("--address", metavar="tcp://HOST:PORT", help="Of the Dask scheduler.")
 ]
+
+
+def session_keys(open_loop: str | None, concurrent_sessions: int | None) -> list[str]:
+    """What ``--open-loop true|false|both`` and ``--concurrent-sessions`` are short for, as ``--set`` has it.
+
+    Raises:
+        InputError: ``--open-loop`` is something else.
+    """
+    from sagescale.errors import InputError
+
+    ways = {None: None, "true": "true", "false": "false", "both": "false,true"}
+    if open_loop not in ways:
+        raise InputError(f"--open-loop {open_loop}: expected true, false or both")
+    keys = {"open_loop": ways[open_loop], "concurrent_sessions": concurrent_sessions}
+    return [f"{key}={value}" for key, value in keys.items() if value is not None]
+
 
 _Slice = Annotated[
     str | None,
@@ -133,6 +166,18 @@ _SharedIds = Annotated[
         help="Prefix ids that copies share, from A to before B or as listed; others are each copy's own.",
     ),
 ]
+_Sessions = Annotated[
+    str | None,
+    typer.Option(
+        "--sessions",
+        metavar="poisson:R|gamma:R,CV|diurnal:R|trace:FILE",
+        help="Draw when sessions begin: R in sessions/s, or as 60/h; like FILE's arrivals; seeded by --seed.",
+    ),
+]
+_MaxThink = Annotated[
+    float | None,
+    typer.Option("--max-think-s", metavar="S", help="No longer thinking than this before a turn."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of all randomness.")]
 
 _SpreadStamps = Annotated[
@@ -150,6 +195,8 @@ _TRANSFORMS: dict[str, tuple[object, object]] = {
     "tile": (_Tile, 1),
     "jitter_s": (_Jitter, 30.0),
     "shared_ids_text": (_SharedIds, None),
+    "sessions_text": (_Sessions, None),
+    "max_think_s": (_MaxThink, None),
     "seed": (SeedOption, 0),
 }
 
@@ -280,19 +327,21 @@ def takes_transforms(command: Callable[..., None]) -> Callable[..., None]:
     The command may have a ``seed`` of its own besides, which then gets the same value.
 
     Raises:
-        InputError: when called, if ``--slice`` is not ``A:B``.
+        InputError: when called, if ``--slice``, ``--sessions`` or ``--shared-ids`` cannot be understood.
     """
     own = inspect.signature(command).parameters
     hints = get_type_hints(command, include_extras=True)
 
     @functools.wraps(command)
     def called(**values: Any) -> None:  # noqa: ANN401  # whatever the options hold
-        from sagescale.trace import TransformSpec, parse_shared_ids, parse_slice
+        from sagescale.trace import TransformSpec, parse_sessions, parse_shared_ids, parse_slice
 
         given = {name: values.pop(name) for name in _TRANSFORMS}
         text = given.pop("slice_text")
         shared = given.pop("shared_ids_text")
+        sessions = given.pop("sessions_text")
         spec = TransformSpec(
+            sessions=None if sessions is None else parse_sessions(sessions),
             slice=None if text is None else parse_slice(text),
             shared_ids=() if shared is None else parse_shared_ids(shared),
             **given,

@@ -10,10 +10,12 @@ import typer
 from sagescale.cli.complete import policies, predictors, profiles
 from sagescale.cli.options import (
     GIVEN,
+    ConcurrentOption,
     ConfigOption,
     FaultsOption,
     GivenTrace,
     JsonOption,
+    OpenLoopOption,
     ProfileOption,
     SetOption,
     Transforms,
@@ -58,6 +60,8 @@ def simulate(
     until_s: Annotated[
         float | None, typer.Option("--until-s", metavar="S", help="Short for --set until_s=S.")
     ] = None,
+    open_loop: OpenLoopOption = False,
+    concurrent_sessions: ConcurrentOption = None,
     faults_file: FaultsOption = None,
     transforms: Transforms = GIVEN,
     json_out: JsonOption = None,
@@ -107,6 +111,8 @@ def simulate(
         "--predictor": ("load_predictor_type", predictor),
         "--policy": ("policy", policy),
         "--until-s": ("until_s", until_s),
+        "--open-loop": ("open_loop", open_loop or None),
+        "--concurrent-sessions": ("concurrent_sessions", concurrent_sessions),
     }
     options = {option: given for option, given in shorts.items() if given[1] is not None}
     faults = None if faults_file is None else read_faults(faults_file)

@@ -101,7 +101,7 @@ def transform(
     changed = apply_transforms(trace.read(), transforms)
     if not changed.transforms:
         raise InputError(
-            "nothing to do: give --slice, --rate-scale, --speedup or --tile, or use trace convert"
+            "nothing to do: give --slice, --rate-scale, --speedup, --tile or --sessions, or use trace convert"
         )
     _save(changed, out)
 

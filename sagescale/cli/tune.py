@@ -12,13 +12,16 @@ from sagescale.cli.options import (
     AddressOption,
     AttainmentOption,
     BackendOption,
+    ConcurrentOption,
     ConfigOption,
     GivenTrace,
     JobsOption,
+    OpenLoopOption,
     ProfileOption,
     SeedOption,
     SetOption,
     Transforms,
+    session_keys,
     takes_trace,
     takes_transforms,
 )
@@ -63,6 +66,8 @@ def tune(
     ] = 80,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    open_loop: OpenLoopOption = False,
+    concurrent_sessions: ConcurrentOption = None,
     profile: ProfileOption = None,
     seeds: Annotated[
         int,
@@ -109,7 +114,8 @@ def tune(
     check_counts(("--seeds", seeds, 1), ("--refinements", refinements, 0), ("--jobs", jobs, 1))
     tried_policies = choose("--policies", policies, policy_names())
     tried_predictors = choose("--predictors", predictors, predictor_names())
-    setup = load_tuning(trace, validate, profile, config or [], overrides or [], transforms, attainment)
+    chosen = [*(overrides or []), *session_keys("true" if open_loop else None, concurrent_sessions)]
+    setup = load_tuning(trace, validate, profile, config or [], chosen, transforms, attainment)
     gpu_hour_price(setup.simulator, setup.earlier[0].profile)
     base = setup.config
     space = Space(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sagescale.document import ResultDocument, RunDocument
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
-    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.config import ItlStatistic, SimulatorConfig
     from sagescale.sim.faults import Faults
     from sagescale.trace import Trace
 
@@ -68,6 +68,7 @@ def answer(
     *,
     price: float | None = None,
     not_searched: str = "",
+    itl_statistic: ItlStatistic = "mean",
 ) -> AnswerInfo:
     """Weigh fixed sizes against autoscaled ones.
 
@@ -78,6 +79,7 @@ def answer(
         autoscaled: the run under a policy; None where there is none.
         price: of a GPU-hour.
         not_searched: why fixed sizes were not looked for, empty where they were.
+        itl_statistic: what the ITL target binds.
     """
     fixed, autoscaled = _priced(fixed, price), _priced(autoscaled, price)
     holds = [one for one in (fixed, autoscaled) if one is not None and one.attainment >= asked]
@@ -86,7 +88,8 @@ def answer(
         saves = 1.0 - autoscaled.gpu_hours / fixed.gpu_hours
     best = min(holds, key=lambda one: (one.gpu_hours, one is not fixed), default=None)
     take = "neither" if best is None else "fixed" if best is fixed else "autoscaled"
-    targets = f"TTFT {config.target_ttft_ms:g} / ITL {config.target_itl_ms:g} ms at {100 * asked:g} %"
+    itl = {"mean": "ITL", "p99": "p99 gap", "max": "largest gap"}[itl_statistic]
+    targets = f"TTFT {config.target_ttft_ms:g} / {itl} {config.target_itl_ms:g} ms at {100 * asked:g} %"
     pools = len(config.pools) if fixed is None else len(fixed.sizes)
     what = "pair" if pools > 1 else "size"
     parts = [
@@ -294,5 +297,8 @@ def with_answer(
         fixed = own
     scaled = None if config.policy == "static" else own
     why = "" if searched else "--fixed-sizes does"
-    what = answer(config, config.target_attainment, fixed, scaled, price=price, not_searched=why)
+    what = answer(
+        config, config.target_attainment, fixed, scaled,
+        price=price, not_searched=why, itl_statistic=simulator.itl_statistic,
+    )  # fmt: skip
     return dataclasses.replace(document, gpu_hour_price=price, answer=what)

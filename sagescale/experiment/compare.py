@@ -27,19 +27,25 @@ from sagescale.experiment.grid import (
     static_scenario,
 )
 from sagescale.experiment.misses import counterfactuals, split_misses
-from sagescale.experiment.searches import classic_sizings
+from sagescale.experiment.searches import peak_sizes
 from sagescale.experiment.tasks import (
     ClairvoyantTask,
     Outcome,
     RunTask,
     SearchTask,
     StaticSearchTask,
+    foreseen,
 )
-from sagescale.experiment.verdict import mean_interval, rank, verdict
+from sagescale.experiment.verdict import (
+    closed_loop_runs,
+    mean_interval,
+    open_loop_error,
+    rank,
+    verdict,
+)
 from sagescale.experiment.workload import true_load
-from sagescale.fleet import Sizes, within_limits
+from sagescale.fleet import within_limits
 from sagescale.perf import ProfileModel
-from sagescale.planner.policy import ClassicPolicy
 from sagescale.sim.result import configuration, json_value, profile_info, result_document
 from sagescale.sim.world import with_overrides
 
@@ -204,18 +210,13 @@ class _Work:
         Interval and headroom make a pair: where they make several, each has its variant's name.
         """
         peaks: dict[RunTask, Entry] = {}
-        trace = self.workload.trace()
         for variant in self.comparison.variants:
+            trace = foreseen(self.workload, variant.config, variant.simulator)
             scenario = scenario_of(variant)
             config = variant.config
             model = ProfileModel(self._engines(variant.config, variant.simulator))
             load = true_load(trace, float(config.adjustment_interval_sec))
-            peak = Sizes.of({pool.name: 0 for pool in config.pools})
-            for _, sizing in classic_sizings(load, ClassicPolicy(config, model)):
-                peak = peak.map(
-                    lambda most, size: most if size is None else max(most, size.instances), sizing.pools
-                )
-            sizes = within_limits(peak, config.fleet)
+            sizes = within_limits(peak_sizes(load, config, model), config.fleet)
             gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
             if gpus <= config.max_gpu_budget:
                 [fixed] = self._fixed([scenario])
@@ -273,7 +274,10 @@ class _Work:
                 name = "static/cheapest" if isinstance(task, StaticSearchTask) else "clairvoyant"
                 failed.append(FailedRun(name=name, error=error))
         ranked, reaching = rank(runs, made.attainment)
-        winner, sentence = verdict(ranked, len(reaching), made.attainment)
+        closed = closed_loop_runs(ranked)
+        holding = sum(run.name in reaching for run in closed)
+        winner, sentence = verdict(closed, holding, made.attainment)
+        sentence += open_loop_error(ranked, winner)
         base = made.variants[0]
         found = ComparisonInfo(
             attainment_asked=made.attainment,
@@ -299,10 +303,13 @@ class _Work:
         )
         why = "interrupted" if self.interrupted else ""
         engines = self._named_engines(ranked)
-        choices = choices_of(ranked, made.attainment, engines)
-        what = answer(base.config, made.attainment, *choices, price=price, not_searched=why)
+        choices = choices_of(closed, made.attainment, engines)
+        what = answer(
+            base.config, made.attainment, *choices,
+            price=price, not_searched=why, itl_statistic=base.simulator.itl_statistic,
+        )  # fmt: skip
         if engines:
-            what = dataclasses.replace(what, ways=ways_of(ranked, made.attainment, engines))
+            what = dataclasses.replace(what, ways=ways_of(closed, made.attainment, engines))
         return dataclasses.replace(document, gpu_hour_price=price, answer=what if ranked else None)
 
     def _run_document(self, entry: Entry, measured: RunDocument, regret: float | None) -> RunDocument:
@@ -424,7 +431,7 @@ class _Work:
                 f"{rejected} requests are larger than the KV memory (isl + osl): rejected at arrival and "
                 "counted as misses of the policy"
             )
-        targets = {(run.sla.target_ttft_ms, run.sla.target_itl_ms) for run in runs}
+        targets = {(run.sla.target_ttft_ms, run.sla.target_itl_ms, run.sla.itl_statistic) for run in runs}
         if len(targets) > 1:
             warnings.append(
                 "runs have different TTFT or ITL targets: their attainments are not the same promise"

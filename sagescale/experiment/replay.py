@@ -135,9 +135,9 @@ def _replay_aggregated(
 
 def _replayed(cluster: Cluster, mean_ms: float) -> Replayed:
     """What a cluster made of its requests; the largest gaps are known where its engines step."""
-    requests, stepped = cluster.requests, cluster.stepped()
+    requests, gaps = cluster.requests, cluster.gaps()
     done_s = np.where(requests["done_s"] > 0, requests["done_s"], np.nan)
-    gaps_ms = None if stepped is None else stepped.requests["gap_s"] * 1e3
+    gaps_ms = None if gaps is None else gaps.requests["gap_s"] * 1e3
     return Replayed(requests["first_token_s"].copy(), done_s, mean_ms, gaps_ms)
 
 

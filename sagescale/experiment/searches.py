@@ -245,6 +245,14 @@ def classic_sizings(load: TrueLoad, classic: ClassicPolicy) -> Iterator[tuple[in
             yield window, classic.size_for(float(requests), float(isl), float(osl))
 
 
+def peak_sizes(load: TrueLoad, config: AutoscalerConfig, model: PerfModel) -> Sizes:
+    """The most instances that any window needs of each pool by the classic formulas, without limits."""
+    peak = Sizes.of({pool.name: 0 for pool in config.pools})
+    for _, sizing in classic_sizings(load, ClassicPolicy(config, model)):
+        peak = peak.map(lambda most, size: most if size is None else max(most, size.instances), sizing.pools)
+    return peak
+
+
 def schedule_sizes(
     trace: Trace, model: PerfModel, config: AutoscalerConfig, simulator: SimulatorConfig, schedule: Schedule
 ) -> list[Sizes]:

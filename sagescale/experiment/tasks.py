@@ -20,6 +20,7 @@ from sagescale.experiment.searches import (
     StaticSizes,
     cheapest_sizes,
     find_schedule,
+    peak_sizes,
     schedule_sizes,
 )
 from sagescale.experiment.workload import true_load, true_predictors
@@ -32,6 +33,7 @@ from sagescale.sim.measures import Score, score
 from sagescale.sim.part import Part, PartResult, lower_bound_of_part, measure_part
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
+from sagescale.sim.turns import as_recorded
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import with_overrides
 
@@ -61,6 +63,7 @@ __all__ = [
     "StaticSearchTask",
     "Task",
     "fixed_sizes",
+    "foreseen",
     "memos_for",
     "perform",
     "simulate_task",
@@ -210,7 +213,7 @@ def _search(workload: Workload, task: SearchTask) -> StaticSizes | Schedule | No
 
         return cheapest_sizes(task.config, of_sizes, task.attainment)
 
-    trace = workload.trace(task.replicate)
+    trace = foreseen(workload, task.config, task.simulator, task.replicate)
     model = ProfileModel(with_overrides(workload.engines(task.config), task.simulator, task.config.serving))
     known: dict[tuple[Sizes, ...], bool] = {}
 
@@ -245,7 +248,8 @@ def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMem
     config, simulator = task.config, task.simulator
     policy: Policy | None = None
     if task.schedule is not None:
-        sizes = schedule_sizes(trace, ProfileModel(profile), config, simulator, task.schedule)
+        future = foreseen(workload, config, simulator, task.replicate)
+        sizes = schedule_sizes(future, ProfileModel(profile), config, simulator, task.schedule)
         policy = SchedulePolicy(sizes, float(config.adjustment_interval_sec))
         simulator = starting_with(config, simulator, sizes[0])
     elif task.one_more:
@@ -260,7 +264,7 @@ def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMem
         config,
         simulator,
         faults=None if task.faults is None else task.faults.of_replicate(task.replicate),
-        predictors=_predictors(trace, task, memos),
+        predictors=_predictors(workload, task, memos),
         policy=policy,
     )
 
@@ -274,8 +278,54 @@ def _one_more_at_start(config: AutoscalerConfig, simulator: SimulatorConfig) -> 
     return starting_with(config, simulator, more)
 
 
-def _predictors(trace: Trace, task: RunTask, memos: Iterable[ForecastMemo]) -> LoadPredictors:
+_AMPLE = 2
+"""Times what the peak of the trace's own arrivals needs: requests wait for next to nothing."""
+
+_FORESEEN: dict[tuple[object, ...], Trace] = {}
+_MOST_FORESEEN = 4
+
+
+def foreseen(
+    workload: Workload, config: AutoscalerConfig, simulator: SimulatorConfig, replicate: int = 0
+) -> Trace:
+    """Return the arrivals that those know who know the future.
+
+    Those of the trace, where they do not depend on the system. Where turns wait for answers, those of a run
+    with ample capacity: fixed pools of twice what the peak of the trace's own arrivals needs, without budget
+    or timeouts. The last few are kept.
+    """
+    trace = workload.trace(replicate)
+    if trace.turns is None or simulator.open_loop:
+        return trace
+    key = (trace.sha256, trace.transforms, workload.engines(config).name, config, simulator)
+    if key not in _FORESEEN:
+        while len(_FORESEEN) >= _MOST_FORESEEN:
+            del _FORESEEN[next(iter(_FORESEEN))]
+        profile = with_overrides(workload.engines(config), simulator, config.serving)
+        recorded = as_recorded(trace, simulator.concurrent_sessions)
+        load = true_load(recorded, float(config.adjustment_interval_sec))
+        peak = peak_sizes(load, config, ProfileModel(profile))
+        least = Sizes.of({pool.name: max(1, pool.least) for pool in config.pools})
+        ample = peak.map(lambda size, floor: max(floor, _AMPLE * size), least)
+        _FORESEEN[key] = simulate(trace, profile, *_without_limits(config, simulator, ample)).trace
+    return _FORESEEN[key]
+
+
+def _without_limits(
+    config: AutoscalerConfig, simulator: SimulatorConfig, sizes: Sizes
+) -> tuple[AutoscalerConfig, SimulatorConfig]:
+    """Both configurations for fixed sizes, whatever limits and budget say; nobody gives up."""
+    keys = {
+        pool_keys(pool).most: max(size, pool.most) for size, pool in zip(sizes, config.pools, strict=True)
+    }
+    gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
+    wide = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget), **keys)  # type: ignore[arg-type]  # keys of sizes alone
+    return fixed_sizes(wide, dataclasses.replace(simulator, request_timeout_s=None), sizes)
+
+
+def _predictors(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo]) -> LoadPredictors:
     if task.load == "true":
+        trace = foreseen(workload, task.config, task.simulator, task.replicate)
         return true_predictors(true_load(trace, float(task.config.adjustment_interval_sec)))
     return memo_predictors(task.spec, memos, _own)
 

@@ -145,7 +145,10 @@ def tune(earlier: Trials, later: Trials, space: Space, goal: Goal, validation: s
     what = None
     if order:
         choices = _choices(config, order[0], fixed, known, asked)
-        what = answer(config, asked, *choices, price=price, not_searched=why)
+        what = answer(
+            config, asked, *choices,
+            price=price, not_searched=why, itl_statistic=earlier.simulator.itl_statistic,
+        )  # fmt: skip
     other_rows = [rows[trial.candidate] for trial in others]
     trace = dataclasses.replace(earlier.workload, until_s=math.inf).trace()
     failures = dict.fromkeys((*earlier.failures, *later.failures))

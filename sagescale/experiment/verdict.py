@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from sagescale.document import RunDocument
 
-__all__ = ["CONFIDENCE", "mean_interval", "percent", "rank", "verdict"]
+__all__ = [
+    "CONFIDENCE", "closed_loop_runs", "mean_interval", "open_loop_error", "percent", "rank", "verdict"
+]  # fmt: skip
 
 CONFIDENCE = 0.95
 
@@ -90,6 +92,33 @@ def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple
         + ". "
     )
     return winner.name, text + (_why(winner, good[1:]) if len(good) > 1 else _alone(winner, tried))
+
+
+def closed_loop_runs(runs: Sequence[RunDocument]) -> list[RunDocument]:
+    """Leave out the open-loop runs of a comparison of both ways: they show the error, and cannot win."""
+    return [run for run in runs if run.config.get("open_loop") is not True]
+
+
+def open_loop_error(runs: Sequence[RunDocument], winner: str | None) -> str:
+    """Say what replaying turns as recorded makes of a run: of the winner, or of the first there is.
+
+    Empty where a comparison is not of both ways.
+    """
+    closed = sorted(closed_loop_runs(runs), key=lambda run: (run.kind == "hindsight", run.name != winner))
+    for run in closed:
+        keys = {**run.config, "open_loop": True}
+        for other in runs:
+            if (other.policy, other.predictor, other.config) != (run.policy, run.predictor, keys):
+                continue
+            shown, true = other.judged_attainment.mean, run.judged_attainment.mean
+            hours, real = other.judged_gpu_hours.mean, run.judged_gpu_hours.mean
+            part = f" ({100 * (hours / real - 1):+.1f} %)" if real > 0 else ""
+            return (
+                f" Replayed open-loop, {run.name} would seem to reach {percent(shown)} at {hours:.2f} "
+                f"GPU-hours: {100 * (shown - true):+.2f} points of attainment and {hours - real:+.2f} "
+                f"GPU-hours{part} beside the closed loop."
+            )
+    return ""
 
 
 def _none_reaches(best: RunDocument, asked: float) -> str:

@@ -69,7 +69,8 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
         page.field(
             "asked",
             f"{share(comparison.attainment_asked)} of requests with TTFT ≤ "
-            f"{figure(targets.target_ttft_ms)} ms and ITL ≤ {figure(targets.target_itl_ms)} ms",
+            f"{figure(targets.target_ttft_ms)} ms and {targets.itl_name} ≤ "
+            f"{figure(targets.target_itl_ms)} ms",
             *((f"{comparison.replicates} replicates",) if comparison.replicates > 1 else ()),
         )
     page.blank()
@@ -180,7 +181,7 @@ def _cells(run: RunDocument, named: int, causes: Sequence[str], *, reached: bool
         Text(figure(run.ratio_to_lower_bound), style=style),
         reach,
         _against(run.ttft_ms.p99, sla.target_ttft_ms, style),
-        _against(run.itl_ms.p99, sla.target_itl_ms, style),
+        _against(run.itl_ms.p99, sla.target_mean_itl_ms, style),
     ]
     if misses is None:
         return [*cells, *[Text(NOTHING, style=DIM) for _ in ("misses", *causes)]]
@@ -201,9 +202,9 @@ def _most(misses: MissSplit | None, style: str) -> Text:
     return Text(f"{_CAUSE_WORDS.get(cause, cause)} {_part(misses, cause)}", style=style)
 
 
-def _against(value: float | None, target: float, style: str) -> Text:
+def _against(value: float | None, target: float | None, style: str) -> Text:
     number = known(value)
-    if number is not None and number > target:
+    if number is not None and target is not None and number > target:
         return Text(f"{MARK} {figure(number)}", style=POOR)
     return Text(figure(value), style=style)
 

@@ -52,6 +52,7 @@ __all__ = [
     "pools_in_words",
     "requests",
     "scaling",
+    "sessions",
     "setting",
     "surface_rows",
     "trace_parts",
@@ -180,6 +181,28 @@ def engines(run: RunDocument) -> list[str]:
     return lines
 
 
+def sessions(document: ResultDocument, run: RunDocument) -> list[str]:
+    """Say what became of the sessions; nothing where turns wait for nobody."""
+    found = run.sessions
+    if found is None:
+        return []
+    times = found.finish_s
+    open_loop = setting(document, run, "open_loop") is True
+    alive = number(document, run, "concurrent_sessions")
+    return [
+        f"{count(found.finished)} finished of {plural(found.started, 'session')} started",
+        f"{count(found.total)} in all" if found.total != found.started else "",
+        f"{share(found.attainment)} with every request within both targets",
+        f"time to finish p50 {_seconds(times.p50)}, p90 {_seconds(times.p90)}, p99 {_seconds(times.p99)}",
+        "open loop: turns as recorded" if open_loop else "turns wait for answers",
+        "" if alive is None else f"{count(alive)} at a time",
+    ]
+
+
+def _seconds(value: float | None) -> str:
+    return NOTHING if known(value) is None else duration(value)
+
+
 def requests(run: RunDocument) -> list[str]:
     """Say what became of the requests."""
     found = run.requests
@@ -194,6 +217,7 @@ def requests(run: RunDocument) -> list[str]:
                 (found.rejected, "rejected as too large"),
                 (found.timed_out, "timed out"),
                 (found.restarted, "restarted"),
+                (found.never_arrived, "never arrived: their session had ended; each a miss"),
             )
             if known(more)
         ),

@@ -45,7 +45,7 @@ def print_over_time(
         _Series("load", _per_second(timeline.requests or (), interval_s), figure, " requests/s"),
         *(_Series(name, pool.ready or (), count, " ready") for name, pool in timeline.pools.items()),
         _Series("TTFT p99", timeline.ttft_p99_ms or (), figure, " ms", target=known(sla.target_ttft_ms)),
-        _Series("ITL p99", timeline.itl_p99_ms or (), figure, " ms", target=known(sla.target_itl_ms)),
+        _Series("ITL p99", timeline.itl_p99_ms or (), figure, " ms", target=known(sla.target_mean_itl_ms)),
         _Series(
             "attainment",
             timeline.attainment or (),

@@ -21,6 +21,7 @@ from sagescale.report.facts import (
     planner,
     requests,
     scaling,
+    sessions,
     surface_rows,
     why,
     why_missed,
@@ -82,6 +83,8 @@ def print_run(document: ResultDocument, console: Console) -> None:
         page.field("" if place else "engines", line)
     page.blank()
     page.field("requests", *requests(run))
+    if run.sessions is not None:
+        page.field("sessions", *sessions(document, run))
     _print_gpus(page, document, run)
     page.field("scaling", *scaling(run))
     causes = why(document, run)
@@ -142,7 +145,7 @@ def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) ->
     attainment = known(sla.attainment)
     held = attainment is None or attainment >= HELD
     headline = (f"{'' if held else MARK + ' '}{share(attainment)}", f"bold {GOOD}" if held else POOR)
-    targets = f"TTFT {given(sla.target_ttft_ms)} ms, ITL {given(sla.target_itl_ms)} ms"
+    targets = f"TTFT {given(sla.target_ttft_ms)} ms, {sla.itl_name} {given(sla.target_itl_ms)} ms"
     page.field("attainment", Text.assemble(headline, f"  (target {targets})"))
     page.field(
         "",
@@ -157,7 +160,7 @@ def _print_latency(page: Page, run: RunDocument) -> None:
     sla = run.sla
     rows = [
         _latency_row("TTFT", run.ttft_ms, sla.target_ttft_ms),
-        _latency_row("ITL", run.itl_ms, sla.target_itl_ms),
+        _latency_row("ITL", run.itl_ms, sla.target_mean_itl_ms),
         _latency_row("E2E", run.e2e_ms, None),
     ]
     page.table("latency", (*PERCENTILES, f"target ({MARK} above)"), rows)

@@ -48,8 +48,8 @@ class LowerBound:
 
 def lower_bound(run: Run) -> LowerBound:
     """Bound the GPU-hours of any schedule that completes the requests this run completed."""
-    # No run ends before its trace does; that this one ended later may be its own doing.
-    least_s = max(run.trace.duration_s, run.simulator.until_s) * (1.0 - SAFETY)
+    # That this run ended later may be its own doing.
+    least_s = run.least_s * (1.0 - SAFETY)
     if run.faults is not None:
         least_s = 0.0  # through crashes, or without GPUs to be had, no pool can be sure to keep its minimum
     busy_s = _busy_s(run)

@@ -18,7 +18,7 @@ from sagescale.errors import SagescaleError
 from sagescale.fleet import PoolCounts, Pools
 from sagescale.fleet.by_pool import DISAGGREGATED
 from sagescale.sim import kernel
-from sagescale.sim.run import SteppedRun
+from sagescale.sim.run import MeasuredGaps, SteppedRun
 from sagescale.sim.state import (
     ADAPTIVE,
     AGGREGATED_ROLE,
@@ -30,15 +30,20 @@ from sagescale.sim.state import (
     FIFO,
     FREE,
     GAP_BINS,
+    GAPS_OF_INSTANCE,
+    GAPS_OF_REQUEST,
     HANDOFF_ENTRY,
     INSTANCE,
     KV_AWARE,
     LEAST_TOKENS,
     LIFE,
     LOAD_BALANCED,
+    MAX,
+    MEAN,
     MEMBER,
     NODE,
     NOT_READY,
+    P99,
     PLACE,
     POOL,
     POOL_SHIFT,
@@ -62,6 +67,7 @@ from sagescale.sim.state import (
     STOCK,
     UNIT_RUN,
     VLLM,
+    Gaps,
     Homes,
     State,
     Stepped,
@@ -73,7 +79,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
+    from sagescale.sim.config import ItlStatistic, RoutingStrategy, SchedulingPolicy
     from sagescale.trace import Prefixes, Turns
 
 __all__ = [
@@ -89,6 +95,7 @@ _UNLIMITED = 1 << 60
 _SCHEDULING: dict[SchedulingPolicy, int] = {
     "fifo": FIFO, "priority": PRIORITY, "slo_aware": SLO_AWARE, "adaptive": ADAPTIVE
 }  # fmt: skip
+_STATISTICS: dict[ItlStatistic, int] = {"mean": MEAN, "p99": P99, "max": MAX}
 _ROLES = {"prefill": PREFILL_ROLE, "decode": DECODE_ROLE, "aggregated": AGGREGATED_ROLE}
 _SCHEDULERS = {"vllm": VLLM, "sglang": SGLANG}
 _ROUTING: dict[RoutingStrategy, int] = {
@@ -149,7 +156,11 @@ class World:
         request_timeout_s: a request without its first token by then gives up; None is never.
         scheduling_policy: in which order an instance serves those that wait for it.
         routing_strategy: which READY instance a request goes to.
-        target_ttft_s, target_itl_s: what slo_aware and adaptive take a token's deadline from.
+        target_ttft_s, target_itl_s: what is counted as met, and slo_aware and adaptive take a token's
+            deadline from.
+        itl_statistic: which of a request's gaps the ITL target binds.
+        measure_gaps: whether gaps between tokens are measured where no engine steps; they are in any case
+            where the ITL target binds any but the mean.
         overlap_credit, prefill_load_scale, router_temperature: of kv_aware (ENGINES.md 5).
         affinity_max_load: of session_affinity: how much more than the mean an instance may be loaded.
         spread_s: by running requests, what each token by which they are unequal adds to a decode step
@@ -181,6 +192,8 @@ class World:
     routing_strategy: RoutingStrategy = "load_balanced"
     target_ttft_s: float = float("inf")
     target_itl_s: float = float("inf")
+    itl_statistic: ItlStatistic = "mean"
+    measure_gaps: bool = False
     overlap_credit: float = 1.0
     prefill_load_scale: float = 1.0
     router_temperature: float = 0.0
@@ -451,6 +464,7 @@ class FleetCluster:
             life=np.zeros(0, LIFE),
             homes=homes,
             stepped=stepped,
+            gaps=_gaps(loads, requests),
             turns=turns,
         )
         # The initial instances are READY before the first arrival and take no startup delay.
@@ -618,6 +632,12 @@ class FleetCluster:
         self.state = state._replace(
             slots=slots, instances=grown, finish=np.concatenate([np.zeros(0, np.int64), *finish])
         )
+        if state.gaps is not None:
+            gaps = np.zeros(len(grown), GAPS_OF_INSTANCE)
+            for block in self._block.tolist():
+                kept = slice(block * before, (block + 1) * before)
+                gaps[block * size : block * size + before] = state.gaps.instances[kept]
+            self.state = self.state._replace(gaps=state.gaps._replace(instances=gaps))
         if state.stepped is not None:
             self._grow_engines(state.stepped, before, size)
 
@@ -658,6 +678,20 @@ class FleetCluster:
         )
         if any(pool.engine.stepping and pool.engine.stepping.prefix_cache for pool in self._pools):
             self._grow_entries()
+
+
+def _gaps(loads: Sequence[ServiceLoad], requests: int) -> Gaps | None:
+    """What the gaps between tokens are measured in; None where nobody needs them."""
+    engines = [pool.engine for load in loads for pool in load.pools]
+    if not any(
+        one.measure_gaps or one.stepping is not None or one.itl_statistic != "mean" for one in engines
+    ):
+        return None
+    return Gaps(
+        histogram=np.zeros(len(loads) * GAP_BINS, np.int64),
+        requests=np.zeros(requests, GAPS_OF_REQUEST),
+        instances=np.zeros(0, GAPS_OF_INSTANCE),
+    )
 
 
 def _homes(loads: Sequence[ServiceLoad]) -> Homes:
@@ -714,7 +748,6 @@ def _stepped(loads: Sequence[ServiceLoad], requests: int) -> Stepped | None:
         members=np.zeros(0, MEMBER),
         phases=np.zeros(0, np.int64),
         requests=records,
-        gaps=np.zeros(len(loads) * GAP_BINS, np.int64),
         nodes=nodes,
         entries=np.zeros(0, CACHE_ENTRY),
         first_entry=np.full(units, -1, np.int32),
@@ -757,6 +790,7 @@ def _described(
         world = load.pools[0].engine
         service["request_timeout_s"] = np.inf if world.request_timeout_s is None else world.request_timeout_s
         service["target_ttft_s"], service["target_itl_s"] = world.target_ttft_s, world.target_itl_s
+        service["itl_statistic"] = _STATISTICS[world.itl_statistic]
         service["scheduling"] = _SCHEDULING[world.scheduling_policy]
         service["max_gpus"] = world.max_gpus
         service["routing"] = _ROUTING[world.routing_strategy]
@@ -1159,16 +1193,41 @@ class Cluster:
         """KV tokens that the running requests of all decode instances hold now."""
         return self.gauges().kv_tokens
 
+    def gaps(self) -> MeasuredGaps | None:
+        """The gaps between the service's tokens; None where nobody asked for them."""
+        found, record = self.state.gaps, self._record
+        if found is None:
+            return None
+        return MeasuredGaps(
+            requests=found.requests[self._requests],
+            histogram=found.histogram[self._index * GAP_BINS : (self._index + 1) * GAP_BINS],
+            largest_s=float(record["gap_most_s"]),
+        )
+
+    def itl_misses(self, which: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.bool_]:
+        """Which requests of two tokens and more did not meet the ITL target, unfinished ones too, bool[n].
+
+        Of all of them, or of those at some places.
+        """
+        requests, world, gaps = self.requests[which], self.world, self.gaps()
+        osl = self.state.osl[self._requests][which]
+        if gaps is None or world.itl_statistic == "mean":
+            with np.errstate(invalid="ignore", divide="ignore"):
+                itl_s = (requests["done_s"] - requests["first_token_s"]) / (osl - 1)
+            late = ~(itl_s <= world.target_itl_s)
+        else:
+            late = (requests["state"] != DONE) | gaps.itl_misses(world.itl_statistic, osl, which)
+        missed: NDArray[np.bool_] = (osl > 1) & late
+        return missed
+
     def stepped(self) -> SteppedRun | None:
         """What those of the service's engines did that step; None without any."""
-        found, record = self.state.stepped, self._record
+        found = self.state.stepped
         pools = self.state.pools[self._mine]
         if found is None or not pools["scheduler"].any():
             return None
         return SteppedRun(
             requests=found.requests[self._requests],
-            gaps=found.gaps[self._index * GAP_BINS : (self._index + 1) * GAP_BINS],
-            largest_gap_s=float(record["gap_most_s"]),
             preemptions=int(pools["preemptions"].sum()),
             short_s=float(pools["short_s"].sum()),
         )

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.sim.injector import FaultLog
-    from sagescale.sim.run import Run, SteppedRun, Tick
+    from sagescale.sim.run import MeasuredGaps, Run, Tick
 
 __all__ = [
     "Served",
@@ -66,6 +66,10 @@ class Served:
         self._requests = run.requests
         self._targets = (run.config.target_ttft_ms, run.config.target_itl_ms)
         self._horizon_s = run.horizon_s
+        self._asked = run.asked
+        self._closed_loop = run.closed_loop
+        self._statistic = run.simulator.itl_statistic
+        self._gaps = run.gaps
 
     @functools.cached_property
     def ttft_ms(self) -> NDArray[np.float64]:
@@ -90,13 +94,21 @@ class Served:
         """Who met the TTFT target, and who met the ITL target; unfinished ones met neither. bool[n] each."""
         done = self._requests["state"] == DONE
         ttft = done & (self.ttft_ms <= self._targets[0])
-        itl = done & ~(self.itl_ms > self._targets[1])
-        return ttft, itl
+        if self._gaps is None or self._statistic == "mean":
+            return ttft, done & ~(self.itl_ms > self._targets[1])
+        return ttft, done & ~self._gaps.itl_misses(self._statistic, self._trace.osl)
+
+    @property
+    def asked_up_to(self) -> NDArray[np.int64]:
+        """How many requests the first k that arrived stand for, int64[n + 1]: see ``never_behind``."""
+        if self._closed_loop is None:
+            return np.arange(len(self._trace) + 1)
+        return np.concatenate([[0], np.cumsum(1 + self._closed_loop.never_behind)])
 
     def sla(self) -> SlaResult:
-        """Shares of all arrived requests that met the targets, and good requests a second."""
+        """Shares of all requests, arrived or not, that met the targets, and good requests a second."""
         ttft, itl = self.good
-        arrived = len(ttft)
+        arrived = self._asked
         both = int(np.count_nonzero(ttft & itl))
         return SlaResult(
             target_ttft_ms=self._targets[0],
@@ -105,6 +117,7 @@ class Served:
             ttft_attainment=int(np.count_nonzero(ttft)) / arrived,
             itl_attainment=int(np.count_nonzero(itl)) / arrived,
             goodput_rps=both / self._horizon_s if self._horizon_s > 0 else 0.0,
+            itl_statistic=None if self._statistic == "mean" else self._statistic,
         )
 
     def latencies(self) -> tuple[Latency, Latency, Latency]:
@@ -133,13 +146,16 @@ def latency(values_ms: NDArray[np.float64]) -> Latency:
 
 
 def engine_measures(run: Run) -> EngineMeasures | None:
-    """Gaps, pre-emptions and prefix hits of engines that step; None without any."""
+    """Gaps where they were measured; pre-emptions and prefix hits of engines that step. None without both."""
+    if run.gaps is None:
+        return None
+    largest_ms = np.where(run.requests["state"] == DONE, run.gaps.requests["gap_s"] * 1000.0, np.nan)
+    largest_ms[run.trace.osl == 1] = np.nan
+    gap_ms, max_gap_ms = _gaps(run.gaps), latency(largest_ms)
     stepped = run.stepped
     if stepped is None:
-        return None
+        return EngineMeasures(gap_ms=gap_ms, max_gap_ms=max_gap_ms)
     requests = stepped.requests
-    largest_ms = np.where(run.requests["state"] == DONE, requests["gap_s"] * 1000.0, np.nan)
-    largest_ms[run.trace.osl == 1] = np.nan
     prefix = None
     if run.simulator.prefix_cache:
         asked, hit = (
@@ -147,8 +163,8 @@ def engine_measures(run: Run) -> EngineMeasures | None:
         )
         prefix = PrefixHits(asked_tokens=asked, hit_tokens=hit, hit_rate=hit / asked if asked else None)
     return EngineMeasures(
-        gap_ms=_gaps(stepped),
-        max_gap_ms=latency(largest_ms),
+        gap_ms=gap_ms,
+        max_gap_ms=max_gap_ms,
         preemptions=stepped.preemptions,
         preempted_requests=int((requests["preemptions"] > 0).sum()),
         recomputed_tokens=int(requests["recomputed"].sum()),
@@ -157,16 +173,16 @@ def engine_measures(run: Run) -> EngineMeasures | None:
     )
 
 
-def _gaps(stepped: SteppedRun) -> Gaps:
+def _gaps(measured: MeasuredGaps) -> Gaps:
     """Percentiles by nearest rank, each the middle of its bin."""
-    behind = np.cumsum(stepped.gaps)
+    behind = np.cumsum(measured.histogram)
     if not behind[-1]:
         return Gaps(p50=None, p90=None, p99=None, max=None)
     bins = np.searchsorted(behind, np.ceil(behind[-1] * np.array([0.5, 0.9, 0.99])))
     octave, within = np.divmod(bins, GAP_BINS_AN_OCTAVE)
     middle_s = np.ldexp(0.5 + (within + 0.5) / (2 * GAP_BINS_AN_OCTAVE), octave + GAP_LEAST_OCTAVE)
-    p50, p90, p99 = np.minimum(middle_s, stepped.largest_gap_s).tolist()
-    return Gaps(p50=p50 * 1e3, p90=p90 * 1e3, p99=p99 * 1e3, max=stepped.largest_gap_s * 1e3)
+    p50, p90, p99 = np.minimum(middle_s, measured.largest_s).tolist()
+    return Gaps(p50=p50 * 1e3, p90=p90 * 1e3, p99=p99 * 1e3, max=measured.largest_s * 1e3)
 
 
 def gpu_hours(run: Run) -> GpuHours:
@@ -186,9 +202,12 @@ def gpus_per_instance(run: Run) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a run is ranked by: requests, those that were not good, and GPU-hours; and what they met."""
+    """What a run is ranked by: requests, those that were not good, and GPU-hours; and what they met.
 
-    arrived: int
+    ``asked`` are all requests, arrived or never arrived.
+    """
+
+    asked: int
     misses: int
     gpu_hours: float
     completed: int
@@ -197,15 +216,15 @@ class Score:
 
     @property
     def attainment(self) -> float:
-        """Share of the arrived requests that were good."""
-        return (self.arrived - self.misses) / self.arrived
+        """Share of the requests that were good."""
+        return (self.asked - self.misses) / self.asked
 
     def without_faults(self) -> WithoutFaults:
         """The score of a run with nothing going wrong, as the run with faults shows it."""
         return WithoutFaults(
             attainment=self.attainment,
-            ttft_attainment=self.ttft_met / self.arrived,
-            itl_attainment=self.itl_met / self.arrived,
+            ttft_attainment=self.ttft_met / self.asked,
+            itl_attainment=self.itl_met / self.asked,
             completed=self.completed,
             gpu_hours=self.gpu_hours,
         )
@@ -214,10 +233,10 @@ class Score:
 def score(run: Run) -> Score:
     """Score a run, which costs less than all of its measures."""
     ttft, itl = Served(run).good
-    arrived, good = len(run.requests), int((ttft & itl).sum())
+    good = int((ttft & itl).sum())
     return Score(
-        arrived,
-        arrived - good,
+        run.asked,
+        run.asked - good,
         gpu_hours(run).total,
         len(run.completed),
         int(ttft.sum()),
@@ -304,8 +323,8 @@ def _attainment(served: Served, arrivals: NDArray[np.int64]) -> list[float | Non
     ttft, itl = served.good
     good = np.concatenate([[0], np.cumsum(ttft & itl)])
     cuts = np.concatenate([[0], arrivals])
-    arrived, met = np.diff(cuts).tolist(), np.diff(good[cuts]).tolist()
-    return [part / whole if whole else None for part, whole in zip(met, arrived, strict=True)]
+    asked, met = np.diff(served.asked_up_to[cuts]).tolist(), np.diff(good[cuts]).tolist()
+    return [part / whole if whole else None for part, whole in zip(met, asked, strict=True)]
 
 
 def _each_window(

@@ -43,7 +43,8 @@ class PartResult:
     """A part in blocks of ``block_s`` seconds from its start; what is left over belongs to the last one.
 
     Attributes:
-        arrived: requests that arrived in each block.
+        arrived: requests that arrived in each block; turns that never did count where their session broke
+            off, at the last of its requests that arrived.
         good: those of them that met both targets, whenever they were served.
         gpu_s: GPU time of each pool in each block. The last block of a part without an end goes on to the end
             of the run, when the last request is served.
@@ -96,14 +97,16 @@ def measure_part(run: Run, part: Part, block_s: float = BLOCK_S) -> PartResult:
     blocks = max(1, math.floor((end_s - part.start_s) / block_s))
     edges: NDArray[np.float64] = part.start_s + block_s * np.arange(blocks + 1, dtype=np.float64)
     edges[-1] = part.end_s  # the last block takes what is left
-    ttft, itl = Served(run).good
+    served = Served(run)
+    ttft, itl = served.good
     arrived = np.searchsorted(run.trace.arrival_s, edges, side="left")
     good = np.concatenate([[0], np.cumsum(ttft & itl, dtype=np.int64)])[arrived]
+    asked = served.asked_up_to[arrived]
     edges[-1] = min(part.end_s, run.horizon_s)
     gpus = gpus_per_instance(run).values()
     return PartResult(
         block_s,
-        tuple(np.diff(arrived).tolist()),
+        tuple(np.diff(asked).tolist()),
         tuple(np.diff(good).tolist()),
         tuple(
             tuple((np.diff(_instance_seconds(run, edges, pool)) * each).tolist())
@@ -162,10 +165,13 @@ def lower_bound_of_part(run: Run, part: Part) -> float:
     trace = slice_trace(run.trace, part.start_s, part.end_s)
     first = int(np.searchsorted(run.trace.arrival_s, part.start_s, side="left"))
     mine = slice(first, first + len(trace))
+    least_s = trace.duration_s
+    if run.closed_loop is not None:  # when its requests come is the run's own doing
+        least_s = max(0.0, min(run.least_s, part.end_s) - part.start_s)
     alone = dataclasses.replace(
         run,
         trace=trace,
-        simulator=dataclasses.replace(run.simulator, until_s=0.0),
+        least_s=least_s,
         prompt=run.prompt[mine],
         produced=run.produced[mine],
         requests=run.requests[mine],

@@ -32,6 +32,7 @@ from sagescale.sim.measures import (
     surfaces,
     timeline,
 )
+from sagescale.sim.session_measures import sessions_result
 from sagescale.version import __version__
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def run_document(
     """
     began = time.perf_counter()
     served = Served(run)
+    sessions = sessions_result(run, served)
     sla, by_tick, faults = served.sla(), timeline(run, served), faults_result(run, served, without_faults)
     ttft, itl, e2e = served.latencies()
     arrived, completed = len(run.requests), len(run.completed)
@@ -105,6 +107,7 @@ def run_document(
             restarted=int((run.requests["restarts"] > 0).sum()),
             rejected=run.rejected,
             timed_out=run.timed_out,
+            never_arrived=None if run.closed_loop is None else run.never_arrived,
         ),
         sla=sla,
         ttft_ms=ttft,
@@ -120,6 +123,7 @@ def run_document(
         ),
         faults=faults,
         engines=engine_measures(run),
+        sessions=sessions,
         timeline=by_tick,
         surges=surges,
         timing=TimingInfo(

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from sagescale.perf import PerfModel, ProfileModel
     from sagescale.planner import AutoscalerConfig, Decision, Observation, Planner
-    from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.config import ItlStatistic, SimulatorConfig
     from sagescale.sim.engine import World
     from sagescale.sim.injector import FaultLog
     from sagescale.sim.turns import ClosedLoop
     from sagescale.trace import Trace
 
-__all__ = ["Run", "SteppedRun", "Tick", "Timing"]
+__all__ = ["MeasuredGaps", "Run", "SteppedRun", "Tick", "Timing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,40 @@ class SteppedRun:
 
     Attributes:
         requests: STEPPED_REQUEST records by arrival.
-        gaps: how many gaps between tokens there were by bin (``state.GAP_BINS``), int64.
-        largest_gap_s: of all.
         preemptions: of all pools.
         short_s: time of steps for which blocks were short, of all instances.
     """
 
     requests: NDArray[np.void]
-    gaps: NDArray[np.int64]
-    largest_gap_s: float
     preemptions: int
     short_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredGaps:
+    """The time between the tokens of a service's requests.
+
+    Attributes:
+        requests: GAPS_OF_REQUEST records by arrival.
+        histogram: how many gaps there were by bin (``state.GAP_BINS``), int64.
+        largest_s: of all.
+    """
+
+    requests: NDArray[np.void]
+    histogram: NDArray[np.int64]
+    largest_s: float
+
+    def itl_misses(
+        self, statistic: ItlStatistic, osl: NDArray[np.int32], which: NDArray[np.intp] | slice = slice(None)
+    ) -> NDArray[np.bool_]:
+        """Of which requests that are done the p99 or the largest gap is longer than the target, bool[n].
+
+        By nearest rank the 99th percentile of g gaps is the longest but g // 100. ``osl`` is of those at
+        ``which`` places.
+        """
+        spared = (osl - 1) // 100 if statistic == "p99" else 0
+        missed: NDArray[np.bool_] = self.requests["late"][which] > spared
+        return missed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,9 +98,11 @@ class Run:
         ticks: by time.
         surges: decisions between ticks, by time; each asks for more than was there.
         horizon_s: where GPU-hours end.
+        least_s: no run of these requests ends before, whatever the system does.
         max_gpus_used: the most GPUs in use at any instant.
         faults: what went wrong; None where nothing was to.
         stepped: what engines that step did; None without any.
+        gaps: between tokens; None where nobody asked for them.
         closed_loop: which requests came and which never did, where turns waited for answers; else None.
     """
 
@@ -97,12 +122,14 @@ class Run:
     ticks: tuple[Tick, ...]
     surges: tuple[Decision, ...]
     horizon_s: float
+    least_s: float
     max_gpus_used: int
     rejected: int
     timed_out: int
     timing: Timing
     faults: FaultLog | None = None
     stepped: SteppedRun | None = None
+    gaps: MeasuredGaps | None = None
     closed_loop: ClosedLoop | None = None
 
     @property

@@ -18,18 +18,18 @@ from sagescale.perf import ProfileModel
 from sagescale.planner import (
     LoadPredictors,
     Planner,
-    initial_targets,
     make_load_predictors,
     pool_keys,
 )
 from sagescale.sim.engine import FleetCluster, ServiceLoad
 from sagescale.sim.faults import Faults
+from sagescale.sim.initial import sized_start
 from sagescale.sim.injector import Injector
 from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
-from sagescale.sim.turns import as_it_came, nominal_arrivals_s
+from sagescale.sim.turns import as_it_came, as_recorded
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_pools
 from sagescale.trace import session_starts
@@ -247,7 +247,7 @@ class _Making:
         load = ServiceLoad(
             name=service.name,
             pools=engine_pools(config, engines, service.gpu_type),
-            initial=_initial(trace, planner.learned or model, engines, config, simulator),
+            initial=_initial(trace, model, planner.learned, engines, config, simulator),
             arrival_s=trace.arrival_s,
             isl=trace.isl,
             prompt=computed_tokens(trace, simulator),
@@ -313,33 +313,40 @@ class _Making:
             ticks=tuple(loop.ticks),
             surges=tuple(loop.surges),
             horizon_s=horizon_s,
+            least_s=loop.end_s,
             max_gpus_used=cluster.max_gpus_used,
             rejected=counters.rejected,
             timed_out=counters.timed_out,
             faults=loop.fault_log(),
             stepped=cluster.stepped(),
+            gaps=cluster.gaps(),
             closed_loop=closed_loop,
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
 
 
 def _initial(
-    trace: Trace, model: PerfModel, world: World, config: AutoscalerConfig, simulator: SimulatorConfig
+    trace: Trace,
+    model: ProfileModel,
+    learned: PerfModel | None,
+    world: World,
+    config: AutoscalerConfig,
+    simulator: SimulatorConfig,
 ) -> tuple[int, ...]:
-    """DESIGN 5.8: as given, else sized for the first window's true load."""
-    first = nominal_arrivals_s(trace, simulator.concurrent_sessions) <= config.adjustment_interval_sec
-    sized = initial_targets(
-        config, model, float(first.sum()), float(trace.isl[first].mean()), float(trace.osl[first].mean())
-    )
-    pools, sizes = config.pools, []
-    for pool, computed in zip(pools, sized, strict=True):
+    """As given, else sized for the first window's true load.
+
+    Raises:
+        InputError: what is given is beyond a limit, the budget, or what can be simulated.
+    """
+    pools = config.pools
+    for pool in pools:
         keys = pool_keys(pool)
         given: int | None = getattr(simulator, keys.initial)
         if given is not None and not pool.least <= given <= pool.most:
             raise InputError(
                 f"{keys.initial} is {given}; expected {keys.least} {pool.least} to {keys.most} {pool.most}"
             )
-        sizes.append(computed if given is None else given)
+    sizes = sized_start(as_recorded(trace, simulator.concurrent_sessions), model, config, simulator, learned)
     _check_size(world, config, sizes)
     gpus = sum(size * pool.gpus for size, pool in zip(sizes, pools, strict=True))
     if gpus > config.max_gpu_budget:

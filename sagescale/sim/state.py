@@ -23,6 +23,8 @@ __all__ = [
     "DRAINING",
     "FIFO",
     "FREE",
+    "GAPS_OF_INSTANCE",
+    "GAPS_OF_REQUEST",
     "HANDOFF_ENTRY",
     "INSTANCE",
     "IN_HANDOFF",
@@ -31,7 +33,10 @@ __all__ = [
     "IN_PREFILL",
     "LIFE",
     "LOST",
+    "MAX",
+    "MEAN",
     "NOT_READY",
+    "P99",
     "PENDING",
     "PLACE",
     "POOL",
@@ -58,6 +63,7 @@ __all__ = [
     "TURN_ENTRY",
     "WAITING_DECODE",
     "WAITING_PREFILL",
+    "Gaps",
     "Homes",
     "State",
     "Turns",
@@ -98,6 +104,8 @@ WAITS, RUNS = (
 )  # what a request adds to an aggregated instance's load (vLLM's balancer)
 NEVER = np.int64(1 << 62)  # a step that does not come
 
+MEAN, P99, MAX = 0, 1, 2  # which of a request's gaps the ITL target binds
+
 GAP_BINS_AN_OCTAVE = 256  # no bin is wider than 0.4 %
 GAP_LEAST_OCTAVE = -20  # a microsecond
 GAP_BINS = 40 * GAP_BINS_AN_OCTAVE
@@ -111,6 +119,7 @@ SERVICE = np.dtype(
         ("request_timeout_s", "f8"),  # inf when off
         ("target_ttft_s", "f8"),
         ("target_itl_s", "f8"),
+        ("itl_statistic", "i8"),  # MEAN, P99 or MAX
         ("max_kv_tokens", "i8"),  # the most that any of its decode pools holds on one instance
         ("max_whole_tokens", "i8"),  # the longest prompt of a step that cannot be cut
         ("prefill_stage", "i8"),
@@ -373,7 +382,6 @@ ENGINE = np.dtype(
         ("first_tokens", "i8"),  # prompts that the step under way completes
         ("stalled", "b1"),  # some that decode have been left out of steps
         ("short", "b1"),  # blocks were short for the run under way
-        ("gap_s", "f8"),  # the largest gap of the steps that its members have not been told of
         ("overlap", "i8"),  # with the prompt now routed: leading blocks that are cached,
         ("overlap_ids", "i8"),  # and ids; -1 where they end within one
         ("expired", "i8"),  # the last of those pre-empted for it that have waited too long; they are chained
@@ -401,6 +409,7 @@ MEMBER = np.dtype(
         ("shared", "i4"),  # blocks it has of the prefix cache
         ("private", "i4"),  # the last of its runs of ids whose blocks are its own; -1 none
         ("ahead", "i4"),  # blocks it has for tokens that are in no step yet
+        ("late", "i4"),  # gaps longer than the target; decoding: less the instance's so far
         ("left_out", "b1"),  # of the step under way
     ],
     align=True,
@@ -408,8 +417,6 @@ MEMBER = np.dtype(
 
 STEPPED_REQUEST = np.dtype(
     [
-        ("gap_s", "f8"),  # the largest between two of its tokens
-        ("last_s", "f8"),  # its last token, while it is not decoding
         ("hit_tokens", "i4"),  # found in the prefix cache when it was first admitted
         ("recomputed", "i4"),  # tokens lost in pre-emptions and not found again
         ("preemptions", "i4"),
@@ -430,6 +437,25 @@ STEPPED_REQUEST = np.dtype(
         ("units", "i4"),
         ("shared", "i4"),
         ("private", "i4"),
+    ],
+    align=True,
+)
+
+GAPS_OF_REQUEST = np.dtype(
+    [
+        ("gap_s", "f8"),  # the largest between two of its tokens
+        ("last_s", "f8"),  # its last token, while it is not decoding
+        ("late", "i4"),  # gaps longer than the ITL target; in a batch: less its instance's when it joined
+        ("joins", "b1"),  # the run of steps under way, of a batch, is its first
+    ],
+    align=True,
+)
+
+GAPS_OF_INSTANCE = np.dtype(
+    [
+        ("gap_s", "f8"),  # the largest of the steps that those it runs have not been told of
+        ("late", "i8"),  # steps longer than the ITL target
+        ("joining", "i8"),  # requests whose first run of steps in its batch is under way
     ],
     align=True,
 )
@@ -521,12 +547,19 @@ class Stepped(NamedTuple):
     members: NDArray[np.void]  # MEMBER: what runs on an instance in order of admission, instance by instance
     phases: NDArray[np.int64]  # of an instance's decodes, how many by base modulo block
     requests: NDArray[np.void]  # STEPPED_REQUEST
-    gaps: NDArray[np.int64]  # between tokens, by service and bin
     nodes: NDArray[np.void]  # NODE: the ids of prompts as a tree
     entries: NDArray[np.void]  # CACHE_ENTRY; those not in use are chained
     first_entry: NDArray[np.int32]  # of each unit; -1 none
     private_runs: NDArray[np.void]  # UNIT_RUN; those not in use are chained
     path: NDArray[np.int32]  # scratch: stretches on the way to a node
+
+
+class Gaps(NamedTuple):
+    """The time between tokens, where engines step or somebody asked; a kernel without is compiled without."""
+
+    histogram: NDArray[np.int64]  # by service and bin
+    requests: NDArray[np.void]  # GAPS_OF_REQUEST
+    instances: NDArray[np.void]  # GAPS_OF_INSTANCE, slot by slot
 
 
 class Homes(NamedTuple):
@@ -582,7 +615,8 @@ class State(NamedTuple):
     stages: NDArray[np.void]  # STAGE, prefill's first
     pools: NDArray[np.void]  # POOL, in fleet order
     stock: NDArray[np.void]  # STOCK, by GPU type
-    # The trace's columns, read only; one service's requests after the other's. With turns, by arrival as it came.
+    # The trace's columns, read only; one service's requests after the other's. With turns they are
+    # written, by arrival as it came.
     arrival_s: NDArray[np.float64]
     isl: NDArray[np.int32]
     prompt: NDArray[np.int32]  # tokens to compute: isl less the cached ones
@@ -603,5 +637,6 @@ class State(NamedTuple):
     startup_s: NDArray[np.float64]  # delays of the next launches, a stretch a pool
     life: NDArray[np.void]  # LIFE, by launch
     stepped: Any  # Stepped; None without engines that step, which is another type to the compiler
+    gaps: Any  # Gaps; None where nobody asks for them, likewise
     homes: Any  # Homes; None where no router looks at all instances, likewise
     turns: Any  # Turns; None where all requests arrive by the clock, likewise

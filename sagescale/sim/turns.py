@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import ServiceLoad
     from sagescale.trace import Trace
 
-__all__ = ["ClosedLoop", "as_it_came", "kernel_turns", "nominal_arrivals_s"]
+__all__ = ["ClosedLoop", "as_it_came", "as_recorded", "kernel_turns"]
 
 _OPEN = np.iinfo(np.int32).max
 _ROOM = 1024
@@ -122,7 +122,8 @@ def _successors(
     """Who waits for each row (CSR, ascending), how long each row thinks, and how many it waits for."""
     count, turns = len(load.arrival_s), load.turns
     if turns is None:
-        return np.zeros(count + 1, np.int64), np.zeros(0, np.int32), np.zeros(count), np.zeros(count, np.int32)
+        nobody = np.zeros(0, np.int32)
+        return np.zeros(count + 1, np.int64), nobody, np.zeros(count), np.zeros(count, np.int32)
     waited = np.diff(turns.after_start).astype(np.int32)
     order = np.argsort(turns.after, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(turns.after, minlength=count))])
@@ -175,21 +176,22 @@ def as_it_came(
     return came, ClosedLoop(given, rows, never)
 
 
-def nominal_arrivals_s(trace: Trace, concurrent_sessions: int | None) -> NDArray[np.float64]:
-    """When the requests of a trace arrive by the trace itself, float64[rows].
+def as_recorded(trace: Trace, concurrent_sessions: int | None) -> Trace:
+    """Return a trace as it arrives by itself, whatever is answered when; of a closed population without ids.
 
-    In a closed population a session goes on as the trace has it from when it begins, and ends at its last
-    arrival: how long that one's answer takes is not known.
+    There a session goes on as the trace has it from when it begins, and ends at its last arrival: how long
+    that one's answer takes is not known.
     """
     if concurrent_sessions is None or trace.session_id is None:
-        return trace.arrival_s
+        return trace
     starts_s = session_starts(trace)
     ends_s = starts_s.copy()
     np.maximum.at(ends_s, trace.session_id, trace.arrival_s)
-    alive = [0.0] * concurrent_sessions
+    alive = [0.0] * min(concurrent_sessions, len(starts_s))
     moved_s = np.empty(len(starts_s))
     for session, (start_s, end_s) in enumerate(zip(starts_s.tolist(), ends_s.tolist(), strict=True)):
         begins_s = heapq.heappop(alive)
         heapq.heappush(alive, begins_s + end_s - start_s)
         moved_s[session] = begins_s - start_s
-    return trace.arrival_s + moved_s[trace.session_id]
+    arrival_s = trace.arrival_s + moved_s[trace.session_id]
+    return type(trace).from_arrays(arrival_s, trace.isl, trace.osl, trace.cached_tokens)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import World
 
-__all__ = ["KernelTwin", "twin_for"]
+__all__ = ["KernelTwin", "Sample", "twin_for"]
 
 _MOST_PREFILL, _MOST_DECODE = 16, 8
 """Pooling more instances than this changes little: larger pools are tried at this size, at the same rate an
@@ -73,7 +73,7 @@ def twin_for(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorC
     return KernelTwin(perf, simulator, config)
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
     """A sample of lengths and what is known of it.
 
     Attributes:
@@ -116,7 +116,7 @@ class KernelTwin:
             prefill_floor_s=0.0,
             kv_blocks_prefill=False,
         )
-        self._last: _Sample | None = None
+        self._last: Sample | None = None
         self._unit_gaps = np.random.default_rng(0).exponential(1.0, 1 << 16)
 
     @property
@@ -128,7 +128,7 @@ class KernelTwin:
         """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return self._tried(self._try_prefill, instances, _MOST_PREFILL, requests_per_s, lengths)
 
-    def _try_prefill(self, pool: int, rate: float, sample: _Sample) -> float:
+    def _try_prefill(self, pool: int, rate: float, sample: Sample) -> float:
         count = int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
         arrival_s = self._arrivals(count, rate, sample.lengths.computed)
         late = self._run_prefill(pool, arrival_s, sample.lengths) > 0.0
@@ -138,9 +138,8 @@ class KernelTwin:
         """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return self._tried(self._try_decode, instances, _MOST_DECODE, requests_per_s, lengths)
 
-    def _try_decode(self, pool: int, rate: float, sample: _Sample) -> float:
-        before = min(rate, _COPING * pool * _limit_rps(sample))
-        warm_up = int(_settling_s(before / pool, sample) * before)
+    def _try_decode(self, pool: int, rate: float, sample: Sample) -> float:
+        before, warm_up = self._before(pool, rate, sample)
         count = warm_up + int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
         count = min(count, len(self._unit_gaps))
         warm_up = min(warm_up, count // 2)
@@ -150,6 +149,11 @@ class KernelTwin:
         arrival_s -= arrival_s[0]
         missed = self._run_decode(pool, arrival_s, sample.lengths)
         return _share(sample.slow_alone, missed, warm_up)
+
+    def _before(self, pool: int, rate: float, sample: Sample) -> tuple[float, int]:
+        """Requests/s before the load begins, and how many of them until as many run as nearly always will."""
+        before = min(rate, _COPING * pool * _limit_rps(sample))
+        return before, int(_settling_s(before / pool, sample) * before)
 
     def prefill_misses_alone(self, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
@@ -169,11 +173,11 @@ class KernelTwin:
         """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
         return _limit_rps(self._about(lengths))
 
-    def _about(self, lengths: Lengths) -> _Sample:
+    def _about(self, lengths: Lengths) -> Sample:
         """What is known of a sample of lengths; only of the last one asked about."""
         if self._last is None or self._last.lengths is not lengths:
             arrival_s = np.arange(len(lengths.isl), dtype=np.float64) * _APART_S
-            self._last = _Sample(
+            self._last = Sample(
                 lengths,
                 self._run_prefill(1, arrival_s, lengths) > 0.0,
                 self._run_decode(1, arrival_s, lengths),
@@ -185,7 +189,7 @@ class KernelTwin:
 
     def _tried(
         self,
-        attempt: Callable[[int, float, _Sample], float],
+        attempt: Callable[[int, float, Sample], float],
         instances: int,
         most: int,
         requests_per_s: float,
@@ -224,13 +228,10 @@ class KernelTwin:
     def _run_decode(self, pool: int, arrival_s: NDArray[np.float64], lengths: Lengths) -> NDArray[np.bool_]:
         """Which requests miss a target where prefill takes no time."""
         world = self._decode_world
-        state = self._run(world, arrival_s, lengths, None, 1, pool).state
-        requests, steps = state.requests, state.osl - 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            itl_s = (requests["done_s"] - requests["first_token_s"]) / steps
-        missed: NDArray[np.bool_] = (steps > 0) & ~(itl_s <= world.target_itl_s)
+        cluster = self._run(world, arrival_s, lengths, None, 1, pool)
+        missed = cluster.itl_misses()
         if world.first_token == "decode":
-            missed |= requests["first_token_s"] - arrival_s > world.target_ttft_s
+            missed |= cluster.requests["first_token_s"] - arrival_s > world.target_ttft_s
         return missed
 
     def _run(
@@ -274,7 +275,7 @@ class KernelTwin:
         return n, step_s
 
 
-def _limit_rps(sample: _Sample) -> float:
+def _limit_rps(sample: Sample) -> float:
     """Requests a second that a decode instance gets through when its slots are always full."""
     n, step_s = sample.steps
     return float((n / step_s).max() / sample.lengths.osl.mean())
@@ -292,7 +293,7 @@ def _settling_steps(lengths: Lengths) -> int:
     return int(steps[np.searchsorted(done, _SETTLED * steps.sum())])
 
 
-def _settling_s(rate_each: float, sample: _Sample) -> float:
+def _settling_s(rate_each: float, sample: Sample) -> float:
     """How long that takes, in the step time of the steady state of the means."""
     n, step_s = sample.steps
     enough = n / step_s >= rate_each * np.maximum(sample.lengths.osl - 1, 0).mean()

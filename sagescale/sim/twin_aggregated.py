@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.planner.policy.twin import Lengths
 from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad, no_delay
 from sagescale.sim.twin import KernelTwin
 
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
 
     from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig
-    from sagescale.planner.policy.twin import Lengths
     from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.twin import Sample
 
 __all__ = ["AggregatedTwin"]
 
 _USUAL_TOKENS = 1024.0
 """Of a prompt, and of a context, at which work is compared."""
+
+_MOST_INSTANCES = 16
+"""Pooling more changes little: at twice as many, a request in a thousand."""
+
+_FEWEST = 1500
+"""Requests measured."""
 
 _NO_LIMIT_RPS = 1e9
 """Of prefill, which aggregated instances have none of beside what is tried as decode."""
@@ -42,13 +49,32 @@ class AggregatedTwin(KernelTwin):
 
     def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """Share that misses either target; requests are counted by their work."""
-        return super().decode_misses(instances, requests_per_s / self._all_answer(lengths), lengths)
+        rate = requests_per_s / self.work(lengths)
+        return self._tried(self._try_decode, instances, _MOST_INSTANCES, rate, lengths)
 
     def decode_limit_rps(self, lengths: Lengths) -> float:
         """Requests a second that one instance gets through, counted by their work."""
-        return super().decode_limit_rps(lengths) * self._all_answer(lengths)
+        return super().decode_limit_rps(lengths) * self.work(lengths)
 
-    def _all_answer(self, lengths: Lengths) -> float:
+    def _try_decode(self, pool: int, rate: float, sample: Sample) -> float:
+        """Measure the same requests at every size and rate, each of the sample as often as the others.
+
+        A few long prompts are most of what misses: which ones are measured decides. What goes before, until
+        the pool is as full as it will be, are others.
+        """
+        lengths = sample.lengths
+        before, warm_up = self._before(pool, rate, sample)
+        each = len(lengths.isl)
+        count = each * -(-_FEWEST // each)
+        warm_up = min(warm_up, len(self._unit_gaps) - count)
+        gaps = np.concatenate([self._unit_gaps[count : count + warm_up] / before, self._unit_gaps[:count]])
+        gaps[warm_up:] *= count / rate / gaps[warm_up:].sum()
+        asked = np.arange(-warm_up, count) % each
+        tried = Lengths(lengths.isl[asked], lengths.computed[asked], lengths.osl[asked])
+        missed = self._run_decode(pool, np.cumsum(gaps), tried) & ~sample.slow_alone[asked]
+        return float(sample.slow_alone.mean() + missed[warm_up:].mean())
+
+    def work(self, lengths: Lengths) -> float:
         """How many requests whose work is all answer a request is worth."""
         return 1.0 + self.prompt_token_work * float(lengths.computed.mean() / lengths.osl.mean())
 
@@ -89,11 +115,8 @@ class AggregatedTwin(KernelTwin):
         )
         cluster = FleetCluster([load], {"gpu": world.max_gpus}).services[0]
         cluster.advance(np.inf)
-        requests, steps = cluster.requests, cluster.state.osl - 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            itl_s = (requests["done_s"] - requests["first_token_s"]) / steps
-        missed: NDArray[np.bool_] = ~(requests["first_token_s"] - arrival_s <= world.target_ttft_s)
-        missed |= (steps > 0) & ~(itl_s <= world.target_itl_s)
+        missed = cluster.itl_misses()
+        missed |= ~(cluster.requests["first_token_s"] - arrival_s <= world.target_ttft_s)
         return missed
 
     def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

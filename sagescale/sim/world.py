@@ -128,6 +128,8 @@ def build_world(
         routing_strategy=config.routing_strategy,
         target_ttft_s=np.inf if autoscaler is None else autoscaler.target_ttft_ms / 1000.0,
         target_itl_s=np.inf if autoscaler is None else autoscaler.target_itl_ms / 1000.0,
+        itl_statistic=config.itl_statistic,
+        measure_gaps=config.measure_gaps,
         overlap_credit=config.overlap_credit,
         prefill_load_scale=config.prefill_load_scale,
         router_temperature=config.router_temperature,

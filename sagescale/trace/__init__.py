@@ -8,6 +8,7 @@ from sagescale.trace.prefixes import Prefixes
 from sagescale.trace.read import format_names, read_trace, shipped_traces
 from sagescale.trace.sessions import Turns, restarted, session_starts
 from sagescale.trace.stamps import spread_stamps
+from sagescale.trace.starts import SessionStarts, parse_sessions
 from sagescale.trace.stats import LengthStats, PrefixStats, TraceStats, describe
 from sagescale.trace.trace import Trace
 from sagescale.trace.transforms import (
@@ -28,6 +29,7 @@ __all__ = [
     "LogSpec",
     "PrefixStats",
     "Prefixes",
+    "SessionStarts",
     "Trace",
     "TraceStats",
     "TransformSpec",
@@ -37,6 +39,7 @@ __all__ = [
     "describe",
     "format_names",
     "parse_columns",
+    "parse_sessions",
     "parse_shared_ids",
     "parse_slice",
     "parse_where",

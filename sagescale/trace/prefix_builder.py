@@ -19,6 +19,7 @@ _compiled = compiler("prefixes", (Path(__file__),))
 
 _FIRST_ROOM = 1024
 _MOST_NODES = 1 << 30
+_IDS_AT_ONCE = 1 << 20
 
 
 class PrefixBuilder:
@@ -79,6 +80,31 @@ class PrefixBuilder:
         ids = np.empty(starts[-1], np.int64)
         _hash_blocks(offsets, tokens, starts, ids, self.block_tokens)
         return self.add(starts, ids)
+
+    def add_runs(self, offsets: NDArray[np.int64], runs: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Take prompts whose ids come in runs, as ``add`` takes ids; few at a time are written out.
+
+        Args:
+            offsets: int64[rows + 1], where the runs of each begin and end.
+            runs: int64[runs, 2], first id and length of each: 7, 3 are the ids 7, 8, 9.
+        """
+        ids_before = np.concatenate([[0], np.cumsum(runs[:, 1])])[offsets]
+        leaves = []
+        row = 0
+        while row < len(offsets) - 1:
+            behind = int(np.searchsorted(ids_before, ids_before[row] + _IDS_AT_ONCE, side="right")) - 1
+            end = max(behind, row + 1)
+            first, length = runs[offsets[row] : offsets[end]].T
+            starts = np.cumsum(length) - length
+            ids = np.arange(int(length.sum())) + np.repeat(first - starts, length)
+            leaves.append(self.add(ids_before[row : end + 1] - ids_before[row], ids))
+            row = end
+        return np.concatenate(leaves)
+
+    @property
+    def next_id(self) -> int:
+        """One more than the highest id so far."""
+        return int(self._ids[: self._sizes[1]].max(initial=-1)) + 1
 
     def counts(self, leaf: NDArray[np.int32]) -> NDArray[np.int32]:
         """How many ids lead to each node that ``add`` returned."""

@@ -20,23 +20,25 @@ from sagescale.trace.log.rows import column_names
 from sagescale.trace.log.spec import TIME_UNITS, LogSpec
 from sagescale.trace.log.times import parse_zone
 from sagescale.trace.readers import FORMATS
+from sagescale.trace.readers.agent_sessions import AgentSessions
 from sagescale.trace.readers.assembled import Assembled
 from sagescale.trace.readers.containers import READ
 from sagescale.trace.readers.fields import TOKENS, Field
 from sagescale.trace.readers.format import Format
 from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning
-from sagescale.trace.sessions import Turns
+from sagescale.trace.sessions import NO_STARTS, START_GAP_S, Turns
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
 from sagescale.trace.trace import MAX_SPAN_S, Trace, numbered
 from sagescale.trace.units import check_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from sagescale.trace.prefix_builder import PrefixBuilder
+    from sagescale.trace.readers import AnyFormat
     from sagescale.trace.readers.fields import Clock
     from sagescale.trace.readers.format import Rows
     from sagescale.trace.source import Head, Source
@@ -100,7 +102,7 @@ def read_trace(
                 f"files of one format"
             )
     if log.where:
-        if isinstance(found, Assembled):
+        if not isinstance(found, Format):
             raise InputError(f"--where {log.where[0]}: {found.name} has no rows to choose from; leave it out")
         there = set.intersection(*(set(head.columns) for _, head in files))
         columns = log.with_columns_of(found, there)
@@ -219,7 +221,7 @@ def _from_log(
 
 
 def _from_format(
-    files: Sequence[tuple[Source, Head]], found: Format | Assembled, log: LogSpec, identity: _Identity
+    files: Sequence[tuple[Source, Head]], found: AnyFormat, log: LogSpec, identity: _Identity
 ) -> Trace:
     clock = found.clock
     if log.time_unit:
@@ -234,14 +236,15 @@ def _from_format(
         )
     zone = parse_zone(log.time_zone) if log.time_zone else UTC
     builder = None
-    with_ids = [(source, head) for source, head in files if isinstance(found, Format) and found.has_ids(head)]
-    if isinstance(found, Format) and with_ids:
-        builder = _builder(with_ids, log, found.block_tokens)
+    with_ids = [] if isinstance(found, Assembled) else [file for file in files if found.has_ids(file[1])]
+    if not isinstance(found, Assembled) and with_ids:
+        stated_by = found.stated_block_tokens if isinstance(found, AgentSessions) else None
+        builder = _builder(with_ids, log, found.block_tokens, stated_by)
     elif log.hash_block_tokens:
         _refuse_block_tokens(log, identity, found.name)
     parts = []
     for source, head in files:
-        rows = found.read(source, head, builder) if isinstance(found, Format) else found.read(source, head)
+        rows = found.read(source, head) if isinstance(found, Assembled) else found.read(source, head, builder)
         if not len(rows.ticks):
             raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
         _check_span(rows, source, head, found, clock)
@@ -254,6 +257,12 @@ def _from_format(
     lost = {name for rows in parts for name in rows.columns} - set(kept)
     warnings += [f"{name} is left out: not every file has it" for name in sorted(lost)]
     columns = {name: np.concatenate([rows.columns[name] for rows in parts]) for name in kept}
+    starts_recorded = all(rows.starts_recorded for rows in parts)
+    if not starts_recorded:
+        session = numbered(columns["session_id"])
+        gap_s = min(START_GAP_S, MAX_SPAN_S / 2 / (int(session.max()) + 1))
+        ticks = ticks + session * (gap_s * clock.ticks_per_s)
+        warnings.append(NO_STARTS.format(gap_s=gap_s))
     taken_for_granted = isinstance(found, Format) and found.block_tokens and log.hash_block_tokens is None
     if builder is not None and taken_for_granted and "hash_ids" in columns:
         warnings += coverage_warning(columns["isl"], columns["hash_ids"], builder)
@@ -262,7 +271,15 @@ def _from_format(
     if turns and joined is None:
         warnings.append("which answers a request waits for is left out: not every file says it")
     made = _put_in_order(
-        ticks, columns, clock.ticks_per_s, identity, warnings, found.zero_osl, builder, joined
+        ticks,
+        columns,
+        clock.ticks_per_s,
+        identity,
+        warnings,
+        found.zero_osl,
+        builder,
+        joined,
+        starts_recorded=starts_recorded,
     )
     if clock.unit not in TIME_UNITS:
         first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(ticks.min()) // 1000)
@@ -270,12 +287,17 @@ def _from_format(
     return replace(made, format=found.name)
 
 
-def _builder(files: Sequence[tuple[Source, Head]], log: LogSpec, usual_block_tokens: int) -> PrefixBuilder:
+def _builder(
+    files: Sequence[tuple[Source, Head]],
+    log: LogSpec,
+    usual_block_tokens: int,
+    stated_by: Callable[[Source, Head], int] | None = None,
+) -> PrefixBuilder:
     """Return what takes the prefix ids of files that have some."""
     # It is compiled: only whoever has ids waits for that.
     from sagescale.trace.prefix_builder import PrefixBuilder
 
-    return PrefixBuilder(block_tokens(files, log.hash_block_tokens, usual_block_tokens))
+    return PrefixBuilder(block_tokens(files, log.hash_block_tokens, usual_block_tokens, stated_by))
 
 
 def _refuse_block_tokens(log: LogSpec, identity: _Identity, name: str) -> NoReturn:
@@ -300,7 +322,7 @@ def _located(path: Path) -> Path:
     return path
 
 
-def _recognised(source: Source, head: Head) -> Format | Assembled:
+def _recognised(source: Source, head: Head) -> AnyFormat:
     path = source.path
     candidates = [known for known in FORMATS if known.recognise(head)]
     if len(candidates) == 1:
@@ -323,7 +345,7 @@ def _recognised(source: Source, head: Head) -> Format | Assembled:
     )
 
 
-def _check_span(rows: Rows, source: Source, head: Head, found: Format | Assembled, clock: Clock) -> None:
+def _check_span(rows: Rows, source: Source, head: Head, found: AnyFormat, clock: Clock) -> None:
     """Refuse arrivals further apart than anything is simulated for, naming the row that is."""
     first, last = rows.ticks.argmin(), rows.ticks.argmax()
     # As floats: nanoseconds of two centuries do not fit 64 bits, nor their difference.
@@ -349,6 +371,8 @@ def _put_in_order(
     zero_osl: str = "requests that generated nothing",
     builder: PrefixBuilder | None = None,
     turns: Turns | None = None,
+    *,
+    starts_recorded: bool = True,
 ) -> Trace:
     """Drop empty requests, sort, rebase to the first arrival, and warn of coarse stamps."""
     path = identity.path
@@ -372,7 +396,8 @@ def _put_in_order(
     backward = int(np.count_nonzero(ticks[1:] < ticks[:-1]))
     if backward:
         as_read = False
-        warnings.append(f"arrivals out of order: {backward} rows earlier than the row before; sorted")
+        if starts_recorded:
+            warnings.append(f"arrivals out of order: {backward} rows earlier than the row before; sorted")
         order = np.argsort(ticks, kind="stable")
         ticks = ticks[order]
         columns = {name: column[order] for name, column in columns.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import numpy as np
+
+from sagescale.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +18,23 @@ if TYPE_CHECKING:
     from sagescale.trace.prefixes import Prefixes
     from sagescale.trace.trace import Trace
 
-__all__ = ["Turns", "restarted", "session_starts"]
+__all__ = [
+    "NO_STARTS",
+    "START_GAP_S",
+    "Turns",
+    "cap_thinking",
+    "refuse_without_turns",
+    "restarted",
+    "session_starts",
+]
+
+START_GAP_S = 60.0
+"""From one session's start to the next one's, where a file does not say when sessions began."""
+
+NO_STARTS = (
+    "when sessions began is not recorded: one begins every {gap_s:g} s, in file order; "
+    "--sessions poisson:60/h draws other starts"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,10 +202,20 @@ def restarted(
         rows = np.arange(len(trace))
     moved_s = start_s - session_starts(trace)[trace.session_id[rows]]
     # Adding one number keeps the order within a session, ties included.
-    arrival_s = np.maximum(trace.arrival_s[rows] + moved_s, 0.0)
+    return _reordered(trace, np.maximum(trace.arrival_s[rows] + moved_s, 0.0), note, rows, copy, prefixes)
+
+
+def _reordered(
+    trace: Trace,
+    arrival_s: NDArray[np.float64],
+    note: str,
+    rows: NDArray[np.int64],
+    copy: NDArray[np.int32] | None = None,
+    prefixes: Prefixes | None = None,
+) -> Trace:
+    """Return requests with other arrivals, sorted, the first at 0."""
     order = np.argsort(arrival_s, kind="stable")
-    arrival_s = arrival_s[order]
-    taken = rows[order]
+    arrival_s, taken = arrival_s[order], rows[order]
     if prefixes is not None:
         prefixes = prefixes.with_leaf(prefixes.leaf[order])
     return trace.remade(
@@ -196,4 +224,42 @@ def restarted(
         note,
         prefixes,
         None if copy is None else copy[order],
+    )
+
+
+def cap_thinking(trace: Trace, most_s: float) -> Trace:
+    """Return the trace with no more thinking than so many seconds before any request.
+
+    Nominal arrivals come as much earlier, after the last of what is waited for.
+
+    Args:
+        trace: it has turns.
+        most_s: 0 or more.
+    """
+    turns = trace.turns
+    assert turns is not None
+    think_s = np.minimum(turns.think_s, most_s)
+    saved_s = turns.think_s - think_s
+    note = f"think at most {most_s:.12g} s ({int((saved_s > 0).sum())} requests)"
+    capped = replace(trace, turns=replace(turns, think_s=think_s))
+    arrival_s = trace.arrival_s.copy()
+    waits = np.flatnonzero(turns.waits)
+    bounds = turns.after_start.tolist()
+    earlier_s = np.zeros(len(trace))
+    for row in waits.tolist():
+        before = turns.after[bounds[row] : bounds[row + 1]]
+        earlier_s[row] = saved_s[row] + earlier_s[before].min()
+        arrival_s[row] = max(arrival_s[row] - earlier_s[row], arrival_s[before].max())
+    return _reordered(capped, arrival_s, note, np.arange(len(trace)))
+
+
+def refuse_without_turns(option: str, trace: Trace) -> NoReturn:
+    """Refuse an option that only sessions have a use for.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"{option}: {trace.path} ({trace.format}) has no turns that wait for answers; expected a trace that "
+        "has: kv-cache-tester's, or columns session_id, after and think_s"
     )

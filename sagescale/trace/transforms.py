@@ -3,6 +3,8 @@
 The order is fixed: spread-stamps, slice, rate-scale, speedup, tile. So ``--jitter-s`` is in seconds of the
 recorded trace, and a tile repeats what all the others made. A factor of 1 changes nothing and is not
 recorded. Sessions whose turns wait for answers stay whole: what is kept, copied or moved is a session.
+Where ``--sessions`` draws their starts, that is done once there are as many sessions as there will be, and
+before the slice: spread-stamps, max-think-s, rate-scale, sessions, slice, speedup, tile.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.files import open_input
-from sagescale.trace.sessions import restarted, session_starts
+from sagescale.trace.sessions import cap_thinking, refuse_without_turns, restarted, session_starts
 from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.trace import MAX_SPAN_S
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.trace.prefixes import Prefixes
+    from sagescale.trace.starts import SessionStarts
     from sagescale.trace.trace import Trace
 
 __all__ = [
@@ -63,6 +66,8 @@ class TransformSpec:
         spread_stamps: draw arrivals apart within coarse stamps, before all else; seeded.
         shared_ids: ranges ``[first, end)`` of prefix ids that all copies of rate-scale and tile share; each
             copy has all others for itself.
+        sessions: how sessions begin, where not as recorded; seeded.
+        max_think_s: the longest time to think that is kept, s.
     """
 
     slice: tuple[float, float] | None = None
@@ -73,6 +78,8 @@ class TransformSpec:
     jitter_s: float = 30.0
     spread_stamps: bool = False
     shared_ids: tuple[tuple[int, int], ...] = ()
+    sessions: SessionStarts | None = None
+    max_think_s: float | None = None
 
 
 def apply_transforms(trace: Trace, spec: TransformSpec) -> Trace:
@@ -84,9 +91,18 @@ def apply_transforms(trace: Trace, spec: TransformSpec) -> Trace:
     shared = _shared_there(trace, spec) if spec.shared_ids else ()
     if spec.spread_stamps:
         trace = spread_stamps(trace, spec.seed)
-    if spec.slice is not None:
+    if spec.max_think_s is not None:
+        check_number("--max-think-s", spec.max_think_s, zero=True)
+        if trace.turns is None:
+            refuse_without_turns("--max-think-s", trace)
+        trace = cap_thinking(trace, spec.max_think_s)
+    if spec.slice is not None and spec.sessions is None:
         trace = slice_trace(trace, *spec.slice)
     trace = rate_scale(trace, spec.rate_scale, spec.seed, spec.jitter_s, shared)
+    if spec.sessions is not None:
+        trace = spec.sessions.started(trace, spec.seed)
+        if spec.slice is not None:
+            trace = slice_trace(trace, *spec.slice)
     return tile(speed_up(trace, spec.speedup), spec.tile, shared)
 
 

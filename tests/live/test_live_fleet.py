@@ -115,7 +115,7 @@ def ran(tmp_path):
     loop.start()
     for number, requests in enumerate((300.0, 900.0, 100.0), 1):
         source.requests = requests
-        clock.now = loop._anchor_s + 60.0 * number
+        clock.now = loop.rhythm.anchor_s + 60.0 * number
         loop.tick(number)
     exported = exporter.registry
     loop.finish()

@@ -411,7 +411,7 @@ class Held:
 
 def test_a_planner_that_lost_its_right_decides_does_not_act_says_so_and_acts_again_when_it_is_back():
     world = LiveWorld()
-    world.loop._right = right = Held()
+    world.loop.safeguards.right = right = Held()
     world.loop.start()
     right.ours = False
     world.load.requests = 2400.0

@@ -256,7 +256,7 @@ def run_with_restart(path, split):
             world.loop.ticks = 1  # it looks right away here, to compare what both would do
         world.load.requests = 600.0 + 100.0 * (number * 7 % 11)
         world.load.surge = 5.0 if number % 6 == 5 else 1.0
-        due = round((clock.now - world.loop._anchor_s) // 60) + 1
+        due = round((clock.now - world.loop.rhythm.anchor_s) // 60) + 1
         world.loop._wait_for(due)
         goals.append(world.loop.tick(due).goal)
     return goals, world

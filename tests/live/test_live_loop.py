@@ -258,7 +258,7 @@ def test_a_killed_planner_resumes_and_decides_as_one_that_was_not(tmp_path):
             world.load.requests = 300.0 + 150.0 * (number * 7 % 11)
             due = 1000.0 + (60 - 1_000_000 % 60) + 60 * (number - 1)
             clock.wait_until(due)
-            record = world.loop.tick(round((clock.now - world.loop._anchor_s) / 60))
+            record = world.loop.tick(round((clock.now - world.loop.rhythm.anchor_s) / 60))
             targets.append(record.goal)
         return targets
 

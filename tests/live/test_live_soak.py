@@ -59,9 +59,9 @@ def test_a_week_of_faults_leaves_no_trace(tmp_path):
             memory[tick] = (len(gc.get_objects()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert blind_shrinks == 0
     assert late > 10
-    due_s = world.loop._anchor_s + number * 60.0
+    due_s = world.loop.rhythm.anchor_s + number * 60.0
     assert 0 <= due_s - world.clock.now <= 60, "the next tick is neither past nor late"
-    assert (due_s - base_s) % 60 == (world.loop._anchor_s - base_s) % 60, "no drift"
+    assert (due_s - base_s) % 60 == (world.loop.rhythm.anchor_s - base_s) % 60, "no drift"
     (objects, resident_kb), (objects_then, resident_then_kb) = memory[TICKS - 1], memory[2000]
     assert objects - objects_then < 1000, "memory is flat"
     assert resident_kb - resident_then_kb < 10_000

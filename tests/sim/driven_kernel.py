@@ -70,6 +70,12 @@ def optional(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def rows_of(cluster: Cluster) -> list[int]:
+    """Which request of the trace each is that has come, by arrival."""
+    rows = cluster.rows
+    return list(range(len(cluster.requests))) if rows is None else rows.tolist()
+
+
 def of_request(record: np.void) -> tuple[str, float | None, float | None, int]:
     """State, first token, completion and restarts."""
     return (
@@ -91,6 +97,25 @@ def assert_same_totals(cluster: Cluster, expected: Snapshot) -> None:
         assert (pool.ready, pool.starting, pool.draining, pool.waiting) == (
             counts.ready, counts.starting, counts.draining, counts.waiting
         )  # fmt: skip
+
+
+def assert_same_gaps(cluster: Cluster, target_s: float, expected: Outcome) -> None:
+    """Of each request that is done the largest gap, how many are above the target, and what that misses."""
+    measured = cluster.gaps()
+    assert measured is not None
+    of_row = [expected.requests[row] for row in rows_of(cluster)]
+    done = [number for number, r in enumerate(of_row) if r.state == "done"]
+    got = [(float(measured.requests["gap_s"][n]), int(measured.requests["late"][n])) for n in done]
+    assert got == [
+        (r.max_gap_s or 0.0, sum(gap_s > target_s for gap_s in r.gaps_s)) for r in (of_row[n] for n in done)
+    ]
+    osl = np.array([len(r.gaps_s) + 1 for r in of_row])
+    for statistic in ("p99", "max"):
+        missed = measured.itl_misses(statistic, osl[done], np.array(done, np.intp))
+        assert missed.tolist() == [(of_row[n].itl_s(statistic) or 0.0) > target_s for n in done]
+    if all(r.state in ("done", "rejected", "never_arrived") for r in expected.requests):
+        assert measured.histogram.sum() == sum(len(r.gaps_s) for r in expected.requests)
+        assert measured.largest_s == max((r.max_gap_s or 0.0 for r in expected.requests), default=0.0)
 
 
 def assert_same_lives(cluster: Cluster, scenario: Any, expected: Outcome) -> None:

@@ -5,21 +5,24 @@ Every time in these inputs is a multiple of a power of two, so no sum rounds and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import reference
-from driven_kernel import assert_same_lives, assert_same_totals, drive, of_request
+from driven_kernel import assert_same_gaps, assert_same_lives, assert_same_totals, drive, of_request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference_records import Request, Snapshot
 from reference_records import World as ReferenceWorld
 from sagescale.sim.engine import Cluster, Pool, World
+from sagescale.sim.run import MeasuredGaps
+from sagescale.sim.state import DONE, GAPS_OF_REQUEST
 
 if TYPE_CHECKING:
-    from sagescale.sim.config import SchedulingPolicy
+    from reference_records import Outcome
+    from sagescale.sim.config import ItlStatistic, SchedulingPolicy
 
 TICK = 2.0**-6  # grain of arrivals and durations, s
 FINE = 2.0**-14  # grain of what a token adds, s
@@ -193,7 +196,38 @@ def test_the_kernel_equals_the_reference_exactly_under_every_policy(
     assert_equals_the_reference(data.draw(scenarios(most_crashes=4, policy=policy)))
 
 
-def assert_equals_the_reference(scenario: Scenario) -> None:
+@pytest.mark.parametrize("statistic", ["mean", "p99", "max"])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(data=st.data())
+def test_gaps_between_tokens_equal_the_reference_exactly(statistic: ItlStatistic, data: st.DataObject):
+    scenario = data.draw(scenarios(most_crashes=3))
+    world = replace(scenario.world, measure_gaps=True, itl_statistic=statistic)
+    cluster, expected = assert_equals_the_reference(replace(scenario, world=world))
+    assert_same_gaps(cluster, world.target_itl_s, expected)
+    requests, osl = cluster.requests, cluster.state.osl
+    done = (requests["state"] == DONE) & (osl > 1)
+    met = done & ~cluster.itl_misses()
+    assert cluster.counters().itl_met == met.sum()
+    if statistic == "max":
+        assert met.tolist() == [
+            r.state == "done" and r.max_gap_s is not None and r.max_gap_s <= world.target_itl_s
+            for r in expected.requests
+        ]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=350), st.floats(0, 1))
+def test_the_99th_percentile_is_the_nearest_rank(gaps_s: list[float], target_s: float):
+    record = np.zeros(1, GAPS_OF_REQUEST)
+    record["late"] = sum(gap_s > target_s for gap_s in gaps_s)
+    measured = MeasuredGaps(record, np.zeros(1, np.int64), max(gaps_s))
+    rank = -(-99 * len(gaps_s) // 100)
+    missed = measured.itl_misses("p99", np.array([len(gaps_s) + 1], np.int32))
+    assert bool(missed[0]) == (sorted(gaps_s)[rank - 1] > target_s)
+
+
+def assert_equals_the_reference(scenario: Scenario) -> tuple[Cluster, Outcome]:
     expected = reference.simulate(
         scenario.requests,
         reference_world(scenario.world, scenario.startup_s),
@@ -209,3 +243,4 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
     got = [of_request(record) for record in cluster.state.requests]
     assert got == [(r.state, r.first_token_s, r.done_s, r.restarts) for r in expected.requests]
     assert_same_lives(cluster, scenario, expected)
+    return cluster, expected

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import reference
 from agg_scenarios import Scenario, scenarios
-from driven_kernel import assert_same_lives, assert_same_totals, drive, of_request
+from driven_kernel import assert_same_gaps, assert_same_lives, assert_same_totals, drive, of_request, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sagescale.sim.engine import Cluster, EnginePool, FleetCluster, ServiceLoad, Stepping, World
-from sagescale.sim.state import DONE, STEPPED_REQUEST
+from sagescale.sim.state import STEPPED_REQUEST
 from sagescale.trace import Prefixes, Turns
 
 if TYPE_CHECKING:
@@ -133,31 +133,30 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
     )  # fmt: skip
     cluster = cluster_of(scenario)
     drive(cluster, scenario, expected, assert_same_view)
-    rows = range(len(cluster.requests)) if cluster.rows is None else cluster.rows.tolist()
+    rows = rows_of(cluster)
     assert len(set(rows)) == len(rows)
     assert len(rows) + sum(r.state == "never_arrived" for r in expected.requests) == len(scenario.requests)
     stepped = cluster.state.stepped
     more = np.zeros(len(rows), STEPPED_REQUEST) if stepped is None else stepped.requests[: len(rows)]
-    all_gaps = "decode" not in scenario.world.pool_names or "decode" in scenario.world.engines
-
-    def gap(value):
-        return (value or 0.0) if all_gaps else None
-
     got = {
-        row: (float(arrival_s), *of_request(r), int(x["preemptions"]), int(x["recomputed"]),
-              int(x["hit_tokens"]), gap(float(x["gap_s"])) if r["state"] == DONE else None)
+        row: (
+            float(arrival_s),
+            *of_request(r),
+            int(x["preemptions"]),
+            int(x["recomputed"]),
+            int(x["hit_tokens"]),
+        )
         for row, arrival_s, r, x in zip(rows, cluster.arrival_s, cluster.requests, more, strict=True)
-    }  # fmt: skip
+    }
     assert got == {
         row: (r.arrival_s, r.state, r.first_token_s, r.done_s, r.restarts, r.preemptions, r.recomputed_tokens,
-              r.hit_tokens, gap(r.max_gap_s) if r.state == "done" else None)
+              r.hit_tokens)
         for row, r in enumerate(expected.requests) if r.state != "never_arrived"
     }  # fmt: skip
+    assert_same_gaps(cluster, scenario.world.target_itl_s, expected)
     assert_same_lives(cluster, scenario, expected)
     if all(r.state != "unfinished" for r in expected.requests):
         assert cluster.state.pools["short_s"].sum() == sum(life.full_memory_s for life in expected.lifetimes)
-    if all_gaps and all(r.state in ("done", "rejected") for r in expected.requests):
-        assert cluster.state.stepped.gaps.sum() == sum(len(r.gaps_s) for r in expected.requests)
 
 
 @pytest.mark.parametrize("serving", ["aggregated", "disaggregated"])

@@ -129,7 +129,8 @@ def test_a_recorded_session_is_flattened_with_its_sub_agents(tmp_path: Path, one
     assert trace.format == "kv-cache-tester"
     assert trace.arrival_s.tolist() == [0.0, 3.5, 9.25]
     assert trace.isl.tolist() == [25259, 900, 25900]
-    assert "turns arrive when they did" in trace.warnings[0]
+    assert trace.turns.lists(0, 3) == [[], [0], [0, 1]]
+    assert "when sessions began is not recorded" in trace.warnings[-1]
 
 
 def test_requests_that_failed_are_left_out_of_blis(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from sagescale.live.emulator.engine_metrics import EngineMetrics
 from sagescale.perf import ProfileModel
-from sagescale.planner import initial_targets, pool_keys
 from sagescale.sim.engine import FleetCluster, ServiceLoad, no_delay
+from sagescale.sim.initial import sized_start
 from sagescale.sim.startup import StartupDraws
 from sagescale.sim.state import DONE, DRAINING, FREE, IN_HANDOFF, IN_PREFILL, READY, RUNNING, WAITING_PREFILL
 from sagescale.sim.world import build_world, computed_tokens, engine_pools
@@ -74,7 +74,7 @@ class EmulatedCluster:
         self._max_kv_tokens = model.max_kv_tokens
         self._first_at_prefill = simulator.first_token == "prefill"
         self._aggregated = config.serving == "aggregated"
-        initial = _initial(trace, model, config, simulator)
+        initial = sized_start(trace, model, config, simulator)
         self._prompt = computed_tokens(trace, simulator)
         world = build_world(model, simulator, config)
         self._pools = engine_pools(config, world, "gpu")
@@ -330,12 +330,8 @@ class EmulatedCluster:
         records = self.cluster.requests[index]
         osl = self.trace.osl[index].astype(np.float64)
         ttft_s = records["first_token_s"] - self.trace.arrival_s[index]
-        itl_s = _itl_s(records["first_token_s"], records["done_s"], osl)
-        self._good += int(
-            np.count_nonzero(
-                (ttft_s * 1000 <= self.config.target_ttft_ms) & (itl_s * 1000 <= self.config.target_itl_ms)
-            )
-        )
+        in_time = ttft_s * 1000 <= self.config.target_ttft_ms
+        self._good += int(np.count_nonzero(in_time & ~self.cluster.itl_misses(index)))
         # What engines know of one sent again begins there.
         again = self._sent_s[index] > self.trace.arrival_s[index]
         isl, osl = self._sent_tokens[index], self._asked[index]
@@ -479,15 +475,3 @@ def _itl_s(
 
 def _alone(load: ServiceLoad, max_gpus: int) -> Cluster:
     return FleetCluster([load], {"gpu": max_gpus}).services[0]
-
-
-def _initial(
-    trace: Trace, model: ProfileModel, config: AutoscalerConfig, simulator: SimulatorConfig
-) -> Sizes:
-    """Size the start as the simulator does: as given, else for the first window's true load."""
-    first = trace.arrival_s <= config.adjustment_interval_sec
-    sized = initial_targets(
-        config, model, float(first.sum()), float(trace.isl[first].mean()), float(trace.osl[first].mean())
-    )
-    given = (getattr(simulator, pool_keys(pool).initial) for pool in config.pools)
-    return sized.map(lambda computed, size: computed if size is None else size, given)

@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from sagescale.errors import InputError
 from sagescale.live.clock import stopping_on_signals
 from sagescale.live.emulator.cluster import EmulatedCluster
 from sagescale.live.emulator.server import Emulator
@@ -35,8 +36,13 @@ def run_emulator(
     """Serve until SIGTERM, SIGINT or (if wished) the last request's end.
 
     Raises:
-        InputError: the address cannot be listened on.
+        InputError: the address cannot be listened on, or a closed population of sessions is asked for.
     """
+    if setup.simulator.concurrent_sessions is not None:
+        raise InputError(
+            f"concurrent_sessions is {setup.simulator.concurrent_sessions}; expected null: turns of sessions "
+            "are emulated as recorded, answered or not"
+        )
     # A page lives a little longer than its instance, in the trace's time as a pod's grace is.
     cluster = EmulatedCluster(trace, setup.profile, setup.config, setup.simulator, linger_s=30.0)
     cluster.compile()
@@ -48,6 +54,8 @@ def run_emulator(
         f"metrics {url}/metrics   discovery {url}/sd   state {url}/state   commands POST {url}/scale",
         flush=True,
     )
+    if trace.turns is not None:
+        print("turns of sessions arrive as recorded, answered or not", flush=True)
     if exit_when_done:
         threading.Thread(target=_stop_when_done, args=(emulator, cluster), daemon=True).start()
     with stopping_on_signals(emulator.stop):

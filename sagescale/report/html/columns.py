@@ -68,7 +68,7 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
         "pools": _pools(document, run, kept),
         "reasons": _reasons(timeline.get("reasons") or (), kept),
         "target_ttft_ms": known(sla.target_ttft_ms),
-        "target_itl_ms": known(sla.target_itl_ms),
+        "target_itl_ms": known(sla.target_mean_itl_ms),
         "attainment_asked": None if comparison is None else known(comparison.attainment_asked),
         "bound_gpus": None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4)),
         "budget": number(document, run, "max_gpu_budget"),

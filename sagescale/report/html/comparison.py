@@ -123,7 +123,7 @@ def _cells(run: RunDocument, comparison: ComparisonInfo | None) -> list[Cell]:
         _cell(scaling.max_gpus, count(scaling.max_gpus)),
         _cell(scaling.changes, count(scaling.changes)),
         _latency(run.ttft_ms.p99, sla.target_ttft_ms),
-        _latency(run.itl_ms.p99, sla.target_itl_ms),
+        _latency(run.itl_ms.p99, sla.target_mean_itl_ms),
         _cell(mape, share(mape, 1)),
         _missed(run),
     ]
@@ -142,7 +142,7 @@ def _cell(value: float | None, text: str, *, poor: bool = False) -> Cell:
     return Cell("" if number is None else repr(number), text, poor)
 
 
-def _latency(value: float | None, target: float) -> Cell:
+def _latency(value: float | None, target: float | None) -> Cell:
     number, limit = known(value), known(target)
     return _cell(number, figure(number), poor=number is not None and limit is not None and number > limit)
 

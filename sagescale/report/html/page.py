@@ -175,6 +175,7 @@ def _facts(document: ResultDocument, run: RunDocument) -> list[tuple[str, Sequen
         ("planner", facts.planner(document, run)),
         ("engines", facts.engines(run)),
         ("requests", facts.requests(run)),
+        ("sessions", facts.sessions(document, run)),
         ("scaling", facts.scaling(run)),
         ("why", facts.why(document, run)),
         ("forecast", facts.forecast(document, run, covered=True)),

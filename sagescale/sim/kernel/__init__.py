@@ -9,9 +9,9 @@ request costs a handful of events however long it talks.
 (``queues``); in instances: winner trees (``trees``).
 
 One noun a file, in the order they build on one another: ``trees``, ``heaps``, ``step_times``, ``sessions``,
-``requests``, ``queues``, ``instances``, ``handoff``, ``routing``, ``prefill`` and ``decode`` (where batches and steps are
-formed), ``lifecycle``, ``crash``, ``loop``. ``tests/sim/reference.py`` states the same rules one token at a
-time; the two agree bit for bit on times that are exact in binary.
+``requests``, ``queues``, ``instances``, ``handoff``, ``routing``, ``prefill`` and ``decode`` (where batches
+and steps are formed), ``lifecycle``, ``crash``, ``loop``. ``tests/sim/reference.py`` states the same rules
+one token at a time; the two agree bit for bit on times that are exact in binary.
 """
 
 from __future__ import annotations
@@ -34,6 +34,6 @@ from sagescale.sim.kernel.trees import event_update, tree_build
 
 __all__ = [
     "LAUNCHED", "MORE_ENTRIES", "MORE_HANDOFFS", "MORE_TURNS", "REACHED", "advance", "begin_populations",
-    "clear_requests", "crash", "event_update", "gauges_now", "launch_waiting", "make_ready", "next_event_s", "scale",
-    "tree_build",
+    "clear_requests", "crash", "event_update", "gauges_now", "launch_waiting", "make_ready", "next_event_s",
+    "scale", "tree_build",
 ]  # fmt: skip

@@ -7,13 +7,14 @@ import numpy as np
 from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, entry
 from sagescale.sim.kernel.decode import REQUEST_MASK
+from sagescale.sim.kernel.gaps import lost_from_batch, run_of_batch_ended
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import handoff_push
 from sagescale.sim.kernel.instances import touch, unbind
 from sagescale.sim.kernel.lifecycle import launch_waiting, stop, want
 from sagescale.sim.kernel.requests import expired, leave
 from sagescale.sim.kernel.routing import route_prefill
-from sagescale.sim.kernel.step_times import steps_by
+from sagescale.sim.kernel.step_times import steps_by, steps_s
 from sagescale.sim.state import (
     DECODE_ROLE,
     DONE,
@@ -119,11 +120,17 @@ def _lose_decode(s: State, slot: int, t: float) -> None:
     d = s.instances[slot]
     w = s.services[s.pools[d.pool].service]
     start = d.finish
-    steps = d.steps + (steps_by(s, slot, t) if d.running > 0 else 0)
+    ended = np.int64(steps_by(s, slot, t) if d.running > 0 else 0)
+    last_s = d.run_start_s
+    if ended > 0:
+        run_of_batch_ended(s, slot, ended)
+        last_s += d.run_join_s + steps_s(s.steps, d.segment, d.running, d.kv, ended, d.run_spread_s)
+    steps = d.steps + ended
     for i in range(d.running):
         request = s.finish[start + i] & REQUEST_MASK
         left = (s.finish[start + i] >> REQUEST_BITS) - steps
         s.produced[request] = s.osl[request] - left
+        lost_from_batch(s, slot, np.int64(request), last_s)
         s.requests[request].state = LOST
     for request in range(w.oldest, w.next_arrival):
         if s.requests[request].bound == slot and (

@@ -6,6 +6,7 @@ import numpy as np
 
 from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.gaps import join_batch, leave_batch, run_of_batch_ended
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import finish_pop, finish_push, handoff_pop
 from sagescale.sim.kernel.instances import add_load, end_run_at_boundary, touch, unbind
@@ -64,6 +65,7 @@ def finish_run(s: State, slot: int, t: float) -> None:
     d = s.instances[slot]
     pool = s.pools[d.pool]
     k = d.run_steps
+    run_of_batch_ended(s, slot, k)
     if pool.kv_decode_steps > 0.0:
         d.last_step_s = step_now_s(s, slot, k)
         d.last_step_end_s = t
@@ -87,6 +89,7 @@ def finish_run(s: State, slot: int, t: float) -> None:
         need = reserves(s, request)
         freed += need
         d.kv -= need - 1
+        leave_batch(s, slot, request)
         complete(s, pool.service, request, t)
     if freed > 0:
         d.reserved -= freed
@@ -126,6 +129,7 @@ def form_step(s: State, slot: int, t: float) -> None:
         else:
             last_step -= 1
             d.kv += held
+        join_batch(s, slot, request)
         finish_push(s.finish, start, d.running, (last_step << REQUEST_BITS) | request)
         d.running += 1
     if d.running > 0:

@@ -1,16 +1,35 @@
-"""The gaps between tokens: a histogram of all, and each request's largest (ENGINES.md 7)."""
+"""The gaps between tokens: a histogram of all; each request's largest, and how many are late (ENGINES.md 7).
+
+Late is a gap longer than the ITL target: all meet it where none is late, and by nearest rank the 99th
+percentile does where at most one in a hundred is. Steps are counted by instance, once for all that decode; a
+request takes off what was counted before it came.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import compiled, inlined
-from sagescale.sim.kernel.step_times import segment_at
-from sagescale.sim.state import GAP_BINS, GAP_BINS_AN_OCTAVE, GAP_LEAST_OCTAVE, State
+from sagescale.sim.kernel.compiled import choose, compiled, inlined
+from sagescale.sim.kernel.step_times import segment_at, step_now_s
+from sagescale.sim.state import (
+    GAP_BINS,
+    GAP_BINS_AN_OCTAVE,
+    GAP_LEAST_OCTAVE,
+    MEAN,
+    P99,
+    REQUEST_BITS,
+    State,
+)
 
-__all__ = ["gap", "run_gaps"]
+__all__ = [
+    "clear_gaps", "gap", "is_late", "itl_is_met", "join_batch", "leave_batch", "leave_steps",
+    "lost_from_batch", "note_token", "run_gaps", "run_of_batch_ended", "token_made",
+]  # fmt: skip
+
+_REQUEST_MASK = (1 << REQUEST_BITS) - 1
 
 
 @inlined
@@ -36,18 +55,45 @@ def _edge_s(bin_: int) -> float:
 @inlined
 def gap(s: State, service: int, seconds: float, count: int) -> None:
     """Note gaps of one length."""
-    x = s.stepped
-    x.gaps[service * GAP_BINS + _bin(seconds)] += count
+    s.gaps.histogram[service * GAP_BINS + _bin(seconds)] += count
     s.services[service].gap_most_s = max(s.services[service].gap_most_s, seconds)
 
 
+@inlined
+def is_late(s: State, service: int, seconds: float) -> bool:
+    """Whether a gap is longer than the ITL target."""
+    return bool(seconds > s.services[service].target_itl_s)
+
+
+@inlined
+def _step_s(a: float, c: float, held: float, n: int, j: int) -> float:
+    return a + c * (held + float(n) * j)
+
+
+@inlined
+def _late_steps(a: float, c: float, held: float, n: int, steps: int, target_s: float) -> int:
+    """How many of these steps, which do not get shorter, are longer than the target."""
+    if _step_s(a, c, held, n, steps - 1) <= target_s:
+        return 0
+    if _step_s(a, c, held, n, 0) > target_s:
+        return steps
+    in_time = np.int64(max(1.0, min((target_s - _step_s(a, c, held, n, 0)) / (c * n), float(steps - 1))))
+    while in_time > 1 and _step_s(a, c, held, n, in_time - 1) > target_s:
+        in_time -= 1
+    while _step_s(a, c, held, n, in_time) <= target_s:
+        in_time += 1
+    return steps - in_time
+
+
 @compiled
-def run_gaps(s: State, slot: int, first: int, end: int) -> float:
-    """Note the gaps of steps ``first`` to ``end`` - 1 of the run, each of all that decode; the largest."""
+def run_gaps(s: State, slot: int, first: int, end: int) -> None:
+    """Note the gaps of steps ``first`` to ``end`` - 1 of the run, each of all that decode."""
     d = s.instances[slot]
+    g = s.gaps.instances[slot]
     service = s.pools[d.pool].service
+    target_s = s.services[service].target_itl_s
     n = d.running
-    most = 0.0
+    most = g.gap_s
     j = first
     segment = np.int64(d.segment)
     while j < end:
@@ -59,6 +105,7 @@ def run_gaps(s: State, slot: int, first: int, end: int) -> float:
         if j == 0 and d.run_join_s > 0.0:
             seconds += d.run_join_s
             gap(s, service, seconds, n)
+            g.late += seconds > target_s
             most = max(most, seconds)
             j += 1
             continue
@@ -67,15 +114,188 @@ def run_gaps(s: State, slot: int, first: int, end: int) -> float:
         left = np.ceil((s.steps[segment].edge - held) / n)
         if left < inside:
             inside = max(int(left), 1)
-        last = a + c * (held + float(n) * (inside - 1))
+        last = _step_s(a, c, held, n, inside - 1)
         most = max(most, last)
         bin_ = _bin(seconds)
         if _bin(last) != bin_:  # to the end of the bin
             guess = np.int64(min((_edge_s(bin_) - seconds) / (c * n), float(inside)))
             inside = min(max(guess, 1), inside)
-            while inside > 1 and _bin(a + c * (held + float(n) * (inside - 1))) != bin_:
+            while inside > 1 and _bin(_step_s(a, c, held, n, inside - 1)) != bin_:
                 inside -= 1
-            last = a + c * (held + float(n) * (inside - 1))
+            last = _step_s(a, c, held, n, inside - 1)
         gap(s, service, last, n * inside)
+        g.late += _late_steps(a, c, held, n, inside, target_s)
         j += inside
-    return float(most)
+    g.gap_s = most
+
+
+@inlined
+def note_token(s: State, service: int, request: int, t: float) -> None:
+    """A prompt is computed and makes a token: note how long it took since the last one, if there is any."""
+    r = s.gaps.requests[request]
+    if not np.isnan(s.requests[request].first_token_s):
+        gap(s, service, t - r.last_s, 1)
+        r.gap_s = max(r.gap_s, t - r.last_s)
+        r.late += is_late(s, service, t - r.last_s)
+    r.last_s = t
+
+
+@inlined
+def leave_steps(s: State, slot: int, m: Any) -> None:
+    """A member of an engine that steps, which has been decoding, does so no longer."""
+    r = s.gaps.requests[m.request]
+    g = s.gaps.instances[slot]
+    r.gap_s = max(r.gap_s, m.gap_s, g.gap_s)
+    r.late += m.late + g.late
+
+
+# Where gaps may not be asked for.
+
+
+def itl_is_met(s: State, service: int, request: int, mean_s: float) -> bool:
+    """Whether a request that is done, with two tokens and more, has met the ITL target."""
+    raise NotImplementedError
+
+
+def token_made(s: State, request: int, t: float) -> None:
+    """See ``note_token``: a batch of prefill has made a request's token."""
+    raise NotImplementedError
+
+
+def clear_gaps(s: State, slot: int) -> None:
+    """An instance is launched."""
+    raise NotImplementedError
+
+
+def join_batch(s: State, slot: int, request: int) -> None:
+    """A request joins the steps of a decode batch."""
+    raise NotImplementedError
+
+
+def run_of_batch_ended(s: State, slot: int, k: int) -> None:
+    """See ``_run_of_batch_ended``."""
+    raise NotImplementedError
+
+
+def leave_batch(s: State, slot: int, request: int) -> None:
+    """A request has made its last token in a decode batch."""
+    raise NotImplementedError
+
+
+def lost_from_batch(s: State, slot: int, request: int, last_s: float) -> None:
+    """A decode batch crashes, whose last step ended then."""
+    raise NotImplementedError
+
+
+@inlined
+def _itl_is_met(s: State, service: int, request: int, mean_s: float) -> bool:
+    w = s.services[service]
+    if w.itl_statistic == MEAN:
+        return bool(mean_s <= w.target_itl_s)
+    spared = (np.int64(s.osl[request]) - 1) // 100 if w.itl_statistic == P99 else np.int64(0)
+    return bool(s.gaps.requests[request].late <= spared)
+
+
+@inlined
+def _clear_gaps(s: State, slot: int) -> None:
+    g = s.gaps.instances[slot]
+    g.gap_s = 0.0
+    g.late = 0
+    g.joining = 0
+
+
+@inlined
+def _join_batch(s: State, slot: int, request: int) -> None:
+    s.gaps.requests[request].joins = True
+    s.gaps.instances[slot].joining += 1
+
+
+@compiled
+def _run_of_batch_ended(s: State, slot: int, k: int) -> None:
+    """The first k steps of a batch's run have ended; those that joined with it have gaps of their own."""
+    d = s.instances[slot]
+    g = s.gaps.instances[slot]
+    service = s.pools[d.pool].service
+    first = np.int64(0)
+    if k > 0 and g.joining > 0:
+        first = np.int64(1)
+        seconds = step_now_s(s, slot, 1)
+        others = d.running - g.joining
+        if others > 0:
+            gap(s, service, seconds, others)
+            g.gap_s = max(g.gap_s, seconds)
+            g.late += is_late(s, service, seconds)
+        for i in range(d.finish, d.finish + d.running):
+            request = s.finish[i] & _REQUEST_MASK
+            r = s.gaps.requests[request]
+            if r.joins:
+                r.joins = False
+                if not np.isnan(s.requests[request].first_token_s):
+                    since_s = d.run_start_s + seconds - r.last_s
+                    gap(s, service, since_s, 1)
+                    r.gap_s = max(r.gap_s, since_s)
+                    r.late += is_late(s, service, since_s)
+                r.late -= g.late
+            else:
+                r.gap_s = max(r.gap_s, g.gap_s)
+        g.joining = 0
+        g.gap_s = 0.0
+    if k > first:
+        run_gaps(s, slot, first, k)
+
+
+@inlined
+def _leave_batch(s: State, slot: int, request: int) -> None:
+    r = s.gaps.requests[request]
+    g = s.gaps.instances[slot]
+    r.gap_s = max(r.gap_s, g.gap_s)
+    r.late += g.late
+
+
+@inlined
+def _lost_from_batch(s: State, slot: int, request: int, last_s: float) -> None:
+    r = s.gaps.requests[request]
+    if r.joins:  # and has made nothing here
+        r.joins = False
+    else:
+        _leave_batch(s, slot, request)
+        r.last_s = last_s
+
+
+# ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
+choose(
+    itl_is_met,
+    "gaps",
+    lambda s, service, request, mean_s: _itl_is_met(s, service, request, mean_s),
+    lambda s, service, request, mean_s: mean_s <= s.services[service].target_itl_s,
+)
+choose(
+    token_made,
+    "gaps",
+    lambda s, request, t: note_token(
+        s, s.pools[s.instances[s.requests[request].bound].pool].service, request, t
+    ),
+    lambda s, request, t: None,
+)
+choose(clear_gaps, "gaps", lambda s, slot: _clear_gaps(s, slot), lambda s, slot: None)
+choose(
+    join_batch, "gaps", lambda s, slot, request: _join_batch(s, slot, request), lambda s, slot, request: None
+)
+choose(
+    run_of_batch_ended,
+    "gaps",
+    lambda s, slot, k: _run_of_batch_ended(s, slot, k),
+    lambda s, slot, k: None,
+)
+choose(
+    leave_batch,
+    "gaps",
+    lambda s, slot, request: _leave_batch(s, slot, request),
+    lambda s, slot, request: None,
+)
+choose(
+    lost_from_batch,
+    "gaps",
+    lambda s, slot, request, last_s: _lost_from_batch(s, slot, request, last_s),
+    lambda s, slot, request, last_s: None,
+)

@@ -6,6 +6,7 @@ import numpy as np
 
 from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, entry, inlined
+from sagescale.sim.kernel.gaps import clear_gaps
 from sagescale.sim.kernel.handoff import resume_chain_at
 from sagescale.sim.kernel.instances import set_key
 from sagescale.sim.kernel.routing import bind_decode, route_prefill
@@ -157,6 +158,7 @@ def _launch(s: State, pool: int, t: float) -> None:
     g.lives += 1
     event_update(s.slots, slot)
     set_key(s, slot, NOT_READY)
+    clear_gaps(s, slot)
     if stepped.steps(s, slot):
         stepped.clear(s, slot)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.gaps import token_made
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.instances import add_load, touch
 from sagescale.sim.kernel.queues import meld, put_behind, rank_for_prefill, without_head
@@ -56,7 +56,7 @@ def finish_batch(s: State, slot: int, t: float) -> None:
         made = produced(s, request)
         p.answer_tokens -= s.osl[request] - made
         if not w.decode_first:
-            stepped.token_made(s, request, t)
+            token_made(s, request, t)
             if made == 0:
                 first_token(s, service, request, t)
         if s.osl[request] - made == 1 and not w.decode_first:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sagescale.sim.kernel.compiled import entry, inlined
+from sagescale.sim.kernel.gaps import itl_is_met
 from sagescale.sim.kernel.sessions import answered, missed
 from sagescale.sim.state import DONE, PENDING, TIMED_OUT, State
 
@@ -79,7 +80,7 @@ def complete(s: State, service: int, request: int, t: float) -> None:
         itl_s = (t - s.requests[request].first_token_s) / (s.osl[request] - 1)
         w.itl_sum_s += itl_s
         w.itl_count += 1
-        w.itl_met += itl_s <= w.target_itl_s
+        w.itl_met += itl_is_met(s, service, request, itl_s)
     answered(s, request, t)
 
 

@@ -8,10 +8,12 @@ through only when a token completes a prompt or a request.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, inlined
-from sagescale.sim.kernel.gaps import gap, run_gaps
+from sagescale.sim.kernel.gaps import gap, is_late, leave_steps, note_token, run_gaps
 from sagescale.sim.kernel.instances import add_load
 from sagescale.sim.kernel.memory import (
     available,
@@ -140,8 +142,8 @@ def _preempt(s: State, slot: int, index: int, t: float) -> None:
         s.produced[request] = computed + 1 - s.isl[request]
         e.prompt_tokens += 1
         e.recomputing += 1
-        extra.gap_s = max(extra.gap_s, m.gap_s, e.gap_s)
-        extra.last_s = t - m.stall_s
+        leave_steps(s, slot, m)
+        s.gaps.requests[request].last_s = t - m.stall_s
         _no_longer_decodes(s, slot, index)
     elif extra.arrived_computed:
         e.prompt_tokens += 1
@@ -304,6 +306,7 @@ def _admit(s: State, slot: int, budget: int, whole: bool, computed_only: bool, t
         m.shared = shared
         m.private = -1
         m.gap_s = 0.0
+        m.late = 0
         m.stall_s = 0.0
         m.left_out = False
         m.ahead = 0
@@ -556,6 +559,14 @@ def _stalls(s: State, slot: int, seconds: float) -> None:
 
 
 @inlined
+def _own_gap(s: State, service: int, m: Any, seconds: float) -> None:
+    """Note a gap that is one member's alone."""
+    gap(s, service, seconds, 1)
+    m.gap_s = max(m.gap_s, seconds)
+    m.late += is_late(s, service, seconds)
+
+
+@inlined
 def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
     """Note the gaps of the first k steps of the run: a step with prompts, or steps of decodes alone."""
     x = s.stepped
@@ -571,22 +582,23 @@ def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
             for i in range(e.members, e.members + e.running):
                 m = x.members[i]
                 if m.finish >= 0 and not m.left_out:
-                    gap(s, service, first_s + m.stall_s, 1)
-                    m.gap_s = max(m.gap_s, first_s + m.stall_s)
+                    _own_gap(s, service, m, first_s + m.stall_s)
                     m.stall_s = 0.0
                 elif m.finish >= 0:
                     e.stalled = True
+        elif e.prompts and e.first_chunk == 0:  # some may have been left out
+            for i in range(e.members, e.members + e.running):
+                if x.members[i].finish >= 0 and not x.members[i].left_out:
+                    _own_gap(s, service, x.members[i], seconds)
+            first = np.int64(1)
         elif e.prompts:
-            count = e.decoding
-            if e.first_chunk == 0:
-                count = np.int64(0)
-                for i in range(e.members, e.members + e.running):
-                    count += x.members[i].finish >= 0 and not x.members[i].left_out
-            gap(s, service, seconds, count)
-            e.gap_s = max(e.gap_s, seconds)
+            g = s.gaps.instances[slot]
+            gap(s, service, seconds, e.decoding)
+            g.gap_s = max(g.gap_s, seconds)
+            g.late += is_late(s, service, seconds)
             first = np.int64(1)
         if k > first:
-            e.gap_s = max(e.gap_s, run_gaps(s, slot, first, k))
+            run_gaps(s, slot, first, k)
 
 
 @compiled
@@ -654,15 +666,11 @@ def _token(s: State, slot: int, index: int, t: float) -> bool:
     pool = s.pools[d.pool]
     m = x.members[index]
     request = np.int64(m.request)
-    extra = x.requests[request]
     if pool.role == PREFILL_ROLE and s.services[pool.service].decode_first:
         return False
+    note_token(s, pool.service, request, t)
     if np.isnan(s.requests[request].first_token_s):
         first_token(s, pool.service, request, t)
-    else:
-        gap(s, pool.service, t - extra.last_s, 1)
-        m.gap_s = max(m.gap_s, t - extra.last_s)
-    extra.last_s = t
     return s.osl[request] - s.produced[request] == 1
 
 
@@ -672,7 +680,6 @@ def _hand_over(s: State, slot: int, index: int) -> None:
     x = s.stepped
     m = x.members[index]
     extra = x.requests[m.request]
-    extra.gap_s = max(extra.gap_s, m.gap_s)
     extra.source = slot
     extra.source_id = s.slots[slot].id
     extra.computed = m.base
@@ -694,6 +701,7 @@ def _tokens(s: State, slot: int, t: float) -> int:
     d = s.instances[slot]
     e = x.engines[slot]
     pool = s.pools[d.pool]
+    g = s.gaps.instances[slot]
     stay = np.int64(0)
     first_leaving = np.int64(-1)
     last_leaving = np.int64(-1)
@@ -704,9 +712,10 @@ def _tokens(s: State, slot: int, t: float) -> int:
         finished = False
         leaves = False
         if m.finish >= 0:
-            m.gap_s = max(m.gap_s, e.gap_s)
+            m.gap_s = max(m.gap_s, g.gap_s)
             finished = m.finish == d.steps
             if finished:
+                leave_steps(s, slot, m)
                 e.decoding -= 1
                 e.base -= m.base
                 x.phases[decode_phase(s, slot, np.int64(m.base))] -= 1
@@ -726,12 +735,11 @@ def _tokens(s: State, slot: int, t: float) -> int:
                 if not finished and not leaves:
                     m.base -= d.steps
                     m.finish = d.steps + s.osl[request] - s.produced[request] - 1
+                    m.late = -g.late
                     e.decoding += 1
                     e.base += m.base
                     x.phases[decode_phase(s, slot, np.int64(m.base))] += 1
         if finished:
-            extra = x.requests[request]
-            extra.gap_s = max(extra.gap_s, m.gap_s)
             e.used -= blocks_of(np.int64(m.base), pool.block_tokens) - m.shared
             if pool.prefix_cache:
                 let_go(s, slot, m, np.int64(m.base), np.int64(0))
@@ -752,7 +760,7 @@ def _tokens(s: State, slot: int, t: float) -> int:
                 x.members[e.members + stay] = m
             stay += 1
     e.running = stay
-    e.gap_s = 0.0
+    g.gap_s = 0.0
     _look_again(s, slot)
     return int(first_leaving)
 

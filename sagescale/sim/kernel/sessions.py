@@ -11,7 +11,8 @@ from sagescale.sim.kernel.compiled import choose, compiled, entry, inlined
 from sagescale.sim.state import State
 
 __all__ = [
-    "answered", "begin_populations", "crowded", "has_turns", "missed", "next_due", "note_next", "row_of", "take",
+    "answered", "begin_populations", "crowded", "has_turns", "missed", "next_due", "note_next", "row_of",
+    "take",
 ]  # fmt: skip
 
 
@@ -263,4 +264,6 @@ choose(crowded, "turns", lambda s: _crowded(s), lambda s: False)
 choose(
     _set_leaf, "stepped", lambda s, request, row: _leaf_of_row(s, request, row), lambda s, request, row: None
 )
-choose(_set_home, "homes", lambda s, request, row: _home_of_row(s, request, row), lambda s, request, row: None)
+choose(
+    _set_home, "homes", lambda s, request, row: _home_of_row(s, request, row), lambda s, request, row: None
+)

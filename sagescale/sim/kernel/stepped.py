@@ -11,7 +11,6 @@ import numpy as np
 
 from sagescale.sim.kernel import scheduler, stepping
 from sagescale.sim.kernel.compiled import choose, inlined
-from sagescale.sim.kernel.gaps import gap
 from sagescale.sim.kernel.prefix_cache import overlaps
 from sagescale.sim.state import BATCH, State
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "begin", "bind", "clear", "count", "crowded", "deliver", "end", "find_overlaps", "forget", "give_up",
     "hand_off_ended", "held_blocks", "lose", "outstanding", "overlap", "receive", "seen_prompt_tokens",
-    "seen_waiting", "step_under_way_s", "steps", "token_made",
+    "seen_waiting", "step_under_way_s", "steps",
 ]  # fmt: skip
 
 
@@ -90,11 +89,6 @@ def bind(s: State, slot: int, request: int) -> None:
     raise NotImplementedError
 
 
-def token_made(s: State, request: int, t: float) -> None:
-    """Remember when a batch of prefill has made a request's token: the next one comes from decode."""
-    raise NotImplementedError
-
-
 def step_under_way_s(s: State, slot: int, t: float) -> float:
     """See ``stepping.step_under_way_s``."""
     raise NotImplementedError
@@ -134,16 +128,6 @@ def crowded(s: State) -> bool:
 def _bind(s: State, request: int) -> None:
     s.stepped.requests[request].bound_at = s.progress[0].joins
     s.progress[0].joins += 1
-
-
-@inlined
-def _token_made(s: State, request: int, t: float) -> None:
-    extra = s.stepped.requests[request]
-    if not np.isnan(s.requests[request].first_token_s):
-        service = s.pools[s.instances[s.requests[request].bound].pool].service
-        gap(s, service, t - extra.last_s, 1)
-        extra.gap_s = max(extra.gap_s, t - extra.last_s)
-    extra.last_s = t
 
 
 @inlined
@@ -211,7 +195,6 @@ choose(
 choose(clear, "stepped", lambda s, slot: stepping.clear(s, slot), lambda s, slot: None)
 choose(forget, "stepped", lambda s, slot: stepping.forget(s, slot), lambda s, slot: None)
 choose(bind, "stepped", lambda s, slot, request: _bind(s, request), lambda s, slot, request: None)
-choose(token_made, "stepped", lambda s, request, t: _token_made(s, request, t), lambda s, request, t: None)
 choose(
     crowded,
     "stepped",

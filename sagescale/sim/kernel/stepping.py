@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, inlined
+from sagescale.sim.kernel.gaps import leave_steps
 from sagescale.sim.kernel.instances import add_load, touch
 from sagescale.sim.kernel.memory import blocks_of, blocks_within
 from sagescale.sim.kernel.prefix_cache import forget_all, let_go
@@ -228,15 +229,14 @@ def lose(s: State, slot: int, first: int, t: float) -> int:
     for i in range(e.running):
         m = x.members[e.members + i]
         request = np.int64(m.request)
-        extra = x.requests[request]
         computed = np.int64(m.base)
         if m.finish >= 0:
             computed += d.steps
             if m.left_out:
                 computed += 1  # what the step under way would have brought was taken off
             s.produced[request] = computed + 1 - s.isl[request]
-            extra.gap_s = max(extra.gap_s, m.gap_s, e.gap_s)
-            extra.last_s = last_s - m.stall_s
+            leave_steps(s, slot, m)
+            s.gaps.requests[request].last_s = last_s - m.stall_s
         if pool.prefix_cache:
             let_go(s, slot, m, computed + m.chunk, np.int64(0))
         first, last = _chain(s, first, last, request)
@@ -318,7 +318,6 @@ def clear(s: State, slot: int) -> None:
     e.first_tokens = 0
     e.stalled = False
     e.short = False
-    e.gap_s = 0.0
     e.expired = -1
     e.number = 0
     e.seen_prompt_tokens = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import one_line
-from sagescale.trace.readers.assembled import AIBRIX, BLIS, KV_CACHE_TESTER, Assembled
+from sagescale.trace.readers.agent_sessions import KV_CACHE_TESTER, AgentSessions
+from sagescale.trace.readers.assembled import AIBRIX, BLIS, Assembled
 from sagescale.trace.readers.fields import BATCH_OF_ONE, COUNT, MS, NS, SECONDS, TOKEN_IDS, WALL_CLOCK, Field
 from sagescale.trace.readers.format import Format
 from sagescale.trace.readers.prefix_ids import BLOCK_TOKENS
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from sagescale.trace.source import Head
 
-__all__ = ["FORMATS"]
+__all__ = ["FORMATS", "AnyFormat"]
 
 _QWEN_KEYS = frozenset({"chat_id", "parent_chat_id", "type", "turn"})
 
@@ -41,7 +42,9 @@ def _images_left_out(columns: Mapping[str, NDArray[Any]], head: Head) -> tuple[s
     return (f"{carriers} requests carry {int(images.sum())} images: encoding them is not modelled",)
 
 
-FORMATS: tuple[Format | Assembled, ...] = (
+AnyFormat = Format | Assembled | AgentSessions
+
+FORMATS: tuple[AnyFormat, ...] = (
     # What trace convert, synth and transform write.
     Format(
         name="sagescale",

@@ -1,4 +1,4 @@
-"""Formats in which a request is no flat row of numbers: nested, in sessions, or with parts to add up."""
+"""Formats in which a request is no flat row of numbers: nested, or with parts to add up."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.log.rows import rows_of
 from sagescale.trace.readers.containers import TITLES
-from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, MS, SECONDS, US, Clock, Field
+from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, MS, US, Clock, Field
 from sagescale.trace.readers.format import Rows
 
 if TYPE_CHECKING:
     from sagescale.trace.source import Container, Head, Source
 
-__all__ = ["AIBRIX", "BLIS", "KV_CACHE_TESTER", "Assembled"]
+__all__ = ["AIBRIX", "BLIS", "Assembled"]
 
 Request = tuple[str, object, object, object]
 """Where it stands, its arrival in the format's unit, its prompt tokens and its generated tokens."""
@@ -135,37 +135,6 @@ def _aibrix(source: Source, head: Head, notes: list[str]) -> Iterator[Request]: 
             )
 
 
-def _sessions(source: Source, head: Head, notes: list[str]) -> Iterator[Request]:
-    sessions = [("", _document(source))] if head.container == "json" else _by_line(source)
-    for before, session in sessions:
-        yield from _turns(source, session, before)
-    notes.append(
-        "sessions: all begin at 0, as their files do not say when; turns arrive when they did, not "
-        "when the one before "
-        "is answered; prefixes (hash_ids) are not turned into cached tokens"
-    )
-
-
-def _by_line(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((f"line {line}, ", session) for line, session in _objects(source))
-
-
-def _document(source: Source) -> dict[str, Any]:
-    with source.open() as stream:
-        document = parse_json(stream.read().decode("utf-8-sig", "replace"))
-    assert isinstance(document, dict)  # its head was read
-    return document
-
-
-def _turns(source: Source, session: dict[str, Any], before: str) -> Iterator[Request]:
-    for number, turn in enumerate(_listed(source, f"{before}session", session), 1):
-        place = f"{before}request {number}"
-        if "requests" in turn:  # a sub-agent, with the times of its own requests
-            yield from _turns(source, turn, f"{place}, ")
-        else:
-            yield place, turn.get("t"), turn.get("in"), turn.get("out")
-
-
 _BLIS_CELLS = (
     "arrival_time_us",
     "input_tokens",
@@ -208,16 +177,6 @@ AIBRIX = Assembled(
     arrival="timestamp",
     clock=MS,
     walk=_aibrix,
-)
-
-# github.com/callanjfox/kv-cache-tester: a coding session a file; sub-agents are sessions within.
-KV_CACHE_TESTER = Assembled(
-    name="kv-cache-tester",
-    containers=("json", "jsonl"),
-    keys=("id", "requests", "block_size"),
-    arrival="t",
-    clock=SECONDS,
-    walk=_sessions,
 )
 
 # github.com/inference-sim/inference-sim, sim/workload/tracev2.go, versions 2 and 3: the CSV, beside its YAML.

@@ -37,12 +37,14 @@ class Rows:
             ``session_id`` int64[n].
         warnings: what the user should know about columns left out.
         turns: which rows of the file each waits for, where it says so.
+        starts_recorded: when sessions began is known; else ``ticks`` count from the beginning of each.
     """
 
     ticks: NDArray[Any]
     columns: dict[str, NDArray[np.int32]]
     warnings: tuple[str, ...]
     turns: Turns | None = None
+    starts_recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

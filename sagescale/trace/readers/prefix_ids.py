@@ -12,7 +12,7 @@ from sagescale.trace.readers.fields import TOKENS, Field
 from sagescale.trace.trace import most_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,20 +27,26 @@ BLOCK_TOKENS = "hash_block_tokens"
 _LEAST_COVERED, _ENOUGH_PROMPTS = 0.7, 100
 
 
-def block_tokens(files: Sequence[tuple[Source, Head]], asked: int | None, usual: int) -> int:
+def block_tokens(
+    files: Sequence[tuple[Source, Head]],
+    asked: int | None,
+    usual: int,
+    stated_by: Callable[[Source, Head], int] | None = None,
+) -> int:
     """Return how many tokens an id of these files covers: as they state, as asked for, or as is usual.
 
     Args:
         files: each has ids.
         asked: what ``--hash-block-tokens`` says; None when it was not given.
         usual: of the format; 0 where there is no usual one.
+        stated_by: tells what a file says, where its format has a way of its own; 0 when it does not.
 
     Raises:
         InputError: none of them says it, or two say different things.
     """
     found = asked or 0
     for source, head in files:
-        stated = _stated(source, head)
+        stated = (stated_by or _stated)(source, head)
         if stated and found and stated != found:
             other = f"--hash-block-tokens {asked}" if asked else f"those of {files[0][0].path} of {found}"
             raise InputError(
