@@ -2,33 +2,111 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
-from recorded_sessions import BLOCK_TOKENS, sessions
+import numpy as np
+import pytest
+from agg_scenarios import FINE, TICK, TINY, Numbers, Scenario
+from recorded_sessions import BLOCK_TOKENS, FILE, as_requests, lines, sessions
 from reference import Request, simulate
 from reference_examples import WORLD
 from reference_records import Engine
+from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad
+from sagescale.trace import read_trace
+from test_sim_steps import assert_equals_the_reference, engine_of
 
+SLOTS = 16
+BUDGET = 8192
+NUMBERS = Numbers(
+    edges=[[0]] * (SLOTS + 1),
+    base_s=[[TICK + FINE * n] for n in range(SLOTS + 1)],
+    slope_s=[[TINY / 64]] * (SLOTS + 1),
+    spread_s=[0.0] * (SLOTS + 1),
+    tokens_s=[TICK + TINY * 8 * n for n in range(BUDGET + 1)],
+    running_s=FINE,
+    kv_s=TINY / 64,
+    cross_s=0.0,
+    square_s=0.0,
+    longest_s=0.0,
+)
 ENGINE = Engine(
     scheduler="vllm",
-    step_s=lambda n, kv, longest, chunks: 0.25,
-    max_num_seqs=8,
-    max_batched_tokens=2**18,
+    step_s=NUMBERS.step_times,
+    max_num_seqs=SLOTS,
+    max_batched_tokens=BUDGET,
     max_kv_tokens=None,
     block_tokens=BLOCK_TOKENS,
     prefix_cache=True,
 )
+TWO = replace(
+    WORLD,
+    hash_block_tokens=BLOCK_TOKENS,
+    max_num_seqs=SLOTS,
+    routing_strategy="kv_aware",
+    closed_loop=True,
+    service="only",
+    engines={"aggregated": ENGINE},
+)
+
+
+def scenario(requests, world) -> Scenario:
+    return Scenario(requests, world, (2,), [], 0.0, [], [], 0.0, {"aggregated": NUMBERS})
 
 
 def test_one_request_at_a_time_hits_what_the_record_says():
-    first_id, recorded, requests = 0, [], []
-    for session in sessions(every=20):
-        for one in session:
-            ids = tuple(first_id + name for name in one.ids)
-            requests.append(Request(float(len(requests)), one.isl, 1, hash_ids=ids))
-        recorded += session
-        first_id += 1 + max(name for one in session for name in one.ids)
-    world = replace(WORLD, hash_block_tokens=BLOCK_TOKENS, engines={"aggregated": ENGINE})
-    outcome = simulate(requests, world, (1,))
+    chosen = list(sessions(range(0, 300, 20)))
+    recorded = [one for session in chosen for one in session]
+    most = 1 + max(name for one in recorded for name in one.ids)
+    ids = [
+        tuple(most * number + name for name in one.ids)
+        for number, session in enumerate(chosen)
+        for one in session
+    ]
+    requests = [
+        Request(100.0 * row, one.isl, 1, hash_ids=ids[row], session_id=row)
+        for row, one in enumerate(recorded)
+    ]
+    outcome = simulate(requests, replace(TWO, closed_loop=False), (1,))
     assert len(requests) > 500
     assert [r.hit_tokens for r in outcome.requests] == [r.hit_blocks * BLOCK_TOKENS for r in recorded]
+
+
+def test_the_kernel_hits_what_the_record_says_of_every_request():
+    recorded = Counter(
+        (one.isl, max(one.osl, 1), one.hit_blocks * BLOCK_TOKENS) for session in sessions() for one in session
+    )
+    trace = read_trace(FILE)
+    assert trace.prefixes is not None
+    unlimited = scenario([], replace(TWO, closed_loop=False))
+    load = ServiceLoad(
+        "only",
+        (EnginePool("aggregated", "aggregated", engine_of(unlimited, "aggregated"), 1),),
+        (1,),
+        1000.0 * np.arange(len(trace)),
+        trace.isl,
+        trace.isl,
+        trace.osl,
+        lambda pool, count: np.zeros(count),
+        prefixes=trace.prefixes,
+    )
+    cluster = FleetCluster([load], {"gpu": 1}).services[0]
+    cluster.advance(1e12)
+    hits = cluster.state.stepped.requests["hit_tokens"]
+    assert Counter(zip(trace.isl.tolist(), trace.osl.tolist(), hits.tolist(), strict=True)) == recorded
+
+
+@pytest.mark.parametrize("max_kv_tokens", [None, 200_000])
+def test_in_closed_loop_the_kernel_hits_what_the_reference_does(max_kv_tokens):
+    chosen = [session[:50] for session in sessions(range(4, 8))]
+    requests = as_requests(chosen, TICK, apart_s=2.0, most_think_s=2.0, shorter=64)
+    world = replace(TWO, engines={"aggregated": replace(ENGINE, max_kv_tokens=max_kv_tokens)})
+    assert max(len(request.after) for request in requests) > 1
+    assert_equals_the_reference(scenario(requests, world))
+
+
+def test_other_lines_of_the_file_are_read_as_a_file(tmp_path):
+    some = [line for session in lines(range(1, 300, 25)) for line in session]
+    (tmp_path / "some.jsonl").write_text("".join(some), encoding="utf-8")
+    trace = read_trace(tmp_path / "some.jsonl")
+    assert len(trace) == sum('"in"' in line for line in some)
