@@ -213,8 +213,8 @@ _Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="OURS=THEIRS,...",
-        help="Columns of a log: arrival, isl, osl; also priority, session_id, cached_tokens, hash_ids, ttft, "
-        "done.",
+        help="Columns of a log: arrival, isl, osl; also priority, session (turns wait), session_id, "
+        "cached_tokens, hash_ids, ttft, done.",
     ),
 ]
 _Where = Annotated[

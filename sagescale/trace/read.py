@@ -20,7 +20,6 @@ from sagescale.trace.log.rows import column_names
 from sagescale.trace.log.spec import TIME_UNITS, LogSpec
 from sagescale.trace.log.times import parse_zone
 from sagescale.trace.readers import FORMATS
-from sagescale.trace.readers.agent_sessions import AgentSessions
 from sagescale.trace.readers.assembled import Assembled
 from sagescale.trace.readers.containers import READ
 from sagescale.trace.readers.fields import TOKENS, Field
@@ -106,7 +105,11 @@ def read_trace(
             raise InputError(f"--where {log.where[0]}: {found.name} has no rows to choose from; leave it out")
         there = set.intersection(*(set(head.columns) for _, head in files))
         columns = log.with_columns_of(found, there)
-        return _from_log(files, columns, identity, found.name, found.block_tokens)
+        chosen = _from_log(files, columns, identity, found.name, found.block_tokens)
+        if not there.isdisjoint({found.after, found.chat}):
+            lost = "--where leaves out which answers a request waits for: all arrive by the clock"
+            chosen = replace(chosen, warnings=(*chosen.warnings, lost))
+        return chosen
     return _from_format(files, found, log, identity)
 
 
@@ -215,7 +218,13 @@ def _from_log(
         _refuse_block_tokens(log, identity, name)
     rows = read_log(files, log, builder)
     made = _put_in_order(
-        rows.ticks, rows.columns, rows.ticks_per_s, identity, list(rows.warnings), builder=builder
+        rows.ticks,
+        rows.columns,
+        rows.ticks_per_s,
+        identity,
+        list(rows.warnings),
+        builder=builder,
+        turns=rows.turns,
     )
     return replace(made, format=name, started_at=rows.started_at)
 
@@ -238,7 +247,7 @@ def _from_format(
     builder = None
     with_ids = [] if isinstance(found, Assembled) else [file for file in files if found.has_ids(file[1])]
     if not isinstance(found, Assembled) and with_ids:
-        stated_by = found.stated_block_tokens if isinstance(found, AgentSessions) else None
+        stated_by = None if isinstance(found, Format) else found.stated_block_tokens
         builder = _builder(with_ids, log, found.block_tokens, stated_by)
     elif log.hash_block_tokens:
         _refuse_block_tokens(log, identity, found.name)

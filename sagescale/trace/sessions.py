@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn, Self
@@ -25,6 +26,7 @@ __all__ = [
     "cap_thinking",
     "refuse_without_turns",
     "restarted",
+    "session_number",
     "session_starts",
 ]
 
@@ -171,6 +173,12 @@ class Turns:
         return type(self).of(lists, think_s)
 
 
+def session_number(name: str) -> int:
+    """Return a number of 64 bits for the name of a session: equal ones for equal names, also across files."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
 def session_starts(trace: Trace) -> NDArray[np.float64]:
     """Return when each session begins, s, float64[sessions], ascending: at the first of its requests."""
     assert trace.session_id is not None
@@ -242,15 +250,14 @@ def cap_thinking(trace: Trace, most_s: float) -> Trace:
     saved_s = turns.think_s - think_s
     note = f"think at most {most_s:.12g} s ({int((saved_s > 0).sum())} requests)"
     capped = replace(trace, turns=replace(turns, think_s=think_s))
-    arrival_s = trace.arrival_s.copy()
-    waits = np.flatnonzero(turns.waits)
-    bounds = turns.after_start.tolist()
-    earlier_s = np.zeros(len(trace))
-    for row in waits.tolist():
-        before = turns.after[bounds[row] : bounds[row + 1]]
-        earlier_s[row] = saved_s[row] + earlier_s[before].min()
-        arrival_s[row] = max(arrival_s[row] - earlier_s[row], arrival_s[before].max())
-    return _reordered(capped, arrival_s, note, np.arange(len(trace)))
+    # Plain numbers in lists: a row at a time they take a tenth of the time that arrays do.
+    at_s, earlier_s, saved = trace.arrival_s.tolist(), [0.0] * len(trace), saved_s.tolist()
+    bounds, after = turns.after_start.tolist(), turns.after.tolist()
+    for row in np.flatnonzero(turns.waits).tolist():
+        before = after[bounds[row] : bounds[row + 1]]
+        earlier_s[row] = saved[row] + min(earlier_s[one] for one in before)
+        at_s[row] = max(at_s[row] - earlier_s[row], *(at_s[one] for one in before))
+    return _reordered(capped, np.array(at_s), note, np.arange(len(trace)))
 
 
 def refuse_without_turns(option: str, trace: Trace) -> NoReturn:
@@ -261,5 +268,6 @@ def refuse_without_turns(option: str, trace: Trace) -> NoReturn:
     """
     raise InputError(
         f"{option}: {trace.path} ({trace.format}) has no turns that wait for answers; expected a trace that "
-        "has: kv-cache-tester's, or columns session_id, after and think_s"
+        "has: kv-cache-tester's, Qwen's, AIPerf's, a log with --columns session=NAME, or columns after and "
+        "think_s"
     )

@@ -17,6 +17,7 @@ from sagescale.trace.log.names import kept_apart, suggested_command
 from sagescale.trace.log.rows import column_names, rows_of
 from sagescale.trace.log.spec import TIME_UNITS, Condition, LogSpec
 from sagescale.trace.log.times import parse_stamp, parse_zone, recognised_unit, to_utc_ns
+from sagescale.trace.readers.answers import ANSWER_S_PER_TOKEN, one_after_another
 from sagescale.trace.readers.fields import MAX_TOKENS
 from sagescale.trace.trace import MAX_SPAN_S
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from sagescale.trace.log.times import Stamp
     from sagescale.trace.prefix_builder import PrefixBuilder
+    from sagescale.trace.sessions import Turns
     from sagescale.trace.source import Head, Source
 
 __all__ = ["LogRows", "read_log"]
@@ -46,6 +48,7 @@ class LogRows:
         ticks_per_s: how many of them make a second.
         columns: int32[n] each: ``isl``, ``osl``, and as named ``cached_tokens``, ``priority``,
             ``session_id``; ``hash_ids``: the node of each one's last prefix id.
+        turns: who waits for whom, where the spec names a ``session``; else None.
         started_at: date and time of the first arrival, in the zone to show; None where the log has no date.
         warnings: how it was read, and what was left out.
     """
@@ -53,6 +56,7 @@ class LogRows:
     ticks: NDArray[Any]
     ticks_per_s: float
     columns: dict[str, NDArray[np.int32]]
+    turns: Turns | None
     started_at: datetime | None
     warnings: tuple[str, ...]
 
@@ -111,6 +115,13 @@ def _ids(cell: object) -> NDArray[np.int64] | None:
         return None
 
 
+def _took(arrival: Stamp, cell: object) -> float:
+    """Return how long an answer took, in the arrival's unit, by when it ended; NaN where that is no time."""
+    done = None if cell is None else parse_stamp(cell)
+    fits = done is not None and done.kind == arrival.kind and done.value >= arrival.value
+    return float(done.value - arrival.value) if fits and done is not None else math.nan
+
+
 def _meets(condition: Condition, text: str) -> bool:
     same = text == condition.value
     if not same:
@@ -139,6 +150,7 @@ class _Reading:
     sessions: dict[str, int] = field(default_factory=dict)
     blank: Counter[str] = field(default_factory=Counter)
     clipped: int = 0
+    took: list[float] = field(default_factory=list)
 
     def read(self, number: int, source: Source, head: Head) -> None:
         """Read one file."""
@@ -151,6 +163,8 @@ class _Reading:
         wanted = (*mapped.values(), *(condition.column for condition in conditions), *apart)
         for ours in mapped.keys() & {"isl", "osl", "cached_tokens", "priority", "session_id", "hash_ids"}:
             self.counts.setdefault(ours, [])
+        if "session" in mapped:
+            self.counts.setdefault("session_id", [])
         first_condition, first_apart = len(mapped), len(mapped) + len(conditions)
         for line, cells in rows_of(source, head, wanted):
             self.rows += 1
@@ -237,10 +251,12 @@ class _Reading:
             # The last token of a prompt is computed in any case.
             lengths["cached_tokens"] = lengths["isl"] - 1
             self.clipped += 1
-        if "session_id" in cells:
+        for ours in cells.keys() & {"session", "session_id"}:
             # Without a name it is a session by itself.
-            name = _text(cells["session_id"]) or f" {len(self.sessions)}"
+            name = _text(cells[ours]) or f" {len(self.sessions)}"
             lengths["session_id"] = self.sessions.setdefault(name, len(self.sessions))
+        if "session" in cells:
+            self.took.append(_took(stamp, cells.get("done")))
         self.stamps.append(stamp)
         self.places.append((number, line))
         for ours, value in lengths.items():
@@ -285,8 +301,35 @@ class _Reading:
         else:
             span = f", {float(ticks.max() - ticks.min()) / clock.ticks_per_s:.6g} s in all"
         stated = f"arrival '{dict(self.spec.columns)['arrival']}' read as {clock.stated}{span}"
-        return LogRows(
-            ticks, clock.ticks_per_s, columns, started_at, (stated, *clock.notes, *self._notes(considered))
+        notes = [stated, *clock.notes, *self._notes(considered)]
+        turns = None
+        if "session" in dict(self.spec.columns):
+            took_s = np.array(self.took)[keep] / clock.ticks_per_s
+            # The first arrival is taken off in the log's own ticks, for the same times as the trace has.
+            arrival_s = (ticks - ticks.min()) / clock.ticks_per_s
+            turns = one_after_another(arrival_s, columns["session_id"], took_s, columns["osl"])
+            notes.append(self._turns_note(turns, took_s, path))
+        return LogRows(ticks, clock.ticks_per_s, columns, turns, started_at, tuple(notes))
+
+    def _turns_note(self, turns: Turns, took_s: NDArray[np.float64], path: str) -> str:
+        """Say who waits, and how long answers are taken to have taken."""
+        known = int(np.isfinite(took_s).sum())
+        name = dict(self.spec.columns).get("done")
+        if name is not None and not known:
+            raise InputError(
+                f"{path}: --columns done={name}: no row has a time there that is at or after its arrival; "
+                "expected when the answer ended, on the clock of the arrivals (a duration is to be added to "
+                "them first)"
+            )
+        others = f"{ANSWER_S_PER_TOKEN * 1000:g} ms for each of its tokens"
+        if known:
+            others = "their tokens times the median of what a token of the others took"
+        how = {0: others, len(took_s): f"recorded in '{name}'"}.get(
+            known, f"recorded in '{name}' for {known:,} and {others} for {len(took_s) - known:,}"
+        )
+        return (
+            f"{len(self.sessions):,} sessions: {int(turns.waits.sum()):,} requests wait for the one before; "
+            f"thinking is the gap less the answer's time, which is {how}"
         )
 
     def _check_some(self, path: str) -> None:
@@ -411,9 +454,10 @@ class _Reading:
             notes.append(
                 f"{self.clipped:,} prompts are cached whole: their last token is computed all the same"
             )
-        if self.sessions:
+        if self.sessions and "session_id" in dict(self.spec.columns):
             notes.append(
-                f"{len(self.sessions):,} sessions: turns that wait for the one before are not modelled"
+                f"{len(self.sessions):,} sessions: turns do not wait for the one before; with session= in "
+                "place of session_id= they do"
             )
         return [one_line(note, 1500) for note in notes]
 

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "REQUIRED", "TIME_UNITS", "Condition", "LogSpec", "parse_columns", "parse_where"]
 
 REQUIRED = ("arrival", "isl", "osl")
-COLUMNS = (*REQUIRED, "priority", "session_id", "cached_tokens", "hash_ids", "ttft", "done")
-"""What ``--columns`` names; a trace needs the first three."""
+COLUMNS = (*REQUIRED, "priority", "session", "session_id", "cached_tokens", "hash_ids", "ttft", "done")
+"""What ``--columns`` names; a trace needs the first three.
+
+``session`` and ``session_id`` are both the session of a request; with ``session`` each request waits for the
+one before it, whose answer took until ``done`` where that is named.
+"""
 
 TIME_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """What ``--time-unit`` may be, and how many of it make a second."""
@@ -119,6 +123,11 @@ def parse_columns(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
             if ours in found:
                 raise InputError(f"--columns {text}: {ours} is given twice; expected it once")
             found[ours] = theirs
+    if {"session", "session_id"} <= found.keys():
+        raise InputError(
+            f"--columns {','.join(texts)}: session and session_id are both given; expected session, whose "
+            "requests wait for the one before, or session_id, whose do not"
+        )
     missing = [name for name in REQUIRED if name not in found]
     if found and missing:
         raise InputError(

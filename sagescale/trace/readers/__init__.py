@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import one_line
 from sagescale.trace.readers.agent_sessions import KV_CACHE_TESTER, AgentSessions
+from sagescale.trace.readers.aiperf import AIPERF, AiperfConversations
 from sagescale.trace.readers.assembled import AIBRIX, BLIS, Assembled
 from sagescale.trace.readers.fields import BATCH_OF_ONE, COUNT, MS, NS, SECONDS, TOKEN_IDS, WALL_CLOCK, Field
 from sagescale.trace.readers.format import Format
@@ -42,7 +43,7 @@ def _images_left_out(columns: Mapping[str, NDArray[Any]], head: Head) -> tuple[s
     return (f"{carriers} requests carry {int(images.sum())} images: encoding them is not modelled",)
 
 
-AnyFormat = Format | Assembled | AgentSessions
+AnyFormat = Format | Assembled | AgentSessions | AiperfConversations
 
 FORMATS: tuple[AnyFormat, ...] = (
     # What trace convert, synth and transform write.
@@ -123,7 +124,9 @@ FORMATS: tuple[AnyFormat, ...] = (
         osl="output_length",
         ids="hash_ids",
         block_tokens=512,
-        only_if=lambda keys: not keys >= _QWEN_KEYS,
+        chat="chat_id",
+        parent_chat="parent_chat_id",
+        only_if=lambda keys: not keys >= _QWEN_KEYS and "session_id" not in keys,
     ),
     # Wang et al., KVCache Cache in the Wild, ATC 2025 (alibaba-edu/qwen-bailian-usagetraces-anon). The same
     # keys as Mooncake for what matters but another unit of time, so only the chat keys tell them apart: a
@@ -137,7 +140,9 @@ FORMATS: tuple[AnyFormat, ...] = (
         osl="output_length",
         ids="hash_ids",
         block_tokens=16,
-        only_if=lambda keys: bool(keys & _QWEN_KEYS) or "hash_ids" not in keys,
+        chat="chat_id",
+        parent_chat="parent_chat_id",
+        only_if=lambda keys: (bool(keys & _QWEN_KEYS) or "hash_ids" not in keys) and "session_id" not in keys,
     ),
     # The CSV that Vidur replays, also used for Splitwise's traces: Agrawal et al., Vidur, MLSys 2024
     # (data/processed_traces).
@@ -180,6 +185,7 @@ FORMATS: tuple[AnyFormat, ...] = (
         block_tokens=16,
     ),
     AIBRIX,
+    AIPERF,
     KV_CACHE_TESTER,
     BLIS,
 )

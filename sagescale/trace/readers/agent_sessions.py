@@ -17,7 +17,6 @@ What is read of the loop:
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,11 +25,11 @@ import numpy as np
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.trace.readers.answers import ANSWER_S_PER_TOKEN, MODELLED
+from sagescale.trace.readers.answers import MODELLED, answer_times
 from sagescale.trace.readers.containers import TITLES
 from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, SECONDS, Field
 from sagescale.trace.readers.format import Rows
-from sagescale.trace.sessions import Turns
+from sagescale.trace.sessions import Turns, session_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -163,7 +162,7 @@ class AgentSessions:
         columns: dict[str, Any] = {
             "isl": np.array([request.isl for request in requests], np.int32),
             "osl": np.array([request.osl for request in requests], np.int32),
-            "session_id": np.array([_key(source, name) for name in names], np.int64)[owner],
+            "session_id": np.array([session_number(f"{source.sha256} {name}") for name in names])[owner],
         }
         if builder is not None:
             is_global = np.array([session.is_global for session in found])
@@ -348,12 +347,8 @@ class _Reading:
 
 def _answers(requests: Sequence[_Request]) -> NDArray[np.float64]:
     """Return how long each answer took, s: as recorded, else its tokens times what one usually took."""
-    known = [(one.api_s, one.osl) for one in requests if one.api_s is not None and one.osl > 0]
-    per_token_s = ANSWER_S_PER_TOKEN
-    if known:
-        took_s, tokens = np.array(known).T
-        per_token_s = float(np.median(took_s / tokens))
-    return np.array([one.osl * per_token_s if one.api_s is None else one.api_s for one in requests])
+    took_s = np.array([np.nan if one.api_s is None else one.api_s for one in requests])
+    return answer_times(took_s, np.array([one.osl for one in requests]))
 
 
 def _linked(
@@ -428,12 +423,6 @@ def _beginnings(session: _Session, answer_s: NDArray[np.float64]) -> dict[str, f
                     begin_s[name] = base_s + asked[1].t_s + float(answer_s[asked[0]])
         before[name] = row, request
     return begin_s
-
-
-def _key(source: Source, name: str) -> int:
-    """Return a number of 64 bits for a session: no other file's session of the same name has it."""
-    digest = hashlib.blake2b(f"{source.sha256} {name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 def _nodes(

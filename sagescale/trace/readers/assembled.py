@@ -12,17 +12,20 @@ from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.log.rows import rows_of
+from sagescale.trace.readers.answers import GAPS, one_after_another
 from sagescale.trace.readers.containers import TITLES
 from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, MS, US, Clock, Field
 from sagescale.trace.readers.format import Rows
+from sagescale.trace.sessions import session_number
 
 if TYPE_CHECKING:
     from sagescale.trace.source import Container, Head, Source
 
 __all__ = ["AIBRIX", "BLIS", "Assembled"]
 
-Request = tuple[str, object, object, object]
-"""Where it stands, its arrival in the format's unit, its prompt tokens and its generated tokens."""
+Request = tuple[str, object, object, object, object]
+"""Where it stands, its arrival in the format's unit, its prompt tokens, its generated tokens, and its session
+or None."""
 
 Walk = Callable[["Source", "Head", "list[str]"], Iterator[Request]]
 """Yields the requests of a file and adds what its reader should know to the list."""
@@ -77,12 +80,22 @@ class Assembled:
         ticks: list[float] = []
         isl: list[int] = []
         osl: list[int] = []
-        for place, at, prompt, generated in self.walk(source, head, notes):
+        names: list[object] = []
+        for place, at, prompt, generated, session in self.walk(source, head, notes):
+            names.append(session)
             ticks.append(_number(source, place, self.arrival, at, self.clock.expected))
             isl.append(_tokens(source, place, "prompt tokens", prompt))
             osl.append(_tokens(source, place, "generated tokens", generated))
         columns = {"isl": np.array(isl, np.int32), "osl": np.array(osl, np.int32)}
-        return Rows(np.array(ticks, np.float64), columns, tuple(notes))
+        arrival = np.array(ticks, np.float64)
+        if all(name is None for name in names):
+            return Rows(arrival, columns, tuple(notes))
+        # Without a name it is a session by itself.
+        texts = (f"{source.sha256} {row}" if name is None else str(name) for row, name in enumerate(names))
+        session_id = np.array([session_number(text) for text in texts])
+        took_s = np.full(len(arrival), np.nan)
+        turns = one_after_another(arrival / self.clock.ticks_per_s, session_id, took_s, columns["osl"])
+        return Rows(arrival, {**columns, "session_id": session_id}, (*notes, GAPS), turns)
 
 
 def _number(source: Source, place: str, what: str, value: object, expected: str) -> float:
@@ -132,6 +145,7 @@ def _aibrix(source: Source, head: Head, notes: list[str]) -> Iterator[Request]: 
                 row.get("timestamp"),
                 request.get("Prompt Length", request.get("prompt_length")),
                 request.get("Output Length", request.get("output_length")),
+                request.get("session_id", request.get("Session ID")),
             )
 
 
@@ -164,7 +178,7 @@ def _blis(source: Source, head: Head, notes: list[str]) -> Iterator[Request]:
             prompt = served or prefix + _tokens(source, place, "input_tokens", prompt)
         elif served:
             prompt = served
-        yield place, row["arrival_time_us"], prompt, row["output_tokens"]
+        yield place, row["arrival_time_us"], prompt, row["output_tokens"], None
     if failed:
         notes.append(f"left out {failed:,} requests whose status is not ok")
 

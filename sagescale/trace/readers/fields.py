@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AFTER",
     "BATCH_OF_ONE",
+    "CHAT",
     "COUNT",
     "IDS",
     "MAX_TOKENS",
@@ -174,6 +175,13 @@ PRIORITY = Kind(
 )
 SESSION = Kind(
     "a whole number that fits 64 bits, the same in all requests of a session",
+    ("int64",),
+    low=-MAX_ID - 1,
+    high=MAX_ID,
+    whole=True,
+)
+CHAT = Kind(
+    "a whole number that fits 64 bits, the name of a request",
     ("int64",),
     low=-MAX_ID - 1,
     high=MAX_ID,

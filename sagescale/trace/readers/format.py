@@ -10,8 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagescale.errors import InputError
+from sagescale.trace.readers.chats import Chats, chats_of, circle
 from sagescale.trace.readers.containers import COUNTS, READ, TITLES, refuse_cell
-from sagescale.trace.readers.fields import AFTER, IDS, PRIORITY, SESSION, THINK_S, TOKENS, Clock, Field, Kind
+from sagescale.trace.readers.fields import (
+    AFTER,
+    CHAT,
+    IDS,
+    PRIORITY,
+    SESSION,
+    THINK_S,
+    TOKENS,
+    Clock,
+    Field,
+    Kind,
+)
 from sagescale.trace.readers.prefix_ids import check_ids
 from sagescale.trace.readers.waits import Waits
 from sagescale.trace.source import Head, Source
@@ -63,6 +75,8 @@ class Format:
         session: optional column of sessions, where the format has one.
         after: optional column of the rows whose answers each waits for, where the format has one.
         think_s: optional column beside it, of the seconds from the last answer to the arrival.
+        chat: optional column of what each request is called, where the format has one.
+        parent_chat: optional column beside it, of what the request is called that it answers to.
         ids: optional column of prefix ids, where the format has one: a list a row.
         ids_kind: what they are: ``IDS``, or ``TOKEN_IDS`` to make them of.
         block_tokens: how many tokens an id covers, where the format says it; 0 where files do.
@@ -83,6 +97,8 @@ class Format:
     session: str | None = None
     after: str | None = None
     think_s: str | None = None
+    chat: str | None = None
+    parent_chat: str | None = None
     ids: str | None = None
     ids_kind: Kind = IDS
     block_tokens: int = 0
@@ -128,6 +144,8 @@ class Format:
         optional = [(self.cached, TOKENS), (self.priority, PRIORITY), (self.session, SESSION)]
         if self.after in head.columns:
             optional += [(self.after, AFTER), (self.think_s, THINK_S)]
+        if self.chat in head.columns and self.parent_chat in head.columns:
+            optional += [(self.chat, CHAT), (self.parent_chat, CHAT)]
         if builder is not None and self.has_ids(head):
             optional.append((self.ids, self.ids_kind))
         there = (Field(name, kind) for name, kind in optional if name is not None and name in head.columns)
@@ -152,8 +170,23 @@ class Format:
             self._check_cached(source, head, columns["cached_tokens"], columns["isl"])
         if builder is not None and "hash_ids" in columns:
             check_ids(source, head, str(self.ids), columns["isl"], columns["hash_ids"], builder)
+        warnings = self.warn(found, head)
         turns = None if self.after not in found else self._turns(source, head, found)
-        return Rows(found[self.arrival], columns, self.warn(found, head), turns)
+        if self.chat in found:
+            chats = self._chats(source, head, found)
+            columns["session_id"], turns = chats.session_id, chats.turns
+            warnings += chats.notes
+        return Rows(found[self.arrival], columns, warnings, turns)
+
+    def _chats(self, source: Source, head: Head, found: Mapping[str, NDArray[Any]]) -> Chats:
+        """Link conversations; refuse a request that answers to itself, in however many steps."""
+        chat, parent = found[str(self.chat)], found[str(self.parent_chat)]
+        row = circle(chat, parent)
+        if row is not None:
+            expected = "an earlier request's, or -1: this one comes back to itself"
+            place = source.place(head, row)
+            refuse_cell(source, place, str(self.parent_chat), parent[row].item(), expected)
+        return chats_of(found[self.arrival] / self.clock.ticks_per_s, chat, parent, found[self.osl])
 
     def _turns(self, source: Source, head: Head, found: Mapping[str, NDArray[Any]]) -> Turns:
         """Put the turns together; refuse rows that cannot be waited for."""
