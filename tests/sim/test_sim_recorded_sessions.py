@@ -13,7 +13,7 @@ from reference import Request, simulate
 from reference_examples import WORLD
 from reference_records import Engine
 from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad
-from sagescale.trace import read_trace
+from sagescale.trace import Turns, read_trace
 from test_sim_steps import assert_equals_the_reference, engine_of
 
 SLOTS = 16
@@ -78,20 +78,26 @@ def test_the_kernel_hits_what_the_record_says_of_every_request():
     )
     trace = read_trace(FILE)
     assert trace.prefixes is not None
-    unlimited = scenario([], replace(TWO, closed_loop=False))
+    n = len(trace)
+    one_by_one = Turns(
+        np.maximum(np.arange(-1, n), 0), np.arange(n - 1, dtype=np.int32), np.zeros(n)
+    )  # each waits for the one before
     load = ServiceLoad(
         "only",
-        (EnginePool("aggregated", "aggregated", engine_of(unlimited, "aggregated"), 1),),
+        (EnginePool("aggregated", "aggregated", engine_of(scenario([], TWO), "aggregated"), 1),),
         (1,),
-        1000.0 * np.arange(len(trace)),
+        np.zeros(n),
         trace.isl,
         trace.isl,
         trace.osl,
         lambda pool, count: np.zeros(count),
         prefixes=trace.prefixes,
+        session=np.zeros(n, np.int32),
+        turns=one_by_one,
     )
     cluster = FleetCluster([load], {"gpu": 1}).services[0]
     cluster.advance(1e12)
+    assert cluster.rows.tolist() == list(range(n))
     hits = cluster.state.stepped.requests["hit_tokens"]
     assert Counter(zip(trace.isl.tolist(), trace.osl.tolist(), hits.tolist(), strict=True)) == recorded
 
