@@ -81,8 +81,7 @@ def main() -> None:
     parser.add_argument("--sessions", default="poisson:60/h", help="when the agents' sessions begin")
     parser.add_argument("--copies", type=float, default=2.53, help="of the agents' sessions: 49,000 requests")
     given = parser.parse_args()
-    from sagescale.trace import TransformSpec, apply_transforms, read_trace
-    from sagescale.trace.starts import SessionStarts
+    from sagescale.trace import TransformSpec, apply_transforms, parse_sessions, read_trace
 
     pools = {
         f"{end}_{pool}_instances": count
@@ -101,7 +100,7 @@ def main() -> None:
     began = time.perf_counter()
     agents = apply_transforms(
         read_trace(given.agents),
-        TransformSpec(rate_scale=given.copies, sessions=SessionStarts.parse(given.sessions)),
+        TransformSpec(rate_scale=given.copies, sessions=parse_sessions(given.sessions)),
     )
     ids = int(agents.prefixes.counts.sum(dtype=np.int64))
     print(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sagescale.perf.build import ImportOptions
     from sagescale.sim.faults import Faults
     from sagescale.sim.run import Run
-    from sagescale.trace import LogSpec, Trace, TransformSpec
+    from sagescale.trace import LogSpec, Trace, TransformSpec, Turns
 
     Requests = pd.DataFrame | Trace | str | os.PathLike[str]
     Keys = Mapping[str, object] | str | os.PathLike[str]
@@ -36,7 +36,9 @@ def read_trace(requests: Requests, *, log: LogSpec | None = None) -> Trace:
     Args:
         requests: a file in any format that ``sagescale trace info`` reads, or the name of a shipped trace; a
             data frame with columns ``arrival_s`` (seconds), ``isl`` and ``osl`` (tokens), and perhaps
-            ``cached_tokens`` and ``priority``, a row a request, in any order; or a trace, as it is.
+            ``cached_tokens``, ``priority`` and ``session_id``, a row a request, in any order; of sessions
+            whose turns wait for answers also ``after``, lists of rows counted from 0, and ``think_s``; or a
+            trace, as it is.
         log: of a file that is a service's own log, its columns, which rows count, and its clock, as
             ``--columns``, ``--where`` and ``--time-zone`` say them.
 
@@ -65,9 +67,21 @@ def read_trace(requests: Requests, *, log: LogSpec | None = None) -> Trace:
         name: requests[name].to_numpy() for name in (*_NEEDED, *_KNOWN) if name in requests.columns
     }
     try:
+        if "after" in requests.columns:
+            columns["turns"] = _turns(requests)
         return Trace.from_arrays(**columns, path="<data frame>")
     except (TypeError, ValueError) as error:
         raise InputError(f"the data frame is no trace: {error}") from None
+
+
+def _turns(requests: Any) -> Turns:  # noqa: ANN401 - a data frame of whatever library
+    """Return who waits for whom, by columns of a data frame."""
+    from sagescale.trace import Turns
+
+    think_s = requests["think_s"].to_numpy() if "think_s" in requests.columns else [0.0] * len(requests)
+    cells = requests["after"].to_numpy()
+    # A missing list is None, or NaN where the library has no other.
+    return Turns.of([[] if cell is None or isinstance(cell, float) else cell for cell in cells], think_s)
 
 
 def import_profile(*sources: str | os.PathLike[str], options: ImportOptions | None = None) -> Profile:

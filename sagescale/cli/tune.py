@@ -12,7 +12,6 @@ from sagescale.cli.options import (
     AddressOption,
     AttainmentOption,
     BackendOption,
-    ConcurrentOption,
     ConfigOption,
     GivenTrace,
     JobsOption,
@@ -67,7 +66,6 @@ def tune(
     config: ConfigOption = None,
     overrides: SetOption = None,
     open_loop: OpenLoopOption = False,
-    concurrent_sessions: ConcurrentOption = None,
     profile: ProfileOption = None,
     seeds: Annotated[
         int,
@@ -114,7 +112,7 @@ def tune(
     check_counts(("--seeds", seeds, 1), ("--refinements", refinements, 0), ("--jobs", jobs, 1))
     tried_policies = choose("--policies", policies, policy_names())
     tried_predictors = choose("--predictors", predictors, predictor_names())
-    chosen = [*(overrides or []), *session_keys("true" if open_loop else None, concurrent_sessions)]
+    chosen = [*(overrides or []), *session_keys("true" if open_loop else None, None)]
     setup = load_tuning(trace, validate, profile, config or [], chosen, transforms, attainment)
     gpu_hour_price(setup.simulator, setup.earlier[0].profile)
     base = setup.config

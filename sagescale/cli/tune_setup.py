@@ -58,14 +58,20 @@ def load_tuning(
     from sagescale.errors import InputError
     from sagescale.experiment.workload import Workload
     from sagescale.sim.part import Part
+    from sagescale.sim.turns import clock_s
 
     share = _share(validate)
     found = configured(profile, files, overrides)
     settings, config, simulator = found.settings, found.config, found.simulator
     if "target_attainment" not in settings.explicit and 0.5 <= attainment < 1.0:
         config = dataclasses.replace(config, target_attainment=attainment)
+    if simulator.concurrent_sessions is not None:
+        raise InputError(
+            f"concurrent_sessions is {simulator.concurrent_sessions}; expected null: in a closed population "
+            "no part of the time is later than another whatever the configuration"
+        )
     whole = Workload(trace.read(), transforms, found.engines)
-    duration_s = whole.trace().duration_s
+    duration_s = clock_s(whole.trace(), simulator)
     cut_s = math.inf if share is None else (1.0 - share) * duration_s
     used_s = min(cut_s, duration_s)
     least_s = float(_LEAST_WINDOWS * config.adjustment_interval_sec)
@@ -80,7 +86,7 @@ def load_tuning(
         words = f"the last {100 * share:g} % of the trace, from {cut_s:.0f} s on"
         return TuneSetup(settings, config, simulator, earlier, (whole, Part(cut_s)), words)
     other = Workload(trace.beside(validate).read(), transforms, found.engines)
-    other_s = other.trace().duration_s
+    other_s = clock_s(other.trace(), simulator)
     if other_s < least_s:
         raise InputError(
             f"--validate {validate}: lasts {other_s:g} s; expected at least {_LEAST_WINDOWS} intervals of "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.experiment.gap_p99 import gap_p99_ms
 from sagescale.experiment.replay import PoolSizes, Replayed, replay
 from sagescale.experiment.served import ServedLog, itl_ms
 from sagescale.experiment.served_pools import ServedPools
@@ -54,12 +55,18 @@ _GAP_TOLERANCE = 0.03
 """A quantile this far off (relative) costs as much as a factor one standard deviation from its prior. TTFT
 weighs less: near saturation it magnifies every error of service time tenfold and more."""
 
-LIMITS = {"ttft": 0.10, "itl": 0.05, "gap": 0.10}
+LIMITS = {"ttft": 0.10, "itl": 0.05, "gap_p99": 0.10, "gap": 0.10}
 SERVICE_SHIFT = 0.02
 _POOLS_SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", 50), ("itl", 90))
-_STEPS_SCORED = (("ttft", 50), ("ttft", 90), ("ttft", 99), ("itl", None), ("gap", 50), ("gap", 90))
-"""What is judged of separate pools and of aggregated instances; None is the mean. A gap is the largest of a
-request, where the log has it."""
+_GAPS_SCORED = (50, 90)
+_STEPS_SCORED = (
+    *_POOLS_SCORED[:3],
+    ("itl", None),
+    *(("gap_p99", percentile) for percentile in _GAPS_SCORED),
+    *(("gap", percentile) for percentile in _GAPS_SCORED),
+)
+"""What is judged of separate pools and of aggregated instances; None is the mean. Gaps are the p99 and the
+largest of each request's, where the log has them."""
 
 _FEWEST = 50
 _FITTED_MS = ("tokens_ms", "running_ms", "kv_ms", "cross_ms", "square_ms", "longest_ms")
@@ -84,7 +91,7 @@ class PercentileError(NamedTuple):
     @property
     def name(self) -> str:
         """Of what, and which percentile."""
-        what = {"ttft": "TTFT", "itl": "ITL", "gap": "largest gap"}[self.latency]
+        what = {"ttft": "TTFT", "itl": "ITL", "gap_p99": "p99 gap", "gap": "largest gap"}[self.latency]
         return f"{what} mean" if self.percentile is None else f"{what} p{self.percentile}"
 
     @property
@@ -212,7 +219,10 @@ def calibrate(
         part = part[(part < start) | (part >= stop)]
 
     def predicted(engine: Profile, slower: float = 1.0) -> Replayed:
-        return replay(scored, engine, pools, simulator, slower=slower)
+        def replayed(late_ms: float = math.inf) -> Replayed:
+            return replay(scored, engine, pools, simulator, slower=slower, late_ms=late_ms)
+
+        return _with_gap_p99(replayed(), scored, replayed)
 
     errors = _errors(
         scored,
@@ -370,6 +380,24 @@ class _Fit(Generic[Found, Kind]):
         return np.asarray(np.log(np.maximum(np.quantile(known, levels), 1e-6)))
 
 
+def _with_gap_p99(run: Replayed, log: ServedLog, replayed: Callable[[float], Replayed]) -> Replayed:
+    """Find the requests' p99 gaps where the log has them too."""
+    measured, largest = log.gap_p99_ms, run.gap_max_ms
+    if measured is None or largest is None:
+        return run
+    known = np.where(log.osl > 1, measured, np.nan)
+    if not (known > 0).any():
+        return run
+
+    def late(late_ms: float) -> NDArray[np.int32]:
+        counted = replayed(late_ms).late
+        assert counted is not None  # as the largest gaps are
+        return counted
+
+    p99_ms = gap_p99_ms(late, log.osl, largest, np.where(known > 0, known, np.nan), _GAPS_SCORED)
+    return dataclasses.replace(run, gap_p99_ms=p99_ms)
+
+
 def _errors(
     log: ServedLog,
     part: NDArray[np.intp],
@@ -381,16 +409,22 @@ def _errors(
 ) -> tuple[PercentileError, ...]:
     arrival, osl = log.arrival_s[part], log.osl[part]
 
+    def gaps(of_requests: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        known = np.full(len(part), np.nan) if of_requests is None else of_requests[part]
+        return np.where(osl > 1, known, np.nan)
+
     def latencies(run: Replayed) -> dict[str, NDArray[np.float64]]:
-        gaps = np.full(len(part), np.nan) if run.gap_max_ms is None else run.gap_max_ms[part]
         first, done = run.first_token_s[part], run.done_s[part]
         return {
             "ttft": (first - arrival) * 1e3,
             "itl": itl_ms(first, done, osl),
-            "gap": np.where(osl > 1, gaps, np.nan),
+            "gap_p99": gaps(run.gap_p99_ms),
+            "gap": gaps(run.gap_max_ms),
         }
 
-    measured = latencies(Replayed(log.first_token_s, log.done_s, 0.0, log.gap_max_ms))
+    measured = latencies(
+        Replayed(log.first_token_s, log.done_s, 0.0, log.gap_max_ms, gap_p99_ms=log.gap_p99_ms)
+    )
     runs = [latencies(run) for run in (before, after, faster, slower)]
     rows = []
     for name, percentile in _POOLS_SCORED if after.gap_max_ms is None else _STEPS_SCORED:

@@ -17,7 +17,13 @@ from sagescale.document import (
 )
 from sagescale.experiment.answer import ServingChoice, answer, choices_of, gpu_hour_price, ways_of
 from sagescale.experiment.execute import Failure, run_tasks
-from sagescale.experiment.forecasts import FORECAST_ONCE, ForecastResult, ForecastTask, needs_forecasts
+from sagescale.experiment.forecasts import (
+    FORECAST_ONCE,
+    ForecastResult,
+    ForecastTask,
+    forecast_once,
+    needs_forecasts,
+)
 from sagescale.experiment.grid import (
     Entry,
     grid_entries,
@@ -141,7 +147,12 @@ class _Work:
         wanted = [task for entry in self.entries for task in self._of_entry(entry)]
         later = dict.fromkeys(task for task in wanted if needs_forecasts(task))
         first: list[Task] = [
-            *(ForecastTask.of(task, series) for task in later for series in FORECAST_ONCE),
+            *(
+                ForecastTask.of(task, series)
+                for task in later
+                if forecast_once(self.workload, task)
+                for series in FORECAST_ONCE
+            ),
             *(self._search(ClairvoyantTask, scenario) for scenario in scenarios),
             *(self._search(StaticSearchTask, scenario) for scenario in self._fixed(scenarios)),
             *(task for task in wanted if task not in later),

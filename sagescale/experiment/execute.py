@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from sagescale.errors import InputError, SagescaleError
-from sagescale.experiment.forecasts import FORECAST_ONCE, ForecastResult, ForecastTask, needs_forecasts
+from sagescale.experiment.forecasts import FORECAST_ONCE, ForecastResult, ForecastTask, forecast_once
 from sagescale.experiment.tasks import PartTask, RunTask, Task, memos_for, perform
 from sagescale.perf import ProfileModel
 from sagescale.sim.config import SimulatorConfig
@@ -165,7 +165,7 @@ def add_forecasts(
         False where the user interrupted.
     """
     runs = (task.run if isinstance(task, PartTask) else task for task in tasks)
-    asking = [run for run in runs if isinstance(run, RunTask) and needs_forecasts(run)]
+    asking = [run for run in runs if isinstance(run, RunTask) and forecast_once(workload, run)]
     wanted = [ForecastTask.of(run, series) for run in asking for series in FORECAST_ONCE]
     missing = [task for task in dict.fromkeys(wanted) if task not in memos]
 

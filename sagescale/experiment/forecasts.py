@@ -2,8 +2,8 @@
 
 A forecast depends on the predictor, its parameters and the history it has seen, and on nothing else, so runs
 that show a predictor the same windows share its forecasts. Arrivals (requests, ISL) do not depend on the
-policy: they are forecast once for all runs. OSL is observed at completion, which does depend on it: runs
-share those forecasts as long as they agree.
+policy, unless turns wait for answers: they are forecast once for all runs. OSL is observed at completion,
+which does depend on it: runs share those forecasts as long as they agree.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ __all__ = [
     "ForecastTask",
     "MemoPredictor",
     "PredictorSpec",
+    "forecast_once",
     "make_forecasts",
     "memo_predictors",
     "needs_forecasts",
@@ -264,6 +265,11 @@ def make_forecasts(workload: Workload, task: ForecastTask) -> ForecastResult:
         windows += 1
     predictor.snapshot()
     return ForecastResult(memo, predictor.cadence, predictor.refits, windows, time.perf_counter() - began)
+
+
+def forecast_once(workload: Workload, run: RunTask) -> bool:
+    """Whether a run forecasts arrivals that are the same whatever it does."""
+    return needs_forecasts(run) and (workload.recorded.turns is None or run.simulator.open_loop)
 
 
 def needs_forecasts(run: RunTask) -> bool:

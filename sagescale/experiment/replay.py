@@ -60,14 +60,17 @@ class PoolSizes:
 class Replayed:
     """First tokens and completions as simulated, float64[n], s; NaN for a request never served.
 
-    ``handoff_ms`` is the mean hand-off of the part, 0 without any; ``gap_max_ms`` the largest gap between two
-    of a request's tokens, float64[n], of aggregated instances.
+    ``handoff_ms`` is the mean hand-off of the part, 0 without any. Of aggregated instances ``gap_max_ms`` is
+    the largest gap between two of a request's tokens, float64[n], ``late`` how many of its gaps are longer
+    than what was asked, int32[n], and ``gap_p99_ms`` their 99th percentile where somebody has found it.
     """
 
     first_token_s: NDArray[np.float64]
     done_s: NDArray[np.float64]
     handoff_ms: float
     gap_max_ms: NDArray[np.float64] | None = None
+    late: NDArray[np.int32] | None = None
+    gap_p99_ms: NDArray[np.float64] | None = None
 
 
 def replay(
@@ -78,15 +81,16 @@ def replay(
     *,
     part: slice = slice(None),
     slower: float = 1.0,
+    late_ms: float = math.inf,
 ) -> Replayed:
     """Simulate a log up to the end of ``part``, every service time ``slower`` fold.
 
-    What comes before the part loads the engines; its hand-offs are not counted.
+    What comes before the part loads the engines; its hand-offs are not counted. Gaps of aggregated instances
+    longer than ``late_ms`` are.
     """
     if pools.aggregated:
-        return _replay_aggregated(
-            log, profile, pools.aggregated, simulator, part.indices(len(log))[1], slower
-        )
+        stop = part.indices(len(log))[1]
+        return _replay_aggregated(log, profile, pools.aggregated, simulator, stop, slower, late_ms)
     world = build_world(ProfileModel(profile), simulator)  # the log's engines existed: no budget applies
     if slower != 1.0:
         world = _slowed(world, slower)
@@ -118,11 +122,17 @@ def replay(
 
 
 def _replay_aggregated(
-    log: ServedLog, profile: Profile, instances: int, simulator: SimulatorConfig, stop: int, slower: float
+    log: ServedLog,
+    profile: Profile,
+    instances: int,
+    simulator: SimulatorConfig,
+    stop: int,
+    slower: float,
+    late_ms: float,
 ) -> Replayed:
     engines = aggregated_engines(profile, simulator.max_batched_tokens)
     stepping = dataclasses.replace(simulator, engine_scheduler=scheduler_of(simulator, "aggregated"))
-    world = build_world(ProfileModel(engines), stepping)
+    world = dataclasses.replace(build_world(ProfileModel(engines), stepping), target_itl_s=late_ms / 1e3)
     if slower != 1.0:
         world = _slowed(world, slower)
     pool = EnginePool("aggregated", "aggregated", world, world.decode_gpus)
@@ -137,8 +147,10 @@ def _replayed(cluster: Cluster, mean_ms: float) -> Replayed:
     """What a cluster made of its requests; the largest gaps are known where its engines step."""
     requests, gaps = cluster.requests, cluster.gaps()
     done_s = np.where(requests["done_s"] > 0, requests["done_s"], np.nan)
-    gaps_ms = None if gaps is None else gaps.requests["gap_s"] * 1e3
-    return Replayed(requests["first_token_s"].copy(), done_s, mean_ms, gaps_ms)
+    if gaps is None:
+        return Replayed(requests["first_token_s"].copy(), done_s, mean_ms)
+    late = gaps.requests["late"].copy()
+    return Replayed(requests["first_token_s"].copy(), done_s, mean_ms, gaps.requests["gap_s"] * 1e3, late)
 
 
 def read_pool_sizes(path: Path, start_s: float) -> PoolSizes:

@@ -33,6 +33,7 @@ from sagescale.sim.measures import Score, score
 from sagescale.sim.part import Part, PartResult, lower_bound_of_part, measure_part
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
+from sagescale.sim.startup import StartupDelay
 from sagescale.sim.turns import as_recorded
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import with_overrides
@@ -297,30 +298,37 @@ def foreseen(
     trace = workload.trace(replicate)
     if trace.turns is None or simulator.open_loop:
         return trace
-    key = (trace.sha256, trace.transforms, workload.engines(config).name, config, simulator)
+    engines = workload.engines(config)
+    profile = with_overrides(engines, simulator, config.serving)
+    config = dataclasses.replace(config, load_headroom=1.0)
+    load = true_load(as_recorded(trace, simulator.concurrent_sessions), float(config.adjustment_interval_sec))
+    peak = peak_sizes(load, config, ProfileModel(profile))
+    least = Sizes.of({pool.name: max(1, pool.least) for pool in config.pools})
+    ample = peak.map(lambda size, floor: max(floor, _AMPLE * size), least)
+    fixed, simulator = _without_limits(config, simulator, ample)
+    # Of a static policy's configuration nothing else matters.
+    targets = (config.target_ttft_ms, config.target_itl_ms)
+    key = (trace.sha256, trace.transforms, engines.name, config.serving, tuple(ample), targets, simulator)
     if key not in _FORESEEN:
         while len(_FORESEEN) >= _MOST_FORESEEN:
             del _FORESEEN[next(iter(_FORESEEN))]
-        profile = with_overrides(workload.engines(config), simulator, config.serving)
-        recorded = as_recorded(trace, simulator.concurrent_sessions)
-        load = true_load(recorded, float(config.adjustment_interval_sec))
-        peak = peak_sizes(load, config, ProfileModel(profile))
-        least = Sizes.of({pool.name: max(1, pool.least) for pool in config.pools})
-        ample = peak.map(lambda size, floor: max(floor, _AMPLE * size), least)
-        _FORESEEN[key] = simulate(trace, profile, *_without_limits(config, simulator, ample)).trace
+        _FORESEEN[key] = simulate(trace, profile, fixed, simulator).trace
     return _FORESEEN[key]
 
 
 def _without_limits(
     config: AutoscalerConfig, simulator: SimulatorConfig, sizes: Sizes
 ) -> tuple[AutoscalerConfig, SimulatorConfig]:
-    """Both configurations for fixed sizes, whatever limits and budget say; nobody gives up."""
+    """Both configurations for fixed sizes, whatever limits and budget say; nobody gives up or starts."""
     keys = {
         pool_keys(pool).most: max(size, pool.most) for size, pool in zip(sizes, config.pools, strict=True)
     }
     gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
     wide = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget), **keys)  # type: ignore[arg-type]  # keys of sizes alone
-    return fixed_sizes(wide, dataclasses.replace(simulator, request_timeout_s=None), sizes)
+    simulator = dataclasses.replace(
+        simulator, request_timeout_s=None, startup_delay_s=StartupDelay("constant", (0.0,))
+    )
+    return fixed_sizes(wide, simulator, sizes)
 
 
 def _predictors(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo]) -> LoadPredictors:

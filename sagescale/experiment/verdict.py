@@ -115,7 +115,7 @@ def open_loop_error(runs: Sequence[RunDocument], winner: str | None) -> str:
             part = f" ({100 * (hours / real - 1):+.1f} %)" if real > 0 else ""
             return (
                 f" Replayed open-loop, {run.name} would seem to reach {percent(shown)} at {hours:.2f} "
-                f"GPU-hours: {100 * (shown - true):+.2f} points of attainment and {hours - real:+.2f} "
+                f"GPU-hours: {100 * (shown - true):+.2f} points of attainment and {hours - real:+.3g} "
                 f"GPU-hours{part} beside the closed loop."
             )
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
 from sagescale.planner.decision import Corrections, Reason, ReasonCode
@@ -28,6 +29,9 @@ window's load."""
 
 _SETTLED = 0.1
 """Slots are full where what runs changed by no more than this share over the window."""
+
+_DISPERSION_GAIN = 0.1
+"""Variance over mean of the requests counted at looks within a window: averaged over so many windows."""
 
 _GAUGE_GAIN = 0.1
 _MOST_PEAKED = 100.0
@@ -116,9 +120,19 @@ class OnlineLearner:
         self.model = model
         self._seen: tuple[Observation, ...] = ()
         self._peakedness = 1.0
+        self._counts: list[float] = []
+        self._dispersion = 1.0
+
+    def look(self, seen: Observation) -> None:
+        """Take in the short window of a burst check: how unevenly requests come within a window."""
+        if seen.requests is not None:
+            self._counts.append(seen.requests)
 
     def observe(self, observation: Observation, window: Window, reasons: list[Reason]) -> None:
         """Take in the next window; say so where from now on a measured profile is, or is no longer, left."""
+        counts, self._counts = self._counts, []
+        if len(counts) > 1 and sum(counts) > 0.0:
+            self._dispersion += _DISPERSION_GAIN * (variance(counts) / fmean(counts) - self._dispersion)
         before = self.model.prefill.used, self.model.decode.used
         seen = (*self._seen, observation)
         if len(seen) > 1 and window.reached is not None and window.reached >= _FEWEST_REQUESTS:
@@ -198,7 +212,7 @@ class OnlineLearner:
             backlog_ms = before.queued_prefill / instances * self.model.ttft_ms(computed)
             if backlog_ms > _BACKLOG * now.window_s * 1000.0:
                 return
-        self.model.learn_ttft(computed, rate, instances, window.ttft_ms)
+        self.model.learn_ttft(computed, rate, instances, window.ttft_ms, max(self._dispersion, 1.0))
 
 
 def _switched(pool: str, belief: Belief) -> Reason:

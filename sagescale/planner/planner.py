@@ -194,6 +194,8 @@ class Planner:
         if self._check is None or self._last is None:
             return None
         window = read_window(observation, observation.window_s, [])
+        if self._learner is not None:
+            self._learner.look(observation)
         if window.requests is None or window.requests < 1.0:
             return None  # less than a request, as rates times windows may come out, is no load to go by
         asked = self._check(dataclasses.replace(observation, requests=window.requests, isl_mean=window.isl))

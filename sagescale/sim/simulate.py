@@ -29,10 +29,9 @@ from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
-from sagescale.sim.turns import as_it_came, as_recorded
+from sagescale.sim.turns import as_it_came, as_recorded, clock_s
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_pools
-from sagescale.trace import session_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -278,17 +277,8 @@ class _Making:
             ),
             None if faults is None else Injector(faults, cluster, service.simulator.simulation_seed),
             interval_s,
-            max(self._last_start_s(), service.simulator.until_s),
+            max(clock_s(service.trace, service.simulator), service.simulator.until_s),
         )
-
-    def _last_start_s(self) -> float:
-        """When the last request comes of those that come by the clock; of turns, the last session."""
-        trace, load = self.service.trace, self.load
-        if load.turns is None:
-            return trace.duration_s
-        if load.concurrent_sessions is not None:
-            return 0.0
-        return float(session_starts(trace)[-1])
 
     def run(self, loop: _Loop, wall_s: float) -> Run:
         service, cluster, horizon_s = self.service, loop.cluster, loop.horizon_s
@@ -320,6 +310,7 @@ class _Making:
             faults=loop.fault_log(),
             stepped=cluster.stepped(),
             gaps=cluster.gaps(),
+            full_memory_s=tuple(loop.full_memory_s),
             closed_loop=closed_loop,
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
@@ -442,6 +433,7 @@ class _Loop:
         self.interval_s = interval_s
         self.end_s = end_s
         self.ticks: list[Tick] = []
+        self.full_memory_s: list[float] = []
         self.surges: list[Decision] = []
         self.planner_s = 0.0
 
@@ -527,4 +519,5 @@ class _Loop:
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began
         self.ticks.append(Tick(observation, decision))
+        self.full_memory_s.append(self.cluster.full_memory_s)
         self._act(decision)

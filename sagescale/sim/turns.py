@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import ServiceLoad
     from sagescale.trace import Trace
 
-__all__ = ["ClosedLoop", "as_it_came", "as_recorded", "kernel_turns"]
+__all__ = ["ClosedLoop", "as_it_came", "as_recorded", "clock_s", "kernel_turns"]
 
 _OPEN = np.iinfo(np.int32).max
 _ROOM = 1024
@@ -174,6 +175,13 @@ def as_it_came(
     never = np.zeros(len(rows), np.int64)
     np.add.at(never, last, left)
     return came, ClosedLoop(given, rows, never)
+
+
+def clock_s(trace: Trace, simulator: SimulatorConfig) -> float:
+    """When the last request comes of those that come whatever the system does; of turns, the last session."""
+    if trace.turns is None or simulator.open_loop:
+        return trace.duration_s
+    return 0.0 if simulator.concurrent_sessions is not None else float(session_starts(trace)[-1])
 
 
 def as_recorded(trace: Trace, concurrent_sessions: int | None) -> Trace:

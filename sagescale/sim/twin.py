@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sagescale.errors import InputError
 from sagescale.planner.policy import needs_twin
-from sagescale.sim.engine import Cluster, no_delay
-from sagescale.sim.scheduler import scheduler_of
+from sagescale.sim.engine import FleetCluster, ServiceLoad, disaggregated, no_delay
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy.twin import Lengths
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import World
+    from sagescale.sim.engine import Cluster, World
 
 __all__ = ["KernelTwin", "Sample", "twin_for"]
 
@@ -40,7 +38,8 @@ _FEWEST, _MOST = 1500, 6000
 """Requests measured."""
 
 _LASTS_S = 60.0
-"""How long the load lasts, as far as so many requests go."""
+"""How long the load lasts, as far as so many requests go; where a start takes longer, as long as that: no
+order changes anything before."""
 
 _COPING = 0.9
 """Before it, decode has the same load, or this share of what it gets through at most, if that is less: a pool
@@ -54,22 +53,13 @@ _APART_S = 3600.0
 
 
 def twin_for(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorConfig) -> KernelTwin | None:
-    """Return a twin where the configured policy tries sizes on one, else None.
-
-    Raises:
-        InputError: the engines are of a kind that is not tried.
-    """
+    """Return a twin where the configured policy tries sizes on one, else None."""
     if not needs_twin(config.policy):
         return None
     if config.serving == "aggregated":
         from sagescale.sim.twin_aggregated import AggregatedTwin
 
         return AggregatedTwin(perf, simulator, config)
-    if (scheduler := scheduler_of(simulator, config.serving)) != "batch":
-        raise InputError(
-            f"policy is {config.policy} but engine_scheduler is {scheduler} where serving is disaggregated; "
-            "expected batch, or another policy: sizes of such pools are not tried"
-        )
     return KernelTwin(perf, simulator, config)
 
 
@@ -94,6 +84,9 @@ class Sample(NamedTuple):
 class KernelTwin:
     """Tries pool sizes in the simulator's own kernel; implements ``EngineTwin``.
 
+    Engines of either kind: those that step compute prompts in chunks and may pre-empt. The prefix cache is in
+    the lengths: what is computed of a prompt.
+
     Args:
         perf: the engines.
         simulator: what else is said of the cluster: batches, hand-offs, startup time.
@@ -105,8 +98,13 @@ class KernelTwin:
         self.startup_s = simulator.startup_delay_s.typical_s
         world = build_world(perf, simulator, config)
         world = dataclasses.replace(world, max_gpus=1 << 40, request_timeout_s=None, scheduling_policy="fifo")
+        unlimited = None
+        if world.stepping is not None:
+            stepping = dataclasses.replace(world.stepping, prefix_cache=False)
+            world = dataclasses.replace(world, stepping=stepping)
+            unlimited = dataclasses.replace(stepping, blocks=None)
         # What fits no decode instance is missed there; prefill is tried with what reaches it.
-        self._world = dataclasses.replace(world, max_kv_tokens=None)
+        self._world = dataclasses.replace(world, max_kv_tokens=None, stepping=unlimited)
         nothing = np.zeros(2)
         self._decode_world = dataclasses.replace(
             world,
@@ -116,6 +114,7 @@ class KernelTwin:
             prefill_floor_s=0.0,
             kv_blocks_prefill=False,
         )
+        self._lasts_s = max(_LASTS_S, self.startup_s)
         self._last: Sample | None = None
         self._unit_gaps = np.random.default_rng(0).exponential(1.0, 1 << 16)
 
@@ -129,10 +128,14 @@ class KernelTwin:
         return self._tried(self._try_prefill, instances, _MOST_PREFILL, requests_per_s, lengths)
 
     def _try_prefill(self, pool: int, rate: float, sample: Sample) -> float:
-        count = int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
+        count = self._count(rate)
         arrival_s = self._arrivals(count, rate, sample.lengths.computed)
         late = self._run_prefill(pool, arrival_s, sample.lengths) > 0.0
         return _share(sample.late_alone, late, count // 10)
+
+    def _count(self, rate: float) -> int:
+        """How many requests are tried."""
+        return int(min(max(rate * self._lasts_s, _FEWEST), _MOST))
 
     def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """See :class:`~sagescale.planner.policy.twin.EngineTwin`."""
@@ -140,7 +143,7 @@ class KernelTwin:
 
     def _try_decode(self, pool: int, rate: float, sample: Sample) -> float:
         before, warm_up = self._before(pool, rate, sample)
-        count = warm_up + int(min(max(rate * _LASTS_S, _FEWEST), _MOST))
+        count = warm_up + self._count(rate)
         count = min(count, len(self._unit_gaps))
         warm_up = min(warm_up, count // 2)
         arrival_s = self._arrivals(count, rate, sample.lengths.osl)
@@ -244,16 +247,20 @@ class KernelTwin:
         decode: int,
     ) -> Cluster:
         count = len(arrival_s)
-        cluster = Cluster.alone(
-            world,
+        before, after = disaggregated(world, "gpu")
+        if osl is None:  # decode is tried: prefill takes no time, which a step would
+            before = dataclasses.replace(before, engine=dataclasses.replace(world, stepping=None))
+        load = ServiceLoad(
+            "service",
+            (before, after),
+            (prefill, decode),
             arrival_s,
             np.resize(lengths.isl, count),
             np.resize(lengths.computed, count),
             np.resize(lengths.osl, count) if osl is None else np.full(count, osl, np.int32),
-            prefill=prefill,
-            decode=decode,
-            startup_s=no_delay,
+            no_delay,
         )
+        cluster = FleetCluster([load], {"gpu": world.max_gpus}).services[0]
         cluster.advance(np.inf)
         return cluster
 

@@ -9,7 +9,7 @@ from sagescale.trace.read import format_names, read_trace, shipped_traces
 from sagescale.trace.sessions import Turns, restarted, session_starts
 from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.starts import SessionStarts, parse_sessions
-from sagescale.trace.stats import LengthStats, PrefixStats, TraceStats, describe
+from sagescale.trace.stats import LengthStats, PrefixStats, Spread, TraceStats, TurnStats, describe
 from sagescale.trace.trace import Trace
 from sagescale.trace.transforms import (
     TransformSpec,
@@ -30,9 +30,11 @@ __all__ = [
     "PrefixStats",
     "Prefixes",
     "SessionStarts",
+    "Spread",
     "Trace",
     "TraceStats",
     "TransformSpec",
+    "TurnStats",
     "Turns",
     "apply_transforms",
     "check_destination",

@@ -268,6 +268,6 @@ def refuse_without_turns(option: str, trace: Trace) -> NoReturn:
     """
     raise InputError(
         f"{option}: {trace.path} ({trace.format}) has no turns that wait for answers; expected a trace that "
-        "has: kv-cache-tester's, Qwen's, AIPerf's, a log with --columns session=NAME, or columns after and "
-        "think_s"
+        "has: kv-cache-tester's, Qwen's, AIPerf's, a log with --columns session=NAME, columns after and "
+        "think_s, or trace synth --sessions"
     )

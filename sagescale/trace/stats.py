@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sagescale.trace.sessions import session_starts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.trace.prefixes import Prefixes
+    from sagescale.trace.sessions import Turns
     from sagescale.trace.trace import Trace
 
-__all__ = ["LengthStats", "PrefixStats", "TraceStats", "describe"]
+__all__ = ["LengthStats", "PrefixStats", "Spread", "TraceStats", "TurnStats", "describe"]
 
 _MINUTE_S = 60.0
 _SPARK_BINS = 60
@@ -54,6 +57,39 @@ class PrefixStats:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnStats:
+    """Sessions whose turns wait for answers.
+
+    Attributes:
+        waiting: requests that wait for an answer; the others arrive by the clock.
+        joins: those that wait for several.
+        starts_per_hour: sessions begun, over the time from the first start to the last; None for one.
+        per_session: requests of a session.
+        think_s: p50, p90, p99 and mean of seconds from an answer to the request that waited for it; None
+            where none waits.
+        growth: p50, p90, p99 and mean of tokens by which a prompt is longer than the one it waited for first;
+            below 0 where it begins anew. None where none waits.
+    """
+
+    waiting: int
+    joins: int
+    starts_per_hour: float | None
+    per_session: LengthStats
+    think_s: Spread | None
+    growth: Spread | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A distribution of any numbers; percentiles interpolate linearly."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
 class TraceStats:
     """A trace in numbers. A figure that the trace is too short for is None.
 
@@ -71,6 +107,7 @@ class TraceStats:
         rate_profile_rps: mean rate in equal bins over the duration.
         prefixes: what prompts have in common; None when unknown.
         sessions: how many, where the trace says it.
+        turns: how they go on, where turns wait for answers; None when all arrive by the clock.
     """
 
     requests: int
@@ -88,6 +125,7 @@ class TraceStats:
     rate_profile_rps: tuple[float, ...]
     prefixes: PrefixStats | None = None
     sessions: int | None = None
+    turns: TurnStats | None = None
 
 
 def describe(trace: Trace) -> TraceStats:
@@ -119,7 +157,30 @@ def describe(trace: Trace) -> TraceStats:
         rate_profile_rps=tuple((counts * (bins / duration_s)).tolist()) if duration_s else (),
         prefixes=None if trace.prefixes is None else _shared(trace.prefixes, trace.isl),
         sessions=None if trace.session_id is None else int(trace.session_id.max()) + 1,
+        turns=None if trace.turns is None else _turns(trace, trace.turns),
     )
+
+
+def _turns(trace: Trace, turns: Turns) -> TurnStats:
+    assert trace.session_id is not None
+    starts, waits = session_starts(trace), turns.waits
+    counts = np.diff(turns.after_start)
+    growth = trace.isl[waits].astype(np.int64) - trace.isl[turns.after[turns.after_start[:-1][waits]]]
+    return TurnStats(
+        waiting=int(waits.sum()),
+        joins=int((counts > 1).sum()),
+        starts_per_hour=_per(3600 * (len(starts) - 1), float(starts[-1])),
+        per_session=_lengths(np.bincount(trace.session_id)),
+        think_s=_spread(turns.think_s[waits]),
+        growth=_spread(growth),
+    )
+
+
+def _spread(values: NDArray[Any]) -> Spread | None:
+    if not len(values):
+        return None
+    p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
+    return Spread(float(values.mean()), p50, p90, p99)
 
 
 def _shared(prefixes: Prefixes, isl: NDArray[np.int32]) -> PrefixStats:
@@ -140,7 +201,7 @@ def _per(total: int, duration_s: float) -> float | None:
     return total / duration_s if duration_s else None
 
 
-def _lengths(tokens: NDArray[np.int32]) -> LengthStats:
+def _lengths(tokens: NDArray[Any]) -> LengthStats:
     p50, p90, p99 = np.percentile(tokens, (50, 90, 99)).tolist()
     return LengthStats(float(tokens.mean()), p50, p90, p99, int(tokens.max()))
 

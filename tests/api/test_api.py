@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sagescale.cli.app import app
 from sagescale.document import read_result
+from sagescale.errors import InputError
 from sagescale.perf import load_profile
 from sagescale.perf.build import ImportOptions
 from sagescale.report.html import render_html
@@ -190,3 +191,23 @@ def test_a_document_that_is_damaged_anywhere_is_shown_or_refused_in_one_line(sto
         assert isinstance(done.exception, sagescale.InputError)
         assert str(done.exception).startswith(str(path))
         assert "\n" not in str(done.exception)
+
+
+def test_a_data_frame_may_say_which_answers_are_waited_for(tmp_path):
+    columns = {"arrival_s": [5.0, 0.0, 9.0], "isl": [7, 8, 9], "osl": [1, 1, 1], "session_id": [3, 3, 3]}
+    sessions = pd.DataFrame(columns | {"after": [[1], None, [0, 1]], "think_s": [2.0, 0.0, 1.0]})
+    trace = sagescale.read_trace(sessions)
+    assert trace.turns.lists(0, 3) == [[], [0], [0, 1]]
+    assert trace.turns.think_s.tolist() == [0, 2, 1]
+    file = sagescale.trace.write_trace(trace, tmp_path / "a.parquet")
+    again = sagescale.read_trace(pd.read_parquet(file))
+    assert again.turns.lists(0, 3) == trace.turns.lists(0, 3)
+    for change, why in (
+        ({"after": [[9], None, []]}, "after must name rows"),
+        ({"after": [[2], None, []]}, "earlier ones only"),
+        ({"after": ["x", None, []]}, "the data frame is no trace"),
+    ):
+        with pytest.raises(InputError, match=why):
+            sagescale.read_trace(sessions.assign(think_s=0.0, **change))
+    with pytest.raises(InputError, match="each with its session_id"):
+        sagescale.read_trace(sessions.drop(columns="session_id"))

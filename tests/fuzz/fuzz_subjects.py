@@ -220,6 +220,50 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "trace-mooncake": Subject(_trace, _MOONCAKE, "x.jsonl"),
     "trace-qwen": Subject(_trace, _QWEN, "x.jsonl"),
+    "trace-turns": Subject(
+        _trace,
+        b"arrival_s,isl,osl,session_id,after,think_s\n0,9,3,1,,0\n2,9,3,1,0,1.5\n2,8,3,2,,0\n5,9,3,1,0;1,0.5\n",
+        "x.csv",
+    ),
+    "trace-agent-sessions": Subject(
+        _trace,
+        _lines(
+            {"header": {"id": "a", "block_size": 64, "hash_id_scope": "local"}},
+            {
+                "session": "a",
+                "t": 0.0,
+                "in": 200,
+                "out": 9,
+                "api_time": 2.5,
+                "think_time": 0.0,
+                "blocks": [[1, 3]],
+            },
+            {
+                "session": "a/x",
+                "t": 0.0,
+                "in": 90,
+                "out": 9,
+                "api_time": 1.5,
+                "think_time": 0.0,
+                "blocks": [],
+            },
+            {
+                "session": "a",
+                "marker": {"t": 9.5, "agent_id": "x", "duration_ms": 6000, "status": "completed"},
+            },
+            {"session": "a", "t": 12.0, "in": 300, "out": 9, "think_time": 8.0, "blocks": [[1, 3], [7, 1]]},
+        ),
+        "x.jsonl",
+    ),
+    "trace-aiperf": Subject(
+        _trace,
+        _lines(
+            {"session_id": "a", "timestamp": 0, "input_length": 300, "output_length": 40},
+            {"session_id": "a", "delay": 2000, "input_length": 150, "output_length": 20},
+            {"session_id": "b", "turns": [{"text": "hello", "timestamp": 3, "output_length": 9}]},
+        ),
+        "x.jsonl",
+    ),
     "trace-vidur": Subject(
         _trace, b"arrived_at,num_prefill_tokens,num_decode_tokens\n0,1,1\n1,5,5\n", "x.csv"
     ),

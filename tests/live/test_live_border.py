@@ -256,8 +256,11 @@ def test_whatever_fails_the_loop_goes_on_and_no_pool_shrinks(monkeypatch, tmp_pa
     breaking(monkeypatch, world, part, error)
     world.loop.run(ticks=12)
     assert world.loop.ticks == 12
-    if (part, policy) != ("metrics", "slo"):  # whose memory of errors lacks the step that it did not see
+    if policy != "slo":
         assert world.pools.sizes == untroubled(policy)
+    elif part != "metrics":  # whose memory of errors lacks the step that it did not see
+        # What was asked for to catch up, or a step later, is kept for some minutes.
+        assert tuple(world.pools.sizes) == pytest.approx(tuple(untroubled(policy)), abs=1)
     for before, after in itertools.pairwise(sizes):
         assert after.prefill >= before.prefill
         assert after.decode >= before.decode

@@ -85,6 +85,24 @@ class TestWithoutNoise:
             model.learn_ttft(isl, rate, 2, mean_ttft(truth.ttft_ms, isl, rate, 2).ttft_ms)
         assert model.ttft_ms(1000.0) == pytest.approx(truth.ttft_ms(1000.0), rel=0.02)
 
+    @given(st.floats(1.0, 8.0))
+    @settings(max_examples=10, deadline=None)
+    def test_waiting_that_clumps_explain_teaches_nothing(self, clumped):
+        model = LearnedModel(MEASURED)
+        rng = np.random.default_rng(1)
+        for _ in range(20):
+            isl, rate = rng.uniform(500, 2000), rng.uniform(10, 35)
+            waited_ms = mean_ttft(MEASURED.ttft_ms, isl, rate, 2, dispersion=clumped).ttft_ms
+            model.learn_ttft(isl, rate, 2, waited_ms, dispersion=8.0)
+        assert model.ttft_ms(1000.0) == pytest.approx(MEASURED.ttft_ms(1000.0), rel=0.02)
+
+    @pytest.mark.parametrize("factor", [0.6, 2.0])
+    def test_engines_that_are_slower_or_faster_are_found_among_clumps(self, factor):
+        truth, model = scaled(MEASURED, factor, 1.0), LearnedModel(MEASURED)
+        for isl in np.random.default_rng(2).uniform(500, 2000, 60).tolist():
+            model.learn_ttft(*idle_ttft(truth, isl), dispersion=8.0)
+        assert model.ttft_ms(1000.0) == pytest.approx(truth.ttft_ms(1000.0), rel=0.03)
+
 
 class TestDrift:
     @pytest.mark.parametrize("drift", [0.7, 1.3])

@@ -89,3 +89,22 @@ def test_it_keeps_to_limits_and_budget():
     assert decision.targets["aggregated"] == 3
     tight = planner(gpus_per_instance=4, max_gpu_budget=11)
     assert tight.step(minute(1, 60000.0, 2)).targets["aggregated"] <= 2
+
+
+def test_new_instances_without_a_cache_are_counted_for_less():
+    grown = [*poisson(600.0, 30), *poisson(1500.0, 3)]
+
+    def asked(hit_rate):
+        made, size = planner(), 5
+        for number, requests in enumerate(grown, 1):
+            seen = minute(number, requests, size, isl=2000.0 / (1.0 - hit_rate), prefix_hit_rate=hit_rate)
+            decision = made.step(seen)
+            if number > 30:
+                break
+            size = decision.targets["aggregated"]
+        return decision
+
+    cold = [one.text for one in asked(0.5).reasons if "caches of new ones are cold" in one.text]
+    assert len(cold) == 1
+    assert "(50%" in cold[0]
+    assert asked(0.5).targets["aggregated"] > asked(0.0).targets["aggregated"]

@@ -93,4 +93,4 @@ def test_misses_to_expect_are_the_scenarios_own_weighed_by_their_requests(instan
         weight * load * found.share(instances, load)
         for load, weight in zip(what.loads.tolist(), what.weights.tolist(), strict=True)
     )
-    assert found.expected(instances, what, 1000.0) == pytest.approx(each / 1000.0, abs=1e-9)
+    assert found.expected(instances, what) == pytest.approx(each / what.mean, abs=1e-9)

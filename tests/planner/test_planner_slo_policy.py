@@ -218,11 +218,11 @@ class TestSilence:
     def test_from_the_start_is_the_minimum_once_it_has_lasted(self):
         nothing = {"isl_mean": None, "osl_mean": None}
         planner = slo_planner(min_decode_instances=2)
-        for number in (1, 2):
+        for number in range(1, 7):
             raw = planner.step(minute(number, 0.0, 9, 9, **nothing)).raw
             assert min(raw) > 2, "what was found counts as wanted at the first decision"
-        assert tuple(planner.step(minute(3, 0.0, 9, 9, **nothing)).raw) == (0, 0)
-        assert tuple(planner.step(minute(4, 0.0, 9, 9, **nothing)).targets) == (1, 2)
+        assert tuple(planner.step(minute(7, 0.0, 9, 9, **nothing)).raw) == (0, 0)
+        assert tuple(planner.step(minute(8, 0.0, 9, 9, **nothing)).targets) == (1, 2)
 
     @pytest.mark.parametrize("lengths", [{}, {"isl_mean": None, "osl_mean": None}], ids=["told", "unknown"])
     def test_of_hours_ends_at_the_minimum(self, lengths):
@@ -234,7 +234,7 @@ class TestSilence:
     def test_ends_with_the_traffic(self):
         planner, sizes = settled()
         quiet = run(planner, [0.0] * 60, first=41, start=sizes)[-1]
-        assert run(planner, [6000.0] * 3, first=101, start=quiet)[-1] == pytest.approx(sizes, rel=0.3)
+        assert run(planner, [6000.0] * 3, first=101, start=quiet)[-1] == pytest.approx(sizes, rel=0.4)
 
 
 class TestBetweenTicks:

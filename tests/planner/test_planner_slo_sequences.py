@@ -63,16 +63,15 @@ def test_a_look_after_unknown_windows_in_which_starts_were_slow():
 
 
 def missed_weights(hit_rate: float) -> list[float]:
-    """What the error budget was told of misses, over what was missed."""
+    """The weights with which the factor was told of what prefill missed."""
     planner = slo_planner()
     told: list[float] = []
-    budget = planner._policy._budget
-    budget.compare = lambda missed, planned: told.append(missed)  # type: ignore[method-assign]
+    planner._policy._prefill.caution.learn = lambda window: told.append(window.weight)  # type: ignore[method-assign]
     sizes = (8, 8)
     for number in range(1, 20):
         observation = minute(number, 3000.0, *sizes, prefix_hit_rate=hit_rate, ttft_attainment=0.9)
         sizes = tuple(planner.step(observation).targets)
-    return [missed / 0.1 for missed in told]
+    return told
 
 
 @settings(max_examples=20, deadline=None)

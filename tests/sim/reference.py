@@ -184,7 +184,7 @@ class Simulation:
             _, *targets = self.script.pop(0)
             if due:
                 for pool, target in zip(self.pools, targets, strict=True):
-                    pool.retarget(target, now)
+                    pool.retarget(target, now, self.world.scale_down_choice == "least_cache_hits")
                 self.start_launches(now)
                 self.stop_drained(now)
                 self.start_launches(now)
@@ -649,8 +649,6 @@ class Simulation:
                     preemptions=job.preemptions,
                     recomputed_tokens=job.recomputed_tokens,
                     hit_tokens=job.hit_tokens or 0,
-                    admitted_s=job.admitted_s,
-                    instance_age_s=job.instance_age_s,
                     gaps_s=tuple(b - a for a, b in pairwise(job.token_times_s)),
                 )
                 for job in self.jobs
@@ -665,6 +663,7 @@ class Simulation:
                     stop_s=by_horizon(i.stop_s),
                     end_s=horizon if i.stop_s is None else min(i.stop_s, horizon),
                     full_memory_s=i.full_memory_s,
+                    hits_by_age=tuple(i.hits_by_age),
                 )
                 for pool in self.pools
                 for i in pool.instances

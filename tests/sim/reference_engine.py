@@ -67,7 +67,7 @@ Routing
   requests that leave the queue at once. Caches are seen as they are.
 * Blocks of tokens in `kv_aware` are tokens / block, not rounded. A decoding request has no outstanding
   prompt tokens. The cached blocks of a prompt are all leading ones, its last included. `batch` pools:
-  blocks of reserved tokens.
+  blocks of reserved tokens. Who computes its prompt again decodes, to a router, from its next token on.
 * Tokens to produce are osl - produced for every role. Waiting at a decode pool counts those still in hand-
   off.
 * Scale-down drains by the least outstanding prompt tokens, reserved tokens, or (aggregated) `least_tokens`.
@@ -97,6 +97,9 @@ class StepInstance(Instance):
     had_preemption: bool = False  # in the step that is being scheduled
     was_full: bool = False  # an allocation failed in it, or the head was refused for blocks
     joined_tokens: int = 0  # brought by hand-offs that it admits
+    began_s: float = 0.0  # when it last tried to begin a step
+    hits: float = 0.0  # tokens that first admissions found in its cache, fading
+    hits_at_s: float = 0.0  # as of then
     concerned: bool = True  # something has happened to it since it last tried to begin a step
 
     # What comes and goes
@@ -149,6 +152,7 @@ class StepInstance(Instance):
     def begin_step(self, now: float, order: Callable[[StepInstance], None]) -> None:
         """``order`` sorts the queue by the scheduling policy."""
         assert self.is_free
+        self.began_s = now
         self.concerned = False
         self.joined_tokens = 0
         self.memory.fresh.clear()
@@ -157,9 +161,9 @@ class StepInstance(Instance):
             self.plan, self.had_preemption, self.was_full = {}, False, False
             if self.engine.scheduler == "vllm":
                 self.continue_running(self.running, self.engine.long_prefill_token_threshold)
-                self.admit_waiting(order, self.engine.long_prefill_token_threshold, now)
+                self.admit_waiting(order, self.engine.long_prefill_token_threshold)
             else:
-                self.schedule_prefill_first(order, now)
+                self.schedule_prefill_first(order)
             again = not self.plan and self.had_preemption
         if self.plan:
             duration = self.duration_s() + self.join_s_per_token * self.joined_tokens + self.cold_s
@@ -167,16 +171,16 @@ class StepInstance(Instance):
             self.steps.append(Step(now, duration))
             self.step_end_s = self.steps[-1].end_s
 
-    def schedule_prefill_first(self, order: Callable[[StepInstance], None], now: float) -> None:
+    def schedule_prefill_first(self, order: Callable[[StepInstance], None]) -> None:
         """``sglang``: prompts while there are any that fit, else decodes; with ``mixed_chunk`` both."""
         if self.role == "decode":
             order(self)
-            self.admit_computed(now)
+            self.admit_computed()
         decoding = [job for job in self.running if job.decodes(job.computed)]
         if self.engine.mixed_chunk:
             self.continue_running(decoding, 0)
         self.continue_running([job for job in self.running if job not in decoding], 0)
-        self.admit_waiting(order, 0, now)
+        self.admit_waiting(order, 0)
         if not self.plan and not self.had_preemption:
             self.continue_running(decoding, 0)
 
@@ -222,11 +226,11 @@ class StepInstance(Instance):
         job.preemptions += 1
         job.lost_tokens = job.computed
         job.computed = job.request.cached_tokens if self.role != "decode" else 0
-        job.arrived_computed = False
+        job.arrived_computed = job.answering = False
         job.pre_empted = True
         self.queue.insert(0, job)
 
-    def admit_waiting(self, order: Callable[[StepInstance], None], threshold: int, now: float) -> None:
+    def admit_waiting(self, order: Callable[[StepInstance], None], threshold: int) -> None:
         """Section 2.2."""
         engine = self.engine
         if self.had_preemption:
@@ -244,20 +248,20 @@ class StepInstance(Instance):
             if not self.memory.admits(job, hits, job.known if reserves else computed + tokens):
                 self.was_full = True
                 return
-            self.admit(job, hits, computed, now)
+            self.admit(job, hits, computed)
             self.schedule(job, tokens)
 
-    def admit_computed(self, now: float) -> None:
+    def admit_computed(self) -> None:
         """``sglang`` at a decode pool: what arrived computed runs, and decodes when decodes do."""
         while self.queue and self.queue[0].arrived_computed and len(self.running) < self.engine.max_num_seqs:
             job = self.queue[0]
             if not self.memory.admits(job, [], job.known):
                 self.was_full = True
                 return
-            self.admit(job, [], job.computed, now)
+            self.admit(job, [], job.computed)
             self.memory.grow(job, job.known)
 
-    def admit(self, job: Job, hits: list, computed: int, now: float) -> None:
+    def admit(self, job: Job, hits: list, computed: int) -> None:
         self.queue.remove(job)
         self.running.append(job)
         self.memory.admit(job, hits)
@@ -265,9 +269,12 @@ class StepInstance(Instance):
             self.joined_tokens += job.prefilled_tokens
         if job.hit_tokens is None and self.role != "decode":
             job.hit_tokens = len(hits) * self.engine.block_tokens
-            job.admitted_s = now
-            assert self.ready_s is not None
-            job.instance_age_s = now - self.ready_s
+            if self.engine.prefix_cache:
+                self.hits = self.recent_hits(self.began_s) + job.hit_tokens
+                self.hits_at_s = self.began_s
+                self.hits_by_age.append(
+                    (self.began_s - (self.ready_s or 0.0), job.request.isl, job.hit_tokens)
+                )
         if job.pre_empted:
             job.recomputed_tokens += max(0, job.lost_tokens - computed)
             job.pre_empted = False
@@ -306,9 +313,12 @@ class StepInstance(Instance):
             for job in seen:
                 job.seen_running = seen is self.running
                 job.seen_computed = job.computed
-                job.seen_decoding = job.decodes(job.computed)
+                job.seen_decoding = job.answering
         self.seen_held = self.memory.held
         return leaving
+
+    def recent_hits(self, now: float) -> float:
+        return self.hits * 0.5 ** ((now - self.hits_at_s) / 300.0)
 
     # What routers see
 

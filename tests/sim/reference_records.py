@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 State = Literal["unfinished", "done", "rejected", "timed_out", "never_arrived"]
 RoutingStrategy = Literal[
@@ -86,6 +86,7 @@ class World:
     router_temperature: float = 0.0
     router_staleness_s: float = 0.0
     affinity_max_load: float = 1.5
+    scale_down_choice: Literal["least_outstanding", "least_cache_hits"] = "least_outstanding"
     seed: int = 0
     service: str = ""
     closed_loop: bool = False  # turns wait for answers (section 6)
@@ -114,8 +115,6 @@ class RequestOutcome:
     preemptions: int = 0
     recomputed_tokens: int = 0  # lost in pre-emptions and not hit when it resumed
     hit_tokens: int = 0  # of its first admission to an instance with a prefix cache
-    admitted_s: float | None = None  # to a prefill or aggregated instance that steps, for the first time
-    instance_age_s: float | None = None  # of that instance, then, since it was READY
     gaps_s: tuple[float, ...] = ()  # between its tokens, in order
 
     @property
@@ -150,6 +149,7 @@ class Lifetime:
     drain_s: float | None
     stop_s: float | None
     end_s: float  # min(stop, horizon): GPU time runs from launch_s to here
+    hits_by_age: tuple[tuple[float, int, int], ...] = ()  # age when asked, tokens asked of its cache, hit
     full_memory_s: float = 0.0  # in steps in which an allocation failed or the head was refused for blocks
 
 
@@ -217,19 +217,3 @@ class Outcome:
     horizon_s: float
     max_gpus_used: int
     snapshots: list[Snapshot]
-
-
-def prefix_tokens(
-    requests: Sequence[Request],
-    outcomes: Sequence[RequestOutcome],
-    by: Literal["admitted_s", "instance_age_s"],
-    width_s: float,
-) -> dict[int, tuple[int, int]]:
-    """Prompt tokens asked of caches and hit, at first admissions: by window, or by age of instances."""
-    found: dict[int, tuple[int, int]] = {}
-    for request, outcome in zip(requests, outcomes, strict=True):
-        at_s = getattr(outcome, by)
-        if at_s is not None:
-            asked, hit = found.get(at_s // width_s, (0, 0))
-            found[int(at_s // width_s)] = (asked + request.isl, hit + outcome.hit_tokens)
-    return found

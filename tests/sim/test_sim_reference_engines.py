@@ -15,7 +15,7 @@ import pytest
 from reference import Outcome, Request, World, simulate
 from reference_examples import WORLD as PLAIN_WORLD
 from reference_examples import times
-from reference_records import Engine, prefix_tokens
+from reference_records import Engine
 from reference_router import splitmix64, uniform
 from reference_step_times import StepTimes
 
@@ -512,14 +512,6 @@ def test_the_itl_of_a_request_is_the_mean_or_a_high_one_of_its_gaps():
     assert outcome[2].is_good(9.0, 0.5, "max")
     hundred = replace(outcome[1], gaps_s=(5.0, *(float(k) for k in range(1, 100))))
     assert hundred.itl_s("p99") == 98.0  # the 99th of 100: 1, 2, 3, 4, 5, 5, 6, ..., 99
-
-
-def test_prefix_hits_are_counted_when_and_where_they_are_first_admitted():
-    requests = [Request(t, 9, 1, hash_ids=(1, 2)) for t in (0.0, 20.0, 21.0)]
-    outcome = simulate(requests, cached(), (1,), [(5.0, 2)], crashes=[(15.0, "aggregated", 0)])
-    # The crash leaves instance 1, READY at 15, and what replaces instance 0 at 25.
-    assert prefix_tokens(requests, outcome.requests, "admitted_s", 10.0) == {0: (9, 0), 2: (18, 8)}
-    assert prefix_tokens(requests, outcome.requests, "instance_age_s", 5.0) == {0: (9, 0), 1: (18, 8)}
 
 
 # Lifecycle, faults, timeouts

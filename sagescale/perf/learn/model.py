@@ -107,23 +107,40 @@ class LearnedModel:
         noise = GOOD_NOISE + spread * each / (a + n * each)
         self.decode.update((parts / expected).tolist(), observed_ms / expected - 1.0, noise)
 
-    def learn_ttft(self, isl: float, requests_per_s: float, instances: int, observed_ms: float) -> None:
+    def learn_ttft(
+        self,
+        isl: float,
+        requests_per_s: float,
+        instances: int,
+        observed_ms: float,
+        dispersion: float = 1.0,
+    ) -> None:
         """Take in the mean TTFT of a window with this traffic, waiting included.
 
         It is compared with the whole that the formula expects, and so is how that whole changes with each
         factor: where much is waiting, TTFT grows faster than prefill times do. The more is waiting, the
         less it counts. Where the pool is full by what was learned already, a longer wait proves nothing more.
+
+        Requests that come in clumps wait up to as much longer as their counts are more dispersed than a
+        Poisson stream's, or not at all where clumps are long and an instance is to spare: of what lies
+        between both, nothing is learned.
         """
         learned = self.prefill.learned
         base_ms = cache(self.base.ttft_ms)  # factors change what is made of it, not the profile
-        expected = self._mean_ttft(isl, requests_per_s, instances, learned, base_ms)
+        expected = self._mean_ttft(isl, requests_per_s, instances, learned, base_ms, 1.0)
+        if dispersion > 1.0 and observed_ms > expected.ttft_ms:
+            expected = self._mean_ttft(isl, requests_per_s, instances, learned, base_ms, dispersion)
+            if observed_ms < expected.ttft_ms:
+                return
+        else:
+            dispersion = 1.0
         if expected.use > _FULL and observed_ms > expected.ttft_ms:
             return
         slopes = []
         for part in range(len(learned)):
             grown = learned.copy()
             grown[part] *= _GREW
-            slower = self._mean_ttft(isl, requests_per_s, instances, grown, base_ms)
+            slower = self._mean_ttft(isl, requests_per_s, instances, grown, base_ms, dispersion)
             change = (slower.ttft_ms - expected.ttft_ms) / (grown[part] - learned[part])
             slopes.append(max(0.0, change / expected.ttft_ms))
         if any(slopes):
@@ -137,6 +154,7 @@ class LearnedModel:
         instances: int,
         factors: NDArray[np.float64],
         base_ms: Callable[[float], float],
+        dispersion: float,
     ) -> Waiting:
         fixed, growing = factors.tolist()
         return mean_ttft(
@@ -145,6 +163,7 @@ class LearnedModel:
             requests_per_s,
             instances,
             self._most_each,
+            dispersion,
         )
 
     def _with_factors(self, base_ms: float, fixed: float, growing: float) -> float:

@@ -49,6 +49,7 @@ def mean_ttft(
     requests_per_s: float,
     instances: int,
     most_each: float = 1.0,
+    dispersion: float = 1.0,
 ) -> Waiting:
     """Return the mean TTFT of a pool of ``instances``.
 
@@ -57,6 +58,7 @@ def mean_ttft(
         isl: Mean prompt tokens computed.
         requests_per_s: Arrivals at the whole pool.
         instances: Ready instances, at least 1.
+        dispersion: Variance over mean of the requests counted in equal times, 1 for a Poisson stream.
         most_each: A bound on ``a / (a + t0)``, where the curve is not trusted to say how much batching gains.
     """
     alone = prefill_ms(isl)
@@ -69,7 +71,7 @@ def mean_ttft(
     rate = use / each
     bulk = (alone / (2.0 * (1.0 - use))) * (1.0 + 2.0 * rate * fixed + (1.0 - rate * fixed) / (1.0 + use))
     light = 1.5 * fixed / (1.0 - use) + each / 2.0 * (use + 2.0) / (1.0 - use * use)
-    waiting = (min(bulk, light) - alone) * (1.0 + (each / alone) ** 2)
+    waiting = (min(bulk, light) - alone) * (dispersion + (each / alone) ** 2)
     shared = min(1.0, rate * alone) ** (math.sqrt(2.0 * (instances + 1)) - 2.0) / instances**0.8
     waiting = max(0.0, waiting * shared)
     return Waiting(alone + waiting, waiting / (alone + waiting), offered)

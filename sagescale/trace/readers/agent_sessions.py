@@ -8,7 +8,8 @@ What is read of the loop:
 
 * A request waits for the one before it of its session, and of its sub-agent likewise.
 * A sub-agent's first request waits for its parent's request before it. The marker is of when it was done:
-  it began ``duration_ms`` before, and the times of its requests count from there.
+  it began ``duration_ms`` before, and the times of its requests count from there. One that was only launched
+  (``async_launched``) has no duration, and its marker is of when it began.
 * The parent's next request waits for all sub-agents that were done by then; one that went on longer ran
   beside it and is waited for by the first request after its end.
 * Thinking is what is recorded as ``think_time`` where the answer before has an ``api_time``; else the time
@@ -280,7 +281,7 @@ class _Reading:
     def _begins(self, place: str, root: str, agent: str, marker: dict[str, Any]) -> None:
         end, took = marker.get("t"), marker.get("duration_ms")
         begins = None
-        if end is not None:
+        if end is not None and (took is not None or marker.get("status") != "completed"):
             end_s = _seconds(self.source, f"{place}, 't'", end)
             took_ms = 0.0 if took is None else _seconds(self.source, f"{place}, 'duration_ms'", took)
             begins = max(end_s - took_ms / 1000, 0.0)

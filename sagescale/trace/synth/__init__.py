@@ -19,7 +19,8 @@ from sagescale.trace.synth.lengths import (
     parse_correlation,
     parse_lengths,
 )
-from sagescale.trace.synth.shared import shared_prefixes
+from sagescale.trace.synth.sessions import Conversations, Quantity, converse, parse_quantity
+from sagescale.trace.synth.shared import check_beginnings, shared_prefixes
 from sagescale.trace.trace import MAX_SPAN_S, Trace
 from sagescale.trace.transforms import MAX_REQUESTS, check_seed
 
@@ -30,17 +31,20 @@ __all__ = [
     "PAIRS",
     "Bursty",
     "Constant",
+    "Conversations",
     "Diurnal",
     "Empirical",
     "Lengths",
     "LogNormal",
     "Pattern",
+    "Quantity",
     "Ramp",
     "Spikes",
     "Steady",
     "Step",
     "parse_correlation",
     "parse_lengths",
+    "parse_quantity",
     "synthesise",
 ]
 
@@ -56,6 +60,7 @@ def synthesise(
     correlation: float | Literal["pairs"] = 0.0,
     seed: int = 0,
     prefixes: tuple[int, int] | None = None,
+    conversations: Conversations | None = None,
 ) -> Trace:
     """Draw a trace; the same arguments make the same one.
 
@@ -71,6 +76,7 @@ def synthesise(
             columns of one trace, and its rows are drawn whole.
         seed: of all randomness.
         prefixes: of how many beginnings, of how many tokens, each prompt has one (``shared_prefixes``).
+        conversations: what happens in sessions, where that is what arrives; ``isl`` is of first prompts.
 
     Raises:
         InputError: a value out of range; a correlation the distributions cannot have; no request drawn.
@@ -84,8 +90,8 @@ def synthesise(
         raise InputError(
             f"--duration-s {duration_s:g}: at {pattern.peak_rps:g} requests/s makes more than {MAX_REQUESTS}"
         )
-    arrival_rng, length_rng, prefix_rng = (
-        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)
+    arrival_rng, length_rng, prefix_rng, session_rng = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)
     )
     arrival_s = np.round(pattern.arrivals(duration_s, arrival_rng), _DECIMALS)
     if not len(arrival_s):
@@ -93,6 +99,14 @@ def synthesise(
             f"--duration-s {duration_s:g}: no request was drawn; expected a longer or busier trace"
         )
     arrival_s = np.round(arrival_s - arrival_s[0], _DECIMALS)
+    if conversations is not None:
+        if correlation:
+            raise InputError(f"--correlation {correlation}: has no effect on --sessions; leave it out")
+        first = isl.from_normal(length_rng.standard_normal(len(arrival_s)))
+        groups, tokens = check_beginnings(*prefixes) if prefixes else (1, 0)
+        beginning = prefix_rng.integers(groups, size=len(arrival_s))
+        made = converse(arrival_s, first, osl, conversations, session_rng, (beginning, tokens))
+        return replace(made.with_own_hash(), format="synth")
     prompt, output = _lengths(len(arrival_s), isl, osl, correlation, length_rng)
     shared = None if prefixes is None else shared_prefixes(prompt, *prefixes, prefix_rng)
     trace = Trace(arrival_s, prompt, output, path="<synth>", prefixes=shared)

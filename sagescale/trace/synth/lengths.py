@@ -19,7 +19,16 @@ from sagescale.trace.readers.fields import MAX_TOKENS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PAIRS", "Constant", "Empirical", "Lengths", "LogNormal", "parse_correlation", "parse_lengths"]
+__all__ = [
+    "PAIRS",
+    "Constant",
+    "Empirical",
+    "Lengths",
+    "LogNormal",
+    "log_normal_of",
+    "parse_correlation",
+    "parse_lengths",
+]
 
 PAIRS: Literal["pairs"] = "pairs"
 """The correlation that an empirical file has: its (ISL, OSL) rows are drawn together."""
@@ -85,7 +94,7 @@ class Empirical:
         return np.sort(self.rows)[at]
 
 
-def parse_lengths(option: Literal["--isl", "--osl"], text: str) -> Lengths:
+def parse_lengths(option: Literal["--isl", "--osl", "--growth"], text: str) -> Lengths:
     """Parse ``lognormal:...``, ``constant:N`` or ``empirical:FILE``.
 
     Args:
@@ -100,7 +109,7 @@ def parse_lengths(option: Literal["--isl", "--osl"], text: str) -> Lengths:
         return Constant(_tokens(f"{option} {text}", rest))
     if kind == "empirical" and rest:
         lengths = read_lengths(rest)
-        return Empirical(lengths.path, lengths.isl if option == "--isl" else lengths.osl)
+        return Empirical(lengths.path, lengths.osl if option == "--osl" else lengths.isl)
     if kind == "lognormal" and rest:
         return _log_normal(f"{option} {text}", rest)
     near = did_you_mean(kind, ("lognormal", "constant", "empirical"))
@@ -122,6 +131,18 @@ def parse_correlation(text: str) -> float | Literal["pairs"]:
     if not -1 <= value <= 1:
         raise InputError(f"--correlation {text}: expected a number from -1 to 1, or 'pairs'")
     return value
+
+
+def log_normal_of(where: str, text: str) -> tuple[float, float]:
+    """Return mu and sigma of a lognormal's logarithm, by any two of mean, median, sigma and p99.
+
+    Raises:
+        InputError: they cannot be understood or met, or there are bounds besides; names ``where``.
+    """
+    found = _log_normal(where, text)
+    if (found.low, found.high) != (1, MAX_TOKENS):
+        raise InputError(f"{where}: min and max are of tokens; leave them out")
+    return found.mu, found.sigma
 
 
 def _log_normal(where: str, text: str) -> LogNormal:

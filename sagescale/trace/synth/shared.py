@@ -13,7 +13,7 @@ from sagescale.trace.transforms import MAX_REQUESTS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BLOCK_TOKENS", "shared_prefixes"]
+__all__ = ["BLOCK_TOKENS", "check_beginnings", "shared_prefixes"]
 
 BLOCK_TOKENS = 16
 """What an id covers: the block of vLLM and others."""
@@ -28,6 +28,23 @@ def shared_prefixes(isl: NDArray[np.int32], groups: int, tokens: int, rng: np.ra
     Raises:
         InputError: no group, a beginning of less than a block, or more blocks than can be.
     """
+    groups, tokens = check_beginnings(groups, tokens)
+    blocks = tokens // BLOCK_TOKENS
+    node = np.arange(groups * blocks, dtype=np.int32)
+    depth = np.tile(np.arange(1, blocks + 1, dtype=np.int32), groups)
+    parent = np.where(depth == 1, np.int32(-1), node - 1)
+    held = np.minimum(isl // BLOCK_TOKENS, blocks)
+    leaf = np.where(held, rng.integers(groups, size=len(isl)) * blocks + held - 1, -1).astype(np.int32)
+    whole = Prefixes(BLOCK_TOKENS, leaf, parent, node, depth, node.astype(np.int64))
+    return whole.with_leaf(leaf)
+
+
+def check_beginnings(groups: int, tokens: int) -> tuple[int, int]:
+    """Return the two as they are; refuse what makes no beginnings.
+
+    Raises:
+        InputError: no group, a beginning of less than a block, or more blocks than can be.
+    """
     if groups < 1:
         raise InputError(f"--prefix-groups {groups}: expected a whole number, 1 or more")
     if tokens < BLOCK_TOKENS:
@@ -38,10 +55,4 @@ def shared_prefixes(isl: NDArray[np.int32], groups: int, tokens: int, rng: np.ra
             f"--prefix-groups {groups}: makes {groups * blocks} blocks with --prefix-tokens {tokens}; "
             f"expected at most {MAX_REQUESTS}"
         )
-    node = np.arange(groups * blocks, dtype=np.int32)
-    depth = np.tile(np.arange(1, blocks + 1, dtype=np.int32), groups)
-    parent = np.where(depth == 1, np.int32(-1), node - 1)
-    held = np.minimum(isl // BLOCK_TOKENS, blocks)
-    leaf = np.where(held, rng.integers(groups, size=len(isl)) * blocks + held - 1, -1).astype(np.int32)
-    whole = Prefixes(BLOCK_TOKENS, leaf, parent, node, depth, node.astype(np.int64))
-    return whole.with_leaf(leaf)
+    return groups, tokens

@@ -7,8 +7,10 @@ import math
 from typing import TYPE_CHECKING
 
 from sagescale.fleet import ByPool, Pools
+from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.load import LoadPredictors
 from sagescale.planner.policy.protocol import PoolSize, Situation, Sizing
+from sagescale.planner.policy.slo.cold import ColdCaches
 from sagescale.planner.policy.slo.policy import SloPolicy
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.decision import Reason
     from sagescale.planner.estimates import Estimates
     from sagescale.planner.forecast import Forecast, Predictor
     from sagescale.planner.observation import Observation
@@ -58,9 +59,10 @@ class AggregatedSloPolicy:
             decode_gpus_per_instance=pool.gpus,
             max_gpu_budget=config.max_gpu_budget + 1,
         )
-        self._inner = SloPolicy(apart, perf_model, twin)
+        self._inner = SloPolicy(apart, perf_model, twin, share=1.0)  # there is no other pool
         self._prompt_token = twin.prompt_token_work
         self._computed = 1.0  # share of prompt tokens
+        self._cold = ColdCaches()
         self._isl: float | None = None
         self._osl: float | None = None
 
@@ -71,18 +73,20 @@ class AggregatedSloPolicy:
         self._osl = self._osl if window.osl is None else window.osl
         if window.isl and window.computed_isl is not None:
             self._computed = window.computed_isl / window.isl
+        (pool,) = situation.observation.pools
+        self._cold.observe(pool.ready, window.prefix_hit_rate)
         seen = self._apart(situation.observation)
         work = None if self._isl is None or self._osl is None else self._work(self._isl, self._osl)
         worked = _Worked(situation.estimates, self._work)
         asked = self._inner.size(
             Situation(seen, window._replace(osl=work), seen.pools.asked, worked)  # type: ignore[arg-type]  # what of estimates is asked
         )
-        return self._together(asked)
+        return self._together(asked, pool.ready)
 
     def check(self, seen: Observation) -> Sizing | None:
         """Look at a short window between ticks; ask for more where load is plainly above the plan."""
         asked = self._inner.check(self._apart(seen))
-        return None if asked is None else self._together(asked)
+        return None if asked is None else self._together(asked, seen.pools[0].ready)
 
     def _work(self, isl: float, osl: float) -> float:
         """Tokens produced that a request's tokens count as."""
@@ -108,11 +112,20 @@ class AggregatedSloPolicy:
             lengths=lengths,
         )
 
-    def _together(self, asked: Sizing) -> Sizing:
-        reasons = tuple(
-            self._renamed(reason) for reason in asked.reasons if not reason.text.startswith("prefill: ")
-        )
-        return Sizing(ByPool[PoolSize | None](asked.pools.decode, names=(self._pool,)), reasons)
+    def _together(self, asked: Sizing, ready: int) -> Sizing:
+        """The pool's size and why, with what new instances need more while their caches are cold."""
+        size = asked.pools.decode
+        reasons = [self._renamed(why) for why in asked.reasons if not why.text.startswith("prefill: ")]
+        if size is not None and self._isl is not None and self._osl is not None:
+            enough = self._cold.enough(size.instances, ready, self._osl, self._prompt_token * self._isl)
+            if enough > size.instances:
+                why = (
+                    f"{self._pool}: {enough - size.instances} more, as caches of new ones are cold "
+                    f"({self._cold.hit_rate:.0%} of prompt tokens are found in those that are there)"
+                )
+                reasons.append(Reason(ReasonCode.SIZED_FOR_MISSES, why))
+                size = PoolSize(enough, float(enough))
+        return Sizing(ByPool[PoolSize | None](size, names=(self._pool,)), tuple(reasons))
 
     def _renamed(self, reason: Reason) -> Reason:
         text = reason.text.replace("decode: ", f"{self._pool}: ", 1)

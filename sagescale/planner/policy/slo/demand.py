@@ -27,6 +27,9 @@ and never less than this."""
 _NEAR = 8.0
 """Of those made at loads further off, the worst says nothing of this load: that is a factor of e squared."""
 
+_FADES = 0.5
+"""The worst counts for less with age, half as fast as errors do: half of it after four hours."""
+
 _LEAST_LEVEL = 0.1
 """Below this share of the usual load errors no longer shrink with it."""
 
@@ -81,9 +84,9 @@ class Demand:
 
     What to expect is what was observed when the forecast was like this one (analogues): the plan corrected by
     the line that past plans and loads show, plus past errors, which are taken to grow with the root of the
-    load as counts do. To them is added, once, what the worst so far would be again: of n + 1 exchangeable
-    errors the next is the largest with probability 1/(n + 1). Errors made ``ahead`` windows ahead overlap: n
-    of them count as between ``n / ahead`` and n, and the geometric mean is taken.
+    load as counts do. To them is added, once, what the worst so far, less with age, would be again: of n + 1
+    exchangeable errors the next is the largest with probability 1/(n + 1). Errors made ``ahead`` windows
+    ahead overlap: n of them count as between ``n / ahead`` and n, and the geometric mean is taken.
 
     A window's load is partly chance: with N requests of work w its variance over its square is
     ``E[w^2] / (E[w]^2 N)``. Engines are tried on streams that have that chance in them, so it is taken out
@@ -150,7 +153,7 @@ class Demand:
         # Before any load was observed there are no errors that scale to a load.
         errors = self._errors.get(ahead, ()) if self.usual > 0.0 else ()
         planned, observed = np.array(errors, dtype=np.float64).reshape(-1, 2).T
-        weights = 0.5 ** (np.arange(len(planned))[::-1] / self._half_life)
+        weights = weights_by_age = 0.5 ** (np.arange(len(planned))[::-1] / self._half_life)
         fitted, distance = planned, np.zeros(len(planned))
         if len(planned):
             fitted, expected = _recalibrated(planned, observed, weights, expected, ahead)
@@ -170,8 +173,9 @@ class Demand:
         by_chance = self._variance * (expected / root) ** 2
         shrunk = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
         worse = 1.0 / (1.0 + total / math.sqrt(ahead))
-        near = np.append(np.abs(distance) <= _NEAR, np.ones(len(_NORMAL), dtype=np.bool_))
-        moves = np.append(moves, max(float(moves[near].max()), 0.0))
+        faded = weights_by_age**_FADES * (np.abs(distance) <= _NEAR)
+        faded = np.append(faded, np.ones(len(_NORMAL)))
+        moves = np.append(moves, max(float((moves * faded).max()), 0.0))
         weights = np.append(weights * (1.0 - worse), worse)
         return _grouped(np.maximum(0.0, expected + root * (mean + shrunk * (moves - mean))), weights)
 

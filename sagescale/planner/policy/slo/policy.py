@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
 from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.protocol import Sizing
+from sagescale.planner.policy.slo.caution import Missed
 from sagescale.planner.policy.slo.decode_work import DecodeWork
 from sagescale.planner.policy.slo.demand import SURPRISE
 from sagescale.planner.policy.slo.lengths import LengthMemory
-from sagescale.planner.policy.slo.misses import ErrorBudget, MissCurves
+from sagescale.planner.policy.slo.misses import MissCurves
 from sagescale.planner.policy.slo.pool import Pool
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SloPolicy"]
 
+_HARDLY = 0.02
+"""More instances of a pool that misses this part of what may be missed leave the other no more to miss."""
+
 _ABSURD = 1e12
 """So many requests wait nowhere: such a count is taken as unknown."""
 
@@ -38,37 +41,42 @@ class SloPolicy:
        set of scenarios from the forecast's own recent errors (``demand``).
     2. What pools of each size would miss at such loads is found by running the simulator's kernel on
        requests with the lengths seen lately (``misses``, ``lengths``).
-    3. The sizes are those at which instances, at the price of misses that the error budget makes
-       (``budget``), and misses are least together; under a tight GPU budget, the pair that misses least.
-    4. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
-    5. Down goes only what was not wanted for as long as a launch takes; what is found at the first decision
-       counts as wanted then.
-    6. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
+    3. The sizes are those with the fewest GPUs that miss no more than may be missed; under a tight GPU
+       budget, the pair that misses least.
+    4. What is missed beyond what may be, and beyond what the simulation explains, raises a factor on the load
+       of the pool that missed (``caution``).
+    5. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
+    6. Down goes only what was not wanted for as long as a launch takes, five minutes at least.
+    7. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
 
     Args:
         config: targets, limits and headroom.
         perf_model: the engines as they are believed to be; where they have been learned to be slower than
             those the twin simulates, the load counts as so much higher.
         twin: simulated engines.
+        share: the part of what may be missed that each pool, made smaller, may miss of what came.
     """
 
     name = "slo"
     keys = ("target_attainment", "fast_interval_sec")
     needs_twin = True
 
-    def __init__(self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin) -> None:
+    def __init__(
+        self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin, share: float = 0.5
+    ) -> None:
         self._config = config
         self._perf = perf_model
         self._twin = twin
         interval_s = float(config.adjustment_interval_sec)
-        self._prefill, self._decode = (Pool(pool, interval_s, twin.startup_s) for pool in config.pools)
+        self._allowed = 1.0 - config.target_attainment
+        self._prefill, self._decode = (
+            Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, config.target_itl_ms, share)
+            for pool, in_time_s in zip(config.pools, (config.target_ttft_ms / 1000.0, None), strict=True)
+        )
         self._horizon = self._ahead
-        self._budget = ErrorBudget(config.target_attainment)
         self._lengths = LengthMemory()
         self._decode_work: DecodeWork | None = None
         self._version = 0
-        self._planned: deque[float | None] = deque(maxlen=64)
-        self._windows = 0
         self._isl: float | None = None
         self._osl: float | None = None
         self._seen = (-math.inf, 0.0, 0.0)
@@ -92,9 +100,10 @@ class SloPolicy:
                 )
                 return Sizing.exactly(idle, (_NO_TRAFFIC,))
             return self._hold(seen, _UNKNOWN_LENGTHS)
-        self._compare(seen, self._lengths.sample)
-        self._try_anew(self._lengths.sample)
-        self._plan(situation, window.requests, requests, self._lengths.sample)
+        sample = self._lengths.sample
+        self._try_anew(sample)
+        self._plan(situation, window.requests, requests, sample)
+        self._learn(seen, sample, window.duration_s or 0.0)
 
         surprise = self._seen if self._seen[0] == seen.time_s else (0.0, 0.0, 0.0)
         to_come = (
@@ -105,34 +114,47 @@ class SloPolicy:
             self._with_backlog(self._prefill, to_come[0], seen, surprise[1]),
             self._with_backlog(self._decode, to_come[1], seen, surprise[2]),
         )
-        price = self._budget.price
-        wanted = self._affordable(
-            (self._prefill.best(scenarios[0], price), self._decode.best(scenarios[1], price)),
-            seen.pools.asked,
-            to_come,
-        )
-        sizes, reasons, planned = [], [], 0.0
-        allowed = 1.0 - self._config.target_attainment
-        elsewhere = (
-            self._decode.missed(wanted[1], scenarios[1]),
-            self._prefill.missed(wanted[0], scenarios[0]),
-        )
-        for pool, counts, affordable, what, other in zip(
+        for pool in (self._prefill, self._decode):
+            pool.ticked(seen.time_s, seen.window_s, pool.load)
+        wanted = self._affordable(self._fewest(scenarios), seen.pools.asked, to_come)
+        sizes, reasons = [], []
+        for pool, counts, enough, kept, what in zip(
             (self._prefill, self._decode),
             seen.pools,
             wanted,
+            self._kept(wanted, seen),
             scenarios,
-            elsewhere,
             strict=True,
         ):
-            enough = pool.enough(affordable, counts.asked, what, allowed - min(other, allowed / 2.0))
-            size = pool.after_idling(enough, counts.asked)
+            size = pool.after_idling(kept, counts.asked)
             sizes.append(size)
-            planned += pool.missed(size, what)
-            reasons.append(_sized(pool, enough, size, what, price))
-        self._budget.plan(planned)
-        self._planned.append(planned)
+            reasons.append(_sized(pool, enough, size, what, self._allowed))
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
+
+    def _fewest(self, scenarios: tuple[Scenarios, Scenarios]) -> tuple[int, int]:
+        """The sizes with the fewest GPUs that together miss no more than may be missed."""
+        mine, other = self._prefill, self._decode
+        best: tuple[float, float, int, int] | None = None
+        least = mine.smallest(scenarios[0], self._allowed)
+        size = least
+        while True:
+            missed = mine.missed(size, scenarios[0])
+            rest = other.smallest(scenarios[1], max(self._allowed - missed, 0.0))
+            gpus = size * mine.limits.gpus + rest * other.limits.gpus
+            both = missed + other.missed(rest, scenarios[1])
+            if best is None or (gpus, both) < best[:2]:
+                best = (gpus, both, size, rest)
+            if size >= mine.limits.most or missed <= _HARDLY * self._allowed or size > least + 32:
+                return mine.worth_it(best[2], scenarios[0]), other.worth_it(best[3], scenarios[1])
+            size += 1
+
+    def _kept(self, wanted: tuple[int, int], seen: Observation) -> tuple[int, int]:
+        """What is wanted, less what of the present sizes it took lately; all of it where both do not fit."""
+        asked = seen.pools.asked
+        prefill = self._prefill.kept(wanted[0], asked.prefill)
+        decode = self._decode.kept(wanted[1], asked.decode)
+        gpus = prefill * self._prefill.limits.gpus + decode * self._decode.limits.gpus
+        return wanted if gpus > self._config.max_gpu_budget else (prefill, decode)
 
     def check(self, seen: Observation) -> Sizing | None:
         """Look at a short window between ticks; ask for more where load is plainly above the plan."""
@@ -153,11 +175,13 @@ class SloPolicy:
         for at, pool in enumerate((self._prefill, self._decode)):
             chance = (1.0 + pool.variation**2) / seen.requests
             load = rate * self._tokens(pool, isl, self._osl or 0.0) * self._work(pool, sample)
-            plain = load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
+            highest = pool.recording.highest if pool.holds(seen.pools[at]) else 0.0
+            pool.looked(seen.time_s, seen.window_s, load)
+            plain = load > highest and load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
             loads.append(load if plain else 0.0)
             if plain:
                 what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
-                wanted = pool.best(what, self._budget.price)
+                wanted = pool.worth_it(pool.smallest(what, self._allowed / 2.0), what)
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
@@ -176,22 +200,57 @@ class SloPolicy:
     def _hold(self, seen: Observation, reason: Reason) -> Sizing:
         for pool in (self._prefill, self._decode):
             pool.demand.observe(None, 0.0)
-        self._planned.append(None)
+            pool.ticked(seen.time_s, seen.window_s, None)
         return Sizing.hold(seen.pools, reason)
 
-    def _compare(self, seen: Observation, sample: Lengths) -> None:
-        """Set what this window missed beside what was planned, once pools are of the policy's making."""
-        self._windows += 1
-        ahead = self._ahead
-        shares = (seen.ttft_attainment, seen.itl_attained(self._config.target_attainment))
-        known = [share for share in shares if share is not None and 0.0 <= share <= 1.0]
-        if not known or self._windows <= 2 * ahead or len(self._planned) < ahead:
-            return
-        planned = self._planned[-ahead]
-        if planned is not None:
-            missed = min(1.0, sum(1.0 - share for share in known))
-            weight = self._weight(seen, sample)
-            self._budget.compare(missed * weight, min(planned, 1.0))
+    def _learn(self, seen: Observation, sample: Lengths, lasts_s: float) -> None:
+        """Set what each pool missed in this window beside what might have been missed."""
+        weight = self._weight(seen, sample)
+        lasts = math.ceil(lasts_s / self._config.adjustment_interval_sec)
+        full = sum(
+            pool.limits.gpus * counts.asked
+            for pool, counts in zip((self._prefill, self._decode), seen.pools, strict=True)
+        )
+        for pool, other, counts, share in (
+            (self._prefill, self._decode, seen.pools.prefill, seen.ttft_attainment),
+            (
+                self._decode,
+                self._prefill,
+                seen.pools.decode,
+                seen.itl_attained(self._config.target_attainment),
+            ),
+        ):
+            if share is None or not 0.0 <= share <= 1.0 or pool.load is None:
+                pool.caution.skip()
+                continue
+            pool.caution.learn(
+                Missed(
+                    share=1.0 - share,
+                    late=self._late(pool, seen) / max(seen.requests or 1.0, 1.0),
+                    explained=pool.explained(counts.ready, pool.load),
+                    windows=lasts + 2,
+                    weight=weight,
+                    other=other.caution.recent,
+                    ahead=pool.startup.ahead,
+                    start_s=(pool.startup.ahead - 1) * self._config.adjustment_interval_sec,
+                    starting=counts.starting + counts.waiting > 0,
+                    full=counts.asked >= pool.limits.most
+                    or full + pool.limits.gpus > self._config.max_gpu_budget,
+                )
+            )
+
+    def _late(self, pool: Pool, seen: Observation) -> float:
+        """Requests that wait and can no longer be served in time."""
+        assert pool.curves is not None
+        prefill = pool is self._prefill
+        waiting = seen.queued_prefill if prefill else seen.queued_decode
+        counts = seen.pools.prefill if prefill else seen.pools.decode
+        if waiting is None or not 0.0 < waiting < _ABSURD:
+            return 0.0
+        in_time_s = self._config.target_ttft_ms / 1000.0
+        if not prefill:
+            in_time_s = self._config.target_itl_ms / 1000.0 * pool.curves.tokens
+        return max(0.0, waiting - counts.ready * pool.curves.limit / pool.curves.tokens * in_time_s)
 
     def _weight(self, seen: Observation, sample: Lengths) -> float:
         """This window's load over the usual one: planned misses are in shares of that."""
@@ -246,7 +305,8 @@ class SloPolicy:
             # Of a short window chance does more than of the interval that its requests are scaled to.
             counted = arrived * situation.observation.window_s / situation.window.interval_s
             last = self._tokens(pool, self._isl, self._osl) * work
-            pool.demand.observe(arrived * last, (1.0 + pool.variation**2) / max(counted, 1.0))
+            pool.load = arrived * last
+            pool.demand.observe(pool.load, (1.0 + pool.variation**2) / max(counted, 1.0))
             each = [
                 self._tokens(pool, max(prompt, 1.0), max(answer, 1.0)) * work
                 for prompt, answer in zip(isl, osl, strict=True)
@@ -292,7 +352,7 @@ class SloPolicy:
         ahead = min(pool.startup.ahead, len(expected))
         if expected[0] > expected[ahead - 1]:
             ahead = 1
-        return pool.demand.scenarios(ahead, surprise).scaled(self._config.load_headroom)
+        return pool.demand.scenarios(ahead, surprise).scaled(self._config.load_headroom * pool.caution.factor)
 
     def _backlog(self, pool: Pool, seen: Observation, surprise: float) -> float:
         """What will still wait when ordered capacity is there, as load that clears it in that time."""
@@ -352,21 +412,17 @@ def _computed(sample: Lengths) -> float:
     return float(sample.computed.sum()) / float(sample.isl.sum())
 
 
-def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, price: float) -> Reason:
-    # Planned in shares of the usual requests, of which a peak is a multiple; said in shares of the expected.
-    each = max(pool.demand.usual, 1e-9) / max(scenarios.mean, 1e-9)
-    missed = _share(pool.missed(wanted, scenarios) * each)
+def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, allowed: float) -> Reason:
     text = (
         f"{pool.name}: {scenarios.mean:,.0f} tokens/s expected in window {pool.startup.ahead}, up to "
-        f"{scenarios.highest:,.0f}; {wanted} instances would miss {missed} of the requests expected"
+        f"{scenarios.highest:,.0f}; {wanted} instances would miss {_share(pool.missed(wanted, scenarios))} "
+        f"of the requests expected"
     )
     if wanted > pool.limits.least:
-        text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios) * each)}"
-    text += f"; an extra instance must save at least {_share(price * each)} of them to be worth it"
-    if pool.fewest(scenarios) == wanted:
-        text += "; fewer would be full by what is expected"
+        text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios))}"
+    text += f"; both pools together may miss {_share(allowed)}"
     if size > wanted:
-        text += f"; {size} stay until they have been idle for as long as a launch takes"
+        text += f"; {size} stay until they have not been wanted for as long as a launch takes"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)
 
 

@@ -6,7 +6,9 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
+from sagescale.planner.policy.slo.caution import Caution
 from sagescale.planner.policy.slo.demand import Demand
+from sagescale.planner.policy.slo.recording import Recording
 
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts, PoolSpec
@@ -18,9 +20,18 @@ __all__ = ["Pool", "StartupTime"]
 _LAUNCHES = 20
 """Launches that the mean startup is taken of."""
 
-_STEADY, _SAMPLED = 1.0, 0.02
-"""A smaller pool has to hold at a load that is higher by so many deviations of chance, and by what a sample
-of lengths leaves open."""
+_PATIENCE_S, _STARTS = 360.0, 2
+"""A size is kept until it was not wanted for so long, or for as long as so many orders take one after the
+other if that is longer: what was given up too early is missed for as long as a start takes."""
+
+_REPLAYED_S = 2700.0
+"""A size is given up only for one that would have kept what came in so long."""
+
+_NO_TIME_S = 0.5
+"""What is left of a window after the last look is none."""
+
+_HOPELESS = 5.0
+"""Sizes that miss so many times what may be missed more are not looked at."""
 
 _FULL = 0.95
 """The share of what instances get through at most that the expected load may take."""
@@ -70,61 +81,73 @@ class Pool:
         limits: the pool, with what the configuration allows.
         interval_s: between ticks.
         startup_s: from launch to READY, as far as it is said.
+        allowed: the share of all requests that may be missed.
+        in_time_s: how long a queue may be where requests wait for one another; None where they share.
+        target_itl_ms: within which tokens have to come.
+        share: the part of what may be missed that a smaller size may miss of what came; the rest is the other
+            pool's.
     """
 
-    def __init__(self, limits: PoolSpec, interval_s: float, startup_s: float) -> None:
+    def __init__(
+        self,
+        limits: PoolSpec,
+        interval_s: float,
+        startup_s: float,
+        allowed: float = 0.01,
+        in_time_s: float | None = None,
+        target_itl_ms: float = 0.0,
+        share: float = 0.5,
+    ) -> None:
         self.name = limits.name
         self.limits = limits
         self.demand = Demand(interval_s)
         self.startup = StartupTime(startup_s / interval_s)
+        self.caution = Caution(interval_s, allowed)
+        self.recording = Recording(_REPLAYED_S, in_time_s)
+        self._allowed = allowed
+        self._replayed_allowed = allowed * share
+        self._shares_s = target_itl_ms / 1000.0 if in_time_s is None else 0.0
         self.curves: MissCurves | None = None
         self.variation = 1.0
+        self.load: float | None = None
+        self._patience = max(2, round(_PATIENCE_S / interval_s))
         self._wanted: deque[int] = deque()
         self._burst = 0
+        self._ready = 0
+        self._looked_s = self._looked = 0.0
 
     def missed(self, instances: int, scenarios: Scenarios) -> float:
-        """Misses to expect, in shares of the requests of a window of usual load."""
+        """Share of the requests to expect that misses for want of instances."""
         assert self.curves is not None
-        return self.curves.expected(instances, scenarios, max(self.demand.usual, 1e-9))
+        return self.curves.expected(instances, scenarios)
 
-    def best(self, scenarios: Scenarios, price: float) -> int:
-        """The size at which instances times their price and misses together are least.
-
-        From the fewest that leave less than the price of an instance to avoid, downwards, as long as what is
-        missed alone costs less than the best.
-        """
+    def smallest(self, scenarios: Scenarios, allowed: float) -> int:
+        """The fewest instances that miss no more than is allowed, and get through what is expected."""
         assert self.curves is not None
-        least, most = self.fewest(scenarios), self.limits.most
-        low = least - 1
-        high = max(least, min(most, math.ceil(scenarios.highest / self.curves.idle)))
-        floor = self.missed(high, scenarios)
-        while high - low > 1:
+        low, high = self.fewest(scenarios), self.limits.most
+        high = max(low, min(high, math.ceil(scenarios.highest / self.curves.idle)))
+        while low < high:
             middle = (low + high) // 2
-            if self.missed(middle, scenarios) - floor < price:
+            if self.missed(middle, scenarios) <= allowed:
                 high = middle
             else:
-                low = middle
-        best, cost = high, high * price + self.missed(high, scenarios)
-        for fewer in range(high - 1, least - 1, -1):
-            missed = self.missed(fewer, scenarios)
-            if missed >= cost:
-                break
-            if missed + fewer * price < cost:
-                best, cost = fewer, missed + fewer * price
-        return best
+                low = middle + 1
+        return low
 
-    def enough(self, wanted: int, current: int, scenarios: Scenarios, allowed: float) -> int:
-        """The smallest size from what is wanted up to the present one that would itself hold.
+    def worth_it(self, size: int, scenarios: Scenarios) -> int:
+        """The fewest instances beyond which more save too little: a tenth more a tenth of what may be missed.
 
-        At the expected load, and a little more: otherwise a size would be left that chance soon asks for
-        again. What the load may be beyond that is in the price.
+        Otherwise a load that hardly ever comes would be sized for wherever the allowance happens to end.
         """
-        assert self.curves is not None
-        more = scenarios.scaled(1.0 + math.hypot(_STEADY * self.demand.chance, _SAMPLED))
-        wanted = max(wanted, min(current, self.fewest(more)))
-        while wanted < current and self.curves.share(wanted, more.mean) - self.curves.alone > allowed:
-            wanted += 1
-        return wanted
+        missed = self.missed(size, scenarios)
+        best = size
+        for fewer in range(size - 1, self.fewest(scenarios) - 1, -1):
+            saved = self.missed(fewer, scenarios) - missed
+            if saved > _HOPELESS * self._allowed:
+                break
+            if saved <= self._allowed * (size - fewer) / max(fewer, 1):
+                best = fewer
+        return best
 
     def fewest(self, scenarios: Scenarios) -> int:
         """The fewest that get through what is expected: overload may go well for a minute, not for longer."""
@@ -136,26 +159,48 @@ class Pool:
         """Take in a size wanted between ticks: the next tick does not undo it."""
         self._burst = max(self._burst, wanted)
 
-    def after_idling(self, wanted: int, current: int) -> int:
-        """Give up what was not wanted in the time a launch takes to serve, two ticks at least.
+    def explained(self, ready: int, load: float) -> float:
+        """The share that the simulation says a window's load misses, by what was there at both its ends."""
+        assert self.curves is not None
+        least, self._ready = min(ready, self._ready), ready
+        return self.curves.share(least, load)
 
-        Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental).
-        Of several idle ones a part goes before: after a share x of that time, the share
-        ``(exp(x) - 1) / (e - 1)``, with which the best randomised strategy would have let go of each (Karlin
-        et al. 1994; Lu, Chen & Andrew 2013 for servers). The size found at the first decision counts as
-        wanted then: what came before is not known, however short the window.
-        """
-        patience = max(2, self.startup.ahead)
-        # As the HPA's window does: what is found at the first decision counts as recommended at that moment.
-        self._wanted.append(wanted if self._wanted else max(wanted, current))
-        while len(self._wanted) > patience:
-            self._wanted.popleft()
-        burst, self._burst = self._burst, 0
+    def looked(self, now_s: float, lasts_s: float, load: float) -> None:
+        """Take in the load since the last look or tick."""
+        assert self.curves is not None
+        believed = load * max(1.0, self.caution.factor)
+        self.recording.add(now_s, lasts_s, believed, self.curves.tokens * self._shares_s)
+        self._looked_s += lasts_s
+        self._looked += load * lasts_s
+
+    def ticked(self, now_s: float, lasts_s: float, load: float | None) -> None:
+        """Take in the load of the window that ends now, as far as it was not looked at; None is unknown."""
+        rest_s = lasts_s - self._looked_s
+        if load is not None and rest_s > _NO_TIME_S:
+            self.looked(now_s, rest_s, max(0.0, load * lasts_s - self._looked) / rest_s)
+        self._looked_s = self._looked = 0.0
+
+    def holds(self, counts: PoolCounts) -> bool:
+        """Whether what is ready would have kept what came lately."""
+        assert self.curves is not None
+        return self.recording.missed(counts.ready, self.curves) <= self._allowed / 2.0
+
+    def kept(self, wanted: int, current: int) -> int:
+        """The fewest instances from what is wanted up to the present ones that would have kept what came."""
+        assert self.curves is not None
         if wanted >= current:
             return wanted
-        most, released = wanted, 0.0
-        for age, size in enumerate(reversed(self._wanted)):
-            if size > most:
-                released += (size - most) * math.expm1(age / patience) / (math.e - 1.0)
-                most = size
-        return min(max(most - math.floor(released), burst), current)
+        return self.recording.fewest(wanted, current, self.curves, self._replayed_allowed)
+
+    def after_idling(self, wanted: int, current: int) -> int:
+        """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
+
+        Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
+        size found at the first decision counts as wanted then, as in an HPA's window: what came before is not
+        known, however short the window.
+        """
+        burst, self._burst = self._burst, 0
+        self._wanted.append(max(wanted, burst) if self._wanted else max(wanted, current))
+        while len(self._wanted) > max(self._patience, _STARTS * self.startup.ahead):
+            self._wanted.popleft()
+        return wanted if wanted >= current else min(max(self._wanted), current)

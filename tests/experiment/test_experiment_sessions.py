@@ -1,0 +1,68 @@
+"""Comparisons and parts of runs whose turns wait for answers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from experiment_world import MODEL, PROFILE, compared, config
+from sagescale.experiment.tasks import foreseen
+from sagescale.experiment.workload import Workload
+from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.part import Part, lower_bound_of_part, measure_part
+from sagescale.sim.simulate import simulate
+from sagescale.sim.turns import clock_s
+from sagescale.trace import Trace, TransformSpec, Turns
+
+FEW = {"max_prefill_instances": 1, "max_decode_instances": 1}
+
+
+def conversations(sessions: int = 150, turns: int = 6) -> Trace:
+    """Sessions of six turns, far more than one prefill instance can take."""
+    rng = np.random.default_rng(0)
+    start_s = 1.0 * np.arange(sessions)
+    think_s = np.where(np.arange(turns) == 0, 0.0, rng.uniform(1.0, 5.0, (sessions, turns)))
+    at_s = (start_s[:, None] + np.cumsum(think_s, axis=1)).ravel()
+    order = np.argsort(at_s, kind="stable")
+    row = np.argsort(order)
+    after = [[] if one % turns == 0 else [int(row[one - 1])] for one in order]
+    isl = rng.integers(12_000, 15_000, len(order))
+    trace = Trace.from_arrays(at_s[order], isl, np.full(len(order), 20), session_id=order // turns)
+    return dataclasses.replace(trace, turns=Turns.of(after, think_s.ravel()[order]))
+
+
+def test_open_loop_is_beside_the_closed_and_cannot_win():
+    ways = ({"open_loop": open_loop, "target_ttft_ms": 5000.0} for open_loop in (False, True))
+    document = compared(conversations(40), *ways, attainment=0.5)
+    found = document["comparison"]
+    assert found["winner"].endswith("open_loop=false")
+    assert "Replayed open-loop" in found["verdict"]
+    assert "points of attainment" in found["verdict"]
+    assert {run["config"]["open_loop"] for run in document["runs"]} == {True, False}
+    assert all("sessions" in run for run in document["runs"])
+    assert document["answer"]["autoscaled"]["name"].endswith("open_loop=false")
+
+
+def test_those_who_know_the_future_know_what_comes_where_nobody_waits():
+    trace = conversations()
+    workload, mine = Workload(trace, TransformSpec(), PROFILE), config(**FEW)
+    ample = foreseen(workload, mine, SimulatorConfig())
+    run = simulate(trace, PROFILE, mine, SimulatorConfig())
+    assert len(ample) == len(trace)
+    assert ample.duration_s < run.trace.duration_s / 1.5  # the queue slows its users down
+    alone_s = (MODEL.ttft_ms(13_500) + 19 * MODEL.itl_ms(1, 13_500)) / 1000.0
+    assert ample.duration_s == pytest.approx(trace.duration_s + 5 * alone_s, abs=4.0)
+    assert foreseen(workload, mine, SimulatorConfig(open_loop=True)) is workload.trace()
+
+
+def test_parts_add_up_and_their_bounds_hold_where_a_run_falls_behind():
+    trace = conversations()
+    run = simulate(trace, PROFILE, config(**FEW), SimulatorConfig(request_timeout_s=20.0))
+    assert run.never_arrived > 0
+    cut_s = 0.5 * clock_s(trace, run.simulator)
+    parts = [measure_part(run, part) for part in (Part(0.0, cut_s), Part(cut_s))]
+    assert sum(sum(part.arrived) for part in parts) == len(trace)
+    whole = measure_part(run, Part())
+    assert sum(part.misses for part in parts) == whole.misses
+    assert lower_bound_of_part(run, Part(cut_s)) <= parts[1].gpu_hours
