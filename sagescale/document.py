@@ -364,7 +364,9 @@ class Timeline:
 
     Counts of instances are those found at the tick, before its decision; ``*_target`` is the decision.
     Windowed values cover the interval that ends at the tick: what the planner saw, but ``attainment`` and the
-    percentiles are over the requests that arrived in it, whenever they were served.
+    percentiles are over the requests that arrived in it, whenever they were served. So is
+    ``prefix_hit_rate``, there where prefix caches are; ``full_memory_s``, there where engines step, is what
+    instances spent in steps for which blocks were short, where such a run of steps ended in the interval.
     A forecast is of the next interval.
     """
 
@@ -381,6 +383,8 @@ class Timeline:
     itl_p50_ms: list[float | None]
     itl_p99_ms: list[float | None]
     attainment: list[float | None]
+    prefix_hit_rate: list[float | None] | None = None
+    full_memory_s: list[float] | None = None
     queued_prefill: list[float | None]
     queued_decode: list[float | None]
     running_decode: list[float | None]
@@ -543,12 +547,41 @@ class Gaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HitsByAge:
+    """Hits on instances that had been ready for so long; ``until_s`` is None of the oldest."""
+
+    until_s: float | None
+    asked_tokens: int
+    hit_tokens: int
+    hit_rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainedCaches:
+    """What scale-downs cost where prompts are cached.
+
+    ``cached_tokens`` is what drained instances had cached at their end; ``asked_again_tokens`` what prompts
+    asked for later right behind what they had found, and no other ready instance had when it was drained.
+    The hit rates are of requests that arrived within ``within_s`` before and after instances were drained.
+    """
+
+    instances: int
+    cached_tokens: int
+    asked_again_tokens: int
+    within_s: float
+    hit_rate_before: float | None
+    hit_rate_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixHits:
     """Prompt tokens that were asked of the prefix caches and found there, at first admissions."""
 
     asked_tokens: int
     hit_tokens: int
     hit_rate: float | None
+    by_age: list[HitsByAge] | None = None
+    scale_downs: DrainedCaches | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

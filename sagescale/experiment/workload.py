@@ -37,8 +37,11 @@ BLOCK_S = 300.0
 """Length of the blocks in which a replicate's arrivals are moved, s."""
 
 _CACHE: dict[tuple[str, TransformSpec, float | None, float, int], Trace] = {}
-_CACHED = 2
-"""Transformed traces a process keeps: tasks come sorted by replicate."""
+_KEPT_REQUESTS = 2_000_000
+"""Transformed traces a process keeps, oldest given up first: so many requests in all, or two traces.
+
+Runs come sorted by replicate, but searches go through all replicates at every step.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,6 @@ class Workload:
         """The trace of a replicate; the last few made are kept."""
         key = (self.recorded.sha256, self.transforms, self.block_s, self.until_s, replicate)
         if key not in _CACHE:
-            while len(_CACHE) >= _CACHED:
-                del _CACHE[next(iter(_CACHE))]
             spec = replace(self.transforms, seed=self.transforms.seed + replicate)
             made = apply_transforms(self.recorded, spec)
             if replicate and self.block_s is not None:
@@ -80,6 +81,8 @@ class Workload:
             if self.until_s < math.inf:
                 made = slice_trace(made, 0.0, self.until_s)
             _CACHE[key] = made
+            while len(_CACHE) > 2 and sum(map(len, _CACHE.values())) > _KEPT_REQUESTS:
+                del _CACHE[next(iter(_CACHE))]
         return _CACHE[key]
 
 

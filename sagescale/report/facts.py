@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ForecastScore,
         ItlPoint,
         MissSplit,
+        PrefixHits,
         ResultDocument,
         RunDocument,
         TraceInfo,
@@ -73,6 +74,7 @@ SURFACE_COLUMNS = ("tokens", "profile", "learned", "real", "error of learned")
 _NO_FORECAST = {"none", "peak", "cheapest"}
 """What stands in place of a predictor where there is none."""
 _MOST_CAUSES = 5
+_YOUNG_S = 120.0
 _HAPPENED = {
     "crash": ("crash", "crashes"),
     "failed_start": ("failed start", "failed starts"),
@@ -178,7 +180,35 @@ def engines(run: RunDocument) -> list[str]:
         lines.append(f"KV memory full for {duration(found.full_memory_s)} of instances' time")
     if found.prefix is not None:
         lines.append(f"prefix caches hit {share(found.prefix.hit_rate)} of the prompts' tokens")
+        lines.extend(_hits_by_age(found.prefix))
+        lines.extend(_drained_caches(found.prefix))
     return lines
+
+
+def _hits_by_age(prefix: PrefixHits) -> list[str]:
+    """Say what newly started instances hit, where some did."""
+    ages = prefix.by_age or []
+    young = [one for one in ages if one.until_s is not None and one.until_s <= _YOUNG_S]
+    if not young or len(young) == len(ages):
+        return []
+    asked, hit = (sum(getattr(one, name) for one in young) for name in ("asked_tokens", "hit_tokens"))
+    old_asked, old_hit = prefix.asked_tokens - asked, prefix.hit_tokens - hit
+    others = share(old_hit / old_asked if old_asked else None)
+    return [f"{share(hit / asked)} on instances ready for less than {duration(_YOUNG_S)}, {others} on others"]
+
+
+def _drained_caches(prefix: PrefixHits) -> list[str]:
+    """Say what scale-downs cost."""
+    lost = prefix.scale_downs
+    if lost is None:
+        return []
+    drained = (
+        f"scale-downs drained {plural(lost.instances, 'instance')} with {count(lost.cached_tokens)} tokens"
+    )
+    again = f"{count(lost.asked_again_tokens)} of them asked for again and computed anew"
+    before, after = share(lost.hit_rate_before), share(lost.hit_rate_after)
+    rates = f"hit rate {before} in the {duration(lost.within_s)} before, {after} after"
+    return [f"{drained} cached, {again}; {rates}"]
 
 
 def sessions(document: ResultDocument, run: RunDocument) -> list[str]:

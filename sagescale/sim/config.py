@@ -11,7 +11,8 @@ from sagescale.sim.price import GpuHourPrice
 from sagescale.sim.startup import StartupDelay
 
 __all__ = [
-    "EngineScheduler", "ItlStatistic", "RoutingStrategy", "SchedulingPolicy", "SimulatorConfig", "TimeSpans",
+    "EngineScheduler", "ItlStatistic", "RoutingStrategy", "ScaleDownChoice", "SchedulingPolicy",
+    "SimulatorConfig", "TimeSpans",
 ]  # fmt: skip
 
 SchedulingPolicy = Literal["fifo", "priority", "slo_aware", "adaptive"]
@@ -26,6 +27,7 @@ EngineScheduler = Literal["batch", "vllm", "sglang"]
 """What forms an instance's batches or steps."""
 
 ItlStatistic = Literal["mean", "p99", "max"]
+ScaleDownChoice = Literal["least_outstanding", "least_cache_hits"]
 """Which of a request's gaps between tokens the ITL target binds."""
 
 
@@ -240,6 +242,11 @@ class SimulatorConfig:
         "mean load.",
         at_least=1,
         at_most=1000,
+    )
+    scale_down_choice: ScaleDownChoice = setting(
+        "least_outstanding",
+        doc="Which ready instance a scale-down drains: with the fewest outstanding tokens, or whose prefix "
+        "cache has lately hit the fewest tokens.",
     )
     itl_statistic: ItlStatistic = setting(
         "mean",

@@ -21,6 +21,7 @@ from sagescale.sim import kernel
 from sagescale.sim.run import MeasuredGaps, SteppedRun
 from sagescale.sim.state import (
     ADAPTIVE,
+    AGES,
     AGGREGATED_ROLE,
     CACHE_ENTRY,
     DECODE_ROLE,
@@ -33,6 +34,7 @@ from sagescale.sim.state import (
     GAPS_OF_INSTANCE,
     GAPS_OF_REQUEST,
     HANDOFF_ENTRY,
+    HITS,
     INSTANCE,
     KV_AWARE,
     LEAST_TOKENS,
@@ -66,6 +68,7 @@ from sagescale.sim.state import (
     STEPPED_REQUEST,
     STOCK,
     UNIT_RUN,
+    VIEW,
     VLLM,
     Gaps,
     Homes,
@@ -79,7 +82,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sagescale.sim.config import ItlStatistic, RoutingStrategy, SchedulingPolicy
+    from sagescale.sim.config import ItlStatistic, RoutingStrategy, ScaleDownChoice, SchedulingPolicy
     from sagescale.trace import Prefixes, Turns
 
 __all__ = [
@@ -162,6 +165,8 @@ class World:
         measure_gaps: whether gaps between tokens are measured where no engine steps; they are in any case
             where the ITL target binds any but the mean.
         overlap_credit, prefill_load_scale, router_temperature: of kv_aware (ENGINES.md 5).
+        router_staleness_s: how old what a router knows may be; 0 is not at all (ENGINES.md 5).
+        scale_down_choice: which READY instance is drained first where prompts are cached.
         affinity_max_load: of session_affinity: how much more than the mean an instance may be loaded.
         spread_s: by running requests, what each token by which they are unequal adds to a decode step
             (ENGINES.md 8); None is nothing.
@@ -197,6 +202,8 @@ class World:
     overlap_credit: float = 1.0
     prefill_load_scale: float = 1.0
     router_temperature: float = 0.0
+    router_staleness_s: float = 0.0
+    scale_down_choice: ScaleDownChoice = "least_outstanding"
     affinity_max_load: float = 1.5
     spread_s: NDArray[np.float64] | None = None
     stepping: Stepping | None = None
@@ -408,6 +415,7 @@ class FleetCluster:
         progress = np.zeros(1, PROGRESS)
         progress["watch_launches"] = watch_launches
         progress["steps_hand_over"] = bool(((pools["role"] == PREFILL_ROLE) & (pools["scheduler"] > 0)).any())
+        progress["next_look_s"] = services["next_look_s"].min()
         progress["timeouts"] = bool((services["request_timeout_s"] < np.inf).any())
         amounts = np.zeros(len(self.stock), STOCK)
         amounts["gpus"] = list(self.stock.values())
@@ -419,7 +427,7 @@ class FleetCluster:
             self._block[index] = next_block[half]
             next_block[half] += 1
         pools["root"] = self._blocks + self._block
-        homes = _homes(loads) if (services["routing"] >= LEAST_TOKENS).any() else None
+        homes = _homes(loads) if services["considers"].any() else None
         stepped = _stepped(loads, requests)
         columns = (
             _joined([load.arrival_s for load in loads]),
@@ -633,13 +641,20 @@ class FleetCluster:
             slots=slots, instances=grown, finish=np.concatenate([np.zeros(0, np.int64), *finish])
         )
         if state.gaps is not None:
-            gaps = np.zeros(len(grown), GAPS_OF_INSTANCE)
-            for block in self._block.tolist():
-                kept = slice(block * before, (block + 1) * before)
-                gaps[block * size : block * size + before] = state.gaps.instances[kept]
+            gaps = self._moved(state.gaps.instances, before, size)
             self.state = self.state._replace(gaps=state.gaps._replace(instances=gaps))
+        if np.isfinite(g["next_look_s"]):
+            views = self._moved(state.homes.views, before, size)
+            self.state = self.state._replace(homes=state.homes._replace(views=views))
         if state.stepped is not None:
             self._grow_engines(state.stepped, before, size)
+
+    def _moved(self, old: NDArray[np.void], before: int, size: int) -> NDArray[np.void]:
+        """Records slot by slot, each pool's block as it moves."""
+        grown = np.zeros(self._blocks * size, old.dtype)
+        for block in self._block.tolist():
+            grown[block * size : block * size + before] = old[block * before : (block + 1) * before]
+        return grown
 
     def _grow_engines(self, old: Stepped, before: int, size: int) -> None:
         """The same for engines that step."""
@@ -669,6 +684,9 @@ class FleetCluster:
             for slots in (old.entries["slot"], old.requests["source"]):
                 used = slots >= 0
                 slots[used] = slots[used] // before * size + slots[used] % before
+            evicted = old.entries["slot"] < -1  # of slot 0 is -1, as unused ones are, and stays so
+            was_at = -1 - old.entries["slot"][evicted]
+            old.entries["slot"][evicted] = -1 - (was_at // before * size + was_at % before)
         self.state = self.state._replace(
             stepped=old._replace(
                 engines=engines,
@@ -698,6 +716,7 @@ def _homes(loads: Sequence[ServiceLoad]) -> Homes:
     return Homes(
         np.concatenate([_sessions(load) for load in loads]),
         np.full(2 * sum(map(_session_count, loads)), -1, np.int64),
+        np.zeros(0, VIEW),
     )
 
 
@@ -751,6 +770,8 @@ def _stepped(loads: Sequence[ServiceLoad], requests: int) -> Stepped | None:
         nodes=nodes,
         entries=np.zeros(0, CACHE_ENTRY),
         first_entry=np.full(units, -1, np.int32),
+        lost=np.zeros(units, np.bool_),
+        hits_by_age=np.zeros(len(loads) * AGES, HITS),
         private_runs=np.zeros(0, UNIT_RUN),
         path=np.zeros(2 * (int(nodes["depth"].max(initial=0)) + 1), np.int32),
     )
@@ -798,6 +819,11 @@ def _described(
         service["decode_first"] = world.first_token == "decode"
         for name in ("overlap_credit", "prefill_load_scale", "router_temperature", "affinity_max_load"):
             service[name] = getattr(world, name)
+        late = world.router_staleness_s > 0 and world.routing_strategy != "round_robin"
+        service["staleness_s"] = world.router_staleness_s if late else 0.0
+        service["next_look_s"] = 0.0 if late else np.inf
+        service["considers"] = late or _ROUTING[world.routing_strategy] >= LEAST_TOKENS
+        service["keeps_hits"] = world.scale_down_choice == "least_cache_hits"
         service["unit_tokens"] = 1 << 40 if load.prefixes is None else load.prefixes.block_tokens
         service["seed"], service["name_crc"] = load.seed % (1 << 64), zlib.crc32(load.name.encode())
         for name in ("first_request", "next_arrival", "next_deadline", "oldest"):
@@ -1222,15 +1248,23 @@ class Cluster:
 
     def stepped(self) -> SteppedRun | None:
         """What those of the service's engines did that step; None without any."""
-        found = self.state.stepped
+        found, record = self.state.stepped, self._record
         pools = self.state.pools[self._mine]
         if found is None or not pools["scheduler"].any():
             return None
         return SteppedRun(
             requests=found.requests[self._requests],
             preemptions=int(pools["preemptions"].sum()),
-            short_s=float(pools["short_s"].sum()),
+            short_s=self.full_memory_s,
+            hits_by_age=found.hits_by_age[self._index * AGES : (self._index + 1) * AGES],
+            drained_tokens=int(record["drained_tokens"]),
+            asked_again_tokens=int(record["asked_again_tokens"]),
         )
+
+    @property
+    def full_memory_s(self) -> float:
+        """Time of instances so far in steps for which blocks of KV memory were short."""
+        return float(self.state.pools["short_s"][self._mine].sum())
 
     def _lives(self) -> NDArray[np.void]:
         life = self.state.life[: self.state.progress["lives"][0]]

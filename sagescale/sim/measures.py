@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.document import (
+    DrainedCaches,
     EngineMeasures,
     FaultRecord,
     FaultsResult,
@@ -18,6 +19,7 @@ from sagescale.document import (
     ForecastScores,
     Gaps,
     GpuHours,
+    HitsByAge,
     ItlPoint,
     Latency,
     LostGpuHours,
@@ -31,7 +33,13 @@ from sagescale.document import (
 )
 from sagescale.planner import Corrections
 from sagescale.planner.forecast.scores import bias, coverage, mape, pinball
-from sagescale.sim.state import DONE, GAP_BINS_AN_OCTAVE, GAP_LEAST_OCTAVE
+from sagescale.sim.state import (
+    AGES_UNTIL_S,
+    DONE,
+    GAP_BINS_AN_OCTAVE,
+    GAP_LEAST_OCTAVE,
+    HITS_HALVE_S,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.sim.injector import FaultLog
-    from sagescale.sim.run import MeasuredGaps, Run, Tick
+    from sagescale.sim.run import MeasuredGaps, Run, SteppedRun, Tick
 
 __all__ = [
     "Served",
@@ -158,10 +166,7 @@ def engine_measures(run: Run) -> EngineMeasures | None:
     requests = stepped.requests
     prefix = None
     if run.simulator.prefix_cache:
-        asked, hit = (
-            int(column[requests["admitted"]].sum()) for column in (run.trace.isl, requests["hit_tokens"])
-        )
-        prefix = PrefixHits(asked_tokens=asked, hit_tokens=hit, hit_rate=hit / asked if asked else None)
+        prefix = _prefix_hits(run, stepped)
     return EngineMeasures(
         gap_ms=gap_ms,
         max_gap_ms=max_gap_ms,
@@ -171,6 +176,59 @@ def engine_measures(run: Run) -> EngineMeasures | None:
         full_memory_s=stepped.short_s,
         prefix=prefix,
     )
+
+
+def _prefix_hits(run: Run, stepped: SteppedRun) -> PrefixHits:
+    admitted = stepped.requests["admitted"]
+    asked, hit = (int(c[admitted].sum()) for c in (run.trace.isl, stepped.requests["hit_tokens"]))
+    by_age = [
+        HitsByAge(
+            until_s=until_s if math.isfinite(until_s) else None,
+            asked_tokens=int(found["asked_tokens"]),
+            hit_tokens=int(found["hit_tokens"]),
+            hit_rate=_rate(int(found["hit_tokens"]), int(found["asked_tokens"])),
+        )
+        for until_s, found in zip(AGES_UNTIL_S, stepped.hits_by_age, strict=True)
+        if found["asked_tokens"]
+    ]
+    return PrefixHits(
+        asked_tokens=asked,
+        hit_tokens=hit,
+        hit_rate=_rate(hit, asked),
+        by_age=by_age,
+        scale_downs=_drained_caches(run, stepped),
+    )
+
+
+def _drained_caches(run: Run, stepped: SteppedRun) -> DrainedCaches | None:
+    """What scale-downs cost; None without any."""
+    drained_s = run.lifetimes["drain_s"]
+    drained_s = drained_s[~np.isnan(drained_s)]
+    if not len(drained_s):
+        return None
+    arrival_s, records = run.trace.arrival_s, stepped.requests
+    totals = [
+        np.concatenate([[0], np.cumsum(np.where(records["admitted"], column, 0))])
+        for column in (run.trace.isl, records["hit_tokens"])
+    ]
+    rates = []
+    for before_s, after_s in ((HITS_HALVE_S, 0.0), (0.0, HITS_HALVE_S)):
+        first = np.searchsorted(arrival_s, drained_s - before_s)
+        end = np.searchsorted(arrival_s, drained_s + after_s)
+        asked, hit = (int((total[end] - total[first]).sum()) for total in totals)
+        rates.append(_rate(hit, asked))
+    return DrainedCaches(
+        instances=len(drained_s),
+        cached_tokens=stepped.drained_tokens,
+        asked_again_tokens=stepped.asked_again_tokens,
+        within_s=HITS_HALVE_S,
+        hit_rate_before=rates[0],
+        hit_rate_after=rates[1],
+    )
+
+
+def _rate(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
 def _gaps(measured: MeasuredGaps) -> Gaps:
@@ -293,6 +351,8 @@ def timeline(run: Run, served: Served) -> Timeline:
         itl_p50_ms=itl[0],
         itl_p99_ms=itl[1],
         attainment=_attainment(served, arrivals),
+        prefix_hit_rate=_hit_rates(run, arrivals),
+        full_memory_s=None if run.stepped is None else np.diff(run.full_memory_s, prepend=0.0).tolist(),
         queued_prefill=[tick.observation.queued_prefill for tick in ticks],
         queued_decode=[tick.observation.queued_decode for tick in ticks],
         running_decode=[tick.observation.running_decode for tick in ticks],
@@ -316,6 +376,18 @@ def timeline(run: Run, served: Served) -> Timeline:
         },
         reasons=[[str(reason.code) for reason in tick.decision.reasons] for tick in ticks],
     )
+
+
+def _hit_rates(run: Run, arrivals: NDArray[np.int64]) -> list[float | None] | None:
+    """Of what arrived in each window, as far as it was admitted; None without prefix caches."""
+    if run.stepped is None or not run.simulator.prefix_cache:
+        return None
+    records, cuts = run.stepped.requests, np.concatenate([[0], arrivals])
+    asked, hit = (
+        np.diff(np.concatenate([[0], np.cumsum(np.where(records["admitted"], column, 0))])[cuts]).tolist()
+        for column in (run.trace.isl, records["hit_tokens"])
+    )
+    return [_rate(part, whole) for part, whole in zip(hit, asked, strict=True)]
 
 
 def _attainment(served: Served, arrivals: NDArray[np.int64]) -> list[float | None]:

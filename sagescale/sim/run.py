@@ -45,11 +45,17 @@ class SteppedRun:
         requests: STEPPED_REQUEST records by arrival.
         preemptions: of all pools.
         short_s: time of steps for which blocks were short, of all instances.
+        hits_by_age: HITS records by how long instances had been READY (``state.AGES_UNTIL_S``).
+        drained_tokens: tokens cached on instances that were drained, at their end.
+        asked_again_tokens: tokens found nowhere that only a drained instance had had.
     """
 
     requests: NDArray[np.void]
     preemptions: int
     short_s: float
+    hits_by_age: NDArray[np.void]
+    drained_tokens: int
+    asked_again_tokens: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +109,7 @@ class Run:
         faults: what went wrong; None where nothing was to.
         stepped: what engines that step did; None without any.
         gaps: between tokens; None where nobody asked for them.
+        full_memory_s: ``stepped.short_s`` as of each tick.
         closed_loop: which requests came and which never did, where turns waited for answers; else None.
     """
 
@@ -130,6 +137,7 @@ class Run:
     faults: FaultLog | None = None
     stepped: SteppedRun | None = None
     gaps: MeasuredGaps | None = None
+    full_memory_s: tuple[float, ...] = ()
     closed_loop: ClosedLoop | None = None
 
     @property

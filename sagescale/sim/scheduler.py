@@ -41,10 +41,11 @@ def check_engines(
         InputError: names a key, its value and what is expected.
     """
     scheduler = scheduler_of(simulator, config.serving)
-    for name in _NOT_SIMULATED:
-        value, default = getattr(simulator, name), declared(SimulatorConfig)[name].default
-        if value != default:
-            raise InputError(f"{name} is {value}; expected {default}: no other is simulated yet")
+    if simulator.scale_down_choice != "least_outstanding" and not simulator.prefix_cache:
+        raise InputError(
+            f"scale_down_choice is {simulator.scale_down_choice} but prefix_cache is false; expected "
+            "prefix_cache true, or scale_down_choice least_outstanding: nothing is cached"
+        )
     why = f"engine_scheduler is {scheduler}"
     if simulator.engine_scheduler is None:
         why += f" where serving is {config.serving}"
@@ -97,6 +98,3 @@ def check_trace(trace: Trace, simulator: SimulatorConfig) -> None:
             f"kv_block_tokens is {simulator.kv_block_tokens} but the trace's hashes are of blocks of "
             f"{prefixes.block_tokens} tokens; expected a divisor of that"
         )
-
-
-_NOT_SIMULATED = ("router_staleness_s",)

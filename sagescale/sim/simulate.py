@@ -310,6 +310,7 @@ class _Making:
             faults=loop.fault_log(),
             stepped=cluster.stepped(),
             gaps=cluster.gaps(),
+            full_memory_s=tuple(loop.full_memory_s),
             closed_loop=closed_loop,
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
@@ -432,6 +433,7 @@ class _Loop:
         self.interval_s = interval_s
         self.end_s = end_s
         self.ticks: list[Tick] = []
+        self.full_memory_s: list[float] = []
         self.surges: list[Decision] = []
         self.planner_s = 0.0
 
@@ -517,4 +519,5 @@ class _Loop:
         decision = self.planner.step(observation)
         self.planner_s += time.perf_counter() - began
         self.ticks.append(Tick(observation, decision))
+        self.full_memory_s.append(self.cluster.full_memory_s)
         self._act(decision)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADAPTIVE",
+    "AGES",
+    "AGES_UNTIL_S",
     "DECODE_ROLE",
     "DONE",
     "DRAINING",
@@ -26,6 +28,8 @@ __all__ = [
     "GAPS_OF_INSTANCE",
     "GAPS_OF_REQUEST",
     "HANDOFF_ENTRY",
+    "HITS",
+    "HITS_HALVE_S",
     "INSTANCE",
     "IN_HANDOFF",
     "IN_POOL_DECODE",
@@ -61,6 +65,7 @@ __all__ = [
     "TIMED_OUT",
     "TURNING",
     "TURN_ENTRY",
+    "VIEW",
     "WAITING_DECODE",
     "WAITING_PREFILL",
     "Gaps",
@@ -106,6 +111,10 @@ NEVER = np.int64(1 << 62)  # a step that does not come
 
 MEAN, P99, MAX = 0, 1, 2  # which of a request's gaps the ITL target binds
 
+AGES_UNTIL_S = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, np.inf)  # of instances, READY so long
+AGES = len(AGES_UNTIL_S)
+HITS_HALVE_S = 300.0  # what an instance's prefix cache has hit counts half after this
+
 GAP_BINS_AN_OCTAVE = 256  # no bin is wider than 0.4 %
 GAP_LEAST_OCTAVE = -20  # a microsecond
 GAP_BINS = 40 * GAP_BINS_AN_OCTAVE
@@ -133,6 +142,14 @@ SERVICE = np.dtype(
         ("prefill_load_scale", "f8"),
         ("router_temperature", "f8"),
         ("affinity_max_load", "f8"),  # of session_affinity, over the mean
+        ("keeps_hits", "b1"),  # a scale-down drains what has lately hit least
+        ("lost_units", "i8"),  # that only drained instances had and nobody has computed since
+        ("drained_tokens", "i8"),  # cached on drained instances at their end
+        ("asked_again_tokens", "i8"),  # of lost units
+        ("considers", "b1"),  # its router compares all instances
+        ("staleness_s", "f8"),  # its router looks at multiples of this; 0 always
+        ("next_look_s", "f8"),
+        ("looks", "i8"),  # it has taken
         ("unit_tokens", "i8"),  # of an id of the prefix cache
         ("seed", "u8"),  # of its random numbers,
         ("name_crc", "u8"),  # which its name tells from other services'
@@ -250,6 +267,7 @@ STOCK = np.dtype([("gpus", "i8"), ("used", "i8"), ("most_used", "i8")], align=Tr
 PROGRESS = np.dtype(
     [
         ("now_s", "f8"),
+        ("next_look_s", "f8"),  # of any router; inf where none is late
         ("next_arrival_s", "f8"),  # of any service; inf when all have arrived
         ("in_service", "i8"),  # requests inside prefill batches
         ("queued_decode", "i8"),  # requests that no READY decode instance has taken yet
@@ -370,6 +388,7 @@ ENGINE = np.dtype(
         ("used", "i8"),  # blocks that are held
         ("waiting_tokens", "i8"),  # to be computed, of those that wait
         ("idle", "i8"),  # blocks that only the prefix cache keeps
+        ("gone", "i8"),  # of those evicted since the router looked, the last; they are chained by ``newer``
         ("oldest_idle", "i8"),  # entries of the cache that nobody holds, by when they were let go
         ("newest_idle", "i8"),
         ("prompt_tokens", "i8"),  # to be computed, of all that are not decoding
@@ -386,6 +405,8 @@ ENGINE = np.dtype(
         ("overlap_ids", "i8"),  # and ids; -1 where they end within one
         ("expired", "i8"),  # the last of those pre-empted for it that have waited too long; they are chained
         ("number", "i8"),  # of the step or run under way
+        ("hits", "f8"),  # tokens found in its prefix cache, fading,
+        ("hits_at_s", "f8"),  # as of then
         # What a router sees: as of the last finished step, and what was routed to it since.
         ("seen_prompt_tokens", "i8"),
         ("seen_decoding", "i8"),
@@ -463,7 +484,8 @@ GAPS_OF_INSTANCE = np.dtype(
 CACHE_ENTRY = np.dtype(
     [
         ("unit", "i4"),  # -1: a pre-empted request's own blocks
-        ("slot", "i4"),
+        ("slot", "i4"),  # -1 - slot where it is evicted and the router does not know yet
+        ("born", "i4"),  # after how many looks of the router
         ("chain", "i4"),  # the same unit on another instance; or the next free entry
         ("holders", "i4"),
         ("older", "i4"),  # among the idle ones of its instance
@@ -550,8 +572,25 @@ class Stepped(NamedTuple):
     nodes: NDArray[np.void]  # NODE: the ids of prompts as a tree
     entries: NDArray[np.void]  # CACHE_ENTRY; those not in use are chained
     first_entry: NDArray[np.int32]  # of each unit; -1 none
+    lost: NDArray[np.bool_]  # of each unit, whether only a drained instance had it
+    hits_by_age: NDArray[np.void]  # HITS, by service and how long instances have been READY
     private_runs: NDArray[np.void]  # UNIT_RUN; those not in use are chained
     path: NDArray[np.int32]  # scratch: stretches on the way to a node
+
+
+HITS = np.dtype([("asked_tokens", "i8"), ("hit_tokens", "i8")], align=True)
+
+VIEW = np.dtype(
+    [
+        ("load", "i8"),  # each as of the router's last look, and what it has sent there since
+        ("outstanding", "i8"),
+        ("waiting", "i8"),
+        ("prompt_tokens", "i8"),
+        ("held_blocks", "f8"),
+        ("usage", "f8"),
+    ],
+    align=True,
+)
 
 
 class Gaps(NamedTuple):
@@ -563,10 +602,11 @@ class Gaps(NamedTuple):
 
 
 class Homes(NamedTuple):
-    """Where sessions are at home, for routers that look at all instances."""
+    """What routers go by that compare all instances."""
 
     session: NDArray[np.int32]  # of each request, numbered from 0 by service; 0 without session_affinity
     home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
+    views: NDArray[np.void]  # VIEW, slot by slot; empty where no router is late
 
 
 class Turns(NamedTuple):

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sagescale.errors import InputError
 from sagescale.planner.policy import needs_twin
-from sagescale.sim.engine import Cluster, no_delay
-from sagescale.sim.scheduler import scheduler_of
+from sagescale.sim.engine import FleetCluster, ServiceLoad, disaggregated, no_delay
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy.twin import Lengths
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import World
+    from sagescale.sim.engine import Cluster, World
 
 __all__ = ["KernelTwin", "Sample", "twin_for"]
 
@@ -55,22 +53,13 @@ _APART_S = 3600.0
 
 
 def twin_for(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorConfig) -> KernelTwin | None:
-    """Return a twin where the configured policy tries sizes on one, else None.
-
-    Raises:
-        InputError: the engines are of a kind that is not tried.
-    """
+    """Return a twin where the configured policy tries sizes on one, else None."""
     if not needs_twin(config.policy):
         return None
     if config.serving == "aggregated":
         from sagescale.sim.twin_aggregated import AggregatedTwin
 
         return AggregatedTwin(perf, simulator, config)
-    if (scheduler := scheduler_of(simulator, config.serving)) != "batch":
-        raise InputError(
-            f"policy is {config.policy} but engine_scheduler is {scheduler} where serving is disaggregated; "
-            "expected batch, or another policy: sizes of such pools are not tried"
-        )
     return KernelTwin(perf, simulator, config)
 
 
@@ -95,6 +84,9 @@ class Sample(NamedTuple):
 class KernelTwin:
     """Tries pool sizes in the simulator's own kernel; implements ``EngineTwin``.
 
+    Engines of either kind: those that step compute prompts in chunks and may pre-empt. The prefix cache is in
+    the lengths: what is computed of a prompt.
+
     Args:
         perf: the engines.
         simulator: what else is said of the cluster: batches, hand-offs, startup time.
@@ -106,8 +98,13 @@ class KernelTwin:
         self.startup_s = simulator.startup_delay_s.typical_s
         world = build_world(perf, simulator, config)
         world = dataclasses.replace(world, max_gpus=1 << 40, request_timeout_s=None, scheduling_policy="fifo")
+        unlimited = None
+        if world.stepping is not None:
+            stepping = dataclasses.replace(world.stepping, prefix_cache=False)
+            world = dataclasses.replace(world, stepping=stepping)
+            unlimited = dataclasses.replace(stepping, blocks=None)
         # What fits no decode instance is missed there; prefill is tried with what reaches it.
-        self._world = dataclasses.replace(world, max_kv_tokens=None)
+        self._world = dataclasses.replace(world, max_kv_tokens=None, stepping=unlimited)
         nothing = np.zeros(2)
         self._decode_world = dataclasses.replace(
             world,
@@ -250,16 +247,20 @@ class KernelTwin:
         decode: int,
     ) -> Cluster:
         count = len(arrival_s)
-        cluster = Cluster.alone(
-            world,
+        before, after = disaggregated(world, "gpu")
+        if osl is None:  # decode is tried: prefill takes no time, which a step would
+            before = dataclasses.replace(before, engine=dataclasses.replace(world, stepping=None))
+        load = ServiceLoad(
+            "service",
+            (before, after),
+            (prefill, decode),
             arrival_s,
             np.resize(lengths.isl, count),
             np.resize(lengths.computed, count),
             np.resize(lengths.osl, count) if osl is None else np.full(count, osl, np.int32),
-            prefill=prefill,
-            decode=decode,
-            startup_s=no_delay,
+            no_delay,
         )
+        cluster = FleetCluster([load], {"gpu": world.max_gpus}).services[0]
         cluster.advance(np.inf)
         return cluster
 

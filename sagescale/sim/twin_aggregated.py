@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +41,7 @@ class AggregatedTwin(KernelTwin):
     """
 
     def __init__(self, perf: ProfileModel, simulator: SimulatorConfig, config: AutoscalerConfig) -> None:
-        super().__init__(perf, dataclasses.replace(simulator, prefix_cache=False), config)
+        super().__init__(perf, simulator, config)
         running = max(1.0, perf.max_num_seqs / 2.0)
         token_ms = perf.itl_ms(running, _USUAL_TOKENS) / running
         self.prompt_token_work = perf.ttft_ms(_USUAL_TOKENS) / _USUAL_TOKENS / token_ms
@@ -102,7 +101,7 @@ class AggregatedTwin(KernelTwin):
 
     def _run_decode(self, pool: int, arrival_s: NDArray[np.float64], lengths: Lengths) -> NDArray[np.bool_]:
         """Which requests miss a target."""
-        world, count = self._world, len(arrival_s)
+        world, count = self._decode_world, len(arrival_s)
         load = ServiceLoad(
             "service",
             (EnginePool("aggregated", "aggregated", world, 1),),

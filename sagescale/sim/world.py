@@ -133,6 +133,8 @@ def build_world(
         overlap_credit=config.overlap_credit,
         prefill_load_scale=config.prefill_load_scale,
         router_temperature=config.router_temperature,
+        scale_down_choice=config.scale_down_choice,
+        router_staleness_s=config.router_staleness_s,
         affinity_max_load=config.affinity_max_load,
         spread_s=table.spread_ms / 1000.0 if table.spread_ms.any() else None,
         stepping=_stepping(model, config, "disaggregated" if autoscaler is None else autoscaler.serving),

@@ -114,7 +114,7 @@ def test_without_separation_instances_serve_both_phases():
         task = asyncio.create_task(one(manager))
         await asyncio.sleep(0.01)
         manager.register_instance(ExecutionInstance("g"))
-        name = await asyncio.wait_for(task, 5.0)
+        name = await asyncio.wait_for(task, 60.0)
         await manager.stop()
         return name
 
@@ -147,7 +147,7 @@ def test_a_window_that_was_chosen_bounds_the_fitted_predictors():
 # --- running ----------------------------------------------------------------------------------------
 
 
-def until(manager, condition, timeout_s=20.0):
+def until(manager, condition, timeout_s=120.0):
     async def wait():
         end_s = time.monotonic() + timeout_s
         while not condition(manager):

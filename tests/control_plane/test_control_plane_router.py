@@ -159,7 +159,7 @@ def test_who_waits_notices_an_instance_that_becomes_healthy():
         await asyncio.sleep(0.01)
         assert made.waiting(PREFILLING) == 1
         registry.entries()[0].instance.is_healthy = True
-        return await asyncio.wait_for(task, 5.0)
+        return await asyncio.wait_for(task, 60.0)
 
     assert asyncio.run(story()) == ["i0"]
 
@@ -189,7 +189,7 @@ def test_idle_is_when_the_last_request_has_left():
             waits = asyncio.create_task(made.idle(entry))
             await asyncio.sleep(0.01)
             assert not waits.done()
-        await asyncio.wait_for(waits, 5.0)
+        await asyncio.wait_for(waits, 60.0)
 
     asyncio.run(story())
 

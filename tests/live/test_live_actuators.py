@@ -13,7 +13,7 @@ import tracemalloc
 from types import SimpleNamespace
 
 import pytest
-from hostile_server import DRIP_S, DRIPS, attacking
+from hostile_server import DRIP_S, DRIPS, ENOUGH_S, attacking
 from hypothesis import given
 from hypothesis import strategies as st
 from live_server import serving
@@ -66,19 +66,19 @@ def test_no_move_passes_the_budget_or_its_goal(prefill, decode, to_prefill, to_d
 def test_a_command_gets_the_order_on_standard_input(tmp_path):
     out = tmp_path / "order.json"
     text = f"import sys; open({str(out)!r}, 'w').write(sys.stdin.read())"
-    CommandActuator(python(text), (), 10.0).carry_out(ORDER)
+    CommandActuator(python(text), (), 60.0).carry_out(ORDER)
     assert json.loads(out.read_text())["targets"] == {"prefill": 3, "decode": 4}
 
 
 def test_a_command_that_fails_or_hangs_is_reported_in_time():
     with pytest.raises(ActuatorError, match="exit code 3: no quota"):
         CommandActuator(
-            python("import sys; sys.exit(print('no quota', file=sys.stderr) or 3)"), (), 10.0
+            python("import sys; sys.exit(print('no quota', file=sys.stderr) or 3)"), (), 60.0
         ).carry_out(ORDER)
     began = time.monotonic()
     with pytest.raises(ActuatorError, match="killed"):
         CommandActuator(python("import time; time.sleep(60)"), (), 0.3).carry_out(ORDER)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < ENOUGH_S
 
 
 @pytest.fixture
@@ -96,30 +96,30 @@ def escaping(tmp_path):
 def test_a_program_that_escaped_and_holds_the_pipes_is_not_waited_for(escaping):
     state = json.dumps({"prefill": {"ready": 2}, "decode": {"ready": 3}})
     began = time.monotonic()
-    CommandActuator(python(escaping), (), 20.0).carry_out(ORDER)
-    found = CommandActuator(["true"], python(f"{escaping} print({state!r})"), 20.0).states()
+    CommandActuator(python(escaping), (), 60.0).carry_out(ORDER)
+    found = CommandActuator(["true"], python(f"{escaping} print({state!r})"), 60.0).states()
     assert found == PoolStates(Pools(PoolCounts(2), PoolCounts(3)))
     with pytest.raises(ActuatorError, match="exit code 1: no quota"):
-        CommandActuator(python(f"{escaping} sys.exit('no quota')"), (), 20.0).carry_out(ORDER)
+        CommandActuator(python(f"{escaping} sys.exit('no quota')"), (), 60.0).carry_out(ORDER)
     with pytest.raises(ActuatorError, match="not done within 1 s, killed"):
         CommandActuator(python(f"{escaping} time.sleep(60)"), (), 1.0).carry_out(ORDER)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 55  # of the sixty seconds that what escaped lives
 
 
 @pytest.mark.parametrize(
-    ("words", "match"),
+    ("words", "limit_s", "match"),
     [
-        (["yes"], "printed more than 1000000 bytes, killed"),
-        (["sh", "-c", "yes >&2"], "not done within 0.5 s, killed"),
-        (["sh", "-c", "yes | cat; sleep 60"], "printed more than"),
-        (["sh", "-c", "yes >&2 & exec sleep 60"], "not done within"),
+        (["yes"], 60.0, "printed more than 1000000 bytes, killed"),
+        (["sh", "-c", "yes >&2"], 0.5, "not done within 0.5 s, killed"),
+        (["sh", "-c", "yes | cat; sleep 60"], 60.0, "printed more than"),
+        (["sh", "-c", "yes >&2 & exec sleep 60"], 0.5, "not done within"),
     ],
 )
-def test_a_program_that_prints_for_ever_is_ended_and_costs_no_memory(words, match):
+def test_a_program_that_prints_for_ever_is_ended_and_costs_no_memory(words, limit_s, match):
     tracemalloc.start()
     try:
         with pytest.raises(ActuatorError, match=match):
-            CommandActuator(["true"], words, 0.5).states()
+            CommandActuator(["true"], words, limit_s).states()
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
@@ -127,29 +127,29 @@ def test_a_program_that_prints_for_ever_is_ended_and_costs_no_memory(words, matc
 
 def test_a_program_that_does_not_read_its_order_is_judged_by_its_exit():
     order = Order("key-1", Sizes(3, 4), Sizes(2, 5), {"reasons": ["long"] * 100_000})
-    CommandActuator(["true"], (), 10.0).carry_out(order)
+    CommandActuator(["true"], (), 60.0).carry_out(order)
     with pytest.raises(ActuatorError, match="killed"):
         CommandActuator(["sleep", "60"], (), 0.3).carry_out(order)
     long = "import sys; sys.exit(len(sys.stdin.read()) != int(sys.argv[1]))"
     size = len(json.dumps(order.to_dict())) + 1
-    CommandActuator([*python(long), str(size)], (), 10.0).carry_out(order)
+    CommandActuator([*python(long), str(size)], (), 60.0).carry_out(order)
 
 
 def test_what_a_program_says_is_shown_as_one_clean_line():
     text = "print('\\n\\x1b[2J' + 'x' * 90_000 + '\\u202e', file=sys.stderr); sys.exit(1)"
     with pytest.raises(ActuatorError, match=r"exit code 1: ") as error:
-        CommandActuator(python("import sys; " + text), (), 10.0).carry_out(ORDER)
+        CommandActuator(python("import sys; " + text), (), 60.0).carry_out(ORDER)
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 500
 
 
 def test_a_state_command_says_what_there_is():
     state = {"prefill": {"ready": 2, "starting": 1}, "decode": {"ready": 3}}
-    found = CommandActuator(["true"], python(f"print({json.dumps(state)!r})"), 10.0).states()
+    found = CommandActuator(["true"], python(f"print({json.dumps(state)!r})"), 60.0).states()
     assert found == PoolStates(Pools(PoolCounts(2, 1), PoolCounts(3)))
     with pytest.raises(ActuatorError, match="not JSON"):
-        CommandActuator(["true"], ["echo", "hello"], 10.0).states()
-    assert CommandActuator(["true"], (), 10.0).states() is None
+        CommandActuator(["true"], ["echo", "hello"], 60.0).states()
+    assert CommandActuator(["true"], (), 60.0).states() is None
 
 
 def test_a_missing_program_is_refused_at_the_start():
@@ -290,7 +290,7 @@ def test_a_stuck_callback_does_not_keep_the_process_alive():
         "try: CallbackActuator(Ask, 0.01).states()\n"
         "except Exception as error: print(error)"
     )
-    done = subprocess.run(python(text), capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(python(text), capture_output=True, text=True, timeout=300, check=True)
     assert "not done within" in done.stdout
 
 
@@ -416,7 +416,7 @@ def test_a_deadline_is_one_for_all_calls_of_the_kubernetes_api(attack):
             actuator.states()
         with pytest.raises(ActuatorError, match="kubernetes: "):
             actuator.carry_out(ORDER)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < ENOUGH_S
 
 
 def test_an_order_that_was_given_up_patches_nothing_later():

@@ -206,7 +206,7 @@ class Http:
         self.emulator = emulator
 
     def __call__(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.emulator.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.emulator.port, timeout=60)
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
         data = answer.read()

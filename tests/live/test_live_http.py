@@ -14,7 +14,7 @@ from base64 import b64decode, b64encode
 from urllib.parse import quote
 
 import pytest
-from hostile_server import DRIP_S, DRIPS, FLOODS, OK, attacking, gzipped
+from hostile_server import DRIP_S, DRIPS, ENOUGH_S, FLOODS, OK, attacking, gzipped
 from hypothesis import given
 from hypothesis import strategies as st
 from live_server import serving
@@ -82,9 +82,9 @@ def test_credentials_are_sent_to_their_host_and_nowhere_else(tmp_path):
         home.answers["/there"] = (200, b"fine", {})
         found = client(metrics_bearer_token_file=str(tmp_path / "token"))
         with pytest.raises(HttpError, match="redirects to another host"):
-            found.get(f"{home.url}/a", timeout_s=5)
+            found.get(f"{home.url}/a", timeout_s=60)
         assert stranger.asked == []
-        assert found.get(f"{home.url}/here", timeout_s=5).body == b"fine"
+        assert found.get(f"{home.url}/here", timeout_s=60).body == b"fine"
         assert home.asked[-1]["headers"]["Authorization"] == "Bearer abc"
         found.close()
 
@@ -95,9 +95,9 @@ def test_a_rotated_token_is_picked_up(tmp_path):
     with serving() as server:
         server.answers["/"] = (200, b"", {})
         found = client(metrics_bearer_token_file=str(token))
-        found.get(f"{server.url}/", timeout_s=5)
+        found.get(f"{server.url}/", timeout_s=60)
         token.write_text("new")
-        found.get(f"{server.url}/", timeout_s=5)
+        found.get(f"{server.url}/", timeout_s=60)
         assert [asked["headers"]["Authorization"] for asked in server.asked] == ["Bearer old", "Bearer new"]
         found.close()
 
@@ -107,7 +107,7 @@ def test_an_answer_too_long_is_cut_off():
         server.answers["/"] = (200, b"x" * 100_000, {})
         found = client(metrics_max_bytes=10_000)
         with pytest.raises(HttpError, match="metrics_max_bytes"):
-            found.get(f"{server.url}/", timeout_s=5)
+            found.get(f"{server.url}/", timeout_s=60)
         found.close()
 
 
@@ -138,7 +138,7 @@ def ends_in_time(url, match, *, method="GET", content=None, **keys):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - began < 5 * DEADLINE_S
+    assert time.monotonic() - began < ENOUGH_S
     assert peak < 10_000_000
     assert len(str(error.value)) <= 500
     assert str(error.value).isprintable()
@@ -201,7 +201,7 @@ def test_an_answer_that_is_not_whole_gzip_is_refused(packed):
     with serving() as server:
         server.answers["/"] = (200, packed, {"Content-Encoding": "gzip"})
         with pytest.raises(HttpError, match="gzip"):
-            client().get(f"{server.url}/", timeout_s=5)
+            client().get(f"{server.url}/", timeout_s=60)
 
 
 UNPACKER = client(metrics_max_bytes=5000)
@@ -222,14 +222,14 @@ def test_nothing_is_taken_for_the_next_answer():
     second = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"
     with attacking([OK + b"Content-Length: 4\r\n\r\ngood" + second], []) as port:
         found = client()
-        assert [found.get(f"http://127.0.0.1:{port}/", timeout_s=5).body for _ in "ab"] == [b"good"] * 2
+        assert [found.get(f"http://127.0.0.1:{port}/", timeout_s=60).body for _ in "ab"] == [b"good"] * 2
 
 
 @pytest.mark.parametrize("location", ["http://[::1", "//\x7f", "http://a:b", "/%00\x00", "http://ö..x/"])
 def test_a_redirect_to_nowhere_is_an_error_of_the_request(location):
     answer = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
     with attacking([answer], []) as port, pytest.raises(HttpError) as error:
-        client().get(f"http://127.0.0.1:{port}/", timeout_s=5)
+        client().get(f"http://127.0.0.1:{port}/", timeout_s=60)
     assert "no answer within" not in str(error.value)
 
 
@@ -309,7 +309,7 @@ def test_instances_and_their_discovery_share_one_deadline():
         began = time.monotonic()
         with pytest.raises(HttpError, match="no answer"):
             reader.read(PRESETS["vllm"], 60.0)
-        assert time.monotonic() - began < 5 * DEADLINE_S
+        assert time.monotonic() - began < ENOUGH_S
         reader.close()
 
 
@@ -362,7 +362,7 @@ def test_an_echoing_server_gets_no_secret_into_a_message(key, tmp_path):
             {},
         )
         with pytest.raises(HttpError) as error:
-            client(**keys).get(f"{server.url}/", timeout_s=5)
+            client(**keys).get(f"{server.url}/", timeout_s=60)
     text = str(error.value)
     assert "answered 401" in text
     assert "\x1b" not in text

@@ -20,8 +20,8 @@ scenarios = st.lists(st.floats(0.0, 30_000.0), min_size=1, max_size=8).map(
 shares = st.floats(1e-4, 0.1)
 
 
-def pool(least: int = 1, most: int = MOST, startup_ticks: float = 1.0) -> Pool:
-    made = Pool(PoolSpec("decode", Role.DECODE, 1, least, most), 60.0, 60.0 * startup_ticks)
+def pool(least: int = 1, most: int = MOST, startup_ticks: float = 1.0, **keys: float) -> Pool:
+    made = Pool(PoolSpec("decode", Role.DECODE, 1, least, most), 60.0, 60.0 * startup_ticks, **keys)
     made.curves = MissCurves(
         lambda instances, rps: share_missed(instances, rps / LIMIT_RPS), LIMIT_RPS, TOKENS
     )
@@ -75,6 +75,19 @@ def test_a_size_is_kept_until_it_was_not_wanted_for_as_long_as_two_orders_take(w
         got = one.after_idling(size, current)
         assert got == (size if size >= current else min(most, current))
         current = got
+
+
+@given(st.lists(st.floats(0.0, 20_000.0), min_size=1, max_size=40), st.integers(1, MOST))
+def test_what_is_kept_would_have_kept_what_came_and_a_pool_alone_may_miss_all_of_the_promise(loads, current):
+    kept = []
+    for share in (1.0, 0.5):
+        made = pool(share=share)
+        for number, load in enumerate(loads, 1):
+            made.looked(60.0 * number, 60.0, load)
+        kept.append(made.kept(1, current))
+        missed = made.recording.missed(kept[-1], made.curves)
+        assert kept[-1] == current or missed <= 0.01 * share
+    assert 1 <= kept[0] <= kept[1] <= current
 
 
 def test_what_was_wanted_between_ticks_counts_as_wanted():

@@ -85,7 +85,7 @@ def drawn(driver: Any) -> dict[str, int]:
 def wait(driver: Any, found: Callable[[Any], Any]) -> Any:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(driver, 20, poll_frequency=0.05).until(found)
+    return WebDriverWait(driver, 60, poll_frequency=0.05).until(found)
 
 
 def point_at(driver: Any, panel: str, share: float) -> None:

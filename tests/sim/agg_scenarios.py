@@ -228,6 +228,7 @@ def scenarios(
         prefill_load_scale=draw(st.sampled_from([1.0, 1.0, 0.5, 4.0])),
         router_temperature=draw(st.sampled_from([0.0, 0.0, 0.0, 0.5])),
         router_staleness_s=TICK * draw(st.sampled_from([0, 0, 0, 8, 50])) if stale else 0.0,
+        scale_down_choice=draw(st.sampled_from(["least_outstanding", "least_cache_hits"])),
         affinity_max_load=draw(st.sampled_from([1.0, 1.5])),
         seed=draw(st.integers(0, 3)),
         service="only",

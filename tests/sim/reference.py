@@ -184,7 +184,7 @@ class Simulation:
             _, *targets = self.script.pop(0)
             if due:
                 for pool, target in zip(self.pools, targets, strict=True):
-                    pool.retarget(target, now)
+                    pool.retarget(target, now, self.world.scale_down_choice == "least_cache_hits")
                 self.start_launches(now)
                 self.stop_drained(now)
                 self.start_launches(now)
@@ -660,6 +660,7 @@ class Simulation:
                     stop_s=by_horizon(i.stop_s),
                     end_s=horizon if i.stop_s is None else min(i.stop_s, horizon),
                     full_memory_s=i.full_memory_s,
+                    hits_by_age=tuple(i.hits_by_age),
                 )
                 for pool in self.pools
                 for i in pool.instances

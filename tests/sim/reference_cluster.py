@@ -48,6 +48,7 @@ class Job:
     seen_running: bool = False  # as of the last finished step: what routers see (section 5)
     seen_computed: int = 0
     seen_decoding: bool = False
+    answering: bool = False  # it has taken a token here, or came computed, and was not pre-empted since
     preemptions: int = 0
     recomputed_tokens: int = 0
     hit_tokens: int | None = None  # of its first admission
@@ -97,13 +98,14 @@ class Job:
     def come(self, computed: int, arrived_computed: bool = False) -> None:
         """It is new to an instance, with so much computed."""
         self.computed = self.seen_computed = computed
-        self.arrived_computed = self.seen_decoding = arrived_computed
+        self.arrived_computed = self.seen_decoding = self.answering = arrived_computed
         self.seen_running = self.pre_empted = False
         self.table = []
 
     def take_token(self, now: float) -> None:
         """One more output token; the first and the last are remembered."""
         self.produced += 1
+        self.answering = True
         self.token_times_s.append(now)
         if self.produced == 1:
             self.first_token_s = now
@@ -153,6 +155,7 @@ class Instance:
     turn: int = 0  # round robin: its latest, counted over the pool; 0 is none yet
     handing_off: list[Job] = field(default_factory=list)  # blocking mode: what holds it busy (rule 4)
     full_memory_s: float = 0.0
+    hits_by_age: list[tuple[float, int, int]] = field(default_factory=list)  # age, tokens asked, hit
     step_end_s: float = math.inf  # of the batch or step in service
 
     @property
@@ -191,6 +194,10 @@ class Instance:
     def cached_blocks(self, job: Job) -> int:
         """Blocks of its prompt that are in the prefix cache."""
         return 0
+
+    def recent_hits(self, now: float) -> float:
+        """Tokens found in the prefix cache, those of five minutes ago counted half."""
+        return 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -352,8 +359,11 @@ class Pool:
         self.instances.append(instance)
         return instance
 
-    def retarget(self, target: int, now: float) -> None:
-        """Ask for more, or give up what is asked for, then what starts, then what serves (rule 6)."""
+    def retarget(self, target: int, now: float, by_hits: bool = False) -> None:
+        """Ask for more, or give up what is asked for, then what starts, then what serves (rule 6).
+
+        ``by_hits``: what serves goes by what its prefix cache has hit lately.
+        """
         surplus = self.asked - target
         if surplus <= 0:
             self.waiting -= surplus
@@ -364,6 +374,9 @@ class Pool:
         for instance in self.in_phase(Phase.STARTING)[::-1][:surplus]:  # newest first
             instance.phase, instance.stop_s = Phase.STOPPED, now
             surplus -= 1
-        idlest = sorted(self.in_phase(Phase.READY), key=lambda i: (i.outstanding_tokens, -i.id))
+        idlest = sorted(
+            self.in_phase(Phase.READY),
+            key=lambda i: (i.recent_hits(now) if by_hits else 0.0, i.outstanding_tokens, -i.id),
+        )
         for ready in idlest[:surplus]:
             ready.phase, ready.drain_s = Phase.DRAINING, now

@@ -67,7 +67,7 @@ Routing
   requests that leave the queue at once. Caches are seen as they are.
 * Blocks of tokens in `kv_aware` are tokens / block, not rounded. A decoding request has no outstanding
   prompt tokens. The cached blocks of a prompt are all leading ones, its last included. `batch` pools:
-  blocks of reserved tokens.
+  blocks of reserved tokens. Who computes its prompt again decodes, to a router, from its next token on.
 * Tokens to produce are osl - produced for every role. Waiting at a decode pool counts those still in hand-
   off.
 * Scale-down drains by the least outstanding prompt tokens, reserved tokens, or (aggregated) `least_tokens`.
@@ -97,6 +97,9 @@ class StepInstance(Instance):
     had_preemption: bool = False  # in the step that is being scheduled
     was_full: bool = False  # an allocation failed in it, or the head was refused for blocks
     joined_tokens: int = 0  # brought by hand-offs that it admits
+    began_s: float = 0.0  # when it last tried to begin a step
+    hits: float = 0.0  # tokens that first admissions found in its cache, fading
+    hits_at_s: float = 0.0  # as of then
     concerned: bool = True  # something has happened to it since it last tried to begin a step
 
     # What comes and goes
@@ -149,6 +152,7 @@ class StepInstance(Instance):
     def begin_step(self, now: float, order: Callable[[StepInstance], None]) -> None:
         """``order`` sorts the queue by the scheduling policy."""
         assert self.is_free
+        self.began_s = now
         self.concerned = False
         self.joined_tokens = 0
         self.memory.fresh.clear()
@@ -222,7 +226,7 @@ class StepInstance(Instance):
         job.preemptions += 1
         job.lost_tokens = job.computed
         job.computed = job.request.cached_tokens if self.role != "decode" else 0
-        job.arrived_computed = False
+        job.arrived_computed = job.answering = False
         job.pre_empted = True
         self.queue.insert(0, job)
 
@@ -265,6 +269,12 @@ class StepInstance(Instance):
             self.joined_tokens += job.prefilled_tokens
         if job.hit_tokens is None and self.role != "decode":
             job.hit_tokens = len(hits) * self.engine.block_tokens
+            if self.engine.prefix_cache:
+                self.hits = self.recent_hits(self.began_s) + job.hit_tokens
+                self.hits_at_s = self.began_s
+                self.hits_by_age.append(
+                    (self.began_s - (self.ready_s or 0.0), job.request.isl, job.hit_tokens)
+                )
         if job.pre_empted:
             job.recomputed_tokens += max(0, job.lost_tokens - computed)
             job.pre_empted = False
@@ -303,9 +313,12 @@ class StepInstance(Instance):
             for job in seen:
                 job.seen_running = seen is self.running
                 job.seen_computed = job.computed
-                job.seen_decoding = job.decodes(job.computed)
+                job.seen_decoding = job.answering
         self.seen_held = self.memory.held
         return leaving
+
+    def recent_hits(self, now: float) -> float:
+        return self.hits * 0.5 ** ((now - self.hits_at_s) / 300.0)
 
     # What routers see
 

@@ -86,6 +86,7 @@ class World:
     router_temperature: float = 0.0
     router_staleness_s: float = 0.0
     affinity_max_load: float = 1.5
+    scale_down_choice: Literal["least_outstanding", "least_cache_hits"] = "least_outstanding"
     seed: int = 0
     service: str = ""
     closed_loop: bool = False  # turns wait for answers (section 6)
@@ -132,6 +133,7 @@ class Lifetime:
     drain_s: float | None
     stop_s: float | None
     end_s: float  # min(stop, horizon): GPU time runs from launch_s to here
+    hits_by_age: tuple[tuple[float, int, int], ...] = ()  # age when asked, tokens asked of its cache, hit
     full_memory_s: float = 0.0  # in steps in which an allocation failed or the head was refused for blocks
 
 

@@ -53,6 +53,7 @@ class Arrivals:
         self.sessions: dict[object, Session] = {}
         self.session_of: dict[Job, Session] = {}
         self.followers: dict[int, list[Job]] = {}  # by the place of the request that they wait for
+        self.thinking: set[Job] = set()  # who have all their answers, of which several may come at once
         if not world.closed_loop:
             for job in jobs:
                 heappush(self.due, (job.request.arrival_s, job.number))
@@ -114,8 +115,9 @@ class Arrivals:
         """It is done: those that waited for nobody else come after they have thought."""
         for follower in self.followers.get(job.number, ()):
             done_s = [self.jobs[number].done_s for number in follower.request.after]
-            if follower.state == "unfinished" and None not in done_s:
+            if follower.state == "unfinished" and None not in done_s and follower not in self.thinking:
                 assert max(done_s) == now
+                self.thinking.add(follower)
                 heappush(self.due, (now + follower.request.think_s, follower.number))
         session = self.session_of.get(job)
         if session is not None and all(one.state == "done" for one in session.jobs):

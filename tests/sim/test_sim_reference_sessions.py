@@ -56,6 +56,15 @@ def test_a_join_waits_for_the_last_of_its_answers():
     assert arrivals(outcome) == [0.0, 0.0, 6.0]
 
 
+def test_a_join_of_answers_that_end_in_one_step_comes_once():
+    two_slots = replace(WORLD, engines={"aggregated": replace(WORLD.engines["aggregated"], max_num_seqs=2)})
+    requests = [turn(osl=3), turn(osl=3), turn(0, 1, osl=2), turn(at=3.0, session=2), turn(at=3.0, session=3)]
+    outcome = simulate(requests, two_slots, (1,))
+    assert arrivals(outcome) == [0.0, 0.0, 3.0, 3.0, 3.0]
+    # Both slots are taken by the two that come first, and one is free again at 4: nobody is served twice.
+    assert [request.done_s for request in outcome.requests] == [3.0, 3.0, 5.0, 4.0, 5.0]
+
+
 def test_a_sibling_that_waits_for_nobody_comes_at_its_recorded_time():
     outcome = simulate([turn(osl=3), turn(at=1.5), turn(0, 1, at=1.5)], WORLD, (1,))
     assert arrivals(outcome) == [0.0, 1.5, 3.0]

@@ -16,10 +16,11 @@ from driven_kernel import assert_same_gaps, assert_same_lives, assert_same_total
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sagescale.sim.engine import Cluster, EnginePool, FleetCluster, ServiceLoad, Stepping, World
+from sagescale.sim.state import AGES_UNTIL_S, HITS
 from sagescale.trace import Prefixes
 
 if TYPE_CHECKING:
-    from reference_records import Snapshot
+    from reference_records import Outcome, Snapshot
 
 _MANY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -76,6 +77,8 @@ def engine_of(scenario: Scenario, pool: str) -> World:
         overlap_credit=world.overlap_credit,
         prefill_load_scale=world.prefill_load_scale,
         router_temperature=world.router_temperature,
+        scale_down_choice=world.scale_down_choice,
+        router_staleness_s=world.router_staleness_s,
         affinity_max_load=world.affinity_max_load,
         spread_s=np.array(numbers.spread_s)[: slots + 1],
         stepping=stepping,
@@ -107,7 +110,7 @@ def cluster_of(scenario: Scenario) -> Cluster:
         np.array([r.priority for r in requests], np.int32),
         Prefixes.of(ids, world.hash_block_tokens) if any(ids) else None,
         np.array(sessions, np.int32) if sessions[0] is not None else None,
-        world.seed,
+        seed=world.seed,
     )
     return FleetCluster([load], {"gpu": world.max_gpus}, watch_launches=True).services[0]
 
@@ -116,6 +119,16 @@ def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:
     assert_same_totals(cluster, expected)
     assert sum(cluster.gauges().queued) == sum(expected.queued)
     assert sum(cluster.gauges().running) == sum(expected.running)
+
+
+def assert_same_hits_by_age(cluster: Cluster, expected: Outcome) -> None:
+    found = np.zeros(len(AGES_UNTIL_S), HITS)
+    for life in expected.lifetimes:
+        for age_s, asked, hit in life.hits_by_age:
+            age = int(np.searchsorted(AGES_UNTIL_S, age_s, side="right"))
+            found["asked_tokens"][age] += asked
+            found["hit_tokens"][age] += hit
+    np.testing.assert_array_equal(cluster.stepped().hits_by_age, found)
 
 
 def assert_equals_the_reference(scenario: Scenario) -> None:
@@ -136,6 +149,8 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
     ]
     assert_same_gaps(cluster, scenario.world.target_itl_s, expected)
     assert_same_lives(cluster, scenario, expected)
+    if all(r.state in ("done", "rejected") for r in expected.requests):  # else some go on past the horizon
+        assert_same_hits_by_age(cluster, expected)
     if all(r.state != "unfinished" for r in expected.requests):
         assert cluster.state.pools["short_s"].sum() == sum(life.full_memory_s for life in expected.lifetimes)
 
@@ -145,6 +160,13 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
 @settings(_MANY, max_examples=500)
 def test_engines_that_step_equal_the_reference(serving, data):
     assert_equals_the_reference(data.draw(scenarios(serving)))
+
+
+@pytest.mark.parametrize("serving", ["aggregated", "disaggregated"])
+@given(data=st.data())
+@settings(_MANY, max_examples=300)
+def test_routers_that_know_late_equal_the_reference(serving, data):
+    assert_equals_the_reference(data.draw(scenarios(serving, stale=True)))
 
 
 @given(scenarios("aggregated", policies=("fifo",), strategies=("session_affinity",), most_crashes=0))

@@ -197,3 +197,13 @@ def test_what_it_says_of_the_cluster_is_what_the_simulator_was_told():
     engines = twin(startup_delay_s=StartupDelay.parse("90"))
     assert engines.startup_s == 90.0
     assert engines.perf.max_num_seqs == PROFILE.decode.max_num_seqs
+
+
+@pytest.mark.parametrize("scheduler", ["vllm", "sglang"])
+def test_pools_whose_engines_step_are_tried_too(scheduler):
+    engines = twin(engine_scheduler=scheduler)
+    for pool in POOLS:
+        few, many = (misses(pool, 2, use, engines=engines) for use in (0.3, 1.5))
+        assert few < 0.1
+        assert many > 0.3
+        assert misses(pool, 8, 1.5, engines=engines) > 0.2

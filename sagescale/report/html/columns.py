@@ -22,7 +22,7 @@ __all__ = ["run_columns"]
 _PER_WINDOW = ("requests", "requests_forecast", "requests_forecast_p90")
 _AS_IS = (
     "isl", "osl", "ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "itl_mean_ms", "itl_p50_ms", "itl_p99_ms",
-    "attainment", "queued_prefill", "queued_decode", "running_decode", "kv_usage",
+    "attainment", "queued_prefill", "queued_decode", "running_decode", "kv_usage", "prefix_hit_rate",
 )  # fmt: skip
 _OF_POOLS = ("ready", "starting", "draining", "waiting", "target")
 _STATES = _OF_POOLS[:4]

@@ -163,6 +163,11 @@ def panels(run: RunDocument) -> list[tuple[str, str, str, str]]:
         ("queues", "Queues", "requests", ""),
         ("decisions", "Decisions", "hover for reasons", ""),
         ("kv", "KV memory in use", "mean of instances that decode", ""),
+        *(
+            [("hits", "Prefix cache hits", "share of prompts' tokens, of arrivals", "")]
+            if run.timeline.prefix_hit_rate
+            else []
+        ),
         ("lengths", "Lengths", "mean tokens a request", ""),
         ("corrections", "Corrections", "measured over expected latency", ""),
     ]

@@ -320,6 +320,14 @@ const PANELS = {
       yaxis: { range: [0, Math.min(1.05, Math.max(1.18 * top, 0.05))], tickformat: ".0%", nticks: 5 },
     };
   },
+  hits(run, c) {
+    const { t, columns } = run;
+    const top = largest(columns.prefix_hit_rate);
+    return {
+      traces: [line("hit", t, columns.prefix_hit_rate, { color: c.ink }, percent)],
+      yaxis: { range: [0, Math.min(1.05, Math.max(1.18 * top, 0.05))], tickformat: ".0%", nticks: 5 },
+    };
+  },
   lengths(run, c) {
     const { t, columns } = run;
     return {

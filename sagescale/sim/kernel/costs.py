@@ -1,6 +1,6 @@
 """What a router compares instances by where one number kept up to date is not enough (ENGINES.md 5).
 
-Then all READY instances of a stage are looked at, as of their last finished step: so much a request and
+Then all READY instances of a stage are compared, as the router knows them (``views``): so much a request and
 instance, where the winner trees take its logarithm.
 """
 
@@ -14,71 +14,18 @@ from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.requests import produced
 from sagescale.sim.kernel.sessions import row_of
-from sagescale.sim.kernel.step_times import steps_by
-from sagescale.sim.state import (
-    DECODE_ROLE,
-    KV_AWARE,
-    LEAST_TOKENS,
-    PREFILL_ROLE,
-    PREFIX_AFFINITY,
-    READY,
-    State,
+from sagescale.sim.kernel.views import (
+    block_tokens,
+    held_blocks,
+    load,
+    outstanding,
+    prompt_tokens,
+    usage,
+    waiting,
 )
+from sagescale.sim.state import DECODE_ROLE, KV_AWARE, LEAST_TOKENS, PREFIX_AFFINITY, READY, State
 
 __all__ = ["cheapest"]
-
-_BLOCK_TOKENS = 16  # where an engine has no blocks
-
-
-@inlined
-def _outstanding(s: State, slot: int, t: float) -> int:
-    """Tokens to compute and to produce of all that are routed to an instance."""
-    if stepped.steps(s, slot):
-        return np.int64(stepped.outstanding(s, slot, t))
-    one = s.instances[slot]
-    if s.pools[one.pool].role == PREFILL_ROLE:
-        return np.int64(one.load + one.answer_tokens)
-    ended = steps_by(s, slot, t) if one.running > 0 else 0
-    return np.int64(one.bound + one.answer_tokens - one.running * ended)
-
-
-@inlined
-def _waiting(s: State, slot: int) -> int:
-    """Requests routed to an instance and not admitted as of its last finished step."""
-    one = s.instances[slot]
-    role = s.pools[one.pool].role
-    if stepped.steps(s, slot):
-        return np.int64(stepped.seen_waiting(s, slot))
-    return np.int64(one.bound - one.running if role == DECODE_ROLE else one.queued)
-
-
-@inlined
-def _held_blocks(s: State, slot: int, block: int, t: float) -> float:
-    """Blocks that an instance holds; one that forms batches holds whole lengths."""
-    if stepped.steps(s, slot):
-        return float(stepped.held_blocks(s, slot, t))
-    one = s.instances[slot]
-    return float(one.load) / block if s.pools[one.pool].role == DECODE_ROLE else 0.0
-
-
-@inlined
-def _usage(s: State, slot: int, t: float) -> float:
-    """Share of an instance's KV memory that is held."""
-    pool = s.pools[s.instances[slot].pool]
-    if stepped.steps(s, slot):
-        return 0.0 if pool.blocks >= 1 << 59 else stepped.held_blocks(s, slot, t) / float(pool.blocks)
-    if pool.role != DECODE_ROLE or pool.max_kv_tokens >= 1 << 59:
-        return 0.0
-    return float(s.instances[slot].load) / pool.max_kv_tokens
-
-
-@inlined
-def _prompt_tokens(s: State, slot: int) -> int:
-    """Prompt tokens that an instance has yet to compute."""
-    if stepped.steps(s, slot):
-        return np.int64(stepped.seen_prompt_tokens(s, slot))
-    one = s.instances[slot]
-    return np.int64(one.load if s.pools[one.pool].role == PREFILL_ROLE else 0)
 
 
 @inlined
@@ -103,16 +50,16 @@ def _cost(s: State, slot: int, request: int, longest: int, t: float) -> float:
     """Of an instance by ``kv_aware``, or ``prefix_affinity``, whose highest score costs least."""
     pool = s.pools[s.instances[slot].pool]
     w = s.services[pool.service]
-    block = np.int64(pool.block_tokens) if stepped.steps(s, slot) else np.int64(_BLOCK_TOKENS)
+    block = block_tokens(s, slot)
     overlap = np.int64(stepped.overlap(s, slot))
     if w.routing == KV_AWARE:
         prompt = np.int64(0)
         if pool.role != DECODE_ROLE:
             prompt = np.int64(s.prompt[request]) + produced(s, request)
-        waits = _prompt_tokens(s, slot) / block + prompt / block - w.overlap_credit * overlap
-        return w.prefill_load_scale * waits + _held_blocks(s, slot, block, t)
-    queue = 1.0 if longest == 0 else 1.0 - _waiting(s, slot) / longest
-    return -(2.0 * (overlap * block / s.isl[request]) + queue + (1.0 - _usage(s, slot, t)))
+        waits = prompt_tokens(s, slot) / block + prompt / block - w.overlap_credit * overlap
+        return w.prefill_load_scale * waits + held_blocks(s, slot, t)
+    queue = 1.0 if longest == 0 else 1.0 - waiting(s, slot) / longest
+    return -(2.0 * (overlap * block / s.isl[request]) + queue + (1.0 - usage(s, slot, t)))
 
 
 @compiled
@@ -127,7 +74,7 @@ def cheapest(s: State, stage: int, request: int, holding: int, t: float) -> int:
         for pool in range(q.first_pool, q.end_pool):
             for slot in range(s.pools[pool].first_slot, s.pools[pool].first_slot + s.pools[pool].slots):
                 if s.instances[slot].status == READY:
-                    longest = max(longest, _waiting(s, slot))
+                    longest = max(longest, waiting(s, slot))
     best = np.int64(-1)
     least = np.inf
     most = -np.inf
@@ -139,7 +86,9 @@ def cheapest(s: State, stage: int, request: int, holding: int, t: float) -> int:
             if s.instances[slot].status != READY:
                 continue
             if w.routing == LEAST_TOKENS:
-                cost = float(_outstanding(s, slot, t)) / p.capacity
+                cost = float(outstanding(s, slot, t)) / p.capacity
+            elif w.routing < LEAST_TOKENS or w.routing > PREFIX_AFFINITY:
+                cost = float(load(s, slot)) / p.capacity
             else:
                 cost = _cost(s, slot, request, longest, t)
             s.slots[slot].cost = cost

@@ -15,6 +15,7 @@ from sagescale.sim.kernel.lifecycle import launch_waiting, stop, want
 from sagescale.sim.kernel.requests import expired, leave
 from sagescale.sim.kernel.routing import route_prefill
 from sagescale.sim.kernel.step_times import steps_by, steps_s
+from sagescale.sim.kernel.views import look
 from sagescale.sim.state import (
     DECODE_ROLE,
     DONE,
@@ -228,6 +229,8 @@ def crash(s: State, slot: int, t: float) -> None:
     """
     s.progress[0].decisions += 1
     s.progress[0].formed = True
+    if s.progress[0].next_look_s <= t:
+        look(s, t)
     instance = s.instances[slot]
     pool = np.int64(instance.pool)
     service = s.pools[pool].service

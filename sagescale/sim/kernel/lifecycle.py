@@ -11,8 +11,11 @@ from sagescale.sim.kernel.handoff import resume_chain_at
 from sagescale.sim.kernel.instances import set_key
 from sagescale.sim.kernel.routing import bind_decode, route_prefill
 from sagescale.sim.kernel.trees import event_update
+from sagescale.sim.kernel.views import unknown
 from sagescale.sim.state import (
     AGGREGATED_ROLE,
+    BATCH,
+    DECODE_ROLE,
     DRAINING,
     FREE,
     IN_POOL_DECODE,
@@ -41,6 +44,7 @@ def stop(s: State, slot: int, t: float) -> None:
     pool = s.pools[instance.pool]
     s.life[instance.life].stop_s = t
     if stepped.steps(s, slot):
+        stepped.lose_cache(s, slot, True)
         stepped.forget(s, slot)
     instance.status = FREE
     s.slots[slot].event_s = np.inf
@@ -159,6 +163,7 @@ def _launch(s: State, pool: int, t: float) -> None:
     event_update(s.slots, slot)
     set_key(s, slot, NOT_READY)
     clear_gaps(s, slot)
+    unknown(s, slot)
     if stepped.steps(s, slot):
         stepped.clear(s, slot)
 
@@ -197,10 +202,14 @@ def _newest_starting(s: State, pool: int) -> int:
 
 
 @inlined
-def _least_loaded(s: State, pool: int, t: float) -> int:
+def _first_to_drain(s: State, pool: int, t: float) -> int:
+    """The READY instance with the least to do, or that has lately hit least; of equals the last."""
     p = s.pools[pool]
+    by_hits = s.services[p.service].keeps_hits and p.role != DECODE_ROLE and p.scheduler != BATCH
     least = -1
     least_tokens = np.int64(0)
+    least_hits = 0.0
+    hits = 0.0
     for slot in range(p.first_slot, p.first_slot + p.slots):
         if s.instances[slot].status != READY:
             continue
@@ -209,19 +218,27 @@ def _least_loaded(s: State, pool: int, t: float) -> int:
             if s.pools[pool].role == AGGREGATED_ROLE
             else s.instances[slot].load
         )
+        if by_hits:
+            hits = stepped.recent_hits(s, slot, t)
         if (
             least < 0
-            or tokens < least_tokens
-            or (tokens == least_tokens and s.slots[slot].id > s.slots[least].id)
+            or hits < least_hits
+            or (
+                hits == least_hits
+                and (
+                    tokens < least_tokens or (tokens == least_tokens and s.slots[slot].id > s.slots[least].id)
+                )
+            )
         ):
             least = slot
             least_tokens = tokens
+            least_hits = hits
     return least
 
 
 @compiled
 def _shrink(s: State, pool: int, surplus: int, t: float) -> None:
-    """Withdraw launches that wait, then cancel the newest STARTING, then drain the least loaded READY."""
+    """Withdraw launches that wait, then cancel the newest STARTING, then drain READY ones."""
     withdrawn = min(surplus, s.pools[pool].waiting)
     want(s, pool, -withdrawn)
     surplus -= withdrawn
@@ -232,13 +249,15 @@ def _shrink(s: State, pool: int, surplus: int, t: float) -> None:
         stop(s, slot, t)
         surplus -= 1
     while surplus > 0:
-        slot = _least_loaded(s, pool, t)
+        slot = _first_to_drain(s, pool, t)
         if slot < 0:
             break
         instance = s.instances[slot]
         instance.status = DRAINING
         set_key(s, slot, NOT_READY)
         s.life[instance.life].drain_s = t
+        if stepped.steps(s, slot):
+            stepped.lose_cache(s, slot, False)
         if idle(s, slot):
             stop(s, slot, t)
         surplus -= 1

@@ -17,6 +17,7 @@ from sagescale.sim.kernel.requests import leave, reserves
 from sagescale.sim.kernel.routing import route_prefill
 from sagescale.sim.kernel.step_times import steps_by
 from sagescale.sim.kernel.trees import DECODE_ROOT, PREFILL_ROOT, event_update
+from sagescale.sim.kernel.views import look
 from sagescale.sim.state import (
     DONE,
     DRAINING,
@@ -303,6 +304,8 @@ def advance(s: State, until_s: float) -> int:
         if sessions.crowded(s):
             return MORE_TURNS
         g.now_s = t
+        if g.next_look_s <= t:
+            look(s, t)
 
         slot = np.int64(s.slots[DECODE_ROOT].event_node)
         stopped = False

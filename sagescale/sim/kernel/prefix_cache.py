@@ -14,7 +14,17 @@ import numpy as np
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.state import State
 
-__all__ = ["add_scheduled", "evict", "forget_all", "forget_own", "let_go", "look_up", "overlaps", "withdraw"]
+__all__ = [
+    "add_scheduled",
+    "evict",
+    "forget_all",
+    "forget_gone",
+    "forget_own",
+    "let_go",
+    "look_up",
+    "overlaps",
+    "withdraw",
+]
 
 
 @inlined
@@ -101,6 +111,7 @@ def _new_entry(s: State, slot: int, blocks: int) -> int:
     s.progress[0].free_entry = one.chain
     s.progress[0].free_entries -= 1
     one.slot = slot
+    one.born = s.services[s.pools[s.instances[slot].pool].service].looks
     one.blocks = blocks
     one.holders = 0
     return entry
@@ -142,7 +153,31 @@ def evict(s: State, slot: int) -> None:
             e.idle -= over
         else:
             _unlink(s, slot, entry)
-            _remove(s, entry)
+            _evicted(s, slot, entry)
+
+
+@inlined
+def _evicted(s: State, slot: int, entry: int) -> None:
+    """A router that looks now and then goes on seeing what was there when it looked."""
+    e = s.stepped.engines[slot]
+    one = s.stepped.entries[entry]
+    if one.unit >= 0 and one.born < s.services[s.pools[s.instances[slot].pool].service].looks:
+        one.slot = -1 - slot
+        one.newer = e.gone
+        e.gone = entry
+    else:
+        _remove(s, entry)
+
+
+@compiled
+def forget_gone(s: State, slot: int) -> None:
+    """The router looks again, or the instance is gone: what has been evicted is there for nobody."""
+    x = s.stepped
+    e = x.engines[slot]
+    while e.gone >= 0:
+        entry = np.int64(e.gone)
+        e.gone = x.entries[entry].newer
+        _remove(s, entry)
 
 
 @inlined
@@ -262,10 +297,7 @@ def add_scheduled(s: State, slot: int, member: int, computed: int, chunk: int) -
     end = _end(s, slot, request, index + 1)
     if index >= ids or end * block > computed + chunk:
         return
-    node = np.int64(x.requests[request].leaf)
-    while x.nodes[x.nodes[node].stretch].depth - 1 > index:
-        node = np.int64(x.nodes[x.nodes[node].stretch].parent)
-    node -= x.nodes[node].depth - 1 - index
+    node = _node(s, request, index)
     begin = _end(s, slot, request, index)
     while end * block <= computed + chunk:
         if begin < end and end * block > computed:
@@ -278,6 +310,9 @@ def add_scheduled(s: State, slot: int, member: int, computed: int, chunk: int) -
                 one.chain = x.first_entry[unit]
                 x.first_entry[unit] = entry
                 m.shared += end - begin
+                if s.services[s.pools[s.instances[slot].pool].service].lost_units > 0 and x.lost[unit]:
+                    x.lost[unit] = False  # cached again
+                    s.services[s.pools[s.instances[slot].pool].service].lost_units -= 1
             else:
                 _stay_private(s, member, index)
         index += 1
@@ -286,6 +321,42 @@ def add_scheduled(s: State, slot: int, member: int, computed: int, chunk: int) -
         node = _next_node(s, request, node, index)
         begin = end
         end = _end(s, slot, request, index + 1)
+
+
+@compiled
+def asked_again(s: State, slot: int, request: int, index: int) -> int:
+    """Tokens of a prompt's ids from this one on that only drained instances had, without a gap."""
+    x = s.stepped
+    w = s.services[s.pools[s.instances[slot].pool].service]
+    block = np.int64(s.pools[s.instances[slot].pool].block_tokens)
+    most = (np.int64(s.isl[request]) - 1) // block  # at least one token is computed in any case
+    ids = _ids(s, request)
+    if index >= ids:
+        return 0
+    node = _node(s, request, index)
+    first = min(_end(s, slot, request, index), most)
+    end = first
+    while index < ids:
+        unit = np.int64(x.nodes[node].unit)
+        if not x.lost[unit]:
+            break
+        x.lost[unit] = False
+        w.lost_units -= 1
+        index += 1
+        end = min(_end(s, slot, request, index), most)
+        if index < ids:
+            node = _next_node(s, request, node, index)
+    return int((end - first) * block)
+
+
+@inlined
+def _node(s: State, request: int, index: int) -> int:
+    """The node of a prompt's id ``index``."""
+    x = s.stepped
+    node = np.int64(x.requests[request].leaf)
+    while x.nodes[x.nodes[node].stretch].depth - 1 > index:
+        node = np.int64(x.nodes[x.nodes[node].stretch].parent)
+    return np.int64(node - (x.nodes[node].depth - 1 - index))
 
 
 @inlined
@@ -406,6 +477,7 @@ def forget_own(s: State, slot: int, request: int) -> None:
 def forget_all(s: State, slot: int) -> None:
     """An instance is gone, and its cache with it."""
     e = s.stepped.engines[slot]
+    forget_gone(s, slot)
     while e.oldest_idle >= 0:
         entry = np.int64(e.oldest_idle)
         _unlink(s, slot, entry)
@@ -413,9 +485,10 @@ def forget_all(s: State, slot: int) -> None:
 
 
 @compiled
-def overlaps(s: State, request: int, block: int, each: int) -> None:
+def overlaps(s: State, request: int, block: int, each: int, looks: int) -> None:
     """Count by slot how many leading blocks of a prompt are cached, in ``overlap``; it was cleared.
 
+    As of the router's last look, where it has taken some; entries evicted since have slots below zero.
     ``overlap_ids`` says how many ids these are; -1 where they end within one.
     """
     x = s.stepped
@@ -431,9 +504,10 @@ def overlaps(s: State, request: int, block: int, each: int) -> None:
             while entry >= 0:
                 one = x.entries[entry]
                 taken = min(np.int64(one.blocks), blocks)
-                if x.engines[one.slot].overlap_ids == index and taken > 0:
-                    x.engines[one.slot].overlap += taken
-                    x.engines[one.slot].overlap_ids = index + 1 if taken == each else -1
+                e = x.engines[one.slot if one.slot >= 0 else -1 - one.slot]
+                if e.overlap_ids == index and taken > 0 and (looks == 0 or one.born < looks):
+                    e.overlap += taken
+                    e.overlap_ids = index + 1 if taken == each else -1
                     found = True
                 entry = np.int64(one.chain)
             if not found:

@@ -11,12 +11,12 @@ from sagescale.sim.kernel.handoff import start_handoff
 from sagescale.sim.kernel.instances import add_load, set_key, touch
 from sagescale.sim.kernel.queues import append, join, rank_for_prefill
 from sagescale.sim.kernel.requests import expired, leave, produced, reserves
+from sagescale.sim.kernel.views import load, sent
 from sagescale.sim.state import (
     FIFO,
     IN_HANDOFF,
     IN_POOL_DECODE,
     IN_POOL_PREFILL,
-    LEAST_TOKENS,
     NOT_READY,
     READY,
     SESSION_AFFINITY,
@@ -60,26 +60,31 @@ def _home(s: State, stage: int, request: int) -> int:
     for pool in range(q.first_pool, q.end_pool):
         for slot in range(s.pools[pool].first_slot, s.pools[pool].first_slot + s.pools[pool].slots):
             if s.instances[slot].status == READY:
-                total += s.instances[slot].load
+                total += load(s, slot)
                 ready += 1
                 if s.slots[slot].id == home:
                     found = np.int64(slot)
-    if found >= 0 and s.instances[found].load * ready <= s.services[q.service].affinity_max_load * total:
+    if found >= 0 and load(s, found) * ready <= s.services[q.service].affinity_max_load * total:
         return int(found)
     return -1
 
 
 @compiled
 def _considered(s: State, stage: int, request: int, holding: int) -> int:
-    """The best by a strategy that looks at all instances."""
+    """The best by a strategy, or a late router, that looks at all instances."""
     q = s.stages[stage]
-    if s.services[q.service].routing != SESSION_AFFINITY:
-        return int(cheapest(s, stage, request, holding, s.progress[0].now_s))
-    slot = np.int64(_home(s, stage, request))
+    w = s.services[q.service]
+    slot = np.int64(-1)
+    if w.routing == SESSION_AFFINITY:
+        slot = np.int64(_home(s, stage, request))
+        if slot < 0 and w.staleness_s == 0.0:
+            slot = np.int64(_best_of_pools(s, stage, holding))
     if slot < 0:
-        slot = np.int64(_best_of_pools(s, stage, holding))
-    if slot >= 0:
+        slot = np.int64(cheapest(s, stage, request, holding, s.progress[0].now_s))
+    if slot >= 0 and w.routing == SESSION_AFFINITY:
         s.homes.home[q.homes + s.homes.session[request]] = s.slots[slot].id
+    if slot >= 0 and w.staleness_s > 0.0:
+        sent(s, slot, request)
     return int(slot)
 
 
@@ -100,7 +105,7 @@ choose(
 def _best(s: State, stage: int, request: int, holding: int) -> int:
     """The READY instance with the least to do, or whose turn it is; -1 without one."""
     first = s.stages[stage].first_pool
-    if s.services[s.stages[stage].service].routing >= LEAST_TOKENS:
+    if s.services[s.stages[stage].service].considers:
         return int(considered(s, stage, request, holding))
     if s.stages[stage].end_pool - first > 1:
         return int(_best_of_pools(s, stage, holding))

@@ -14,6 +14,7 @@ import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.gaps import gap, is_late, leave_steps, note_token, run_gaps
+from sagescale.sim.kernel.hits import note_hits
 from sagescale.sim.kernel.instances import add_load
 from sagescale.sim.kernel.memory import (
     available,
@@ -314,6 +315,8 @@ def _admit(s: State, slot: int, budget: int, whole: bool, computed_only: bool, t
         s.requests[request].state = RUNNING
         if caches:
             look_up(s, slot, request, all_of_it, index)
+            if pool.role != DECODE_ROLE and not extra.admitted:
+                note_hits(s, slot, request, blocks_hit * pool.block_tokens, np.int64(m.units), t)
         take(s, slot, blocks_of(hit + tokens, pool.block_tokens) - shared)
         if pool.prefix_cache:
             add_scheduled(s, slot, index, hit, tokens)
@@ -437,6 +440,15 @@ def _let_expire(s: State, slot: int) -> None:
                 add_load(s, slot, -reserves(s, request))
 
 
+@inlined
+def _order_may_change(s: State, slot: int) -> bool:
+    """Whether somebody waits who could be admitted in another order, which by slack changes with time."""
+    d = s.instances[slot]
+    pool = s.pools[d.pool]
+    waits = d.queued > 0 and s.stepped.engines[slot].running < pool.max_num_seqs
+    return bool(waits and s.services[pool.service].scheduling > PRIORITY)
+
+
 @compiled
 def begin_step(s: State, slot: int, t: float) -> None:
     """Form the next step, or the run of steps in which only decodes are."""
@@ -499,11 +511,7 @@ def begin_step(s: State, slot: int, t: float) -> None:
     if computed == 0:
         if pool.spread >= 0:
             d.run_spread_s = spread_s(s, d.pool, n, kv, longest)
-        if (
-            not e.prompts
-            and not preempted
-            and not (e.short and s.services[pool.service].scheduling > PRIORITY)
-        ):
+        if not e.prompts and not preempted and not _order_may_change(s, slot):
             room = pool.blocks - before - e.idle
             d.run_steps = max(steps_that_fit(s, slot, room, e.next_finish - d.steps), np.int64(1))
         s.slots[slot].event_s = t + begin_run(s, slot)
@@ -586,10 +594,11 @@ def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
                     m.stall_s = 0.0
                 elif m.finish >= 0:
                     e.stalled = True
-        elif e.prompts and e.first_chunk == 0:  # some may have been left out
+        elif e.first_chunk == 0 and (e.prompts or e.marked):  # some may have been left out
+            first_s = seconds if e.prompts else step_now_s(s, slot, 1)
             for i in range(e.members, e.members + e.running):
                 if x.members[i].finish >= 0 and not x.members[i].left_out:
-                    _own_gap(s, service, x.members[i], seconds)
+                    _own_gap(s, service, x.members[i], first_s)
             first = np.int64(1)
         elif e.prompts:
             g = s.gaps.instances[slot]

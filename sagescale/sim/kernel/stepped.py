@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.sim.kernel import scheduler, stepping
+from sagescale.sim.kernel import hits, prefix_cache, scheduler, stepping
 from sagescale.sim.kernel.compiled import choose, inlined
-from sagescale.sim.kernel.prefix_cache import overlaps
 from sagescale.sim.state import BATCH, State
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "begin", "bind", "clear", "count", "crowded", "deliver", "end", "find_overlaps", "forget", "give_up",
-    "hand_off_ended", "held_blocks", "lose", "outstanding", "overlap", "receive", "seen_prompt_tokens",
-    "seen_waiting", "step_under_way_s", "steps",
+    "begin", "bind", "clear", "count", "crowded", "deliver", "end", "find_overlaps", "forget",
+    "forget_gone", "give_up", "hand_off_ended", "held_blocks", "lose", "lose_cache", "outstanding",
+    "overlap", "receive", "recent_hits", "seen_prompt_tokens", "seen_waiting", "step_under_way_s",
+    "steps",
 ]  # fmt: skip
 
 
@@ -84,6 +84,21 @@ def forget(s: State, slot: int) -> None:
     raise NotImplementedError
 
 
+def forget_gone(s: State, slot: int) -> None:
+    """See ``prefix_cache.forget_gone``."""
+    raise NotImplementedError
+
+
+def recent_hits(s: State, slot: int, t: float) -> float:
+    """See ``hits.recent_hits``."""
+    raise NotImplementedError
+
+
+def lose_cache(s: State, slot: int, gone: bool) -> None:
+    """See ``hits.lose_cache``."""
+    raise NotImplementedError
+
+
 def bind(s: State, slot: int, request: int) -> None:
     """Remember in which order requests are bound to a decode instance."""
     raise NotImplementedError
@@ -141,7 +156,8 @@ def _find_overlaps(s: State, stage: int, request: int) -> None:
         x.engines[slot].overlap_ids = 0
     block = np.int64(s.pools[q.first_pool].block_tokens)
     if s.pools[q.first_pool].prefix_cache:
-        overlaps(s, request, block, np.int64(s.services[q.service].unit_tokens) // block)
+        w = s.services[q.service]
+        prefix_cache.overlaps(s, request, block, np.int64(w.unit_tokens) // block, np.int64(w.looks))
 
 
 # ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
@@ -194,6 +210,11 @@ choose(
 )
 choose(clear, "stepped", lambda s, slot: stepping.clear(s, slot), lambda s, slot: None)
 choose(forget, "stepped", lambda s, slot: stepping.forget(s, slot), lambda s, slot: None)
+choose(forget_gone, "stepped", lambda s, slot: prefix_cache.forget_gone(s, slot), lambda s, slot: None)
+choose(recent_hits, "stepped", lambda s, slot, t: hits.recent_hits(s, slot, t), lambda s, slot, t: 0.0)
+choose(
+    lose_cache, "stepped", lambda s, slot, gone: hits.lose_cache(s, slot, gone), lambda s, slot, gone: None
+)
 choose(bind, "stepped", lambda s, slot, request: _bind(s, request), lambda s, slot, request: None)
 choose(
     crowded,

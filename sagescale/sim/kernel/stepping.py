@@ -306,6 +306,9 @@ def clear(s: State, slot: int) -> None:
     e.used = 0
     e.waiting_tokens = 0
     e.idle = 0
+    e.gone = -1
+    e.hits = 0.0
+    e.hits_at_s = 0.0
     e.oldest_idle = -1
     e.newest_idle = -1
     e.prompt_tokens = 0

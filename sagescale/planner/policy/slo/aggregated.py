@@ -59,7 +59,7 @@ class AggregatedSloPolicy:
             decode_gpus_per_instance=pool.gpus,
             max_gpu_budget=config.max_gpu_budget + 1,
         )
-        self._inner = SloPolicy(apart, perf_model, twin)
+        self._inner = SloPolicy(apart, perf_model, twin, share=1.0)  # there is no other pool
         self._prompt_token = twin.prompt_token_work
         self._computed = 1.0  # share of prompt tokens
         self._cold = ColdCaches()

@@ -54,20 +54,23 @@ class SloPolicy:
         perf_model: the engines as they are believed to be; where they have been learned to be slower than
             those the twin simulates, the load counts as so much higher.
         twin: simulated engines.
+        share: the part of what may be missed that each pool, made smaller, may miss of what came.
     """
 
     name = "slo"
     keys = ("target_attainment", "fast_interval_sec")
     needs_twin = True
 
-    def __init__(self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin) -> None:
+    def __init__(
+        self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin, share: float = 0.5
+    ) -> None:
         self._config = config
         self._perf = perf_model
         self._twin = twin
         interval_s = float(config.adjustment_interval_sec)
         self._allowed = 1.0 - config.target_attainment
         self._prefill, self._decode = (
-            Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, config.target_itl_ms)
+            Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, config.target_itl_ms, share)
             for pool, in_time_s in zip(config.pools, (config.target_ttft_ms / 1000.0, None), strict=True)
         )
         self._horizon = self._ahead

@@ -84,6 +84,8 @@ class Pool:
         allowed: the share of all requests that may be missed.
         in_time_s: how long a queue may be where requests wait for one another; None where they share.
         target_itl_ms: within which tokens have to come.
+        share: the part of what may be missed that a smaller size may miss of what came; the rest is the other
+            pool's.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Pool:
         allowed: float = 0.01,
         in_time_s: float | None = None,
         target_itl_ms: float = 0.0,
+        share: float = 0.5,
     ) -> None:
         self.name = limits.name
         self.limits = limits
@@ -102,6 +105,7 @@ class Pool:
         self.caution = Caution(interval_s, allowed)
         self.recording = Recording(_REPLAYED_S, in_time_s)
         self._allowed = allowed
+        self._replayed_allowed = allowed * share
         self._shares_s = target_itl_ms / 1000.0 if in_time_s is None else 0.0
         self.curves: MissCurves | None = None
         self.variation = 1.0
@@ -186,7 +190,7 @@ class Pool:
         assert self.curves is not None
         if wanted >= current:
             return wanted
-        return self.recording.fewest(wanted, current, self.curves, self._allowed / 2.0)
+        return self.recording.fewest(wanted, current, self.curves, self._replayed_allowed)
 
     def after_idling(self, wanted: int, current: int) -> int:
         """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
