@@ -1,14 +1,16 @@
-"""Whether a policy is steady under steady load, quick when load steps up, and gone when it stops.
+"""Whether a policy is steady under steady load, quick when load steps up, gone when it stops, calm in clumps.
 
     python benchmarks/flat_load.py [--policy slo] [--predictor constant] [--set key=value ...] [--jobs N]
 
-Three trials on Poisson traffic:
+Four trials, the first three on Poisson traffic:
 
 * flat: 12 rates from 0.5 to 500 requests/s, 5 seeds, a simulated day each. A run is steady if each pool's
   target changes at most twice after the first hour; at least 95 % of the runs have to be.
 * step: the rate goes up fourfold. When the first windows hold again, and how many seconds after the
   earliest moment that capacity ordered at the first tick after the step could serve.
 * silence: an hour of traffic, then six hours of none. Both pools have to end at their minimum.
+* clumped: a flat rate whose gaps have ten times the variance of Poisson traffic's, four hours. What is
+  attained after the first, and how many launches came within ten minutes of a release in the same pool.
 
 The exit code says whether flat and silence hold. A day at 500 requests/s is 43 million requests and some
 4 GB; ``--hours``, ``--rates`` and ``--seeds`` make it smaller.
@@ -118,6 +120,18 @@ class SilentRun:
     at_minimum: bool
 
 
+@dataclass(frozen=True)
+class ClumpedRun:
+    """Attainment, mean GPUs, launches and those of them soon after a release: all after the first hour."""
+
+    rate_rps: float
+    seed: int
+    attainment: float
+    mean_gpus: float
+    launches: int
+    relaunches: int
+
+
 def flat_run(world, rate_rps, seed, hours=24.0):
     from sagescale.sim.measures import Served, gpu_hours
     from sagescale.trace.synth import Steady
@@ -171,6 +185,24 @@ def silent_run(world, rate_rps, seed):
     return SilentRun(rate_rps, seed, last.prefill, last.decode, tuple(last) == least)
 
 
+def clumped_run(world, rate_rps, seed, hours=4.0):
+    from sagescale.sim.part import Part, measure_part
+    from sagescale.trace.synth import Bursty
+
+    run = world.simulate(Bursty(rate_rps, 10.0**0.5), hours * 3600.0, seed)
+    part = measure_part(run, Part(SETTLING_S))
+    mean_gpus = part.gpu_hours / (hours - SETTLING_S / 3600.0)
+    return ClumpedRun(rate_rps, seed, part.attainment, mean_gpus, part.launches, part.relaunches)
+
+
+def print_clumped(runs):
+    for run in sorted(runs, key=lambda run: (run.rate_rps, run.seed)):
+        print(
+            f"clumped {run.rate_rps:g} requests/s: {100 * run.attainment:.2f} % on {run.mean_gpus:.2f} GPUs, "
+            f"{run.relaunches} of {run.launches} launches soon after a release"
+        )
+
+
 def print_flat(runs):
     print(f"{'requests/s':>10} {'steady':>7} {'prefill changes':>16} {'decode changes':>15} ", end="")
     print(f"{'attainment':>11} {'mean GPUs':>10}")
@@ -217,7 +249,7 @@ def main() -> int:
     parser.add_argument("--rates", type=lambda text: [float(part) for part in text.split(",")])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--hours", type=float, default=24.0)
-    parser.add_argument("--trials", default="flat,step,silence")
+    parser.add_argument("--trials", default="flat,step,silence,clumped")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="OUT")
     given = parser.parse_args()
@@ -239,6 +271,10 @@ def main() -> int:
         runs = parallel(delayed(step_run)(world, rate, 0) for rate in rates if rate <= 150 for seed in (0,))
         print_steps(runs)
         found["step"] = [asdict(run) for run in runs]
+    if "clumped" in given.trials:
+        runs = parallel(delayed(clumped_run)(world, rate, 0) for rate in rates if 3.0 <= rate <= 150.0)
+        print_clumped(runs)
+        found["clumped"] = [asdict(run) for run in runs]
     if "flat" in given.trials:
         # The largest first: what is left at the end is short.
         order = [(rate, seed) for rate in sorted(rates, reverse=True) for seed in seeds]

@@ -201,8 +201,11 @@ class Simulation:
             self.go_on(now)
 
     def go_on(self, now: float) -> None:
-        """Rule 9 (6)-(8)."""
+        """Rule 9 (6)-(8), and (5) before anything is formed: who gives up lets a session in (section 6)."""
         self.time_out(now)
+        while self.arrivals.next_s <= now:
+            self.arrive(now)
+            self.time_out(now)
         self.form_batches(now)
         self.form_steps(now)
         self.stop_drained(now)

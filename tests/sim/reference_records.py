@@ -121,6 +121,22 @@ class RequestOutcome:
     def max_gap_s(self) -> float | None:
         return max(self.gaps_s, default=None)
 
+    def itl_s(self, statistic: Literal["mean", "p99", "max"]) -> float | None:
+        """What the ITL target binds (section 7); p99 is the nearest rank. None: one token meets any."""
+        if not self.gaps_s:
+            return None
+        if statistic == "mean":
+            return math.fsum(self.gaps_s) / len(self.gaps_s)
+        if statistic == "max":
+            return max(self.gaps_s)
+        return sorted(self.gaps_s)[-(-99 * len(self.gaps_s) // 100) - 1]
+
+    def is_good(self, ttft_s: float, itl_s: float, statistic: Literal["mean", "p99", "max"]) -> bool:
+        """DESIGN 5: done, its first token in time, and the chosen one of its gaps."""
+        if self.state != "done" or self.first_token_s is None or self.arrival_s is None:
+            return False
+        return self.first_token_s - self.arrival_s <= ttft_s and (self.itl_s(statistic) or 0.0) <= itl_s
+
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:

@@ -24,7 +24,7 @@ AMBIGUITIES = """
 * A miss ends its session at once: what is due at that very instant and has not been taken yet never arrives.
   Of those that are due together the lowest place in the trace is taken first.
 * In a closed population the next session starts at the instant of the end, misses included, though siblings
-  of the miss may go on.
+  of the miss may go on. One that a timeout (6) or a crash lets in comes before anything is formed (7).
 * Requests "by arrival" (crashes, victims by ``priority``) stand by when they came, then by place in the
   trace.
 * The horizon is as written: a turn that comes later than every start and completion, and is not done, does

@@ -499,6 +499,21 @@ def test_a_temperature_spreads_what_would_all_go_to_the_least():
     assert 35 < sum(entries(outcome)) < 65
 
 
+# Section 7: measures
+
+
+def test_the_itl_of_a_request_is_the_mean_or_a_high_one_of_its_gaps():
+    # Tokens at 2, 3, 4, then pre-empted until 7 and 8, 9: gaps of 1, 1, 3, 1, 1 (see memory, above).
+    requests = [Request(0.0, 5, 6), Request(0.0, 5, 6), Request(20.0, 1, 1)]
+    outcome = simulate(requests, world(max_kv_tokens=16), (1,)).requests
+    assert [outcome[1].itl_s(statistic) for statistic in ("mean", "p99", "max")] == [1.4, 3.0, 3.0]
+    assert [outcome[1].is_good(9.0, 2.0, statistic) for statistic in ("mean", "p99")] == [True, False]
+    assert outcome[2].itl_s("max") is None
+    assert outcome[2].is_good(9.0, 0.5, "max")
+    hundred = replace(outcome[1], gaps_s=(5.0, *(float(k) for k in range(1, 100))))
+    assert hundred.itl_s("p99") == 98.0  # the 99th of 100: 1, 2, 3, 4, 5, 5, 6, ..., 99
+
+
 # Lifecycle, faults, timeouts
 
 

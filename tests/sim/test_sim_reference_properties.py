@@ -124,6 +124,7 @@ def test_no_turn_comes_before_its_answers_and_every_row_comes_or_never_does(scen
         else:
             assert one.arrival_s == due_s <= session_end_s
             joins += len(request.after) > 1
+            assert one.state != "done" or len(one.gaps_s) == request.osl - 1
     never_arrived = sum(one.arrival_s is None for one in became)
     event(f"never arrived: {never_arrived > 0}, misses: {bool(missed_s)}")
     event(f"turns: {sum(bool(r.after) for r in scenario.requests) // 5 * 5}")

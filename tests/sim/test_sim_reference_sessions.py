@@ -54,6 +54,9 @@ def test_a_turn_comes_when_its_answer_has_been_thought_about():
 def test_a_join_waits_for_the_last_of_its_answers():
     outcome = simulate([turn(osl=3), turn(osl=5), turn(0, 1, think_s=1.0)], WORLD, (1,))
     assert arrivals(outcome) == [0.0, 0.0, 6.0]
+    outcome = simulate([turn(osl=3), turn(osl=3), turn(0, 1, think_s=1.0)], WORLD, (1,))
+    assert arrivals(outcome) == [0.0, 0.0, 4.0]
+    assert len(outcome.requests[2].gaps_s) == 0
 
 
 def test_a_join_of_answers_that_end_in_one_step_comes_once():
