@@ -427,8 +427,9 @@ class FleetCluster:
             self._block[index] = next_block[half]
             next_block[half] += 1
         pools["root"] = self._blocks + self._block
-        homes = _homes(loads) if services["considers"].any() else None
         stepped = _stepped(loads, requests)
+        # With engines that step they are always there: one kernel to compile, whatever the router.
+        homes = _homes(loads) if stepped is not None or services["considers"].any() else None
         columns = (
             _joined([load.arrival_s for load in loads]),
             _joined([load.isl for load in loads]),

@@ -678,5 +678,5 @@ class State(NamedTuple):
     life: NDArray[np.void]  # LIFE, by launch
     stepped: Any  # Stepped; None without engines that step, which is another type to the compiler
     gaps: Any  # Gaps; None where nobody asks for them, likewise
-    homes: Any  # Homes; None where no router looks at all instances, likewise
+    homes: Any  # Homes; None where no engine steps and no router looks at all instances, likewise
     turns: Any  # Turns; None where all requests arrive by the clock, likewise

@@ -1,7 +1,7 @@
 """Compile every kernel that the tests run, each once: ``python tests/sim/compile_kernels.py``.
 
-A kernel is compiled for what a run has (engines that step, gaps between tokens, routers that look at all
-instances, turns that wait for answers). It takes a minute or two, and workers that meet one at the same time
+A kernel is compiled for what a run has (engines that step, gaps between tokens, turns that wait for
+answers). It takes a minute or two, and workers that meet one at the same time
 would each compile it.
 """
 
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 STEPPED = {"serving": "aggregated"}
-EVERY_INSTANCE = {"routing_strategy": "session_affinity"}
 KERNELS: tuple[tuple[Mapping[str, object], bool], ...] = (
-    (STEPPED | EVERY_INSTANCE, True),
     (STEPPED, True),
-    (STEPPED | EVERY_INSTANCE, False),
     (STEPPED, False),
     ({}, True),
     ({"measure_gaps": True}, False),
