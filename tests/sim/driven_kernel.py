@@ -35,12 +35,11 @@ def drive(
     cluster: Cluster, scenario: Any, expected: Outcome, assert_same_view: Callable[[Cluster, Snapshot], None]
 ) -> None:
     """Run the kernel through the script, comparing what can be seen on the way."""
-    last_arrival = scenario.requests[-1].arrival_s
     seen = {snapshot.time_s: snapshot for snapshot in expected.snapshots}
     actions = {time: targets for time, *targets in scenario.script}
     for time in sorted({*seen, *actions, *(crash[0] for crash in scenario.crashes)}):
         advance(cluster, time, scenario.cold_s)
-        if cluster.settled and time > max(last_arrival, scenario.until_s, cluster.last_completion_s):
+        if cluster.settled and time > horizon_s(cluster, scenario):
             break
         for at, pool, instance in scenario.crashes:
             if at == time:
@@ -57,8 +56,24 @@ def drive(
     advance(cluster, 1e6, scenario.cold_s)
 
 
+def horizon_s(cluster: Cluster, scenario: Any) -> float:
+    """The last completion, the last arrival (of a session, where turns wait for answers), the end asked."""
+    world, requests = scenario.world, scenario.requests
+    last_s = requests[-1].arrival_s
+    if world.closed_loop:
+        starts_s = {request.session_id: request.arrival_s for request in reversed(requests)}
+        last_s = max(starts_s.values()) if world.concurrent_sessions is None else cluster.last_session_s
+    return max(cluster.last_completion_s, last_s, scenario.until_s)
+
+
 def optional(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def rows_of(cluster: Cluster) -> list[int]:
+    """Which request of the trace each is that has come, by arrival."""
+    rows = cluster.rows
+    return list(range(len(cluster.requests))) if rows is None else rows.tolist()
 
 
 def of_request(record: np.void) -> tuple[str, float | None, float | None, int]:
@@ -85,18 +100,20 @@ def assert_same_totals(cluster: Cluster, expected: Snapshot) -> None:
 
 
 def assert_same_gaps(cluster: Cluster, target_s: float, expected: Outcome) -> None:
-    """Of each request that is done the largest gap between its tokens, and how many are above the target."""
+    """Of each request that is done the largest gap, how many are above the target, and what that misses."""
     measured = cluster.gaps()
     assert measured is not None
-    got = [
-        (float(gaps["gap_s"]), int(gaps["late"])) if request["state"] == DONE else None
-        for request, gaps in zip(cluster.requests, measured.requests, strict=True)
-    ]
+    of_row = [expected.requests[row] for row in rows_of(cluster)]
+    done = [number for number, r in enumerate(of_row) if r.state == "done"]
+    got = [(float(measured.requests["gap_s"][n]), int(measured.requests["late"][n])) for n in done]
     assert got == [
-        (r.max_gap_s or 0.0, sum(gap_s > target_s for gap_s in r.gaps_s)) if r.state == "done" else None
-        for r in expected.requests
+        (r.max_gap_s or 0.0, sum(gap_s > target_s for gap_s in r.gaps_s)) for r in (of_row[n] for n in done)
     ]
-    if all(r.state in ("done", "rejected") for r in expected.requests):
+    osl = np.array([len(r.gaps_s) + 1 for r in of_row])
+    for statistic in ("p99", "max"):
+        missed = measured.itl_misses(statistic, osl[done], np.array(done, np.intp))
+        assert missed.tolist() == [(of_row[n].itl_s(statistic) or 0.0) > target_s for n in done]
+    if all(r.state in ("done", "rejected", "never_arrived") for r in expected.requests):
         assert measured.histogram.sum() == sum(len(r.gaps_s) for r in expected.requests)
         assert measured.largest_s == max((r.max_gap_s or 0.0 for r in expected.requests), default=0.0)
 
@@ -104,7 +121,7 @@ def assert_same_gaps(cluster: Cluster, target_s: float, expected: Outcome) -> No
 def assert_same_lives(cluster: Cluster, scenario: Any, expected: Outcome) -> None:
     """Instances, the horizon, restarts and the budget."""
     assert cluster.restarts == sum(r.restarts for r in expected.requests)
-    horizon = max(cluster.last_completion_s, scenario.requests[-1].arrival_s, scenario.until_s)
+    horizon = horizon_s(cluster, scenario)
     assert horizon == expected.horizon_s
     lives = [
         (cluster.pool_names[life["pool"]], int(life["number"]), float(life["launch_s"]),
