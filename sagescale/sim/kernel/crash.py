@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sagescale.sim.kernel import stepped
-from sagescale.sim.kernel.compiled import compiled, entry
+from sagescale.sim.kernel.compiled import compiled, entry, inlined
 from sagescale.sim.kernel.decode import REQUEST_MASK
 from sagescale.sim.kernel.gaps import lost_from_batch, run_of_batch_ended
 from sagescale.sim.kernel.handoff import resume_chain
@@ -93,6 +93,29 @@ def _lose_chain(s: State, slot: int) -> None:
         request = following
 
 
+@inlined
+def _is_cut(s: State, request: int, crashing: int) -> bool:
+    r = s.requests[request]
+    return bool(r.state == LOST or (r.state == IN_HANDOFF and r.bound == crashing))
+
+
+@compiled
+def _cut_chains(s: State, pool: int, crashing: int) -> None:
+    """Take what is lost, or under way to a decode instance that crashes, out of what waits for its turn."""
+    first = s.pools[pool].first_slot
+    for slot in range(first, first + s.pools[pool].slots):
+        p = s.instances[slot]
+        while p.cursor >= 0 and _is_cut(s, p.cursor, crashing):
+            p.cursor = s.requests[p.cursor].chain
+        request = p.cursor
+        while request >= 0:
+            following = s.requests[request].chain
+            while following >= 0 and _is_cut(s, following, crashing):
+                following = s.requests[following].chain
+            s.requests[request].chain = following
+            request = following
+
+
 @compiled
 def _lose_stepping(s: State, slot: int, t: float) -> int:
     """Mark what an engine that steps held; the first of it in the order in which it is routed again."""
@@ -112,6 +135,12 @@ def _lose_stepping(s: State, slot: int, t: float) -> int:
                     s.requests[last].chain = request
                 last = request
             request = following
+    elif s.pools[p.pool].role == DECODE_ROLE:
+        # Those under way to it are chained anew below: before that, who comes behind them has to be kept.
+        stage = s.stages[s.services[s.pools[p.pool].service].prefill_stage]
+        for index in range(stage.first_pool, stage.end_pool):
+            if s.pools[index].blocks_prefill:
+                _cut_chains(s, index, slot)
     return int(stepped.lose(s, slot, first, t))
 
 
@@ -163,24 +192,8 @@ def _cut_handoffs(s: State, service: int, t: float) -> None:
     stage = s.stages[s.services[service].prefill_stage]
     for index in range(stage.first_pool, stage.end_pool):
         if s.pools[index].blocks_prefill:
-            _cut_chains(s, index)
+            _cut_chains(s, index, np.int64(-1))
             _resume_chains(s, index, t)
-
-
-@compiled
-def _cut_chains(s: State, pool: int) -> None:
-    first = s.pools[pool].first_slot
-    for slot in range(first, first + s.pools[pool].slots):
-        p = s.instances[slot]
-        while p.cursor >= 0 and s.requests[p.cursor].state == LOST:
-            p.cursor = s.requests[p.cursor].chain
-        request = p.cursor
-        while request >= 0:
-            following = s.requests[request].chain
-            while following >= 0 and s.requests[following].state == LOST:
-                following = s.requests[following].chain
-            s.requests[request].chain = following
-            request = following
 
 
 @compiled
