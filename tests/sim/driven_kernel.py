@@ -60,7 +60,7 @@ def horizon_s(cluster: Cluster, scenario: Any) -> float:
     """The last completion, the last arrival (of a session, where turns wait for answers), the end asked."""
     world, requests = scenario.world, scenario.requests
     last_s = requests[-1].arrival_s
-    if world.closed_loop:
+    if cluster.state.turns is not None:
         starts_s = {request.session_id: request.arrival_s for request in reversed(requests)}
         last_s = max(starts_s.values()) if world.concurrent_sessions is None else cluster.last_session_s
     return max(cluster.last_completion_s, last_s, scenario.until_s)
