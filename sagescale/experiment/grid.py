@@ -187,11 +187,15 @@ def label_variants(
     variants = []
     for (file, config, simulator), keys in zip(pairs, flat, strict=True):
         words = [file] if len(files) > 1 else []
-        words += [f"{key}={_show(keys[key])}" for key in by_set]
+        words += [_WORDS.get((key, keys[key])) or f"{key}={_show(keys[key])}" for key in by_set]
         variants.append(
             Variant(" ".join(words), config, simulator, tuple((key, keys[key]) for key in varying))
         )
     return variants
+
+
+_WORDS = {("open_loop", True): "open-loop", ("open_loop", False): "closed-loop"}
+"""Values that have a name of their own, one word each."""
 
 
 def _show(value: object) -> str:

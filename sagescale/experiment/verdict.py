@@ -114,9 +114,9 @@ def open_loop_error(runs: Sequence[RunDocument], winner: str | None) -> str:
             hours, real = other.judged_gpu_hours.mean, run.judged_gpu_hours.mean
             part = f" ({100 * (hours / real - 1):+.1f} %)" if real > 0 else ""
             return (
-                f" Replayed open-loop, {run.name} would seem to reach {percent(shown)} at {hours:.2f} "
-                f"GPU-hours: {100 * (shown - true):+.2f} points of attainment and {hours - real:+.3g} "
-                f"GPU-hours{part} beside the closed loop."
+                f" With turns replayed at their recorded times, {other.name} seems to reach "
+                f"{percent(shown)} at {hours:.2f} GPU-hours: {100 * (shown - true):+.2f} points of "
+                f"attainment and {hours - real:+.3g} GPU-hours{part} beside the closed loop."
             )
     return ""
 

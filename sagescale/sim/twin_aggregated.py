@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["AggregatedTwin"]
 
 _USUAL_TOKENS = 1024.0
-"""Of a prompt, and of a context, at which work is compared."""
+"""Of a prompt, and of a context, at which work is compared until lengths are known."""
+
+_FAR = 1.5
+"""What prompt tokens count as stays while it is no further off: forecasts' errors are remembered in it."""
 
 _MOST_INSTANCES = 16
 """Pooling more changes little: at twice as many, a request in a thousand."""
@@ -42,9 +45,29 @@ class AggregatedTwin(KernelTwin):
 
     def __init__(self, perf: ProfileModel, simulator: SimulatorConfig, config: AutoscalerConfig) -> None:
         super().__init__(perf, simulator, config)
-        running = max(1.0, perf.max_num_seqs / 2.0)
-        token_ms = perf.itl_ms(running, _USUAL_TOKENS) / running
-        self.prompt_token_work = perf.ttft_ms(_USUAL_TOKENS) / _USUAL_TOKENS / token_ms
+        self.prompt_token_work = self._prompt_token_work(_USUAL_TOKENS, _USUAL_TOKENS)
+
+    def weigh(self, lengths: Lengths) -> bool:
+        """Count prompt tokens as they are to answers' at such lengths if that is far from now; tell if so.
+
+        At long contexts an answer's token takes many times as long, as fewer share a step that reads more.
+        """
+        answers, prompts = lengths.osl.astype(np.float64), lengths.computed.astype(np.float64)
+        context = float(answers @ (lengths.isl + answers / 2.0) / answers.sum())
+        work = self._prompt_token_work(float(prompts @ prompts / prompts.sum()), context)
+        is_far = not 1.0 / _FAR < work / self.prompt_token_work < _FAR
+        if is_far:
+            self.prompt_token_work = work
+        return is_far
+
+    def _prompt_token_work(self, prompt: float, context: float) -> float:
+        """What a token of such a prompt takes, over what one of an answer does at such a context."""
+        running = self.perf.max_num_seqs / 2.0
+        if self.perf.max_kv_tokens is not None:
+            running = min(running, self.perf.max_kv_tokens / context)
+        running = max(1.0, running)
+        token_ms = self.perf.itl_ms(running, context) / running
+        return float(self.perf.ttft_ms(prompt) / prompt / token_ms)
 
     def decode_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """Share that misses either target; requests are counted by their work."""

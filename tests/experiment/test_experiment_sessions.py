@@ -36,12 +36,12 @@ def test_open_loop_is_beside_the_closed_and_cannot_win():
     ways = ({"open_loop": open_loop, "target_ttft_ms": 5000.0} for open_loop in (False, True))
     document = compared(conversations(40), *ways, attainment=0.5)
     found = document["comparison"]
-    assert found["winner"].endswith("open_loop=false")
-    assert "Replayed open-loop" in found["verdict"]
+    assert found["winner"].endswith(" closed-loop")
+    assert "With turns replayed at their recorded times" in found["verdict"]
     assert "points of attainment" in found["verdict"]
     assert {run["config"]["open_loop"] for run in document["runs"]} == {True, False}
     assert all("sessions" in run for run in document["runs"])
-    assert document["answer"]["autoscaled"]["name"].endswith("open_loop=false")
+    assert document["answer"]["autoscaled"]["name"].endswith(" closed-loop")
 
 
 def test_those_who_know_the_future_know_what_comes_where_nobody_waits():

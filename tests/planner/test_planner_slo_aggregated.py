@@ -16,6 +16,9 @@ class TogetherTwin(RoundTwin):
 
     prompt_token_work: float = 0.1
 
+    def weigh(self, lengths):
+        return False
+
     def prefill_misses(self, instances, requests_per_s, lengths):
         return 0.0
 

@@ -34,6 +34,11 @@ def test_an_instance_that_computes_all_of_a_prompt_does_so_much_less():
     assert caches((10, None)).enough(12, 10, 100.0, 1000.0) == 12
 
 
+def test_where_nearly_all_is_found_the_new_ones_are_not_multiplied_without_end():
+    # 100,000 tokens of context each, all but 500 in caches: 50 times the work, for as long as one window.
+    assert caches((2, 0.995)).enough(3, 2, 100.0, 100_000.0) == 5
+
+
 def test_few_hits_add_nothing():
     assert caches((3, 0.02)).enough(4, 3, 100.0, 1000.0) == 4
 

@@ -53,6 +53,14 @@ def test_what_the_prefix_cache_holds_is_not_computed():
     assert set(sample.computed.tolist()) == {600}
 
 
+def test_a_prompt_that_no_cache_had_stays_one_among_many_that_were_there():
+    memory = LengthMemory(hits_by_window=True)
+    for at in range(20):
+        shown(memory, lengths=((1000, 100),) * 50, prefix_hit_rate=0.0 if at == 19 else 0.99)
+    assert memory.sample is not None
+    assert set(memory.sample.computed.tolist()) == {10, 1000}
+
+
 def test_one_window_of_hits_is_not_believed_and_a_cache_that_is_lost_soon_is():
     memory = LengthMemory()
 

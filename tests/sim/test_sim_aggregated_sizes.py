@@ -74,6 +74,17 @@ def test_what_is_said_of_a_pool_is_what_its_run_misses() -> None:
     assert misses(4, 24.0) == pytest.approx((late | slow).mean(), abs=0.01)
 
 
+def test_a_prompt_token_counts_for_less_where_contexts_are_long() -> None:
+    twin = AggregatedTwin(MODEL, SimulatorConfig(), config())
+    usual = twin.prompt_token_work
+    assert not twin.weigh(USUAL)
+    assert twin.prompt_token_work == usual
+    long = Lengths(USUAL.isl * 100, USUAL.isl, USUAL.osl)  # one of 100 prompt tokens is not in the cache
+    assert twin.weigh(long)
+    assert twin.prompt_token_work < usual / 4.0
+    assert not twin.weigh(long)
+
+
 def test_a_run_starts_with_the_fewest_that_keep_the_promise() -> None:
     load = trace(24.0, 24.0, 24.0)
     simulator = SimulatorConfig(startup_delay_s=StartupDelay.parse(60))

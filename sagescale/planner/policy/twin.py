@@ -69,3 +69,6 @@ class AggregatedEngineTwin(EngineTwin, Protocol):
     @property
     def prompt_token_work(self) -> float:
         """What a prompt token counts as."""
+
+    def weigh(self, lengths: Lengths) -> bool:
+        """Count prompt tokens as they are at such lengths if that is far from now; tell if so."""

@@ -16,12 +16,15 @@ from sagescale.planner.policy.slo.policy import SloPolicy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.estimates import Estimates
     from sagescale.planner.forecast import Forecast, Predictor
     from sagescale.planner.observation import Observation
-    from sagescale.planner.policy.twin import AggregatedEngineTwin
+    from sagescale.planner.policy.twin import AggregatedEngineTwin, Lengths
 
 __all__ = ["AggregatedSloPolicy"]
 
@@ -59,8 +62,11 @@ class AggregatedSloPolicy:
             decode_gpus_per_instance=pool.gpus,
             max_gpu_budget=config.max_gpu_budget + 1,
         )
-        self._inner = SloPolicy(apart, perf_model, twin, share=1.0)  # there is no other pool
         self._prompt_token = twin.prompt_token_work
+        # There is no other pool.
+        self._inner = SloPolicy(apart, perf_model, twin, share=1.0, work=self._works)
+        self._twin = twin
+        self._weighed: Lengths | None = None
         self._computed = 1.0  # share of prompt tokens
         self._cold = ColdCaches()
         self._isl: float | None = None
@@ -73,11 +79,12 @@ class AggregatedSloPolicy:
         self._osl = self._osl if window.osl is None else window.osl
         if window.isl and window.computed_isl is not None:
             self._computed = window.computed_isl / window.isl
+        self._weigh()
         (pool,) = situation.observation.pools
         self._cold.observe(pool.ready, window.prefix_hit_rate)
         seen = self._apart(situation.observation)
         work = None if self._isl is None or self._osl is None else self._work(self._isl, self._osl)
-        worked = _Worked(situation.estimates, self._work)
+        worked = _Worked(situation.estimates, self._work_to_come)
         asked = self._inner.size(
             Situation(seen, window._replace(osl=work), seen.pools.asked, worked)  # type: ignore[arg-type]  # what of estimates is asked
         )
@@ -88,9 +95,31 @@ class AggregatedSloPolicy:
         asked = self._inner.check(self._apart(seen))
         return None if asked is None else self._together(asked, seen.pools[0].ready)
 
+    def _weigh(self) -> None:
+        """Count prompt tokens as they are at the lengths of late."""
+        sample = self._inner.sample
+        if sample is None or sample is self._weighed:
+            return
+        self._weighed = sample
+        if self._twin.weigh(sample):
+            self._prompt_token = self._twin.prompt_token_work
+            self._inner.forget_tried()
+
+    def _works(self, sample: Lengths) -> NDArray[np.float64]:
+        """Tokens produced that each request of a sample counts as; where no cache hits, its answer."""
+        hits = (sample.computed < sample.isl).any()
+        return sample.osl + (self._prompt_token if hits else 0.0) * sample.computed
+
     def _work(self, isl: float, osl: float) -> float:
         """Tokens produced that a request's tokens count as."""
         return osl + self._prompt_token * self._computed * isl
+
+    def _work_to_come(self, isl: float, osl: float) -> float:
+        """The same of requests to come: as much of a prompt is computed as was lately, not just now."""
+        sample = self._inner.sample
+        if sample is None:
+            return self._work(isl, osl)
+        return osl + self._prompt_token * isl * float(sample.computed.sum() / sample.isl.sum())
 
     def _apart(self, seen: Observation) -> Observation:
         """The same with prefill done by an instance that has nothing to do; both targets are decode's."""

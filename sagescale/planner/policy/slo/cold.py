@@ -12,6 +12,10 @@ _GAIN = 0.3
 _ENOUGH = 0.05
 """Hit rates are compared where new instances would lower them by so much if they were cold for long."""
 
+_MOST = 2.0
+"""For each new instance so many more at most: those are cold as well, and what all of them have to compute is
+no more for it, the contexts of those who are there."""
+
 
 class ColdCaches:
     """How many more instances a pool needs while those that are new have yet to compute what others hold.
@@ -54,5 +58,5 @@ class ColdCaches:
         warm_work = answer + prompt * (1.0 - self.hit_rate)
         if size <= ready or warm_work <= 0.0:
             return size
-        slower = 1.0 + self._coldness * prompt * self.hit_rate / warm_work
+        slower = 1.0 + min(self._coldness * prompt * self.hit_rate / warm_work, _MOST)
         return ready + int((size - ready) * slower + 0.5)

@@ -55,12 +55,19 @@ class LengthMemory:
 
     Drawn anew every ten windows, and when a mean has moved by 5 %: what was found out about a sample stays
     true while it is the same.
+
+    Args:
+        hits_by_window: of each window's prompts as much is computed as its own hit rate left: a few whole
+            prompts among many that are nearly all in the cache. Else the same share of every prompt, by the
+            median of the last hit rates.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hits_by_window: bool = False) -> None:
         self.version = 0
         self.sample: Lengths | None = None
         self._windows: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque(maxlen=_WINDOWS)
+        self._hits_by_window = hits_by_window
+        self._hits: deque[float | None] = deque(maxlen=_WINDOWS)
         self._age = 0
         self._hit_rates: deque[float] = deque(maxlen=_HITS)
 
@@ -69,10 +76,12 @@ class LengthMemory:
         if observation.lengths:
             isl, osl = np.array(observation.lengths, dtype=np.int64).T
             self._windows.append((isl, osl))
+            self._hits.append(window.prefix_hit_rate)
         elif window.isl is not None and window.osl is not None:
             # Which goes with which is not known: every seventh, modulo 64, mixes them.
             osl = np.rint(window.osl * _SHAPE[np.arange(0, 7 * len(_SHAPE), 7) % len(_SHAPE)])
             self._windows.append((np.rint(window.isl * _SHAPE).astype(np.int64), osl.astype(np.int64)))
+            self._hits.append(window.prefix_hit_rate)
         if window.prefix_hit_rate is not None:
             self._hit_rates.append(window.prefix_hit_rate)
         self._age += 1
@@ -97,7 +106,11 @@ class LengthMemory:
         isl, osl = (
             np.clip(np.concatenate(column), 1, _LONGEST) for column in zip(*self._windows, strict=True)
         )
-        hit_rate = median(self._hit_rates) if self._hit_rates else 0.0
+        usual = median(self._hit_rates) if self._hit_rates else 0.0
+        if not self._hits_by_window:
+            return isl, np.maximum(np.rint(isl * (1.0 - usual)), 1.0), osl
+        rates = [usual if rate is None else rate for rate in self._hits]
+        hit_rate = np.repeat(rates, [len(isl) for isl, _ in self._windows])
         return isl, np.maximum(np.rint(isl * (1.0 - hit_rate)), 1.0), osl
 
     def _draw(self) -> None:

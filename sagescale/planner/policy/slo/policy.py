@@ -17,6 +17,11 @@ from sagescale.planner.policy.slo.misses import MissCurves
 from sagescale.planner.policy.slo.pool import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sagescale.perf import PerfModel
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.forecast import Forecast
@@ -55,6 +60,8 @@ class SloPolicy:
             those the twin simulates, the load counts as so much higher.
         twin: simulated engines.
         share: the part of what may be missed that each pool, made smaller, may miss of what came.
+        work: what each request of a sample counts as in decode, in tokens produced, where decode computes
+            prompts as well; None where that is another pool's.
     """
 
     name = "slo"
@@ -62,7 +69,12 @@ class SloPolicy:
     needs_twin = True
 
     def __init__(
-        self, config: AutoscalerConfig, perf_model: PerfModel, twin: EngineTwin, share: float = 0.5
+        self,
+        config: AutoscalerConfig,
+        perf_model: PerfModel,
+        twin: EngineTwin,
+        share: float = 0.5,
+        work: Callable[[Lengths], NDArray[np.float64]] | None = None,
     ) -> None:
         self._config = config
         self._perf = perf_model
@@ -74,7 +86,8 @@ class SloPolicy:
             for pool, in_time_s in zip(config.pools, (config.target_ttft_ms / 1000.0, None), strict=True)
         )
         self._horizon = self._ahead
-        self._lengths = LengthMemory()
+        self._worked = work
+        self._lengths = LengthMemory(hits_by_window=work is not None)
         self._decode_work: DecodeWork | None = None
         self._version = 0
         self._isl: float | None = None
@@ -155,6 +168,15 @@ class SloPolicy:
         decode = self._decode.kept(wanted[1], asked.decode)
         gpus = prefill * self._prefill.limits.gpus + decode * self._decode.limits.gpus
         return wanted if gpus > self._config.max_gpu_budget else (prefill, decode)
+
+    @property
+    def sample(self) -> Lengths | None:
+        """Requests as they have lately been; None until one was seen."""
+        return self._lengths.sample
+
+    def forget_tried(self) -> None:
+        """Forget what sizes were found to miss: what load is counted in has changed."""
+        self._version = -1
 
     def check(self, seen: Observation) -> Sizing | None:
         """Look at a short window between ticks; ask for more where load is plainly above the plan."""
@@ -284,7 +306,8 @@ class SloPolicy:
             ),
         ):
             mean = float(tokens.mean())
-            pool.variation = float(tokens.std()) / mean
+            work = self._worked(sample) if self._worked is not None and pool is self._decode else tokens
+            pool.variation = float(work.std()) / float(work.mean())
             pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))
 
     def _plan(self, situation: Situation, arrived: float, requests: Forecast, sample: Lengths) -> None:
