@@ -1122,7 +1122,7 @@ class Cluster:
         turns = state.turns
         g = turns.progress[0]
         by_clock = turns.roots[g["next_root"] : g["end_root"]]
-        rows = np.concatenate([by_clock, turns.coming["row"][: g["coming"]]])
+        rows = np.concatenate([by_clock, turns.coming["seq"][: g["coming"]]])
         times_s = np.concatenate([turns.arrival_s[by_clock], turns.coming["time_s"][: g["coming"]]])
         mine = (rows >= service["first_request"]) & (rows < service["end_request"])
         mine &= ~turns.sessions["ended"][turns.session[rows]]

@@ -532,7 +532,7 @@ POPULATION = np.dtype(
     align=True,
 )
 
-TURN_ENTRY = np.dtype([("time_s", "f8"), ("row", "i8")], align=True)
+TURN_ENTRY = np.dtype([("time_s", "f8"), ("seq", "i8")], align=True)  # seq: the row
 
 TURNING = np.dtype(
     [
