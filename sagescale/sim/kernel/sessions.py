@@ -216,7 +216,8 @@ def _leaf_of_row(s: State, request: int, row: int) -> None:
 
 @inlined
 def _home_of_row(s: State, request: int, row: int) -> None:
-    s.homes.session[request] = s.turns.home[row]
+    if s.turns.home.size > 0:
+        s.homes.session[request] = s.turns.home[row]
 
 
 # ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
