@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sagescale.files import write_whole
-from sagescale.report.formats import cost
-from sagescale.report.html.page import render_page
+from sagescale.report.figures import SYMBOLS, Axis, Figure, Level, Panel, Series
+from sagescale.report.formats import cost, share
+from sagescale.report.html import render_plots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["write_tune_html"]
 
-# Okabe and Ito's colours; a policy has a symbol of its own as well.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
-_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "star")
 _HEAD = ("", "", "attainment", "GPU-hours", "later: attainment", "GPU-hours", "configuration")
 
 
@@ -32,35 +29,26 @@ def write_tune_html(path: Path, document: TuneDocument) -> None:
     title = f"sagescale tune: {document.trace.path}"
     rows = [("chosen", document.chosen), ("as configured", document.configured)]
     rows += [("", other) for other in document.others]
-    page = render_page(
-        "plots.html",
+    texts = [document.verdict, *([] if document.answer is None else [document.answer.text])]
+    page = render_plots(
+        _figure(document),
         title=title,
         version=document.sagescale,
-        data={"plots": [_plot(document)]},
-        scripts=("plots.js",),
-        heading=title,
-        texts=(
-            document.verdict,
-            *([] if document.answer is None else [document.answer.text]),
-            f"Later part: {document.validation}",
-        ),
+        texts=[*texts, f"Later part: {document.validation}"],
         head=_HEAD,
         rows=[_cells(label, row, document.gpu_hour_price) for label, row in rows if row is not None],
-        plots=["Attainment against GPU-hours"],
     )
     write_whole(path, page.encode())
 
 
-def _plot(document: TuneDocument) -> dict[str, object]:
-    """Return what plotly draws: everything tried, the cheapest for each level, and what was chosen."""
-    traces = []
+def _figure(document: TuneDocument) -> Figure:
+    """Return everything tried, the cheapest for each level, and what was chosen."""
+    series = []
     policies = list(dict.fromkeys(_policy(name) for name, _, _ in document.tried))
     for number, policy in enumerate(policies):
         tried = [point for point in document.tried if _policy(point[0]) == policy]
-        symbol = _SYMBOLS[number % len(_SYMBOLS)]
-        marker = {"color": _GREY, "size": 6, "opacity": 0.6, "symbol": symbol}
-        traces.append(_points(f"{policy}, tried", tried, mode="markers", marker=marker))
-    levels = [point.attainment for point in document.curve]
+        mark = SYMBOLS[number % len(SYMBOLS)]
+        series.append(_points(f"{policy}, tried", tried, mark=mark, size=6, colour="grey", opacity=0.6))
     reached = [row for point in document.curve if (row := point.reached) is not None]
     cheapest = [
         (
@@ -70,48 +58,39 @@ def _plot(document: TuneDocument) -> dict[str, object]:
         )
         for row in reached
     ]
-    line = {"color": _BLUE, "shape": "hv"}
-    traces.append(_points("the cheapest for each level", cheapest, mode="lines+markers", line=line))
+    group = "the cheapest for each level"
+    line = {"group": group, "colour": "blue"}
+    series.append(_points(group, cheapest, width=2, steps=True, **line))
+    series.append(_points(group, cheapest, mark="circle", size=6, **line))
     chosen = document.chosen
     if chosen is not None:
-        point = ("", chosen.earlier.attainment, chosen.earlier.gpu_hours)
-        marker = {"color": _ORANGE, "size": 14, "symbol": "star"}
-        traces.append(_points(f"chosen: {chosen.name}", [point], mode="markers", marker=marker))
-    asked = 100 * document.attainment_asked
-    return {
-        "traces": traces,
-        "layout": {
-            "height": 640,
-            "xaxis": {"title": {"text": "GPU-hours on the earlier part"}},
-            "yaxis": {
-                "title": {"text": "attainment on the earlier part, %"},
-                "range": [100 * min(levels, default=0.95) - 1, 100.1],
-            },
-            "shapes": [
-                {
-                    "type": "line",
-                    "xref": "paper",
-                    "x0": 0,
-                    "x1": 1,
-                    "y0": asked,
-                    "y1": asked,
-                    "line": {"dash": "dash"},
-                }
-            ],
-        },
-    }
+        point = (chosen.name, chosen.earlier.attainment, chosen.earlier.gpu_hours)
+        series.append(_points(f"chosen: {chosen.name}", [point], mark="star", size=14, colour="vermillion"))
+    asked = document.attainment_asked
+    least = min((point.attainment for point in document.curve), default=0.95)
+    panel = Panel(
+        "tuning",
+        "Attainment against GPU-hours",
+        "",
+        series,
+        levels=[Level(100 * asked, f"asked {share(asked)}", below=True)],
+        x=Axis(title="GPU-hours on the earlier part"),
+        y=Axis(title="attainment on the earlier part, %", range=(100 * least - 1, 100.1)),
+    )
+    return Figure(panels=[panel], height=640.0)
 
 
-def _points(name: str, points: Sequence[tuple[str, float, float]], **look: object) -> dict[str, object]:
-    """Return a trace of points given as name, attainment and GPU-hours."""
-    return {
-        "name": _text(name),
-        "x": [hours for _, _, hours in points],
-        "y": [100 * attainment for _, attainment, _ in points],
-        "text": [_text(each) for each, _, _ in points],
-        "hovertemplate": "%{text}<br>%{y:.3f} % at %{x:.4g} GPU-hours<extra></extra>",
+def _points(name: str, points: Sequence[tuple[str, float, float]], **look: Any) -> Series:  # noqa: ANN401
+    """Return a series of points given as name, attainment and GPU-hours."""
+    return Series(
+        name,
+        [hours for _, _, hours in points],
+        [100 * attainment for _, attainment, _ in points],
+        texts=[
+            (each, f"{100 * attainment:.3f} % at {hours:.4g} GPU-hours") for each, attainment, hours in points
+        ],
         **look,
-    }
+    )
 
 
 def _hours(gpu_hours: float, price: float | None) -> str:
@@ -134,8 +113,3 @@ def _cells(label: str, row: TuneRow, price: float | None) -> tuple[str, ...]:
 
 def _policy(name: str) -> str:
     return name.replace("/", " ").split()[0]
-
-
-def _text(text: str) -> str:
-    """Escape what plotly would read as HTML."""
-    return html.escape(text, quote=False)

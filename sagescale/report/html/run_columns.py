@@ -1,10 +1,11 @@
-"""A run's timeline as the page's scripts take it: small, rounded, whatever the document holds."""
+"""A run's timeline as its panels take it: small, rounded, whatever the document holds."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sagescale.document import as_keys
 from sagescale.fleet import PoolCounts, resize
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from sagescale.document import ResultDocument, RunDocument
 
-__all__ = ["run_columns"]
+__all__ = ["Column", "RunColumns", "RunFault", "RunSurge", "run_columns"]
 
 _PER_WINDOW = ("requests", "requests_forecast", "requests_forecast_p90")
 _AS_IS = (
@@ -32,17 +33,64 @@ _LATEST_S = 8e12
 """What JavaScript's dates go up to."""
 
 
-def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]:
-    """Return what the panels of a run are drawn from.
+Column = list[float | None]
 
-    Times are ms from the start of the trace, ``step_ms`` the interval, ``start_ms`` the time of day and date
-    at which the trace started, as ms since 1970 on its own clock; null where that is not known. ``columns``
-    are lists of one length, or one value where all are equal; numbers of requests are per second where the
-    interval is known.
-    ``names`` are the pools and ``corrections`` the correction factors; ``pools`` are the states that each
-    decision left, the initial ones first, so one entry longer.
-    ``reasons`` has each different list of reasons once, and a tick's index into them.
+
+@dataclass(frozen=True, slots=True)
+class RunFault:
+    """What went wrong, in ms from the start; ``until`` where it lasted, ``pool`` where it struck one."""
+
+    t: float
+    until: float | None
+    kind: str
+    pool: str | None
+    restarted: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunSurge:
+    """A decision between ticks, in ms from the start: found and target of each pool, reasons in words."""
+
+    t: float
+    pools: dict[str, tuple[int, int]]
+    reasons: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunColumns:
+    """What the panels of a run are drawn from.
+
+    Attributes:
+        t: ticks in ms from the start of the trace.
+        start_ms: the time of day and date at which the trace started, as ms since 1970 on its own clock.
+        step_ms: the interval, where it is known; numbers of requests are then per second.
+        columns: values at the ticks, by name.
+        pools: instances of each pool by state as each decision left them, the initial ones first.
+        gpus: that all pools use, as each decision left them, the initial ones first.
+        reasons: each different list of reasons once, in words; ``reasons_at`` has each tick's place in it.
     """
+
+    t: list[float]
+    start_ms: float | None
+    step_ms: float | None
+    names: tuple[str, ...]
+    corrections: list[str]
+    columns: dict[str, Column]
+    pools: dict[str, dict[str, list[int]]]
+    gpus: list[int]
+    reasons: list[list[str]]
+    reasons_at: list[int]
+    target_ttft_ms: float | None
+    target_itl_ms: float | None
+    attainment_asked: float | None
+    bound_gpus: float | None
+    budget: float | None
+    faults: list[RunFault]
+    surges: list[RunSurge]
+
+
+def run_columns(document: ResultDocument, run: RunDocument) -> RunColumns:
+    """Return what the panels of a run are drawn from."""
     timeline = as_keys(run.timeline)
     times = [known(value) for value in timeline.get("time_s") or ()]
     kept = [place for place, time_s in enumerate(times) if time_s is not None and abs(time_s) < _LATEST_S]
@@ -57,24 +105,27 @@ def run_columns(document: ResultDocument, run: RunDocument) -> dict[str, object]
     hours = (known(run.horizon_s) or 0.0) / 3600.0
     bound = known(run.lower_bound_gpu_hours)
     comparison = document.comparison
-    return {
-        "t": [_rounded(1000.0 * (times[place] or 0.0), 12) for place in kept],
-        "start_ms": _start_ms(document.trace.started_at),
-        "step_ms": None if step_s is None else 1000.0 * step_s,
-        "per_second": step_s is not None,
-        "names": pool_names(run),
-        "corrections": corrections,
-        "columns": columns,
-        "pools": _pools(document, run, kept),
-        "reasons": _reasons(timeline.get("reasons") or (), kept),
-        "target_ttft_ms": known(sla.target_ttft_ms),
-        "target_itl_ms": known(sla.target_mean_itl_ms),
-        "attainment_asked": None if comparison is None else known(comparison.attainment_asked),
-        "bound_gpus": None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4)),
-        "budget": number(document, run, "max_gpu_budget"),
-        "faults": _faults(run),
-        "surges": _surges(run),
-    }
+    pools, gpus = _pools(document, run, kept)
+    reasons, reasons_at = _reasons(timeline.get("reasons") or (), kept)
+    return RunColumns(
+        t=[_rounded(1000.0 * (times[place] or 0.0), 12) for place in kept],
+        start_ms=_start_ms(document.trace.started_at),
+        step_ms=None if step_s is None else 1000.0 * step_s,
+        names=tuple(pool_names(run)),
+        corrections=corrections,
+        columns=columns,
+        pools=pools,
+        gpus=gpus,
+        reasons=reasons,
+        reasons_at=reasons_at,
+        target_ttft_ms=known(sla.target_ttft_ms),
+        target_itl_ms=known(sla.target_mean_itl_ms),
+        attainment_asked=None if comparison is None else known(comparison.attainment_asked),
+        bound_gpus=None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4)),
+        budget=number(document, run, "max_gpu_budget"),
+        faults=_faults(run),
+        surges=_surges(run),
+    )
 
 
 def _start_ms(started_at: object) -> float | None:
@@ -84,9 +135,8 @@ def _start_ms(started_at: object) -> float | None:
     return began.replace(tzinfo=UTC).timestamp() * 1000.0
 
 
-def _column(values: Sequence[object] | None, kept: Sequence[int], unit: float) -> object:
-    numbers = [_value(values, place, unit) for place in kept]
-    return numbers[0] if numbers and all(value == numbers[0] for value in numbers) else numbers
+def _column(values: Sequence[object] | None, kept: Sequence[int], unit: float) -> Column:
+    return [_value(values, place, unit) for place in kept]
 
 
 def _value(values: Sequence[object] | None, place: int, unit: float) -> float | None:
@@ -102,7 +152,9 @@ def _rounded(value: float, digits: int) -> float:
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 
-def _pools(document: ResultDocument, run: RunDocument, kept: Sequence[int]) -> dict[str, object]:
+def _pools(
+    document: ResultDocument, run: RunDocument, kept: Sequence[int]
+) -> tuple[dict[str, dict[str, list[int]]], list[int]]:
     """Return each pool's instances by state and the GPUs all hold, at the start and after each decision.
 
     A timeline holds counts from just before each decision, in which an instance that starts within one
@@ -132,26 +184,23 @@ def _pools(document: ResultDocument, run: RunDocument, kept: Sequence[int]) -> d
                 now[name] = resize(found, _whole(target)).applied(found, int(max(0.0, free) // gpus[name]))
                 free -= gpus[name] * (now[name].present - found.present)
         history.append(now)
-    return {
-        **{
-            name: {state: [getattr(each[name], state) for each in history] for state in _STATES}
-            for name in names
-        },
-        "gpus": [sum(each[name].present * gpus[name] for name in names) for each in history],
+    by_state = {
+        name: {state: [getattr(each[name], state) for each in history] for state in _STATES} for name in names
     }
+    return by_state, [sum(each[name].present * gpus[name] for name in names) for each in history]
 
 
 def _whole(value: object) -> int:
     return round(min(max(0.0, known(value) or 0.0), 1e9))  # type: ignore[arg-type]  # known takes whatever a document may hold
 
 
-def _reasons(codes: Sequence[Sequence[str]], kept: Sequence[int]) -> dict[str, list[Any]]:
+def _reasons(codes: Sequence[Sequence[str]], kept: Sequence[int]) -> tuple[list[list[str]], list[int]]:
     sets: dict[tuple[str, ...], int] = {}
     at = [
         sets.setdefault(tuple(map(str, codes[place] if place < len(codes) else ())), len(sets))
         for place in kept
     ]
-    return {"sets": [_words(each) for each in sets], "at": at}
+    return [_words(each) for each in sets], at
 
 
 def _words(codes: Sequence[str]) -> list[str]:
@@ -159,30 +208,30 @@ def _words(codes: Sequence[str]) -> list[str]:
     return [in_words(code) for code in dict.fromkeys(codes)]
 
 
-def _faults(run: RunDocument) -> list[dict[str, object]]:
-    """Return what went wrong and when, for marks on the panels."""
+def _faults(run: RunDocument) -> list[RunFault]:
     return [
-        {
-            "t": 1000.0 * time_s,
-            "until": None if (until_s := known(event.until_s)) is None else min(1000.0 * until_s, 8e15),
-            "kind": plain(event.kind).replace("_", " "),
-            "pool": event.pool if event.pool in pool_names(run) else None,
-            "restarted": known(event.restarted) or 0,
-        }
+        RunFault(
+            t=1000.0 * time_s,
+            until=None if (until_s := known(event.until_s)) is None else min(1000.0 * until_s, 8e15),
+            kind=plain(event.kind).replace("_", " "),
+            pool=event.pool if event.pool in pool_names(run) else None,
+            restarted=known(event.restarted) or 0,
+        )
         for event in (() if run.faults is None else run.faults.events)
         if (time_s := known(event.time_s)) is not None and abs(time_s) < _LATEST_S
     ]
 
 
-def _surges(run: RunDocument) -> list[dict[str, object]]:
-    """Return the decisions between ticks: found and target of each pool, and reasons in words."""
+def _surges(run: RunDocument) -> list[RunSurge]:
     return [
-        {
-            "t": 1000.0 * time_s,
-            **{name: [0, 0] for name in pool_names(run)},
-            **{name: [_whole(pool.found), _whole(pool.target)] for name, pool in surge.pools.items()},
-            "reasons": _words(surge.reasons or ()),
-        }
+        RunSurge(
+            t=1000.0 * time_s,
+            pools={
+                **dict.fromkeys(pool_names(run), (0, 0)),
+                **{name: (_whole(pool.found), _whole(pool.target)) for name, pool in surge.pools.items()},
+            },
+            reasons=_words(surge.reasons or ()),
+        )
         for surge in run.surges or ()
         if (time_s := known(surge.time_s)) is not None and abs(time_s) < _LATEST_S
     ]
