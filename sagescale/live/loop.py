@@ -380,8 +380,8 @@ class ControlLoop:
 
     def _advance(self, tick: int | None) -> None:
         """Take the next step of a move; what comes of it is journalled."""
-        moves, meant = self.mover.advance(self.rhythm.now_s())
-        self.planner.applied(meant)
+        moves = self.mover.advance(self.rhythm.now_s())
+        self.planner.applied(self.mover.meant)
         for move in moves:
             detail = (
                 {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes.as_dict()}
@@ -391,7 +391,7 @@ class ControlLoop:
     def _release(self) -> None:
         """Leave the pools to whoever wants to change them."""
         self.mover.release()
-        self.planner.applied(None)
+        self.planner.applied(self.mover.meant)
 
     # --- records -------------------------------------------------------------------------------
 

@@ -270,10 +270,10 @@ def test_what_looks_at_no_forecast_has_no_error_of_one():
 def test_surges_are_told_and_placed():
     found = page(document())
     assert "1 emergency scale-up between decisions" in found.says
-    (surge,) = drawn(document()).surges
-    assert surge.t == 75_000
-    assert surge.pools == {"prefill": (1, 2), "decode": (3, 3)}
-    assert surge.reasons == ["scale up", "surge"]
+    (burst,) = drawn(document()).bursts
+    assert burst.t == 75_000
+    assert burst.pools == {"prefill": (1, 2), "decode": (3, 3)}
+    assert burst.reasons == ["scale up", "surge"]
 
 
 def test_faults_are_told_and_placed():

@@ -189,7 +189,7 @@ def _templates() -> jinja2.Environment:
     made.filters |= {name: getattr(formats, name) for name in written}
     made.tests |= {"above": _above, "bad_news": lambda part: isinstance(part, Poor)}
     shown = (
-        "HELD",
+        "GOOD_ATTAINMENT",
         "PERCENTILES",
         "SURFACE_COLUMNS",
         "gpu_hours_by_pool",

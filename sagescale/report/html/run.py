@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sagescale.document import ResultDocument, RunDocument
-    from sagescale.report.html.run_columns import RunSurge
+    from sagescale.report.html.run_columns import RunBurst
 
 __all__ = ["run_figure"]
 
@@ -157,7 +157,7 @@ class _Drawn:
             states.append(("waiting", "grey", "x"))
         began = run.pools[pool]["ready"][0]
         top = _largest(run.columns[f"{pool}_target"], [began])
-        surges = [surge for surge in run.surges if surge.pools[pool][1] != surge.pools[pool][0]]
+        bursts = [burst for burst in run.bursts if burst.pools[pool][1] != burst.pools[pool][0]]
         crashes = [fault.t for fault in run.faults if fault.pool == pool and fault.until is None]
         dense = len(run.t) > _DENSE
         series = [
@@ -173,7 +173,7 @@ class _Drawn:
                 dash="" if dense else "4px,2px", width=0.5 if dense else 1.4,
             ),
             Series(
-                "emergency", [surge.t for surge in surges], [surge.pools[pool][1] for surge in surges],
+                "emergency", [burst.t for burst in bursts], [burst.pools[pool][1] for burst in bursts],
                 mark="triangle-up-open", edge=1.2,
             ),
             Series("fault", crashes, 0.06 * (top or 1.0), mark="x", size=8, colour="vermillion", edge=1),
@@ -229,11 +229,11 @@ class _Drawn:
         for given_any, ticks in groupby(zip(run.t, why, strict=True), lambda tick: bool(tick[1])):
             times = [at for at, _ in ticks]
             lasting += [times[0], times[-1], None] if given_any else []
-        surges = [
-            (surge.t, row + 0.3)
-            for surge in run.surges
+        bursts = [
+            (burst.t, row + 0.3)
+            for burst in run.bursts
             for pool, row in rows.items()
-            if surge.pools[pool][1] != surge.pools[pool][0]
+            if burst.pools[pool][1] != burst.pools[pool][0]
         ]
         many, size = len(run.t) > _MANY, self._size(9, 6)
 
@@ -248,7 +248,7 @@ class _Drawn:
                 "why", changed, middle, mark="diamond-open", size=size - 1, colour="purple",
                 opacity=0.5 if many else 1.0, edge=0.7 if many else 1.5,
             ),
-            dots("emergency", surges, "triangle-up-open", size=size - 2, colour="blue", edge=1.2),
+            dots("emergency", bursts, "triangle-up-open", size=size - 2, colour="blue", edge=1.2),
             Series(
                 "steady", [0, self.end, None] * len(rows), [row for row in rows.values() for _ in range(3)],
                 colour="grey", width=1, dash="1px,3px", listed=False,
@@ -330,25 +330,25 @@ class _Drawn:
         return [(f"{before}{pool} ", f"{pool}_found"), (" → ", f"{pool}_target")]
 
     def _events(self) -> Iterable[Event]:
-        """Yield each surge at the tick nearest to it, each fault at the one that comes after it."""
+        """Yield each burst at the tick nearest to it, each fault at the one that comes after it."""
         run, last = self.run, len(self.run.t) - 1
         if not run.t:
             return
-        for surge in run.surges:
-            tick = min(bisect_left(run.t, surge.t), last)
-            tick -= tick > 0 and surge.t - run.t[tick - 1] < run.t[tick] - surge.t
-            after = f" between decisions: {_emergency(surge)}"
-            yield Event(tick=tick, before="▲ ", time_ms=surge.t, after=after)
+        for burst in run.bursts:
+            tick = min(bisect_left(run.t, burst.t), last)
+            tick -= tick > 0 and burst.t - run.t[tick - 1] < run.t[tick] - burst.t
+            after = f" between decisions: {_emergency(burst)}"
+            yield Event(tick=tick, before="▲ ", time_ms=burst.t, after=after)
         for fault in run.faults:
             if 0 < fault.t <= run.t[last]:
                 restarted = f", {count(fault.restarted)} requests restarted" if fault.restarted else ""
                 yield Event(tick=bisect_left(run.t, fault.t), before=f"× {fault.kind}{restarted}")
 
 
-def _emergency(surge: RunSurge) -> str:
+def _emergency(burst: RunBurst) -> str:
     moves = [
         f"{pool} {count(found)} → {count(target)}"
-        for pool, (found, target) in surge.pools.items()
+        for pool, (found, target) in burst.pools.items()
         if found != target
     ]
-    return "; ".join([", ".join(moves), *(why for why in surge.reasons if why not in MOVES)])
+    return "; ".join([", ".join(moves), *(why for why in burst.reasons if why not in MOVES)])

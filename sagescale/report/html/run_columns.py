@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sagescale.document import ResultDocument, RunDocument
 
-__all__ = ["Column", "RunColumns", "RunFault", "RunSurge", "run_columns"]
+__all__ = ["Column", "RunBurst", "RunColumns", "RunFault", "run_columns"]
 
 _PER_WINDOW = ("requests", "requests_forecast", "requests_forecast_p90")
 _AS_IS = (
@@ -48,7 +48,7 @@ class RunFault:
 
 
 @dataclass(frozen=True, slots=True)
-class RunSurge:
+class RunBurst:
     """A decision between ticks, in ms from the start: found and target of each pool, reasons in words."""
 
     t: float
@@ -86,7 +86,7 @@ class RunColumns:
     bound_gpus: float | None
     budget: float | None
     faults: list[RunFault]
-    surges: list[RunSurge]
+    bursts: list[RunBurst]
 
 
 def run_columns(document: ResultDocument, run: RunDocument) -> RunColumns:
@@ -124,7 +124,7 @@ def run_columns(document: ResultDocument, run: RunDocument) -> RunColumns:
         bound_gpus=None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4)),
         budget=number(document, run, "max_gpu_budget"),
         faults=_faults(run),
-        surges=_surges(run),
+        bursts=_bursts(run),
     )
 
 
@@ -222,16 +222,16 @@ def _faults(run: RunDocument) -> list[RunFault]:
     ]
 
 
-def _surges(run: RunDocument) -> list[RunSurge]:
+def _bursts(run: RunDocument) -> list[RunBurst]:
     return [
-        RunSurge(
+        RunBurst(
             t=1000.0 * time_s,
             pools={
                 **dict.fromkeys(pool_names(run), (0, 0)),
-                **{name: (_whole(pool.found), _whole(pool.target)) for name, pool in surge.pools.items()},
+                **{name: (_whole(pool.found), _whole(pool.target)) for name, pool in burst.pools.items()},
             },
-            reasons=_words(surge.reasons or ()),
+            reasons=_words(burst.reasons or ()),
         )
-        for surge in run.surges or ()
-        if (time_s := known(surge.time_s)) is not None and abs(time_s) < _LATEST_S
+        for burst in run.surges or ()
+        if (time_s := known(burst.time_s)) is not None and abs(time_s) < _LATEST_S
     ]

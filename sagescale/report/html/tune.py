@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sagescale.files import write_whole
 from sagescale.report.figures import SYMBOLS, Axis, Figure, Level, Panel, Series
 from sagescale.report.formats import cost, share
-from sagescale.report.html import render_plots
+from sagescale.report.html.page import render_plots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
