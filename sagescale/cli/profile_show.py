@@ -240,6 +240,8 @@ def _if_assumed(limit: str, profile: Profile) -> str:
 
 
 def _error(error: FitError | None) -> str:
+    from sagescale.cli.output import error_spread
+
     if error is None:
         return ""
-    return f"median {error.median:.2%}, p90 {error.p90:.2%}, max {error.max:.2%} over {error.n} points"
+    return f"{error_spread(error)} over {error.n} points"

@@ -257,9 +257,9 @@ class ControlLoop:
         reading = self._sensor.read(self.source.collect, time_s, interval_s, late_s)
         self._at_tick = reading.current
         self._notice_router(reading)
-        last_look = None
+        last_burst_check = None
         if self.planner.fast_interval_s is not None and reading.usable:
-            last_look = self._guard.run(
+            last_burst_check = self._guard.run(
                 "the burst check", partial(self._check_before_tick, reading, late_s), nothing
             )
         self._shown = number
@@ -268,7 +268,7 @@ class ControlLoop:
             reading.notes.append(Note("loop_failed", f"{self._guard.failure}: the pools stay as they are"))
             reading, decision = dataclasses.replace(reading, usable=False), _no_decision(reading)
         goal = self.safeguards.goal(decision, reading)
-        return self._conclude(reading, decision, goal, last_look=last_look)
+        return self._conclude(reading, decision, goal, last_burst_check=last_burst_check)
 
     def _notice_router(self, reading: Reading) -> None:
         """Say so where instances are less equal than the router that sizes are tried behind leaves them."""
@@ -298,7 +298,7 @@ class ControlLoop:
         goal: Sizes,
         *,
         kind: Literal["tick", "look"] = "tick",
-        last_look: Observation | None = None,
+        last_burst_check: Observation | None = None,
     ) -> TickRecord:
         """Write a decision down, begin to act on it where that is allowed, and tell the watchers."""
         hindrance = self.safeguards.hindrance(known=reading.known)
@@ -316,7 +316,7 @@ class ControlLoop:
             acted=acting,
             settings=self._settings(),
             kind=kind,
-            last_look=last_look,
+            last_burst_check=last_burst_check,
         )
         self.journal.add_tick(record)
         if acting:
@@ -367,9 +367,9 @@ class ControlLoop:
             reading.states if reading.known else None,
             late_s,
         )
-        last_look = Observation(at.time_s, window_s, at.pools, lengths=None, **metrics.values)
-        self.planner.check(last_look)  # the tick decides, and knows what was seen last
-        return last_look
+        last_burst_check = Observation(at.time_s, window_s, at.pools, lengths=None, **metrics.values)
+        self.planner.check(last_burst_check)  # the tick decides, and knows what was seen last
+        return last_burst_check
 
     def _since_last_check(self, time_s: float) -> float:
         """Return how long the window is that ends now, and begin the next."""

@@ -316,6 +316,24 @@ def test_no_value_is_too_odd(data):
     json.dumps(found.data("run-data-0"), allow_nan=False)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_no_value_of_a_comparison_is_too_odd(data):
+    made = comparison()
+    for each in made["runs"]:
+        for part in ("sla", "gpu_hours", "ttft_ms"):
+            each[part] = {key: data.draw(ODD) for key in each[part]}
+        each["replicates"] = {
+            "gpu_hours": [],
+            "attainment": [],
+            "gpu_hours_interval": {"mean": data.draw(ODD), "half_width": data.draw(ODD)},
+            "attainment_interval": {"mean": data.draw(ODD), "half_width": data.draw(ODD)},
+        }
+    made["lower_bound_gpu_hours"] = data.draw(ODD)
+    made["comparison"]["attainment_asked"] = data.draw(ODD)
+    json.dumps(page(made).data("comparison-data"), allow_nan=False)
+
+
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         write_html(tmp_path / "missing" / "out.html", from_keys(ResultDocument, document()))
