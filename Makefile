@@ -45,15 +45,16 @@ $(KERNELS): $(READY) $(wildcard sagescale/sim/kernel/*.py) sagescale/sim/state.p
 	$(BIN)/python tests/sim/compile_kernels.py
 	@touch $(KERNELS)
 
+# They wait for clocks and servers: all files at once, each a world of its own.
 e2e: $(READY)
-	$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder tests/live
+	$(BIN)/python -m pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder tests/live
 
 SAGESCALE_SOAK ?= hours=30 kills=30 speed=120
 soak: $(READY)
 	SAGESCALE_SOAK="$(SAGESCALE_SOAK)" $(BIN)/python -m pytest -m soak tests/live/test_live_soak_e2e.py
 
 release-test: $(READY)
-	$(BIN)/python -m pytest -m release tests/release
+	$(BIN)/python -m pytest -m release -n 2 --dist loadfile tests/release
 
 lint: $(READY)
 	$(BIN)/ruff check .

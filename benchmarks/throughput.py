@@ -1,11 +1,12 @@
 """The simulator's speed and memory: requests a second over the whole simulate call, metrics included.
 
-    python benchmarks/throughput.py [--requests N] [--week | --against CHECKOUT [--pairs N] [--cold]]
+    python benchmarks/throughput.py [--requests N] [--week | --against CHECKOUT [--cold] | --gaps] [--pairs N]
 
 Prints one line a configuration: simulated requests a second of wall and of CPU time on one core, bytes of
 memory a request beyond the trace, and how the cost grows with requests and with instances. Nothing is
 asserted. Pairs with another checkout also say whether every request came out alike, bit for bit; on a machine
-that is shared look at their CPU time. ``--cold`` compares what the first run costs, which compiles.
+that is shared look at their CPU time. ``--cold`` compares what the first run costs, which compiles;
+``--gaps`` runs that measure the gaps between tokens with runs that do not.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 _WEEK_REQUESTS, _WEEK_S = 27_000_000, 604_800
 
 
-def measure(requests: int, prefill: int, decode: int, rate_per_s: float) -> dict[str, float]:
+def measure(requests: int, prefill: int, decode: int, rate_per_s: float, *, gaps: bool) -> dict[str, float]:
     from sagescale.perf import load_profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
@@ -53,10 +54,11 @@ def measure(requests: int, prefill: int, decode: int, rate_per_s: float) -> dict
     )
     # Compile and import outside the measurement: a cache that is warm.
     warm = Trace.from_arrays(np.arange(100.0), np.full(100, 100, np.int32), np.full(100, 10, np.int32))
-    run_document(simulate(warm, profile, config, SimulatorConfig()), "warm")
+    simulator = SimulatorConfig(**({"measure_gaps": True} if gaps else {}))  # older versions have no such key
+    run_document(simulate(warm, profile, config, simulator), "warm")
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    run = simulate(trace, profile, config, SimulatorConfig())
+    run = simulate(trace, profile, config, simulator)
     simulated_s = time.process_time()
     run_document(run, "benchmark")
     ended_s, ended_cpu_s = time.perf_counter(), time.process_time()
@@ -69,8 +71,14 @@ def measure(requests: int, prefill: int, decode: int, rate_per_s: float) -> dict
         "document_cpu_s": ended_cpu_s - simulated_s,
         "planner_s": run.timing.planner_s,
         "bytes_per_request": grown_kib * 1024 / requests,
-        "crc": zlib.crc32(run.requests[["first_token_s", "done_s"]].tobytes()),
+        "crc": _crc(run.requests),
     }
+
+
+def _crc(requests: np.ndarray) -> int:
+    """Of when every request had its first and its last token; column by column, without what is between."""
+    times = (requests["first_token_s"], requests["done_s"])
+    return zlib.crc32(np.stack(times).tobytes())
 
 
 def run(row: tuple[float, ...], checkout: str = ".") -> dict[str, float]:
@@ -81,7 +89,7 @@ def run(row: tuple[float, ...], checkout: str = ".") -> dict[str, float]:
         command, check=True, env=environment, cwd=checkout, capture_output=True, text=True
     ).stdout
     found: dict[str, float] = json.loads(printed)
-    requests, prefill, decode, _ = row
+    requests, prefill, decode, *_ = row
     wall_s, cpu_s = found["wall_s"], found["cpu_s"]
     print(
         f"{requests:>10,} requests  {prefill:>4} prefill {decode:>4} decode  {found['ticks']:>5} ticks  "
@@ -110,23 +118,22 @@ def compare_cold(checkout: str, pairs: int) -> None:
         print(f"first start: {checkout} {cold_s(checkout):.1f} s, {here} {cold_s(here):.1f} s", flush=True)
 
 
-def compare(row: tuple[float, ...], checkout: str, pairs: int) -> None:
-    """Measure a configuration in pairs with another checkout."""
-    here = str(Path(__file__).resolve().parents[1])
+def compare(pairs: int, base: tuple[tuple[float, ...], str], other: tuple[tuple[float, ...], str]) -> None:
+    """Measure two configurations, each in its checkout, in pairs."""
     ratios: dict[str, list[float]] = {"wall_s": [], "cpu_s": []}
     alike = True
     for _ in range(pairs):
-        print(checkout)
-        before = run(row, checkout)
-        print(here)
-        now = run(row, here)
+        print(*base)
+        before = run(*base)
+        print(*other)
+        now = run(*other)
         alike &= before["crc"] == now["crc"]
         for clock, found in ratios.items():
             found.append(before[clock] / now[clock])
     for clock, found in ratios.items():
         name = {"wall_s": "wall", "cpu_s": "CPU"}[clock]
         print(
-            f"speed over {checkout}, {name} time: median {np.median(found):.2f}, "
+            f"speed of the second over the first, {name} time: median {np.median(found):.2f}, "
             f"{min(found):.2f} to {max(found):.2f}"
         )
     print("every request alike, bit for bit" if alike else "requests DIFFER")
@@ -143,18 +150,23 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--cold", action="store_true", help="compare first starts, which compile")
-    parser.add_argument("--one", nargs=4, metavar=("N", "P", "D", "RATE"), help=argparse.SUPPRESS)
+    parser.add_argument("--gaps", action="store_true", help="two pools, with gaps measured and without")
+    parser.add_argument("--one", nargs="+", metavar="N", help=argparse.SUPPRESS)
     given = parser.parse_args()
     requests = given.requests or 5_000_000
     if given.one:
-        n, prefill, decode, rate = given.one
-        print(json.dumps(measure(int(n), int(prefill), int(decode), float(rate))))
+        n, prefill, decode, rate, *gaps = given.one
+        print(json.dumps(measure(int(n), int(prefill), int(decode), float(rate), gaps=bool(gaps))))
     elif given.week:
         run((given.requests or _WEEK_REQUESTS, 2, 4, _WEEK_REQUESTS / _WEEK_S))
     elif given.against and given.cold:
         compare_cold(given.against, given.pairs)
     elif given.against:
-        compare((requests, 3, 8, 125.0), given.against, given.pairs)
+        row = (requests, 3, 8, 125.0)
+        compare(given.pairs, (row, given.against), (row, str(Path(__file__).resolve().parents[1])))
+    elif given.gaps:
+        row = (requests, 3, 8, 125.0)
+        compare(given.pairs, (row, "."), ((*row, 1), "."))
     else:
         rows = [(requests, 3, 8, 125.0), (requests // 2, 3, 8, 125.0), (requests // 4, 3, 8, 125.0)]
         rows += [(requests // 2, 3 * k, 8 * k, 125.0 * k) for k in (1, 10, 100)]

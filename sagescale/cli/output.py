@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from typer._click import Context
 
+    from sagescale.perf.profile import FitError
+
 __all__ = [
     "PipedGroup",
     "ReaderGoneError",
+    "error_spread",
     "forget_stdout",
     "log_to_stderr",
     "stdout_console",
@@ -92,6 +95,11 @@ def stdout_console(*, width: int | None = None, highlight: bool = True) -> Conso
             raise BrokenPipeError
 
     return PipedConsole(width=width, highlight=highlight)
+
+
+def error_spread(error: FitError, digits: int = 2) -> str:
+    """Write how far a fit is from what was measured: ``median 0.41%, p90 1.20%, max 3.02%``."""
+    return f"median {error.median:.{digits}%}, p90 {error.p90:.{digits}%}, max {error.max:.{digits}%}"
 
 
 def log_to_stderr() -> None:

@@ -84,6 +84,7 @@ def import_profile(
 
     The profile records the sources' sha256 and this command.
     """
+    from sagescale.cli.output import error_spread
     from sagescale.errors import InputError
     from sagescale.perf.build import ImportOptions, build_profile, read_sources
     from sagescale.perf.document import write_profile
@@ -156,23 +157,17 @@ def import_profile(
     )
     write_profile(profile, out)
     print(f"{out}: {profile.name}")
-    for pool, error in (
-        ("prefill", profile.prefill.fit_error),
-        ("prefill batches", profile.prefill.batch_error),
-        ("decode", profile.decode.fit_error),
-    ):
-        if error is not None:
-            print(
-                f"{pool} fit error over {error.n} points: "
-                f"median {error.median:.2%}, p90 {error.p90:.2%}, max {error.max:.2%}"
-            )
+    errors = [
+        ("prefill fit", profile.prefill.fit_error, ""),
+        ("prefill batches fit", profile.prefill.batch_error, ""),
+        ("decode fit", profile.decode.fit_error, ""),
+    ]
     for each in profile.aggregated.step_errors if profile.aggregated is not None else ():
-        for points, error in (("", each.fitted), (" left out of a fit", each.left_out)):
-            if error is not None:
-                print(
-                    f"steps ({each.kind}) error over {error.n} points{points}: "
-                    f"median {error.median:.2%}, p90 {error.p90:.2%}, max {error.max:.2%}"
-                )
+        steps = f"steps ({each.kind})"
+        errors += [(steps, each.fitted, ""), (steps, each.left_out, " left out of a fit")]
+    for what, error, points in errors:
+        if error is not None:
+            print(f"{what} error over {error.n} points{points}: {error_spread(error)}")
     for words_assumed in profile.assumed:
         print(f"assumed: {words_assumed}")
     for note in profile.notes:

@@ -11,10 +11,11 @@ from sagescale.cli.options import command_line, profile_name
 from sagescale.errors import InputError, SagescaleError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from sagescale.experiment.calibrate import Calibration, PercentileError
     from sagescale.experiment.served import ServedLog
     from sagescale.perf import Profile
-    from sagescale.report.calibration import CalibrationPage, CalibrationRow
 
 __all__ = ["calibrate"]
 
@@ -109,7 +110,6 @@ def calibrate(
     """
     import dataclasses
 
-    from sagescale.cli.output import stdout_console
     from sagescale.cli.progress import simulation_progress
     from sagescale.experiment.calibrate import calibrate as run_calibration
     from sagescale.experiment.calibrate import with_provenance
@@ -119,7 +119,6 @@ def calibrate(
     from sagescale.perf import estimate_aggregated, load_profile
     from sagescale.perf.document import write_profile
     from sagescale.planner.loading import load_settings
-    from sagescale.report.calibration import print_calibration
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.world import with_overrides
 
@@ -165,7 +164,7 @@ def calibrate(
             paddings=sizes,
             progress=progress,
         )
-    print_calibration(_calibration_page(result, base, log, out.name), stdout_console())
+    _print_calibration(result, base, log, out.name)
     if not result.good and not force:
         raise SagescaleError(
             f"{out}: not written: the calibrated profile does not predict the log well enough "
@@ -266,11 +265,31 @@ def _mapped_columns(texts: list[str]) -> dict[str, str]:
     return named
 
 
-def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: str) -> CalibrationPage:
-    """Put a calibration as a page for the terminal."""
-    from sagescale.experiment.calibrate import SERVICE_SHIFT
-    from sagescale.report.calibration import CalibrationPage
+def _print_calibration(result: Calibration, base: Profile, log: ServedLog, out: str) -> None:
+    """Print each percentile before and after, what is to know of them, and whether the fit is good."""
+    from rich.text import Text
 
+    from sagescale.cli.output import stdout_console
+    from sagescale.experiment.calibrate import SERVICE_SHIFT
+    from sagescale.report.formats import MARK
+    from sagescale.report.layout import GOOD, POOR, Page
+
+    page = Page(stdout_console())
+    simulations = f"({result.evaluations} simulations)"
+    page.field(
+        "calibrated", f"{base.name} on {result.fitted} of {len(log)} requests of {log.path} {simulations}"
+    )
+    page.field(
+        "scored on",
+        f"{result.scored} requests " + ("held out from the fit" if result.held_out else "the fit saw"),
+    )
+    for place, (name, value) in enumerate(result.factor_lines):
+        page.field("" if place else "factors", f"{name} {value}")
+    page.blank()
+    shift = f"{SERVICE_SHIFT:.0%}"
+    header = ("measured", "before", "error", "after", "error", f"service -{shift}", f"+{shift}", "limit", "")
+    page.table("ms", header, [(error.name, _cells(error)) for error in result.errors])
+    page.blank()
     notes = [
         f"{kind}: costs {more:.1f} more than the fit chosen (a quantile off by its tolerance costs about 1)"
         for kind, more in result.runner_up
@@ -281,41 +300,37 @@ def _calibration_page(result: Calibration, base: Profile, log: ServedLog, out: s
     sensitive = [error.name for error in result.errors if error.good and not error.within_limit]
     if sensitive:
         notes.append(
-            f"{', '.join(sensitive)}: outside the limit, but {SERVICE_SHIFT:.0%} of service time moves it "
-            "further than it is off: near saturation no profile predicts it better"
+            f"{', '.join(sensitive)}: outside the limit, but {shift} of service time moves it further than "
+            "it is off: near saturation no profile predicts it better"
         )
+    for note in notes:
+        page.field("note", note)
     off = [error.name for error in result.errors if not error.good]
     if result.good:
         conclusion = f"good: written to {out}"
     elif off:
-        conclusion = f"not good: {', '.join(off)} off"
+        conclusion = f"{MARK} not good: {', '.join(off)} off"
     else:
-        conclusion = "not good: a factor ended at its bound"
-    return CalibrationPage(
-        title=f"{base.name} on {result.fitted} of {len(log)} requests of {log.path} "
-        f"({result.evaluations} simulations)",
-        scored=f"{result.scored} requests " + ("held out from the fit" if result.held_out else "the fit saw"),
-        factors=result.factor_lines,
-        rows=[_row(error) for error in result.errors],
-        shift=SERVICE_SHIFT,
-        notes=notes,
-        good=result.good,
-        conclusion=conclusion,
-    )
+        conclusion = f"{MARK} not good: a factor ended at its bound"
+    page.field("verdict", Text(conclusion, style=GOOD if result.good else POOR))
 
 
-def _row(error: PercentileError) -> CalibrationRow:
-    from sagescale.report.calibration import CalibrationRow
+def _cells(error: PercentileError) -> list[Text]:
+    from rich.text import Text
 
-    return CalibrationRow(
-        name=error.name,
-        measured_ms=error.measured_ms,
-        before_ms=error.before_ms,
-        after_ms=error.after_ms,
-        before=error.before,
-        after=error.after,
-        faster_ms=error.faster_ms,
-        slower_ms=error.slower_ms,
-        limit=error.limit,
-        verdict="ok" if error.within_limit else "sensitive" if error.good else "off",
-    )
+    from sagescale.report.formats import MARK
+    from sagescale.report.layout import DIM, GOOD, POOR
+
+    verdict = "ok" if error.within_limit else "sensitive" if error.good else f"{MARK} off"
+    style = GOOD if error.within_limit or error.good else POOR
+    return [
+        Text(f"{error.measured_ms:.1f}"),
+        Text(f"{error.before_ms:.1f}"),
+        Text(f"{error.before:+.1%}"),
+        Text(f"{error.after_ms:.1f}"),
+        Text(f"{error.after:+.1%}", style=style),
+        Text(f"{error.faster_ms:.1f}", style=DIM),
+        Text(f"{error.slower_ms:.1f}", style=DIM),
+        Text(f"{error.limit:.0%}", style=DIM),
+        Text(verdict, style=style),
+    ]

@@ -69,6 +69,7 @@ def estimate(
     Numbers given replace those of a known model or GPU. The profile says that it is an estimate, and its
     assumptions.
     """
+    from sagescale.cli.output import error_spread
     from sagescale.errors import InputError
     from sagescale.perf import DEFAULT_MAX_NUM_SEQS, ProfileModel, load_profile, write_profile
     from sagescale.perf.roofline import estimate_profile
@@ -141,10 +142,8 @@ def estimate(
         ):
             if error is None:
                 continue
-            print(
-                f"{pool} error at {error.n} points measured for {other.name}: "
-                f"median {error.median:.1%}, p90 {error.p90:.1%}, max {error.max:.1%}"
-            )
+            points = f"{error.n} points measured for {other.name}"
+            print(f"{pool} error at {points}: {error_spread(error, 1)}")
 
 
 def _aggregated(source: str, out: Path, name: str | None) -> None:

@@ -38,11 +38,14 @@ def show(
     Plots show the fitted curves with the measured points beside them.
     """
     from sagescale.cli.output import stdout_console
-    from sagescale.cli.profile_plots import html_page, panel_text, png_picture
+    from sagescale.cli.profile_figure import profile_figure
     from sagescale.errors import InputError
     from sagescale.files import write_whole
     from sagescale.perf.document import load_profile
-    from sagescale.perf.panels import profile_panels
+    from sagescale.report.html import render_plots
+    from sagescale.report.picture import png_picture
+    from sagescale.report.text_plots import panel_text
+    from sagescale.version import __version__
 
     if not 0.0 < target_itl_ms < float("inf"):
         raise InputError(f"--target-itl-ms {target_itl_ms:g} (expected a number > 0)")
@@ -50,19 +53,20 @@ def show(
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise InputError(f"{option} {path}: expected a file name in a folder that exists")
     profile = load_profile(name)
-    panels = profile_panels(profile, target_itl_ms=target_itl_ms)
+    figure = profile_figure(profile, target_itl_ms=target_itl_ms)
     console = stdout_console()
     for table in _tables(profile):
         console.print(table)
-    for panel in panels:
+    for panel in figure.panels:
         console.print()
         console.print(panel_text(panel, min(console.width, _WIDTH)), end="")
     title = " · ".join(word for word in (profile.name, profile.gpu, profile.engine) if word)
     if png is not None:
-        write_whole(png, png_picture(panels, title))
+        write_whole(png, png_picture(figure, title))
         print(f"{png}: written")
     if html is not None:
-        write_whole(html, html_page(panels, title).encode())
+        texts = ["Lines: fitted, symbols: measured, stars: most tokens within the target."]
+        write_whole(html, render_plots(figure, title=title, version=__version__, texts=texts).encode())
         print(f"{html}: written")
 
 
@@ -236,6 +240,8 @@ def _if_assumed(limit: str, profile: Profile) -> str:
 
 
 def _error(error: FitError | None) -> str:
+    from sagescale.cli.output import error_spread
+
     if error is None:
         return ""
-    return f"median {error.median:.2%}, p90 {error.p90:.2%}, max {error.max:.2%} over {error.n} points"
+    return f"{error_spread(error)} over {error.n} points"

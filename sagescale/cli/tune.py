@@ -145,7 +145,7 @@ def tune(
     if json_out is not None:
         write_json(json_out, document)
     if html_out is not None:
-        from sagescale.report.tune_html import write_tune_html
+        from sagescale.report.html.tune import write_tune_html
 
         write_tune_html(html_out, document)
     print_tuning(document, Console())

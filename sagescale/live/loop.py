@@ -177,6 +177,7 @@ class ControlLoop:
 
     def _resume(self) -> None:
         past = self.journal.last_ticks(_REPLAYED)
+        self.mover.last_goal = past[-1].goal if past and past[-1].acted else None
         self._watch_journal()
         self._sensor.recall(past, self.live.safe_floor_lookback_s)
         if not self._past.resume(past):
@@ -257,9 +258,9 @@ class ControlLoop:
         reading = self._sensor.read(self.source.collect, time_s, interval_s, late_s)
         self._at_tick = reading.current
         self._notice_router(reading)
-        last_look = None
+        last_burst_check = None
         if self.planner.fast_interval_s is not None and reading.usable:
-            last_look = self._guard.run(
+            last_burst_check = self._guard.run(
                 "the burst check", partial(self._check_before_tick, reading, late_s), nothing
             )
         self._shown = number
@@ -268,7 +269,7 @@ class ControlLoop:
             reading.notes.append(Note("loop_failed", f"{self._guard.failure}: the pools stay as they are"))
             reading, decision = dataclasses.replace(reading, usable=False), _no_decision(reading)
         goal = self.safeguards.goal(decision, reading)
-        return self._conclude(reading, decision, goal, last_look=last_look)
+        return self._conclude(reading, decision, goal, last_burst_check=last_burst_check)
 
     def _notice_router(self, reading: Reading) -> None:
         """Say so where instances are less equal than the router that sizes are tried behind leaves them."""
@@ -298,7 +299,7 @@ class ControlLoop:
         goal: Sizes,
         *,
         kind: Literal["tick", "look"] = "tick",
-        last_look: Observation | None = None,
+        last_burst_check: Observation | None = None,
     ) -> TickRecord:
         """Write a decision down, begin to act on it where that is allowed, and tell the watchers."""
         hindrance = self.safeguards.hindrance(known=reading.known)
@@ -316,7 +317,7 @@ class ControlLoop:
             acted=acting,
             settings=self._settings(),
             kind=kind,
-            last_look=last_look,
+            last_burst_check=last_burst_check,
         )
         self.journal.add_tick(record)
         if acting:
@@ -325,6 +326,7 @@ class ControlLoop:
             self._advance(record.id)
         else:
             self._release()
+            self.mover.last_goal = None
         self._tell(lambda watcher: watcher.ticked(record, decision, reading.states))
         self._watch_journal()
         return record
@@ -367,9 +369,9 @@ class ControlLoop:
             reading.states if reading.known else None,
             late_s,
         )
-        last_look = Observation(at.time_s, window_s, at.pools, lengths=None, **metrics.values)
-        self.planner.check(last_look)  # the tick decides, and knows what was seen last
-        return last_look
+        last_burst_check = Observation(at.time_s, window_s, at.pools, lengths=None, **metrics.values)
+        self.planner.check(last_burst_check)  # the tick decides, and knows what was seen last
+        return last_burst_check
 
     def _since_last_check(self, time_s: float) -> float:
         """Return how long the window is that ends now, and begin the next."""
@@ -380,8 +382,8 @@ class ControlLoop:
 
     def _advance(self, tick: int | None) -> None:
         """Take the next step of a move; what comes of it is journalled."""
-        moves, meant = self.mover.advance(self.rhythm.now_s())
-        self.planner.applied(meant)
+        moves = self.mover.advance(self.rhythm.now_s())
+        self.planner.applied(self.mover.meant)
         for move in moves:
             detail = (
                 {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes.as_dict()}
@@ -391,7 +393,7 @@ class ControlLoop:
     def _release(self) -> None:
         """Leave the pools to whoever wants to change them."""
         self.mover.release()
-        self.planner.applied(None)
+        self.planner.applied(self.mover.meant)
 
     # --- records -------------------------------------------------------------------------------
 

@@ -33,25 +33,19 @@ class Move:
 
 
 @dataclass(slots=True)
-class _Books:
-    """What the pools should be by our own account, for an actuator that cannot say.
+class _Removed:
+    """Instances ordered to go, for an actuator that does not see them drain.
 
-    What was removed is taken to occupy its GPUs for ``drain_wait_s``.
+    They are taken to occupy their GPUs for ``drain_wait_s``.
     """
 
     drain_wait_s: float
-    sizes: Sizes | None = None
-    leaving: list[tuple[float, Sizes]] = field(default_factory=list)
+    until: list[tuple[float, Sizes]] = field(default_factory=list)
 
-    def states(self, now_s: float) -> PoolStates | None:
-        if self.sizes is None:
-            return None
-        pools = Pools(*map(PoolCounts, self.sizes), names=self.sizes.names)
-        return self.with_leaving(PoolStates(pools, counted=False, draining_seen=False), now_s)
-
-    def with_leaving(self, found: PoolStates, now_s: float) -> PoolStates:
-        self.leaving = [item for item in self.leaving if item[0] > now_s]
-        gone = [sum(sizes) for sizes in zip(*(sizes for _, sizes in self.leaving), strict=True)]
+    def beside(self, found: PoolStates, now_s: float) -> PoolStates:
+        """Return the pools found with those instances, draining."""
+        self.until = [item for item in self.until if item[0] > now_s]
+        gone = [sum(sizes) for sizes in zip(*(sizes for _, sizes in self.until), strict=True)]
         if not gone:
             return found
         pools = found.pools.map(
@@ -59,12 +53,12 @@ class _Books:
         )
         return dataclasses.replace(found, pools=pools)
 
-    def set(self, sizes: Sizes, before: Sizes, now_s: float) -> None:
+    def add(self, before: Sizes, sizes: Sizes, now_s: float) -> None:
+        """Take note of an order."""
         gone = before.map(lambda was, to: max(0, was - to), sizes)
-        self.leaving = [item for item in self.leaving if item[0] > now_s]
+        self.until = [item for item in self.until if item[0] > now_s]
         if any(gone):
-            self.leaving.append((now_s + self.drain_wait_s, gone))
-        self.sizes = sizes
+            self.until.append((now_s + self.drain_wait_s, gone))
 
 
 def next_sizes(goal: Sizes, pools: Pools, fleet: Fleet) -> Sizes:
@@ -80,7 +74,9 @@ def next_sizes(goal: Sizes, pools: Pools, fleet: Fleet) -> Sizes:
 
 
 class Mover:
-    """Moves one target towards the latest goal.
+    """Moves one target towards the latest goal, and knows what the pools were last set to.
+
+    Nothing else in a run remembers that: the planner is told, and the journal keeps goals for the next run.
 
     Args:
         actuator: Who acts.
@@ -97,7 +93,13 @@ class Mover:
         self._fleet = fleet
         self._nothing = Sizes(*(0 for _ in fleet.pools), names=(pool.name for pool in fleet.pools))
         self.pending = self._nothing
-        self._books = _Books(drain_wait_s)
+        self.last_set: Sizes | None = None
+        """What was last ordered or, where the actuator cannot say, assumed; None before that."""
+        self.last_goal: Sizes | None = None
+        """The goal of the last decision, of the run before at first; None if that was not acted on."""
+        self.meant: Sizes | None = None
+        """What the pools are to be from now on, ordered or still to be; None where only others know."""
+        self._removed = _Removed(drain_wait_s)
         self._timeout_s = scale_up_timeout_s
         self._decision: Mapping[str, object] = {}
         self._key = ""
@@ -116,8 +118,8 @@ class Mover:
 
     def assume(self, sizes: Sizes) -> None:
         """Take the pools to have these sizes, where the actuator cannot say and nothing was ordered yet."""
-        if self._books.sizes is None:
-            self._books.sizes = sizes
+        if self.last_set is None:
+            self.last_set = sizes
 
     def states(self, now_s: float) -> PoolStates | None:
         """Return the pools, what we still mean to order counted as waiting.
@@ -140,30 +142,30 @@ class Mover:
         """Take on a goal in place of the one before; nothing is ordered yet."""
         if goal != self.goal:
             self._growing_since_s, self._stuck = None, False
-        self.goal, self._decision, self._key, self._orders = goal, decision, key, 0
+        self.goal = self.last_goal = goal
+        self._decision, self._key, self._orders = decision, key, 0
         self._failed = None
         self.pending = self._nothing
 
     def release(self) -> None:
         """Forget the goal: the pools are left as they are (paused, or a dry run)."""
-        self.goal, self._failed, self.pending = None, None, self._nothing
+        self.goal, self.meant, self._failed, self.pending = None, None, None, self._nothing
         self._growing_since_s = None
 
-    def advance(self, now_s: float) -> tuple[list[Move], Sizes | None]:
-        """Do what can be done now; failures are moves too, and are tried again on the next call.
+    def advance(self, now_s: float) -> list[Move]:
+        """Do what can be done now; return what happened.
 
-        Returns:
-            What happened, and what the pools are meant to be from now on: what was ordered and what is still
-            to be. ``None`` where that is not known.
+        Failures are moves too, and are tried again on the next call.
         """
+        self.meant = None
         if self.goal is None:
-            return [], None
+            return []
         try:
             found = self._found(now_s)
         except SagescaleError as error:
-            return [Move("state_unknown", str(error))], None
+            return [Move("state_unknown", str(error))]
         if found is None:
-            return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")], None
+            return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")]
         moves: list[Move] = []
         # A rollout may take GPUs that no count shows yet, and what it replaces is not ours to remove.
         sizes = found.asked if self.rollout else next_sizes(self.goal, found.pools, self._fleet)
@@ -174,16 +176,20 @@ class Mover:
         reached = found.asked if self._failed is not None else sizes
         self.pending = self.goal.map(lambda to, at: max(0, to - at), reached)
         moves.extend(self._watch_growth(found, sizes, now_s))
-        return moves, reached.map(int.__add__, self.pending)
+        self.meant = reached.map(int.__add__, self.pending)
+        return moves
 
     def _found(self, now_s: float) -> PoolStates | None:
         found = self.actuator.states()
         if found is None:
-            return self._books.states(now_s)
+            if self.last_set is None:
+                return None
+            pools = Pools(*map(PoolCounts, self.last_set), names=self.last_set.names)
+            return self._removed.beside(PoolStates(pools, counted=False, draining_seen=False), now_s)
         if found.rollout != self._rollout[0]:
             self._rollout = (found.rollout, now_s)
         self.rollout = found.rollout if now_s - self._rollout[1] < self._timeout_s else ""
-        return found if found.draining_seen else self._books.with_leaving(found, now_s)
+        return found if found.draining_seen else self._removed.beside(found, now_s)
 
     def _order(self, sizes: Sizes, current: Sizes, now_s: float) -> Move:
         order = self._failed
@@ -196,7 +202,8 @@ class Mover:
             self._failed = order
             return Move("order_failed", str(error), order)
         self._failed = None
-        self._books.set(sizes, current, now_s)
+        self._removed.add(current, sizes, now_s)
+        self.last_set = sizes
         return Move(
             "order",
             ", ".join(

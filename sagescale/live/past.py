@@ -117,8 +117,8 @@ class Past:
         if record.kind == "look":
             self._planner.check(moved(record.observation))
             return
-        if record.last_look is not None:
-            self._planner.check(moved(record.last_look))
+        if record.last_burst_check is not None:
+            self._planner.check(moved(record.last_burst_check))
         self._planner.step(moved(record.observation))
 
     def _bridge(self, gap: int, last: Observation) -> None:

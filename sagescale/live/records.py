@@ -78,7 +78,7 @@ class TickRecord:
         acted: Whether anything was to act on it.
         settings: The configuration values that explain it (``SETTINGS_KEPT``).
         kind: ``look`` is a burst check between ticks: a short window, and instances are only added.
-        last_look: The short window right before a tick, where the planner was shown one.
+        last_burst_check: The short window right before a tick, where the planner was shown one.
     """
 
     id: int
@@ -91,7 +91,7 @@ class TickRecord:
     acted: bool
     settings: Mapping[str, Any]
     kind: Literal["tick", "look"] = "tick"
-    last_look: Observation | None = None
+    last_burst_check: Observation | None = None
 
     @property
     def current(self) -> Sizes:
@@ -114,7 +114,7 @@ class TickRecord:
                 "notes": [dataclasses.asdict(item) for item in self.notes],
                 "settings": self.settings,
                 "kind": self.kind,
-                "last_look": None if self.last_look is None else self.last_look.to_dict(),
+                "last_look": None if self.last_burst_check is None else self.last_burst_check.to_dict(),
             },
             separators=(",", ":"),
         )
@@ -159,7 +159,7 @@ def read_tick(row: Sequence[Any]) -> TickRecord:
         if _checksum(columns, text) != found[1]:
             raise BadRecordError("its checksum does not fit: bytes of it have changed")
     kept = _object(_parsed(text), "record")
-    last_look = kept.get("last_look")
+    last_burst_check = kept.get("last_look")
     kind = kept.get("kind", "tick")
     if kind not in {"tick", "look"}:
         raise BadRecordError(f"neither a tick nor a burst check: {foreign_text(kind, 40)}")
@@ -174,7 +174,7 @@ def read_tick(row: Sequence[Any]) -> TickRecord:
         acted=bool(_count(acted)),
         settings=_settings(kept.get("settings")),
         kind="look" if kind == "look" else "tick",
-        last_look=None if last_look is None else _observation(last_look),
+        last_burst_check=None if last_burst_check is None else _observation(last_burst_check),
     )
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAUSES",
-    "HELD",
+    "GOOD_ATTAINMENT",
     "PERCENTILES",
     "SURFACE_COLUMNS",
     "began_parts",
@@ -65,7 +65,7 @@ __all__ = [
 CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 """What a request can miss its targets by."""
 
-HELD = 0.99
+GOOD_ATTAINMENT = 0.99
 """From this attainment on a run counts as good: at most one request in a hundred misses, as p99 puts it."""
 
 PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "max")

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from sagescale.report.facts import trace_parts
+from sagescale.report.figures import Axis, Panel, Series
 from sagescale.report.formats import NOTHING, duration, figure, plain, plural, share, signed
 from sagescale.report.layout import DIM, GOOD, STRONG, Page
-from sagescale.report.text_plots import line_plot
+from sagescale.report.text_plots import downsample, panel_lines, plot_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from rich.console import Console
 
     from sagescale.document import BacktestDocument, BacktestScore
 
 __all__ = ["print_backtest"]
 
+_ROWS = 8
 _NAMES = {
     "requests": "requests",
     "isl": "ISL",
@@ -58,9 +62,30 @@ def print_backtest(document: BacktestDocument, console: Console) -> None:
         Text(f"+ {plain(winner)}, where it differs", style="#E69F00"),
     )
     shown = document.forecasts["requests"][winner]
-    for line in line_plot(document.actual["requests"], shown, page.body_width):
+    for line in panel_lines(
+        _against(document.actual["requests"], shown, page.body_width), page.body_width, _ROWS
+    ):
         page.field("", line, separator="")
     _print_cadence(page, document)
+
+
+def _against(actual: Sequence[float | None], shown: Sequence[float | None], width: int) -> Panel:
+    """Return the observed values as a line over a forecast's marks, which show where the line leaves them.
+
+    Half a character is as many windows as it takes to fit all: their mean is drawn.
+    """
+    size = -(-max(1, len(actual), len(shown)) // (2 * plot_columns(width)))
+    forecast, observed = (downsample(values, size, _mean) for values in (shown, actual))
+    series = [
+        Series("forecast", list(range(len(forecast))), forecast, mark="cross", colour="orange"),
+        Series("observed", list(range(len(observed))), observed, colour="sky"),
+    ]
+    return Panel("requests", "Requests", "", series, y=Axis(zero=True))
+
+
+def _mean(values: Iterable[float]) -> float:
+    given = list(values)
+    return sum(given) / len(given)
 
 
 def _print_series(page: Page, document: BacktestDocument, series: str, name: str) -> None:

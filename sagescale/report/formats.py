@@ -24,6 +24,7 @@ __all__ = [
     "share",
     "share_within",
     "signed",
+    "thousands",
     "within",
 ]
 
@@ -113,6 +114,11 @@ def given(value: float | None) -> str:
     """Write a value somebody chose, a target or a setting, as it was chosen: ``200``, ``0.5``."""
     number = known(value)
     return NOTHING if number is None else f"{number:,g}"
+
+
+def thousands(value: float) -> str:
+    """Write a value at an axis: ``500``, ``2k``."""
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 def signed(value: float | None) -> str:

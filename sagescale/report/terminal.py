@@ -8,7 +8,7 @@ from rich.text import Text
 
 from sagescale.report.answer import print_answer
 from sagescale.report.facts import (
-    HELD,
+    GOOD_ATTAINMENT,
     PERCENTILES,
     SURFACE_COLUMNS,
     began_parts,
@@ -143,8 +143,8 @@ def _assumed(profile: ProfileInfo, name: str) -> str:
 def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) -> None:
     sla = run.sla
     attainment = known(sla.attainment)
-    held = attainment is None or attainment >= HELD
-    headline = (f"{'' if held else MARK + ' '}{share(attainment)}", f"bold {GOOD}" if held else POOR)
+    good = attainment is None or attainment >= GOOD_ATTAINMENT
+    headline = (f"{'' if good else MARK + ' '}{share(attainment)}", f"bold {GOOD}" if good else POOR)
     targets = f"TTFT {given(sla.target_ttft_ms)} ms, {sla.itl_name} {given(sla.target_itl_ms)} ms"
     page.field("attainment", Text.assemble(headline, f"  (target {targets})"))
     page.field(

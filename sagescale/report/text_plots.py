@@ -1,24 +1,38 @@
-"""Plots of characters: a series as one line of bars, curves in braille dots."""
+"""Plots of characters: a series as one line of bars, the panels of a figure in braille dots."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from sagescale.report.formats import figure, known
+from sagescale.report.formats import known
 from sagescale.report.layout import DIM, GOOD, POOR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["BARS", "Braille", "bars", "downsample", "line_plot", "windows_per_bar"]
+    from sagescale.report.figures import Axis, Panel, Series
+
+__all__ = ["BARS", "bars", "downsample", "panel_lines", "panel_text", "plot_columns", "windows_per_bar"]
 
 BARS = "▁▂▃▄▅▆▇█"
 _GAP = " "
-_AXIS = 9
+_ROWS = 14
+_MARGIN = 9
+_STYLES = {
+    "blue": "bright_blue",
+    "vermillion": "dark_orange",
+    "green": "green",
+    "purple": "magenta",
+    "muted": "bright_black",
+    "sky": GOOD,
+    "orange": POOR,
+}
+_SIGNS = {"star": "★", "cross": "+"}
+_BLANK = 0x2800
 # Bits of a braille cell's dots by row from the top, left and right column.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
@@ -63,83 +77,131 @@ def _height(value: float, low: float, high: float) -> int:
     return min(top, int((value / 2 - low / 2) / (high / 2 - low / 2) * len(BARS)))
 
 
-class Braille:
-    """A grid of characters of two by four dots each, dots counted from the lower left.
+def panel_text(panel: Panel, width: int) -> Text:
+    """Draw a panel ``width`` characters wide under its title, with a legend."""
+    text = Text()
+    text.append(f"{panel.title}: {panel.y.title} over {panel.x.title}\n", style="bold")
+    for line in panel_lines(panel, width, _ROWS):
+        text.append_text(line).append("\n")
+    text.append(" " * (_MARGIN + 1))
+    letters, further = _letters(panel), {}
+    for series in panel.series:
+        if not series.mark:
+            letter = f"{letters[series.group]} " if series.group in letters else "  "
+            text.append(f"━ {letter}{series.name}   ", style=_STYLES[series.colour])
+        else:
+            further[series.name] = _SIGNS.get(str(series.mark), "letters:")
+    text.append("".join(f"{sign} {name}   " for name, sign in further.items()))
+    text.append("   ".join(f"┊ {level.words}" for level in panel.levels if level.axis == "x"))
+    text.rstrip()
+    return text.append("\n")
 
-    ``drawn`` holds for each character (row from the top, column) its dots and who drew there last.
+
+def plot_columns(width: int) -> int:
+    """Return how many characters across a panel of this width draws on."""
+    return max(20, width - _MARGIN - 1)
+
+
+def panel_lines(panel: Panel, width: int, rows: int) -> list[Text]:
+    """Draw a panel in so many rows, over a ruler where its x axis has a title.
+
+    Lines are braille dots, marks signs or the letter of their group; what comes later in the panel covers
+    what came before. Axes go from the least of the values to the largest, since there is no room to spare.
     """
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self.drawn: dict[tuple[int, int], tuple[int, int]] = {}
-
-    def at(self, across: int, up: int) -> tuple[int, int]:
-        """Return the row and column of the character that a dot is in."""
-        return self._rows - 1 - up // 4, across // 2
-
-    def line(self, ends: Sequence[tuple[int, int]], who: int = 0) -> None:
-        """Draw straight lines from each dot to the next."""
-        for end in ends[:1]:
-            self._dot(*end, who)
-        for (x0, y0), (x1, y1) in pairwise(ends):
-            steps = max(abs(x1 - x0), abs(y1 - y0), 1)
-            for i in range(1, steps + 1):
-                self._dot(round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps), who)
-
-    def _dot(self, across: int, up: int, who: int) -> None:
-        bits, _ = self.drawn.get(self.at(across, up), (0, who))
-        self.drawn[self.at(across, up)] = bits | _DOTS[3 - up % 4][across % 2], who
-
-    def sign(self, row: int, column: int) -> str:
-        """Return the character drawn there, empty where there is none."""
-        bits, _ = self.drawn.get((row, column), (0, 0))
-        return chr(0x2800 + bits) if bits else ""
-
-
-def line_plot(
-    observed: Sequence[float | None], forecast: Sequence[float | None], width: int, height: int = 8
-) -> list[Text]:
-    """Draw the observed values as a line of braille dots, and a ``+`` where the forecast leaves it.
-
-    Half a cell is as many windows as it takes to fit all (their mean is drawn), or a window several halves.
-    They differ in sign and in colour. The axis shows the range, from 0.
-    """
-    columns = max(1, width - _AXIS)
-    windows = max(1, len(observed), len(forecast))
-    size = -(-windows // (2 * columns))
-    repeat = max(1, 2 * columns // windows)
-    first, second = (
-        [value for value in downsample(values, size, _mean) for _ in range(repeat)]
-        for values in (observed, forecast)
-    )
-    top = max([value for value in (*first, *second) if value is not None], default=0.0) or 1.0
-
-    def up(value: float) -> int:
-        return min(4 * height - 1, max(0, int(value / top * 4 * height)))
-
-    plot = Braille(height)
-    for place, value in enumerate(first):
-        if value is not None:
-            before = first[place - 1] if place else None
-            start = up(value) if before is None else up(before)
-            # From the last dot's height to this one's, so that steps do not tear the line apart.
-            near = start + (up(value) > start) - (up(value) < start)
-            plot.line([(place, near), (place, up(value))])
-    crosses = {plot.at(place, up(value)) for place, value in enumerate(second) if value is not None}
+    columns = plot_columns(width)
+    x_axis = _Scale([x for series in panel.series for x, _ in _known(series)], 2 * columns, panel.x)
+    y_axis = _Scale([y for series in panel.series for _, y in _known(series)], 4 * rows, panel.y)
+    cells: dict[tuple[int, int], tuple[str, str]] = {}
+    letters = _letters(panel)
+    for series in panel.series:
+        style = _STYLES[series.colour]
+        if series.mark:
+            sign = _SIGNS.get(str(series.mark)) or letters[series.group]
+            for x, y in _known(series):
+                cells[rows - 1 - y_axis.dot(y) // 4, x_axis.dot(x) // 2] = sign, f"bold {style}"
+            continue
+        for across, up in _line(series, x_axis, y_axis):
+            cell = rows - 1 - up // 4, across // 2
+            drawn = cells.get(cell, ("", ""))[0]
+            bits = ord(drawn) - _BLANK if drawn and ord(drawn) >= _BLANK else 0
+            cells[cell] = chr(_BLANK | bits | _DOTS[3 - up % 4][across % 2]), style
+    upright = {
+        x_axis.dot(level.value) // 2
+        for level in panel.levels
+        if level.axis == "x" and x_axis.low <= level.value <= x_axis.high
+    }
     lines = []
-    for row in range(height):
-        label = figure(top) if row == 0 else "0" if row == height - 1 else ""
-        line = Text(label.rjust(_AXIS - 2) + " ┤" if label else " " * (_AXIS - 1) + "│", style=DIM)
-        for column in range(-(-max(len(first), len(second)) // 2)):
-            if sign := plot.sign(row, column):
-                line.append(sign, style=GOOD)
-            else:
-                line.append("+" if (row, column) in crosses else " ", style=POOR)
+    for row in range(rows):
+        named = row % 4 == 0 or row == rows - 1
+        label = _written(y_axis.value((4 * rows - 1) * (1 - row / (rows - 1)))) if named else ""
+        line = Text().append(f"{label:>{_MARGIN - 1}} │", style=DIM)
+        for column in range(columns):
+            line.append(*cells.get((row, column), ("┊" if column in upright else " ", "")))
         line.rstrip()
         lines.append(line)
+    if panel.x.title:
+        lines.append(Text(" " * _MARGIN + "└" + "─" * columns, style=DIM))
+        lines.append(Text(" " * (_MARGIN + 1) + _ruler(x_axis, columns)))
     return lines
 
 
-def _mean(values: Iterable[float]) -> float:
-    given = list(values)
-    return sum(given) / len(given)
+class _Scale:
+    """The range of an axis' values laid over a number of dots."""
+
+    def __init__(self, values: Sequence[float], dots: int, axis: Axis) -> None:
+        self._log, self._dots = axis.log, dots
+        self.low = 0.0 if axis.zero else min(values, default=0.0)
+        self.high = max(values, default=0.0) or (1.0 if axis.zero else 0.0)
+        self._from, self._to = self._scaled(self.low), self._scaled(self.high)
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self._log else value
+
+    def dot(self, value: float) -> int:
+        """Return the dot a value falls on."""
+        span = self._to - self._from
+        share = (self._scaled(value) - self._from) / span if span else 0.0
+        return min(self._dots - 1, max(0, round(share * (self._dots - 1))))
+
+    def value(self, dot: float) -> float:
+        """Return the value at a dot."""
+        at = self._from + dot / (self._dots - 1) * (self._to - self._from)
+        return math.exp(at) if self._log else at
+
+
+def _known(series: Series) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in series.points() if x is not None and y is not None]
+
+
+def _line(series: Series, x_axis: _Scale, y_axis: _Scale) -> Iterator[tuple[int, int]]:
+    """Yield the dots of a line, which an unknown value breaks."""
+    before: tuple[int, int] | None = None
+    for x, y in series.points():
+        dot = None if x is None or y is None else (x_axis.dot(x), y_axis.dot(y))
+        if dot is not None:
+            x0, y0 = before or dot
+            steps = max(abs(dot[0] - x0), abs(dot[1] - y0), 1)
+            for i in range(steps + 1):
+                yield round(x0 + (dot[0] - x0) * i / steps), round(y0 + (dot[1] - y0) * i / steps)
+        before = dot
+
+
+def _letters(panel: Panel) -> dict[str, str]:
+    """Return a letter for each group of which something is marked."""
+    groups = dict.fromkeys(series.group for series in panel.series)
+    marked = {series.group for series in panel.series if series.mark and str(series.mark) not in _SIGNS}
+    return {group: letter for group, letter in zip(groups, ascii_lowercase, strict=False) if group in marked}
+
+
+def _ruler(axis: _Scale, columns: int) -> str:
+    line = [" "] * columns
+    for i in range(5):
+        column = round(i * (columns - 1) / 4)
+        words = _written(axis.value(2 * column))
+        start = min(max(0, column - len(words) // 2), columns - len(words))
+        line[start : start + len(words)] = words
+    return "".join(line).rstrip()
+
+
+def _written(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -428,8 +428,9 @@ class FleetCluster:
             next_block[half] += 1
         pools["root"] = self._blocks + self._block
         stepped = _stepped(loads, requests)
-        # With engines that step they are always there: one kernel to compile, whatever the router.
-        homes = _homes(loads) if stepped is not None or services["considers"].any() else None
+        # With engines that step, or turns, they are always there: one kernel to compile, whatever the router.
+        closed = any(load.turns is not None for load in loads)
+        homes = _homes(loads) if stepped is not None or closed or services["considers"].any() else None
         columns = (
             _joined([load.arrival_s for load in loads]),
             _joined([load.isl for load in loads]),
@@ -714,20 +715,26 @@ def _gaps(loads: Sequence[ServiceLoad], requests: int) -> Gaps | None:
 
 
 def _homes(loads: Sequence[ServiceLoad]) -> Homes:
+    kept = any(map(_keeps_sessions, loads))
     return Homes(
-        np.concatenate([_sessions(load) for load in loads]),
+        np.concatenate([_sessions(load) for load in loads]) if kept else np.zeros(0, np.int32),
         np.full(2 * sum(map(_session_count, loads)), -1, np.int64),
         np.zeros(0, VIEW),
     )
 
 
+def _keeps_sessions(load: ServiceLoad) -> bool:
+    """Whether its router asks where a session was."""
+    return load.pools[0].engine.routing_strategy == "session_affinity"
+
+
 def _session_count(load: ServiceLoad) -> int:
-    return int(_sessions(load).max(initial=-1)) + 1
+    return int(_sessions(load).max(initial=-1)) + 1 if _keeps_sessions(load) else 0
 
 
 def _sessions(load: ServiceLoad) -> NDArray[np.int32]:
     """The session of each request, all one where no router asks; each by itself where nobody knows."""
-    if load.pools[0].engine.routing_strategy != "session_affinity":
+    if not _keeps_sessions(load):
         return np.zeros(len(load.arrival_s), np.int32)
     if load.session is None:
         return np.arange(len(load.arrival_s), dtype=np.int32)
@@ -1122,7 +1129,7 @@ class Cluster:
         turns = state.turns
         g = turns.progress[0]
         by_clock = turns.roots[g["next_root"] : g["end_root"]]
-        rows = np.concatenate([by_clock, turns.coming["row"][: g["coming"]]])
+        rows = np.concatenate([by_clock, turns.coming["seq"][: g["coming"]]])
         times_s = np.concatenate([turns.arrival_s[by_clock], turns.coming["time_s"][: g["coming"]]])
         mine = (rows >= service["first_request"]) & (rows < service["end_request"])
         mine &= ~turns.sessions["ended"][turns.session[rows]]

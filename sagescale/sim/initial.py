@@ -73,6 +73,9 @@ def _fewest_aggregated(
     trace: Trace, model: ProfileModel, config: AutoscalerConfig, simulator: SimulatorConfig
 ) -> int:
     (pool,) = config.pools
+    low, high = pool.least, max(pool.least, min(pool.most, config.max_gpu_budget // pool.gpus))
+    if low == high:
+        return low
     twin = AggregatedTwin(model, simulator, config)
     interval_s = float(config.adjustment_interval_sec)
     windows = 1 + math.ceil(twin.startup_s / interval_s)
@@ -83,7 +86,6 @@ def _fewest_aggregated(
     work = rate * twin.work(lengths)
     alone, allowed = twin.decode_misses_alone(lengths), 1.0 - config.target_attainment
     enough = max(allowed, alone + allowed / 2.0)
-    low, high = pool.least, max(pool.least, min(pool.most, config.max_gpu_budget // pool.gpus))
     while low < high:
         size = (low + high) // 2
         if size and twin.decode_misses(size, work, lengths) <= enough:

@@ -532,7 +532,7 @@ POPULATION = np.dtype(
     align=True,
 )
 
-TURN_ENTRY = np.dtype([("time_s", "f8"), ("row", "i8")], align=True)
+TURN_ENTRY = np.dtype([("time_s", "f8"), ("seq", "i8")], align=True)  # seq: the row
 
 TURNING = np.dtype(
     [
@@ -604,7 +604,8 @@ class Gaps(NamedTuple):
 class Homes(NamedTuple):
     """What routers go by that compare all instances."""
 
-    session: NDArray[np.int32]  # of each request, numbered from 0 by service; 0 without session_affinity
+    # Where a service has session_affinity, else both are empty:
+    session: NDArray[np.int32]  # of each request, numbered from 0 by service
     home: NDArray[np.int64]  # id of the instance that each session was last routed to, by stage; -1 none
     views: NDArray[np.void]  # VIEW, slot by slot; empty where no router is late
 
@@ -678,5 +679,5 @@ class State(NamedTuple):
     life: NDArray[np.void]  # LIFE, by launch
     stepped: Any  # Stepped; None without engines that step, which is another type to the compiler
     gaps: Any  # Gaps; None where nobody asks for them, likewise
-    homes: Any  # Homes; None where no engine steps and no router looks at all instances, likewise
+    homes: Any  # Homes; None where no engine steps, no turn waits and no router looks at all, likewise
     turns: Any  # Turns; None where all requests arrive by the clock, likewise

@@ -184,4 +184,4 @@ def test_policy_slo_decides_live_nearly_as_in_the_simulator(conversation, target
     print(f"{apart.count(0)} of {len(apart)} ticks alike, at most {max(apart)} apart")
     assert len({tick.decision.targets for tick in simulated}) >= 4
     assert sum(difference <= 1 for difference in apart) >= 0.9 * len(apart)
-    assert any(ours.last_look is not None and ours.last_look.requests for ours in live)
+    assert any(ours.last_burst_check is not None and ours.last_burst_check.requests for ours in live)

@@ -74,7 +74,7 @@ def test_the_command_module_imports_nothing_heavy():
 
 def test_the_commands_heavy_libraries_wait_for_the_plots():
     code = (
-        "import sys, sagescale.cli.profile_plots, sagescale.cli.profile_plots, sagescale.cli.profile_plots\n"
+        "import sys, sagescale.cli.profile_figure, sagescale.report.picture, sagescale.report.text_plots\n"
         "print([m for m in ('numpy', 'matplotlib', 'plotly', 'rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -83,8 +83,8 @@ def test_the_commands_heavy_libraries_wait_for_the_plots():
 
 
 def test_show_draws_the_panels_in_the_terminal_and_to_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("sagescale.cli.profile_plots.png_picture", lambda panels, title: b"png")
-    monkeypatch.setattr("sagescale.cli.profile_plots.html_page", lambda panels, title: f"<p>{title}")
+    monkeypatch.setattr("sagescale.report.picture.png_picture", lambda figure, title: b"png")
+    monkeypatch.setattr("sagescale.report.html.render_plots", lambda figure, title, **more: f"<p>{title}")
     png, html = tmp_path / "p.png", tmp_path / "p.html"
     output = invoke(
         "show", "h200-llama-3.1-8b-fp8", "--target-itl-ms", "20", "--png", str(png), "--html", str(html)

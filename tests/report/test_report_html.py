@@ -19,7 +19,8 @@ from sagescale.errors import InputError
 from sagescale.fleet import PoolCounts, resize
 from sagescale.report.html import render_html, write_html
 from sagescale.report.html.comparison import pareto_front
-from sagescale.report.html.page import panels
+from sagescale.report.html.run import run_figure
+from sagescale.report.html.run_columns import RunColumns
 from typer.testing import CliRunner
 
 
@@ -63,6 +64,12 @@ def page(made: Any) -> Page:
     return Page(render_html(from_keys(ResultDocument, made)))
 
 
+def drawn(made: Any) -> RunColumns:
+    """What the first run's panels are drawn from."""
+    found = from_keys(ResultDocument, made)
+    return RunColumns(found, found.runs[0])
+
+
 @pytest.mark.parametrize("made", [document(), comparison(), faulty()], ids=["run", "comparison", "faults"])
 def test_page_is_one_file_that_loads_nothing(made):
     found = page(made)
@@ -98,7 +105,7 @@ def test_hostile_text_stays_text(made):
     assert not [key for _, attributes in hostile.elements for key in attributes if key.startswith("on")]
     assert "<img src=x onerror" in hostile.says
     # The parser must not have seen the end of a script where an attack says it is.
-    assert hostile.data("run-data-0")["reasons"]["sets"][0][0].startswith("</script>")
+    assert hostile.data("run-data-0")["clock"]["texts"][0][-1][0].startswith("• </script>")
     assert "<script>window" not in render_html(from_keys(ResultDocument, attacked(made)))
 
 
@@ -124,34 +131,37 @@ def test_headline_is_the_terminal_s():
 
 def test_each_run_has_a_place_for_every_panel():
     found = page(comparison())
-    drawn = [attributes["data-panel"] for tag, attributes in found.elements if tag == "figure"]
-    assert drawn == [
+    places = [attributes["data-panel"] for tag, attributes in found.elements if tag == "figure"]
+    whole = from_keys(ResultDocument, comparison())
+    assert places == [
         "comparison",
-        *[name for _ in range(5) for name, *_ in panels(from_keys(RunDocument, run()))],
+        *[panel.name for each in whole.runs for panel in run_figure(whole, each).panels],
     ]
     hidden = [attributes for tag, attributes in found.elements if tag == "section" and "hidden" in attributes]
     assert len(hidden) == 5
 
 
 def test_columns_are_per_second_and_constant_ones_are_one_value():
-    data = page(document()).data("run-data-0")
-    assert data["columns"]["requests"][0] == pytest.approx(20.0)
-    assert data["columns"]["decode_starting"] == 0
-    assert data["columns"]["attainment"][3] is None
-    assert data["t"][:2] == [60_000, 120_000]
-    assert data["bound_gpus"] == pytest.approx(1.2 / (TICKS / 60), rel=1e-3)
-    assert data["budget"] == 8
-    assert data["reasons"]["sets"] == [["steady"], ["scale up", "correction at its bound"]]
+    columns = page(document()).data("run-data-0")["columns"]
+    assert columns["requests"][0] == pytest.approx(20.0)
+    assert columns["queued_prefill"] == 0
+    assert columns["attainment"][3] is None
+    assert columns["t"][:2] == [60_000, 120_000]
+    run = drawn(document())
+    assert run.bound_gpus == pytest.approx(1.2 / (TICKS / 60), rel=1e-3)
+    assert run.budget == 8
+    assert run.reasons == [["steady"], ["scale up", "correction at its bound"]]
 
 
 def test_pools_start_as_they_were_and_launch_what_is_decided():
-    pools = page(document()).data("run-data-0")["pools"]
-    assert pools["decode"]["ready"][0] == 2
-    assert len(pools["gpus"]) == TICKS + 1
+    run = drawn(document())
+    decode = run.pools["decode"]
+    assert decode["ready"][0] == 2
+    assert len(run.gpus) == TICKS + 1
     # The fourth tick finds 2 and decides 3.
-    assert [pools["decode"][state][4] for state in ("ready", "starting", "draining")] == [2, 1, 0]
+    assert [decode[state][4] for state in ("ready", "starting", "draining")] == [2, 1, 0]
     # The twelfth finds 4 and decides 2.
-    assert [pools["decode"][state][12] for state in ("ready", "starting", "draining")] == [2, 0, 2]
+    assert [decode[state][12] for state in ("ready", "starting", "draining")] == [2, 0, 2]
 
 
 def test_a_third_pool_has_its_panel_and_its_figures():
@@ -160,16 +170,29 @@ def test_a_third_pool_has_its_panel_and_its_figures():
     assert "starts at 1 prefill, 2 decode, 1 spare" in found.says
     assert "launched 2 prefill, 6 decode, 3 spare" in found.says
     assert "spare 0.500" in found.says
-    data = found.data("run-data-0")
-    assert data["names"] == ["prefill", "decode", "spare"]
-    assert data["pools"]["spare"] == {**data["pools"]["prefill"]}
-    assert data["pools"]["gpus"][0] == 4
+    run = drawn(three_pools())
+    assert run.names == ("prefill", "decode", "spare")
+    assert run.pools["spare"] == run.pools["prefill"]
+    assert run.gpus[0] == 4
 
 
 def test_a_dry_run_changes_no_pool():
     made = document()
     made["config"]["no_operation"] = True
-    assert page(made).data("run-data-0")["pools"]["decode"]["starting"] == [0] * (TICKS + 1)
+    assert drawn(made).pools["decode"]["starting"] == [0] * (TICKS + 1)
+
+
+def test_every_series_of_a_run_is_over_columns_the_page_has():
+    found = page(three_pools()).data("run-data-0")
+    columns, ticks = found["columns"], len(found["columns"]["t"])
+    for panel in found["panels"]:
+        for series in panel["series"]:
+            if isinstance(series["y"], str):
+                values = columns[series["y"]]
+                long = len(values) if isinstance(values, list) else ticks
+                assert long == ticks + (series["x"] == "edges" and "first" not in series)
+    for text in found["clock"]["texts"]:
+        assert {column for line in text for column in line[1::2] if column} <= set(columns)
 
 
 COUNTS = st.integers(0, 50)
@@ -221,7 +244,9 @@ def test_replicates_are_judged_by_their_mean():
         "attainment_interval": {"mean": 0.992, "half_width": 0.0012},
     }
     found = page(made)
-    assert found.data("comparison-data")["runs"][1]["hours"] == 2.7
+    panel = found.data("comparison-data")["panels"][0]
+    kalman = next(series for series in panel["series"] if "run-1" in series.get("links", ()))
+    assert kalman["x"][kalman["links"].index("run-1")] == 2.7
     assert "2.70 ± 0.13" in found.says
     assert "99.20 % ± 0.12" in found.says
 
@@ -245,29 +270,26 @@ def test_what_looks_at_no_forecast_has_no_error_of_one():
 def test_surges_are_told_and_placed():
     found = page(document())
     assert "1 emergency scale-up between decisions" in found.says
-    (surge,) = found.data("run-data-0")["surges"]
-    assert surge == {
-        "t": 75_000,
-        "prefill": [1, 2],
-        "decode": [3, 3],
-        "reasons": ["scale up", "surge"],
-    }
+    (burst,) = drawn(document()).bursts
+    assert burst.t == 75_000
+    assert burst.pools == {"prefill": (1, 2), "decode": (3, 3)}
+    assert burst.reasons == ["scale up", "surge"]
 
 
 def test_faults_are_told_and_placed():
     found = page(faulty())
     assert "1 crash; no metrics for 5 min; 0 requests restarted" in found.says
     assert "▲ 4 of them missed ; 0.100 GPU-hours lost in starts" in found.says
-    crash, outage = found.data("run-data-0")["faults"]
-    assert (crash["t"], crash["until"], crash["pool"]) == (400_000, None, "decode")
-    assert outage["until"] == 900_000
+    crash, outage = drawn(faulty()).faults
+    assert (crash.t, crash.until, crash.pool) == (400_000, None, "decode")
+    assert outage.until == 900_000
 
 
 def test_documents_without_runs_or_ticks_are_pages_too():
     assert "No run to show." in page({**document(), "runs": []}).says
     made = document()
     made["runs"][0]["timeline"] = {key: [] for key in made["runs"][0]["timeline"]}
-    assert page(made).data("run-data-0")["t"] == []
+    assert page(made).data("run-data-0")["columns"]["t"] == []
 
 
 def test_a_timeline_of_an_older_version_is_drawn_without_what_it_lacks():
@@ -292,6 +314,24 @@ def test_no_value_is_too_odd(data):
     made["lower_bound_gpu_hours"] = data.draw(ODD)
     found = page(document(made))
     json.dumps(found.data("run-data-0"), allow_nan=False)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_no_value_of_a_comparison_is_too_odd(data):
+    made = comparison()
+    for each in made["runs"]:
+        for part in ("sla", "gpu_hours", "ttft_ms"):
+            each[part] = {key: data.draw(ODD) for key in each[part]}
+        each["replicates"] = {
+            "gpu_hours": [],
+            "attainment": [],
+            "gpu_hours_interval": {"mean": data.draw(ODD), "half_width": data.draw(ODD)},
+            "attainment_interval": {"mean": data.draw(ODD), "half_width": data.draw(ODD)},
+        }
+    made["lower_bound_gpu_hours"] = data.draw(ODD)
+    made["comparison"]["attainment_asked"] = data.draw(ODD)
+    json.dumps(page(made).data("comparison-data"), allow_nan=False)
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from report_documents import TICKS, attacked, comparison, document, faulty, run, three_pools, timeline
-from sagescale.document import ResultDocument, RunDocument, from_keys
+from sagescale.document import ResultDocument, from_keys
 from sagescale.report.html import write_html
-from sagescale.report.html.page import panels
+from sagescale.report.html.run import run_figure
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
@@ -31,7 +31,14 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1280,900",
 )
-NAMES = [name for name, *_ in panels(from_keys(RunDocument, run()))]
+
+
+def panel_names(made: Any) -> list[str]:
+    found = from_keys(ResultDocument, made)
+    return [panel.name for panel in run_figure(found, found.runs[0]).panels]
+
+
+NAMES = panel_names(document())
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +211,7 @@ def test_captions_keep_inside_their_panels_and_plots_beside_each_other_are_level
 def test_a_third_pool_is_drawn(opened):
     made = three_pools()
     driver = opened(made)
-    assert list(drawn(driver)) == [name for name, *_ in panels(from_keys(RunDocument, made["runs"][0]))]
+    assert list(drawn(driver)) == panel_names(made)
     point_at(driver, "decisions", 4 / (TICKS + 0.5))
     bubble = wait(driver, lambda d: d.find_element("css selector", "[data-panel=decisions] .bubble").text)
     assert bubble.splitlines()[1] == "prefill stays at 1, decode 2 → 3, spare stays at 1"
@@ -314,4 +321,25 @@ def test_simulate_writes_the_page(driver, tmp_path):
     driver.get(out.as_uri())
     driver.shows = None
     assert list(drawn(driver)) == NAMES
+    assert driver.get_log("browser") == []
+
+
+def test_a_page_of_plots_is_painted_and_its_legend_hides_a_curve_with_its_marks(driver, tmp_path):
+    from sagescale.cli.profile_figure import profile_figure
+    from sagescale.perf import load_profile
+    from sagescale.report.html import render_plots
+
+    figure = profile_figure(load_profile("h200-llama-3.1-8b-bf16"), target_itl_ms=15.0)
+    out = tmp_path / "profile.html"
+    out.write_text(render_plots(figure, title="a profile", version="1", texts=["fitted"]))
+    driver.get(out.as_uri())
+    driver.shows = None
+    assert list(drawn(driver)) == [panel.name for panel in figure.panels]
+    last = f"[data-panel={figure.panels[-1].name}]"
+    traces = f"document.querySelector('{last} .plot')._fullData"
+    shown = f"return {traces}.filter((each) => each.visible === true).length"
+    before = driver.execute_script(shown)
+    driver.find_element("css selector", f"{last} .legend button").click()
+    # Its line, what was measured, and the star.
+    wait(driver, lambda d: d.execute_script(shown) == before - 3)
     assert driver.get_log("browser") == []

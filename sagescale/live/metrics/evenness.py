@@ -69,8 +69,8 @@ class Evenness:
             return
         self._weight = _FADE * self._weight + len(loads) - 1
         self._requests = _FADE * self._requests + sum((one.requests - mean) ** 2 for one in loads) / mean
-        apart = sum((one.kv_usage - usage) ** 2 for one in loads)
-        self._memory = _FADE * self._memory + apart / usage**2 * mean
+        variance = sum((one.kv_usage - usage) ** 2 for one in loads)
+        self._memory = _FADE * self._memory + variance / usage**2 * mean
 
     @property
     def dealt_blindly(self) -> bool | None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sagescale.report.html.page import render_html, write_html
+from sagescale.report.html.page import render_html, render_plots, write_html
 
-__all__ = ["render_html", "write_html"]
+__all__ = ["render_html", "render_plots", "write_html"]

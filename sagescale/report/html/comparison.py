@@ -1,10 +1,12 @@
-"""The figures of a comparison: the picture's points and front, the table's cells, and the notes below."""
+"""A comparison of runs: its picture, the table's cells, and the notes below."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from sagescale.report.facts import CAUSES, helping, uses_predictor
+from sagescale.report.figures import HUES, LARGEST, SYMBOLS, Axis, Figure, Label, Level, Panel, Series
 from sagescale.report.formats import (
     MARK,
     NOTHING,
@@ -22,13 +24,13 @@ from sagescale.report.formats import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sagescale.document import ComparisonInfo, ResultDocument, RunDocument
 
 __all__ = [
+    "comparison_figure",
     "comparison_notes",
-    "comparison_points",
     "comparison_table",
     "pareto_front",
 ]
@@ -57,30 +59,181 @@ _FAULT_COLUMNS = (
 """Only where faults were given."""
 
 
-def comparison_points(document: ResultDocument) -> dict[str, object]:
-    """Return what the picture of a comparison is drawn from; ``front`` are places of runs, cheapest first."""
-    runs, comparison = document.runs, document.comparison
-    return {
-        "runs": [_point(run) for run in runs],
-        "front": pareto_front(runs),
-        "asked": None if comparison is None else known(comparison.attainment_asked),
-        "bound": known(document.lower_bound_gpu_hours) or None,
-    }
+_NINES = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999)
+_FEWEST_MISSED = 1e-6
+_NEAR = (0.002, 0.01)
+"""Marks coincide that are so near: a share of the most GPU-hours, and of a step from 90 % to 99 %."""
+_NAMED = 4
+_BENEATH = 3
+"""The marks below another that still make it larger."""
 
 
-def _point(run: RunDocument) -> dict[str, object]:
-    return {
-        "name": plain(run.name),
-        "policy": plain(run.policy),
-        "hindsight": run.kind == "hindsight",
-        "hours": known(run.judged_gpu_hours.mean),
-        "attainment": known(run.judged_attainment.mean),
-        "hours_half": known(run.judged_gpu_hours.half_width),
-        "attainment_half": known(run.judged_attainment.half_width),
-        "ratio": known(run.ratio_to_lower_bound),
-        "ttft_p99": known(run.ttft_ms.p99),
-        "itl_p99": known(run.itl_ms.p99),
+class _Point(NamedTuple):
+    """A run in the picture: GPU-hours and attainment with half the widths of their intervals, if known."""
+
+    place: int
+    run: RunDocument
+    hours: float
+    attainment: float
+    hours_half: float | None
+    half: float | None
+
+    @property
+    def hindsight(self) -> bool:
+        return self.run.kind == "hindsight"
+
+    @property
+    def policy(self) -> str:
+        return plain(self.run.policy)
+
+
+class _Nines:
+    """Attainment on a scale of nines: equal steps from 90 % to 99 % to 99.9 %; all of them is at the end."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        least = min((1 - value for value in values if value < 1), default=1e-2)
+        self._floor = max(min(least, 1e-2) / 3, _FEWEST_MISSED)
+        scaled = [2.0, *map(self.at, values)]
+        low, high = min(scaled), max(scaled)
+        edge = 0.06 * (high - low or 1)
+        ticks = [nine for nine in _NINES if self.at(nine) >= low - edge and 1 - nine > 1.4 * self._floor]
+        ticks += [1] if any(value >= 1 for value in values) else []
+        words = [(self.at(tick), f"{100 * tick:.6g} %") for tick in ticks]
+        self.axis = Axis(range=(low - edge, high + 2 * edge), ticks=words)
+
+    def at(self, attainment: float) -> float:
+        """Return where an attainment is on the scale."""
+        return -math.log10(max(1 - attainment, self._floor))
+
+
+def comparison_figure(document: ResultDocument) -> Figure:
+    """Return attainment against GPU-hours of all runs, with front, attainment asked and lower bound."""
+    comparison, bound = document.comparison, known(document.lower_bound_gpu_hours) or None
+    asked = None if comparison is None else known(comparison.attainment_asked)
+    placed = list(_placed(document.runs))
+    ends = [end for point in placed for end in _ends(point)]
+    nines = _Nines([*ends, *([] if asked is None else [asked])])
+    by_place = {point.place: point for point in placed}
+    front = [place for place in pareto_front(document.runs) if place in by_place]
+    most = max((point.hours + (point.hours_half or 0) for point in placed), default=0.0)
+    least = min(
+        [point.hours - (point.hours_half or 0) for point in placed] + [most if bound is None else bound]
+    )
+    room = 0.06 * (most - least or most or 1)
+    policies = list(dict.fromkeys(point.policy for point in placed))
+    drawn = sorted(placed, key=lambda point: policies.index(point.policy))
+    coincide = {
+        point.place: [other for other in drawn if _coincide(point, other, most, nines)] for point in drawn
     }
+    series = [
+        Series(
+            "Pareto front", [by_place[place].hours for place in front],
+            [nines.at(by_place[place].attainment) for place in front],
+            colour="muted", width=1.2, steps=True, silent=True,
+        ),
+        *(
+            _of_policy(i, [point for point in placed if point.policy == policy], coincide, drawn, nines)
+            for i, policy in enumerate(policies)
+        ),
+    ]  # fmt: skip
+    levels = [] if asked is None else [Level(nines.at(asked), f"asked {share(asked)}")]
+    if bound is not None:
+        levels.append(Level(bound, f"lower bound {figure(bound)}", "green", axis="x", dash="2px,2px"))
+    ranked = sorted(placed, key=lambda point: (point.place not in front, not point.hindsight))
+    panel = Panel(
+        "comparison",
+        "Attainment against GPU-hours",
+        "upper left is better; click a run for its panels",
+        series,
+        levels=levels,
+        labels=[
+            Label(
+                x=point.hours,
+                y=nines.at(point.attainment),
+                text=plain(point.run.name) + ("*" if point.hindsight else ""),
+                group=point.policy,
+                strong=point.place in front,
+            )
+            for point in ranked
+        ],
+        x=Axis(title="GPU-hours", range=(max(0.0, least - 2 * room), most + room)),
+        y=nines.axis,
+        note="* hollow: reference (knows the future)",
+    )
+    return Figure(panels=[panel], height=400.0)
+
+
+def _placed(runs: Sequence[RunDocument]) -> Iterator[_Point]:
+    for place, run in enumerate(runs):
+        hours, met = run.judged_gpu_hours, run.judged_attainment
+        across, up = known(hours.mean), known(met.mean)
+        wide, high = known(hours.half_width), known(met.half_width)
+        if across is None or up is None or max(abs(across), abs(wide or 0.0)) > LARGEST:
+            continue
+        yield _Point(place, run, across, up, wide, high)
+
+
+def _ends(point: _Point) -> tuple[float, ...]:
+    """Return the ends of a run's interval, which is a point where there is but one replicate."""
+    if not point.half:
+        return (point.attainment,)
+    return max(0.0, point.attainment - point.half), point.attainment, min(1.0, point.attainment + point.half)
+
+
+def _coincide(point: _Point, other: _Point, most: float, nines: _Nines) -> bool:
+    return (
+        other is not point
+        and abs(other.hours - point.hours) <= _NEAR[0] * most
+        and abs(nines.at(other.attainment) - nines.at(point.attainment)) <= _NEAR[1]
+    )
+
+
+def _of_policy(
+    i: int, mine: Sequence[_Point], coincide: dict[int, list[_Point]], drawn: Sequence[_Point], nines: _Nines
+) -> Series:
+    """Mark a policy's runs: those that coincide are nested, the first the largest, and tell of the others."""
+    hue, symbol = HUES[i % len(HUES)], SYMBOLS[i % len(SYMBOLS)]
+    beneath = [
+        sum(drawn.index(other) > drawn.index(point) for other in coincide[point.place]) for point in mine
+    ]
+    up = [nines.at(point.attainment) for point in mine]
+    ends = [_ends(point) for point in mine]
+    halves = any(point.hours_half is not None for point in mine)
+    return Series(
+        mine[0].policy,
+        [point.hours for point in mine],
+        up,
+        colour=hue,
+        mark=[symbol + ("-open" if point.hindsight else "") for point in mine],
+        size=[10.0 + 5.0 * min(_BENEATH, below) for below in beneath],
+        edge=[1.6 if point.hindsight else 1.0 for point in mine],
+        texts=[_about(point, coincide[point.place]) for point in mine],
+        links=[f"run-{point.place}" for point in mine],
+        error_x=[point.hours_half for point in mine] if halves else (),
+        error_y=(
+            [nines.at(each[-1]) - at for each, at in zip(ends, up, strict=True)],
+            [at - nines.at(each[0]) for each, at in zip(ends, up, strict=True)],
+        )
+        if halves
+        else None,
+        group=mine[0].policy,
+    )
+
+
+def _about(point: _Point, beside: Sequence[_Point]) -> list[str]:
+    run = point.run
+    lines = [
+        plain(run.name),
+        f"{share(point.attainment)} of requests",
+        f"{figure(point.hours)} GPU-hours, {figure(run.ratio_to_lower_bound)} × the lower bound",
+        f"TTFT p99 {figure(run.ttft_ms.p99)} ms, ITL p99 {figure(run.itl_ms.p99)} ms",
+    ]
+    if point.hindsight:
+        lines.append("reference (knows the future)")
+    if beside:
+        names = [plain(other.run.name) for other in beside[:_NAMED]]
+        lines.append(f"here as well: {', '.join(names)}{', …' if len(beside) > _NAMED else ''}")
+    return lines
 
 
 class Cell(NamedTuple):

@@ -6,7 +6,6 @@ import base64
 import functools
 import hashlib
 from importlib.resources import files
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -14,59 +13,24 @@ from markupsafe import Markup
 
 from sagescale.files import write_whole
 from sagescale.report import facts, formats
+from sagescale.report.figures import DARK, LIGHT, as_data
 from sagescale.report.formats import MARK, Poor, count, duration, known, plain, plural
-from sagescale.report.html.columns import run_columns
 from sagescale.report.html.comparison import (
+    comparison_figure,
     comparison_notes,
-    comparison_points,
     comparison_table,
     pareto_front,
 )
+from sagescale.report.html.run import run_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sagescale.document import ResultDocument, RunDocument
+    from sagescale.report.figures import Figure
 
-__all__ = ["panels", "render_html", "render_page", "write_html"]
-
-# Okabe and Ito's colours, which colour-blind readers can distinguish. Nothing is said by colour alone: lines
-# differ in dashes, areas in patterns, marks in shape.
-_LIGHT = {
-    "paper": "#ffffff",
-    "raised": "#f6f7f8",
-    "ink": "#1b1f24",
-    "muted": "#59636e",
-    "rule": "#d5dade",
-    "grid": "#e9ecef",
-    "blue": "#0072B2",
-    "sky": "#56B4E9",
-    "orange": "#E69F00",
-    "green": "#007E5B",
-    "vermillion": "#C04F00",
-    "purple": "#B25A8C",
-    "grey": "#8a949e",
-    "poor": "#A84600",
-}
-"""Green, vermillion and purple a little darker than theirs, for thin lines on white."""
-
-_DARK = {
-    "paper": "#14171b",
-    "raised": "#1c2026",
-    "ink": "#e6e9ec",
-    "muted": "#9aa4ae",
-    "rule": "#353c44",
-    "grid": "#262b32",
-    "blue": "#56B4E9",
-    "sky": "#9AD3F5",
-    "orange": "#E69F00",
-    "green": "#1FBF93",
-    "vermillion": "#F07A2A",
-    "purple": "#CC79A7",
-    "grey": "#7d8791",
-    "poor": "#F0A030",
-}
+__all__ = ["render_html", "render_plots", "write_html"]
 
 _MISS_WORDS = {"forecast": "forecasts", "whole_instances": "whole instances"}
 
@@ -88,14 +52,16 @@ def render_html(document: ResultDocument) -> str:
     runs, trace = document.runs, document.trace
     alone = len(runs) == 1 and document.comparison is None
     requests, length_s = known(trace.requests), known(trace.duration_s)
-    data: dict[str, object] = {"comparison-data": None if alone else comparison_points(document)}
-    data |= {f"run-data-{place}": run_columns(document, run) for place, run in enumerate(runs)}
-    return render_page(
+    runs_drawn = [run_figure(document, run) for run in runs]
+    compared = None if alone else comparison_figure(document)
+    figures = {f"run-data-{place}": figure for place, figure in enumerate(runs_drawn)}
+    return _page(
         "report.html",
         title=f"sagescale: {plain(trace.path) or 'report'}",
         version=document.sagescale,
-        data=data,
-        scripts=("panels.js", "run.js", "comparison.js", "main.js"),
+        figures=figures if compared is None else {"comparison-data": compared, **figures},
+        compared=compared,
+        runs_drawn=runs_drawn,
         document=document,
         began=facts.began_parts(trace),
         alone=alone,
@@ -105,15 +71,29 @@ def render_html(document: ResultDocument) -> str:
     )
 
 
-def render_page(
-    template: str,
+def render_plots(
+    figure: Figure,
     *,
     title: str,
     version: str,
-    data: Mapping[str, object],
-    scripts: Sequence[str],
-    **values: object,
+    texts: Sequence[str],
+    head: Sequence[str] = (),
+    rows: Sequence[Sequence[str]] = (),
 ) -> str:
+    """Render a figure as a page of its own, below a heading, sentences and perhaps a table."""
+    return _page(
+        "plots.html",
+        title=title,
+        version=version,
+        figures={"plots-data": figure},
+        figure=figure,
+        texts=texts,
+        head=head,
+        rows=rows,
+    )
+
+
+def _page(template: str, *, title: str, version: str, figures: Mapping[str, Figure], **values: object) -> str:
     """Fill a template that extends ``page.html``.
 
     It opens without a network: plotly.js is in it, and its content security policy lets nothing else run or
@@ -123,13 +103,12 @@ def render_page(
         template: its name.
         title: of the window.
         version: of sagescale, which made what is shown.
-        data: what the page's scripts read, by the id of its element.
-        scripts: names of its own scripts in order, after the one of data and numbers.
+        figures: what the page's scripts paint, by the id of its element.
         values: what else the template shows.
     """
     # A script's text must not end its element.
     library = _plotly().replace("\r\n", "\n").replace("</script", "<\\/script")
-    run = (library, "".join(map(_shipped, ("format.js", *scripts))))
+    run = (library, _shipped("painter.js") + _shipped("page.js"))
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in run
     )
@@ -141,36 +120,14 @@ def render_page(
             version=version,
             # plotly.js sets styles as it draws.
             policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:",
-            light=_properties(_LIGHT),
-            dark=_properties(_DARK),
+            light=_properties(LIGHT),
+            dark=_properties(DARK),
             styles=Markup(_shipped("page.css")),  # noqa: S704  # shipped
-            data={"palette": {"light": _LIGHT, "dark": _DARK}, **data},
+            data={"palette": {"light": LIGHT, "dark": DARK}, **figures},
             scripts=[Markup(text) for text in run],  # noqa: S704  # shipped
             **values,
         )
     )
-
-
-def panels(run: RunDocument) -> list[tuple[str, str, str, str]]:
-    """Return name, title, unit and pool of every panel of a run, row by row in two columns."""
-    pools = [(name, f"{name.capitalize()} instances", "", name) for name in facts.pool_names(run)]
-    latencies = [("ttft", "TTFT", "ms, of arrivals", ""), ("itl", "ITL", "ms, of arrivals", "")]
-    return [
-        ("load", "Load", "requests/s", ""),
-        ("attainment", "Attainment", "share of arrivals within both targets", ""),
-        *(panel for row in zip_longest(pools, latencies) for panel in row if panel),
-        ("gpus", "GPUs", "in use", ""),
-        ("queues", "Queues", "requests", ""),
-        ("decisions", "Decisions", "hover for reasons", ""),
-        ("kv", "KV memory in use", "mean of instances that decode", ""),
-        *(
-            [("hits", "Prefix cache hits", "share of prompts' tokens, of arrivals", "")]
-            if run.timeline.prefix_hit_rate
-            else []
-        ),
-        ("lengths", "Lengths", "mean tokens a request", ""),
-        ("corrections", "Corrections", "measured over expected latency", ""),
-    ]
 
 
 def _facts(document: ResultDocument, run: RunDocument) -> list[tuple[str, Sequence[str]]]:
@@ -223,12 +180,16 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else plain(value),
     )
-    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    made.policies["json.dumps_kwargs"] = {
+        "allow_nan": False,
+        "default": as_data,
+        "separators": (",", ":"),
+    }
     written = ("cost", "count", "duration", "figure", "given", "known", "plural", "share")
     made.filters |= {name: getattr(formats, name) for name in written}
     made.tests |= {"above": _above, "bad_news": lambda part: isinstance(part, Poor)}
     shown = (
-        "HELD",
+        "GOOD_ATTAINMENT",
         "PERCENTILES",
         "SURFACE_COLUMNS",
         "gpu_hours_by_pool",
@@ -241,7 +202,6 @@ def _templates() -> jinja2.Environment:
         "MARK": MARK,
         "comparison_notes": comparison_notes,
         "facts": _facts,
-        "panels": panels,
     }
     return made
 

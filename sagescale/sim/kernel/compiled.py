@@ -38,9 +38,12 @@ compiled anew every time: a third of all compile time.
 def choose(
     name: Callable[..., Any], field: str, with_it: Callable[..., Any], without: Callable[..., Any]
 ) -> None:
-    """Compile a function as one of two, whether or not a field of the ``State`` at hand is None."""
+    """Compile a function as one of two, whether or not a field of the ``State`` at hand is None.
 
-    @overload(name, strict=False)
+    It is expanded where it is called, as ``inlined`` ones are.
+    """
+
+    @overload(name, strict=False, jit_options={"error_model": "numpy", "forceinline": True})
     def chosen(s: Any, *arguments: Any) -> Callable[..., Any]:
         del arguments
         return without if isinstance(s.types[s.fields.index(field)], types.NoneType) else with_it

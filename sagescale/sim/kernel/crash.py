@@ -9,7 +9,7 @@ from sagescale.sim.kernel.compiled import compiled, entry, inlined
 from sagescale.sim.kernel.decode import REQUEST_MASK
 from sagescale.sim.kernel.gaps import lost_from_batch, run_of_batch_ended
 from sagescale.sim.kernel.handoff import resume_chain
-from sagescale.sim.kernel.heaps import handoff_push
+from sagescale.sim.kernel.heaps import timed_push
 from sagescale.sim.kernel.instances import touch, unbind
 from sagescale.sim.kernel.lifecycle import launch_waiting, stop, want
 from sagescale.sim.kernel.requests import expired, leave
@@ -182,10 +182,11 @@ def _cut_handoffs(s: State, service: int, t: float) -> None:
     for i in range(g.handoffs):
         entry = s.handoff[i]
         if s.requests[entry.request].state != LOST:
-            handoff_push(
-                s.handoff, remaining, entry.time_s, entry.seq, np.int64(entry.request), np.int64(entry.source)
-            )  # remaining <= i
-            remaining += 1
+            request, source = np.int64(entry.request), np.int64(entry.source)  # before it is written over
+            at = timed_push(s.handoff, np.int64(remaining), entry.time_s, np.int64(entry.seq))
+            s.handoff[at].request = request
+            s.handoff[at].source = source
+            remaining += 1  # <= i
         elif entry.source >= 0:
             s.instances[entry.source].handing = False
     g.handoffs = remaining

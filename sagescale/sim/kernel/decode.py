@@ -8,7 +8,7 @@ from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.gaps import join_batch, leave_batch, run_of_batch_ended
 from sagescale.sim.kernel.handoff import resume_chain
-from sagescale.sim.kernel.heaps import finish_pop, finish_push, handoff_pop
+from sagescale.sim.kernel.heaps import finish_pop, finish_push, timed_pop
 from sagescale.sim.kernel.instances import add_load, end_run_at_boundary, touch, unbind
 from sagescale.sim.kernel.queues import append, drop_head, join, rank_for_decode
 from sagescale.sim.kernel.requests import complete, expired, first_token, leave, produced, reserves
@@ -151,7 +151,7 @@ def deliver(s: State, t: float) -> None:
     g = s.progress[0]
     request = np.int64(s.handoff[0].request)
     source = np.int64(s.handoff[0].source)
-    handoff_pop(s.handoff, g.handoffs)
+    timed_pop(s.handoff, np.int64(g.handoffs))
     g.handoffs -= 1
     slot = np.int64(s.requests[request].bound)
     d = s.instances[slot]

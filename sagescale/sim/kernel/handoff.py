@@ -6,7 +6,7 @@ import numpy as np
 
 from sagescale.sim.kernel import stepped
 from sagescale.sim.kernel.compiled import compiled, inlined
-from sagescale.sim.kernel.heaps import handoff_push
+from sagescale.sim.kernel.heaps import timed_push
 from sagescale.sim.kernel.instances import touch
 from sagescale.sim.kernel.requests import produced
 from sagescale.sim.kernel.step_times import run_boundary, step_now_s
@@ -34,7 +34,9 @@ def start_handoff(s: State, request: int, source: int, t: float) -> None:
             current = step_now_s(s, slot, k)
         duration += pool.kv_decode_steps * current
     s.requests[request].state = IN_HANDOFF
-    handoff_push(s.handoff, g.handoffs, t + duration, g.handoff_seq, request, source)
+    at = timed_push(s.handoff, np.int64(g.handoffs), t + duration, np.int64(g.handoff_seq))
+    s.handoff[at].request = request
+    s.handoff[at].source = source
     g.handoffs += 1
     g.handoff_seq += 1
     w = s.services[pool.service]

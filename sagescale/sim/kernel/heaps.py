@@ -1,4 +1,7 @@
-"""Binary heaps: the steps at which an instance's requests finish, and the hand-offs under way."""
+"""Binary heaps: the steps at which an instance's requests finish, and what is due at a time.
+
+Those are records with ``time_s`` and ``seq``, which no two have alike: hand-offs under way, turns to come.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any
 
 from sagescale.sim.kernel.compiled import compiled
 
-__all__ = ["finish_pop", "finish_push", "handoff_pop", "handoff_push"]
+__all__ = ["finish_pop", "finish_push", "timed_pop", "timed_push"]
 
 
 @compiled
@@ -42,8 +45,12 @@ def finish_pop(heap: Any, start: int, size: int) -> None:
 
 
 @compiled
-def handoff_push(heap: Any, size: int, time_s: float, seq: int, request: int, source: int) -> None:
-    """Add a hand-off to ``size`` others; those that end at one time leave in the order they began."""
+def timed_push(heap: Any, size: int, time_s: float, seq: int) -> int:
+    """Open a place among ``size`` records for one that is due then; of one time the smallest ``seq`` leads.
+
+    Returns:
+        Where it is: the caller writes what else the record has.
+    """
     at = size
     while at > 0:
         up = (at - 1) >> 1
@@ -51,21 +58,17 @@ def handoff_push(heap: Any, size: int, time_s: float, seq: int, request: int, so
             break
         heap[at] = heap[up]
         at = up
-    entry = heap[at]
-    entry.time_s = time_s
-    entry.seq = seq
-    entry.request = request
-    entry.source = source
+    heap[at].time_s = time_s
+    heap[at].seq = seq
+    return at
 
 
 @compiled
-def handoff_pop(heap: Any, size: int) -> None:
-    """Remove the first of ``size`` hand-offs; the caller has read it."""
+def timed_pop(heap: Any, size: int) -> None:
+    """Remove the first of ``size`` records; the caller has read it."""
     last = size - 1
     time_s = heap[last].time_s
     seq = heap[last].seq
-    request = heap[last].request
-    source = heap[last].source
     at = 0
     while True:
         down = 2 * at + 1
@@ -80,8 +83,4 @@ def handoff_pop(heap: Any, size: int) -> None:
             break
         heap[at] = heap[down]
         at = down
-    entry = heap[at]
-    entry.time_s = time_s
-    entry.seq = seq
-    entry.request = request
-    entry.source = source
+    heap[at] = heap[last]

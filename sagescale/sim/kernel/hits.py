@@ -24,7 +24,7 @@ __all__ = ["lose_cache", "note_hits", "recent_hits"]
 
 @inlined
 def recent_hits(s: State, slot: int, t: float) -> float:
-    """Tokens that prompts have found on an instance, those of ``HITS_HALVE_S`` ago counted half."""
+    """Tokens that prompts found on an instance, those of ``HITS_HALVE_S`` ago counted half; where kept."""
     e = s.stepped.engines[slot]
     return float(e.hits * 0.5 ** ((t - e.hits_at_s) / HITS_HALVE_S))
 
@@ -42,10 +42,12 @@ def note_hits(s: State, slot: int, request: int, hit_tokens: int, units: int, t:
     by_age = x.hits_by_age[pool.service * AGES + age]
     by_age.asked_tokens += s.isl[request]
     by_age.hit_tokens += hit_tokens
-    e.hits = recent_hits(s, slot, t) + hit_tokens
-    e.hits_at_s = t
-    if s.services[pool.service].lost_units > 0:
-        s.services[pool.service].asked_again_tokens += asked_again(s, slot, request, units)
+    w = s.services[pool.service]
+    if w.keeps_hits:
+        e.hits = recent_hits(s, slot, t) + hit_tokens
+        e.hits_at_s = t
+    if w.lost_units > 0:
+        w.asked_again_tokens += asked_again(s, slot, request, units)
 
 
 @inlined

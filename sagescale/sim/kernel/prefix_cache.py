@@ -41,10 +41,15 @@ def _blocks_an_id(s: State, slot: int) -> int:
 
 
 @inlined
-def _end(s: State, slot: int, request: int, ids: int) -> int:
-    """The block after the last full one of so many leading ids; the last one may cover fewer tokens."""
-    pool = s.pools[s.instances[slot].pool]
-    return min(ids * s.services[pool.service].unit_tokens, np.int64(s.isl[request])) // pool.block_tokens
+def _full_blocks(s: State, slot: int, request: int) -> int:
+    """How many full blocks a prompt has."""
+    return np.int64(s.isl[request]) // s.pools[s.instances[slot].pool].block_tokens
+
+
+@inlined
+def _end(ids: int, each: int, full: int) -> int:
+    """The block after the last full one of so many leading ids; a prompt's last one may have fewer."""
+    return min(ids * each, full)
 
 
 @inlined
@@ -204,7 +209,7 @@ def look_up(s: State, slot: int, request: int, known: int, member: int) -> tuple
     e = x.engines[slot]
     most = (known - 1) // s.pools[s.instances[slot].pool].block_tokens  # at least one token is computed
     ids = _ids(s, request)
-    each = _blocks_an_id(s, slot)
+    each, full = _blocks_an_id(s, slot), _full_blocks(s, slot, request)
     found = np.int64(0)
     shared = np.int64(0)
     idle = np.int64(0)
@@ -218,7 +223,7 @@ def look_up(s: State, slot: int, request: int, known: int, member: int) -> tuple
         at_id = number < ids and found == number * each
         if at_id:
             own_id = np.int64(-1)
-            end = _end(s, slot, request, number + 1)
+            end = _end(number + 1, each, full)
             if end > found:
                 entry = _entry(s, np.int64(x.nodes[node].unit), slot)
         if entry >= 0:
@@ -293,12 +298,13 @@ def add_scheduled(s: State, slot: int, member: int, computed: int, chunk: int) -
     if ids == 0:
         return
     block = np.int64(s.pools[s.instances[slot].pool].block_tokens)
-    index = max(computed // (block * _blocks_an_id(s, slot)), m.units)
-    end = _end(s, slot, request, index + 1)
+    each, full = _blocks_an_id(s, slot), _full_blocks(s, slot, request)
+    index = max(computed // (block * each), m.units)
+    end = _end(index + 1, each, full)
     if index >= ids or end * block > computed + chunk:
         return
     node = _node(s, request, index)
-    begin = _end(s, slot, request, index)
+    begin = _end(index, each, full)
     while end * block <= computed + chunk:
         if begin < end and end * block > computed:
             unit = np.int64(x.nodes[node].unit)
@@ -320,7 +326,7 @@ def add_scheduled(s: State, slot: int, member: int, computed: int, chunk: int) -
             break
         node = _next_node(s, request, node, index)
         begin = end
-        end = _end(s, slot, request, index + 1)
+        end = _end(index + 1, each, full)
 
 
 @compiled
@@ -333,8 +339,9 @@ def asked_again(s: State, slot: int, request: int, index: int) -> int:
     ids = _ids(s, request)
     if index >= ids:
         return 0
+    each, full = _blocks_an_id(s, slot), _full_blocks(s, slot, request)
     node = _node(s, request, index)
-    first = min(_end(s, slot, request, index), most)
+    first = min(_end(index, each, full), most)
     end = first
     while index < ids:
         unit = np.int64(x.nodes[node].unit)
@@ -343,7 +350,7 @@ def asked_again(s: State, slot: int, request: int, index: int) -> int:
         x.lost[unit] = False
         w.lost_units -= 1
         index += 1
-        end = min(_end(s, slot, request, index), most)
+        end = min(_end(index, each, full), most)
         if index < ids:
             node = _next_node(s, request, node, index)
     return int((end - first) * block)
@@ -379,16 +386,17 @@ def withdraw(s: State, slot: int, member: int, computed: int, chunk: int) -> Non
     request = np.int64(m.request)
     block = np.int64(s.pools[s.instances[slot].pool].block_tokens)
     ids = _ids(s, request)
+    each, full = _blocks_an_id(s, slot), _full_blocks(s, slot, request)
     run = np.int64(m.private)
     node = np.int64(x.requests[request].leaf)
     for index in range(ids - 1, -1, -1):
-        end = _end(s, slot, request, index + 1)
+        end = _end(index + 1, each, full)
         if end * block <= computed or index < m.units:
             break
         while run >= 0 and index < x.private_runs[run].first:
             run = np.int64(x.private_runs[run].next)
         private = run >= 0 and index < x.private_runs[run].first + x.private_runs[run].count
-        begin = _end(s, slot, request, index)
+        begin = _end(index, each, full)
         if not private and begin < end and end * block <= computed + chunk:
             _remove(s, _entry(s, np.int64(x.nodes[node].unit), slot))
             m.shared -= end - begin
@@ -430,12 +438,13 @@ def let_go(s: State, slot: int, held, computed: int, keep_tokens: int) -> None: 
     own_first = np.int64(0)
     if held.shared > 0:
         ids = _ids(s, request)
-        own_first = min(kept, _end(s, slot, request, ids))
+        each, full = _blocks_an_id(s, slot), _full_blocks(s, slot, request)
+        own_first = min(kept, _end(ids, each, full))
         run = np.int64(held.private)
         node = np.int64(x.requests[request].leaf)
         for index in range(ids - 1, -1, -1):
-            begin = _end(s, slot, request, index)
-            end = _end(s, slot, request, index + 1)
+            begin = _end(index, each, full)
+            end = _end(index + 1, each, full)
             while run >= 0 and index < x.private_runs[run].first:
                 run = np.int64(x.private_runs[run].next)
             private = run >= 0 and index < x.private_runs[run].first + x.private_runs[run].count
@@ -493,12 +502,12 @@ def overlaps(s: State, request: int, block: int, each: int, looks: int) -> None:
     """
     x = s.stepped
     index = 0
-    isl = np.int64(s.isl[request])
+    full = np.int64(s.isl[request]) // block
     if x.requests[request].leaf < 0:
         return
     for back in range(_path(s, request) - 1, -1, -1):
         for node in range(x.path[2 * back], x.path[2 * back + 1] + 1):
-            blocks = min(np.int64(index + 1) * each * block, isl) // block - index * each
+            blocks = _end(np.int64(index + 1), each, full) - index * each
             entry = np.int64(x.first_entry[x.nodes[node].unit])
             found = False
             while entry >= 0:

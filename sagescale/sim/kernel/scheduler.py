@@ -8,8 +8,6 @@ through only when a token completes a prompt or a request.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, inlined
@@ -315,16 +313,16 @@ def _admit(s: State, slot: int, budget: int, whole: bool, computed_only: bool, t
         s.requests[request].state = RUNNING
         if caches:
             look_up(s, slot, request, all_of_it, index)
-            if pool.role != DECODE_ROLE and not extra.admitted:
+        if pool.role != DECODE_ROLE and not extra.admitted:
+            extra.admitted = True
+            extra.hit_tokens = blocks_hit * pool.block_tokens
+            if caches:
                 note_hits(s, slot, request, blocks_hit * pool.block_tokens, np.int64(m.units), t)
         take(s, slot, blocks_of(hit + tokens, pool.block_tokens) - shared)
         if pool.prefix_cache:
             add_scheduled(s, slot, index, hit, tokens)
         if extra.arrived_computed:
             e.joined_tokens += all_of_it - (0 if s.services[pool.service].decode_first else 1)
-        if pool.role != DECODE_ROLE and not extra.admitted:
-            extra.admitted = True
-            extra.hit_tokens = blocks_hit * pool.block_tokens
         if extra.preempted:
             extra.preempted = False
             extra.recomputed += max(np.int64(0), np.int64(extra.lost) - hit)
@@ -567,14 +565,6 @@ def _stalls(s: State, slot: int, seconds: float) -> None:
 
 
 @inlined
-def _own_gap(s: State, service: int, m: Any, seconds: float) -> None:
-    """Note a gap that is one member's alone."""
-    gap(s, service, seconds, 1)
-    m.gap_s = max(m.gap_s, seconds)
-    m.late += is_late(s, service, seconds)
-
-
-@inlined
 def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
     """Note the gaps of the first k steps of the run: a step with prompts, or steps of decodes alone."""
     x = s.stepped
@@ -590,15 +580,25 @@ def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
             for i in range(e.members, e.members + e.running):
                 m = x.members[i]
                 if m.finish >= 0 and not m.left_out:
-                    _own_gap(s, service, m, first_s + m.stall_s)
+                    since_s = first_s + m.stall_s
+                    gap(s, service, since_s, 1)
+                    m.gap_s = max(m.gap_s, since_s)
+                    m.late += is_late(s, service, since_s)
                     m.stall_s = 0.0
                 elif m.finish >= 0:
                     e.stalled = True
         elif e.first_chunk == 0 and (e.prompts or e.marked):  # some may have been left out
             first_s = seconds if e.prompts else step_now_s(s, slot, 1)
+            late = is_late(s, service, first_s)
+            count = np.int64(0)
             for i in range(e.members, e.members + e.running):
-                if x.members[i].finish >= 0 and not x.members[i].left_out:
-                    _own_gap(s, service, x.members[i], first_s)
+                m = x.members[i]
+                if m.finish >= 0 and not m.left_out:
+                    m.gap_s = max(m.gap_s, first_s)
+                    m.late += late
+                    count += 1
+            if count > 0:
+                gap(s, service, first_s, count)
             first = np.int64(1)
         elif e.prompts:
             g = s.gaps.instances[slot]

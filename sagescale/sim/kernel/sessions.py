@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from sagescale.sim.kernel.compiled import choose, compiled, entry, inlined
+from sagescale.sim.kernel.heaps import timed_pop, timed_push
 from sagescale.sim.state import State
 
 __all__ = [
@@ -49,52 +50,20 @@ def _set_home(s: State, request: int, row: int) -> None:
     raise NotImplementedError
 
 
-@inlined
-def _later(s: State, one: int, time_s: float, row: int) -> bool:
-    """Whether an entry of the heap comes after a turn; of one instant the later row."""
-    entry = s.turns.coming[one]
-    return entry.time_s > time_s or (entry.time_s == time_s and entry.row > row)
-
-
 @compiled
 def _push(s: State, time_s: float, row: int) -> None:
-    """Let a row arrive at a time."""
-    x = s.turns
-    at = np.int64(x.progress[0].coming)
-    x.progress[0].coming += 1
-    while at > 0:
-        up = (at - 1) >> 1
-        if not _later(s, up, time_s, row):
-            break
-        x.coming[at].time_s = x.coming[up].time_s
-        x.coming[at].row = x.coming[up].row
-        at = up
-    x.coming[at].time_s = time_s
-    x.coming[at].row = row
+    """Let a row arrive at a time; of one instant the first of the trace leads."""
+    g = s.turns.progress[0]
+    timed_push(s.turns.coming, np.int64(g.coming), time_s, row)
+    g.coming += 1
 
 
 @compiled
 def _pop(s: State) -> None:
     """Take the first turn off the heap; the caller has read it."""
-    x = s.turns
-    x.progress[0].coming -= 1
-    last = np.int64(x.progress[0].coming)
-    time_s = x.coming[last].time_s
-    row = np.int64(x.coming[last].row)
-    at = np.int64(0)
-    while True:
-        down = 2 * at + 1
-        if down >= last:
-            break
-        if down + 1 < last and _later(s, down, x.coming[down + 1].time_s, np.int64(x.coming[down + 1].row)):
-            down += 1
-        if _later(s, down, time_s, row):
-            break
-        x.coming[at].time_s = x.coming[down].time_s
-        x.coming[at].row = x.coming[down].row
-        at = down
-    x.coming[at].time_s = time_s
-    x.coming[at].row = row
+    g = s.turns.progress[0]
+    timed_pop(s.turns.coming, np.int64(g.coming))
+    g.coming -= 1
 
 
 @inlined
@@ -115,7 +84,7 @@ def note_next(s: State) -> None:
     """Note when the next request of any service arrives; turns of sessions that have ended are dropped."""
     x = s.turns
     g = x.progress[0]
-    while g.coming > 0 and _over(s, np.int64(x.coming[0].row)):
+    while g.coming > 0 and _over(s, np.int64(x.coming[0].seq)):
         _pop(s)
     while g.next_root < g.end_root and _over(s, np.int64(x.roots[g.next_root])):
         g.next_root += 1
@@ -134,8 +103,8 @@ def next_due(s: State, t: float) -> int:
     row = np.int64(-1)
     if _clock_s(s) == t:
         row = np.int64(x.roots[g.next_root])
-    if g.coming > 0 and x.coming[0].time_s == t and (row < 0 or x.coming[0].row < row):
-        row = np.int64(x.coming[0].row)
+    if g.coming > 0 and x.coming[0].time_s == t and (row < 0 or x.coming[0].seq < row):
+        row = np.int64(x.coming[0].seq)
         _pop(s)
     else:
         g.next_root += 1
@@ -247,7 +216,8 @@ def _leaf_of_row(s: State, request: int, row: int) -> None:
 
 @inlined
 def _home_of_row(s: State, request: int, row: int) -> None:
-    s.homes.session[request] = s.turns.home[row]
+    if s.turns.home.size > 0:
+        s.homes.session[request] = s.turns.home[row]
 
 
 # ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for

@@ -94,10 +94,10 @@ def test_other_policies_are_shown_no_looks():
     world.load.surge = 4.0
     world.ticks(5)
     assert world.load.looks == []
-    assert all(record.last_look is None for record in world.log.records)
+    assert all(record.last_burst_check is None for record in world.log.records)
 
 
-def test_usual_load_moves_nothing_between_ticks_and_the_tick_sees_the_last_look():
+def test_usual_load_moves_nothing_between_ticks_and_the_tick_sees_the_last_burst_check():
     world = steady()
     world.ticks(4, start=STEADY + 1)
     assert looks(world) == []
@@ -105,8 +105,8 @@ def test_usual_load_moves_nothing_between_ticks_and_the_tick_sees_the_last_look(
     assert len(world.load.looks) == 1 + 4 * (STEADY + 3)
     assert world.load.looks[1:] == [pytest.approx(15.0)] * 4 * (STEADY + 3)
     last = world.log.records[-1]
-    assert last.last_look.time_s == last.time_s
-    assert last.last_look.window_s == pytest.approx(15.0)
+    assert last.last_burst_check.time_s == last.time_s
+    assert last.last_burst_check.window_s == pytest.approx(15.0)
 
 
 @settings(max_examples=25, deadline=None)

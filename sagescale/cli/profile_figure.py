@@ -1,57 +1,81 @@
-"""What a plot of a profile shows: panels of fitted curves with the measured points beside them.
-
-Renderers (terminal, PNG, HTML) draw these and decide nothing but looks.
-"""
+"""What a plot of a profile shows: panels of fitted curves with the measured points beside them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sagescale.perf.model import ProfileModel
+from sagescale.report.figures import Axis, Figure, Level, Panel, Series
+from sagescale.report.formats import thousands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sagescale.perf.profile import AggregatedProfile, Profile
 
-__all__ = ["Curve", "Panel", "profile_panels"]
+__all__ = ["profile_figure"]
 
 _CURVES = 5
 _STEPS = 120
 _NEAR = 0.08
 """A point measured this close to a curve's concurrency is drawn with it."""
+_HUES = ("blue", "vermillion", "green", "purple", "muted")
+_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down")
+_ROOM = 0.05
+"""Beside the values of an axis, in decades."""
+
+_Points = tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
+class _Curve(NamedTuple):
     """A fitted line through (x, y), the points measured for it, and the operating point chosen on it."""
 
     label: str
-    line: tuple[tuple[float, float], ...]
-    measured: tuple[tuple[float, float], ...] = ()
+    line: _Points
+    measured: _Points = ()
     chosen: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """Curves over one pair of axes; ``log_x`` and ``log_y`` say which are logarithmic.
+def _panel(title: str, x: str, y: str, curves: Sequence[_Curve], target: Level | None = None) -> Panel:
+    """Return a panel on logarithmic axes: lines first, so that marks cover them."""
+    series = [_series(i, curve.label, curve.label, curve.line, width=2) for i, curve in enumerate(curves)]
+    for i, curve in enumerate(curves):
+        if curve.measured:
+            mark = f"{_SYMBOLS[i % len(_SYMBOLS)]}-open"
+            series.append(_series(i, "measured", curve.label, curve.measured, mark=mark, size=8, edge=2))
+        if curve.chosen:
+            look = {"mark": "star", "size": 15, "edge": 1, "outline": "ink"}
+            series.append(_series(i, "most tokens within the target", curve.label, (curve.chosen,), **look))
+    points = [point for curve in curves for point in (*curve.line, *curve.measured)]
+    across = [] if target is None else [target.value]
+    return Panel(
+        title.lower().replace(" ", "-"),
+        title,
+        "",
+        series,
+        levels=() if target is None else (target,),
+        x=_axis(x, [*(x for x, _ in points), *across]),
+        y=_axis(y, [y for _, y in points]),
+    )
 
-    ``target`` is a value of x to mark, with its words.
-    """
 
-    title: str
-    x_label: str
-    y_label: str
-    curves: tuple[Curve, ...]
-    log_x: bool = True
-    log_y: bool = True
-    target: tuple[float, str] | None = None
+def _series(i: int, name: str, group: str, points: _Points, **look: Any) -> Series:  # noqa: ANN401
+    x, y = zip(*points, strict=True)
+    return Series(name, x, y, group=group, colour=_HUES[i % len(_HUES)], **look)
 
 
-def profile_panels(profile: Profile, *, target_itl_ms: float) -> tuple[Panel, ...]:
+def _axis(title: str, values: Sequence[float]) -> Axis:
+    """Return an axis over the values with a little room, and ticks at 1, 2 and 5."""
+    low, high = math.log10(min(values)) - _ROOM, math.log10(max(values)) + _ROOM
+    ticks = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    shown = [(tick, thousands(tick)) for tick in ticks if low <= math.log10(tick) <= high]
+    return Axis(title=title, log=True, range=(10**low, 10**high), ticks=shown)
+
+
+def profile_figure(profile: Profile, *, target_itl_ms: float) -> Figure:
     """Return TTFT over ISL, ITL over concurrency, ITL over context, and throughput against ITL.
 
     With an aggregated section also its steps with one prompt chunk, over tokens. Curves stop at what fits the
@@ -59,13 +83,15 @@ def profile_panels(profile: Profile, *, target_itl_ms: float) -> tuple[Panel, ..
     """
     model = ProfileModel(profile)
     contexts = _spread(profile.decode.context_tokens)
-    return (
+    panels = [
         _ttft(profile, model),
         _itl_over_concurrency(profile, model, contexts),
         _itl_over_context(profile, model),
         _throughput(profile, model, contexts, target_itl_ms),
-        *(() if profile.aggregated is None else (_steps(profile.aggregated, model),)),
-    )
+    ]
+    if profile.aggregated is not None:
+        panels.append(_steps(profile.aggregated, model))
+    return Figure(panels=panels, height=440.0)
 
 
 def _ttft(profile: Profile, model: ProfileModel) -> Panel:
@@ -73,20 +99,20 @@ def _ttft(profile: Profile, model: ProfileModel) -> Panel:
     knots = profile.prefill.isl_tokens
     grid = np.geomspace(knots[0] / 2.0, knots[-1] * 1.3, _STEPS).tolist()
     line = tuple((isl, model.ttft_ms(isl)) for isl in grid)
-    return Panel(
+    return _panel(
         "Prefill of one prompt alone",
         "prompt (tokens)",
         "TTFT (ms)",
-        (Curve("TTFT", line, points),),
+        (_Curve("TTFT", line, points),),
     )
 
 
 def _itl_over_concurrency(profile: Profile, model: ProfileModel, contexts: Sequence[float]) -> Panel:
     curves = tuple(
-        Curve(_tokens(context), _column(model, context), _measured_at(profile, model, context))
+        _Curve(_tokens(context), _column(model, context), _measured_at(profile, model, context))
         for context in contexts
     )
-    return Panel("Decode step over running requests", "running requests", "ITL (ms)", curves)
+    return _panel("Decode step over running requests", "running requests", "ITL (ms)", curves)
 
 
 def _itl_over_context(profile: Profile, model: ProfileModel) -> Panel:
@@ -99,8 +125,8 @@ def _itl_over_context(profile: Profile, model: ProfileModel) -> Panel:
         if not line:
             continue
         near = tuple((c, ms) for load, c, ms in points if abs(load / n - 1.0) <= _NEAR)
-        curves.append(Curve(f"{n:.0f} request{'s' if n > 1 else ''}", tuple(line), near))
-    return Panel("Decode step over context", "context (tokens a request)", "ITL (ms)", tuple(curves))
+        curves.append(_Curve(f"{n:.0f} request{'s' if n > 1 else ''}", tuple(line), near))
+    return _panel("Decode step over context", "context (tokens a request)", "ITL (ms)", tuple(curves))
 
 
 def _throughput(
@@ -114,13 +140,13 @@ def _throughput(
         measured = tuple((itl, n / itl * 1000.0 / model.decode_gpus) for n, itl in points)
         best = model.decode_throughput_per_gpu(target_itl_ms, context)
         chosen = (best.itl_ms, best.tokens_per_s_per_gpu) if best.feasible else None
-        curves.append(Curve(_tokens(context), tuple(line), measured, chosen))
-    return Panel(
+        curves.append(_Curve(_tokens(context), tuple(line), measured, chosen))
+    return _panel(
         "Decode throughput against step time",
         "ITL (ms)",
         "tokens/s/GPU",
         tuple(curves),
-        target=(target_itl_ms, f"target {target_itl_ms:g} ms"),
+        Level(target_itl_ms, f"target {target_itl_ms:g} ms", "ink", axis="x"),
     )
 
 
@@ -154,8 +180,8 @@ def _steps(section: AggregatedProfile, model: ProfileModel) -> Panel:
         )
         points = tuple(sorted(point for point in seen.get((n, context), ()) if point[0] <= most))
         words = f"beside {n:.0f} x {context:,.0f}" if n else "alone"
-        curves.append(Curve(words, line, points))
-    return Panel("Step with a prompt chunk over tokens", "tokens in the step", "step (ms)", tuple(curves))
+        curves.append(_Curve(words, line, points))
+    return _panel("Step with a prompt chunk over tokens", "tokens in the step", "step (ms)", tuple(curves))
 
 
 def _column(model: ProfileModel, context: float) -> tuple[tuple[float, float], ...]:
