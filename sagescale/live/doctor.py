@@ -14,11 +14,13 @@ from sagescale.live.metrics.observe import NEEDS
 from sagescale.live.metrics.source import MetricSource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sagescale.live.actuators.protocol import Actuator
     from sagescale.live.clock import Clock
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.source import Source
-    from sagescale.live.metrics.window import Problem, RawWindow, SeriesWindow
+    from sagescale.live.metrics.window import Problem, RawWindow
 
 __all__ = ["Finding", "check"]
 
@@ -65,12 +67,10 @@ def check(
         clock: The clock the pause is taken on; without one nothing is read again.
         pause_s: Real seconds between two readings: a few scrape intervals.
     """
-    found = [_actuator(actuator)]
+    pools = _actuator(actuator)
     if not isinstance(source, MetricSource):
-        return [
-            *found,
-            Finding("bad", source.describe(), "give prometheus_url, or scrape_prefill and scrape_decode"),
-        ]
+        fix = "give prometheus_url, or scrape_prefill and scrape_decode"
+        return [pools, Finding("bad", source.describe(), fix)]
     preset = source.observer.preset
     try:
         raw = source.reader.read(preset, window_s)
@@ -81,18 +81,10 @@ def check(
             raw = source.reader.read(preset, window_s)
             missed &= _missed(raw)
     except SagescaleError as error:
-        return [*found, Finding("bad", str(error), "check the address, the network and the credentials")]
+        return [pools, Finding("bad", str(error), "check the address, the network and the credentials")]
     raw = _without(raw, _missed(raw) - missed)
-    found.append(Finding("ok", f"{source.describe()} answers"))
-    for group, series in raw.groups.items():
-        if not series.instances and all(name in raw.own for name in NEEDS[group]):
-            found.append(
-                Finding("ok", f"{group}: no instance is read; queries give {', '.join(NEEDS[group])}")
-            )
-        else:
-            found.extend(_group(group, series, preset))
-    found.extend(_values(source, raw))
-    return found
+    groups = [found for group in raw.groups for found in _group(group, raw, preset)]
+    return [pools, Finding("ok", f"{source.describe()} answers"), *groups, *_values(source, raw)]
 
 
 def _missed(raw: RawWindow) -> set[str]:
@@ -148,30 +140,29 @@ def _actuator(actuator: Actuator) -> Finding:
     )
 
 
-def _group(group: str, series: SeriesWindow, preset: Preset) -> list[Finding]:
+def _group(group: str, raw: RawWindow, preset: Preset) -> Iterator[Finding]:
+    """Say which instances of a group report, and which of the metrics that are needed."""
+    series = raw.groups[group]
+    if not series.instances and all(name in raw.own for name in NEEDS[group]):
+        yield Finding("ok", f"{group}: no instance is read; queries give {', '.join(NEEDS[group])}")
+        return
     if not series.instances:
         where = (
             "prefill_pool / decode_pool / pool_label"
             if group in {"prefill", "decode"}
             else "namespace and model_name"
         )
-        return [
-            Finding(
-                "bad",
-                f"{group}: no instance reports {preset.running[0]}",
-                f"check metrics_preset, {where}, model_name and that the instances are scraped",
-            )
-        ]
+        fix = f"check metrics_preset, {where}, model_name and that the instances are scraped"
+        yield Finding("bad", f"{group}: no instance reports {preset.running[0]}", fix)
+        return
     names = ", ".join(sorted(series.instances)[:4])
     more = "" if len(series.instances) <= 4 else f" and {len(series.instances) - 4} more"
-    found = [Finding("ok", f"{group}: {len(series.instances)} instances report: {names}{more}")]
+    yield Finding("ok", f"{group}: {len(series.instances)} instances report: {names}{more}")
     if preset.arrived and not any(series.increases.get(name) for name in preset.arrived):
-        found.append(
-            Finding(
-                "note",
-                f"{group}: arrivals: none of {', '.join(preset.arrived)} (since May 2026): they are "
-                f"{preset.completed[0]} plus the change of {preset.running[0]}",
-            )
+        yield Finding(
+            "note",
+            f"{group}: arrivals: none of {', '.join(preset.arrived)} (since May 2026): they are "
+            f"{preset.completed[0]} plus the change of {preset.running[0]}",
         )
     for what, options, kind in (
         ("completions", preset.completed, series.increases),
@@ -180,35 +171,28 @@ def _group(group: str, series: SeriesWindow, preset: Preset) -> list[Finding]:
     ):
         present = next((name for name in options if kind.get(name)), None)
         if present is None:
-            found.append(
-                Finding("bad", f"{group}: {what}: none of {', '.join(options)}", "enable it in the engine")
-            )
+            yield Finding("bad", f"{group}: {what}: none of {', '.join(options)}", "enable it in the engine")
         else:
-            total = sum(kind[present].values())
-            found.append(Finding("ok", f"{group}: {what}: {present} = {total:g}"))
+            yield Finding("ok", f"{group}: {what}: {present} = {sum(kind[present].values()):g}")
     for what, means in (
         ("ISL", preset.isl), ("OSL", preset.osl), ("TTFT", preset.ttft_ms), ("ITL", preset.itl_ms),
         ("duration", preset.duration_s),
     ):  # fmt: skip
-        used = next((mean for mean in means if series.increases.get(mean.total)), None)
-        if used is None:
-            found.append(
-                Finding("note", f"{group}: {what}: none of {', '.join(mean.total for mean in means)}")
-            )
-        else:
-            found.append(Finding("ok", f"{group}: {what}: {used.total}"))
-    return found
+        used = next((mean.total for mean in means if series.increases.get(mean.total)), None)
+        none = f"none of {', '.join(mean.total for mean in means)}"
+        yield Finding("note" if used is None else "ok", f"{group}: {what}: {used or none}")
 
 
-def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
+def _values(source: MetricSource, raw: RawWindow) -> Iterator[Finding]:
+    """Say what the planner would be shown, and what is wrong with it."""
     metrics = source.observer.observe(raw)
-    found = [
-        Finding("note", f"{name} = {value:.2f} (a query)")
-        if value is not None
-        else Finding("bad", f"{name}: its query gives no number")
-        for name, value in raw.own.items()
-        if name not in METRIC_FIELDS
-    ]
+    for name, value in raw.own.items():
+        if name in METRIC_FIELDS:
+            continue
+        if value is None:
+            yield Finding("bad", f"{name}: its query gives no number")
+        else:
+            yield Finding("note", f"{name} = {value:.2f} (a query)")
     hint = (
         "see what is wrong below"
         if metrics.problems
@@ -217,32 +201,23 @@ def _values(source: MetricSource, raw: RawWindow) -> list[Finding]:
     for name in METRIC_FIELDS:
         value = metrics.values.get(name)
         if value is not None:
-            found.append(Finding("ok", f"{name} = {value:.2f}"))
-        elif name in _NEEDED:
-            traffic = metrics.values.get("requests")
-            idle = traffic == 0 and name != "requests"
-            found.append(
-                Finding(
-                    "note" if idle else "bad",
-                    f"{name} is unknown: " + ("no traffic in the window" if idle else _NEEDED[name]),
-                    "" if idle else hint,
-                )
-            )
+            yield Finding("ok", f"{name} = {value:.2f}")
+        elif name not in _NEEDED:
+            yield Finding("note", f"{name} is unknown")
+        elif metrics.values.get("requests") == 0 and name != "requests":
+            yield Finding("note", f"{name} is unknown: no traffic in the window")
         else:
-            found.append(Finding("note", f"{name} is unknown"))
+            yield Finding("bad", f"{name} is unknown: {_NEEDED[name]}", hint)
     if (estimate := metrics.values.get("itl_attainment_estimate")) is not None:
-        found.append(
-            Finding(
-                "note",
-                f"itl_attainment is estimated from gaps between tokens: {estimate:.2f}; policy slo takes "
-                "more care for it, never less",
-                "an engine that counts requests says it, as vLLM does since 0.11; or give a query",
-            )
+        yield Finding(
+            "note",
+            f"itl_attainment is estimated from gaps between tokens: {estimate:.2f}; policy slo takes "
+            "more care for it, never less",
+            "an engine that counts requests says it, as vLLM does since 0.11; or give a query",
         )
-    found.append(
-        Finding("note", "lengths: no histograms of ISL and OSL; policy slo assumes their spread")
-        if metrics.lengths is None
-        else Finding("ok", f"lengths: {len(metrics.lengths)} drawn from histograms of ISL and OSL")
-    )
-    found.extend(Finding("bad", f"{item.code}: {item.text}", code=item.code) for item in metrics.problems)
-    return found
+    if metrics.lengths is None:
+        yield Finding("note", "lengths: no histograms of ISL and OSL; policy slo assumes their spread")
+    else:
+        yield Finding("ok", f"lengths: {len(metrics.lengths)} drawn from histograms of ISL and OSL")
+    for item in metrics.problems:
+        yield Finding("bad", f"{item.code}: {item.text}", code=item.code)

@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.fleet import DISAGGREGATED
 from sagescale.live.tick_text import tick_text, time_text
 from sagescale.planner import keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sagescale.live.journal import Event, TickRecord
 
@@ -29,6 +30,26 @@ _METRICS_FAIL = frozenset(
     {"source_failed", "no_source", "no_series", "instances_silent", "frozen", "not_a_number",
      "double_counted", "counter_reset", "inconsistent", "invalid_metric", "query_ambiguous"}
 )  # fmt: skip
+_CAUSES = {
+    "hold_unknown_lengths": (
+        "lengths not known yet",
+        "check that the ISL and OSL metrics exist: plan --check",
+    ),
+    "hold_no_capacity": ("the profile gives no capacity", "check the profile: sagescale profile validate"),
+    "stabilised": ("stabilisation windows", "shorten scale_up_stabilization_window_sec"),
+    "within_tolerance": ("tolerance", "lower tolerance"),
+    "step_capped": ("step cap", "raise max_step_instances"),
+    "router_uneven": (
+        "requests are dealt out in turns",
+        "let the router look at the load, or set routing_strategy: round_robin",
+    ),
+    "paused": ("paused", "remove the pause_file"),
+    "pools_unknown": ("the pools' state is unknown", "check the actuator"),
+    "rollout_in_progress": ("a rollout", "wait for it, or undo it"),
+    "right_lost": ("another planner acts", "keep one of them, or this one with --standby"),
+    "dry_run": ("dry run", "leave out --dry-run and no_operation, and configure an actuator"),
+}
+"""Cause and advice by the code of a reason or note."""
 _WIDTH = 98
 _FLAPS = 0.2
 """More direction changes than this share of the ticks is called frequent."""
@@ -77,8 +98,7 @@ def explain_tick(record: TickRecord, events: Iterable[Event]) -> str:
     parts = [tick_text(record)]
     if words := _in_plain_words(record):
         parts.append("IN PLAIN WORDS\n" + "\n".join(textwrap.indent(text, "  ") for text in words) + "\n")
-    answers = why_not_up([record])
-    if answers:
+    if answers := list(why_not_up([record])):
         parts.append("WHY NOT MORE\n" + "\n".join(f"  {answer}" for answer in answers) + "\n")
     after = [event for event in events if event.tick == record.id]
     if after:
@@ -114,80 +134,41 @@ def explain_all(records: Sequence[TickRecord], events: Sequence[Event]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def why_not_up(ticks: Sequence[TickRecord]) -> list[Answer]:
+def why_not_up(ticks: Sequence[TickRecord]) -> Iterator[Answer]:
     """The guide's causes: the maximum reached, the budget spent, metrics failing; and ours."""
     codes = Counter(code for tick in ticks for code in _codes(tick))
     problems = Counter(problem.code for tick in ticks for problem in tick.problems)
     settings, total = ticks[-1].settings, len(ticks)
-    found = []
     for pool in ticks[-1].goal.names:
         if count := codes[f"at_max_{pool}"]:
             key = keys_of(pool).most
-            found.append(
-                Answer(f"{key} reached", f"{_of(count, total)}; it is {settings[key]}", f"raise {key}")
-            )
+            yield Answer(f"{key} reached", f"{_of(count, total)}; it is {settings[key]}", f"raise {key}")
     if count := codes["gpu_budget"]:
-        found.append(
-            Answer(
-                "GPU budget spent",
-                f"{_of(count, total)}; max_gpu_budget is {settings['max_gpu_budget']}",
-                "raise max_gpu_budget, or lower the minima of the other pool",
-            )
+        yield Answer(
+            "GPU budget spent",
+            f"{_of(count, total)}; max_gpu_budget is {settings['max_gpu_budget']}",
+            "raise max_gpu_budget, or lower the minima of the other pool",
         )
     failing = sum(problems[code] for code in _METRICS_FAIL)
     blind = codes["hold_unknown_traffic"]
     if failing or blind:
         texts = [problem.text for tick in ticks for problem in tick.problems if problem.code in _METRICS_FAIL]
-        evidence = f"requests unknown in {_of(blind, total)}"
-        if texts:
-            evidence += f"; last: {texts[-1]}"
-        found.append(
-            Answer(
-                "metrics fail",
-                evidence,
-                "run `sagescale plan --check` and see to Prometheus or the instances",
-            )
-        )
+        evidence = f"requests unknown in {_of(blind, total)}" + (f"; last: {texts[-1]}" if texts else "")
+        advice = "run `sagescale plan --check` and see to Prometheus or the instances"
+        yield Answer("metrics fail", evidence, advice)
     if count := sum("correction_bounded" in _codes(tick) and _too_slow(tick) for tick in ticks):
-        found.append(
-            Answer(
-                "latency above its target, the correction at its bound",
-                _of(count, total),
-                "calibrate the profile: the engines are slower than it says; a backlog alone passes. "
-                "Or widen correction_bounds, or raise load_headroom",
-            )
+        yield Answer(
+            "latency above its target, the correction at its bound",
+            _of(count, total),
+            "calibrate the profile: the engines are slower than it says; a backlog alone passes. "
+            "Or widen correction_bounds, or raise load_headroom",
         )
-    for code, cause, advice in (
-        (
-            "hold_unknown_lengths",
-            "lengths not known yet",
-            "check that the ISL and OSL metrics exist: plan --check",
-        ),
-        (
-            "hold_no_capacity",
-            "the profile gives no capacity",
-            "check the profile: sagescale profile validate",
-        ),
-        ("stabilised", "stabilisation windows", "shorten scale_up_stabilization_window_sec"),
-        ("within_tolerance", "tolerance", "lower tolerance"),
-        ("step_capped", "step cap", "raise max_step_instances"),
-        (
-            "router_uneven",
-            "requests are dealt out in turns",
-            "let the router look at the load, or set routing_strategy: round_robin",
-        ),
-        ("paused", "paused", "remove the pause_file"),
-        ("pools_unknown", "the pools' state is unknown", "check the actuator"),
-        ("rollout_in_progress", "a rollout", "wait for it, or undo it"),
-        ("right_lost", "another planner acts", "keep one of them, or this one with --standby"),
-        ("dry_run", "dry run", "leave out --dry-run and no_operation, and configure an actuator"),
-    ):
+    for code, (cause, advice) in _CAUSES.items():
         if count := codes[code]:
-            found.append(Answer(cause, _of(count, total), advice))
-    return found
+            yield Answer(cause, _of(count, total), advice)
 
 
-def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
+def why_so_often(ticks: Sequence[TickRecord]) -> Iterator[Answer]:
     """The guide's causes: an interval too short, an unstable predictor, corrections that fluctuate."""
     turns = 0
     for pool in ticks[-1].goal.names:
@@ -195,14 +176,12 @@ def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
         steps = [now - before for before, now in itertools.pairwise(sizes) if now != before]
         turns += sum(before * now < 0 for before, now in itertools.pairwise(steps))
     if len(ticks) < 5 or turns <= _FLAPS * len(ticks):
-        return []
+        return
     settings = ticks[-1].settings
-    found = [Answer("sizes go up and down again", f"{turns} times in {len(ticks)} ticks")]
-    if settings["adjustment_interval_sec"] < 60:
-        interval = settings["adjustment_interval_sec"]
-        found.append(
-            Answer("interval too short", f"{interval} s", "set adjustment_interval_sec to 60 to 120")
-        )
+    yield Answer("sizes go up and down again", f"{turns} times in {len(ticks)} ticks")
+    interval_s = settings["adjustment_interval_sec"]
+    if interval_s < 60:
+        yield Answer("interval too short", f"{interval_s} s", "set adjustment_interval_sec to 60 to 120")
     seen = [
         tick.observation.requests
         for tick in ticks
@@ -210,31 +189,24 @@ def why_so_often(ticks: Sequence[TickRecord]) -> list[Answer]:
     ]
     if len(seen) > 2 and statistics.mean(seen) > 0 and settings["load_predictor_type"] == "constant":
         spread = statistics.stdev(seen) / statistics.mean(seen)
-        found.append(
-            Answer(
-                "predictor repeats every wiggle",
-                f"load varies by {100 * spread:.0f} % and the predictor is constant",
-                "set load_predictor_type to moving_average, or prediction_window_size higher",
-            )
+        yield Answer(
+            "predictor repeats every wiggle",
+            f"load varies by {100 * spread:.0f} % and the predictor is constant",
+            "set load_predictor_type to moving_average, or prediction_window_size higher",
         )
-    for pool in ("prefill", "decode"):
+    for pool in DISAGGREGATED:
         factors = [tick.decision["corrections"][pool] for tick in ticks]
         if len(factors) > 2 and statistics.pstdev(factors) > 0.1 * statistics.mean(factors):
-            found.append(
-                Answer(
-                    f"{pool} correction fluctuates",
-                    f"between {min(factors):.2f} and {max(factors):.2f}",
-                    "calibrate the profile, narrow correction_bounds, or set enable_correction: false",
-                )
+            yield Answer(
+                f"{pool} correction fluctuates",
+                f"between {min(factors):.2f} and {max(factors):.2f}",
+                "calibrate the profile, narrow correction_bounds, or set enable_correction: false",
             )
-    found.append(
-        Answer(
-            "stabilisation is what damps it",
-            "the windows are 0 by default",
-            "set scale_down_stabilization_window_sec to 300 and tolerance to 0.1",
-        )
+    yield Answer(
+        "stabilisation is what damps it",
+        "the windows are 0 by default",
+        "set scale_down_stabilization_window_sec to 300 and tolerance to 0.1",
     )
-    return found
 
 
 def _in_plain_words(record: TickRecord) -> list[str]:
@@ -258,9 +230,9 @@ def _in_plain_words(record: TickRecord) -> list[str]:
         found.append(
             "Sizes were tried on simulated engines, with requests as long as those seen lately and the loads "
             "that may come. Each line under WHY says what share of the requests would then miss a target, "
-            "and what one instance fewer would miss. An instance is kept if it saves at least the share that "
-            "the line ends with: a price that falls while more is missed than target_attainment allows, and "
-            "rises while less is."
+            "and what one instance fewer would miss. An instance is worth it if it saves at least the share "
+            "that the line names: so much that, with the sizes it buys in the windows of the last hours, no "
+            "more would be missed in all than target_attainment allows."
         )
     return ["\n".join(textwrap.wrap(text, _WIDTH)) for text in found]
 
@@ -281,7 +253,7 @@ def _of(count: int, total: int) -> str:
     return f"{count} of {total} ticks"
 
 
-def _answers(answers: Sequence[Answer], otherwise: str) -> list[str]:
+def _answers(answers: Iterable[Answer], otherwise: str) -> list[str]:
     return [f"  {answer}" for answer in answers] or [f"  {otherwise}"]
 
 

@@ -177,6 +177,7 @@ class ControlLoop:
 
     def _resume(self) -> None:
         past = self.journal.last_ticks(_REPLAYED)
+        self.mover.last_goal = past[-1].goal if past and past[-1].acted else None
         self._watch_journal()
         self._sensor.recall(past, self.live.safe_floor_lookback_s)
         if not self._past.resume(past):
@@ -325,6 +326,7 @@ class ControlLoop:
             self._advance(record.id)
         else:
             self._release()
+            self.mover.last_goal = None
         self._tell(lambda watcher: watcher.ticked(record, decision, reading.states))
         self._watch_journal()
         return record

@@ -76,7 +76,7 @@ def next_sizes(goal: Sizes, pools: Pools, fleet: Fleet) -> Sizes:
 class Mover:
     """Moves one target towards the latest goal, and knows what the pools were last set to.
 
-    Nothing else in a run remembers that: the planner is told, the journal keeps goals over a restart.
+    Nothing else in a run remembers that: the planner is told, and the journal keeps goals for the next run.
 
     Args:
         actuator: Who acts.
@@ -95,6 +95,8 @@ class Mover:
         self.pending = self._nothing
         self.last_set: Sizes | None = None
         """What was last ordered or, where the actuator cannot say, assumed; None before that."""
+        self.last_goal: Sizes | None = None
+        """The goal of the last decision, of the run before at first; None if that was not acted on."""
         self.meant: Sizes | None = None
         """What the pools are to be from now on, ordered or still to be; None where only others know."""
         self._removed = _Removed(drain_wait_s)
@@ -140,7 +142,8 @@ class Mover:
         """Take on a goal in place of the one before; nothing is ordered yet."""
         if goal != self.goal:
             self._growing_since_s, self._stuck = None, False
-        self.goal, self._decision, self._key, self._orders = goal, decision, key, 0
+        self.goal = self.last_goal = goal
+        self._decision, self._key, self._orders = decision, key, 0
         self._failed = None
         self.pending = self._nothing
 

@@ -163,9 +163,8 @@ class Sensor:
         if not self._acts and any(sizes):
             return _pools_of(sizes), True  # a dry run changes nothing: what there is reports
         if not all(sizes):
-            last = [] if not self._acts else self._journal.last_ticks(1)
-            if last and last[0].acted:
-                sizes = last[0].goal
+            if self._acts and self._mover.last_goal is not None:
+                sizes = self._mover.last_goal
             elif metrics.usable:
                 # Sizes are absolute: where the load is known, nothing needs to be known of the pools to set
                 # them. Where it is not, holding at a guess could shrink them, so nothing is done.

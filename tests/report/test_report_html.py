@@ -20,7 +20,7 @@ from sagescale.fleet import PoolCounts, resize
 from sagescale.report.html import render_html, write_html
 from sagescale.report.html.comparison import pareto_front
 from sagescale.report.html.run import run_figure
-from sagescale.report.html.run_columns import RunColumns, run_columns
+from sagescale.report.html.run_columns import RunColumns
 from typer.testing import CliRunner
 
 
@@ -67,7 +67,7 @@ def page(made: Any) -> Page:
 def drawn(made: Any) -> RunColumns:
     """What the first run's panels are drawn from."""
     found = from_keys(ResultDocument, made)
-    return run_columns(found, found.runs[0])
+    return RunColumns(found, found.runs[0])
 
 
 @pytest.mark.parametrize("made", [document(), comparison(), faulty()], ids=["run", "comparison", "faults"])

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from sagescale.report.figures import DASHES, LARGEST, Axis, Clock, Event, Figure, Level, Panel, Series, Span
 from sagescale.report.formats import count, figure, given, share
-from sagescale.report.html.run_columns import RunColumns, run_columns
+from sagescale.report.html.run_columns import RunColumns
 from sagescale.report.reasons import MOVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sagescale.document import ResultDocument, RunDocument
-    from sagescale.report.html.run_columns import RunBurst
+    from sagescale.report.html.run_columns import Column, RunBurst
 
 __all__ = ["run_figure"]
 
@@ -30,7 +30,7 @@ _LOG = 8.0
 
 def run_figure(document: ResultDocument, run: RunDocument) -> Figure:
     """Return the panels of a run, row by row in two columns."""
-    return _Drawn(run_columns(document, run), hits=bool(run.timeline.prefix_hit_rate)).figure()
+    return _Drawn(RunColumns(document, run), hits=bool(run.timeline.prefix_hit_rate)).figure()
 
 
 def _largest(*columns: Iterable[float | None]) -> float:
@@ -47,17 +47,6 @@ class _Drawn:
         self.step = run.step_ms or (ticks[1] - ticks[0] if len(ticks) > 1 else 0) or (ticks or [0])[0] or 60e3
         self.end = ticks[-1] if ticks else self.step
         self.thin = 0.9 if len(ticks) > _DENSE else 1.6
-        # A pool's size as its tick found it, counted as targets are: without what drains.
-        self.found = {
-            name: [
-                sum(value or 0 for value in states)
-                for states in zip(
-                    *(run.columns[f"{name}_{state}"] for state in ("ready", "starting", "waiting")),
-                    strict=True,
-                )
-            ]
-            for name in run.names
-        }
 
     def figure(self) -> Figure:
         """Return all panels with their columns and what is told at each tick."""
@@ -79,10 +68,7 @@ class _Drawn:
         columns: dict[str, object] = {"t": run.t, "gpus": run.gpus}
         columns |= {
             key: values[0] if values and all(value == values[0] for value in values) else values
-            for key, values in (
-                *run.columns.items(),
-                *((f"{name}_found", self.found[name]) for name in run.names),
-            )
+            for key, values in run.columns.items()
             if not key.endswith(("_ready", "_starting", "_draining", "_waiting"))
         }
         columns |= {
@@ -92,6 +78,10 @@ class _Drawn:
 
     def _line(self, name: str, y: str, colour: str = "ink", dash: str = "", **look: Any) -> Series:  # noqa: ANN401
         return Series(name, **{"x": "t", "width": self.thin, **look}, y=y, colour=colour, dash=dash)
+
+    def _sizes(self, pool: str) -> tuple[Column, Column]:
+        """Return a pool's target and the size found at each tick."""
+        return self.run.columns[f"{pool}_target"], self.run.columns[f"{pool}_found"]
 
     def _size(self, few: float, many: float) -> float:
         return many if len(self.run.t) > _MANY else few
@@ -220,8 +210,8 @@ class _Drawn:
         middle = len(run.names) - 1.5
         moved: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
         for pool, row in rows.items():
-            for at, target, found in zip(run.t, run.columns[f"{pool}_target"], self.found[pool], strict=True):
-                if move := (target or 0) - found:
+            for at, target, found in zip(run.t, *self._sizes(pool), strict=True):
+                if move := (target or 0) - (found or 0):
                     moved[move > 0].append((at, row))
         why = [" ".join(r for r in run.reasons[at] if r not in MOVES) for at in run.reasons_at]
         changed = [run.t[i] for i, words in enumerate(why) if words and (i == 0 or words != why[i - 1])]
@@ -325,7 +315,8 @@ class _Drawn:
         return tuple(tuple(chain.from_iterable(line)) for line in (sizes, expects, corrections, *whys))
 
     def _move(self, pool: str, i: int, before: str) -> list[tuple[str, str]]:
-        if self.found[pool][i] == self.run.columns[f"{pool}_target"][i]:
+        target, found = self._sizes(pool)
+        if target[i] == found[i]:
             return [(f"{before}{pool} stays at ", f"{pool}_target")]
         return [(f"{before}{pool} ", f"{pool}_found"), (" → ", f"{pool}_target")]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sagescale.document import ResultDocument, RunDocument
 
-__all__ = ["Column", "RunBurst", "RunColumns", "RunFault", "run_columns"]
+__all__ = ["Column", "RunBurst", "RunColumns", "RunFault"]
 
 _PER_WINDOW = ("requests", "requests_forecast", "requests_forecast_p90")
 _AS_IS = (
@@ -56,7 +56,6 @@ class RunBurst:
     reasons: list[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunColumns:
     """What the panels of a run are drawn from.
 
@@ -64,68 +63,41 @@ class RunColumns:
         t: ticks in ms from the start of the trace.
         start_ms: the time of day and date at which the trace started, as ms since 1970 on its own clock.
         step_ms: the interval, where it is known; numbers of requests are then per second.
-        columns: values at the ticks, by name.
+        columns: values at the ticks, by name; ``POOL_found`` is a pool's size as its ticks found it, counted
+            as targets are: without what drains.
         pools: instances of each pool by state as each decision left them, the initial ones first.
         gpus: that all pools use, as each decision left them, the initial ones first.
         reasons: each different list of reasons once, in words; ``reasons_at`` has each tick's place in it.
     """
 
-    t: list[float]
-    start_ms: float | None
-    step_ms: float | None
-    names: tuple[str, ...]
-    corrections: list[str]
-    columns: dict[str, Column]
-    pools: dict[str, dict[str, list[int]]]
-    gpus: list[int]
-    reasons: list[list[str]]
-    reasons_at: list[int]
-    target_ttft_ms: float | None
-    target_itl_ms: float | None
-    attainment_asked: float | None
-    bound_gpus: float | None
-    budget: float | None
-    faults: list[RunFault]
-    bursts: list[RunBurst]
-
-
-def run_columns(document: ResultDocument, run: RunDocument) -> RunColumns:
-    """Return what the panels of a run are drawn from."""
-    timeline = as_keys(run.timeline)
-    times = [known(value) for value in timeline.get("time_s") or ()]
-    kept = [place for place, time_s in enumerate(times) if time_s is not None and abs(time_s) < _LATEST_S]
-    step_s = interval_s(document, run)
-    of_pools = [f"{name}_{part}" for name in pool_names(run) for part in _OF_POOLS]
-    corrections = list(run.timeline.corrections)
-    of_corrections = [f"{name}_correction" for name in corrections]
-    columns = {key: _column(timeline.get(key), kept, 1.0) for key in (*_AS_IS, *of_pools, *of_corrections)}
-    for key in _PER_WINDOW:
-        columns[key] = _column(timeline.get(key), kept, step_s or 1.0)
-    sla = run.sla
-    hours = (known(run.horizon_s) or 0.0) / 3600.0
-    bound = known(run.lower_bound_gpu_hours)
-    comparison = document.comparison
-    pools, gpus = _pools(document, run, kept)
-    reasons, reasons_at = _reasons(timeline.get("reasons") or (), kept)
-    return RunColumns(
-        t=[_rounded(1000.0 * (times[place] or 0.0), 12) for place in kept],
-        start_ms=_start_ms(document.trace.started_at),
-        step_ms=None if step_s is None else 1000.0 * step_s,
-        names=tuple(pool_names(run)),
-        corrections=corrections,
-        columns=columns,
-        pools=pools,
-        gpus=gpus,
-        reasons=reasons,
-        reasons_at=reasons_at,
-        target_ttft_ms=known(sla.target_ttft_ms),
-        target_itl_ms=known(sla.target_mean_itl_ms),
-        attainment_asked=None if comparison is None else known(comparison.attainment_asked),
-        bound_gpus=None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4)),
-        budget=number(document, run, "max_gpu_budget"),
-        faults=_faults(run),
-        bursts=_bursts(run),
-    )
+    def __init__(self, document: ResultDocument, run: RunDocument) -> None:
+        timeline, comparison = as_keys(run.timeline), document.comparison
+        times = [known(value) for value in timeline.get("time_s") or ()]
+        kept = [at for at, time_s in enumerate(times) if time_s is not None and abs(time_s) < _LATEST_S]
+        step_s = interval_s(document, run)
+        self.t = [_rounded(1000.0 * (times[place] or 0.0), 12) for place in kept]
+        self.start_ms = _start_ms(document.trace.started_at)
+        self.step_ms = None if step_s is None else 1000.0 * step_s
+        self.names = pool_names(run)
+        self.corrections = list(run.timeline.corrections)
+        of_pools = [f"{name}_{part}" for name in self.names for part in _OF_POOLS]
+        others = (*_AS_IS, *of_pools, *(f"{name}_correction" for name in self.corrections))
+        units = dict.fromkeys(others, 1.0) | dict.fromkeys(_PER_WINDOW, step_s or 1.0)
+        self.columns = {key: _column(timeline.get(key), kept, unit) for key, unit in units.items()}
+        for name in self.names:
+            asked = (self.columns[f"{name}_{state}"] for state in ("ready", "starting", "waiting"))
+            self.columns[f"{name}_found"] = [
+                sum(each or 0 for each in now) for now in zip(*asked, strict=True)
+            ]
+        self.pools, self.gpus = _pools(document, run, kept)
+        self.reasons, self.reasons_at = _reasons(timeline.get("reasons") or (), kept)
+        self.target_ttft_ms = known(run.sla.target_ttft_ms)
+        self.target_itl_ms = known(run.sla.target_mean_itl_ms)
+        self.attainment_asked = None if comparison is None else known(comparison.attainment_asked)
+        hours, bound = (known(run.horizon_s) or 0.0) / 3600.0, known(run.lower_bound_gpu_hours)
+        self.bound_gpus = None if bound is None or hours <= 0 else known(_rounded(bound / hours, 4))
+        self.budget = number(document, run, "max_gpu_budget")
+        self.faults, self.bursts = _faults(run), _bursts(run)
 
 
 def _start_ms(started_at: object) -> float | None:
