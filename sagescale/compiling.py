@@ -19,16 +19,20 @@ __all__ = ["compiler"]
 logger = logging.getLogger(__name__)
 
 
-def compiler(name: str, sources: Sequence[Path], **options: object) -> Callable[[Callable[..., Any]], Any]:
+def compiler(
+    name: str, sources: Sequence[Path], *, keep: bool = True, **options: object
+) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function and keeps its code where that can be.
 
     Args:
         name: of the folder that the code is kept in, beside the last of the sources if it can be.
         sources: all files that the code comes from: numba compares a function's own file alone, but constants
             and inlined functions come from others. Changed, they make another folder.
+        keep: whether the code is kept. What is kept has the code of all that it calls in it: to keep
+            functions that only others call takes five times the space, and saves little.
         options: numba's own.
     """
-    folder = _cache_folder(sources[-1].parent, f"{name}-{_digest(sources)}")
+    folder = _cache_folder(sources[-1].parent, f"{name}-{_digest(sources)}") if keep else None
     decorate = numba.njit(cache=folder is not None, nogil=True, error_model="numpy", _nrt=False, **options)
 
     def compile_(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - as numba has it

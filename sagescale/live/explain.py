@@ -230,9 +230,9 @@ def _in_plain_words(record: TickRecord) -> list[str]:
         found.append(
             "Sizes were tried on simulated engines, with requests as long as those seen lately and the loads "
             "that may come. Each line under WHY says what share of the requests would then miss a target, "
-            "and what one instance fewer would miss. An instance is kept if it saves at least the share that "
-            "the line ends with: a price that falls while more is missed than target_attainment allows, and "
-            "rises while less is."
+            "and what one instance fewer would miss. An instance is worth it if it saves at least the share "
+            "that the line names: so much that, with the sizes it buys in the windows of the last hours, no "
+            "more would be missed in all than target_attainment allows."
         )
     return ["\n".join(textwrap.wrap(text, _WIDTH)) for text in found]
 

@@ -18,7 +18,7 @@ __all__ = ["choose", "compiled", "entry", "inlined"]
 _FOLDER = Path(__file__).parent
 _SOURCES = (_FOLDER.parent / "state.py", *sorted(_FOLDER.glob("*.py")))
 
-_INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_INTERNAL: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "keep": False}
 """To take ``State`` from Python compiles to more code than most functions are."""
 
 entry = compiler("kernel", _SOURCES)
