@@ -112,6 +112,7 @@ def compare_predictors(
     from sagescale.report.comparison import print_comparison
     from sagescale.report.comparison_csv import comparison_csv
     from sagescale.sim.faults import read_faults
+    from sagescale.trace.sessions import refuse_without_turns
 
     for path in (json_out, csv_out, html_out):
         if path is not None:
@@ -126,6 +127,8 @@ def compare_predictors(
     workload, variants = load_comparison(
         trace, profile, [(files, chosen, {}) for files, chosen in tried_with], transforms
     )
+    if workload.recorded.turns is None and len({variant.simulator.open_loop for variant in variants}) > 1:
+        refuse_without_turns("open_loop false,true", workload.recorded)
     used = (
         tuple(dict.fromkeys(variant.config.policy for variant in variants))
         if policies is None

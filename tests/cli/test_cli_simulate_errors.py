@@ -396,3 +396,9 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path, words):
     done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("asked", [("--open-loop", "both"), ("--set", "open_loop=true,false")])
+def test_both_loops_of_a_trace_without_turns_are_refused(sagescale, asked):
+    outcome = sagescale("compare-predictors", "good.csv", *asked)
+    refused(outcome, "open_loop", "good.csv", "no turns that wait")
