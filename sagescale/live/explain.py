@@ -230,9 +230,8 @@ def _in_plain_words(record: TickRecord) -> list[str]:
         found.append(
             "Sizes were tried on simulated engines, with requests as long as those seen lately and the loads "
             "that may come. Each line under WHY says what share of the requests would then miss a target, "
-            "and what one instance fewer would miss. An instance is worth it if it saves at least the share "
-            "that the line names: so much that, with the sizes it buys in the windows of the last hours, no "
-            "more would be missed in all than target_attainment allows."
+            "and what one instance fewer would miss. The sizes are the fewest GPUs with which all pools "
+            "together miss no more than target_attainment leaves."
         )
     return ["\n".join(textwrap.wrap(text, _WIDTH)) for text in found]
 

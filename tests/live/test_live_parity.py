@@ -131,7 +131,7 @@ def test_the_live_loop_decides_as_the_simulator_does(conversation, settings):
 def test_with_caches_on_it_decides_as_the_simulator_does(settings):
     """Prompts that begin alike: most of their tokens are found, fewer where instances are new."""
     rng = np.random.default_rng(1)
-    arrival_s = 1200.0 * np.sqrt(np.sort(rng.uniform(0.0, 1.0, 63_000)))  # ever more a second
+    arrival_s = 1200.0 * np.sqrt(np.sort(rng.uniform(0.0, 1.0, 42_000)))  # ever more a second
     isl = 2048 + np.minimum(rng.lognormal(6.0, 1.0, len(arrival_s)), 6000).astype(int)
     beginnings = [list(range(8 * at, 8 * at + 8)) for at in range(24)]
     trace = Trace.from_arrays(arrival_s, isl, 1 + rng.exponential(120.0, len(isl)).astype(int))

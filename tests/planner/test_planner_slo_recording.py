@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.planner.policy.slo.misses import MissCurves
-from sagescale.planner.policy.slo.recording import Follow, Recording
+from sagescale.planner.policy.slo.recording import Recording
 from slo_world import share_missed
 
 LIMIT = 1000.0
@@ -61,46 +61,3 @@ def test_what_is_older_is_forgotten():
 
 def test_nothing_recorded_keeps_any_size():
     assert Recording(1800.0, 1.0).fewest(1, 9, CURVES, 0.005) == 1
-
-
-AT_ONCE = Follow(start_s=0.0, seen_s=15.0, kept_s=360.0, each=300.0, most=100)
-
-
-def ordered(values: list[float], each_s: float = 60.0) -> Recording:
-    """Loads between looks, sized for at every fourth."""
-    recording = recorded(values)
-    for number, load in enumerate(values, 1):
-        if 15.0 * number % each_s == 0.0:
-            recording.order(15.0 * number, load)
-    return recording
-
-
-def test_what_orders_follow_in_time_need_not_be_kept_for():
-    slow_rise = [1000.0 * 1.02**step for step in range(80)]
-    recording = ordered(slow_rise)
-    assert recording.missed(2, CURVES) > 0.1
-    assert recording.missed(2, CURVES, AT_ONCE) < 0.01
-    assert recording.fewest(2, 20, CURVES, 0.01, AT_ONCE) < recording.fewest(2, 20, CURVES, 0.01)
-
-
-def test_the_longer_a_start_takes_the_more_has_to_be_kept():
-    rise = [500.0] * 40 + [4000.0] * 40 + [500.0] * 40
-    recording = ordered(rise)
-    missed = [recording.missed(1, CURVES, AT_ONCE._replace(start_s=start_s)) for start_s in (0, 60, 180, 600)]
-    assert missed == sorted(missed)
-    assert missed[-1] > missed[0]
-
-
-def test_clumps_shorter_than_a_start_are_kept_for_as_if_nothing_followed():
-    clumps = ([300.0] * 5 + [6000.0] + [300.0] * 2) * 15
-    recording = ordered(clumps)
-    late = AT_ONCE._replace(start_s=60.0, kept_s=60.0)
-    assert recording.missed(2, CURVES, late) == pytest.approx(recording.missed(2, CURVES))
-
-
-@given(loads, st.integers(1, 40), st.sampled_from([0.0, 60.0, 300.0]))
-def test_more_instances_never_miss_more_where_orders_follow(values, size, start_s):
-    recording = ordered(values)
-    follow = AT_ONCE._replace(start_s=start_s)
-    assert recording.missed(size + 1, CURVES, follow) <= recording.missed(size, CURVES, follow) + 1e-9
-    assert recording.missed(size, CURVES, follow) <= recording.missed(size, CURVES) + 1e-9

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["LengthMemory"]
 
 _WINDOWS = 60
-_HALF_LIFE = 4.0
+_HALF_LIFE = 10.0
 """Windows kept, and after how many one counts half."""
 
 _SAMPLE = 8192
@@ -27,7 +27,7 @@ _FINENESS = 4
 """Requests drawn at most, and for each there is: so finely are weights kept."""
 
 _EVERY = 10
-_MOVED = 0.1
+_MOVED = 0.05
 
 _HITS = 5
 """Windows whose median is the prefix cache's hit rate: that of one with few requests says little."""
@@ -53,8 +53,8 @@ _LONGEST = 1 << 30
 class LengthMemory:
     """A sample of the requests of the last windows, late ones most; ``version`` changes when it does.
 
-    Drawn anew every ten windows, and when a mean has moved by a tenth: what was found out about a sample
-    stays true while it is the same.
+    Drawn anew every ten windows, and when a mean has moved by 5 %: what was found out about a sample stays
+    true while it is the same.
 
     Args:
         hits_by_window: of each window's prompts as much is computed as its own hit rate left: a few whole

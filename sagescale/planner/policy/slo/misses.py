@@ -78,17 +78,6 @@ class MissCurves:
             total += weight * load * missed
         return total / scenarios.mean if total else 0.0
 
-    def holds(self, instances: int, allowed: float) -> float:
-        """Tokens/s an instance of so many at which no more than is allowed misses for want of more."""
-        low, high = math.floor(math.log(_IDLE) / _STEP), math.ceil(math.log(_HOPELESS) / _STEP)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._at(instances, middle) - self.alone <= allowed:
-                low = middle
-            else:
-                high = middle - 1
-        return math.exp(low * _STEP) * self.limit
-
     def _at(self, instances: int, step: int) -> float:
         key = instances, step
         known = self._known.get(key)

@@ -11,11 +11,10 @@ from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.protocol import Sizing
 from sagescale.planner.policy.slo.caution import Missed
 from sagescale.planner.policy.slo.decode_work import DecodeWork
-from sagescale.planner.policy.slo.demand import SURPRISE, certain
+from sagescale.planner.policy.slo.demand import SURPRISE
 from sagescale.planner.policy.slo.lengths import LengthMemory
 from sagescale.planner.policy.slo.misses import MissCurves
 from sagescale.planner.policy.slo.pool import Pool
-from sagescale.planner.policy.slo.price import Price
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SloPolicy"]
 
-_AIM = 0.5
-"""The part of what may be missed that sizes are planned for: what comes before a start is missed as well."""
-
-_USUAL = 3.0
-"""A look that is off by so many deviations of those before is no surprise."""
+_HARDLY = 0.02
+"""More instances of a pool that misses this part of what may be missed leave the other no more to miss."""
 
 _ABSURD = 1e12
 """So many requests wait nowhere: such a count is taken as unknown."""
@@ -50,13 +46,12 @@ class SloPolicy:
        set of scenarios from the forecast's own recent errors (``demand``).
     2. What pools of each size would miss at such loads is found by running the simulator's kernel on
        requests with the lengths seen lately (``misses``, ``lengths``).
-    3. A pool grows as long as a GPU more saves enough requests. How many is such that over the last hours no
-       more is missed than may be (``price``). Under a tight GPU budget it is the pair that misses least.
+    3. The sizes are those with the fewest GPUs that miss no more than may be missed; under a tight GPU
+       budget, the pair that misses least.
     4. What is missed beyond what may be, and beyond what the simulation explains, raises a factor on the load
        of the pool that missed (``caution``).
     5. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
-    6. Down goes only to a size that would have kept what came lately, ordering again as it would
-       (``recording``), and only what was not wanted for as long as giving it up too early would cost.
+    6. Down goes only what was not wanted for as long as a launch takes, five minutes at least.
     7. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
 
     Args:
@@ -90,7 +85,6 @@ class SloPolicy:
             Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, config.target_itl_ms, share)
             for pool, in_time_s in zip(config.pools, (config.target_ttft_ms / 1000.0, None), strict=True)
         )
-        self._price = Price(interval_s, _AIM * self._allowed)
         self._horizon = self._ahead
         self._worked = work
         self._lengths = LengthMemory(hits_by_window=work is not None)
@@ -135,49 +129,43 @@ class SloPolicy:
         )
         for pool in (self._prefill, self._decode):
             pool.ticked(seen.time_s, seen.window_s, pool.load)
-        wanted = self._affordable(self._worth_it(to_come, scenarios), seen.pools.asked, to_come)
+        wanted = self._affordable(self._fewest(scenarios), seen.pools.asked, to_come)
         sizes, reasons = [], []
-        per_gpu = self._price.per_gpu(self._rate(self._prefill, to_come[0]))
         for pool, counts, enough, kept, what in zip(
             (self._prefill, self._decode),
             seen.pools,
             wanted,
-            self._kept(wanted, seen, scenarios),
+            self._kept(wanted, seen),
             scenarios,
             strict=True,
         ):
-            size = pool.after_idling(kept, counts.asked, pool.patience(enough, what, per_gpu))
+            size = pool.after_idling(kept, counts.asked)
             sizes.append(size)
-            reasons.append(_sized(pool, enough, size, what, per_gpu))
+            reasons.append(_sized(pool, enough, size, what, self._allowed))
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
 
-    def _worth_it(
-        self, to_come: tuple[Scenarios, Scenarios], scenarios: tuple[Scenarios, Scenarios]
-    ) -> tuple[int, int]:
-        """The sizes whose last GPU saves as many requests as one has to."""
-        pools = (self._prefill, self._decode)
-        savings = tuple(pool.savings(what) for pool, what in zip(pools, to_come, strict=True))
-        rate = self._rate(self._prefill, to_come[0])
-        self._price.observe(rate, savings)
-        per_gpu = self._price.per_gpu(rate)
-        prefill, decode = (
-            pool.worth(saved if what is expected else pool.savings(what), per_gpu)
-            for pool, saved, what, expected in zip(pools, savings, scenarios, to_come, strict=True)
-        )
-        return prefill, decode
+    def _fewest(self, scenarios: tuple[Scenarios, Scenarios]) -> tuple[int, int]:
+        """The sizes with the fewest GPUs that together miss no more than may be missed."""
+        mine, other = self._prefill, self._decode
+        best: tuple[float, float, int, int] | None = None
+        least = mine.smallest(scenarios[0], self._allowed)
+        size = least
+        while True:
+            missed = mine.missed(size, scenarios[0])
+            rest = other.smallest(scenarios[1], max(self._allowed - missed, 0.0))
+            gpus = size * mine.limits.gpus + rest * other.limits.gpus
+            both = missed + other.missed(rest, scenarios[1])
+            if best is None or (gpus, both) < best[:2]:
+                best = (gpus, both, size, rest)
+            if size >= mine.limits.most or missed <= _HARDLY * self._allowed or size > least + 32:
+                return mine.worth_it(best[2], scenarios[0]), other.worth_it(best[3], scenarios[1])
+            size += 1
 
-    def _rate(self, pool: Pool, scenarios: Scenarios) -> float:
-        """Requests a second."""
-        assert pool.curves is not None
-        return scenarios.mean / pool.curves.tokens
-
-    def _kept(
-        self, wanted: tuple[int, int], seen: Observation, scenarios: tuple[Scenarios, Scenarios]
-    ) -> tuple[int, int]:
+    def _kept(self, wanted: tuple[int, int], seen: Observation) -> tuple[int, int]:
         """What is wanted, less what of the present sizes it took lately; all of it where both do not fit."""
         asked = seen.pools.asked
-        prefill = self._prefill.kept(wanted[0], asked.prefill, scenarios[0].mean)
-        decode = self._decode.kept(wanted[1], asked.decode, scenarios[1].mean)
+        prefill = self._prefill.kept(wanted[0], asked.prefill)
+        decode = self._decode.kept(wanted[1], asked.decode)
         gpus = prefill * self._prefill.limits.gpus + decode * self._decode.limits.gpus
         return wanted if gpus > self._config.max_gpu_budget else (prefill, decode)
 
@@ -211,15 +199,11 @@ class SloPolicy:
             load = rate * self._tokens(pool, isl, self._osl or 0.0) * self._work(pool, sample)
             highest = pool.recording.highest if pool.holds(seen.pools[at]) else 0.0
             pool.looked(seen.time_s, seen.window_s, load)
-            off = max(SURPRISE * math.sqrt(chance), _USUAL * pool.wavers)
-            plain = load > highest and load > pool.demand.expected[0] * math.exp(off)
-            # How it is between two looks is not how it will be: a deviation less is plainly there.
-            certain = load * math.exp(-math.hypot(math.sqrt(chance), pool.wavers)) if plain else 0.0
-            pool.wavered(load)
-            loads.append(certain)
+            plain = load > highest and load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
+            loads.append(load if plain else 0.0)
             if plain:
-                what = self._with_backlog(pool, self._certain(pool, certain), seen, certain)
-                wanted = pool.worth(pool.savings(what), self._price.per_gpu(self._rate(pool, what)))
+                what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
+                wanted = pool.worth_it(pool.smallest(what, self._allowed / 2.0), what)
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
@@ -381,8 +365,7 @@ class SloPolicy:
 
     def _with_backlog(self, pool: Pool, to_come: Scenarios, seen: Observation, surprise: float) -> Scenarios:
         """The load to size for: what is to come, and what waits."""
-        more = self._config.load_headroom * self._backlog(pool, seen, surprise)
-        return to_come.scaled(1.0, more) if more > 0.0 else to_come
+        return to_come.scaled(1.0, self._config.load_headroom * self._backlog(pool, seen, surprise))
 
     def _to_come(self, pool: Pool, surprise: float) -> Scenarios:
         """The load when what is ordered now will serve, or the next window's if that is more."""
@@ -393,10 +376,6 @@ class SloPolicy:
         if expected[0] > expected[ahead - 1]:
             ahead = 1
         return pool.demand.scenarios(ahead, surprise).scaled(self._config.load_headroom * pool.caution.factor)
-
-    def _certain(self, pool: Pool, load: float) -> Scenarios:
-        """A load that is there: what it may grow to is the next tick's to say."""
-        return certain(load).scaled(self._config.load_headroom * pool.caution.factor)
 
     def _backlog(self, pool: Pool, seen: Observation, surprise: float) -> float:
         """What will still wait when ordered capacity is there, as load that clears it in that time."""
@@ -456,7 +435,7 @@ def _computed(sample: Lengths) -> float:
     return float(sample.computed.sum()) / float(sample.isl.sum())
 
 
-def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, per_gpu: float) -> Reason:
+def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, allowed: float) -> Reason:
     text = (
         f"{pool.name}: {scenarios.mean:,.0f} tokens/s expected in window {pool.startup.ahead}, up to "
         f"{scenarios.highest:,.0f}; {wanted} instances would miss {_share(pool.missed(wanted, scenarios))} "
@@ -464,10 +443,9 @@ def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, per_gpu: fl
     )
     if wanted > pool.limits.least:
         text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios))}"
-    if 0.0 < per_gpu < math.inf:
-        text += f"; one more has to save {_share(per_gpu * pool.limits.gpus)}"
+    text += f"; both pools together may miss {_share(allowed)}"
     if size > wanted:
-        text += f"; {size} stay until giving them up too early would cost less"
+        text += f"; {size} stay until they have not been wanted for as long as a launch takes"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)
 
 

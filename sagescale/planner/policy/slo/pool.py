@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sagescale.planner.policy.slo.caution import Caution
 from sagescale.planner.policy.slo.demand import Demand
-from sagescale.planner.policy.slo.price import Savings
-from sagescale.planner.policy.slo.recording import Follow, Recording
+from sagescale.planner.policy.slo.recording import Recording
 
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts, PoolSpec
@@ -24,25 +22,17 @@ _LAUNCHES = 20
 """Launches that the mean startup is taken of."""
 
 _PATIENCE_S, _STARTS = 360.0, 2
-"""What is not wanted is kept no longer, or as long as so many orders take one after the other."""
-
-_SHORT = 0.85
-"""What a pool that much smaller misses says how dear it is to have given up too much."""
+"""A size is kept until it was not wanted for so long, or for as long as so many orders take one after the
+other if that is longer: what was given up too early is missed for as long as a start takes."""
 
 _REPLAYED_S = 2700.0
 """A size is given up only for one that would have kept what came in so long."""
 
-_NOTHING, _FINE = 0.02, 40
-"""Sizes that miss this part of what may be missed are enough; larger ones are looked at this finely."""
-
-_AT_ONCE = 2.0
-"""No size is chosen that misses more than so many times what may be missed, little as that may save."""
-
-_WAVERS, _DEVIATION = 0.01, 1.2533
-"""What a look counts for in how far looks are off, and a normal deviation over the mean absolute one."""
-
 _NO_TIME_S = 0.5
 """What is left of a window after the last look is none."""
+
+_HOPELESS = 5.0
+"""Sizes that miss so many times what may be missed more are not looked at."""
 
 _FULL = 0.95
 """The share of what instances get through at most that the expected load may take."""
@@ -111,7 +101,6 @@ class Pool:
     ) -> None:
         self.name = limits.name
         self.limits = limits
-        self._interval_s = interval_s
         self.demand = Demand(interval_s)
         self.startup = StartupTime(startup_s / interval_s)
         self.caution = Caution(interval_s, allowed)
@@ -124,7 +113,6 @@ class Pool:
         self.load: float | None = None
         self._patience = max(2, round(_PATIENCE_S / interval_s))
         self._wanted: deque[int] = deque()
-        self.wavers = 0.0  # the deviation, in logarithms, of loads between looks from what was planned
         self._burst = 0
         self._ready = 0
         self._looked_s = self._looked = 0.0
@@ -134,23 +122,28 @@ class Pool:
         assert self.curves is not None
         return self.curves.expected(instances, scenarios)
 
-    def savings(self, scenarios: Scenarios) -> Savings:
-        """What more instances save, from the fewest that get through what is expected."""
+    def smallest(self, scenarios: Scenarios, allowed: float) -> int:
+        """The fewest instances that miss no more than is allowed, and get through what is expected."""
         assert self.curves is not None
-        size = self.fewest(scenarios)
-        most = max(size, min(self.limits.most, math.ceil(scenarios.highest / self.curves.idle)))
-        sizes, missed = [size], [self.missed(size, scenarios)]
-        while size < most and missed[-1] > _NOTHING * self._allowed:
-            size = min(most, size + max(1, size // _FINE))
-            sizes.append(size)
-            missed.append(self.missed(size, scenarios))
-        return Savings.of(sizes, missed, self.limits.gpus)
+        low, high = self.fewest(scenarios), self.limits.most
+        high = max(low, min(high, math.ceil(scenarios.highest / self.curves.idle)))
+        sizes = range(low, high)
+        return low + bisect_left(sizes, x=True, key=lambda size: self.missed(size, scenarios) <= allowed)
 
-    def worth(self, savings: Savings, per_gpu: float) -> int:
-        """The largest size whose last GPU saves so much, or the fewest that do not miss far too much."""
-        at_once = int(np.count_nonzero(savings.missed > _AT_ONCE * self._allowed))
-        least = int(savings.sizes[min(at_once, len(savings.sizes) - 1)])
-        return max(least, savings.size(per_gpu))
+    def worth_it(self, size: int, scenarios: Scenarios) -> int:
+        """The fewest instances beyond which more save too little: a tenth more a tenth of what may be missed.
+
+        Otherwise a load that hardly ever comes would be sized for wherever the allowance happens to end.
+        """
+        missed = self.missed(size, scenarios)
+        best = size
+        for fewer in range(size - 1, self.fewest(scenarios) - 1, -1):
+            saved = self.missed(fewer, scenarios) - missed
+            if saved > _HOPELESS * self._allowed:
+                break
+            if saved <= self._allowed * (size - fewer) / max(fewer, 1):
+                best = fewer
+        return best
 
     def fewest(self, scenarios: Scenarios) -> int:
         """The fewest that get through what is expected: overload may go well for a minute, not for longer."""
@@ -182,77 +175,28 @@ class Pool:
         if load is not None and rest_s > _NO_TIME_S:
             self.looked(now_s, rest_s, max(0.0, load * lasts_s - self._looked) / rest_s)
         self._looked_s = self._looked = 0.0
-        if load is not None:
-            self.recording.order(now_s, load * max(1.0, self.caution.factor))
-
-    def wavered(self, load: float) -> None:
-        """Take in a load between two looks, beside the one planned."""
-        planned = self.demand.expected[0]
-        off = abs(math.log(load / planned)) if min(load, planned) > 0.0 else 1.0
-        self.wavers += _WAVERS * (_DEVIATION * min(off, 1.0) - self.wavers)
 
     def holds(self, counts: PoolCounts) -> bool:
         """Whether what is ready would have kept what came lately."""
         assert self.curves is not None
         return self.recording.missed(counts.ready, self.curves) <= self._allowed / 2.0
 
-    def kept(self, wanted: int, current: int, expected: float) -> int:
-        """The fewest instances from what is wanted up to the present ones that would have kept what came.
-
-        Args:
-            wanted: for the load expected.
-            current: the present ones.
-            expected: that load: as much more or fewer are ordered for others.
-        """
+    def kept(self, wanted: int, current: int) -> int:
+        """The fewest instances from what is wanted up to the present ones that would have kept what came."""
         assert self.curves is not None
         if wanted >= current:
             return wanted
-        each = min(self.curves.holds(current, self._replayed_allowed), expected / max(wanted, 1))
-        follow = Follow(
-            start_s=(self.startup.ahead - 1) * self._interval_s,
-            seen_s=self._interval_s,
-            kept_s=self._longest * self._interval_s,
-            each=each,
-            most=self.limits.most,
-        )
-        return self.recording.fewest(wanted, current, self.curves, self._replayed_allowed, follow)
+        return self.recording.fewest(wanted, current, self.curves, self._replayed_allowed)
 
-    @property
-    def _longest(self) -> int:
-        """Ticks that anything not wanted is kept at most."""
-        return max(self._patience, _STARTS * self.startup.ahead)
+    def after_idling(self, wanted: int, current: int) -> int:
+        """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
 
-    def patience(self, size: int, scenarios: Scenarios, per_gpu: float) -> int:
-        """Ticks for which instances are kept that are not wanted.
-
-        Ski rental (Karlin et al. 1988): as long as it would cost to have given them up too early. That is a
-        start, in which an instance is paid for and does not serve, and what is missed meanwhile: as much
-        again where each instance missing is worth no more than a GPU has to save, more where a smaller
-        pool misses much.
-
-        Args:
-            size: what is wanted.
-            scenarios: the load it is for.
-            per_gpu: the share of requests that a GPU has to save.
-        """
-        start = max(1, self.startup.ahead - 1)
-        fewer = min(size - 1, round(_SHORT * size))
-        if fewer < 1 or not 0.0 < per_gpu < math.inf:
-            return self._longest
-        lost = (self.missed(fewer, scenarios) - self.missed(size, scenarios)) / (size - fewer)
-        worth = lost / self.limits.gpus / per_gpu
-        return min(self._longest, max(2 * start, math.ceil(start * (1.0 + worth))))
-
-    def after_idling(self, wanted: int, current: int, patience: int | None = None) -> int:
-        """Give up what was not wanted for so many ticks, or for the most there may be where that is None.
-
-        The size found at the first decision counts as wanted then, as in an HPA's window, for the most there
-        may be: what came before is not known.
+        Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
+        size found at the first decision counts as wanted then, as in an HPA's window: what came before is not
+        known, however short the window.
         """
         burst, self._burst = self._burst, 0
         self._wanted.append(max(wanted, burst) if self._wanted else max(wanted, current))
-        known = len(self._wanted) > self._longest  # the size found at the first decision is gone
-        while len(self._wanted) > self._longest:
+        while len(self._wanted) > max(self._patience, _STARTS * self.startup.ahead):
             self._wanted.popleft()
-        lately = list(self._wanted)[-patience:] if patience and known else self._wanted
-        return wanted if wanted >= current else min(max(lately), current)
+        return wanted if wanted >= current else min(max(self._wanted), current)
