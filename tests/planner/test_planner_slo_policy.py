@@ -266,10 +266,10 @@ class TestBetweenTicks:
         st.floats(1.0, 3.0),
     )
     def test_the_more_is_seen_the_more_is_asked_for(self, loads, rate_rps, times):
-        planner = slo_planner()
-        sizes = run(planner, loads)[-1]
         asked = []
         for rate in (rate_rps, rate_rps * times):
+            planner = slo_planner()
+            sizes = run(planner, loads)[-1]
             decision = planner.check(look(rate, *sizes, time_s=60.0 * len(loads) + 15))
             asked.append(sizes if decision is None else decision.raw)
         assert asked[1][0] >= asked[0][0]
