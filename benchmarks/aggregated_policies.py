@@ -62,13 +62,18 @@ class Field:
         return f"{key}={value:g}", rest
 
 
-def main() -> None:
-    """Print a row a policy."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(doc: str) -> argparse.Namespace:
+    """Read a trace, how many times over, and a profile from the command line."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("trace", nargs="?", default="../shared/traces/azure_llm_2023_conv.csv")
     parser.add_argument("--rate-scale", type=float, default=20.0)
     parser.add_argument("--profile", default="h100-llama-3.1-8b-bf16-agg")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print a row a policy."""
+    given = arguments(__doc__)
     field = Field(given.trace, given.rate_scale, given.profile)
     row("slo", "", field.run("slo")[1])
     for policy in GRIDS:

@@ -9,14 +9,13 @@ for, kept for K minutes; price and share are such that 99 % is reached.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 
 import numpy as np
 from sagescale import api
 from sagescale.trace import TransformSpec
 
-from aggregated_policies import ASKED, FIRST_SHARE
+from aggregated_policies import ASKED, FIRST_SHARE, arguments
 
 LATE_MIN = 2
 PRICES = np.geomspace(0.5, 60.0, 60)
@@ -40,11 +39,7 @@ def misses(trace, rate_scale: float, profile: str, sizes: list[int]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trace", nargs="?", default="../shared/traces/azure_llm_2023_conv.csv")
-    parser.add_argument("--rate-scale", type=float, default=20.0)
-    parser.add_argument("--profile", default="h100-llama-3.1-8b-bf16-agg")
-    given = parser.parse_args()
+    given = arguments(__doc__)
     trace = api.read_trace(given.trace)
     sizes = sorted({max(1, round(given.rate_scale * 0.4 * 1.04**step)) for step in range(46)})
     arrived, missed = misses(trace, given.rate_scale, given.profile, sizes)
@@ -53,9 +48,7 @@ def main() -> None:
     rules = {
         "as few as miss 1 % in all": [(size[:, None] + missed / price).argmin(0) for price in PRICES],
         "as few as miss the same share in each minute": [
-            np.argmax(
-                np.vstack([missed <= cap * arrived, np.ones(len(arrived), bool)])[: len(size) + 1], 0
-            ).clip(max=len(size) - 1)
+            np.append(missed[:-1] <= cap * arrived, [[True] * len(arrived)], 0).argmax(0)  # the last, if none
             for cap in CAPS
         ],
     }
