@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,10 +87,8 @@ def _fewest_aggregated(
     work = rate * twin.work(lengths)
     alone, allowed = twin.decode_misses_alone(lengths), 1.0 - config.target_attainment
     enough = max(allowed, alone + allowed / 2.0)
-    while low < high:
-        size = (low + high) // 2
-        if size and twin.decode_misses(size, work, lengths) <= enough:
-            high = size
-        else:
-            low = size + 1
-    return high
+
+    def holds(size: int) -> bool:
+        return size > 0 and twin.decode_misses(size, work, lengths) <= enough
+
+    return low + bisect_left(range(low, high), x=True, key=holds)
