@@ -217,7 +217,7 @@ def test_routers_that_know_late_equal_the_reference(serving, data):
 
 @pytest.mark.parametrize("serving", ["aggregated", "disaggregated"])
 @given(data=st.data())
-@settings(_MANY, max_examples=200)
+@settings(_MANY, max_examples=500)
 def test_sessions_equal_the_reference(serving, data):
     assert_equals_the_reference(data.draw(scenarios(serving, sessions=True, stale=True)))
 
