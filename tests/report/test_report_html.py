@@ -302,6 +302,13 @@ def test_a_timeline_of_an_older_version_is_drawn_without_what_it_lacks():
 ODD = st.one_of(st.none(), st.floats(), st.sampled_from([10**400, -(10**400), 1e308, 5e-324, -0.0]))
 
 
+def test_what_adds_up_to_no_number_is_a_gap():
+    made = run()
+    for state in ("ready", "starting", "waiting"):
+        made["timeline"][f"prefill_{state}"][0] = 1e308
+    assert page(document(made)).data("run-data-0")["columns"]["prefill_found"][0] is None
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_no_value_is_too_odd(data):

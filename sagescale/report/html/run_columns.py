@@ -87,7 +87,7 @@ class RunColumns:
         for name in self.names:
             asked = (self.columns[f"{name}_{state}"] for state in ("ready", "starting", "waiting"))
             self.columns[f"{name}_found"] = [
-                sum(each or 0 for each in now) for now in zip(*asked, strict=True)
+                known(sum(each or 0 for each in now)) for now in zip(*asked, strict=True)
             ]
         self.pools, self.gpus = _pools(document, run, kept)
         self.reasons, self.reasons_at = _reasons(timeline.get("reasons") or (), kept)
