@@ -341,9 +341,7 @@ def cheapest_schedule(
     return min(found, key=lambda schedule: answer(schedule).gpu_hours, default=None)
 
 
-def find_schedule(
-    reaches: Callable[[Schedule], bool], pools: int, hold_s: float = 0.0
-) -> Schedule | None:
+def find_schedule(reaches: Callable[[Schedule], bool], pools: int, hold_s: float = 0.0) -> Schedule | None:
     """Find small headrooms that reach the attainment asked; None where even fourfold ones do not.
 
     First one for all pools by bisection, then each pool's own below that. Attainment is taken to grow with
