@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sagescale.declare import Located
+from sagescale.declare import Located, shown
 from sagescale.errors import InputError
 from sagescale.files import read_input_text
 
@@ -91,7 +91,8 @@ def read_key_trees(path: Path, what: str = "a YAML file") -> list[Located]:
 def _mapping(root: yaml.Node, path: Path) -> Located:
     tree = _locate(root, str(path))
     if not isinstance(tree.value, dict):
-        raise InputError(f"{tree.where}: expected `key: value` lines")
+        found = "a list" if isinstance(tree.value, list) else shown(tree.plain)
+        raise InputError(f"{tree.where}: found {found}; expected `key: value` lines")
     return Located(tree.value, str(path))
 
 

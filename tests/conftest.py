@@ -9,10 +9,27 @@ import pytest
 from hypothesis import settings
 
 # How long an example takes says more of the machine than of the code: a busy one fails no property.
+# Where CI is set, settings() is Hypothesis's own profile "ci": the same examples until the test changes.
 settings.register_profile("sagescale", settings(), deadline=None)
 settings.load_profile("sagescale")
 
 REPO = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A long hunt: ``SAGESCALE_EXAMPLES=20`` draws 20 times the examples of every property."""
+    times = int(os.environ.get("SAGESCALE_EXAMPLES", "1"))
+    if times == 1:
+        return
+    functions = {item.function for item in items if isinstance(item, pytest.Function)}
+    machines = {item.cls for item in items if isinstance(item, pytest.Function) and item.cls is not None}
+    for holder, name in (
+        *((function, "_hypothesis_internal_use_settings") for function in functions),
+        *((machine, "settings") for machine in machines),
+    ):
+        drawn = getattr(holder, name, None)
+        if isinstance(drawn, settings):
+            setattr(holder, name, settings(drawn, max_examples=times * drawn.max_examples))
 
 
 @pytest.fixture(scope="session")

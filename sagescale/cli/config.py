@@ -77,7 +77,10 @@ def show(
 
 @config_app.command(epilog=epilog("config validate"))
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="Configuration files, read together; later ones win.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Configuration files, read together; later ones win."),
+    ],
     profile: _Profile = None,
 ) -> None:
     """Check configuration files; a mistake is one line and exit code 2."""

@@ -12,7 +12,9 @@ __all__ = ["explain"]
 
 
 def explain(
-    journal: Annotated[Path, typer.Argument(help="The journal that `sagescale plan` wrote.")],
+    journal: Annotated[
+        Path, typer.Argument(metavar="JOURNAL", help="The journal that `sagescale plan` wrote.")
+    ],
     at: Annotated[
         str | None,
         typer.Option(metavar="T", help="Explain the tick at this time: ISO 8601, or -10m before the last."),

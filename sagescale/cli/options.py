@@ -131,7 +131,8 @@ _Slice = Annotated[
     typer.Option(
         "--slice",
         metavar="A:B",
-        help="Keep arrivals from A to before B, in seconds; either may be left out.",
+        help="Keep arrivals from A to before B, in seconds; either may be left out. "
+        "Sessions that begin then stay whole.",
     ),
 ]
 _RateScale = Annotated[

@@ -7,13 +7,17 @@ import itertools
 import json
 import logging
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+import typer
 from typer.core import TyperGroup
 
+from sagescale.errors import InputError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -41,36 +45,86 @@ class PipedGroup(TyperGroup):
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the command line, which may print help."""
-        with _stops_without_reader():
+        with _stops_without_reader(), _usage_in_one_line(ctx.command_path):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Context) -> object:
         """Run the command, and see that what it printed leaves the buffer."""
         from sagescale.files import documents_alone
 
-        alone = ctx.parent is None and self._writes_to_stdout(ctx)
-        with _stops_without_reader(), documents_alone() if alone else contextlib.nullcontext():
+        if ctx.parent is not None:
+            return super().invoke(ctx)
+        args = [*ctx._protected_args, *ctx.args]  # noqa: SLF001 - what is left of the command line
+        command: Any = self
+        names = [ctx.command_path]
+        while args and isinstance(command, TyperGroup) and args[0] in command.commands:
+            names.append(args[0])
+            command = command.commands[args.pop(0)]
+        outputs = _outputs(command, args)
+        with _stops_without_reader(), documents_alone() if "-" in outputs else contextlib.nullcontext():
             try:
-                return super().invoke(ctx)
+                with _usage_in_one_line(" ".join(names)):
+                    return super().invoke(ctx)
             finally:
                 sys.stdout.flush()
 
-    def _writes_to_stdout(self, ctx: Context) -> bool:
-        """Tell whether the command is given ``-`` as a file to write."""
-        args = [*ctx._protected_args, *ctx.args]  # noqa: SLF001 - what is left of the command line
-        command: Any = self
-        while args and hasattr(command, "get_command"):
-            command = command.get_command(ctx, args.pop(0))
-        outputs = {
-            name
-            for option in getattr(command, "params", ())
-            if option.name.endswith("out") and not getattr(option, "is_flag", False)
-            for name in option.opts
-        }
-        return any(
-            (name in outputs and value == "-") or (name.endswith("=-") and name[:-2] in outputs)
-            for name, value in itertools.pairwise([*args, ""])
-        )
+
+def _outputs(command: Any, args: Sequence[str]) -> list[str]:  # noqa: ANN401 - typer's, or click's
+    """Return the files that a command is told to write.
+
+    Raises:
+        InputError: one is named as a folder, which a path does not say any more.
+    """
+    names = {
+        name
+        for option in getattr(command, "params", ())
+        if option.name.endswith("out") and not getattr(option, "is_flag", False)
+        for name in option.opts
+    }
+    # --out FILE, and --out=FILE
+    words = [*itertools.pairwise([*args, ""]), *(tuple(word.split("=", 1)) for word in args if "=" in word)]
+    outputs = [value for name, value in words if name in names]
+    for value in outputs:
+        if value.endswith("/"):
+            raise InputError(f"{value}: is the name of a folder; expected a file to write")
+    return outputs
+
+
+@contextlib.contextmanager
+def _usage_in_one_line(command: str) -> Iterator[None]:
+    """Say what is wrong with a command line in one line, where typer takes four.
+
+    Raises:
+        InputError: for typer's error; help that was asked for with no word at all stays what it is.
+    """
+    try:
+        yield
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        raise InputError(f"{command}: {_usage(error)}; `{command} --help` has more") from None
+
+
+_UsageError: Any = typer.BadParameter.__base__
+"""Of typer's own copy of click, or of click: where it is depends on typer's version."""
+
+
+def _usage(error: Any) -> str:  # noqa: ANN401 - as above
+    from sagescale.declare import shown
+
+    param = getattr(error, "param", None)
+    if param is None:
+        message = error.format_message().rstrip(".")
+        return f"{message[:1].lower()}{message[1:]}"
+    option = param.param_type_name == "option"
+    if hasattr(error, "param_type"):  # of a parameter that is missing alone
+        name = f"{param.opts[0]} {param.metavar or 'VALUE'}" if option else param.metavar or param.name
+        return f"{name} is missing ({(param.help or 'required').rstrip('.')})"
+    name = param.opts[0] if option else param.metavar or param.name
+    found: list[Any] = getattr(error.__cause__, "errors", list)()  # pydantic's, where typer's has them
+    value = f" is {shown(found[0]['input'])}" if found else ""
+    expected = re.sub(r"^Input should be (.*?)(, unable to .*)?$", r"expected \1", error.message.rstrip("."))
+    return f"{name}{value}; {expected.removeprefix('Value error, ')}"
 
 
 @contextlib.contextmanager

@@ -28,9 +28,11 @@ def show(
         float,
         typer.Option(metavar="MS", help="The SLA's time between tokens, whose operating point is marked."),
     ] = 50.0,
-    png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw the plots as a PNG too.")] = None,
-    html: Annotated[
-        Optional[Path], typer.Option(metavar="FILE", help="Draw the plots as an HTML page too.")
+    png_out: Annotated[
+        Optional[Path], typer.Option("--png", metavar="FILE", help="Draw the plots as a PNG too.")
+    ] = None,
+    html_out: Annotated[
+        Optional[Path], typer.Option("--html", metavar="FILE", help="Draw the plots as an HTML page too.")
     ] = None,
 ) -> None:
     """Show a profile: where it comes from, limits, surfaces and how far they are from the measurements.
@@ -40,7 +42,7 @@ def show(
     from sagescale.cli.output import stdout_console
     from sagescale.cli.profile_figure import profile_figure
     from sagescale.errors import InputError
-    from sagescale.files import write_whole
+    from sagescale.files import check_writable, write_whole
     from sagescale.perf.document import load_profile
     from sagescale.report.html import render_plots
     from sagescale.report.picture import png_picture
@@ -49,9 +51,9 @@ def show(
 
     if not 0.0 < target_itl_ms < float("inf"):
         raise InputError(f"--target-itl-ms {target_itl_ms:g} (expected a number > 0)")
-    for option, path in (("--png", png), ("--html", html)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"{option} {path}: expected a file name in a folder that exists")
+    for path in (png_out, html_out):
+        if path is not None:
+            check_writable(path)
     profile = load_profile(name)
     figure = profile_figure(profile, target_itl_ms=target_itl_ms)
     console = stdout_console()
@@ -61,13 +63,13 @@ def show(
         console.print()
         console.print(panel_text(panel, min(console.width, _WIDTH)), end="")
     title = " · ".join(word for word in (profile.name, profile.gpu, profile.engine) if word)
-    if png is not None:
-        write_whole(png, png_picture(figure, title))
-        print(f"{png}: written")
-    if html is not None:
+    if png_out is not None:
+        write_whole(png_out, png_picture(figure, title))
+        print(f"{png_out}: written")
+    if html_out is not None:
         texts = ["Lines: fitted, symbols: measured, stars: most tokens within the target."]
-        write_whole(html, render_plots(figure, title=title, version=__version__, texts=texts).encode())
-        print(f"{html}: written")
+        write_whole(html_out, render_plots(figure, title=title, version=__version__, texts=texts).encode())
+        print(f"{html_out}: written")
 
 
 def _tables(profile: Profile) -> Iterator[Table]:

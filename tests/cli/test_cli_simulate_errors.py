@@ -230,18 +230,6 @@ def test_more_instances_than_memory_are_refused(sagescale):
     refused(sagescale("simulate", "good.csv", *words), "max_decode_instances", "max_gpu_budget")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["simulate"], ["simulate", "good.csv", "--nope"], ["simulate", "good.csv", "--tile", "x"], ["simluate"]],
-)
-def test_a_usage_error_ends_with_2_and_no_traceback(sagescale, words):
-    outcome = sagescale(*words)
-    assert outcome.code == 2
-    assert outcome.out == ""
-    assert "Error" in outcome.err
-    assert "Traceback" not in outcome.err
-
-
 def test_a_refusal_leaves_nothing_behind(sagescale, tmp_path):
     (tmp_path / "out.json").write_text("old")
     before = sorted(tmp_path.iterdir())

@@ -167,7 +167,7 @@ def test_no_limit_of_gpus_stays_no_limit(tmp_path):
         ("spec: 3\nttft: 1\n", ("planner.yaml:1", "spec is 3")),
         ("ttft_ms: [1\n", ("planner.yaml", "not YAML")),
         ('{"ttft_ms": }', ("planner.yaml", "not JSON")),
-        ("- ttft_ms\n", ("planner.yaml:1", "expected `key: value` lines")),
+        ("- ttft_ms\n", ("planner.yaml:1", "found a list; expected `key: value` lines")),
         ("metric_pulling_prometheus_endpoint: http://u:secret@h:1\n", ("planner.yaml", "prometheus_url")),
     ],
 )
