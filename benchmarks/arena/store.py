@@ -135,7 +135,9 @@ _READ = {
     "StaticSizes": lambda value: StaticSizes(
         None if value["sizes"] is None else Sizes(*value["sizes"]), value["simulations"]
     ),
-    "Schedule": lambda value: Schedule(tuple(value["headrooms"])),
+    "Schedule": lambda value: Schedule(
+        tuple(value["headrooms"]), value.get("hold_s", 0.0), tuple(value.get("floors", ()))
+    ),
     "float": float,
     "none": lambda _: None,
 }

@@ -250,12 +250,11 @@ class _Work:
                 task = RunTask(
                     scenario.config, scenario.simulator, schedule=schedule, load="true", document=True
                 )
-                headrooms = (
-                    (f"{pool.name}_headroom", headroom)
-                    for pool, headroom in zip(scenario.config.pools, schedule.headrooms, strict=True)
-                )
+                chosen = schedule.settings([pool.name for pool in scenario.config.pools])
                 found.append(
-                    Entry(name, "clairvoyant", "oracle", "hindsight", task, (*scenario.differs, *headrooms))
+                    Entry(
+                        name, "clairvoyant", "oracle", "hindsight", task, (*scenario.differs, *chosen.items())
+                    )
                 )
         return found
 

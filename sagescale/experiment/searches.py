@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from sagescale.trace import Trace
 
 __all__ = [
+    "HOLDS_S",
     "Answer",
     "KnobSearch",
     "Schedule",
     "StaticSizes",
     "cheapest_reaching",
+    "cheapest_schedule",
     "cheapest_sizes",
     "classic_sizings",
     "find_schedule",
@@ -226,12 +228,36 @@ def _cheapest_pair(config: AutoscalerConfig, reaches: Callable[[int, int], bool]
 _LEAST, _MOST = 0.5, 4.0
 _HALVINGS = 4
 
+HOLDS_S = (600.0, 1800.0, 7200.0)
+"""How long sizes are held, beside not at all and throughout, where a schedule may do well to: an instance
+that goes takes its cache along, and turns slowed down come later than foreseen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule by its headrooms: what the true demand of each pool is multiplied by."""
+    """A schedule: what is asked for when, by the true demand.
+
+    Attributes:
+        headrooms: what the true demand of each pool is multiplied by; 0 is a fixed size, its floor.
+        hold_s: a size stays for so long after it was last needed.
+        floors: the fewest instances of each pool at any time; empty is none.
+    """
 
     headrooms: tuple[float, ...]
+    hold_s: float = 0.0
+    floors: tuple[int, ...] = ()
+
+    @classmethod
+    def fixed(cls, sizes: Sizes) -> Schedule:
+        """The same sizes throughout."""
+        return cls((0.0,) * len(sizes), floors=tuple(sizes))
+
+    def settings(self, pools: Sequence[str]) -> dict[str, float]:
+        """What was chosen, by name: a fixed size's floors, else headrooms and, unless 0, the hold in s."""
+        if self.floors:
+            return {f"{name}_instances": floor for name, floor in zip(pools, self.floors, strict=True)}
+        chosen = {f"{name}_headroom": ratio for name, ratio in zip(pools, self.headrooms, strict=True)}
+        return chosen | ({"hold_s": self.hold_s} if self.hold_s else {})
 
 
 def classic_sizings(load: TrueLoad, classic: ClassicPolicy) -> Iterator[tuple[int, Sizing]]:
@@ -260,7 +286,8 @@ def schedule_sizes(
 
     A tick at t decides what is ready from ``t + startup`` on, and at once what is given up. It asks for the
     most that any window from t to ``t + startup + T`` needs: the classic formulas on the window's true
-    load, corrections 1, times the headroom of the pool; within limits and budget.
+    load, corrections 1, times the headroom of the pool, and for what any tick of the last ``hold_s`` asked
+    for, if that is more; no fewer than the floors; within limits and budget.
     """
     interval_s = float(config.adjustment_interval_sec)
     load = true_load(trace, interval_s)
@@ -272,6 +299,12 @@ def schedule_sizes(
     ahead = 1 + math.ceil(simulator.startup_delay_s.parameters[-1] / interval_s)
     padded = np.concatenate([demands, np.zeros((len(names), ahead))], axis=1)
     needed = np.lib.stride_tricks.sliding_window_view(padded, ahead, axis=1).max(axis=2)
+    held = min(len(load), math.ceil(schedule.hold_s / interval_s))
+    if held:
+        behind = np.concatenate([np.zeros((len(names), held)), needed], axis=1)
+        needed = np.lib.stride_tricks.sliding_window_view(behind, held + 1, axis=1).max(axis=2)
+    if schedule.floors:
+        needed = np.maximum(needed, np.array(schedule.floors)[:, None])
     fleet = config.fleet
     return [
         fit(within_limits(Sizes(*map(whole_instances, demand), names=names), fleet), fleet)
@@ -279,7 +312,36 @@ def schedule_sizes(
     ]
 
 
-def find_schedule(reaches: Callable[[Schedule], bool], pools: int) -> Schedule | None:
+def cheapest_schedule(
+    answer: Callable[[Schedule], Answer],
+    pools: int,
+    asked: float,
+    *,
+    holds_s: Sequence[float] = (),
+    fixed: Sizes | None = None,
+) -> Schedule | None:
+    """Find a cheap schedule that reaches the attainment; None where there is none.
+
+    Args:
+        answer: attainment and GPU-hours of a schedule.
+        pools: how many there are.
+        asked: the attainment.
+        holds_s: beside sizes that follow demand at once, those held so long are tried.
+        fixed: sizes that are known to reach the attainment throughout, tried as well.
+    """
+
+    def reaches(schedule: Schedule) -> bool:
+        return answer(schedule).attainment >= asked
+
+    candidates = [find_schedule(reaches, pools, hold_s) for hold_s in (0.0, *holds_s)]
+    if fixed is not None:
+        candidates.append(Schedule.fixed(fixed))
+    found = [candidate for candidate in candidates if candidate is not None]
+    # Several that cost the same: the first, which follows demand the closest.
+    return min(found, key=lambda schedule: answer(schedule).gpu_hours, default=None)
+
+
+def find_schedule(reaches: Callable[[Schedule], bool], pools: int, hold_s: float = 0.0) -> Schedule | None:
     """Find small headrooms that reach the attainment asked; None where even fourfold ones do not.
 
     First one for all pools by bisection, then each pool's own below that. Attainment is taken to grow with
@@ -288,6 +350,7 @@ def find_schedule(reaches: Callable[[Schedule], bool], pools: int) -> Schedule |
     Args:
         reaches: whether a schedule reaches the attainment.
         pools: how many there are.
+        hold_s: of the schedule.
     """
 
     def smallest(low: float, high: float, schedule: Callable[[float], Schedule]) -> float:
@@ -303,7 +366,7 @@ def find_schedule(reaches: Callable[[Schedule], bool], pools: int) -> Schedule |
         return high
 
     def alike(ratio: float) -> Schedule:
-        return Schedule((ratio,) * pools)
+        return Schedule((ratio,) * pools, hold_s)
 
     if reaches(alike(1.0)):
         every = smallest(_LEAST, 1.0, alike)
@@ -317,7 +380,7 @@ def find_schedule(reaches: Callable[[Schedule], bool], pools: int) -> Schedule |
     for at in range(pools):
 
         def own(ratio: float, at: int = at) -> Schedule:
-            return Schedule((*headrooms[:at], ratio, *headrooms[at + 1 :]))
+            return Schedule((*headrooms[:at], ratio, *headrooms[at + 1 :]), hold_s)
 
         headrooms[at] = smallest(every * _LEAST, every, own)
-    return Schedule(tuple(headrooms))
+    return Schedule(tuple(headrooms), hold_s)

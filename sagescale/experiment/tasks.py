@@ -16,10 +16,12 @@ from sagescale.experiment.forecasts import (
     memo_predictors,
 )
 from sagescale.experiment.searches import (
+    HOLDS_S,
+    Answer,
     Schedule,
     StaticSizes,
+    cheapest_schedule,
     cheapest_sizes,
-    find_schedule,
     peak_sizes,
     schedule_sizes,
 )
@@ -199,34 +201,54 @@ def memos_for(task: Task, memos: Mapping[ForecastTask, ForecastMemo]) -> list[Fo
 
 
 def _search(workload: Workload, task: SearchTask) -> StaticSizes | Schedule | None:
-    def attainment_of(run: RunTask) -> float:
-        made = simulate_task(workload, dataclasses.replace(run, replicate=task.replicate, faults=task.faults))
-        return (score(made) if task.part is None else measure_part(made, task.part)).attainment
-
     if isinstance(task, StaticSearchTask):
+        return _cheapest_sizes(workload, task)
+    return _cheapest_schedule(workload, task)
 
-        def of_sizes(sizes: Sizes) -> float:
-            config, simulator = fixed_sizes(task.config, task.simulator, sizes)
-            # Simulated without a budget: the search itself stops at the budget.
-            gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
-            config = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget))
-            return attainment_of(RunTask(config, simulator))
 
-        return cheapest_sizes(task.config, of_sizes, task.attainment)
+def _answer(workload: Workload, task: SearchTask, run: RunTask) -> Answer:
+    """Simulate what a search tries, on its replicate and under its faults; judged on its part."""
+    made = simulate_task(workload, dataclasses.replace(run, replicate=task.replicate, faults=task.faults))
+    found = score(made) if task.part is None else measure_part(made, task.part)
+    return Answer(found.attainment, found.gpu_hours)
 
+
+def _cheapest_sizes(workload: Workload, task: SearchTask) -> StaticSizes:
+    def of_sizes(sizes: Sizes) -> float:
+        config, simulator = fixed_sizes(task.config, task.simulator, sizes)
+        # Simulated without a budget: the search itself stops at the budget.
+        gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
+        config = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget))
+        return _answer(workload, task, RunTask(config, simulator)).attainment
+
+    return cheapest_sizes(task.config, of_sizes, task.attainment)
+
+
+def _cheapest_schedule(workload: Workload, task: SearchTask) -> Schedule | None:
+    """Search schedules; where following demand at once is not the cheapest way, held and fixed ones, too.
+
+    That is where instances have something to lose (prefix caches), and where what comes depends on how the
+    last was served (turns that wait).
+    """
     trace = foreseen(workload, task.config, task.simulator, task.replicate)
     model = ProfileModel(with_overrides(workload.engines(task.config), task.simulator, task.config.serving))
-    known: dict[tuple[Sizes, ...], bool] = {}
+    known: dict[tuple[Sizes, ...], Answer] = {}
 
-    def reaches(schedule: Schedule) -> bool:
+    def answer(schedule: Schedule) -> Answer:
         # Sizes are whole: many headrooms make the same schedule.
         sizes = tuple(schedule_sizes(trace, model, task.config, task.simulator, schedule))
         if sizes not in known:
             run = RunTask(task.config, task.simulator, load="true", schedule=schedule)
-            known[sizes] = attainment_of(run) >= task.attainment
+            known[sizes] = _answer(workload, task, run)
         return known[sizes]
 
-    return find_schedule(reaches, len(task.config.pools))
+    caches = task.simulator.prefix_cache and trace.prefixes is not None
+    waiting = workload.trace(task.replicate).turns is not None and not task.simulator.open_loop
+    pools = len(task.config.pools)
+    if not (caches or waiting):
+        return cheapest_schedule(answer, pools, task.attainment)
+    fixed = _cheapest_sizes(workload, task).sizes
+    return cheapest_schedule(answer, pools, task.attainment, holds_s=HOLDS_S, fixed=fixed)
 
 
 def fixed_sizes(

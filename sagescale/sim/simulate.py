@@ -29,7 +29,7 @@ from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
-from sagescale.sim.turns import as_it_came, as_recorded, clock_s
+from sagescale.sim.turns import as_it_came, as_recorded, check_thinking, clock_s
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_pools
 
@@ -243,6 +243,8 @@ class _Making:
             twin=twin_for(config, model, simulator) if service.policy is None else None,
         )
         closed = trace.turns is not None and not simulator.open_loop
+        if closed:
+            check_thinking(trace, simulator.concurrent_sessions)
         load = ServiceLoad(
             name=service.name,
             pools=engine_pools(config, engines, service.gpu_type),

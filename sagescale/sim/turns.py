@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.errors import InputError
 from sagescale.sim.state import POPULATION, SESSION, TURN_ENTRY, TURNING, Turns
 from sagescale.trace import session_starts
-from sagescale.trace.trace import numbered
+from sagescale.trace.trace import MAX_SPAN_S, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import ServiceLoad
     from sagescale.trace import Trace
 
-__all__ = ["ClosedLoop", "as_it_came", "as_recorded", "clock_s", "kernel_turns"]
+__all__ = ["ClosedLoop", "as_it_came", "as_recorded", "check_thinking", "clock_s", "kernel_turns"]
 
 _OPEN = np.iinfo(np.int32).max
 _ROOM = 1024
@@ -184,6 +185,46 @@ def clock_s(trace: Trace, simulator: SimulatorConfig) -> float:
     return 0.0 if simulator.concurrent_sessions is not None else float(session_starts(trace)[-1])
 
 
+def check_thinking(trace: Trace, concurrent_sessions: int | None) -> None:
+    """Refuse turns of which one could not come within the longest run there is, however fast answers are.
+
+    Raises:
+        InputError: naming the first such request.
+    """
+    turns, session = trace.turns, trace.session_id
+    assert turns is not None
+    assert session is not None
+    starts_s = session_starts(trace)
+
+    def begin_s(ends_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        return starts_s if concurrent_sessions is None else _begun(ends_s - starts_s, concurrent_sessions)
+
+    # All of a session's thinking one after the other is never less than its longest way, and soon known.
+    by_clock = ~turns.waits
+    ends_s = starts_s.copy()
+    np.maximum.at(ends_s, session[by_clock], trace.arrival_s[by_clock])
+    ends_s += np.bincount(session, turns.think_s)
+    if (begin_s(ends_s) + ends_s - starts_s).max() <= MAX_SPAN_S:
+        return
+    least_s = trace.arrival_s.tolist()
+    bounds, after, think_s = turns.after_start.tolist(), turns.after.tolist(), turns.think_s.tolist()
+    for row in np.flatnonzero(turns.waits).tolist():
+        least_s[row] = max(least_s[one] for one in after[bounds[row] : bounds[row + 1]]) + think_s[row]
+    ends_s[:] = 0.0
+    np.maximum.at(ends_s, session, least_s)
+    comes_s = np.array(least_s) + (begin_s(ends_s) - starts_s)[session]
+    beyond = np.flatnonzero(comes_s > MAX_SPAN_S)
+    if len(beyond):
+        row, longest = int(beyond[0]), int(turns.think_s.argmax())
+        fewer = "" if concurrent_sessions is None else ", and more --concurrent-sessions take less time"
+        raise InputError(
+            f"{trace.path}: request {row + 1} by arrival, of session {session[row] + 1}, could not come "
+            f"before {comes_s[row]:.6g} s however fast answers are, with times to think of up to "
+            f"{think_s[longest]:.6g} s (request {longest + 1}); expected at most {MAX_SPAN_S:.0f} s, a year: "
+            f"--max-think-s 3600 has nobody think for longer{fewer}"
+        )
+
+
 def as_recorded(trace: Trace, concurrent_sessions: int | None) -> Trace:
     """Return a trace as it arrives by itself, whatever is answered when; of a closed population without ids.
 
@@ -195,11 +236,21 @@ def as_recorded(trace: Trace, concurrent_sessions: int | None) -> Trace:
     starts_s = session_starts(trace)
     ends_s = starts_s.copy()
     np.maximum.at(ends_s, trace.session_id, trace.arrival_s)
-    alive = [0.0] * min(concurrent_sessions, len(starts_s))
-    moved_s = np.empty(len(starts_s))
-    for session, (start_s, end_s) in enumerate(zip(starts_s.tolist(), ends_s.tolist(), strict=True)):
-        begins_s = heapq.heappop(alive)
-        heapq.heappush(alive, begins_s + end_s - start_s)
-        moved_s[session] = begins_s - start_s
+    moved_s = _begun(ends_s - starts_s, concurrent_sessions) - starts_s
     arrival_s = trace.arrival_s + moved_s[trace.session_id]
     return type(trace).from_arrays(arrival_s, trace.isl, trace.osl, trace.cached_tokens)
+
+
+def _begun(lasts_s: NDArray[np.float64], alive: int) -> NDArray[np.float64]:
+    """When sessions begin of which so many are alive at a time, the next beginning as one ends, s.
+
+    Args:
+        lasts_s: float64[sessions], how long each lasts.
+        alive: at least 1.
+    """
+    ends_s = [0.0] * min(alive, len(lasts_s))
+    begins_s = np.empty(len(lasts_s))
+    for session, last_s in enumerate(lasts_s.tolist()):
+        begins_s[session] = heapq.heappop(ends_s)
+        heapq.heappush(ends_s, begins_s[session] + last_s)
+    return begins_s

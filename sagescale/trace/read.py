@@ -20,12 +20,13 @@ from sagescale.trace.log.rows import column_names
 from sagescale.trace.log.spec import TIME_UNITS, LogSpec
 from sagescale.trace.log.times import parse_zone
 from sagescale.trace.readers import FORMATS
+from sagescale.trace.readers.agent_sessions import AgentSessions
 from sagescale.trace.readers.assembled import Assembled
 from sagescale.trace.readers.containers import READ
 from sagescale.trace.readers.fields import TOKENS, Field
 from sagescale.trace.readers.format import Format
 from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning
-from sagescale.trace.sessions import NO_STARTS, START_GAP_S, Turns
+from sagescale.trace.sessions import NO_STARTS, START_GAP_S, Turns, long_thinking
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
 from sagescale.trace.trace import MAX_SPAN_S, Trace, numbered
@@ -217,12 +218,15 @@ def _from_log(
     elif log.hash_block_tokens:
         _refuse_block_tokens(log, identity, name)
     rows = read_log(files, log, builder)
+    warnings = list(rows.warnings)
+    if rows.turns is not None:
+        warnings += long_thinking(rows.turns, lambda row: f"{identity.path}: request {row + 1}")
     made = _put_in_order(
         rows.ticks,
         rows.columns,
         rows.ticks_per_s,
         identity,
-        list(rows.warnings),
+        warnings,
         builder=builder,
         turns=rows.turns,
     )
@@ -251,12 +255,12 @@ def _from_format(
         builder = _builder(with_ids, log, found.block_tokens, stated_by)
     elif log.hash_block_tokens:
         _refuse_block_tokens(log, identity, found.name)
-    parts = []
+    parts, id_tokens = [], builder.block_tokens if builder else 0
     for source, head in files:
         rows = found.read(source, head) if isinstance(found, Assembled) else found.read(source, head, builder)
         if not len(rows.ticks):
             raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
-        _check_span(rows, source, head, found, clock)
+        _check_span(rows, source, head, found, clock, id_tokens)
         parts.append(rows)
     ticks = np.concatenate([rows.ticks for rows in parts])
     warnings = list(dict.fromkeys(line for rows in parts for line in rows.warnings))
@@ -279,6 +283,14 @@ def _from_format(
     joined = Turns.joined(turns) if turns and len(turns) == len(parts) else None
     if turns and joined is None:
         warnings.append("which answers a request waits for is left out: not every file says it")
+    if joined is not None:
+        first_row = np.cumsum([0, *(len(rows.ticks) for rows in parts)])
+
+        def place(row: int) -> str:
+            file = int(np.searchsorted(first_row, row, side="right")) - 1
+            return _place(*files[file], found, row - int(first_row[file]), id_tokens)
+
+        warnings += long_thinking(joined, place)
     made = _put_in_order(
         ticks,
         columns,
@@ -354,7 +366,9 @@ def _recognised(source: Source, head: Head) -> AnyFormat:
     )
 
 
-def _check_span(rows: Rows, source: Source, head: Head, found: AnyFormat, clock: Clock) -> None:
+def _check_span(
+    rows: Rows, source: Source, head: Head, found: AnyFormat, clock: Clock, id_tokens: int
+) -> None:
     """Refuse arrivals further apart than anything is simulated for, naming the row that is."""
     first, last = rows.ticks.argmin(), rows.ticks.argmax()
     # As floats: nanoseconds of two centuries do not fit 64 bits, nor their difference.
@@ -364,11 +378,22 @@ def _check_span(rows: Rows, source: Source, head: Head, found: AnyFormat, clock:
         return
     middle = float(np.median(rows.ticks))
     row, other = (last, "first") if latest - middle >= middle - earliest else (first, "last")
-    place = source.place(head, int(row)) if isinstance(found, Format) else f"request {int(row) + 1}"
+    place = _place(source, head, found, int(row), id_tokens)
     raise InputError(
-        f"{source.path}: {place}, column '{found.arrival}': {span_s:.6g} s from the "
-        f"{other} arrival; expected a trace of at most {MAX_SPAN_S:.0f} s, a year, in {clock.unit}"
+        f"{place}, column '{found.arrival}': {span_s:.6g} s from the {other} arrival; "
+        f"expected a trace of at most {MAX_SPAN_S:.0f} s, a year, in {clock.unit}"
     )
+
+
+def _place(source: Source, head: Head, found: AnyFormat, row: int, id_tokens: int) -> str:
+    """Say where a row stands: by its line, or where lines are no requests by its number."""
+    if isinstance(found, Format):
+        place = source.place(head, row)
+    elif isinstance(found, AgentSessions):
+        place = found.place(source, head, row, id_tokens)
+    else:
+        place = f"request {row + 1}"
+    return f"{source.path}: {place}"
 
 
 def _put_in_order(

@@ -12,7 +12,7 @@ import numpy as np
 from sagescale.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -24,6 +24,7 @@ __all__ = [
     "START_GAP_S",
     "Turns",
     "cap_thinking",
+    "long_thinking",
     "refuse_without_turns",
     "restarted",
     "session_number",
@@ -37,6 +38,9 @@ NO_STARTS = (
     "when sessions began is not recorded: one begins every {gap_s:g} s, in file order; "
     "--sessions poisson:60/h draws other starts"
 )
+
+_LONG_S = 86_400.0
+_LONG = "more than a day of thinking"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,6 +177,22 @@ class Turns:
         return type(self).of(lists, think_s)
 
 
+def long_thinking(turns: Turns, place: Callable[[int], str]) -> list[str]:
+    """Warn of who thinks for longer than a day, as recorded by accident: one line, or none.
+
+    Args:
+        turns: as read.
+        place: says where a row of them stands.
+    """
+    long = int((turns.think_s > _LONG_S).sum())
+    if not long:
+        return []
+    row = int(turns.think_s.argmax())
+    others = f", and {long - 1:,} more such" * (long > 1)
+    said = f"{place(row)}: {turns.think_s[row]:.6g} s after the answer it waits for{others}"
+    return [f"{_LONG}: {said}; --max-think-s 3600 has nobody think for longer"]
+
+
 def session_number(name: str) -> int:
     """Return a number of 64 bits for the name of a session: equal ones for equal names, also across files."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
@@ -249,7 +269,10 @@ def cap_thinking(trace: Trace, most_s: float) -> Trace:
     think_s = np.minimum(turns.think_s, most_s)
     saved_s = turns.think_s - think_s
     note = f"think at most {most_s:.12g} s ({int((saved_s > 0).sum())} requests)"
-    capped = replace(trace, turns=replace(turns, think_s=think_s))
+    kept = trace.warnings
+    if most_s <= _LONG_S:
+        kept = tuple(line for line in kept if not line.startswith(_LONG))
+    capped = replace(trace, turns=replace(turns, think_s=think_s), warnings=kept)
     # Plain numbers in lists: a row at a time they take a tenth of the time that arrays do.
     at_s, earlier_s, saved = trace.arrival_s.tolist(), [0.0] * len(trace), saved_s.tolist()
     bounds, after = turns.after_start.tolist(), turns.after.tolist()

@@ -130,6 +130,13 @@ def test_a_schedule_asks_a_startup_ahead():
     sizes = schedule_sizes(trace, profile, config(), world, Schedule((1.0, 1.0)))
     busy = [tick for tick, size in enumerate(sizes) if size.prefill > 1]
     assert busy == [1, 2, 3]
+    held = schedule_sizes(trace, profile, config(), world, Schedule((1.0, 1.0), hold_s=150.0))
+    assert [tick for tick, size in enumerate(held) if size.prefill > 1] == [1, 2, 3, 4, 5, 6]
+    assert max(held) == max(sizes)
+    for_ever = schedule_sizes(trace, profile, config(), world, Schedule((1.0, 1.0), hold_s=1e6))
+    assert {tuple(size) for size in for_ever[1:]} == {tuple(sizes[1])}
+    fixed = schedule_sizes(trace, profile, config(), world, Schedule.fixed(Sizes(2, 3)))
+    assert {tuple(size) for size in fixed} == {(2, 3)}
 
 
 # -- the true load

@@ -7,13 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 from experiment_world import MODEL, PROFILE, compared, config
-from sagescale.experiment.tasks import foreseen
+from sagescale.experiment.searches import Schedule
+from sagescale.experiment.tasks import ClairvoyantTask, RunTask, StaticSearchTask, foreseen, perform
 from sagescale.experiment.workload import Workload
+from sagescale.perf import load_profile
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.part import Part, lower_bound_of_part, measure_part
 from sagescale.sim.simulate import simulate
 from sagescale.sim.turns import clock_s
 from sagescale.trace import Trace, TransformSpec, Turns
+from sagescale.trace.synth import Conversations, LogNormal, Quantity, Steady, synthesise
 
 FEW = {"max_prefill_instances": 1, "max_decode_instances": 1}
 
@@ -66,3 +69,22 @@ def test_parts_add_up_and_their_bounds_hold_where_a_run_falls_behind():
     whole = measure_part(run, Part())
     assert sum(part.misses for part in parts) == whole.misses
     assert lower_bound_of_part(run, Part(cut_s)) <= parts[1].gpu_hours
+
+
+def test_who_knows_the_future_never_takes_more_than_fixed_sizes_where_caches_are_lost():
+    turns = Conversations(Quantity("geometric", 12.0), Quantity("exponential", 20.0), LogNormal(7.5, 0.5))
+    trace = synthesise(
+        Steady(0.01), 5400.0, isl=LogNormal(10.0, 0.3), osl=LogNormal(4.0, 0.5), conversations=turns, seed=2
+    )
+    engines = load_profile("h100-llama-3.1-8b-bf16-agg")
+    mine = config(serving="aggregated", target_ttft_ms=1500.0, target_itl_ms=100.0, max_instances=8)
+    world = SimulatorConfig(prefix_cache=True, routing_strategy="kv_aware", max_kv_tokens=400_000)
+    workload = Workload(trace, TransformSpec(), engines)
+    sizes = perform(workload, StaticSearchTask(mine, world, 0.95)).sizes
+    found = perform(workload, ClairvoyantTask(mine, world, 0.95))
+    plain, throughout = (
+        perform(workload, RunTask(mine, world, load="true", schedule=schedule)).score
+        for schedule in (found, Schedule.fixed(sizes))
+    )
+    assert plain.attainment >= 0.95
+    assert plain.gpu_hours <= throughout.gpu_hours

@@ -20,7 +20,7 @@ from sagescale.sim.result import run_document
 from sagescale.sim.simulate import ServiceRun, simulate, simulate_fleet
 from sagescale.sim.startup import StartupDelay
 from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
-from sagescale.sim.turns import as_recorded
+from sagescale.sim.turns import as_recorded, check_thinking
 from sagescale.sim.world import with_overrides
 from sagescale.trace import Trace, Turns
 
@@ -290,3 +290,25 @@ def test_several_services_close_their_loops_each_by_itself() -> None:
 def test_a_closed_population_needs_a_closed_loop(trace: Trace, keys: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=f"concurrent_sessions is 2 but {words}"):
         run_with(trace, concurrent_sessions=2, **keys)
+
+
+def test_thinking_of_years_is_refused_before_anything_is_simulated() -> None:
+    rows = chain(4)
+    rows[2] = (*rows[2][:5], 1e9)
+    trace = sessions_trace(rows)
+    said = r"request 3 by arrival, of session 1, .* up to 1e\+09 s \(request 3\).* --max-think-s 3600"
+    with pytest.raises(InputError, match=said):
+        run_with(trace)
+    run_with(trace, open_loop=True)
+    # Much thinking side by side is no long way; one session after the other is.
+    wide = [(0, 0.0, 100, 10, [], 0.0), *((0, 1.0 + turn, 100, 10, [0], 2e7) for turn in range(3))]
+    check_thinking(sessions_trace(wide), None)
+    late = [[(number, float(number), 100, 10, [], 0.0), (number, 5.0 + number, 100, 10, [2 * number], 2e7)]
+            for number in range(3)]  # fmt: skip
+    order = sorted(row for session in late for row in session)
+    apart = sorted((row[1], row[0], row) for row in order)
+    trace = sessions_trace([(*row[:4], [row[0]] if row[5] else [], row[5]) for _, _, row in apart])
+    check_thinking(trace, None)
+    check_thinking(trace, 3)
+    with pytest.raises(InputError, match=r"of session 3, .*more --concurrent-sessions take less time"):
+        check_thinking(trace, 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sagescale.errors import InputError
 from sagescale.trace import LogSpec, Trace, parse_where, read_trace
+from sagescale.trace.sessions import cap_thinking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,3 +192,28 @@ def test_fields_that_are_missing_or_unknown_do_no_harm(path):
     trace = read(path, *rows)
     assert len(trace) == 3
     assert trace.turns.lists(0, 3) == [[], [0], [1]]
+
+
+def test_thinking_recorded_by_accident_is_warned_of(path):
+    rows = [header("a"), request("a", 0.0), request("a", 7.0, think_time=1e9), request("b", 0.0)]
+    trace = read(path, *rows)
+    [said] = [line for line in trace.warnings if "thinking" in line and "more than a day" in line]
+    assert f"{path}: line 3, session a: 1e+09 s" in said
+    assert "--max-think-s 3600" in said
+    capped = cap_thinking(trace, 3600.0)
+    assert not any("more than a day" in line for line in capped.warnings)
+    assert capped.turns.think_s.max() == 3600
+
+
+def test_a_log_and_a_table_with_thinking_of_days_are_warned_of(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "arrival_s,isl,osl,session_id,after,think_s\n0,5,5,1,,0\n3,5,5,1,0,90000\n4,5,5,1,1,99000\n"
+    )
+    [said] = [line for line in read_trace(table).warnings if "more than a day" in line]
+    assert "line 4: 99000 s after the answer it waits for, and 1 more such" in said
+    log = tmp_path / "log.csv"
+    log.write_text("at,prompt,answer,who\n0,5,5,x\n200000,5,5,x\n")
+    columns = {"arrival": "at", "isl": "prompt", "osl": "answer", "session": "who"}
+    trace = read_trace(log, log=LogSpec(columns=tuple(columns.items()), time_unit="s"))
+    assert any("request 2: 200000 s" in line for line in trace.warnings)

@@ -174,6 +174,12 @@ class AgentSessions:
             notes.append(MODELLED)
         return Rows(arrival_s, columns, tuple(notes), Turns.of(after, think_s), starts_recorded=False)
 
+    def place(self, source: Source, head: Head, row: int, id_tokens: int = 0) -> str:
+        """Say where a request of a file stands, counted from 0; the file is read once more for it."""
+        sessions = _Reading(source, head, id_tokens or self.block_tokens).sessions().values()
+        request = dict(one for session in sessions for one in session.requests)[row]
+        return f"{request.place}, session {request.name}"
+
 
 KV_CACHE_TESTER = AgentSessions()
 
