@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba
+from numba.core import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def compiler(
-    name: str, sources: Sequence[Path], *, keep: bool = True, **options: object
+    name: str, sources: Sequence[Path], *, keep: bool = True, announced: str = "", **options: object
 ) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function and keeps its code where that can be.
 
@@ -30,6 +31,8 @@ def compiler(
             and inlined functions come from others. Changed, they make another folder.
         keep: whether the code is kept. What is kept has the code of all that it calls in it: to keep
             functions that only others call takes five times the space, and saves little.
+        announced: what to log as a function is compiled that is to be kept, once a process: it takes long.
+            One that is loaded is not announced.
         options: numba's own.
     """
     folder = _cache_folder(sources[-1].parent, f"{name}-{_digest(sources)}") if keep else None
@@ -38,6 +41,8 @@ def compiler(
     def compile_(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - as numba has it
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = folder or before  # asked for as a function is decorated, not later
+        if announced and folder is not None:
+            _announcements()[function] = announced
         try:
             return decorate(function)
         finally:
@@ -76,14 +81,34 @@ def _cache_folder(beside: Path, name: str) -> str | None:
             continue
         if os.access(folder, os.W_OK):
             return str(folder)
-    _warn()
-    return None
-
-
-@functools.cache
-def _warn() -> None:
-    """Say it, once."""
-    logger.warning(
+    _log_once(
         "compiled code cannot be kept, every start compiles anew (a minute): let NUMBA_CACHE_DIR name a "
         "folder that can be written"
     )
+    return None
+
+
+class _Announcer(event.Listener):  # type: ignore[misc]  # numba has no types
+    """Logs that functions are being compiled, each with a text of its own."""
+
+    def __init__(self) -> None:
+        self.texts: dict[Callable[..., Any], str] = {}
+
+    def on_start(self, event: Any) -> None:  # noqa: ANN401
+        if text := self.texts.get(event.data["dispatcher"].py_func):
+            _log_once(text)
+
+    def on_end(self, event: Any) -> None:  # noqa: ANN401
+        pass
+
+
+@functools.cache
+def _announcements() -> dict[Callable[..., Any], str]:
+    announcer = _Announcer()
+    event.register("numba:compile", announcer)
+    return announcer.texts
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    logger.warning(text)

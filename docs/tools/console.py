@@ -119,6 +119,13 @@ def matches(shown: tuple[str, ...], printed: tuple[str, ...]) -> bool:
     return re.fullmatch(pattern, text) is not None
 
 
+def _lines(printed: str) -> tuple[str, ...]:
+    """Return what was printed, but for what a machine says once of itself."""
+    return tuple(
+        line for line in printed.splitlines() if "compiling the simulator for this machine" not in line
+    )
+
+
 @dataclass
 class Workplace:
     """A folder in which a page's commands run, with this interpreter's ``sagescale``, ``python`` and ``pip``.
@@ -196,7 +203,7 @@ class Workplace:
         )
         printed = done.stdout.decode()
         assert done.returncode == 0, f"{example.command}\nexit code {done.returncode}\n{printed}"
-        return tuple(printed.splitlines())
+        return _lines(printed)
 
     def _begin(self, example: Example) -> tuple[str, ...]:
         log = self.folder / f".background-{len(self.running)}.log"
@@ -213,7 +220,7 @@ class Workplace:
         self.running.append((process, log))
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
-            printed = tuple(log.read_text().splitlines())
+            printed = _lines(log.read_text())
             if matches((*example.shown, "..."), printed):
                 return example.shown  # it goes on printing: what is shown is how it begins
             assert process.poll() is None, f"{example.command}\nended\n{log.read_text()}"

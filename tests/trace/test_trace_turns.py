@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,6 +145,8 @@ def test_a_file_says_which_rows_are_waited_for(tmp_path):
         ("1,5,5,1,1,0", "column 'after': found 1, expected another row; this one is 1 itself"),
         ("1,5,5,2,0,0", "column 'after': found 0, expected a row of the same session"),
         ("1,5,5,1,x,0", "column 'after': found 'x', expected rows of the file"),
+        ("1,5,5,1,2000000000,0", "column 'after': found 2000000000, expected a row from 0 to 1"),
+        (f"1,5,5,1,{'7' * 5000},0", "expected rows of the file"),
         ("1,5,5,1,-1,0", "column 'after': found '-1', expected rows of the file"),
         ("1,5,5,1,,3", "column 'think_s': found 3.0, expected 0 where no row is waited for"),
         ("1,5,5,1,0,-3", "column 'think_s': found '-3', expected a finite number"),
@@ -159,6 +162,27 @@ def test_a_file_says_which_rows_are_waited_for(tmp_path):
         read_trace(path)
     path.write_text("arrival_s,isl,osl,after\n0,5,5,\n")
     with pytest.raises(InputError, match="column 'session_id' is missing; it goes with 'after'"):
+        read_trace(path)
+
+
+def test_parquet_that_names_no_rows_is_refused_where_it_stands(tmp_path):
+    rows = {
+        "arrival_s": [0.0, 1.0],
+        "isl": [1, 1],
+        "osl": [1, 1],
+        "session_id": [1, 1],
+        "think_s": [0.0, 0.0],
+    }
+    path = tmp_path / "own.parquet"
+    pd.DataFrame({**rows, "after": [[], [2_000_000_000]]}).to_parquet(path)
+    with pytest.raises(InputError, match="row 2, column 'after': found 2000000000, expected a row from 0"):
+        read_trace(path)
+
+
+def test_turns_of_no_request_are_no_trace(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(HEADER)
+    with pytest.raises(InputError, match="no request"):
         read_trace(path)
 
 

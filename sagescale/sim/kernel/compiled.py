@@ -21,7 +21,9 @@ _SOURCES = (_FOLDER.parent / "state.py", *sorted(_FOLDER.glob("*.py")))
 _INTERNAL: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "keep": False}
 """To take ``State`` from Python compiles to more code than most functions are."""
 
-entry = compiler("kernel", _SOURCES)
+entry = compiler(
+    "kernel", _SOURCES, announced="compiling the simulator for this machine, once: about a minute"
+)
 """For functions that Python calls."""
 
 compiled = compiler("kernel", _SOURCES, **_INTERNAL)

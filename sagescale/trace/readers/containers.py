@@ -14,7 +14,7 @@ import numpy as np
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.trace.readers.fields import AFTER, IDS, TOKEN_IDS
+from sagescale.trace.readers.fields import AFTER, IDS, MAX_TOKENS, TOKEN_IDS
 from sagescale.trace.source import MAX_LINE_BYTES, MAX_ROWS, damaged_parquet
 
 if TYPE_CHECKING:
@@ -236,7 +236,11 @@ def _checked_columns(
             if not field.kind.accepts_all(values):
                 return None
             parts[field.column].append(values.astype(field.kind.dtype) if field.kind.whole else values)
-    return {name: np.concatenate(parts.pop(name) or [np.empty(0)]) for name in list(parts)}
+    empty = {field.column: np.empty(0, field.kind.dtype) for field in fields}
+    return {
+        name: np.concatenate(parts.pop(name) or [empty.get(name, np.empty(0, np.int64))])
+        for name in list(parts)
+    }
 
 
 def _as_numpy(column: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
@@ -287,7 +291,7 @@ def _rows_named(
     if rows.null_count:
         return None
     values = _as_numpy(rows)
-    if len(values) and (values.min() < 0 or values.max() >= MAX_ROWS):
+    if len(values) and (values.min() < 0 or values.max() > MAX_TOKENS):
         return None
     return values, _as_numpy(compute.fill_null(compute.list_value_length(column), 0)).astype(np.int64)
 
@@ -310,8 +314,7 @@ def _blame_csv(source: Source, head: Head, fields: tuple[Field, ...]) -> NoRetur
             row = dict(zip(head.columns, cells, strict=True))
             for field in fields:
                 text = row[field.column].strip()
-                value = field.kind.number(text)
-                if value is None or not field.kind.accepts(value):
+                if not field.kind.accepts_text(text):
                     refuse_cell(source, f"line {number}", field.column, text, field.kind.expected)
     except csv.Error as error:
         raise InputError(f"{source.path}: line {number}: not valid CSV ({error})") from error

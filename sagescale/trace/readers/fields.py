@@ -87,6 +87,11 @@ class Kind:
         inside = bool(values.min() >= self.low and values.max() <= self.high)
         return inside and not (self.whole and values.dtype.kind == "f" and (values != np.floor(values)).any())
 
+    def accepts_text(self, text: str) -> bool:
+        """Tell whether one CSV cell is of this kind."""
+        value = self.number(text)
+        return value is not None and self.accepts(value)
+
     def number(self, text: str) -> float | None:
         """Parse one CSV cell; None when it is not a number in Arrow's notation (Python also takes +1_0)."""
         if "_" in text or text.startswith("+"):
@@ -147,15 +152,13 @@ class _Rows(Kind):
     def accepts(self, value: object) -> bool:
         return (
             value is None
-            or (isinstance(value, str) and self.number(value) is not None)
+            or (isinstance(value, str) and self.accepts_text(value))
             or (isinstance(value, list) and all(type(one) is int and 0 <= one <= MAX_TOKENS for one in value))
-            or isinstance(value, float)
         )
 
-    def number(self, text: str) -> float | None:
-        """Return how many rows a CSV cell names; None when it is something else."""
-        rows = text.replace(";", " ").split()
-        return float(len(rows)) if all(row.isdecimal() and int(row) <= MAX_TOKENS for row in rows) else None
+    def accepts_text(self, text: str) -> bool:
+        # As floats: Python refuses whole numbers of thousands of digits.
+        return all(row.isdecimal() and float(row) <= MAX_TOKENS for row in text.replace(";", " ").split())
 
 
 MAX_ID = 2**63 - 1
