@@ -99,19 +99,19 @@ class SimulatorConfig:
     )
     initial_prefill: int | None = setting(
         None,
-        doc="Prefill instances ready at the start; null sizes for the first window's true load.",
+        doc="Prefill instances ready at the start; null sizes for the true load at the start.",
         unit="instances",
         at_least=0,
     )
     initial_decode: int | None = setting(
         None,
-        doc="Decode instances ready at the start; null sizes for the first window's true load.",
+        doc="Decode instances ready at the start; null sizes for the true load at the start.",
         unit="instances",
         at_least=0,
     )
     initial_instances: int | None = setting(
         None,
-        doc="Aggregated instances ready at the start; null sizes for the first window's true load.",
+        doc="Aggregated instances ready at the start; null sizes for the true load at the start.",
         unit="instances",
         at_least=0,
     )

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.fleet import Sizes
+from sagescale.fleet import Sizes, fit
 from sagescale.planner import initial_targets, pool_keys
 from sagescale.planner.policy.twin import Lengths
+from sagescale.sim.scheduler import scheduler_of
+from sagescale.sim.twin import engine_twin
 from sagescale.sim.twin_aggregated import AggregatedTwin
 from sagescale.sim.world import computed_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from sagescale.perf import PerfModel, ProfileModel
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
+    from sagescale.sim.twin import KernelTwin
     from sagescale.trace import Trace
+
+    Tried = Callable[[int, float, Lengths], float]
 
 __all__ = ["given_sizes", "sized_start", "starting_with"]
 
@@ -48,47 +55,62 @@ def sized_start(
 ) -> Sizes:
     """Return the sizes of the start, whatever the policy: those given, others for the load at the start.
 
-    Separate pools are sized by the classic formulas for the first window's true load (DESIGN 5.8), with times
-    ``learned`` before where there are any. Those say little of how many aggregated instances keep a TTFT
-    target: such a pool starts with the fewest that, tried in the simulator, miss no more than they may in the
+    Engines that form batches are sized by the classic formulas for the first window's true load (DESIGN 5.8),
+    with times ``learned`` before where there are any. Those say little of how many engines that step keep a
+    target: such pools start with the fewest that, tried in the simulator, miss no more than they may in the
     busiest window before one launched at the first decision serves.
     """
     given = [getattr(simulator, pool_keys(pool).initial) for pool in config.pools]
     names = tuple(pool.name for pool in config.pools)
     if None not in given:
         return Sizes(*given, names=names)
-    if config.serving == "aggregated":
-        return Sizes(_fewest_aggregated(trace, model, config, simulator), names=names)
-    first = trace.arrival_s <= config.adjustment_interval_sec
-    sized = initial_targets(
-        config,
-        learned or model,
-        float(first.sum()),
-        float(trace.isl[first].mean()),
-        float(trace.osl[first].mean()),
-    )
+    if scheduler_of(simulator, config.serving) != "batch":
+        sized = _fewest_tried(trace, model, config, simulator)
+    else:
+        first = trace.arrival_s <= config.adjustment_interval_sec
+        sized = initial_targets(
+            config,
+            learned or model,
+            float(first.sum()),
+            float(trace.isl[first].mean()),
+            float(trace.osl[first].mean()),
+        )
     return sized.map(lambda computed, size: computed if size is None else size, given)
 
 
-def _fewest_aggregated(
+def _fewest_tried(
     trace: Trace, model: ProfileModel, config: AutoscalerConfig, simulator: SimulatorConfig
-) -> int:
-    (pool,) = config.pools
-    low, high = pool.least, max(pool.least, min(pool.most, config.max_gpu_budget // pool.gpus))
+) -> Sizes:
+    """Return the fewest with which each pool, tried, misses no more than its part of what may be missed."""
+    pools = config.pools
+    names = tuple(pool.name for pool in pools)
+    low = [pool.least for pool in pools]
+    high = [max(pool.least, min(pool.most, config.max_gpu_budget // pool.gpus)) for pool in pools]
     if low == high:
-        return low
-    twin = AggregatedTwin(model, simulator, config)
+        return fit(Sizes(*low, names=names), config.fleet)
+    twin = engine_twin(config, model, simulator)
     interval_s = float(config.adjustment_interval_sec)
     windows = 1 + math.ceil(twin.startup_s / interval_s)
     edges = np.searchsorted(trace.arrival_s, interval_s * np.arange(1, windows + 1), side="right")
     rate = float(np.diff(edges, prepend=0).max()) * config.load_headroom / interval_s
     some = np.random.default_rng(0).permutation(int(edges[-1]))[:_SAMPLE]
     lengths = Lengths(trace.isl[some], computed_tokens(trace, simulator)[some], trace.osl[some])
-    work = rate * twin.work(lengths)
-    alone, allowed = twin.decode_misses_alone(lengths), 1.0 - config.target_attainment
-    enough = max(allowed, alone + allowed / 2.0)
+    allowed = (1.0 - config.target_attainment) / len(pools)
 
-    def holds(size: int) -> bool:
-        return size > 0 and twin.decode_misses(size, work, lengths) <= enough
+    def fewest(low: int, high: int, tried: Tried, rate: float, alone: float) -> int:
+        enough = max(allowed, alone + allowed / 2.0)
+        return low + bisect_left(
+            range(low, high), x=True, key=lambda size: size > 0 and tried(size, rate, lengths) <= enough
+        )
 
-    return low + bisect_left(range(low, high), x=True, key=holds)
+    sizes = map(fewest, low, high, *zip(*_tried(twin, rate, lengths), strict=True))
+    return fit(Sizes(*sizes, names=names), config.fleet)
+
+
+def _tried(twin: KernelTwin, rate: float, lengths: Lengths) -> Iterable[tuple[Tried, float, float]]:
+    """Return how each pool is tried: what says what it misses, at which rate, and what it misses anyway."""
+    if isinstance(twin, AggregatedTwin):
+        rate *= twin.work(lengths)
+    else:
+        yield twin.prefill_misses, rate, twin.prefill_misses_alone(lengths)
+    yield twin.decode_misses, rate, twin.decode_misses_alone(lengths)

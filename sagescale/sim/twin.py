@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import Cluster, World
 
-__all__ = ["KernelTwin", "Sample", "twin_for"]
+__all__ = ["KernelTwin", "Sample", "engine_twin", "twin_for"]
 
 _MOST_PREFILL, _MOST_DECODE = 16, 8
 """Pooling more instances than this changes little: larger pools are tried at this size, at the same rate an
@@ -51,11 +51,19 @@ _SETTLED = 0.95
 _APART_S = 3600.0
 """Requests so far apart never share a batch or a step."""
 
+_GOLDEN, _DRAWS = 0.5 * (5.0**0.5 - 1.0), 32
+"""Multiples of the one lie evenly between 0 and 1; so many draws make a mean."""
+
 
 def twin_for(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorConfig) -> KernelTwin | None:
     """Return a twin where the configured policy tries sizes on one, else None."""
     if not needs_twin(config.policy):
         return None
+    return engine_twin(config, perf, simulator)
+
+
+def engine_twin(config: AutoscalerConfig, perf: ProfileModel, simulator: SimulatorConfig) -> KernelTwin:
+    """Return engines to try sizes on, of the way of serving that is configured."""
     if config.serving == "aggregated":
         from sagescale.sim.twin_aggregated import AggregatedTwin
 
@@ -267,7 +275,8 @@ class KernelTwin:
     def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Mean step times in s of 1, 2, ... running requests, as many as slots and KV memory hold.
 
-        A step meets requests as often as they have tokens to make: means are weighted with OSL.
+        A step meets requests as often as they have tokens to make: means are weighted with OSL. Where engines
+        step, what unequal contexts take is in it.
         """
         world = self._decode_world
         share = lengths.osl / lengths.osl.sum()
@@ -279,6 +288,8 @@ class KernelTwin:
         piece = (world.breaks[1 : len(n) + 1, 1:-1] <= held[:, None]).sum(axis=1)
         joins_s = world.join_s_per_token * float(lengths.isl.mean() / lengths.osl.mean())
         step_s: NDArray[np.float64] = world.base_s[n, piece] + world.slope_s[n, piece] * held + n * joins_s
+        if world.stepping is not None and world.spread_s is not None:
+            step_s += world.spread_s[n] * (_longest(lengths, n) - held / n)
         return n, step_s
 
 
@@ -286,6 +297,22 @@ def _limit_rps(sample: Sample) -> float:
     """Requests a second that a decode instance gets through when its slots are always full."""
     n, step_s = sample.steps
     return float((n / step_s).max() / sample.lengths.osl.mean())
+
+
+def _longest(lengths: Lengths, n: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Tokens of the longest context of n running requests in the mean, float64[n].
+
+    A request is met as often as it has tokens to make, anywhere in its answer. The largest of n draws is the
+    quantile of one at a uniform draw's nth root.
+    """
+    anywhere = np.arange(len(lengths.osl)) * _GOLDEN % 1.0
+    context = lengths.isl + anywhere * lengths.osl
+    order = np.argsort(context)
+    share = np.cumsum(lengths.osl[order], dtype=np.float64)
+    drawn = ((np.arange(_DRAWS) + 0.5) / _DRAWS) ** (1.0 / n[:, None])
+    at = np.minimum(np.searchsorted(share, drawn * share[-1]), len(order) - 1)
+    longest: NDArray[np.float64] = context[order][at].mean(axis=1)
+    return longest
 
 
 def _settling_steps(lengths: Lengths) -> int:

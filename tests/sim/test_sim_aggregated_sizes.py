@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from sagescale.perf import ProfileModel, aggregated_engines, load_profile
@@ -60,7 +62,8 @@ def test_more_load_and_fewer_instances_miss_more() -> None:
     rising = [misses(4, rate) for rate in (8.0, 16.0, 24.0, 32.0, 40.0)]
     assert rising == sorted(rising)
     falling = [misses(instances, 24.0) for instances in (1, 2, 3, 4, 6, 8, 12)]
-    assert falling == sorted(falling, reverse=True)
+    by_chance = 2.0 / len(USUAL.isl)
+    assert all(more <= fewer + by_chance for fewer, more in pairwise(falling))
     assert falling[0] > 0.9
     assert falling[-1] < 0.05
 
