@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,8 @@ from sagescale.sim.state import (
     Homes,
     State,
     Stepped,
+    joined,
+    read_only,
 )
 from sagescale.sim.turns import kernel_turns
 
@@ -91,8 +93,6 @@ __all__ = [
 ]  # fmt: skip
 
 Pool = Literal["prefill", "decode", "aggregated"]
-
-T = TypeVar("T", bound=np.generic)
 
 _UNLIMITED = 1 << 60
 _SCHEDULING: dict[SchedulingPolicy, int] = {
@@ -332,18 +332,6 @@ def no_delay(pool: str, count: int) -> NDArray[np.float64]:
     return np.zeros(count)
 
 
-def _read_only(column: NDArray[T]) -> NDArray[T]:
-    """A view that cannot be written: the kernel is compiled for just that."""
-    view = np.ascontiguousarray(column).view()
-    view.setflags(write=False)
-    return view
-
-
-def _joined(columns: Sequence[NDArray[T]]) -> NDArray[T]:
-    """One column of several services' requests; a single one's is used as it is."""
-    return _read_only(columns[0] if len(columns) == 1 else np.concatenate(columns))
-
-
 def _laid_out(tables: Sequence[NDArray[np.float64] | None]) -> tuple[dict[int, int], NDArray[np.float64]]:
     """Tables one after the other, each once: where each begins by its identity, and all of them."""
     at: dict[int, int] = {}
@@ -432,18 +420,18 @@ class FleetCluster:
         closed = any(load.turns is not None for load in loads)
         homes = _homes(loads) if stepped is not None or closed or services["considers"].any() else None
         columns = (
-            _joined([load.arrival_s for load in loads]),
-            _joined([load.isl for load in loads]),
-            _joined([load.prompt for load in loads]),
-            _joined([load.osl for load in loads]),
+            joined([load.arrival_s for load in loads]),
+            joined([load.isl for load in loads]),
+            joined([load.prompt for load in loads]),
+            joined([load.osl for load in loads]),
         )
-        priority = _joined(priorities)
+        priority = joined(priorities)
         turns = kernel_turns(
             loads,
             columns,
             priority,
-            _read_only(np.zeros(0, np.int32) if stepped is None else stepped.requests["leaf"]),
-            _read_only(np.zeros(0, np.int32) if homes is None else homes.session.copy()),
+            read_only(np.zeros(0, np.int32) if stepped is None else stepped.requests["leaf"]),
+            read_only(np.zeros(0, np.int32) if homes is None else homes.session.copy()),
         )
         if turns is not None:  # they are written as requests come
             arrival_s, *others = columns
@@ -970,6 +958,16 @@ class Cluster:
         return self.state.arrival_s[self._requests]
 
     @property
+    def isl(self) -> NDArray[np.int32]:
+        """Prompt tokens of each of them."""
+        return self.state.isl[self._requests]
+
+    @property
+    def osl(self) -> NDArray[np.int32]:
+        """Tokens that each of them asked for."""
+        return self.state.osl[self._requests]
+
+    @property
     def prompt(self) -> NDArray[np.int32]:
         """Prompt tokens that each of them has computed."""
         return self.state.prompt[self._requests]
@@ -1156,7 +1154,7 @@ class Cluster:
         record = self._record
         first = record["first_request"]
         rows: NDArray[np.int32] = self.state.turns.row[first : record["next_arrival"]]
-        return rows - np.int32(first)
+        return rows - np.int32(first) if first else rows
 
     @property
     def last_completion_s(self) -> float:

@@ -287,7 +287,7 @@ class _Making:
         counters = cluster.counters()
         trace, closed_loop = service.trace, None
         if (rows := cluster.rows) is not None and self.load.turns is not None:
-            trace, closed_loop = as_it_came(trace, rows, cluster.arrival_s)
+            trace, closed_loop = as_it_came(trace, rows, cluster.arrival_s, cluster.isl, cluster.osl)
         return Run(
             trace=trace,
             config=service.config,

@@ -9,11 +9,13 @@ log the order of completions. The trace's columns are used as they are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = [
@@ -72,7 +74,11 @@ __all__ = [
     "Homes",
     "State",
     "Turns",
+    "joined",
+    "read_only",
 ]
+
+T = TypeVar("T", bound=np.generic)
 
 # Instance status.
 FREE, STARTING, READY, DRAINING = 0, 1, 2, 3
@@ -627,7 +633,7 @@ class Turns(NamedTuple):
     row: NDArray[np.int32]  # of each request, by arrival
     unanswered: NDArray[np.int32]  # of each row, how many it waits for
     # Read only, by row.
-    next_start: NDArray[np.int64]  # where those that wait for it begin in ``next_row``
+    next_start: NDArray[np.int32]  # where those that wait for it begin in ``next_row``
     next_row: NDArray[np.int32]
     think_s: NDArray[np.float64]
     session: NDArray[np.int32]
@@ -681,3 +687,15 @@ class State(NamedTuple):
     gaps: Any  # Gaps; None where nobody asks for them, likewise
     homes: Any  # Homes; None where no engine steps, no turn waits and no router looks at all, likewise
     turns: Any  # Turns; None where all requests arrive by the clock, likewise
+
+
+def read_only(column: NDArray[T]) -> NDArray[T]:
+    """A view that cannot be written: the kernel is compiled for just that."""
+    view = np.ascontiguousarray(column).view()
+    view.setflags(write=False)
+    return view
+
+
+def joined(columns: Sequence[NDArray[T]]) -> NDArray[T]:
+    """One column of several services' requests; a single one's is used as it is."""
+    return read_only(columns[0] if len(columns) == 1 else np.concatenate(columns))

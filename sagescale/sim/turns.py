@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.errors import InputError
-from sagescale.sim.state import POPULATION, SESSION, TURN_ENTRY, TURNING, Turns
+from sagescale.errors import InputError, SagescaleError
+from sagescale.sim.state import POPULATION, SESSION, TURN_ENTRY, TURNING, Turns, joined, read_only
 from sagescale.trace import session_starts
 from sagescale.trace.trace import MAX_SPAN_S, numbered
 
@@ -66,12 +66,14 @@ def kernel_turns(
             places += len(order)
             populations[service] = (min(load.concurrent_sessions, len(mine)), number, number + len(mine))
         sessions.append(mine)
-        session.append(which + np.int32(number))
-        starts.append(next_start + waits)
-        nexts.append(next_row + np.int32(row))
+        session.append(which + np.int32(number) if number else which)
+        starts.append(next_start[:-1] + waits)
+        nexts.append(next_row + np.int32(row) if row else next_row)
         thinks.append(think_s)
         unanswered.append(waited)
         row, number, waits = row + count, number + len(mine), waits + len(next_row)
+    if waits > np.iinfo(np.int32).max:
+        raise SagescaleError(f"turns wait for {waits} answers; the simulator knows of at most {2**31 - 1}")
     arrival_s, isl, prompt, osl = columns
     clock = np.concatenate([np.zeros(0, np.int64), *clocked])
     clock = clock[np.argsort(arrival_s[clock], kind="stable")]
@@ -89,10 +91,10 @@ def kernel_turns(
         roots=np.concatenate([clock, *housed]).astype(np.int32),
         row=np.empty(row, np.int32),
         unanswered=np.concatenate(unanswered),
-        next_start=np.concatenate([*(part[:-1] for part in starts), [waits]]),
-        next_row=np.concatenate(nexts),
-        think_s=np.concatenate(thinks),
-        session=np.concatenate(session),
+        next_start=read_only(np.concatenate([*starts, [waits]]).astype(np.int32)),
+        next_row=joined(nexts),
+        think_s=joined(thinks),
+        session=joined(session),
         arrival_s=arrival_s,
         isl=isl,
         prompt=prompt,
@@ -141,12 +143,12 @@ class ClosedLoop:
         given: the trace as it was given.
         rows: of each request that came, by arrival, which row of that it is; int32[arrived].
         never_behind: how many of a session's turns never came, at the last of its requests that did; those
-            of sessions that never began at the last request of all. int64[arrived].
+            of sessions that never began at the last request of all. int32[arrived].
     """
 
     given: Trace
     rows: NDArray[np.int32]
-    never_behind: NDArray[np.int64]
+    never_behind: NDArray[np.int32]
 
     @property
     def never_arrived(self) -> int:
@@ -155,7 +157,11 @@ class ClosedLoop:
 
 
 def as_it_came(
-    given: Trace, rows: NDArray[np.int32], arrival_s: NDArray[np.float64]
+    given: Trace,
+    rows: NDArray[np.int32],
+    arrival_s: NDArray[np.float64],
+    isl: NDArray[np.int32],
+    osl: NDArray[np.int32],
 ) -> tuple[Trace, ClosedLoop]:
     """Return what came of a trace as one that arrives by the clock, without prefixes.
 
@@ -163,9 +169,12 @@ def as_it_came(
         given: the trace.
         rows: of each request that came, by arrival, which row it is.
         arrival_s: when it came.
+        isl: its prompt tokens.
+        osl: the tokens it asked for.
     """
     assert given.session_id is not None
-    columns = {name: column[rows] for name, column in given.columns.items()}
+    columns = {"isl": isl, "osl": osl}
+    columns |= {name: column[rows] for name, column in given.columns.items() if name not in columns}
     session = columns["session_id"]
     columns["session_id"] = numbered(session)
     came = replace(given, arrival_s=arrival_s, prefixes=None, turns=None, **columns)  # type: ignore[arg-type]  # names of columns
@@ -173,7 +182,7 @@ def as_it_came(
     left -= np.bincount(session, minlength=len(left))
     last = np.full(len(left), len(rows) - 1)
     last[session] = np.arange(len(rows))  # the last assignment stands
-    never = np.zeros(len(rows), np.int64)
+    never = np.zeros(len(rows), np.int32)
     np.add.at(never, last, left)
     return came, ClosedLoop(given, rows, never)
 
