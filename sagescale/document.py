@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.files import read_input_text
 
@@ -132,7 +133,12 @@ def read_result(path: Path) -> ResultDocument:
         keys = json.loads(read_input_text(path, "a result document", _LARGEST_BYTES))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); expected a result document") from None
-    if not isinstance(keys, dict) or keys.get("schema_version") != SCHEMA_VERSION or "runs" not in keys:
+    if isinstance(keys, dict) and keys.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        found_version = shown(keys["schema_version"])
+        raise InputError(
+            f"{path}: schema_version is {found_version}; expected {SCHEMA_VERSION}, this version's"
+        )
+    if not isinstance(keys, dict) or not {"schema_version", "runs"} <= keys.keys():
         raise InputError(f"{path}: not a result document; expected schema_version {SCHEMA_VERSION} and runs")
     found = from_keys(ResultDocument, keys)
     try:

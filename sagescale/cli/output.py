@@ -73,7 +73,7 @@ def _outputs(command: Any, args: Sequence[str]) -> list[str]:  # noqa: ANN401 - 
     """Return the files that a command is told to write.
 
     Raises:
-        InputError: one is named as a folder, which a path does not say any more.
+        InputError: one is named as a folder, which a path does not say any more, or twice.
     """
     names = {
         name
@@ -87,6 +87,8 @@ def _outputs(command: Any, args: Sequence[str]) -> list[str]:  # noqa: ANN401 - 
     for value in outputs:
         if value.endswith("/"):
             raise InputError(f"{value}: is the name of a folder; expected a file to write")
+        if outputs.count(value) > 1:
+            raise InputError(f"{value}: is to be written twice; give each output a file of its own")
     return outputs
 
 

@@ -85,15 +85,13 @@ def import_profile(
     The profile records the sources' sha256 and this command.
     """
     from sagescale.cli.output import error_spread
-    from sagescale.errors import InputError
+    from sagescale.files import check_writable
     from sagescale.perf.build import ImportOptions, build_profile, read_sources
     from sagescale.perf.document import write_profile
     from sagescale.perf.measurement import Wanted
+    from sagescale.perf.validate import unfit_lines
 
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: no such folder '{out.parent}' (create it first)")
-    if out.is_dir():
-        raise InputError(f"--out {out}: is a folder (expected a file name)")
+    check_writable(out)
     roles = tuple(role or ())
     name = profile_name(name, out)
     measurements = read_sources(
@@ -172,6 +170,8 @@ def import_profile(
         print(f"assumed: {words_assumed}")
     for note in profile.notes:
         print(f"note: {note}")
+    for warning in unfit_lines(profile):
+        print(f"warning: {warning}")
 
 
 @profile_app.command("list", epilog=epilog("profile list"))

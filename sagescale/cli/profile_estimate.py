@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -71,12 +72,12 @@ def estimate(
     """
     from sagescale.cli.output import error_spread
     from sagescale.errors import InputError
+    from sagescale.files import check_writable
     from sagescale.perf import DEFAULT_MAX_NUM_SEQS, ProfileModel, load_profile, write_profile
     from sagescale.perf.roofline import estimate_profile
     from sagescale.perf.validate import decode_error, prefill_error, steps_error
 
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: no such folder '{out.parent}' (create it first)")
+    check_writable(out)
     if aggregated_from is not None:
         if model or gpu:
             given = "--model" if model else "--gpu"
@@ -180,21 +181,29 @@ def _shape(name: str, given: Mapping[str, float | None]) -> ModelShape:
     from sagescale.errors import InputError
     from sagescale.perf.catalogue import ModelShape, find_model
 
-    billions = ("parameters", "active_parameters")
     numbers = {
-        key: value * 1e9 if key in billions else value for key, value in given.items() if value is not None
+        key: value * 1e9 if key in ("parameters", "active_parameters") else value
+        for key, value in given.items()
+        if value is not None
     }
     needed = {"parameters", "layers", "hidden", "heads", "kv_heads", "head_dim"}
     if not needed <= numbers.keys():
         known = find_model(name)
         if not numbers:
             return known
-        return replace(known, **numbers, source="numbers given")  # type: ignore[arg-type]  # typed by the options
-    numbers = {"vocab": 128256, "active_parameters": numbers["parameters"], **numbers}
-    if not 0 < numbers["active_parameters"] <= numbers["parameters"]:
-        given_as = f"{numbers['active_parameters'] / 1e9:g}"
-        raise InputError(f"--active-parameters {given_as} (expected above 0, at most --parameters)")
-    return ModelShape(name=name, **numbers)  # type: ignore[arg-type]  # typed by the options
+        if known.active_parameters == known.parameters and "parameters" in numbers:
+            numbers = {"active_parameters": numbers["parameters"], **numbers}  # a token meets all of them
+        shape = replace(known, **numbers, source="numbers given")  # type: ignore[arg-type]  # typed by the options
+    else:
+        numbers = {"vocab": 128256, "active_parameters": numbers["parameters"], **numbers}
+        shape = ModelShape(name=name, **numbers)  # type: ignore[arg-type]  # typed by the options
+    active, whole = shape.active_parameters / 1e9, shape.parameters / 1e9
+    if not shape.table_parameters / 1e9 < active <= whole < math.inf:
+        raise InputError(
+            f"--active-parameters {active:g} of --parameters {whole:g} (expected more than "
+            f"the {shape.table_parameters / 1e9:.3g} of the vocabulary's tables, at most --parameters)"
+        )
+    return shape
 
 
 def _card(name: str, given: Mapping[str, float | None]) -> Gpu:

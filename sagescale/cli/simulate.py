@@ -105,6 +105,8 @@ def simulate(
     for path in (json_out, html_out, timeline_out, requests_out):
         if path is not None:
             check_writable(path)
+    if requests_out is not None and requests_out.suffix in {".csv", ".gz", ".json", ".jsonl"}:
+        raise InputError(f"--requests {requests_out}: would hold Parquet; expected a name ending in .parquet")
     if actual_profile is not None and world is not None:
         raise InputError("--world is the former name of --actual-profile: expected only one of the two")
     shorts: dict[str, tuple[str, object]] = {

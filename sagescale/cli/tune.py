@@ -88,6 +88,7 @@ def tune(
     Chosen on the earlier part of the trace, judged on the later part. What fails on either is not
     written (exit code 1) unless you say --force. Ctrl-C keeps the best found by then.
     """
+    import shlex
     import sys
 
     from rich.console import Console
@@ -140,7 +141,7 @@ def tune(
     failed = failure(document)
     written = out is not None and document.chosen is not None and (failed is None or force)
     if out is not None and written:
-        command = " ".join(["sagescale", *sys.argv[1:]])
+        command = shlex.join(["sagescale", *sys.argv[1:]])
         write_whole(out, tuned_yaml(document, setup.settings, command).encode())
     if json_out is not None:
         write_json(json_out, document)

@@ -137,6 +137,10 @@ def rebuild_trace(
     """
     if live.time_scale != 1.0:
         raise InputError(f"time_scale is {live.time_scale:g}; expected 1: history is rebuilt as it was")
+    for option, text in (("--since", since), ("--until", until or "0s")):
+        parse_past(
+            option, text, 0.0, zone
+        )  # what is no time is refused before the server is asked for its own
     reader = PrometheusReader(live)
     preset = PRESETS[live.metrics_preset]
     now_s = reader.now_s()

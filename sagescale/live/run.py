@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError, SagescaleError
-from sagescale.live.actuators.make import make_actuator
+from sagescale.live.actuators.make import DryRun, make_actuator
 from sagescale.live.clock import SystemClock, stopping_on_signals
 from sagescale.live.doctor import Finding, check
 from sagescale.live.journal import Journal
@@ -148,7 +148,8 @@ def _plan(
             path = ":memory:" if options.once else Path(f"{live.journal}.dry-run")
         target = "a dry run" if dry else actuator.target
         journal = Journal(path, target, live.journal_retention_days * _SECONDS_A_DAY)
-        heading = f"{source.describe()} -> {actuator.target}" + (" (dry run)" if dry else "")
+        unsaid = dry and actuator.target != DryRun.target
+        heading = f"{source.describe()} -> {actuator.target}{' (dry run)' if unsaid else ''}"
         watchers, screen = _watchers(setup, options, journal, heading, actuator.target, dry=dry)
         twin = make_twin(config, setup.model, setup.simulator)
         loop = ControlLoop(config, live, setup.model, source, actuator, journal, clock, watchers, twin, right)

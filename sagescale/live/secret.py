@@ -65,7 +65,7 @@ def without_secrets(text: str) -> str:
 
 
 def read_secret(key: str, file: str | None, env: str | None) -> Secret | None:
-    """Read the secret that ``key_file`` or ``key_env`` names; ``None`` where neither is given.
+    """Read the secret that ``key_file``, ``--key-file`` or ``key_env`` names; ``None`` where none is given.
 
     The file is read on every call, so that a rotated token is picked up.
 
@@ -81,10 +81,11 @@ def read_secret(key: str, file: str | None, env: str | None) -> Secret | None:
         return Secret(text)
     if file is None:
         return None
+    named = f"{key}-file" if key.startswith("--") else f"{key}_file"
     try:
         text = read_input_text(file, "text", _MOST_BYTES).strip()
     except InputError as error:
-        raise InputError(f"{key}_file: {error}; expected one line with the secret") from None
+        raise InputError(f"{named}: {error}; expected one line with the secret") from None
     if not text or "\n" in text:
-        raise InputError(f"{key}_file: {file}: expected one line with the secret")
+        raise InputError(f"{named}: {file}: expected one line with the secret")
     return Secret(text)

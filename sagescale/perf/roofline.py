@@ -211,8 +211,8 @@ class _Roofline:
         # A model's tables and layers are split over its GPUs; so is KV, as far as it has heads.
         tokens = int((memory - weights) / self.kv_token_bytes * self.kv_shards / self.gpus)
         if tokens < 1:
+            there = f"{self.gpus} x {self.gpu.name} have {max(memory, 0.0) / _GIB:.1f} GiB for them"
             raise InputError(
-                f"{self.shape.name}: {weights / _GIB:.1f} GiB of weights (expected less than "
-                f"{memory / _GIB:.1f} GiB, what {self.gpus} x {self.gpu.name} have to give; raise --tp)"
+                f"{self.shape.name}: {weights / _GIB:.1f} GiB of weights, {there} (expected more; raise --tp)"
             )
         return tokens

@@ -50,7 +50,7 @@ def test_import_reports_the_fit_error_and_writes_one_file(shared, tmp_path):
 
 
 def test_a_missing_output_folder_is_told_before_anything_is_read(tmp_path):
-    with pytest.raises(InputError, match=r"no such folder .*create it first"):
+    with pytest.raises(InputError, match=r"no/x.yaml: the folder .*does not exist; create it first"):
         invoke("import", str(tmp_path / "gone"), "--out", str(tmp_path / "no" / "x.yaml"))
 
 
@@ -133,11 +133,22 @@ class TestEstimate:
         assert (profile.model, profile.gpu) == ("mine", "ours")
         assert "numbers given" in profile.source.description
 
+    def test_a_token_meets_all_parameters_of_a_dense_model_whose_size_is_given(self, tmp_path):
+        sizes = []
+        for more in (("--parameters", "16"), ("--parameters", "16", "--active-parameters", "16")):
+            out = tmp_path / "e.yaml"
+            invoke("estimate", "--model", "Llama-3.1-8B", *more, "--gpu", "h200", "--out", str(out))
+            sizes.append(load_profile(out).decode)
+        assert sizes[0] == sizes[1]
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [
             ("--model Llama-3.1-8B --gpu h300", "GPU 'h300': not known"),
             ("--model mine --layers 3 --gpu h200", "model 'mine': shape not known"),
+            ("--model Llama-3.1-8B --gpu h200 --parameters -1", "--parameters -1 .expected more than"),
+            ("--model Llama-3.1-8B --gpu h200 --active-parameters 9", "9 of --parameters 8.03 .*at most"),
+            ("--model Llama-3.1-8B --gpu h200 --memory-gib 1", "1 x h200 have 0.0 GiB for them"),
             (
                 "--model Llama-3.1-8B --gpu h200 --bandwidth-gb-s 0",
                 r"--bandwidth-gb-s 0 .expected a number > 0",

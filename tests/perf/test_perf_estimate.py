@@ -116,7 +116,7 @@ class TestArithmetic:
         assert profile.decode.assumed == ("max_num_seqs", "max_kv_tokens")
 
     def test_weights_that_do_not_fit_are_refused(self):
-        with pytest.raises(InputError, match=r"Llama-3.3-70B: 131.4 GiB of weights .*raise --tp"):
+        with pytest.raises(InputError, match=r"Llama-3.3-70B: 131.4 GiB of weights, .*raise --tp"):
             estimate_profile(MODELS["Llama-3.3-70B"], GPUS["h100"])
         with pytest.raises(InputError, match="tensor parallel 3: does not divide 32"):
             estimate_profile(LLAMA, H200, tensor_parallel=3)

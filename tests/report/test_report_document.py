@@ -78,6 +78,13 @@ def test_what_is_no_result_document_is_refused(tmp_path: Path, text: str) -> Non
         read_result(path)
 
 
+def test_a_document_of_another_version_is_refused_with_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "newer.json"
+    path.write_text('{"schema_version": 2, "runs": []}')
+    with pytest.raises(InputError, match="schema_version is 2; expected 1"):
+        read_result(path)
+
+
 def test_services_simulated_as_one_fleet_make_a_document_and_reports_each() -> None:
     rng = np.random.default_rng(0)
     profile = load_profile("h200-llama-3.1-8b-fp8")
