@@ -33,6 +33,8 @@ from sagescale.sim.measures import score
 from sagescale.trace import TransformSpec, parse_sessions, parse_slice, read_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sagescale.experiment.grid import Variant
     from sagescale.experiment.workload import Workload
 
@@ -73,9 +75,10 @@ def run_of(workload: Workload, variant: Variant, name: str) -> RunTask | None:
     )
 
 
-def main() -> None:
+def options(description: str | None) -> argparse.ArgumentParser:
+    """What sessions come when, and the keys that are set beside those of the day."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--agents", default=str(_TRACES / "sessions" / "claude_code_300.jsonl.gz"))
     parser.add_argument("--sessions", default=f"trace:{_TRACES / 'servegen_m-mid_1d.parquet'}")
@@ -83,9 +86,12 @@ def main() -> None:
     parser.add_argument("--slice", help="sessions that begin from A to before B, s")
     parser.add_argument("--max-think-s", type=float, default=3600.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default=",".join(_POLICIES), help="policies")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    given = parser.parse_args()
+    return parser
+
+
+def workload_and_variants(given: argparse.Namespace, *ways: str) -> tuple[Workload, Sequence[Variant]]:
+    """The sessions, and a variant for each way of closing the loop or not."""
     transforms = TransformSpec(
         sessions=parse_sessions(given.sessions),
         rate_scale=given.copies,
@@ -94,13 +100,20 @@ def main() -> None:
         seed=given.seed,
     )
     both = [[*(f"{key}={value}" for key, value in _KEYS.items()), *given.set, f"open_loop={way}"]
-            for way in ("false", "true")]  # fmt: skip
-    workload, variants = load_comparison(
+            for way in ways]  # fmt: skip
+    return load_comparison(
         read_trace(given.agents),
         "h100-llama-3.1-8b-bf16-agg",
         [([], chosen, {}) for chosen in both],
         transforms,
     )
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--only", default=",".join(_POLICIES), help="policies")
+    given = parser.parse_args()
+    workload, variants = workload_and_variants(given, "false", "true")
     trace = workload.trace()
     print(
         f"{len(trace):,} requests of {trace.session_id.max() + 1:,} sessions: {'; '.join(trace.transforms)}"
