@@ -81,6 +81,8 @@ class Setup:
 
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
+        from sagescale.perf.validate import unfit_warnings
+
         found = unfit_warnings(self.modelled)
         if run.rejected:
             found.append(
@@ -101,28 +103,6 @@ class Setup:
                 f"{unfinished} requests could never be served: work was left when nothing could proceed"
             )
         return found
-
-
-def unfit_warnings(profile: Profile) -> list[str]:
-    """What ``profile validate`` holds against engines that were measured, in one line; empty if they are fit.
-
-    An estimate says of itself that nothing was measured, and is asked nothing.
-    """
-    from sagescale.perf import are_aggregated
-    from sagescale.perf.validate import Verdict, validate_profile
-
-    aggregated = are_aggregated(profile)
-    if aggregated and profile.aggregated is not None and profile.aggregated.estimated:
-        how = "steps of aggregated instances are estimated from its prefill and decode, not measured"
-        return [f"profile {profile.name}: {how}"]
-    if not aggregated and not profile.prefill.measured.ttft_ms and not profile.decode.measured.itl_ms:
-        return []
-    checks = validate_profile(profile, aggregated=aggregated)
-    unfit = [check for check in checks if check.verdict is Verdict.UNFIT]
-    if not unfit:
-        return []
-    words = "; ".join(f"{check.what}: {check.found} (needed: {check.needed})" for check in unfit)
-    return [f"profile {profile.name} is unfit: {words}; see `sagescale profile validate`"]
 
 
 def load_setup(

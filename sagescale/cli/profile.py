@@ -89,6 +89,7 @@ def import_profile(
     from sagescale.perf.build import ImportOptions, build_profile, read_sources
     from sagescale.perf.document import write_profile
     from sagescale.perf.measurement import Wanted
+    from sagescale.perf.validate import unfit_lines
 
     check_writable(out)
     roles = tuple(role or ())
@@ -169,6 +170,8 @@ def import_profile(
         print(f"assumed: {words_assumed}")
     for note in profile.notes:
         print(f"note: {note}")
+    for warning in unfit_lines(profile):
+        print(f"warning: {warning}")
 
 
 @profile_app.command("list", epilog=epilog("profile list"))

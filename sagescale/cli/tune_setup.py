@@ -76,8 +76,10 @@ def load_tuning(
     used_s = min(cut_s, duration_s)
     least_s = float(_LEAST_WINDOWS * config.adjustment_interval_sec)
     if min(used_s, duration_s - cut_s if share is not None else math.inf) < least_s:
+        closed = duration_s < whole.trace().duration_s
+        spans = f"sessions begin within {duration_s:g} s, which" if closed else f"{duration_s:g} s"
         raise InputError(
-            f"{trace}: {duration_s:g} s with --validate {validate} leaves a part shorter than {least_s:g} s; "
+            f"{trace}: {spans} with --validate {validate} leaves a part shorter than {least_s:g} s; "
             f"expected at least {_LEAST_WINDOWS} intervals of {config.adjustment_interval_sec} s in each"
         )
     warm_up_s = _warm_up(used_s)

@@ -52,6 +52,7 @@ from sagescale.experiment.verdict import (
 from sagescale.experiment.workload import true_load
 from sagescale.fleet import within_limits
 from sagescale.perf import ProfileModel
+from sagescale.perf.validate import unfit_warnings
 from sagescale.sim.result import configuration, json_value, profile_info, result_document
 from sagescale.sim.world import with_overrides
 
@@ -434,7 +435,8 @@ class _Work:
         ]
 
     def _warnings(self, runs: Sequence[RunDocument]) -> list[str]:
-        warnings = []
+        modelled = (self._engines(variant.config, variant.simulator) for variant in self.comparison.variants)
+        warnings = list(dict.fromkeys(line for engines in modelled for line in unfit_warnings(engines)))
         rejected = max((run.requests.rejected for run in runs), default=0)
         if rejected:
             warnings.append(

@@ -16,6 +16,7 @@ from sagescale.errors import InputError
 from sagescale.perf.fit.regression import fit_error
 from sagescale.perf.fit.steps import ALL_WITH_CHUNKS, UNEQUAL, mixed_steps_ms
 from sagescale.perf.model import ProfileModel
+from sagescale.perf.serving import are_aggregated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import DecodeProfile, FitError, Profile
 
-__all__ = ["Check", "Traffic", "Verdict", "decode_error", "prefill_error", "steps_error", "validate_profile"]
+__all__ = [
+    "Check", "Traffic", "Verdict", "decode_error", "prefill_error", "steps_error", "unfit_lines",
+    "unfit_warnings", "validate_profile",
+]  # fmt: skip
 
 _MEDIAN_ERROR, _P90_ERROR, _BATCH_ERROR = 0.05, 0.15, 0.10
 _FALL, _FALLING = 0.05, 0.20
@@ -86,6 +90,31 @@ def validate_profile(
         *((note,) if aggregated else ()),
         *(_against(profile, traffic) if traffic is not None else ()),
     )
+
+
+def unfit_warnings(profile: Profile) -> list[str]:
+    """What ``profile validate`` holds against engines about to be run, a line each; empty if they are fit.
+
+    An estimate says of itself that nothing was measured, and is asked nothing.
+    """
+    aggregated = are_aggregated(profile)
+    if aggregated and profile.aggregated is not None and profile.aggregated.estimated:
+        how = "steps of aggregated instances are estimated from its prefill and decode, not measured"
+        return [f"profile {profile.name}: {how}"]
+    if not aggregated and not profile.prefill.measured.ttft_ms and not profile.decode.measured.itl_ms:
+        return []
+    return unfit_lines(profile, aggregated=aggregated)
+
+
+def unfit_lines(profile: Profile, *, aggregated: bool | None = None) -> list[str]:
+    """Say in one line, or none, what ``validate_profile`` finds unfit."""
+    checks = validate_profile(profile, aggregated=aggregated)
+    words = "; ".join(
+        f"{check.what}: {check.found} (needed: {check.needed})"
+        for check in checks
+        if check.verdict is Verdict.UNFIT
+    )
+    return [f"profile {profile.name} is unfit: {words}; see `sagescale profile validate`"] if words else []
 
 
 def _steps_in_themselves(profile: Profile) -> Iterator[Check]:

@@ -26,7 +26,7 @@ from sagescale.trace.readers.containers import READ
 from sagescale.trace.readers.fields import TOKENS, Field
 from sagescale.trace.readers.format import Format
 from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning
-from sagescale.trace.sessions import NO_STARTS, START_GAP_S, Turns, long_thinking
+from sagescale.trace.sessions import NO_STARTS, START_GAP_S, Turns, long_thinking, session_number
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
 from sagescale.trace.trace import MAX_SPAN_S, Trace, numbered
@@ -255,15 +255,24 @@ def _from_format(
         builder = _builder(with_ids, log, found.block_tokens, stated_by)
     elif log.hash_block_tokens:
         _refuse_block_tokens(log, identity, found.name)
+    digests: list[str] = []
+    repeated: list[str] = []
     parts, id_tokens = [], builder.block_tokens if builder else 0
     for source, head in files:
         rows = found.read(source, head) if isinstance(found, Assembled) else found.read(source, head, builder)
         if not len(rows.ticks):
             raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
         _check_span(rows, source, head, found, clock, id_tokens)
+        if (copies := digests.count(source.sha256)) and rows.turns is not None:
+            # Byte by byte a file that was read already: its sessions are others that did the same.
+            rows.columns["session_id"] = rows.columns["session_id"] ^ session_number(f"copy {copies}")
+            earlier = files[digests.index(source.sha256)][0].path
+            repeated.append(f"{source.path} has the same content as {earlier}: its requests count again")
+        digests.append(source.sha256)
         parts.append(rows)
     ticks = np.concatenate([rows.ticks for rows in parts])
     warnings = list(dict.fromkeys(line for rows in parts for line in rows.warnings))
+    warnings += repeated
     if not log.time_unit and (doubt := check_unit(identity.path, ticks, clock, found.arrival)):
         warnings.append(doubt)
     kept = [name for name in parts[0].columns if all(name in rows.columns for rows in parts)]

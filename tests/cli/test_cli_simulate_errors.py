@@ -214,13 +214,15 @@ def test_engines_that_validate_calls_unfit_are_warned_about(sagescale, tmp_path)
         {"kind": "decode", "batch": n, "context": c, "ms": 5 + n / 10} for n in (1, 150) for c in (100, 4000)
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    assert sagescale("profile", "import", "rows.json", "--out", "p.yaml").code == 0
+    imported = sagescale("profile", "import", "rows.json", "--out", "p.yaml")
     assert sagescale("profile", "validate", "p.yaml").code == 1
-    done = sagescale("simulate", "good.csv", "--profile", "p.yaml")
-    assert done.code == 0
-    warned = " ".join((done.out + done.err).split())
-    assert "profile p is unfit: prefill of several prompts, formula against measured: median" in warned
-    assert "see `sagescale profile validate`" in warned
+    simulated = sagescale("simulate", "good.csv", "--profile", "p.yaml")
+    compared = sagescale("compare-predictors", "good.csv", "--profile", "p.yaml", "--policies", "reactive")
+    for done in (imported, simulated, compared):
+        assert done.code == 0
+        warned = " ".join((done.out + done.err).split())
+        assert "profile p is unfit: prefill of several prompts, formula against measured: median" in warned
+        assert "see `sagescale profile validate`" in warned
     assert "unfit" not in sagescale("simulate", "good.csv").out
 
 

@@ -217,3 +217,21 @@ def test_a_log_and_a_table_with_thinking_of_days_are_warned_of(tmp_path):
     columns = {"arrival": "at", "isl": "prompt", "osl": "answer", "session": "who"}
     trace = read_trace(log, log=LogSpec(columns=tuple(columns.items()), time_unit="s"))
     assert any("request 2: 200000 s" in line for line in trace.warnings)
+
+
+def test_a_header_may_name_its_session_with_slashes(path):
+    agent = request("team/a/agent_1", 3.0, think_time=0.0)
+    rows = [header("team/a"), request("team/a", 0.0), agent, header("team/b"), request("team/b", 0.0)]
+    trace = read(path, *rows, marker("team/a", "agent_1", 9.0, 6.0), request("team/a", 12.0))
+    assert np.bincount(trace.session_id).tolist() == [3, 1]
+    assert trace.turns.lists(0, 4) == [[], [0], [0, 1], []]
+
+
+def test_two_files_that_are_alike_are_sessions_apart(tmp_path):
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file in files:
+        read(file, header("a"), request("a", 0.0), request("a", 7.0))
+    trace = read_trace(files)
+    assert np.bincount(trace.session_id).tolist() == [2, 2]
+    assert trace.prefixes.hits().tolist() == [0, 10, 0, 10]
+    assert any("b.jsonl has the same content as" in line for line in trace.warnings)

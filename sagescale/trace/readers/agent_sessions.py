@@ -229,6 +229,7 @@ class _Reading:
     block_tokens: int
     rows: int = 0
     found: dict[str, _Session] = field(default_factory=dict)
+    headed: set[str] = field(default_factory=set)
 
     def sessions(self) -> dict[str, _Session]:
         """Read all sessions, by name."""
@@ -246,11 +247,19 @@ class _Reading:
                 given = row.get("session")
                 if not isinstance(given, str) or not given:
                     _refuse(self.source, f"{place}, 'session'", given, "the name of a session")
+                root = self._root(given)
                 if "marker" in row:
-                    self._marker(place, given, row["marker"])
+                    self._marker(place, root, given, row["marker"])
                 else:
-                    self._request(place, given.partition("/")[0], given, row)
+                    self._request(place, root, given, row)
         return {name: session for name, session in self.found.items() if session.requests}
+
+    def _root(self, name: str) -> str:
+        """Return the session that a name is of: the longest that a header names, else what is before a /."""
+        root = name
+        while root not in self.headed and "/" in root:
+            root = root.rpartition("/")[0]
+        return root if root in self.headed else name.partition("/")[0]
 
     def _session(self, root: str) -> _Session:
         return self.found.setdefault(root, _Session())
@@ -262,6 +271,7 @@ class _Reading:
             if size != self.block_tokens:
                 expected = f"{self.block_tokens}, one size of block in all sessions"
                 _refuse(self.source, where, size, expected)
+        self.headed.add(name)
         self._session(name).is_global = header.get("hash_id_scope") == "global"
 
     def _nested(self, place: str, root: str, name: str, session: dict[str, Any]) -> None:
@@ -277,12 +287,12 @@ class _Reading:
             else:
                 self._request(where, root, name, request)
 
-    def _marker(self, place: str, name: str, marker: object) -> None:
+    def _marker(self, place: str, root: str, name: str, marker: object) -> None:
         if not isinstance(marker, dict):
             _refuse(self.source, f"{place}, 'marker'", marker, "an object")
         agent = marker.get("agent_id")
         if isinstance(agent, str) and agent:
-            self._begins(place, name.partition("/")[0], f"{name}/{agent}", marker)
+            self._begins(place, root, f"{name}/{agent}", marker)
 
     def _begins(self, place: str, root: str, agent: str, marker: dict[str, Any]) -> None:
         end, took = marker.get("t"), marker.get("duration_ms")
