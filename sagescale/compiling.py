@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from numba.core import event
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["compiler"]
+__all__ = ["compiler", "work_clock_s"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ def compiler(
     def compile_(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - as numba has it
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = folder or before  # asked for as a function is decorated, not later
-        if announced and folder is not None:
-            _announcements()[function] = announced
+        if announced:
+            _announcer().texts[function] = announced if folder else ""
         try:
             return decorate(function)
         finally:
@@ -89,24 +90,39 @@ def _cache_folder(beside: Path, name: str) -> str | None:
 
 
 class _Announcer(event.Listener):  # type: ignore[misc]  # numba has no types
-    """Logs that functions are being compiled, each with a text of its own."""
+    """Logs that functions are being compiled, each with a text of its own, and counts the seconds.
+
+    Those without a text are compiled within others.
+    """
 
     def __init__(self) -> None:
         self.texts: dict[Callable[..., Any], str] = {}
+        self.began_s: list[float] = []
+        self.seconds = 0.0
 
     def on_start(self, event: Any) -> None:  # noqa: ANN401
-        if text := self.texts.get(event.data["dispatcher"].py_func):
+        text = self.texts.get(event.data["dispatcher"].py_func)
+        if text is not None:
+            self.began_s.append(time.perf_counter())
+        if text:
             _log_once(text)
 
     def on_end(self, event: Any) -> None:  # noqa: ANN401
-        pass
+        if event.data["dispatcher"].py_func in self.texts:
+            took_s = time.perf_counter() - self.began_s.pop()
+            self.seconds += 0.0 if self.began_s else took_s
 
 
 @functools.cache
-def _announcements() -> dict[Callable[..., Any], str]:
+def _announcer() -> _Announcer:
     announcer = _Announcer()
     event.register("numba:compile", announcer)
-    return announcer.texts
+    return announcer
+
+
+def work_clock_s() -> float:
+    """Return seconds of a clock that stands still while functions that are announced are compiled."""
+    return time.perf_counter() - _announcer().seconds
 
 
 @functools.cache

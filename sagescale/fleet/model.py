@@ -33,7 +33,6 @@ class PoolSpec:
         least, most: instances it may have.
         gpu_type: which stock they are taken from.
         profile: what its engines can do, by name; "" where that is given otherwise.
-        price_per_gpu_hour: what a GPU costs an hour; None is unknown.
     """
 
     name: str
@@ -43,7 +42,6 @@ class PoolSpec:
     most: int
     gpu_type: str = "gpu"
     profile: str = ""
-    price_per_gpu_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

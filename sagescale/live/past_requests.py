@@ -94,7 +94,6 @@ class _Tally:
     covered: list[tuple[float, float]] = field(default_factory=list)
     gap_s: float = 0.0
     left_out: float = 0.0
-    unplaced: float = 0.0
     intervals_s: list[float] = field(default_factory=list)
 
     def covered_s(self, start_s: float, end_s: float) -> float:

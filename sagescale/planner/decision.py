@@ -194,11 +194,6 @@ class Decision:
         """Why; never empty."""
         return (*self.reasons_before, *self.estimate.findings.reasons, *self.reasons_after)
 
-    @property
-    def delta(self) -> Sizes:
-        """The change in instances the decision asks for."""
-        return self.targets.map(int.__sub__, self.current)
-
     def has(self, code: ReasonCode) -> bool:
         """Say whether the decision was made for this reason (among others)."""
         return any(reason.code is code for reason in self.reasons)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from sagescale.compiling import work_clock_s
 from sagescale.declare import declared
 from sagescale.document import (
     SCHEMA_VERSION,
@@ -59,7 +59,7 @@ def run_document(
         differs: the configuration keys in which it differs from its siblings.
         without_faults: the same run with nothing going wrong, to say what its faults cost.
     """
-    began = time.perf_counter()
+    began = work_clock_s()
     served = Served(run)
     sessions = sessions_result(run, served)
     sla, by_tick, faults = served.sla(), timeline(run, served), faults_result(run, served, without_faults)
@@ -92,7 +92,7 @@ def run_document(
         for surge in run.surges
     ]
     learned = None if run.actual is run.given else surfaces(run)
-    simulate_s = run.timing.simulate_s + time.perf_counter() - began
+    simulate_s = run.timing.simulate_s + work_clock_s() - began
     return RunDocument(
         name=name,
         policy=run.config.policy,

@@ -6,12 +6,12 @@ applied, last in that instant (DESIGN 5.7, 5.9).
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagescale.compiling import work_clock_s
 from sagescale.errors import InputError
 from sagescale.fleet import Role
 from sagescale.perf import ProfileModel
@@ -151,7 +151,7 @@ def simulate_fleet(
         InputError: as ``simulate``; or two services have one name, or the initial pools need more GPUs than
             there are.
     """
-    began = time.perf_counter()
+    began = work_clock_s()
     _check_fleet(services, stock)
     makings = [_Making.of(service) for service in services]
     _check_stock([making.load for making in makings], stock)
@@ -162,7 +162,7 @@ def simulate_fleet(
     )
     loops = [making.loop(cluster) for making, cluster in zip(makings, fleet.services, strict=True)]
     _drive(fleet, [loop.run(progress) for loop in loops])
-    wall_s = time.perf_counter() - began
+    wall_s = work_clock_s() - began
     return tuple(making.run(loop, wall_s) for making, loop in zip(makings, loops, strict=True))
 
 
@@ -405,14 +405,14 @@ class _TimedPredictors(LoadPredictors):
         return cls(plain.requests, plain.isl, plain.osl)
 
     def observe(self, window: Window) -> None:
-        began = time.perf_counter()
+        began = work_clock_s()
         LoadPredictors.observe(self, window)
-        self.seconds += time.perf_counter() - began
+        self.seconds += work_clock_s() - began
 
     def forecast(self, horizon: int = 1) -> LoadForecast:
-        began = time.perf_counter()
+        began = work_clock_s()
         load = LoadPredictors.forecast(self, horizon)
-        self.seconds += time.perf_counter() - began
+        self.seconds += work_clock_s() - began
         return load
 
 
@@ -481,9 +481,9 @@ class _Loop:
         seen = self.scrapes.burst_check()
         if seen is None or (seen.time_s > self.end_s and not self.cluster.turns_to_come):
             return
-        began = time.perf_counter()
+        began = work_clock_s()
         decision = self.planner.check(seen)
-        self.planner_s += time.perf_counter() - began
+        self.planner_s += work_clock_s() - began
         if decision is not None and seen.time_s < tick_s:
             self.surges.append(decision)
             self._act(decision)
@@ -517,9 +517,9 @@ class _Loop:
 
     def _tick(self, number: int) -> None:
         observation = self.scrapes.observation(number)
-        began = time.perf_counter()
+        began = work_clock_s()
         decision = self.planner.step(observation)
-        self.planner_s += time.perf_counter() - began
+        self.planner_s += work_clock_s() - began
         self.ticks.append(Tick(observation, decision))
         self.full_memory_s.append(self.cluster.full_memory_s)
         self._act(decision)

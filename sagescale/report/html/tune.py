@@ -29,7 +29,7 @@ def write_tune_html(path: Path, document: TuneDocument) -> None:
     title = f"sagescale tune: {document.trace.path}"
     rows = [("chosen", document.chosen), ("as configured", document.configured)]
     rows += [("", other) for other in document.others]
-    texts = [document.verdict, *([] if document.answer is None else [document.answer.text])]
+    texts = [document.verdict, *([] if document.answer is None else [f"What to do: {document.answer.text}"])]
     page = render_plots(
         _figure(document),
         title=title,

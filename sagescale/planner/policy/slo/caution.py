@@ -25,8 +25,9 @@ _LARGEST = 0.1
 _MOST_AT_ONCE = 0.4
 """The logarithm rises by no more until what was ordered for it can serve."""
 
-_USED = 0.7
-"""The part of what may be missed that is aimed at: the time the factor takes to rise is missed too."""
+_USED = 0.5
+"""The part of what may be missed that is aimed at: single bad minutes, which count in part only, and what
+forecasts miss are missed too."""
 
 _RECENT = 0.02
 """Share of a window in what was missed of late."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sagescale.planner.policy.slo.caution import Caution
 from sagescale.planner.policy.slo.demand import Demand
+from sagescale.planner.policy.slo.given_up import GivenUp
 from sagescale.planner.policy.slo.recording import Recording
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Pool:
         self.load: float | None = None
         self._patience = max(2, round(_PATIENCE_S / interval_s))
         self._wanted: deque[int] = deque()
+        self._given_up = GivenUp(interval_s)
         self._burst = 0
         self._ready = 0
         self._looked_s = self._looked = 0.0
@@ -193,10 +195,12 @@ class Pool:
 
         Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
         size found at the first decision counts as wanted then, as in an HPA's window: what came before is not
-        known, however short the window.
+        known, however short the window. What was given up wrongly is kept (:class:`GivenUp`).
         """
         burst, self._burst = self._burst, 0
         self._wanted.append(max(wanted, burst) if self._wanted else max(wanted, current))
         while len(self._wanted) > max(self._patience, _STARTS * self.startup.ahead):
             self._wanted.popleft()
-        return wanted if wanted >= current else min(max(self._wanted), current)
+        size = wanted if wanted >= current else min(max(self._wanted), current)
+        expected = self.demand.expected
+        return self._given_up.kept(size, current, expected[0] if expected else 0.0)
