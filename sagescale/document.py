@@ -76,6 +76,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 _LARGEST_BYTES = 1 << 30
+_LARGEST_NUMBER = 1e30
 
 Part = TypeVar("Part")
 
@@ -123,6 +124,23 @@ def from_keys(part: type[Part], keys: Mapping[str, Any]) -> Part:
     return part(**found)
 
 
+def _number(text: str) -> float:
+    """Read a number whose sums and products are numbers too; NaN and infinity are not.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not abs(number := float(text)) <= _LARGEST_NUMBER:
+        raise ValueError(f"{shown(text, 30)} is no number of a result; expected at most {_LARGEST_NUMBER:g}")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 30:
+        _number(text)  # first: Python refuses whole numbers of thousands of digits
+    return int(text)
+
+
 def read_result(path: Path) -> ResultDocument:
     """Read what ``simulate`` or ``compare-predictors`` wrote with ``--json``, of this version or before.
 
@@ -130,7 +148,8 @@ def read_result(path: Path) -> ResultDocument:
         InputError: the file cannot be read, or is no such document.
     """
     try:
-        keys = json.loads(read_input_text(path, "a result document", _LARGEST_BYTES))
+        text = read_input_text(path, "a result document", _LARGEST_BYTES)
+        keys = json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=_number)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); expected a result document") from None
     if isinstance(keys, dict) and keys.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:

@@ -71,12 +71,12 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
             f"{share(comparison.attainment_asked)} of requests with TTFT ≤ "
             f"{figure(targets.target_ttft_ms)} ms and {targets.itl_name} ≤ "
             f"{figure(targets.target_itl_ms)} ms",
-            *((f"{comparison.replicates} replicates",) if comparison.replicates > 1 else ()),
+            *((f"{comparison.replicates} replicates",) if (comparison.replicates or 1) > 1 else ()),
         )
     page.blank()
     style = f"{STRONG} {GOOD}" if comparison.winner else POOR
     mark = "" if comparison.winner else f"{MARK} "
-    page.field("verdict", Text(mark + comparison.verdict, style=style))
+    page.field("verdict", Text(mark + (comparison.verdict or NOTHING), style=style))
     page.blank()
     if runs:
         _print_ranking(page, document, comparison)
@@ -282,7 +282,7 @@ def _print_forecasts(page: Page, runs: Sequence[RunDocument]) -> None:
     """How good each predictor was, by series, in the best-placed run that used it."""
     best: dict[str, RunDocument] = {}
     for run in runs:
-        if uses_predictor(run) and run.predictor != "oracle":
+        if uses_predictor(run) and run.predictor not in (None, "oracle"):
             best.setdefault(run.predictor, run)
     if not best:
         return
@@ -323,7 +323,7 @@ def _print_cost(page: Page, comparison: ComparisonInfo) -> None:
             f"{plain(made.predictor)} ({duration(made.interval_s)} windows): {plain(made.cadence)}",
             Text(
                 f"{plural(made.refits, 'fit')} over {plural(made.windows, 'window')} of requests and "
-                f"ISL, {duration(made.timing['seconds'])}, once for all runs",
+                f"ISL, {duration((made.timing or {}).get('seconds', 0.0))}, once for all runs",
                 style=DIM,
             ),
         )

@@ -309,14 +309,16 @@ def forecast(document: ResultDocument, run: RunDocument, *, covered: bool = Fals
 
 def happened(faults: FaultsResult) -> list[str]:
     """Say what went wrong: how often, or for how long in all."""
-    counts = faults.counts
+    counts = faults.counts or {}
     parts = [plural(counts[kind], one, many) for kind, (one, many) in _HAPPENED.items() if counts.get(kind)]
     for kind, words in _LASTED.items():
         if counts.get(kind):
             spans = [event for event in faults.events if event.kind == kind]
             lasted_s = [known(event.until_s) for event in spans]
             together = sum(
-                until_s - event.time_s for event, until_s in zip(spans, lasted_s, strict=True) if until_s
+                until_s - (event.time_s or 0.0)
+                for event, until_s in zip(spans, lasted_s, strict=True)
+                if until_s
             )
             parts.append(f"{words} {duration(together)}")
     known_kinds = {*_HAPPENED, *_LASTED}

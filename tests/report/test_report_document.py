@@ -24,6 +24,7 @@ from sagescale.sim.result import configuration, result_document, run_document
 from sagescale.trace import Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -75,6 +76,43 @@ def test_what_is_no_result_document_is_refused(tmp_path: Path, text: str) -> Non
     path = tmp_path / "other.json"
     path.write_text(text)
     with pytest.raises(InputError, match=r"other\.json: .*expected"):
+        read_result(path)
+
+
+def keys(part: Any, *at: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Every key of a document and of the first of each of its lists, but for those of series."""
+    for key, entry in part.items() if isinstance(part, dict) else enumerate(part[:1]):
+        yield (*at, key)
+        if isinstance(entry, dict | list) and key != "timeline":
+            yield from keys(entry, *at, key)
+
+
+@pytest.mark.parametrize("made", [faulty, comparison])
+def test_a_document_without_one_of_its_keys_is_shown_or_refused(made: Any, tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    whole = json.dumps(written(made()))
+    for *way, last in keys(json.loads(whole)):
+        part = old = json.loads(whole)
+        for key in way:
+            part = part[key]
+        del part[last]
+        path.write_text(json.dumps(old))
+        try:
+            read = read_result(path)
+        except InputError:
+            continue
+        if {"comparison", "misses", "faults", "surges"} & set(way):
+            render_html(read)
+        (print_run if read.comparison is None else print_comparison)(read, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e308", f"1{'0' * 400}", f"1{'0' * 5000}"])
+def test_a_document_with_what_adds_up_to_no_number_is_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(
+        json.dumps(document(run())).replace('"attainment": ', f'"attainment": {number}, "was": ', 1)
+    )
+    with pytest.raises(InputError, match=r"is no number of a result; expected at most 1e\+30"):
         read_result(path)
 
 

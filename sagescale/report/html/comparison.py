@@ -329,7 +329,7 @@ def comparison_notes(comparison: ComparisonInfo) -> list[tuple[str, tuple[str, .
     if comparison.interrupted:
         names = ", ".join(map(plain, comparison.not_run)) or NOTHING
         lines.append((f"{MARK} stopped", (f"interrupted before these were done: {names}",)))
-    if comparison.replicates > 1:
+    if (comparison.replicates or 1) > 1:
         meaning = "± is half the width of the mean's 95 % confidence interval"
         lines.append(("replicates", (f"{comparison.replicates}", meaning)))
     lines.append(("took", (duration(comparison.timing.wall_s),)))

@@ -158,7 +158,7 @@ def _misses(run: RunDocument) -> list[str]:
     if misses is None:
         return []
     by_cause = ", ".join(
-        f"{_MISS_WORDS.get(cause, cause)} {count(number := getattr(misses, cause))}"
+        f"{_MISS_WORDS.get(cause, cause)} {count(number := getattr(misses, cause) or 0)}"
         + (" (helped)" if number < 0 else "")
         for cause in facts.CAUSES
         if cause != "faults" or getattr(misses, cause)
