@@ -50,12 +50,19 @@ def test_only_the_size_that_was_too_small_is_not_tried():
 
 
 def test_what_was_enough_for_hours_was_not_given_up_wrongly():
-    quiet = [(2, 2, 100.0)] * (4 * HOUR)
+    quiet = [(2, 2, 50.0)] * (4 * HOUR)
     assert after(*TAKEN_BACK[:2], *quiet, (3, 2, 100.0)).kept(2, 3, 100.0) == 2
 
 
-def test_half_a_day_later_it_is_tried_again():
-    made = after(*TAKEN_BACK, *[(2, 3, 100.0)] * (12 * HOUR - 1))
+def test_what_was_too_small_after_an_hour_at_the_same_load_is_not_tried_either():
+    served = [(2, 2, 100.0)] * HOUR
+    assert after(*served, (3, 2, 102.0)).kept(2, 3, 100.0) == 3
+    assert after(*served, (3, 2, 120.0)).kept(2, 3, 100.0) == 2
+    assert after(*served[1:-1], (3, 2, 102.0)).kept(2, 3, 100.0) == 2
+
+
+def test_a_day_later_it_is_tried_again():
+    made = after(*TAKEN_BACK, *[(2, 3, 100.0)] * (24 * HOUR - 1))
     assert made.kept(2, 3, 100.0) == 3
     assert made.kept(2, 3, 100.0) == 2
 

@@ -1,4 +1,4 @@
-"""Sizes that were given up and had to be taken back although the load was the same."""
+"""Sizes that were too small although the load was the same."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ __all__ = ["GivenUp"]
 _SOON_S = 3 * 3600.0
 """A size taken back within that was given up wrongly, if the load is the same."""
 
-_LASTS_S = 12 * 3600.0
-"""How long that is remembered: the time of day makes other traffic."""
+_LONG_S = 3600.0
+"""A size that served for so long and is too small at the load of that time was so at that load."""
+
+_LASTS_S = 24 * 3600.0
+"""How long that is remembered: the next day is another one."""
 
 _SAME = 0.07
 """Loads no further apart are the same: less than a tenth, by which engines tried twice differ too."""
@@ -30,18 +33,20 @@ class GivenUp:
 
     Where n instances are more than is needed and n - 1 miss a little too much, what is learned from misses
     would change the pool for ever. A size is kept while the load is no less than it was when giving that size
-    up had to be taken back; load that rose meanwhile says nothing.
+    up had to be taken back, or when fewer had served for an hour and were too few; load that rose meanwhile
+    says nothing.
 
     Args:
         interval_s: between ticks.
     """
 
     def __init__(self, interval_s: float) -> None:
-        self._soon, self._lasts = _SOON_S / interval_s, _LASTS_S / interval_s
+        self._soon, self._long, self._lasts = (each / interval_s for each in (_SOON_S, _LONG_S, _LASTS_S))
         self._tick = 0
-        self._current = 0
+        self._current = self._ordered = 0
         self._given: _Size | None = None
         self._needed: deque[_Size] = deque()
+        self._served, self._usual = 0, 0.0
 
     def kept(self, size: int, current: int, load: float) -> int:
         """Return the size to have instead; called at each tick.
@@ -52,12 +57,7 @@ class GivenUp:
             load: expected, tokens/s.
         """
         self._tick += 1
-        given = self._given
-        # Given up is what was: not all that is planned is done.
-        if given is not None and min(self._current, current) < min(given.instances, max(size, current)):
-            if self._tick - given.tick <= self._soon and load <= given.load * (1.0 + _SAME):
-                self._needed.append(given._replace(tick=self._tick))
-            self._given = None
+        self._learn(max(size, current), current, load)
         while self._needed and self._tick - self._needed[0].tick > self._lasts:
             self._needed.popleft()
         if size < current:
@@ -65,5 +65,21 @@ class GivenUp:
             size = min(max(size, *needed, 0), current)
             if size < current and load > 0.0:
                 self._given = _Size(current, load, self._tick)
-        self._current = current
+        self._current, self._ordered = current, size
         return size
+
+    def _learn(self, wanted: int, current: int, load: float) -> None:
+        given = self._given
+        # Given up is what was: not all that is planned is done.
+        if given is not None and min(self._current, current) < min(given.instances, wanted):
+            if self._tick - given.tick <= self._soon and load <= given.load * (1.0 + _SAME):
+                self._needed.append(given._replace(tick=self._tick))
+            self._given = None
+        elif (
+            wanted > max(self._current, self._ordered)
+            and self._served >= self._long
+            and load <= self._usual * (1.0 + _SAME)
+        ):
+            self._needed.append(_Size(wanted, self._usual, self._tick))
+        self._served = self._served + 1 if current == self._current else 1
+        self._usual += (load - self._usual) / self._served
