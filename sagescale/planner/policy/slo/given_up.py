@@ -69,17 +69,16 @@ class GivenUp:
         return size
 
     def _learn(self, wanted: int, current: int, load: float) -> None:
+        before = None
+        if wanted > max(self._current, self._ordered) and self._served >= self._long:
+            before = _Size(wanted, self._usual, self._tick)
         given = self._given
         # Given up is what was: not all that is planned is done.
         if given is not None and min(self._current, current) < min(given.instances, wanted):
-            if self._tick - given.tick <= self._soon and load <= given.load * (1.0 + _SAME):
-                self._needed.append(given._replace(tick=self._tick))
+            if self._tick - given.tick <= self._soon:
+                before = given._replace(tick=self._tick)
             self._given = None
-        elif (
-            wanted > max(self._current, self._ordered)
-            and self._served >= self._long
-            and load <= self._usual * (1.0 + _SAME)
-        ):
-            self._needed.append(_Size(wanted, self._usual, self._tick))
+        if before is not None and load <= before.load * (1.0 + _SAME):
+            self._needed.append(before)
         self._served = self._served + 1 if current == self._current else 1
         self._usual += (load - self._usual) / self._served
