@@ -51,7 +51,7 @@ class Page:
         """Write a label and the parts after it, breaking lines between parts where possible."""
         lines: list[Text] = []
         for part in parts:
-            text = (
+            text = _printable(
                 part if isinstance(part, Text) else Text(part, style=POOR if isinstance(part, Poor) else "")
             )
             if not text.plain:
@@ -87,6 +87,13 @@ class Page:
             # One character for one, so that the styles stay where they are.
             line.plain = line.plain.translate(_IN_ASCII).encode("ascii", "replace").decode("ascii")
         self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def _printable(text: Text) -> Text:
+    """Return a text with a space for each tab or line break in it: one for one, its styles stay in place."""
+    made = text.copy()
+    made.plain = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text.plain)
+    return made
 
 
 def _broken(text: Text, width: int) -> list[Text]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+from rich.console import Console
+from sagescale.document import read_result
 from sagescale.experiment.replay import read_pool_sizes
 from sagescale.experiment.served import read_served
 from sagescale.live.config import LiveConfig
@@ -24,6 +26,9 @@ from sagescale.perf import ProfileModel, profile_from_source, profile_to_yaml, r
 from sagescale.perf.validate import validate_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import load_settings
+from sagescale.report import print_run
+from sagescale.report.comparison import print_comparison
+from sagescale.report.html import render_html
 from sagescale.resources import shipped
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.faults import read_faults
@@ -31,7 +36,9 @@ from sagescale.trace import read_trace
 from sagescale.trace.stats import describe
 
 sys.path.append(str(Path(__file__).parents[1] / "perf"))
+sys.path.append(str(Path(__file__).parents[1] / "report"))
 from perf_runs import RUNS, aiperf, guidellm, sglang, vllm
+from report_documents import comparison, faulty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +89,12 @@ def _dynamo(path: Path) -> None:
     text = import_dynamo_config(path).text
     path.write_text(text, encoding="utf-8")
     _config(path)
+
+
+def _result(path: Path) -> None:
+    document = read_result(path)
+    (print_run if document.comparison is None else print_comparison)(document, Console(file=io.StringIO()))
+    assert render_html(document)
 
 
 def _npz(arrays: dict[str, list[float]]) -> bytes:
@@ -310,6 +323,8 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "config": Subject(_config, _CONFIG.encode(), "x.yaml"),
     "faults": Subject(read_faults, _FAULTS.encode(), "x.yaml"),
+    "result-run": Subject(_result, json.dumps(faulty()).encode(), "x.json"),
+    "result-comparison": Subject(_result, json.dumps(comparison()).encode(), "x.json"),
     "dynamo-config": Subject(_dynamo, _DYNAMO.encode(), "x.yaml"),
     "dynamo-config-json": Subject(_dynamo, _DYNAMO_JSON.encode(), "x.json"),
 }
