@@ -19,6 +19,7 @@ __all__ = [
     "given",
     "instant",
     "known",
+    "latency_unit",
     "plain",
     "plural",
     "share",
@@ -171,6 +172,12 @@ def duration(seconds: float | None) -> str:
             whole, rest = divmod(parts, round(unit_s / part_s))
             return f"{count(whole)} {unit}" + (f" {rest} {part}" if rest and whole < 100 else "")
     return NOTHING
+
+
+def latency_unit(largest_ms: float | None) -> tuple[str, float]:
+    """Return the unit that suits latencies of at most so many ms, and how many ms it has."""
+    largest = known(largest_ms) or 0.0
+    return ("ms", 1.0) if largest < 1e5 else ("s", 1e3) if largest < 1e8 else ("h", 3.6e6)
 
 
 def plain(text: object) -> str:
