@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from io import BufferedReader
     from pathlib import Path
 
-__all__ = [
-    "STANDARD_OUTPUT",
-    "check_writable",
-    "documents_alone",
-    "open_input",
-    "read_input",
-    "read_input_text",
-    "shown_path",
-    "write_whole",
-    "written_whole",
-]
-
 
 def open_input(path: str | os.PathLike[str], expected: str, at_most: int) -> BufferedReader:
     """Open a regular file of at most ``at_most`` bytes for reading.

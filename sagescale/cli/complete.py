@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["keys", "policies", "predictors", "profiles", "traces"]
-
 
 def traces(incomplete: str) -> list[str]:
     """Names of shipped traces."""

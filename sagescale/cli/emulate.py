@@ -18,8 +18,6 @@ from sagescale.cli.options import (
     takes_transforms,
 )
 
-__all__ = ["emulate"]
-
 
 @takes_trace
 @takes_transforms

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sagescale.perf.catalogue import Gpu, ModelShape
     from sagescale.perf.roofline import Assumptions
 
-__all__ = ["estimate"]
-
 
 def estimate(
     out: Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="Where to write the profile.")],

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from sagescale.planner.status import AutoscalerStatus
     from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
 
-__all__ = ["ControlPlaneManager"]
-
 logger = logging.getLogger(__name__)
 
 _SECONDS_A_DAY = 86400.0

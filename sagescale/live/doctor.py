@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.source import Source
     from sagescale.live.metrics.window import Problem, RawWindow
 
-__all__ = ["Finding", "check"]
-
 REREADS = 2
 """How often an instance that was not read is looked for again before that counts."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from sagescale.errors import one_line
 from sagescale.live.secret import without_secrets
 
-__all__ = ["foreign_text"]
-
 
 def foreign_text(text: object, most: int = 300) -> str:
     """Return a text as one printable line of at most ``most`` characters, without any secret of ours.

@@ -11,8 +11,6 @@ from sagescale.live.foreign_text import foreign_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Guard", "nothing"]
-
 _T = TypeVar("_T")
 
 _FRAMES_KEPT = 5

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sagescale.live.bounded_socket import Budget
     from sagescale.live.config import LiveConfig
 
-__all__ = ["HttpClient", "HttpError", "Reply", "metrics_authorization", "place_of"]
-
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 

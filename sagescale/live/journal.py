@@ -26,7 +26,6 @@ from sagescale.live.records import (
     MAX_ID,
     BadRecordError,
     Event,
-    Note,
     TickRecord,
     read_event,
     read_goal,
@@ -35,8 +34,6 @@ from sagescale.live.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-__all__ = ["Event", "Journal", "Note", "TickRecord", "left_out", "read_journal"]
 
 _T = TypeVar("_T")
 

@@ -19,18 +19,6 @@ from sagescale.planner import AutoscalerConfig, Observation
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "MAX_ID",
-    "SETTINGS_KEPT",
-    "BadRecordError",
-    "Event",
-    "Note",
-    "TickRecord",
-    "read_event",
-    "read_goal",
-    "read_tick",
-]
-
 MAX_ID = 2**53
 """Ids count up from 1; one beyond this was never given."""
 

@@ -9,8 +9,6 @@ from urllib.parse import quote
 from sagescale.errors import InputError
 from sagescale.files import read_input_text
 
-__all__ = ["Secret", "read_secret", "without_secrets"]
-
 _LEAST_LETTERS = 3
 """A shorter secret is none, and hiding it would garble every message."""
 

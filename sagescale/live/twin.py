@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from sagescale.planner.policy.twin import EngineTwin
     from sagescale.sim.config import SimulatorConfig
 
-__all__ = ["make_twin"]
-
 
 def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: SimulatorConfig) -> EngineTwin | None:
     """Return a twin, compiled, where the policy needs one; else None, and no kernel is loaded.

@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sagescale.live.actuators.protocol import PoolStates
-    from sagescale.live.journal import Event, TickRecord
+    from sagescale.live.records import Event, TickRecord
     from sagescale.planner import Decision
-
-__all__ = ["JsonLines", "PlainLines", "Screen"]
 
 _QUIET = frozenset({"started", "stopped", "resumed", "warm_start", "order"})
 

@@ -21,8 +21,6 @@ from sagescale.perf.surfaces import PrefillCurve, compile_decode
 if TYPE_CHECKING:
     from sagescale.perf.profile import Profile
 
-__all__ = ["estimate_aggregated"]
-
 
 def estimate_aggregated(profile: Profile) -> AggregatedProfile:
     """Return the section, marked ``estimated``: slots, KV memory and GPUs of the decode instance.

@@ -20,15 +20,6 @@ from sagescale.perf.checks import AMOUNT, COUNT
 from sagescale.perf.profile import SCHEMA, SCHEMA_V2, Profile
 from sagescale.resources import shipped
 
-__all__ = [
-    "DEFAULT_PROFILE",
-    "list_profiles",
-    "load_profile",
-    "profile_to_yaml",
-    "read_profile",
-    "write_profile",
-]
-
 DEFAULT_PROFILE = "h200-llama-3.1-8b-fp8"
 
 _WORDING = Wording(

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sagescale.perf.profile import Profile
     from sagescale.perf.steps import StepModel
 
-__all__ = ["aggregated_engines", "are_aggregated"]
-
 _LONGEST = 1 << 17
 """The time of a lone prompt has knots up to so many tokens, or a step's budget, and is straight beyond."""
 

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import DecodeProfile, FitError, Profile
 
-__all__ = [
-    "Check", "Traffic", "Verdict", "decode_error", "prefill_error", "steps_error", "unfit_lines",
-    "unfit_warnings", "validate_profile",
-]  # fmt: skip
-
 _MEDIAN_ERROR, _P90_ERROR, _BATCH_ERROR = 0.05, 0.15, 0.10
 _FALL, _FALLING = 0.05, 0.20
 _SPREAD = 0.10

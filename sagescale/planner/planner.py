@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from sagescale.planner.policy.twin import EngineTwin
     from sagescale.planner.status import AutoscalerStatus
 
-__all__ = ["Planner"]
-
 logger = logging.getLogger(__name__)
 
 

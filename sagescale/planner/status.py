@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.decision import Corrections
 
-__all__ = ["AutoscalerStatus", "CorrectionStatus", "TargetStatus", "autoscaler_status"]
-
 
 class TargetStatus(TypedDict):
     """The three configuration values that the status repeats."""

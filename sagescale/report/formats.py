@@ -8,26 +8,6 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-__all__ = [
-    "MARK",
-    "NOTHING",
-    "Poor",
-    "cost",
-    "count",
-    "duration",
-    "figure",
-    "given",
-    "instant",
-    "known",
-    "plain",
-    "plural",
-    "share",
-    "share_within",
-    "signed",
-    "thousands",
-    "within",
-]
-
 MARK = "▲"
 """What stands beside whatever is bad news: its colour alone does not say so."""
 NOTHING = "–"

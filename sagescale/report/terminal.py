@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import Latency, ProfileInfo, ResultDocument, RunDocument, TraceInfo
 
-__all__ = ["print_run"]
-
 
 def print_run(document: ResultDocument, console: Console) -> None:
     """Print the first run of a document.

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import World
     from sagescale.sim.run import Run
 
-__all__ = ["LowerBound", "lower_bound", "prefill_minorant", "step_minorant"]
-
 _PIECE = 1 << 16
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import World
     from sagescale.sim.run import Run
 
-__all__ = ["StepWork", "step_coefficients", "steps_s", "work_of_steps"]
-
 _PIECE = 1 << 16
 
 

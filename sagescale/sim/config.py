@@ -10,11 +10,6 @@ from sagescale.declare import check, setting
 from sagescale.sim.price import GpuHourPrice
 from sagescale.sim.startup import StartupDelay
 
-__all__ = [
-    "EngineScheduler", "ItlStatistic", "RoutingStrategy", "ScaleDownChoice", "SchedulingPolicy",
-    "SimulatorConfig", "TimeSpans",
-]  # fmt: skip
-
 SchedulingPolicy = Literal["fifo", "priority", "slo_aware", "adaptive"]
 """In which order an instance, of either pool, serves the requests that wait for it."""
 

@@ -49,17 +49,6 @@ if TYPE_CHECKING:
     from sagescale.sim.injector import FaultLog
     from sagescale.sim.run import MeasuredGaps, Run, SteppedRun, Tick
 
-__all__ = [
-    "Served",
-    "faults_result",
-    "forecast_scores",
-    "gpu_hours",
-    "gpus_per_instance",
-    "latency",
-    "surfaces",
-    "timeline",
-]
-
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 

@@ -11,8 +11,6 @@ from sagescale.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["GpuHourPrice"]
-
 _EXPECTED = "expected the price of a GPU-hour, 0 or more, or one by GPU type: h100:2.5,h200:3.2"
 
 

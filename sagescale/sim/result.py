@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from sagescale.sim.run import Run
     from sagescale.trace import Trace
 
-__all__ = ["configuration", "json_value", "profile_info", "result_document", "run_document", "trace_info"]
-
 
 def run_document(
     run: Run, name: str, differs: Mapping[str, object] | None = None, without_faults: Run | None = None

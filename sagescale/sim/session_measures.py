@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sagescale.sim.measures import Served
     from sagescale.sim.run import Run
 
-__all__ = ["sessions_result"]
-
 
 def sessions_result(run: Run, served: Served) -> SessionsResult | None:
     """Sum up a run's sessions; None where the trace does not say which answers turns wait for."""

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from sagescale.trace.readers.format import Rows
     from sagescale.trace.source import Head, Source
 
-__all__ = ["Lengths", "files_meant", "format_names", "read_lengths", "read_trace", "shipped_traces"]
-
 
 def format_names() -> tuple[str, ...]:
     """Return the names of every format that can be read."""

@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from sagescale.trace.prefixes import Prefixes
     from sagescale.trace.trace import Trace
 
-__all__ = [
-    "NO_STARTS",
-    "START_GAP_S",
-    "Turns",
-    "cap_thinking",
-    "long_thinking",
-    "refuse_without_turns",
-    "restarted",
-    "session_number",
-    "session_starts",
-]
-
 START_GAP_S = 60.0
 """From one session's start to the next one's, where a file does not say when sessions began."""
 

@@ -31,20 +31,6 @@ if TYPE_CHECKING:
     from sagescale.trace.starts import SessionStarts
     from sagescale.trace.trace import Trace
 
-__all__ = [
-    "MAX_REQUESTS",
-    "TransformSpec",
-    "apply_transforms",
-    "check_number",
-    "check_seed",
-    "parse_shared_ids",
-    "parse_slice",
-    "rate_scale",
-    "slice_trace",
-    "speed_up",
-    "tile",
-]
-
 MAX_REQUESTS = 1_000_000_000
 """More than this is a slip of the keyboard; 16 GB of columns would follow."""
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from sagescale.trace.readers.fields import Clock
 
-__all__ = ["check_unit"]
-
 _FEWEST = 5
 _DOUBTED_RPS, _REFUSED_RPS = 50.0, 100.0
 """Recorded traces of one service have some dozen requests a second. Whole milliseconds are doubted above

@@ -36,8 +36,6 @@ from perf_runs import RUNS, aiperf, guidellm, sglang, vllm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SUBJECTS", "Subject"]
-
 
 @dataclass(frozen=True)
 class Subject:

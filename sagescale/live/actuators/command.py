@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from sagescale.live.actuators.protocol import Order, PoolStates
 
-__all__ = ["CommandActuator"]
-
 _MAX_OUTPUT = 1_000_000
 _ERROR_BYTES = 4096
 """Of what a program says on standard error the end is kept: that is where it says what ended it."""

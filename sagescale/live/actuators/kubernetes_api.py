@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sagescale.live.config import LiveConfig
 
-__all__ = ["ApiRefusedError", "KubernetesApi", "count_in", "make_client", "part"]
-
 _MERGE_PATCH = "application/merge-patch+json"
 
 

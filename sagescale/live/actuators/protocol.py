@@ -15,17 +15,6 @@ if TYPE_CHECKING:
 
     from sagescale.fleet import Sizes
 
-__all__ = [
-    "MAX_INSTANCES",
-    "Actuator",
-    "ActuatorError",
-    "Order",
-    "PoolStates",
-    "parse_pool_states",
-    "pool_states",
-]
-
-
 MAX_INSTANCES = 100_000
 """Of one pool and state. More is no pool but a mistake, and sizes are computed with."""
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import Cluster
     from sagescale.trace import Trace
 
-__all__ = ["EmulatedCluster", "Outcome"]
-
 _STEP_S = 0.02
 """The kernel is read this often, so that who served a prompt is known before it moves on."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sagescale.live.setup import Configured
     from sagescale.trace import Trace
 
-__all__ = ["run_emulator"]
-
 
 def run_emulator(
     setup: Configured,

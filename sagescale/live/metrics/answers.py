@@ -11,11 +11,6 @@ from sagescale.live.foreign_text import foreign_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "AnswerError", "Sample", "Samples", "Values", "discovered", "found_series", "instant", "number",
-    "points", "raw_samples", "raw_values",
-]  # fmt: skip
-
 
 class AnswerError(ValueError):
     """An answer has another shape than its protocol says: what was found and expected, in a few words."""

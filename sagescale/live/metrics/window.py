@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
     from sagescale.live.metrics.presets import Preset
 
-__all__ = [
-    "Cadence", "Problem", "RawWindow", "Reports", "SeriesWindow", "WindowReader", "bucket_quantile",
-    "bucket_share", "counts_from_before",
-]  # fmt: skip
-
 ByInstance = dict[str, float]
 
 Cadence = Literal["ticks", "bursts"]

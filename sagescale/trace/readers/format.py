@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from sagescale.trace.sessions import Turns
     from sagescale.trace.source import Container
 
-__all__ = ["Format", "Rows"]
-
 Warn = Callable[[Mapping[str, NDArray[Any]], Head], tuple[str, ...]]
 
 

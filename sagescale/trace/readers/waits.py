@@ -12,8 +12,6 @@ from sagescale.trace.sessions import Turns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Waits"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waits:
