@@ -5,14 +5,14 @@ from __future__ import annotations
 
 def traces(incomplete: str) -> list[str]:
     """Names of shipped traces."""
-    from sagescale.resources import shipped
+    from sagescale.files import shipped
 
     return _begin(incomplete, sorted(path.stem for path in shipped("traces").glob("*.csv")))
 
 
 def profiles(incomplete: str) -> list[str]:
     """Names of shipped profiles."""
-    from sagescale.resources import shipped
+    from sagescale.files import shipped
 
     return _begin(incomplete, sorted(path.stem for path in shipped("profiles").glob("*.yaml")))
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from sagescale.errors import SagescaleError
 from sagescale.live.actuators.protocol import ActuatorError
 from sagescale.live.config import METRIC_FIELDS
-from sagescale.live.foreign_text import foreign_text
 from sagescale.live.metrics.observe import NEEDS
 from sagescale.live.metrics.source import MetricSource
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sagescale.errors import InputError, SagescaleError
-from sagescale.live.foreign_text import foreign_text
-from sagescale.live.secret import Secret, read_secret
+from sagescale.live.secret import Secret, foreign_text, read_secret
 
 if TYPE_CHECKING:
     import ssl

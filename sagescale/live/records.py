@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools, Sizes
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.actuators.protocol import MAX_INSTANCES
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 from sagescale.planner import AutoscalerConfig, Observation
 
 if TYPE_CHECKING:

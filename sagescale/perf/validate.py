@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.perf.aggregated import are_aggregated
 from sagescale.perf.fit.regression import fit_error
 from sagescale.perf.fit.steps import ALL_WITH_CHUNKS, UNEQUAL, mixed_steps_ms
 from sagescale.perf.model import ProfileModel
-from sagescale.perf.serving import are_aggregated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

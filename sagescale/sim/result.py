@@ -29,10 +29,10 @@ from sagescale.sim.measures import (
     forecast_scores,
     gpu_hours,
     gpus_per_instance,
+    sessions_result,
     surfaces,
     timeline,
 )
-from sagescale.sim.session_measures import sessions_result
 from sagescale.version import __version__
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ import pyarrow as pa
 from pyarrow import parquet
 from sagescale.experiment.replay import read_pool_sizes
 from sagescale.experiment.served import read_served
+from sagescale.files import shipped
 from sagescale.live.config import LiveConfig
 from sagescale.live.dynamo_config import import_dynamo_config
 from sagescale.perf import ProfileModel, profile_from_source, profile_to_yaml, read_profile
 from sagescale.perf.validate import validate_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import load_settings
-from sagescale.resources import shipped
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.faults import read_faults
 from sagescale.trace import read_trace

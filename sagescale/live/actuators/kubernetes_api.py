@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sagescale.errors import InputError
 from sagescale.live.actuators.in_time import TimedCalls
 from sagescale.live.actuators.protocol import MAX_INSTANCES, ActuatorError
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

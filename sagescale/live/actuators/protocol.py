@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from sagescale.errors import SagescaleError
 from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -84,6 +84,22 @@ class EngineMetrics:
         """Prompt tokens of the requests that have ended in it."""
         return self.prompt.total
 
+    def answered(
+        self,
+        duration_s: NDArray[np.float64],
+        isl: NDArray[np.float64],
+        osl: NDArray[np.float64],
+        itl_s: NDArray[np.float64],
+    ) -> None:
+        """Count requests whose answers ended in it: time in the engine, tokens, mean time between them."""
+        self.completed += len(osl)
+        self.duration.observe(duration_s)
+        self.prompt.observe(isl)
+        self.generation.observe(osl)
+        self.request_itl.observe(itl_s)
+        several = osl > 1
+        self.itl.observe(itl_s[several], osl[several] - 1)
+
 
 _GAUGES = (
     ("running", "num_requests_running", "Requests being worked on."),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,7 +25,7 @@ from sagescale.trace.readers.fields import (
     Kind,
 )
 from sagescale.trace.readers.prefix_ids import check_ids
-from sagescale.trace.readers.waits import Waits
+from sagescale.trace.sessions import Waits
 from sagescale.trace.source import Head, Source
 
 if TYPE_CHECKING:
