@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _LONGEST = 2000
 
-__all__ = ["InputError", "SagescaleError", "UnknownFormatError", "did_you_mean", "one_line"]
-
 
 class SagescaleError(Exception):
     """The run failed for a reason that its user reads in one line."""

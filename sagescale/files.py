@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
 from sagescale.errors import InputError, UnknownFormatError
@@ -17,19 +18,6 @@ from sagescale.errors import InputError, UnknownFormatError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
-    from pathlib import Path
-
-__all__ = [
-    "STANDARD_OUTPUT",
-    "check_writable",
-    "documents_alone",
-    "open_input",
-    "read_input",
-    "read_input_text",
-    "shown_path",
-    "write_whole",
-    "written_whole",
-]
 
 
 def open_input(path: str | os.PathLike[str], expected: str, at_most: int) -> BufferedReader:
@@ -180,3 +168,15 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file()
+
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(kind: str) -> Path:
+    """Return the folder of shipped ``"profiles"`` or ``"traces"``.
+
+    In a wheel they lie inside the package (``_data/``); in a checkout at the repository's top level.
+    """
+    inside = _PACKAGE / "_data" / kind
+    return inside if inside.is_dir() else _PACKAGE.parent / kind

@@ -27,18 +27,6 @@ if TYPE_CHECKING:
         def line(self) -> int: ...
 
 
-__all__ = [
-    "FLOAT",
-    "MAX_YAML_BYTES",
-    "MAX_YAML_DEPTH",
-    "compose_yaml",
-    "parse_scalar",
-    "parse_value",
-    "read_key_file",
-    "read_key_tree",
-    "read_key_trees",
-]
-
 MAX_YAML_BYTES = 1024 * 1024
 """No configuration, fault file or profile is larger: those we have seen are a few kilobytes."""
 

@@ -26,8 +26,6 @@ from sagescale.cli.tune import tune
 from sagescale.errors import SagescaleError, UnknownFormatError
 from sagescale.version import __version__
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="sagescale",
     cls=PipedGroup,

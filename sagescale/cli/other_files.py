@@ -12,8 +12,6 @@ from sagescale.files import shown_path
 if TYPE_CHECKING:
     from sagescale.errors import UnknownFormatError
 
-__all__ = ["in_words"]
-
 _LONGEST = 2000
 
 

@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import RunDocument
 
-__all__ = [
-    "CONFIDENCE", "closed_loop_runs", "mean_interval", "open_loop_error", "percent", "rank", "verdict"
-]  # fmt: skip
-
 CONFIDENCE = 0.95
 
 

@@ -20,23 +20,20 @@ from urllib.parse import quote
 from sagescale.errors import InputError
 from sagescale.fleet import Sizes
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.live.foreign_text import foreign_text
 from sagescale.live.lock import FileLock
 from sagescale.live.records import (
     MAX_ID,
     BadRecordError,
     Event,
-    Note,
     TickRecord,
     read_event,
     read_goal,
     read_tick,
 )
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-__all__ = ["Event", "Journal", "Note", "TickRecord", "left_out", "read_journal"]
 
 _T = TypeVar("_T")
 

@@ -13,23 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools, Sizes
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.actuators.protocol import MAX_INSTANCES
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 from sagescale.planner import AutoscalerConfig, Observation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-__all__ = [
-    "MAX_ID",
-    "SETTINGS_KEPT",
-    "BadRecordError",
-    "Event",
-    "Note",
-    "TickRecord",
-    "read_event",
-    "read_goal",
-    "read_tick",
-]
 
 MAX_ID = 2**53
 """Ids count up from 1; one beyond this was never given."""

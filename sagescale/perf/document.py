@@ -14,20 +14,10 @@ import yaml
 
 from sagescale.declare import SETTINGS, Kind, Located, Wording, fill, pairs, shown
 from sagescale.errors import InputError, UnknownFormatError, did_you_mean
-from sagescale.files import write_whole
+from sagescale.files import shipped, write_whole
 from sagescale.key_file import FLOAT, read_key_tree
 from sagescale.perf.checks import AMOUNT, COUNT
 from sagescale.perf.profile import SCHEMA, SCHEMA_V2, Profile
-from sagescale.resources import shipped
-
-__all__ = [
-    "DEFAULT_PROFILE",
-    "list_profiles",
-    "load_profile",
-    "profile_to_yaml",
-    "read_profile",
-    "write_profile",
-]
 
 DEFAULT_PROFILE = "h200-llama-3.1-8b-fp8"
 

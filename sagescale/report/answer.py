@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sagescale.document import AnswerInfo, Choice
     from sagescale.report.layout import Page
 
-__all__ = ["print_answer"]
-
 
 def print_answer(page: Page, answer: AnswerInfo | None) -> None:
     """Write what to do; nothing where a document does not say."""

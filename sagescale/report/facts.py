@@ -38,35 +38,6 @@ if TYPE_CHECKING:
         TtftPoint,
     )
 
-__all__ = [
-    "CAUSES",
-    "GOOD_ATTAINMENT",
-    "PERCENTILES",
-    "SURFACE_COLUMNS",
-    "began_parts",
-    "fault_costs",
-    "forecast",
-    "gpu_hours_by_pool",
-    "happened",
-    "helping",
-    "interval_s",
-    "latencies",
-    "number",
-    "p99_tiles",
-    "planner",
-    "pool_names",
-    "pools_in_words",
-    "requests",
-    "scaling",
-    "sessions",
-    "setting",
-    "surface_rows",
-    "trace_parts",
-    "uses_predictor",
-    "why",
-    "why_missed",
-]
-
 CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 """What a request can miss its targets by."""
 

@@ -8,27 +8,6 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-__all__ = [
-    "MARK",
-    "NOTHING",
-    "Poor",
-    "cost",
-    "count",
-    "duration",
-    "figure",
-    "given",
-    "instant",
-    "known",
-    "latency_unit",
-    "plain",
-    "plural",
-    "share",
-    "share_within",
-    "signed",
-    "thousands",
-    "within",
-]
-
 MARK = "▲"
 """What stands beside whatever is bad news: its colour alone does not say so."""
 NOTHING = "–"

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-__all__ = ["DIM", "GOOD", "POOR", "STRONG", "Page"]
-
 _INDENT = 12
 """Columns of the labels."""
 

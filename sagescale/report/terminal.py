@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import ProfileInfo, ResultDocument, RunDocument, TraceInfo
 
-__all__ = ["print_run"]
-
 
 def print_run(document: ResultDocument, console: Console) -> None:
     """Print the first run of a document.

@@ -87,11 +87,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import ItlStatistic, RoutingStrategy, ScaleDownChoice, SchedulingPolicy
     from sagescale.trace import Prefixes, Turns
 
-__all__ = [
-    "Cluster", "Counters", "EnginePool", "FleetCluster", "Gauges", "Launch", "Pool", "ServiceLoad", "World",
-    "disaggregated", "no_delay",
-]  # fmt: skip
-
 Pool = Literal["prefill", "decode", "aggregated"]
 
 _UNLIMITED = 1 << 60

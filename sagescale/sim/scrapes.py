@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import Cluster, Counters, Gauges
     from sagescale.sim.faults import Faults, Span
 
-__all__ = ["BEFORE", "Scrapes", "Seen", "Visibility"]
-
 BEFORE = -1.0
 """Stands for the instant before 0: no arrival yet, not even those at 0."""
 

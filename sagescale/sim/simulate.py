@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
-__all__ = ["ServiceRun", "simulate", "simulate_fleet"]
-
 _STALLED_TICKS = 60
 """After this many ticks at which nothing can happen and nothing is launched, work can never proceed."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import ServiceLoad
     from sagescale.trace import Trace
 
-__all__ = ["ClosedLoop", "as_it_came", "as_recorded", "check_thinking", "clock_s", "kernel_turns"]
-
 _OPEN = np.iinfo(np.int32).max
 _ROOM = 1024
 

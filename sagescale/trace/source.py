@@ -31,18 +31,6 @@ if TYPE_CHECKING:
 
     Content = io.BufferedReader | gzip.GzipFile
 
-__all__ = [
-    "MAX_LINE_BYTES",
-    "MAX_ROWS",
-    "STANDARD_INPUT",
-    "Container",
-    "Head",
-    "Source",
-    "damaged_parquet",
-    "open_source",
-    "read_head",
-]
-
 Container = Literal["csv", "jsonl", "json", "parquet"]
 
 MAX_ROWS = 40_000_000

@@ -20,6 +20,7 @@ from rich.console import Console
 from sagescale.document import read_result
 from sagescale.experiment.replay import read_pool_sizes
 from sagescale.experiment.served import read_served
+from sagescale.files import shipped
 from sagescale.live.config import LiveConfig
 from sagescale.live.dynamo_config import import_dynamo_config
 from sagescale.perf import ProfileModel, profile_from_source, profile_to_yaml, read_profile
@@ -29,7 +30,6 @@ from sagescale.planner.loading import load_settings
 from sagescale.report import print_run
 from sagescale.report.comparison import print_comparison
 from sagescale.report.html import render_html
-from sagescale.resources import shipped
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.faults import read_faults
 from sagescale.trace import read_trace
@@ -42,8 +42,6 @@ from report_documents import comparison, faulty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["SUBJECTS", "Subject"]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from live_world import LiveWorld
 from sagescale.cli.app import main
 from sagescale.errors import InputError, SagescaleError
 from sagescale.live.explain import explain_all, explain_tick, parse_time, tick_at
-from sagescale.live.journal import Event, Journal, Note, read_journal
+from sagescale.live.journal import Journal, read_journal
 from sagescale.live.lock import TargetLock
+from sagescale.live.records import Event, Note
 from sagescale.live.tick_text import tick_text
 
 

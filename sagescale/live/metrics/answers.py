@@ -6,15 +6,10 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-__all__ = [
-    "AnswerError", "Sample", "Samples", "Values", "discovered", "found_series", "instant", "number",
-    "points", "raw_samples", "raw_values",
-]  # fmt: skip
 
 
 class AnswerError(ValueError):
@@ -123,10 +118,7 @@ def found_series(body: bytes) -> list[Mapping[str, str]]:
     Raises:
         AnswerError: it is something else, or says that the query failed.
     """
-    document = _object(_document(body))
-    if document.get("status") != "success":
-        raise AnswerError(f"the query failed: {foreign_text(document.get('error', 'no status'))}")
-    return [_labels(item) for item in _list(document.get("data"))]
+    return [_labels(item) for item in _list(_data(body))]
 
 
 def discovered(body: bytes) -> list[tuple[str, Mapping[str, str]]]:
@@ -163,11 +155,15 @@ def _document(body: bytes) -> object:
         raise AnswerError(f"the answer is not JSON: {error}") from None
 
 
-def _result(body: bytes) -> tuple[object, str]:
+def _data(body: bytes) -> object:
     document = _object(_document(body))
     if document.get("status") != "success":
         raise AnswerError(f"the query failed: {foreign_text(document.get('error', 'no status'))}")
-    data = _object(document.get("data"))
+    return document.get("data")
+
+
+def _result(body: bytes) -> tuple[object, str]:
+    data = _object(_data(body))
     kind = data.get("resultType")
     return data.get("result"), kind[:40] if isinstance(kind, str) else _kind(kind)
 

@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.window import Cadence
 
-__all__ = ["PastWindow", "PrometheusReader", "Sample"]
-
-
 _Read = TypeVar("_Read")
 
 _TARGET_LABEL = "instance"

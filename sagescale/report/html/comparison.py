@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import ComparisonInfo, ResultDocument, RunDocument
 
-__all__ = [
-    "comparison_figure",
-    "comparison_notes",
-    "comparison_table",
-    "pareto_front",
-]
-
 _COLUMNS = (
     ("#", "rank", "place in the ranking"),
     ("run", "name", "click for its panels"),
