@@ -23,11 +23,12 @@ from sagescale.report.formats import (
 from sagescale.report.reasons import causes, limits, times
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sagescale.document import (
         FaultsResult,
         ForecastScore,
+        HitsByAge,
         ItlPoint,
         Latency,
         MissSplit,
@@ -223,10 +224,16 @@ def _hits_by_age(prefix: PrefixHits) -> list[str]:
     young = [one for one in ages if one.until_s is not None and one.until_s <= _YOUNG_S]
     if not young or len(young) == len(ages):
         return []
-    asked, hit = (sum(getattr(one, name) for one in young) for name in ("asked_tokens", "hit_tokens"))
-    old_asked, old_hit = prefix.asked_tokens - asked, prefix.hit_tokens - hit
-    others = share(old_hit / old_asked if old_asked else None)
-    return [f"{share(hit / asked)} on instances ready for less than {duration(_YOUNG_S)}, {others} on others"]
+    old = [one for one in ages if one not in young]
+    rates = [share(_hit_rate(group)) for group in (young, old)]
+    return [f"{rates[0]} on instances ready for less than {duration(_YOUNG_S)}, {rates[1]} on others"]
+
+
+def _hit_rate(ages: Sequence[HitsByAge]) -> float | None:
+    asked, hit = (
+        sum(known(getattr(one, name)) or 0.0 for one in ages) for name in ("asked_tokens", "hit_tokens")
+    )
+    return hit / asked if asked else None
 
 
 def _drained_caches(prefix: PrefixHits) -> list[str]:

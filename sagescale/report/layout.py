@@ -63,7 +63,12 @@ class Page:
             self._line(label if number == 0 else "", line)
 
     def table(self, label: str, header: Sequence[str], rows: Sequence[tuple[str, Sequence[Text]]]) -> None:
-        """Write labelled rows of cells under a header, right-aligned, no wider than they need to be."""
+        """Write labelled rows of cells under a header, right-aligned, no wider than they need to be.
+
+        Without rows nothing is written.
+        """
+        if not rows:
+            return
         columns = list(zip(*(cells for _, cells in rows), strict=True))
         widths = [
             max(len(name), *(cell.cell_len for cell in column))

@@ -38,7 +38,7 @@ from sagescale.trace.stats import describe
 sys.path.append(str(Path(__file__).parents[1] / "perf"))
 sys.path.append(str(Path(__file__).parents[1] / "report"))
 from perf_runs import RUNS, aiperf, guidellm, sglang, vllm
-from report_documents import comparison, faulty
+from report_documents import agents, comparison, faulty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,6 +322,7 @@ SUBJECTS: dict[str, Subject] = {
     "config": Subject(_config, _CONFIG.encode(), "x.yaml"),
     "faults": Subject(read_faults, _FAULTS.encode(), "x.yaml"),
     "result-run": Subject(_result, json.dumps(faulty()).encode(), "x.json"),
+    "result-agents": Subject(_result, json.dumps(agents()).encode(), "x.json"),
     "result-comparison": Subject(_result, json.dumps(comparison()).encode(), "x.json"),
     "dynamo-config": Subject(_dynamo, _DYNAMO.encode(), "x.yaml"),
     "dynamo-config-json": Subject(_dynamo, _DYNAMO_JSON.encode(), "x.json"),

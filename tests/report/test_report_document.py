@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from report_documents import comparison, document, faulty, run, three_pools
+from report_documents import agents, comparison, document, faulty, run, three_pools
 from rich.console import Console
 from sagescale.document import ResultDocument, as_keys, from_keys, read_result
 from sagescale.errors import InputError
@@ -33,7 +33,7 @@ def written(made: object) -> Any:
     return json.loads(json.dumps(made, default=as_keys, allow_nan=False))
 
 
-@pytest.mark.parametrize("made", [document(), comparison(), faulty(), three_pools()])
+@pytest.mark.parametrize("made", [document(), comparison(), faulty(), three_pools(), agents()])
 def test_every_key_of_a_document_is_read_and_written_again(made: Any) -> None:
     again = written(from_keys(ResultDocument, made))
 
@@ -88,7 +88,7 @@ def keys(part: Any, *at: str | int) -> Iterator[tuple[str | int, ...]]:
             yield from keys(entry, *at, key)
 
 
-@pytest.mark.parametrize("made", [faulty, comparison])
+@pytest.mark.parametrize("made", [faulty, comparison, agents])
 def test_a_document_without_one_of_its_keys_is_shown_or_refused(made: Any, tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     whole = json.dumps(written(made()))
