@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from sagescale.errors import InputError
+from sagescale.errors import InputError, UnknownFormatError
 from sagescale.fleet import Sizes
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.lock import FileLock
@@ -380,7 +380,7 @@ def read_journal(path: Path, damage: list[str] | None = None) -> tuple[Iterator[
         db.text_factory = _text
         db.execute("SELECT ticks.id, events.id FROM ticks, events LIMIT 0")
     except _FILE_ERRORS as error:
-        raise InputError(f"{path}: is no journal: {error}") from None
+        raise UnknownFormatError(f"{path}: is no journal: {error}", path, "a journal") from None
     events = _read_all(_from_both_ends(db, _EVENTS, broken), lambda row: read_event(row[1:]), broken)
     return _read_all(_from_both_ends(db, _TICKS, broken), read_tick, broken), list(events)
 

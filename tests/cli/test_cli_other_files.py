@@ -30,6 +30,7 @@ COMMANDS = {
     "a result document": ["report", "FILE"],
     "a profile source": ["profile", "import", "FILE", "--out", "out.yaml"],
     "a profile document": ["profile", "show", "./FILE"],
+    "a journal": ["explain", "FILE"],
 }
 
 
@@ -63,7 +64,13 @@ def test_every_command_knows_the_files_of_the_others(tmp_path, monkeypatch, caps
         "a benchmark of an engine (vllm_bench)": (BENCHMARKS["vllm_bench"].encode(), "profile import FILE"),
         "a request trace (sagescale)": (TRACE.encode(), "sagescale trace info FILE"),
     }
-    own = {"a request trace": 4, "a result document": 1, "a profile source": 3, "a profile document": 2}
+    own = {
+        "a request trace": 4,
+        "a result document": 1,
+        "a profile source": 3,
+        "a profile document": 2,
+        "a journal": 0,
+    }
     for expected, command in COMMANDS.items():
         for place, (kind, (content, use)) in enumerate(files.items()):
             if place == own[expected]:
