@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
-from sagescale.errors import InputError
+from sagescale.errors import InputError, UnknownFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,8 @@ def read_input_text(path: str | os.PathLike[str], expected: str, at_most: int) -
     try:
         return read_input(path, expected, at_most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start}: not UTF-8 text (expected {expected})") from None
+        message = f"{path}: byte {error.start}: not UTF-8 text (expected {expected})"
+        raise UnknownFormatError(message, path, expected) from None
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:

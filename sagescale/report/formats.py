@@ -153,6 +153,12 @@ def duration(seconds: float | None) -> str:
     return NOTHING
 
 
+def latency_unit(largest_ms: float | None) -> tuple[str, float]:
+    """Return the unit that suits latencies of at most so many ms, and how many ms it has."""
+    largest = known(largest_ms) or 0.0
+    return ("ms", 1.0) if largest < 1e5 else ("s", 1e3) if largest < 1e8 else ("h", 3.6e6)
+
+
 def plain(text: object) -> str:
     """Return a name or message as one printable line, whatever bytes a file name or an input held."""
     words = " ".join(str(text).split())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from sagescale.errors import InputError, did_you_mean, one_line
+from sagescale.errors import InputError, UnknownFormatError, did_you_mean, one_line
 from sagescale.files import shipped
 from sagescale.trace.log.names import guessed, suggested_command
 from sagescale.trace.log.read import read_log
@@ -109,6 +109,16 @@ def read_trace(
             chosen = replace(chosen, warnings=(*chosen.warnings, lost))
         return chosen
     return _from_format(files, found, log, identity)
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Return the name of the format that a file's beginning is of.
+
+    Raises:
+        InputError: it cannot be read, or is of none, or of several.
+    """
+    source = open_source(Path(path))
+    return _recognised(source, read_head(source)).name
 
 
 def read_lengths(path: str | os.PathLike[str]) -> Lengths:
@@ -365,10 +375,12 @@ def _recognised(source: Source, head: Head) -> AnyFormat:
     others = ", ".join(format_names()[1:])
     names = column_names(source, head)
     found = one_line(f"{path}: {head.container} with {','.join(names)}", 400)
-    raise InputError(
+    raise UnknownFormatError(
         f"{found}: no known trace format; of a request log, name the columns: "
         f"{suggested_command(path, names)}; "
-        f"else expected {shapes if most else f'{FORMATS[0].name} ({FORMATS[0].shape}) or one of {others}'}"
+        f"else expected {shapes if most else f'{FORMATS[0].name} ({FORMATS[0].shape}) or one of {others}'}",
+        path,
+        "a request trace",
     )
 
 

@@ -191,7 +191,9 @@ def _templates() -> jinja2.Environment:
         "PERCENTILES",
         "SURFACE_COLUMNS",
         "gpu_hours_by_pool",
+        "latencies",
         "number",
+        "p99_tiles",
         "surface_rows",
         "why_missed",
     )
