@@ -26,7 +26,6 @@ from sagescale.perf.surfaces import PrefillCurve, compile_decode
 
 if TYPE_CHECKING:
     from sagescale.perf.profile import Profile
-    from sagescale.perf.steps import StepModel
 
 
 def estimate_aggregated(profile: Profile) -> AggregatedProfile:
@@ -97,9 +96,14 @@ def aggregated_engines(profile: Profile, max_batched_tokens: int) -> Profile:
         return profile
     steps = compile_steps(section)
     lengths = sorted({max(1, round(part * max_batched_tokens)) for part in _PARTS} | {max_batched_tokens})
+    times = [steps.step_ms(0, 0, 0, [(isl, 0)]) for isl in lengths]
+    done, spent_ms = max_batched_tokens, times[-1]
     while len(lengths) < 2 or lengths[-1] < _LONGEST:
         lengths.append(2 * lengths[-1])
-    times = [_lone_prompt_ms(steps, isl, max_batched_tokens) for isl in lengths]
+        while done < lengths[-1]:
+            spent_ms += steps.step_ms(0, 0, 0, [(max_batched_tokens, done)])
+            done += max_batched_tokens
+        times.append(spent_ms)
     prefill = PrefillProfile(
         gpus_per_instance=section.gpus_per_instance,
         isl_tokens=tuple(map(float, lengths)),
@@ -112,8 +116,3 @@ def aggregated_engines(profile: Profile, max_batched_tokens: int) -> Profile:
 def are_aggregated(profile: Profile) -> bool:
     """Say whether a profile's engines are aggregated instances, as :func:`aggregated_engines` makes them."""
     return profile.aggregated is not None and profile.decode == profile.aggregated
-
-
-def _lone_prompt_ms(steps: StepModel, isl: int, budget: int) -> float:
-    chunks = [(min(budget, isl - done), done) for done in range(0, isl, budget)]
-    return sum(steps.step_ms(0, 0, 0, [chunk]) for chunk in chunks)
