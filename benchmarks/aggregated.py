@@ -30,22 +30,32 @@ def _fixed(instances: int, **keys: object) -> dict[str, object]:
     }
 
 
-def measure(name: str, trace: Any, config: dict[str, object], profile: str) -> None:
-    """Simulate a trace twice, the first time a little of it to compile; print the second."""
+def timed(
+    trace: Any, config: dict[str, object], profile: str | None = None
+) -> tuple[Any, float, float, float]:
+    """Simulate a trace twice, the first time a little of it to compile.
+
+    Return the second result, its time on the clock and of the processor, s, and the bytes a request it took.
+    """
     import sagescale
     from sagescale.trace import TransformSpec
 
-    sagescale.simulate(
-        trace, profile=profile, config=config, transforms=TransformSpec(slice=(0.0, trace.duration_s / 200))
-    )
+    little = TransformSpec(slice=(0.0, trace.duration_s / 200))
+    sagescale.simulate(trace, profile=profile, config=config, transforms=little)
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     result = sagescale.simulate(trace, profile=profile, config=config)
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) * 1024 / len(trace)
+    return result, wall_s, cpu_s, grown
+
+
+def measure(name: str, trace: Any, config: dict[str, object], profile: str) -> None:
+    """Simulate a trace and print what that took."""
+    result, wall_s, cpu_s, grown = timed(trace, config, profile)
     run, document = result.run, result.document.runs[0]
     ticks = [tick.observation.running_decode for tick in run.ticks if tick.observation.running_decode]
     batch = np.mean(ticks) / config["max_instances"] if ticks else 0.0
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) * 1024 / len(trace)
     print(
         f"{name}: {len(trace):,} requests, {config['max_instances']} instances, batch {batch:.1f}, "
         f"{len(trace) / wall_s:,.0f} requests/s (CPU {len(trace) / cpu_s:,.0f}), {grown:.0f} bytes/request, "

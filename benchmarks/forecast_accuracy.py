@@ -8,22 +8,28 @@ than the last value) and the share of windows at or under the p90.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sagescale.planner.forecast import make_predictor, predictor_names
 from sagescale.planner.forecast.scores import coverage
 from sagescale.trace import read_trace
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sagescale.planner.forecast import Forecast
+
 INTERVAL_S = 60.0
 STEPS = (1, 3, 5)
 WARM_UP = 10
 
 
-def windows(path: str) -> dict[str, np.ndarray]:
+def windows(path: str, interval_s: float = INTERVAL_S) -> dict[str, np.ndarray]:
     """Return each series; NaN where a window has no request to average."""
     trace = read_trace(path)
-    at = (trace.arrival_s // INTERVAL_S).astype(int)
-    whole = int(trace.duration_s // INTERVAL_S)  # the last window is cut short
+    at = (trace.arrival_s // interval_s).astype(int)
+    whole = int(trace.duration_s // interval_s)  # the last window is cut short
     count = np.bincount(at, minlength=whole)[:whole].astype(float)
     with np.errstate(invalid="ignore"):
         isl = np.bincount(at, trace.isl, minlength=whole)[:whole] / count
@@ -31,15 +37,24 @@ def windows(path: str) -> dict[str, np.ndarray]:
     return {"requests": count, "isl": isl, "osl": osl}
 
 
-def back_test(name: str, series: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return mean absolute error and p90 coverage at each of the steps."""
-    predictor = make_predictor(name, interval_s=INTERVAL_S)
-    mean = np.full((len(STEPS), len(series)), np.nan)
-    high = mean.copy()
+def forecasts(
+    name: str, series: np.ndarray, steps: int, interval_s: float = INTERVAL_S
+) -> Iterator[tuple[int, Forecast]]:
+    """Yield each window with what is forecast once it is observed, as soon as anything is."""
+    predictor = make_predictor(name, interval_s=interval_s)
     for now, value in enumerate(series.tolist()):
         predictor.observe(None if np.isnan(value) else value)
-        forecast = predictor.forecast(max(STEPS))
-        if forecast is None or now < WARM_UP:
+        forecast = predictor.forecast(steps)
+        if forecast is not None:
+            yield now, forecast
+
+
+def back_test(name: str, series: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return mean absolute error and p90 coverage at each of the steps."""
+    mean = np.full((len(STEPS), len(series)), np.nan)
+    high = mean.copy()
+    for now, forecast in forecasts(name, series, max(STEPS)):
+        if now < WARM_UP:
             continue
         for row, step in enumerate(STEPS):
             if now + step < len(series):

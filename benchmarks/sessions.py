@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from aggregated import timed
+
 _AGENTS = Path(__file__).resolve().parents[2] / "shared" / "traces" / "sessions" / "claude_code_300.jsonl.gz"
 _TURNS, _RATE_PER_S, _THINK_S = 10, 10.0, 20.0
 
@@ -48,16 +50,8 @@ def conversations(requests: int) -> Any:
 
 def measure(name: str, trace: Any, config: dict[str, object], **keys: object) -> None:
     """Simulate once to compile and once to measure, and print what that took."""
-    import sagescale
-    from sagescale.trace import TransformSpec
-
-    config = {**config, **keys}
-    sagescale.simulate(trace, config=config, transforms=TransformSpec(slice=(0.0, trace.duration_s / 200)))
-    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    document = sagescale.simulate(trace, config=config).document.runs[0]
-    wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) * 1024 / len(trace)
+    result, wall_s, cpu_s, grown = timed(trace, {**config, **keys})
+    document = result.document.runs[0]
     prefix = None if document.engines is None else document.engines.prefix
     print(
         f"{name}: {len(trace):,} requests in {wall_s:.1f} s, {len(trace) / wall_s:,.0f} requests/s "

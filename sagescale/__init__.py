@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sagescale.fleet import Sizes
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.decision import Decision, Reason, ReasonCode
-    from sagescale.planner.status import AutoscalerStatus
+    from sagescale.planner.planner import AutoscalerStatus
 
 __all__ = [
     "AutoscalerConfig",
@@ -49,7 +49,7 @@ __all__ = [
 
 _HOMES = {
     "AutoscalerConfig": "planner.config",
-    "AutoscalerStatus": "planner.status",
+    "AutoscalerStatus": "planner.planner",
     "ComparisonResult": "api",
     "ControlPlaneManager": "control_plane.manager",
     "Decision": "planner.decision",

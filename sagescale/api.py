@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     Requests = pd.DataFrame | Trace | str | os.PathLike[str]
     Keys = Mapping[str, object] | str | os.PathLike[str]
 
-__all__ = ["ComparisonResult", "Result", "compare", "import_profile", "read_trace", "simulate"]
-
 _NEEDED = ("arrival_s", "isl", "osl")
 _KNOWN = ("cached_tokens", "priority", "session_id")
 

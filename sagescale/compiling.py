@@ -16,8 +16,6 @@ from numba.core import event
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["compiler", "work_clock_s"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -21,23 +21,6 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union
 
 from sagescale.errors import InputError, did_you_mean
 
-__all__ = [
-    "SETTINGS",
-    "Choices",
-    "Kind",
-    "Located",
-    "Range",
-    "Setting",
-    "Wording",
-    "check",
-    "coerce",
-    "declared",
-    "fill",
-    "pairs",
-    "setting",
-    "shown",
-]
-
 T = TypeVar("T")
 Choices = tuple[str, ...] | Callable[[], tuple[str, ...]]
 

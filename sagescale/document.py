@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
+import statistics
 import types
 import typing
 from collections.abc import Mapping
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sagescale.declare import shown
-from sagescale.errors import InputError
+from sagescale.errors import InputError, UnknownFormatError
 from sagescale.files import read_input_text
 
 if TYPE_CHECKING:
@@ -151,20 +153,24 @@ def read_result(path: Path) -> ResultDocument:
         text = read_input_text(path, "a result document", _LARGEST_BYTES)
         keys = json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=_number)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); expected a result document") from None
+        raise _unknown(path, f"not JSON ({error}); expected a result document") from None
     if isinstance(keys, dict) and keys.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         found_version = shown(keys["schema_version"])
         raise InputError(
             f"{path}: schema_version is {found_version}; expected {SCHEMA_VERSION}, this version's"
         )
     if not isinstance(keys, dict) or not {"schema_version", "runs"} <= keys.keys():
-        raise InputError(f"{path}: not a result document; expected schema_version {SCHEMA_VERSION} and runs")
+        raise _unknown(path, f"not a result document; expected schema_version {SCHEMA_VERSION} and runs")
     found = from_keys(ResultDocument, keys)
     try:
         _check(found, ResultDocument, "")
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     return found
+
+
+def _unknown(path: Path, what: str) -> UnknownFormatError:
+    return UnknownFormatError(f"{path}: {what}", path, "a result document")
 
 
 def _check(value: Any, kind: Any, key: str) -> None:  # noqa: ANN401  # anything, and a type
@@ -187,6 +193,10 @@ def _check(value: Any, kind: Any, key: str) -> None:  # noqa: ANN401  # anything
             # Documents of before may lack a key that is a plain value.
             if part is not None or dataclasses.is_dataclass(known) or typing.get_origin(known) is list:
                 _check(part, known, name)
+        if kind in _PARALLEL:
+            _check_parallel(value, key)
+        if kind is Timeline:
+            _check_ascending(value.time_s, f"{key}.time_s")
     elif origin is list:
         if not isinstance(value, list):
             raise ValueError(f"{key} is {_short(value)}; expected a list")
@@ -199,6 +209,32 @@ def _check(value: Any, kind: Any, key: str) -> None:  # noqa: ANN401  # anything
             _check(entry, arguments[1], f"{key}.{name}")
     elif origin in _PLAIN and not isinstance(value, _PLAIN[origin]):
         raise ValueError(f"{key} is {_short(value)}; expected {_PLAIN_WORDS[origin]}")
+
+
+def _check_parallel(part: Any, key: str) -> None:  # noqa: ANN401  # a dataclass of _PARALLEL
+    """See that lists whose entries belong together are of one length.
+
+    Raises:
+        ValueError: two are not; names both.
+    """
+    series = {name: len(entries) for name, entries in as_keys(part).items() if isinstance(entries, list)}
+    usual = statistics.mode(series.values())
+    if odd := next((name for name, length in series.items() if length != usual), None):
+        other = next(name for name, length in series.items() if length == usual)
+        raise ValueError(
+            f"{key}.{odd} has {series[odd]} entries, {key}.{other} {usual}; expected as many in each"
+        )
+
+
+def _check_ascending(times: list[float], key: str) -> None:
+    """See that times go forward.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for place, (before, after) in enumerate(itertools.pairwise(times), 1):
+        if after <= before:
+            raise ValueError(f"{key}[{place}] is {after}, after {before}; expected times that ascend")
 
 
 _PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), float: (int, float), int: (int, float), bool: (bool,)}
@@ -933,3 +969,7 @@ class TuneDocument:
     warnings: list[str]
     interrupted: bool
     timing: ComparisonTiming
+
+
+_PARALLEL = (Timeline, Replicates)
+"""Parts whose lists have an entry for the same thing at each place: a tick, a replicate."""

@@ -2,6 +2,7 @@
 
     SagescaleError            the run failed                          exit code 1
     └── InputError            the user's file, key or value is wrong  exit code 2
+        └── UnknownFormatError  a file is none of what was expected
 
 A message is one line, written for the person who reads it at 3 a.m.: where (file, line, column or
 key), what was found, what was expected, and what to do. Anything else that escapes is a bug.
@@ -13,11 +14,10 @@ import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
 
 _LONGEST = 2000
-
-__all__ = ["InputError", "SagescaleError", "did_you_mean", "one_line"]
 
 
 class SagescaleError(Exception):
@@ -34,6 +34,19 @@ class InputError(SagescaleError):
     """The user's input is wrong: file, line, value and what was expected are in the message."""
 
     exit_code = 2
+
+
+class UnknownFormatError(InputError):
+    """A file can be read, and is none of what was expected; another command may know it.
+
+    Attributes:
+        path: of the file.
+        expected: what it should have been, in words: ``request trace``.
+    """
+
+    def __init__(self, message: str, path: str | os.PathLike[str], expected: str) -> None:
+        super().__init__(message)
+        self.path, self.expected = path, expected
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -10,26 +10,14 @@ import os
 import stat
 import sys
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
-from sagescale.errors import InputError
+from sagescale.errors import InputError, UnknownFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
-    from pathlib import Path
-
-__all__ = [
-    "STANDARD_OUTPUT",
-    "check_writable",
-    "documents_alone",
-    "open_input",
-    "read_input",
-    "read_input_text",
-    "shown_path",
-    "write_whole",
-    "written_whole",
-]
 
 
 def open_input(path: str | os.PathLike[str], expected: str, at_most: int) -> BufferedReader:
@@ -90,7 +78,8 @@ def read_input_text(path: str | os.PathLike[str], expected: str, at_most: int) -
     try:
         return read_input(path, expected, at_most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start}: not UTF-8 text (expected {expected})") from None
+        message = f"{path}: byte {error.start}: not UTF-8 text (expected {expected})"
+        raise UnknownFormatError(message, path, expected) from None
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
@@ -179,3 +168,15 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file()
+
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(kind: str) -> Path:
+    """Return the folder of shipped ``"profiles"`` or ``"traces"``.
+
+    In a wheel they lie inside the package (``_data/``); in a checkout at the repository's top level.
+    """
+    inside = _PACKAGE / "_data" / kind
+    return inside if inside.is_dir() else _PACKAGE.parent / kind

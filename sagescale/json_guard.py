@@ -11,8 +11,6 @@ import re
 from collections import Counter
 from typing import Any
 
-__all__ = ["MAX_DEPTH", "MAX_PARTS", "BadJsonError", "parse_json"]
-
 MAX_DEPTH = 100
 """Objects and lists within one another. Formats we read need 12; recursion ends at about 1,000."""
 

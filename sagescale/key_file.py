@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from sagescale.declare import Located, shown
-from sagescale.errors import InputError
+from sagescale.errors import InputError, UnknownFormatError
 from sagescale.files import read_input_text
 
 if TYPE_CHECKING:
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
         @property
         def line(self) -> int: ...
 
-
-__all__ = [
-    "FLOAT",
-    "MAX_YAML_BYTES",
-    "MAX_YAML_DEPTH",
-    "compose_yaml",
-    "parse_scalar",
-    "parse_value",
-    "read_key_file",
-    "read_key_tree",
-    "read_key_trees",
-]
 
 MAX_YAML_BYTES = 1024 * 1024
 """No configuration, fault file or profile is larger: those we have seen are a few kilobytes."""
@@ -74,8 +62,12 @@ def read_key_tree(path: Path, what: str = "a YAML file") -> Located:
     Raises:
         InputError: the file (which is to be ``what``) cannot be read, is not YAML, or is no mapping.
     """
-    root = compose_yaml(read_input_text(path, what, MAX_YAML_BYTES), str(path))
-    return Located({}, str(path)) if root is None else _mapping(root, path)
+    text = read_input_text(path, what, MAX_YAML_BYTES)
+    try:
+        root = compose_yaml(text, str(path))
+    except InputError as error:
+        raise UnknownFormatError(str(error), path, what) from None
+    return Located({}, str(path)) if root is None else _mapping(root, path, what)
 
 
 def read_key_trees(path: Path, what: str = "a YAML file") -> list[Located]:
@@ -85,14 +77,14 @@ def read_key_trees(path: Path, what: str = "a YAML file") -> list[Located]:
         InputError: as there.
     """
     roots = _composed(read_input_text(path, what, MAX_YAML_BYTES), str(path))
-    return [_mapping(root, path) for root in roots if not _is_nothing(root)]
+    return [_mapping(root, path, what) for root in roots if not _is_nothing(root)]
 
 
-def _mapping(root: yaml.Node, path: Path) -> Located:
+def _mapping(root: yaml.Node, path: Path, what: str) -> Located:
     tree = _locate(root, str(path))
     if not isinstance(tree.value, dict):
         found = "a list" if isinstance(tree.value, list) else shown(tree.plain)
-        raise InputError(f"{tree.where}: found {found}; expected `key: value` lines")
+        raise UnknownFormatError(f"{tree.where}: found {found}; expected `key: value` lines", path, what)
     return Located(tree.value, str(path))
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sagescale.sim.run import Run
     from sagescale.trace import GivenTrace, Trace, TransformSpec
 
-__all__ = ["Setup", "check_counts", "check_share", "choose", "load_comparison", "load_setup"]
-
 
 @dataclass(frozen=True, slots=True)
 class Setup:

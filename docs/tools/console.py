@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["REPO", "Block", "Example", "Page", "Workplace", "blocks", "matches", "rewritten"]
-
 REPO = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 300.0
 _FENCE = re.compile(

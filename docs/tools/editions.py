@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from console import blocks
 
-__all__ = ["EDITIONS", "with_blocks_of"]
-
 EDITIONS = (("README.md", "README.zh.md"), ("docs/tutorial.md", "docs/tutorial.zh.md"))
 """Original and translation."""
 

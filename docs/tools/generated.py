@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["PAGES", "dynamo_table"]
-
 _MADE = "<!-- Made by `python docs/refresh.py`; change the code it describes instead. -->\n"
 WIDTH = 80
 

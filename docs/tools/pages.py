@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from console import Page
 
-__all__ = ["EXECUTED", "TABLES", "one_at_a_time", "with_tables"]
-
 EXECUTED = (
     "README.md",
     "docs/tutorial.md",

@@ -15,6 +15,7 @@ from sagescale.cli.emulate import emulate
 from sagescale.cli.examples import ROOT_EPILOG, epilog
 from sagescale.cli.explain import explain
 from sagescale.cli.forecast import forecast
+from sagescale.cli.other_files import in_words
 from sagescale.cli.output import PipedGroup, ReaderGoneError, forget_stdout
 from sagescale.cli.plan import plan
 from sagescale.cli.profile import profile_app
@@ -22,10 +23,8 @@ from sagescale.cli.report import report
 from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
 from sagescale.cli.tune import tune
-from sagescale.errors import SagescaleError
+from sagescale.errors import SagescaleError, UnknownFormatError
 from sagescale.version import __version__
-
-__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="sagescale",
@@ -79,6 +78,9 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         app()
+    except UnknownFormatError as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except SagescaleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -26,8 +26,6 @@ from sagescale.cli.options import (
 )
 from sagescale.setup import check_counts, check_share, choose, load_comparison
 
-__all__ = ["compare_predictors"]
-
 
 @takes_trace
 @takes_transforms

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["keys", "policies", "predictors", "profiles", "traces"]
-
 
 def traces(incomplete: str) -> list[str]:
     """Names of shipped traces."""
-    from sagescale.resources import shipped
+    from sagescale.files import shipped
 
     return _begin(incomplete, sorted(path.stem for path in shipped("traces").glob("*.csv")))
 
 
 def profiles(incomplete: str) -> list[str]:
     """Names of shipped profiles."""
-    from sagescale.resources import shipped
+    from sagescale.files import shipped
 
     return _begin(incomplete, sorted(path.stem for path in shipped("profiles").glob("*.yaml")))
 

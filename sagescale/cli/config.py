@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from sagescale.live.setup import Configured
 
-__all__ = ["config_app"]
-
 _ADVISED = {
     "policy": ("slo", "slo sizes for target_attainment of the requests, not for means (docs/slo.md)"),
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +19,11 @@ from sagescale.cli.options import (
     takes_trace,
     takes_transforms,
 )
+from sagescale.errors import InputError
 
-__all__ = ["emulate"]
+if TYPE_CHECKING:
+    from sagescale.live.emulator.cluster import EmulatedCluster
+    from sagescale.live.emulator.server import Emulator
 
 
 @takes_trace
@@ -66,8 +71,9 @@ def emulate(
     What a newcomer without GPUs tries first: point `sagescale plan`, or Prometheus, at it.
     """
     from sagescale.cli.output import log_to_stderr
-    from sagescale.live.emulator.run import run_emulator
-    from sagescale.live.emulator.server import Pace
+    from sagescale.live.clock import stopping_on_signals
+    from sagescale.live.emulator.cluster import EmulatedCluster
+    from sagescale.live.emulator.server import Emulator, Pace
     from sagescale.live.secret import read_secret
     from sagescale.live.setup import configured
     from sagescale.trace import apply_transforms
@@ -77,18 +83,43 @@ def emulate(
     if verbose:
         log_to_stderr()
     secret = read_secret("--secret", None if secret_file is None else str(secret_file), None)
-    run_emulator(
-        setup,
-        requests,
-        (address, port),
-        pace=Pace(speed, float(setup.config.adjustment_interval_sec), tick_pause),
-        labels={
-            "namespace": namespace,
-            "model": model_name or setup.profile.model,
-            "model_name": model_name or setup.profile.model,
-            "engine": "0",
-        },
-        secret=secret,
-        wait=wait,
-        exit_when_done=exit_when_done,
+    if setup.simulator.concurrent_sessions is not None:
+        raise InputError(
+            f"concurrent_sessions is {setup.simulator.concurrent_sessions}; expected null: turns of sessions "
+            "are emulated as recorded, answered or not"
+        )
+    # A page lives a little longer than its instance, in the trace's time as a pod's grace is.
+    cluster = EmulatedCluster(requests, setup.profile, setup.config, setup.simulator, linger_s=30.0)
+    cluster.compile()
+    pace = Pace(speed, float(setup.config.adjustment_interval_sec), tick_pause)
+    model = model_name or setup.profile.model
+    labels = {"namespace": namespace, "model": model, "model_name": model, "engine": "0"}
+    emulator = Emulator(cluster, (address, port), pace=pace, labels=labels, secret=secret, wait=wait)
+    url = f"http://{address}:{emulator.port}"
+    print(
+        f"emulating {len(requests)} requests over {requests.duration_s:.0f} s at {speed:g}x "
+        f"on {setup.profile.name}\n"
+        f"metrics {url}/metrics   discovery {url}/sd   state {url}/state   commands POST {url}/scale",
+        flush=True,
     )
+    if requests.turns is not None:
+        print("turns of sessions arrive as recorded, answered or not", flush=True)
+    if exit_when_done:
+        threading.Thread(target=_stop_when_done, args=(emulator, cluster), daemon=True).start()
+    with stopping_on_signals(emulator.stop):
+        emulator.run()
+    outcome = emulator.outcome()
+    good = "-" if outcome.attainment is None else f"{100 * outcome.attainment:.1f} %"
+    print(
+        f"{outcome.completed} of {outcome.arrived} requests served in {outcome.time_s:.0f} s, "
+        f"attainment {good}, "
+        f"{sum(outcome.gpu_hours.values()):.2f} GPU-hours "
+        f"({', '.join(f'{pool} {hours:.2f}' for pool, hours in outcome.gpu_hours.items())})",
+        flush=True,
+    )
+
+
+def _stop_when_done(emulator: Emulator, cluster: EmulatedCluster) -> None:
+    while not cluster.finished:
+        time.sleep(0.2)
+    emulator.stop()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["EXAMPLES", "ROOT_EPILOG", "epilog"]
-
-
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "simulate": (
         ("A shipped trace at twelve times its rate", "ramp --rate-scale 12"),

@@ -10,8 +10,6 @@ import typer
 from sagescale.cli.options import GIVEN, GivenTrace, Transforms, takes_trace, takes_transforms
 from sagescale.setup import choose
 
-__all__ = ["forecast"]
-
 _MOST_WINDOWS = 1_000_000
 
 

@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import FitError
 
-__all__ = [
-    "PipedGroup",
-    "ReaderGoneError",
-    "error_spread",
-    "forget_stdout",
-    "log_to_stderr",
-    "stdout_console",
-    "write_json",
-]
-
 
 class ReaderGoneError(Exception):
     """Nobody reads standard output any more."""

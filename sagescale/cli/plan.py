@@ -9,8 +9,6 @@ import typer
 
 from sagescale.cli.complete import keys, profiles
 
-__all__ = ["plan"]
-
 
 def plan(
     config: Annotated[

@@ -21,8 +21,6 @@ from sagescale.cli.profile_calibrate import calibrate
 from sagescale.cli.profile_estimate import estimate
 from sagescale.cli.profile_show import show
 
-__all__ = ["profile_app"]
-
 profile_app = typer.Typer(
     name="profile",
     help="Performance profiles: what one prefill and one decode instance can do.",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.served import ServedLog
     from sagescale.perf import Profile
 
-__all__ = ["calibrate"]
-
 
 def calibrate(
     profile: Annotated[

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sagescale.perf.catalogue import Gpu, ModelShape
+    from sagescale.perf.profile import Profile
     from sagescale.perf.roofline import Assumptions
-
-__all__ = ["estimate"]
 
 
 def estimate(
@@ -73,7 +72,7 @@ def estimate(
     from sagescale.cli.output import error_spread
     from sagescale.errors import InputError
     from sagescale.files import check_writable
-    from sagescale.perf import DEFAULT_MAX_NUM_SEQS, ProfileModel, load_profile, write_profile
+    from sagescale.perf import DEFAULT_MAX_NUM_SEQS, ProfileModel, load_profile
     from sagescale.perf.roofline import estimate_profile
     from sagescale.perf.validate import decode_error, prefill_error, steps_error
 
@@ -130,10 +129,7 @@ def estimate(
             ),
         ),
     )
-    write_profile(profile, out)
-    print(f"{out}: {profile.name}")
-    for note in (*profile.notes, *(f"assumed limit: {limit}" for limit in profile.assumed)):
-        print(note)
+    _write(profile, out)
     if against is not None:
         other, estimated = load_profile(against), ProfileModel(profile)
         for pool, error in (
@@ -153,7 +149,7 @@ def _aggregated(source: str, out: Path, name: str | None) -> None:
 
     from sagescale.cli.options import profile_name
     from sagescale.errors import InputError
-    from sagescale.perf import estimate_aggregated, load_profile, write_profile
+    from sagescale.perf import estimate_aggregated, load_profile
 
     pools = load_profile(source)
     if pools.aggregated is not None and not pools.aggregated.estimated:
@@ -169,6 +165,13 @@ def _aggregated(source: str, out: Path, name: str | None) -> None:
         source=replace(pools.source, command=command),
         notes=(*pools.notes, "aggregated: estimated from prefill and decode, not measured"),
     )
+    _write(profile, out)
+
+
+def _write(profile: Profile, out: Path) -> None:
+    """Write a profile, and say what is assumed in it."""
+    from sagescale.perf import write_profile
+
     write_profile(profile, out)
     print(f"{out}: {profile.name}")
     for note in (*profile.notes, *(f"assumed limit: {limit}" for limit in profile.assumed)):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import AggregatedProfile, Profile
 
-__all__ = ["profile_figure"]
-
 _CURVES = 5
 _STEPS = 120
 _NEAR = 0.08

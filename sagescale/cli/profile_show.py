@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sagescale.perf.model import ProfileModel
     from sagescale.perf.profile import AggregatedProfile, FitError, Profile
 
-__all__ = ["show"]
-
 _WIDTH = 110
 _MAX_CONTEXTS = 8
 

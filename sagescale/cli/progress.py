@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["simulation_progress", "task_progress"]
-
 _REDRAW_S = 0.1
 
 

@@ -23,8 +23,6 @@ from sagescale.cli.options import (
     takes_transforms,
 )
 
-__all__ = ["simulate"]
-
 
 @takes_trace
 @takes_transforms

@@ -24,8 +24,6 @@ from sagescale.cli.trace_synth import synth
 if TYPE_CHECKING:
     pass
 
-__all__ = ["trace_app"]
-
 trace_app = typer.Typer(
     help="Look at request traces, convert, transform and make them.", no_args_is_help=True
 )

@@ -11,8 +11,6 @@ import typer
 if TYPE_CHECKING:
     from sagescale.trace import LengthStats, Trace, TraceStats
 
-__all__ = ["OutOption", "print_json", "print_table", "save", "warn"]
-
 OutOption = Annotated[
     Path,
     typer.Option(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sagescale.trace.synth import Conversations, Pattern
 
-__all__ = ["synth"]
-
 
 class PatternName(StrEnum):
     """The arrival patterns ``trace synth`` knows."""

@@ -26,8 +26,6 @@ from sagescale.cli.options import (
 )
 from sagescale.setup import check_counts, check_share, choose
 
-__all__ = ["tune"]
-
 
 @takes_trace
 @takes_transforms

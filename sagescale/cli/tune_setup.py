@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sagescale.sim.part import Part
     from sagescale.trace import GivenTrace, TransformSpec
 
-__all__ = ["TuneSetup", "load_tuning", "read_intervals", "tuned_yaml"]
-
 _WARM_UP_S, _WARM_UP_SHARE = 600.0, 0.1
 _LEAST_WINDOWS = 5
 

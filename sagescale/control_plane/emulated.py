@@ -20,8 +20,6 @@ from sagescale.live.http import HttpClient
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EmulatedPlatform", "emulated"]
-
 _CHECK_S = 0.05
 _UNLIMITED = [
     word

@@ -12,16 +12,6 @@ from sagescale.errors import InputError, did_you_mean
 from sagescale.live.config import check_url
 from sagescale.live.metrics.scrape import ScrapeTarget
 
-__all__ = [
-    "TYPES",
-    "Entry",
-    "ExecutionInstance",
-    "ExecutionInstanceType",
-    "PDSeparationConfig",
-    "PoolName",
-    "Registry",
-]
-
 PoolName = Literal["prefill", "decode"]
 
 

@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
     from sagescale.live.actuators.protocol import PoolStates
     from sagescale.live.clock import Clock
-    from sagescale.live.journal import Event, TickRecord
     from sagescale.live.loop import ControlLoop
+    from sagescale.live.records import Event, TickRecord
     from sagescale.planner import Decision
-
-__all__ = ["LoopLog", "LoopThread"]
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from sagescale.live.loop import ControlLoop
 from sagescale.live.twin import make_twin
 from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig, Corrections
-from sagescale.planner.status import autoscaler_status
+from sagescale.planner.planner import autoscaler_status
 from sagescale.sim.config import SimulatorConfig
 
 if TYPE_CHECKING:
@@ -38,11 +38,9 @@ if TYPE_CHECKING:
     from sagescale.control_plane.router import Request
     from sagescale.live.clock import Clock
     from sagescale.planner import Decision
+    from sagescale.planner.planner import AutoscalerStatus
     from sagescale.planner.policy.twin import EngineTwin
-    from sagescale.planner.status import AutoscalerStatus
     from sagescale.sim.config import RoutingStrategy, SchedulingPolicy
-
-__all__ = ["ControlPlaneManager"]
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.scrape import ScrapeTarget
     from sagescale.planner import AutoscalerConfig
 
-__all__ = ["MetricsCollector"]
-
 
 class MetricsCollector:
     """A source of metrics; a manager that is given one reads from it at every adjustment.

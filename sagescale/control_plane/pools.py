@@ -24,8 +24,6 @@ if TYPE_CHECKING:
         [ExecutionInstance], Awaitable[ExecutionInstance | None] | ExecutionInstance | None
     ]
 
-__all__ = ["CreateInstance", "InstancePools", "RemoveInstance"]
-
 logger = logging.getLogger(__name__)
 
 

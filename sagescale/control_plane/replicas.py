@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy.twin import EngineTwin, Lengths
 
-__all__ = ["ReplicatedModel", "ReplicatedTwin", "model_for"]
-
 
 class ReplicatedModel:
     """Instances of whole multiples of the profile's GPUs: replicas side by side that share the load.

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
 
-__all__ = ["Request", "Router"]
-
 _CHECK_S = 0.5
 """An instance may become healthy without notice: requests that wait check this often."""
 

@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     from sagescale.sim.faults import Faults
     from sagescale.trace import Trace
 
-__all__ = [
-    "MOST_REQUESTS",
-    "ServingChoice",
-    "answer",
-    "cheapest_fixed",
-    "choice_of",
-    "choices_of",
-    "gpu_hour_price",
-    "ways_of",
-    "with_answer",
-]
-
 
 class ServingChoice(NamedTuple):
     """A way of serving, and the name of the engines."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.workload import TrueLoad
     from sagescale.trace import Trace
 
-__all__ = ["BackTest", "Rolling", "back_test", "backtest_document", "long_table", "series_of"]
-
 SERIES = ("requests", "isl", "osl")
 DEMANDS = {"prefill_tokens": ("requests", "isl"), "decode_tokens": ("requests", "osl")}
 """What the pools are sized by: products of the series' forecasts."""

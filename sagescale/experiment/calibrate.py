@@ -35,14 +35,6 @@ if TYPE_CHECKING:
     from sagescale.perf.profile import Pool
     from sagescale.sim.config import SimulatorConfig
 
-__all__ = [
-    "Calibration",
-    "PercentileError",
-    "calibrate",
-    "padding_candidates",
-    "with_provenance",
-]
-
 Found = TypeVar("Found")
 Kind = TypeVar("Kind")
 

@@ -71,8 +71,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.faults import Faults
 
-__all__ = ["Comparison", "compare"]
-
 SearchKind = TypeVar("SearchKind", StaticSearchTask, ClairvoyantTask)
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.served import ServedLog
     from sagescale.perf import DecodeProfile, Profile
 
-__all__ = ["DecodeTime", "fit_decode_time"]
-
 _RANGES = (8, 16, 32, 64, 128, 256, 512)
 """Ends of the ranges of requests in which unequal contexts cost alike where a profile knows nothing of them;
 up to the first they cost nothing."""

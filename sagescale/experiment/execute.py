@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.tasks import Result
     from sagescale.experiment.workload import Workload
 
-__all__ = ["Backend", "Failure", "add_forecasts", "default_jobs", "open_backend", "run_tasks"]
-
 T = TypeVar("T", bound=Task)
 
 _CONNECT_S = 10.0

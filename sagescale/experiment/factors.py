@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf import Profile
 
-__all__ = ["Factors", "Prior", "apply_factors", "profile_prior"]
-
 
 @dataclass(frozen=True, slots=True)
 class Factors:

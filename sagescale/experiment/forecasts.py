@@ -31,19 +31,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.workload import Workload
     from sagescale.sim.config import TimeSpans
 
-__all__ = [
-    "FORECAST_ONCE",
-    "ForecastMemo",
-    "ForecastResult",
-    "ForecastTask",
-    "MemoPredictor",
-    "PredictorSpec",
-    "forecast_once",
-    "make_forecasts",
-    "memo_predictors",
-    "needs_forecasts",
-]
-
 _MOST_ENTRIES = 400_000
 """Some 200 MB; then the oldest half is forgotten."""
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["gap_p99_ms"]
-
 _COARSE, _FINE = 1.25, 1.02
 """Targets are so many times one another: first over all that is likely, then about what is asked for."""
 

@@ -21,19 +21,6 @@ if TYPE_CHECKING:
 
     from sagescale.planner import Sizes
 
-__all__ = [
-    "Entry",
-    "Variant",
-    "combinations",
-    "grid_entries",
-    "label_variants",
-    "scenario_of",
-    "scenario_of_run",
-    "static_entry",
-    "static_scenario",
-    "without_forecast",
-]
-
 _TYPES = (AutoscalerConfig, SimulatorConfig)
 
 _OF_PROFILE = ("prefill_gpus_per_instance", "decode_gpus_per_instance", "gpus_per_instance")

@@ -14,8 +14,6 @@ from sagescale.sim.startup import StartupDelay
 if TYPE_CHECKING:
     from sagescale.experiment.tasks import RunTask
 
-__all__ = ["counterfactuals", "split_misses"]
-
 
 def split_misses(
     total: int,

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import Stepping, World
 
-__all__ = ["PoolSizes", "Replayed", "read_pool_sizes", "replay"]
-
 _MAX_BYTES = 1 << 24
 
 

@@ -26,22 +26,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.trace import Trace
 
-__all__ = [
-    "HOLDS_S",
-    "Answer",
-    "KnobSearch",
-    "Schedule",
-    "StaticSizes",
-    "cheapest_reaching",
-    "cheapest_schedule",
-    "cheapest_sizes",
-    "classic_sizings",
-    "find_schedule",
-    "highest_attainment",
-    "schedule_sizes",
-    "search_all",
-]
-
 K = TypeVar("K")
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.factors import Factors
     from sagescale.perf import Profile
 
-__all__ = ["OPTIONAL_COLUMNS", "REQUIRED_COLUMNS", "ServedLog", "StageTimes", "read_served", "stage_times"]
-
 REQUIRED_COLUMNS = ("arrival_s", "isl", "osl", "first_token_s", "done_s")
 OPTIONAL_COLUMNS = ("prefill_start_s", "kv_ready_s", "admitted_s", "gap_p99_ms", "gap_max_ms")
 """Used where the log has them: times tell the stages apart, gaps are those between tokens."""

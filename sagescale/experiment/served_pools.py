@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.served import ServedLog
     from sagescale.perf import DecodeProfile, Profile
 
-__all__ = ["PoolsKind", "ServedPools", "unequal_lines"]
-
 _DECODE_TOLERANCE, _JOIN_TOLERANCE_MS = 0.01, 0.5
 """What the log says of decode steps holds their scale and the join cost so firmly."""
 

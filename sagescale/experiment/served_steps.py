@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.replay import Replayed
     from sagescale.perf import Profile
 
-__all__ = ["ServedSteps", "StepFactors", "StepsKind", "apply_step_factors"]
-
 _SCALES = np.array([0.05, 0.05, 0.2])
 """One standard deviation of the logarithm of each factor: times measured alone hold within 5 %."""
 

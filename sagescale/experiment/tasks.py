@@ -52,26 +52,6 @@ if TYPE_CHECKING:
     from sagescale.sim.run import Run
     from sagescale.trace import Trace
 
-__all__ = [
-    "ClairvoyantTask",
-    "OneMorePolicy",
-    "Outcome",
-    "PartBoundTask",
-    "PartOutcome",
-    "PartTask",
-    "Result",
-    "RunTask",
-    "SchedulePolicy",
-    "SearchTask",
-    "StaticSearchTask",
-    "Task",
-    "fixed_sizes",
-    "foreseen",
-    "memos_for",
-    "perform",
-    "simulate_task",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class RunTask:

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.tune_trials import Space, Trial, Trials
     from sagescale.planner import AutoscalerConfig
 
-__all__ = ["LEVELS", "Goal", "expected_simulations", "failure", "objective", "ranked", "refine", "tune"]
-
 LEVELS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 """Attainments of the trade-off curve."""
 

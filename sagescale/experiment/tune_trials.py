@@ -29,20 +29,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.part import Part, PartResult
 
-__all__ = [
-    "HEADROOMS",
-    "NEUTRAL",
-    "Candidate",
-    "Interrupted",
-    "Space",
-    "Trial",
-    "Trials",
-    "candidate_of",
-    "least_headroom",
-    "tuned_keys",
-    "with_candidate",
-]
-
 HEADROOMS = tuple(round(1.05**step, 4) for step in range(-14, 58))
 """What the configured ``load_headroom`` is multiplied by: 0.5 to 16, 5 % apart."""
 

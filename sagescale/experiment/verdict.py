@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import RunDocument
 
-__all__ = [
-    "CONFIDENCE", "closed_loop_runs", "mean_interval", "open_loop_error", "percent", "rank", "verdict"
-]  # fmt: skip
-
 CONFIDENCE = 0.95
 
 
@@ -85,8 +81,13 @@ def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple
     regret = winner.regret_gpu_hours
     if regret is not None and (reference := winner.gpu_hours.total - regret) > 0:
         against.append(f"{winner.gpu_hours.total / reference:.2f} × the cheapest schedule found in hindsight")
+    which = (
+        f"the cheapest of the {len(good)} of {len(tried)} that reach"
+        if len(good) > 1
+        else f"the only one of {len(tried)} that reaches"
+    )
     text = (
-        f"{winner.name} is the cheapest of the {len(good)} of {len(tried)} that reach {100 * asked:g} %: "
+        f"{winner.name} is {which} {100 * asked:g} %: "
         f"{hours:.2f} GPU-hours at {percent(winner.judged_attainment.mean)}"
         + (f", {' and '.join(against)}" if against else "")
         + ". "

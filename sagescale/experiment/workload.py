@@ -22,17 +22,6 @@ if TYPE_CHECKING:
     from sagescale.sim.scrapes import Visibility
     from sagescale.trace import Trace
 
-__all__ = [
-    "BLOCK_S",
-    "TrueLoad",
-    "TruePredictor",
-    "Workload",
-    "arrivals_seen",
-    "shift_blocks",
-    "true_load",
-    "true_predictors",
-]
-
 BLOCK_S = 300.0
 """Length of the blocks in which a replicate's arrivals are moved, s."""
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Self, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["AGGREGATED", "DISAGGREGATED", "ByPool", "PoolCounts", "Pools", "Sizes"]
-
 T = TypeVar("T")
 
 DISAGGREGATED = ("prefill", "decode")

@@ -11,8 +11,6 @@ from sagescale.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Fleet", "PoolSpec", "Role", "Service"]
-
 
 class Role(IntFlag):
     """Which phases of a request an engine serves."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sagescale.fleet.by_pool import PoolCounts, Sizes
     from sagescale.fleet.model import Fleet
 
-__all__ = ["Change", "fit", "gpus_of", "grow", "next_launches", "resize", "within_limits"]
-
 
 def gpus_of(sizes: Sequence[int], fleet: Fleet) -> dict[str, int]:
     """Return the GPUs by type that sizes take."""

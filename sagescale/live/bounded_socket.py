@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
-__all__ = ["AnswerTooLongError", "BoundedBackend", "Budget"]
-
 
 class AnswerTooLongError(Exception):
     """More bytes came than the budget has."""

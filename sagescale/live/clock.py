@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Clock", "SystemClock", "stopping_on_signals"]
-
 
 class Clock(Protocol):
     """Cadence follows ``monotonic_s``; ``wall_s`` only dates what is written down."""

@@ -17,16 +17,6 @@ from sagescale.planner.config import AutoscalerConfig
 from sagescale.planner.plugins import plugin_keys
 from sagescale.sim.config import SimulatorConfig
 
-__all__ = [
-    "IN_FLIGHT_FIELDS",
-    "METRIC_FIELDS",
-    "QUERY_FIELDS",
-    "LiveConfig",
-    "MetricQueries",
-    "check_url",
-    "configuration_classes",
-]
-
 METRIC_FIELDS = (
     "requests", "completed", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean",
     "itl_ms_p99", "duration_s_mean", "queued_prefill", "queued_decode", "running_prefill", "running_decode",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from sagescale.errors import SagescaleError
 from sagescale.live.actuators.protocol import ActuatorError
 from sagescale.live.config import METRIC_FIELDS
-from sagescale.live.foreign_text import foreign_text
 from sagescale.live.metrics.observe import NEEDS
 from sagescale.live.metrics.source import MetricSource
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.source import Source
     from sagescale.live.metrics.window import Problem, RawWindow
-
-__all__ = ["Finding", "check"]
 
 REREADS = 2
 """How often an instance that was not read is looked for again before that counts."""

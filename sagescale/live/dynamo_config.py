@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["RULES", "Imported", "Rule", "import_dynamo_config"]
-
 _NO_LIMIT = 1_000_000
 _NULL = Located(None, "")
 _PRE_SWEPT = "use-pre-swept-results:"

@@ -20,9 +20,7 @@ from sagescale.planner import keys_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sagescale.live.journal import Event, TickRecord
-
-__all__ = ["Answer", "explain_all", "explain_tick", "parse_time", "tick_at"]
+    from sagescale.live.records import Event, TickRecord
 
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

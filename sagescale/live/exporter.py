@@ -13,11 +13,9 @@ if TYPE_CHECKING:
 
     from sagescale.fleet import Fleet
     from sagescale.live.actuators.protocol import PoolStates
-    from sagescale.live.journal import Event, Journal, TickRecord
+    from sagescale.live.journal import Journal
+    from sagescale.live.records import Event, TickRecord
     from sagescale.planner import AutoscalerConfig, Decision
-
-__all__ = ["Exporter"]
-
 
 _OBSERVED = (
     "requests", "isl_mean", "osl_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_mean", "itl_ms_p99",

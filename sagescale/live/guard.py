@@ -6,12 +6,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["Guard", "nothing"]
 
 _T = TypeVar("_T")
 

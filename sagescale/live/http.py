@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sagescale.errors import InputError, SagescaleError
-from sagescale.live.foreign_text import foreign_text
-from sagescale.live.secret import Secret, read_secret
+from sagescale.live.secret import Secret, foreign_text, read_secret
 
 if TYPE_CHECKING:
     import ssl
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from sagescale.live.bounded_socket import Budget
     from sagescale.live.config import LiveConfig
-
-__all__ = ["HttpClient", "HttpError", "Reply", "metrics_authorization", "place_of"]
 
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -17,26 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from sagescale.errors import InputError
+from sagescale.errors import InputError, UnknownFormatError
 from sagescale.fleet import Sizes
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.live.foreign_text import foreign_text
 from sagescale.live.lock import FileLock
 from sagescale.live.records import (
     MAX_ID,
     BadRecordError,
     Event,
-    Note,
     TickRecord,
     read_event,
     read_goal,
     read_tick,
 )
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-__all__ = ["Event", "Journal", "Note", "TickRecord", "left_out", "read_journal"]
 
 _T = TypeVar("_T")
 
@@ -383,7 +380,7 @@ def read_journal(path: Path, damage: list[str] | None = None) -> tuple[Iterator[
         db.text_factory = _text
         db.execute("SELECT ticks.id, events.id FROM ticks, events LIMIT 0")
     except _FILE_ERRORS as error:
-        raise InputError(f"{path}: is no journal: {error}") from None
+        raise UnknownFormatError(f"{path}: is no journal: {error}", path, "a journal") from None
     events = _read_all(_from_both_ends(db, _EVENTS, broken), lambda row: read_event(row[1:]), broken)
     return _read_all(_from_both_ends(db, _TICKS, broken), read_tick, broken), list(events)
 

@@ -15,8 +15,6 @@ from sagescale.errors import InputError, SagescaleError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["FileLock", "Right", "TargetLock"]
-
 
 class Right(Protocol):
     """The right to scale a target, which one planner at a time has; it may be lost."""

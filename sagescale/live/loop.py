@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sagescale.errors import SagescaleError
 from sagescale.live.guard import Guard, nothing
-from sagescale.live.journal import Event, Note, TickRecord
 from sagescale.live.metrics.evenness import Evenness
 from sagescale.live.mover import Mover
 from sagescale.live.past import Past
-from sagescale.live.records import SETTINGS_KEPT
+from sagescale.live.records import SETTINGS_KEPT, Event, Note, TickRecord
 from sagescale.live.rhythm import SAME_S, Rhythm
 from sagescale.live.safeguards import Safeguards
 from sagescale.live.sensor import Reading, Sensor, least_pools
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy import Policy
     from sagescale.planner.policy.twin import EngineTwin
-
-__all__ = ["ControlLoop", "Watcher"]
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sagescale.fleet import Fleet
     from sagescale.live.actuators.protocol import Actuator
 
-__all__ = ["Move", "Mover", "next_sizes"]
-
 
 @dataclass(frozen=True, slots=True)
 class Move:

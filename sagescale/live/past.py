@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
     from sagescale.fleet import Pools
     from sagescale.live.guard import Guard
-    from sagescale.live.journal import TickRecord
     from sagescale.live.metrics.source import Source
+    from sagescale.live.records import TickRecord
     from sagescale.live.rhythm import Rhythm
     from sagescale.planner import LoadPredictors, Planner
-
-__all__ = ["Past"]
 
 _MOST_MISSED = 1000
 

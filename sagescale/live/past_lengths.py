@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["LengthReader", "Lengths", "draw_lengths"]
-
 _WINDOW_S = 300.0
 """Lengths are taken to be alike for so long."""
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["parse_past", "rebuild_trace"]
-
 _PIECE_S = 3600.0
 """Of history read at once; halved, down to ``_LEAST_PIECE_S``, where the answer is too long."""
 

@@ -13,23 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools, Sizes
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.actuators.protocol import MAX_INSTANCES
-from sagescale.live.foreign_text import foreign_text
-from sagescale.planner import AutoscalerConfig, Observation
+from sagescale.live.secret import foreign_text
+from sagescale.planner import AutoscalerConfig, Observation, keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-__all__ = [
-    "MAX_ID",
-    "SETTINGS_KEPT",
-    "BadRecordError",
-    "Event",
-    "Note",
-    "TickRecord",
-    "read_event",
-    "read_goal",
-    "read_tick",
-]
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_ID = 2**53
 """Ids count up from 1; one beyond this was never given."""
@@ -160,19 +148,23 @@ def read_tick(row: Sequence[Any]) -> TickRecord:
             raise BadRecordError("its checksum does not fit: bytes of it have changed")
     kept = _object(_parsed(text), "record")
     last_burst_check = kept.get("last_look")
+    goal = read_goal(prefill, decode, kept.get("goal"))
+    observation = _observation(kept.get("observation"))
+    if set(observation.pools.names) != set(goal.names):
+        raise BadRecordError("its pools are not those of its goal")
     kind = kept.get("kind", "tick")
-    if kind not in {"tick", "look"}:
+    if not isinstance(kind, str) or kind not in {"tick", "look"}:
         raise BadRecordError(f"neither a tick nor a burst check: {foreign_text(kind, 40)}")
     return TickRecord(
         id=identity,
         time_s=_time(time_s),
-        observation=_observation(kept.get("observation")),
+        observation=observation,
         problems=_notes(kept.get("problems")),
         decision=_decision(kept.get("decision")),
-        goal=read_goal(prefill, decode, kept.get("goal")),
+        goal=goal,
         notes=_notes(kept.get("notes")),
         acted=bool(_count(acted)),
-        settings=_settings(kept.get("settings")),
+        settings=_settings(kept.get("settings"), goal.names),
         kind="look" if kind == "look" else "tick",
         last_burst_check=None if last_burst_check is None else _observation(last_burst_check),
     )
@@ -319,12 +311,16 @@ def _decision(value: object) -> dict[str, Any]:
 _DEFAULTS = {name: getattr(AutoscalerConfig(), name) for name in SETTINGS_KEPT}
 
 
-def _settings(value: object) -> dict[str, Any]:
-    """Return settings with what an older version did not keep as it is by default."""
+def _settings(value: object, pools: Iterable[str]) -> dict[str, Any]:
+    """Return settings, those of each pool among them, with what an older version did not keep by default."""
     settings = _DEFAULTS | _object(value, "settings")
     for name, default in _DEFAULTS.items():
         if isinstance(default, str) != isinstance(settings[name], str):
             raise BadRecordError(f"its setting {name} is of another type")
-        if not isinstance(default, str) and settings[name] is not None:
-            _number(settings[name], name)
+    amounts = [name for name, default in _DEFAULTS.items() if not isinstance(default, str)]
+    for keys in map(keys_of, pools):
+        amounts += [keys.least, keys.most, keys.gpus]
+    for name in amounts:
+        if not math.isfinite(_number(settings.get(name), name)):
+            raise BadRecordError(f"its {name} is no number")
     return settings

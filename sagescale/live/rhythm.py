@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from sagescale.live.clock import Clock
     from sagescale.live.journal import Journal
 
-__all__ = ["SAME_S", "Rhythm"]
-
 SAME_S = 1e-6
 """Moments nearer than this are one."""
 

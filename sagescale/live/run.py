@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from sagescale.live.setup import Configured
     from sagescale.planner import AutoscalerConfig
 
-__all__ = ["PlanOptions", "run_check", "run_plan"]
-
 _SECONDS_A_DAY = 86400.0
 _STANDBY_S = 0.25
 _LEASE_POLL_S = 1.0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagescale.fleet import Sizes, grow, within_limits
-from sagescale.live.journal import Note
+from sagescale.live.records import Note
 from sagescale.live.sensor import least_pools
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sagescale.live.rhythm import Rhythm
     from sagescale.live.sensor import Reading
     from sagescale.planner import Decision
-
-__all__ = ["Safeguards"]
 
 _HARMLESS = frozenset({"instance_unreachable"})
 """Problems that are none by themselves: an instance that is gone on purpose cannot be reached either."""

@@ -6,10 +6,8 @@ import json
 import os
 from urllib.parse import quote
 
-from sagescale.errors import InputError
+from sagescale.errors import InputError, one_line
 from sagescale.files import read_input_text
-
-__all__ = ["Secret", "read_secret", "without_secrets"]
 
 _LEAST_LETTERS = 3
 """A shorter secret is none, and hiding it would garble every message."""
@@ -89,3 +87,14 @@ def read_secret(key: str, file: str | None, env: str | None) -> Secret | None:
     if not text or "\n" in text:
         raise InputError(f"{named}: {file}: expected one line with the secret")
     return Secret(text)
+
+
+def foreign_text(text: object, most: int = 300) -> str:
+    """Return a text as one printable line of at most ``most`` characters, without any secret of ours.
+
+    Control, escape and text-direction characters become ``?``. Bytes are read as UTF-8. Secrets go first: a
+    cut may not leave the beginning of one.
+    """
+    if isinstance(text, bytes | bytearray):
+        text = text.decode("utf-8", "replace")
+    return one_line(without_secrets(str(text)), most)

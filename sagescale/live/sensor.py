@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from sagescale.errors import SagescaleError
 from sagescale.fleet import PoolCounts, Pools, Sizes
 from sagescale.live.actuators.protocol import PoolStates
-from sagescale.live.journal import Note
 from sagescale.live.metrics.observe import Metrics
 from sagescale.live.metrics.reporters import Reporters
 from sagescale.live.metrics.window import Problem
+from sagescale.live.records import Note
 from sagescale.planner import Observation
 
 if TYPE_CHECKING:
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 
     from sagescale.fleet import Fleet
     from sagescale.live.guard import Guard
-    from sagescale.live.journal import Journal, TickRecord
+    from sagescale.live.journal import Journal
     from sagescale.live.metrics.evenness import InstanceLoad
     from sagescale.live.mover import Mover
+    from sagescale.live.records import TickRecord
     from sagescale.live.rhythm import Rhythm
 
     Collect = Callable[[float, float], tuple[Metrics, float]]
-
-__all__ = ["Reading", "Sensor", "least_pools"]
 
 _REPORTERS = "reporters"
 

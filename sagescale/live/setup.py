@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sagescale.perf import Profile
     from sagescale.planner.loading import Settings
 
-__all__ = ["Configured", "configured", "resolved"]
-
 
 @dataclass(frozen=True)
 class Configured:

@@ -11,9 +11,7 @@ from sagescale.planner import keys_of
 
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts
-    from sagescale.live.journal import TickRecord
-
-__all__ = ["log_fields", "tick_text", "time_text"]
+    from sagescale.live.records import TickRecord
 
 _WIDTH = 100
 _MOST_LINES = 12

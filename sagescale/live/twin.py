@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from sagescale.planner.policy.twin import EngineTwin
     from sagescale.sim.config import SimulatorConfig
 
-__all__ = ["make_twin"]
-
 
 def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: SimulatorConfig) -> EngineTwin | None:
     """Return a twin, compiled, where the policy needs one; else None, and no kernel is loaded.
@@ -28,10 +26,9 @@ def make_twin(config: AutoscalerConfig, model: ProfileModel, simulator: Simulato
     import numpy as np
 
     from sagescale.planner.policy.twin import Lengths
-    from sagescale.sim.twin import twin_for
+    from sagescale.sim.twin import engine_twin
 
-    twin = twin_for(config, model, simulator)
-    assert twin is not None  # as the policy needs one
+    twin = engine_twin(config, model, simulator)
     some = np.full(1, 16, np.int32)
     lengths = Lengths(some, some, some)
     twin.prefill_limit_rps(lengths)  # compiled before anybody waits for a decision

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from sagescale.errors import one_line
 from sagescale.live.tick_text import log_fields, tick_text, time_text
@@ -13,19 +12,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sagescale.live.actuators.protocol import PoolStates
-    from sagescale.live.journal import Event, TickRecord
+    from sagescale.live.records import Event, TickRecord
     from sagescale.planner import Decision
-
-__all__ = ["JsonLines", "PlainLines", "Screen"]
 
 _QUIET = frozenset({"started", "stopped", "resumed", "warm_start", "order"})
 
 
 class PlainLines:
     """One line a tick and an event, in plain text."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
 
     def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
         """Print a tick."""
@@ -45,24 +39,21 @@ class PlainLines:
         self._say(f"{time_text(event.time_s)} {level}{event.kind}: {event.text}")
 
     def _say(self, line: str) -> None:
-        print(one_line(line, 2000), file=self._stream, flush=True)
+        print(one_line(line, 2000), flush=True)
 
 
 class JsonLines:
     """One JSON object a tick and an event, for log collectors."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
-
     def ticked(self, record: TickRecord, decision: Decision, states: PoolStates) -> None:
         """Print a tick."""
         del decision, states
-        print(json.dumps({"kind": "tick", **log_fields(record)}), file=self._stream, flush=True)
+        print(json.dumps({"kind": "tick", **log_fields(record)}), flush=True)
 
     def happened(self, event: Event) -> None:
         """Print an event."""
         line = {"kind": event.kind, "time": time_text(event.time_s), "text": event.text, **event.detail}
-        print(json.dumps(line), file=self._stream, flush=True)
+        print(json.dumps(line), flush=True)
 
 
 class Screen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sagescale.perf.aggregated import estimate_aggregated
+from sagescale.perf.aggregated import aggregated_engines, are_aggregated, estimate_aggregated
 from sagescale.perf.build import (
     ImportOptions,
     build_profile,
@@ -40,7 +40,6 @@ from sagescale.perf.profile import (
     StepError,
 )
 from sagescale.perf.roofline import Assumptions, estimate_of, estimate_profile
-from sagescale.perf.serving import aggregated_engines, are_aggregated
 from sagescale.perf.steps import StepModel, compile_steps
 from sagescale.perf.surfaces import DecodeTable
 from sagescale.perf.validate import Check, Traffic, Verdict, validate_profile

@@ -9,19 +9,23 @@ its one token.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.perf.profile import DEFAULT_MAX_BATCHED_TOKENS, AggregatedProfile, DecodeProfile
+from sagescale.perf.profile import (
+    DEFAULT_MAX_BATCHED_TOKENS,
+    AggregatedProfile,
+    DecodeProfile,
+    PrefillProfile,
+)
+from sagescale.perf.steps import compile_steps
 from sagescale.perf.surfaces import PrefillCurve, compile_decode
 
 if TYPE_CHECKING:
     from sagescale.perf.profile import Profile
-
-__all__ = ["estimate_aggregated"]
 
 
 def estimate_aggregated(profile: Profile) -> AggregatedProfile:
@@ -66,3 +70,49 @@ def estimate_aggregated(profile: Profile) -> AggregatedProfile:
         square_ms=round_digits(2.0 * curve.quadratic_ms),
         estimated=True,
     )
+
+
+_LONGEST = 1 << 17
+"""The time of a lone prompt has knots up to so many tokens, or a step's budget, and is straight beyond."""
+
+_PARTS = (1 / 128, 1 / 32, 1 / 8, 1 / 4, 1 / 2)
+"""Of a step's budget: knots for prompts that one step computes; longer ones have them at its doubles."""
+
+
+def aggregated_engines(profile: Profile, max_batched_tokens: int) -> Profile:
+    """Return the profile of aggregated instances: prefill and decode are those of its aggregated section.
+
+    A lone prompt takes the steps that it needs, ``max_batched_tokens`` tokens each; a decode step without
+    prompts is the section's own. A profile without a section gets an estimated one. What is one already is
+    returned as it is.
+
+    Raises:
+        InputError: there is no section and none can be estimated.
+    """
+    section = profile.aggregated
+    if section is None:
+        section = estimate_aggregated(profile)
+    if profile.decode == section:
+        return profile
+    steps = compile_steps(section)
+    lengths = sorted({max(1, round(part * max_batched_tokens)) for part in _PARTS} | {max_batched_tokens})
+    times = [steps.step_ms(0, 0, 0, [(isl, 0)]) for isl in lengths]
+    done, spent_ms = max_batched_tokens, times[-1]
+    while len(lengths) < 2 or lengths[-1] < _LONGEST:
+        lengths.append(2 * lengths[-1])
+        while done < lengths[-1]:
+            spent_ms += steps.step_ms(0, 0, 0, [(max_batched_tokens, done)])
+            done += max_batched_tokens
+        times.append(spent_ms)
+    prefill = PrefillProfile(
+        gpus_per_instance=section.gpus_per_instance,
+        isl_tokens=tuple(map(float, lengths)),
+        ttft_ms=tuple(times),
+        floor_ms=times[0],
+    )
+    return replace(profile, prefill=prefill, decode=section, aggregated=section)
+
+
+def are_aggregated(profile: Profile) -> bool:
+    """Say whether a profile's engines are aggregated instances, as :func:`aggregated_engines` makes them."""
+    return profile.aggregated is not None and profile.decode == profile.aggregated

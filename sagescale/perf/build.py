@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Sequence
 
-__all__ = ["ROLES", "ImportOptions", "build_profile", "profile_from_source", "read_sources", "sizing_profile"]
-
 ROLES = ("prefill", "decode")
 
 _SAME_LOAD = 0.05

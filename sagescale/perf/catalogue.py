@@ -10,8 +10,6 @@ from sagescale.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["GPUS", "MODELS", "Gpu", "ModelShape", "find_gpu", "find_model", "known_name", "transformer"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:

@@ -9,28 +9,6 @@ from sagescale.declare import Kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "AMOUNT",
-    "COUNT",
-    "LARGEST",
-    "MAX_GPUS",
-    "MAX_KV_TOKENS",
-    "MAX_MS",
-    "MAX_REQUESTS",
-    "MAX_TABLE",
-    "MAX_TOKENS",
-    "POSITIVE",
-    "SMALLEST",
-    "all_positive",
-    "at_least",
-    "increasing",
-    "is_sane",
-    "knots",
-    "never_falls",
-    "not_negative",
-    "same_length",
-]
-
 SMALLEST, LARGEST = 1e-18, 1e19
 """No source has numbers beyond these, nanoseconds since 1970 included; products of a few stay finite."""
 

@@ -13,21 +13,11 @@ from pathlib import Path
 import yaml
 
 from sagescale.declare import SETTINGS, Kind, Located, Wording, fill, pairs, shown
-from sagescale.errors import InputError, did_you_mean
-from sagescale.files import write_whole
+from sagescale.errors import InputError, UnknownFormatError, did_you_mean
+from sagescale.files import shipped, write_whole
 from sagescale.key_file import FLOAT, read_key_tree
 from sagescale.perf.checks import AMOUNT, COUNT
 from sagescale.perf.profile import SCHEMA, SCHEMA_V2, Profile
-from sagescale.resources import shipped
-
-__all__ = [
-    "DEFAULT_PROFILE",
-    "list_profiles",
-    "load_profile",
-    "profile_to_yaml",
-    "read_profile",
-    "write_profile",
-]
 
 DEFAULT_PROFILE = "h200-llama-3.1-8b-fp8"
 
@@ -56,7 +46,8 @@ def read_profile(path: str | os.PathLike[str]) -> Profile:
     schema = keys.pop("schema", Located(None, tree.where))
     if schema.value not in (SCHEMA, SCHEMA_V2):
         found = "missing" if schema.value is None else shown(schema.plain)
-        raise InputError(f"{schema.where}: schema: {found} (expected '{SCHEMA}' or '{SCHEMA_V2}')")
+        message = f"{schema.where}: schema: {found} (expected '{SCHEMA}' or '{SCHEMA_V2}')"
+        raise UnknownFormatError(message, path, "a profile document")
     if schema.value == SCHEMA and "aggregated" in keys:
         raise InputError(f"{keys['aggregated'].where}: aggregated: (expected only with schema '{SCHEMA_V2}')")
     transfer = keys.get("kv_transfer")

@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import SourceFile
 
-__all__ = [
-    "DecodePoint",
-    "KvPoint",
-    "Measurement",
-    "PrefillPoint",
-    "StepPoint",
-    "Wanted",
-    "choose",
-    "group",
-    "joined",
-    "with_grouped_lengths",
-]
-
 _LISTED = 20
 
 

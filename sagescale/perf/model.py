@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import Profile
 
-__all__ = ["DecodeCapacity", "PerfModel", "ProfileModel", "best_point"]
-
 
 @dataclass(frozen=True, slots=True)
 class DecodeCapacity:

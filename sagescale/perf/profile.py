@@ -28,25 +28,6 @@ from sagescale.perf.checks import (
     same_length,
 )
 
-__all__ = [
-    "DEFAULT_MAX_BATCHED_TOKENS",
-    "DEFAULT_MAX_NUM_SEQS",
-    "SCHEMA",
-    "SCHEMA_V2",
-    "AggregatedMeasured",
-    "AggregatedProfile",
-    "DecodeMeasured",
-    "DecodeProfile",
-    "FitError",
-    "KvTransfer",
-    "PrefillMeasured",
-    "PrefillProfile",
-    "Profile",
-    "Source",
-    "SourceFile",
-    "StepError",
-]
-
 SCHEMA = "sagescale.profile/v1"
 SCHEMA_V2 = "sagescale.profile/v2"
 """A document is v2 where it has an aggregated section or knows unequal lengths, else v1."""

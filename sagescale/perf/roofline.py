@@ -26,8 +26,6 @@ from sagescale.perf.profile import DEFAULT_MAX_NUM_SEQS, DecodeProfile, PrefillP
 if TYPE_CHECKING:
     from sagescale.perf.catalogue import Gpu, ModelShape
 
-__all__ = ["PRECISIONS", "Assumptions", "estimate_of", "estimate_profile"]
-
 PRECISIONS = {"bf16": 2.0, "fp8": 1.0}
 """Bytes of a layer's weight."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import AggregatedProfile
 
-__all__ = ["StepModel", "compile_steps"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepModel:

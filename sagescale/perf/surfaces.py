@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.profile import DecodeProfile, PrefillProfile
 
-__all__ = ["DecodeTable", "MonotoneCurve", "PrefillCurve", "compile_decode"]
-
 _BEND, _HALVINGS = 5e-4, 2
 """A piece is halved while its middle leaves the cubic by more than this share, so many times at most."""
 

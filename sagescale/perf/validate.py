@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.perf.aggregated import are_aggregated
 from sagescale.perf.fit.regression import fit_error
 from sagescale.perf.fit.steps import ALL_WITH_CHUNKS, UNEQUAL, mixed_steps_ms
 from sagescale.perf.model import ProfileModel
-from sagescale.perf.serving import are_aggregated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.perf.profile import DecodeProfile, FitError, Profile
-
-__all__ = [
-    "Check", "Traffic", "Verdict", "decode_error", "prefill_error", "steps_error", "unfit_lines",
-    "unfit_warnings", "validate_profile",
-]  # fmt: skip
 
 _MEDIAN_ERROR, _P90_ERROR, _BATCH_ERROR = 0.05, 0.15, 0.10
 _FALL, _FALLING = 0.05, 0.20

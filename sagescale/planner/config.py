@@ -11,8 +11,6 @@ from sagescale.errors import InputError
 from sagescale.fleet import Fleet, PoolSpec, Role, Service
 from sagescale.planner.plugins import NO_KEYS, POLICIES, PREDICTORS, PluginKeys
 
-__all__ = ["SERVING", "AutoscalerConfig", "PoolKeys", "Serving", "keys_of", "pool_keys"]
-
 Serving = Literal["disaggregated", "aggregated"]
 """Whether prefill and decode are pools of their own, or every instance of one pool does both."""
 

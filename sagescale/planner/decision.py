@@ -12,18 +12,6 @@ if TYPE_CHECKING:
 
     from sagescale.fleet import Sizes
 
-__all__ = [
-    "Adjustment",
-    "Constraint",
-    "Corrections",
-    "Decision",
-    "Estimate",
-    "Findings",
-    "LoadForecast",
-    "Reason",
-    "ReasonCode",
-]
-
 
 class Corrections(NamedTuple):
     """Measured over expected latency, a factor for each pool; 1 is "as the profile says"."""

@@ -15,8 +15,6 @@ from sagescale.key_file import parse_scalar
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["commented_yaml", "json_schema", "resolved_yaml", "yaml_text"]
-
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./=,()+ -]*(:[A-Za-z0-9_./=,()+-]+)*")
 
 

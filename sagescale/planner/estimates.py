@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sagescale.planner.load import LoadPredictors
     from sagescale.planner.observation import Observation, Window
 
-__all__ = ["Estimates"]
-
 _UPDATING = threading.RLock()
 """Another thread than the planner's may ask for its status."""
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.observation import Observation, Window
 
-__all__ = ["CorrectionTracker", "OnlineLearner", "make_learner"]
-
 _FEWEST_REQUESTS = 20.0
 """A mean over fewer is too much chance."""
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sagescale.planner.forecast import Predictor
     from sagescale.planner.observation import Window
 
-__all__ = ["LoadPredictors", "make_load_predictors"]
-
 _AVERAGES = frozenset({"moving_average", "exponential_smoothing"})
 """The predictors that ``prediction_window_size`` bounds whether or not it was given."""
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sagescale.perf import PerfModel
     from sagescale.planner.config import Serving
 
-__all__ = ["Settings", "autoscaler_config", "load_settings", "serving_of"]
-
 T = TypeVar("T")
 
 

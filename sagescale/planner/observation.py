@@ -11,8 +11,6 @@ from sagescale.planner.decision import Reason, ReasonCode
 if TYPE_CHECKING:
     from sagescale.fleet import Pools
 
-__all__ = ["Observation", "Window", "read_window"]
-
 _LARGEST = 1e12
 """No window has more requests, tokens or milliseconds; the square is still far from overflow."""
 

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from sagescale.fleet import Role, Sizes, fit, grow, within_limits
 from sagescale.planner.config import pool_keys
@@ -24,21 +24,17 @@ from sagescale.planner.load import make_load_predictors
 from sagescale.planner.observation import read_window
 from sagescale.planner.policy import PoolSize, QuickPolicy, Situation, make_policy
 from sagescale.planner.stabilisation import PoolStabiliser, within_tolerance
-from sagescale.planner.status import autoscaler_status
 
 if TYPE_CHECKING:
     from sagescale.fleet import ByPool, Fleet
     from sagescale.perf import PerfModel
     from sagescale.perf.learn import LearnedModel
     from sagescale.planner.config import AutoscalerConfig
-    from sagescale.planner.decision import Findings
+    from sagescale.planner.decision import Corrections, Findings
     from sagescale.planner.load import LoadPredictors
     from sagescale.planner.observation import Observation, Window
     from sagescale.planner.policy import Policy
     from sagescale.planner.policy.twin import EngineTwin
-    from sagescale.planner.status import AutoscalerStatus
-
-__all__ = ["Planner"]
 
 logger = logging.getLogger(__name__)
 
@@ -397,3 +393,50 @@ def _log_decision(current: Sizes, targets: Sizes, *, no_operation: bool) -> None
         for (pool, now), then in zip(current.items(), targets, strict=True)
     )
     logger.info("Autoscaling decision: %s%s", moves, " [no_operation]" if no_operation else "")
+
+
+class TargetStatus(TypedDict):
+    """The three configuration values that the status repeats."""
+
+    target_ttft_ms: float
+    target_itl_ms: float
+    adjustment_interval_sec: int
+
+
+class CorrectionStatus(TypedDict):
+    """Factors in use."""
+
+    prefill: float
+    decode: float
+
+
+class AutoscalerStatus(TypedDict):
+    """``last_adjustment_time`` is the end of the last window decided on, ``None`` before the first."""
+
+    enabled: bool
+    running: bool
+    config: TargetStatus
+    correction_factors: CorrectionStatus
+    last_adjustment_time: float | None
+
+
+def autoscaler_status(
+    config: AutoscalerConfig,
+    corrections: Corrections,
+    last_adjustment_time: float | None,
+    *,
+    enabled: bool,
+    running: bool,
+) -> AutoscalerStatus:
+    """Put the status together."""
+    return {
+        "enabled": enabled,
+        "running": running,
+        "config": {
+            "target_ttft_ms": config.target_ttft_ms,
+            "target_itl_ms": config.target_itl_ms,
+            "adjustment_interval_sec": config.adjustment_interval_sec,
+        },
+        "correction_factors": {"prefill": corrections.prefill, "decode": corrections.decode},
+        "last_adjustment_time": last_adjustment_time,
+    }

@@ -16,8 +16,6 @@ from sagescale.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["NO_KEYS", "POLICIES", "PREDICTORS", "PluginKeys", "Registry", "plugin_keys"]
-
 T = TypeVar("T")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-__all__ = ["PoolStabiliser", "within_tolerance"]
-
 
 class _Recommendation(NamedTuple):
     time_s: float

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import ResultDocument
 
-__all__ = ["comparison_csv"]
-
 _RUN = ("name", "policy", "predictor", "kind", "reaches", "attainment", "gpu_hours")
 _FOUND = (
     "ratio_to_lower_bound", "regret_gpu_hours", "ttft_p99_ms", "itl_p99_ms", "unfinished", "misses",

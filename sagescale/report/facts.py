@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sagescale.report.formats import (
     MARK,
@@ -11,8 +11,10 @@ from sagescale.report.formats import (
     count,
     duration,
     figure,
+    given,
     instant,
     known,
+    latency_unit,
     plain,
     plural,
     share,
@@ -21,12 +23,14 @@ from sagescale.report.formats import (
 from sagescale.report.reasons import causes, limits, times
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sagescale.document import (
         FaultsResult,
         ForecastScore,
+        HitsByAge,
         ItlPoint,
+        Latency,
         MissSplit,
         PrefixHits,
         ResultDocument,
@@ -34,33 +38,6 @@ if TYPE_CHECKING:
         TraceInfo,
         TtftPoint,
     )
-
-__all__ = [
-    "CAUSES",
-    "GOOD_ATTAINMENT",
-    "PERCENTILES",
-    "SURFACE_COLUMNS",
-    "began_parts",
-    "fault_costs",
-    "forecast",
-    "gpu_hours_by_pool",
-    "happened",
-    "helping",
-    "interval_s",
-    "number",
-    "planner",
-    "pool_names",
-    "pools_in_words",
-    "requests",
-    "scaling",
-    "sessions",
-    "setting",
-    "surface_rows",
-    "trace_parts",
-    "uses_predictor",
-    "why",
-    "why_missed",
-]
 
 CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 """What a request can miss its targets by."""
@@ -111,6 +88,57 @@ def interval_s(document: ResultDocument, run: RunDocument) -> float | None:
     return next((each for each in (configured, first) if each is not None and each > 0), None)
 
 
+class LatencyRow(NamedTuple):
+    """A distribution in one unit, which its name has: each of ``PERCENTILES``, marked above the target."""
+
+    name: str
+    values: list[str]
+    target: str
+
+
+def latencies(run: RunDocument) -> list[LatencyRow]:
+    """Return TTFT, ITL and E2E in the unit that suits the largest value of each."""
+    sla = run.sla
+    return [
+        _latency_row("TTFT", run.ttft_ms, sla.target_ttft_ms),
+        _latency_row("ITL", run.itl_ms, sla.target_mean_itl_ms),
+        _latency_row("E2E", run.e2e_ms, None),
+    ]
+
+
+def _latency_row(name: str, latency: Latency, target_ms: float | None) -> LatencyRow:
+    values = [known(getattr(latency, name)) for name in PERCENTILES]
+    target = known(target_ms)
+    unit, unit_ms = latency_unit(max((value for value in values if value is not None), default=None))
+    cells = []
+    for value in values:
+        shown = figure(None if value is None else value / unit_ms)
+        over = value is not None and target is not None and value > target
+        cells.append(Poor(f"{MARK} {shown}") if over else shown)
+    return LatencyRow(f"{name}, {unit}", cells, given(None if target is None else target / unit_ms))
+
+
+def p99_tiles(run: RunDocument) -> list[tuple[str, str, str, bool]]:
+    """Return label, value, target and whether it is above that, of the headline's p99 of TTFT and ITL."""
+    sla = run.sla
+    itl_note = None if sla.itl_statistic is None else f"{sla.itl_name}: target {given(sla.target_itl_ms)} ms"
+    return [
+        _p99_tile("TTFT", run.ttft_ms.p99, sla.target_ttft_ms),
+        _p99_tile("ITL", run.itl_ms.p99, sla.target_mean_itl_ms, itl_note),
+    ]
+
+
+def _p99_tile(
+    name: str, p99_ms: float | None, target_ms: float | None, note: str | None = None
+) -> tuple[str, str, str, bool]:
+    value, target = known(p99_ms), known(target_ms)
+    unit, unit_ms = latency_unit(value)
+    shown = NOTHING if value is None else f"{figure(value / unit_ms)} {unit}"
+    over = value is not None and target is not None and value > target
+    in_unit = given(None if target is None else target / unit_ms)
+    return f"{name} p99", shown, note or f"target {in_unit} {unit}", over
+
+
 def uses_predictor(run: RunDocument) -> bool:
     """Say whether a predictor, or the truth, stood behind the run's decisions."""
     return run.predictor not in _NO_FORECAST
@@ -158,8 +186,13 @@ def planner(document: ResultDocument, run: RunDocument) -> list[str]:
         "" if startup is None else f"startup {_delay(startup)}",
         f"starts at {pools_in_words(run, run.initial)}",
         "" if first_token is None else f"first token from {plain(first_token)}",
-        *(f"{plain(key)}={plain(value)}" for key, value in (run.config or {}).items()),
+        *(f"{plain(key)}={_as_set(value)}" for key, value in (run.config or {}).items()),
     ]
+
+
+def _as_set(value: object) -> str:
+    """Write a value as ``--set`` takes it."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else plain(value)
 
 
 def engines(run: RunDocument) -> list[str]:
@@ -191,10 +224,16 @@ def _hits_by_age(prefix: PrefixHits) -> list[str]:
     young = [one for one in ages if one.until_s is not None and one.until_s <= _YOUNG_S]
     if not young or len(young) == len(ages):
         return []
-    asked, hit = (sum(getattr(one, name) for one in young) for name in ("asked_tokens", "hit_tokens"))
-    old_asked, old_hit = prefix.asked_tokens - asked, prefix.hit_tokens - hit
-    others = share(old_hit / old_asked if old_asked else None)
-    return [f"{share(hit / asked)} on instances ready for less than {duration(_YOUNG_S)}, {others} on others"]
+    old = [one for one in ages if one not in young]
+    rates = [share(_hit_rate(group)) for group in (young, old)]
+    return [f"{rates[0]} on instances ready for less than {duration(_YOUNG_S)}, {rates[1]} on others"]
+
+
+def _hit_rate(ages: Sequence[HitsByAge]) -> float | None:
+    asked, hit = (
+        sum(known(getattr(one, name)) or 0.0 for one in ages) for name in ("asked_tokens", "hit_tokens")
+    )
+    return hit / asked if asked else None
 
 
 def _drained_caches(prefix: PrefixHits) -> list[str]:

@@ -12,25 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "DARK",
-    "DASHES",
-    "HUES",
-    "LARGEST",
-    "LIGHT",
-    "SYMBOLS",
-    "Axis",
-    "Clock",
-    "Event",
-    "Figure",
-    "Label",
-    "Level",
-    "Panel",
-    "Series",
-    "Span",
-    "as_data",
-]
-
 # Okabe and Ito's colours, which colour-blind readers can distinguish. Nothing is said by colour alone: lines
 # differ in dashes, areas in patterns, marks in shape.
 LIGHT = {

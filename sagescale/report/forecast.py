@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import BacktestDocument, BacktestScore
 
-__all__ = ["print_backtest"]
-
 _ROWS = 8
 _NAMES = {
     "requests": "requests",

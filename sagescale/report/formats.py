@@ -8,26 +8,6 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-__all__ = [
-    "MARK",
-    "NOTHING",
-    "Poor",
-    "cost",
-    "count",
-    "duration",
-    "figure",
-    "given",
-    "instant",
-    "known",
-    "plain",
-    "plural",
-    "share",
-    "share_within",
-    "signed",
-    "thousands",
-    "within",
-]
-
 MARK = "▲"
 """What stands beside whatever is bad news: its colour alone does not say so."""
 NOTHING = "–"
@@ -171,6 +151,12 @@ def duration(seconds: float | None) -> str:
             whole, rest = divmod(parts, round(unit_s / part_s))
             return f"{count(whole)} {unit}" + (f" {rest} {part}" if rest and whole < 100 else "")
     return NOTHING
+
+
+def latency_unit(largest_ms: float | None) -> tuple[str, float]:
+    """Return the unit that suits latencies of at most so many ms, and how many ms it has."""
+    largest = known(largest_ms) or 0.0
+    return ("ms", 1.0) if largest < 1e5 else ("s", 1e3) if largest < 1e8 else ("h", 3.6e6)
 
 
 def plain(text: object) -> str:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-__all__ = ["DIM", "GOOD", "POOR", "STRONG", "Page"]
-
 _INDENT = 12
 """Columns of the labels."""
 
@@ -51,7 +49,7 @@ class Page:
         """Write a label and the parts after it, breaking lines between parts where possible."""
         lines: list[Text] = []
         for part in parts:
-            text = (
+            text = _printable(
                 part if isinstance(part, Text) else Text(part, style=POOR if isinstance(part, Poor) else "")
             )
             if not text.plain:
@@ -65,7 +63,12 @@ class Page:
             self._line(label if number == 0 else "", line)
 
     def table(self, label: str, header: Sequence[str], rows: Sequence[tuple[str, Sequence[Text]]]) -> None:
-        """Write labelled rows of cells under a header, right-aligned, no wider than they need to be."""
+        """Write labelled rows of cells under a header, right-aligned, no wider than they need to be.
+
+        Without rows nothing is written.
+        """
+        if not rows:
+            return
         columns = list(zip(*(cells for _, cells in rows), strict=True))
         widths = [
             max(len(name), *(cell.cell_len for cell in column))
@@ -87,6 +90,13 @@ class Page:
             # One character for one, so that the styles stay where they are.
             line.plain = line.plain.translate(_IN_ASCII).encode("ascii", "replace").decode("ascii")
         self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def _printable(text: Text) -> Text:
+    """Return a text with a space for each tab or line break in it: one for one, its styles stay in place."""
+    made = text.copy()
+    made.plain = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text.plain)
+    return made
 
 
 def _broken(text: Text, width: int) -> list[Text]:

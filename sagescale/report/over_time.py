@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import RunDocument
 
-__all__ = ["print_over_time"]
-
 _ATTAINMENT_FLOOR = 0.9
 """Attainment bars start here or at the worst window, so that 99 % does not look like a disaster."""
 

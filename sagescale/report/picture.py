@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from sagescale.report.figures import Figure, Panel, Series
 
-__all__ = ["png_picture"]
-
 _MARKERS = {
     "circle": "o", "square": "s", "triangle-up": "^", "triangle-down": "v", "diamond": "D", "star": "*",
 }  # fmt: skip

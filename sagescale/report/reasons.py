@@ -9,8 +9,6 @@ from sagescale.report.formats import known, plain
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MOVES", "causes", "in_words", "limits", "times"]
-
 _MOVES = ("scale_up", "scale_down", "steady")
 """What was done; every other code says why."""
 MOVES = tuple(code.replace("_", " ") for code in _MOVES)

@@ -17,6 +17,7 @@ from sagescale.report.facts import (
     forecast,
     gpu_hours_by_pool,
     interval_s,
+    latencies,
     number,
     planner,
     requests,
@@ -29,6 +30,7 @@ from sagescale.report.facts import (
 from sagescale.report.formats import (
     MARK,
     NOTHING,
+    Poor,
     cost,
     count,
     duration,
@@ -45,9 +47,7 @@ from sagescale.report.over_time import print_over_time
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sagescale.document import Latency, ProfileInfo, ResultDocument, RunDocument, TraceInfo
-
-__all__ = ["print_run"]
+    from sagescale.document import ProfileInfo, ResultDocument, RunDocument, TraceInfo
 
 
 def print_run(document: ResultDocument, console: Console) -> None:
@@ -157,28 +157,17 @@ def _print_attainment(page: Page, document: ResultDocument, run: RunDocument) ->
 
 
 def _print_latency(page: Page, run: RunDocument) -> None:
-    sla = run.sla
     rows = [
-        _latency_row("TTFT", run.ttft_ms, sla.target_ttft_ms),
-        _latency_row("ITL", run.itl_ms, sla.target_mean_itl_ms),
-        _latency_row("E2E", run.e2e_ms, None),
+        (
+            row.name,
+            [
+                *(Text(value, style=POOR if isinstance(value, Poor) else "") for value in row.values),
+                Text(row.target, style=DIM),
+            ],
+        )
+        for row in latencies(run)
     ]
     page.table("latency", (*PERCENTILES, f"target ({MARK} above)"), rows)
-
-
-def _latency_row(name: str, latency: Latency, target_ms: float | None) -> tuple[str, list[Text]]:
-    """Write one distribution in the unit that suits its largest value."""
-    values = [known(getattr(latency, name)) for name in PERCENTILES]
-    target = known(target_ms)
-    largest = max((value for value in values if value is not None), default=0.0)
-    unit, unit_ms = ("ms", 1.0) if largest < 1e5 else ("s", 1e3) if largest < 1e8 else ("h", 3.6e6)
-    cells = []
-    for value in values:
-        over = value is not None and target is not None and value > target
-        shown = figure(None if value is None else value / unit_ms)
-        cells.append(Text(f"{MARK} {shown}", style=POOR) if over else Text(shown))
-    cells.append(Text(given(None if target is None else target / unit_ms), style=DIM))
-    return f"{name}, {unit}", cells
 
 
 def _print_gpus(page: Page, document: ResultDocument, run: RunDocument) -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sagescale.report.figures import Axis, Panel, Series
 
-__all__ = ["BARS", "bars", "downsample", "panel_lines", "panel_text", "plot_columns", "windows_per_bar"]
-
 BARS = "▁▂▃▄▅▆▇█"
 _GAP = " "
 _ROWS = 14

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import TuneDocument, TuneRow, TuneScore
 
-__all__ = ["print_tuning"]
-
 _BAR = 24
 _WIDE = 100
 """Columns from which the later part's worst five minutes and, beside a cost, the earlier hours are shown."""

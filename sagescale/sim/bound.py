@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.fleet import Role
-from sagescale.sim.bound_steps import steps_s, work_of_steps
+from sagescale.sim.bound_steps import decode_rows, steps_s, work_of_steps
 from sagescale.sim.linear_minorant import SAFETY, largest_minorant, summed
 from sagescale.sim.state import DONE, REJECTED
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from sagescale.sim.engine import World
     from sagescale.sim.run import Run
-
-__all__ = ["LowerBound", "lower_bound", "prefill_minorant", "step_minorant"]
 
 _PIECE = 1 << 16
 
@@ -218,18 +216,7 @@ def step_minorant(world: World, least_kv: float, weights: NDArray[np.float64]) -
     most K that n requests can hold are all that must be checked; without a KV limit c stays at or under
     the least slope at infinity.
     """
-    most = np.inf if world.max_kv_tokens is None else float(world.max_kv_tokens)
-    n = np.arange(1, world.max_num_seqs + 1, dtype=np.float64)[:, None]
-    kv = np.concatenate([n * least_kv, np.maximum(world.breaks[1:, 1:-1], n * least_kv)], axis=1)
-    steepest = np.inf
-    if world.max_kv_tokens is None:
-        steepest = float(world.slope_s[1:, -1].min())
-    else:
-        kv = np.minimum(np.concatenate([kv, np.full_like(n, most)], axis=1), most)
-    segment = (kv[:, :, None] >= world.breaks[1:, None, 1:-1]).sum(axis=2)
-    time_s = np.take_along_axis(world.base_s[1:], segment, 1)
-    time_s = time_s + np.take_along_axis(world.slope_s[1:], segment, 1) * kv
-    rows = np.column_stack([np.ones(kv.size), np.broadcast_to(n, kv.shape).ravel(), kv.ravel()])
-    return largest_minorant(
-        rows, time_s.ravel(), weights, [(0.0, np.inf), (-np.inf, np.inf), (-np.inf, steepest)]
-    )
+    bounded = world.max_kv_tokens is not None
+    rows, time_s = decode_rows(world, least_kv, bounded=bounded)
+    steepest = np.inf if bounded else float(world.slope_s[1:, -1].min())
+    return largest_minorant(rows, time_s, weights, [(0.0, np.inf), (-np.inf, np.inf), (-np.inf, steepest)])

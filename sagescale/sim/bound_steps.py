@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import World
     from sagescale.sim.run import Run
 
-__all__ = ["StepWork", "step_coefficients", "steps_s", "work_of_steps"]
-
 _PIECE = 1 << 16
 
 
@@ -141,7 +139,7 @@ def step_coefficients(
     stepping = world.stepping
     assert stepping is not None
     bounded = world.max_kv_tokens is not None and not stepping.prefix_cache  # what requests hold in all
-    decoding, times = _decode_rows(world, least_kv, bounded=bounded)
+    decoding, times = decode_rows(world, least_kv, bounded=bounded)
     nothing = np.zeros(len(decoding))
     rows = [np.column_stack([decoding[:, :2], nothing, decoding[:, 2], nothing])]
     bounds = [times]
@@ -169,10 +167,13 @@ def step_coefficients(
     return np.array([a, max(0.0, min(b, again * d - held * c)), d, c, e])
 
 
-def _decode_rows(
+def decode_rows(
     world: World, least_kv: float, *, bounded: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows (1, n, K) and times of steps without chunks, wherever the time in K may be least."""
+    """Rows (1, n, K) and times of steps without chunks, wherever the time in K may be least.
+
+    ``bounded``: what the requests hold in all fits the KV memory.
+    """
     n = np.arange(1, world.max_num_seqs + 1, dtype=np.float64)[:, None]
     kv = np.concatenate([n * least_kv, np.maximum(world.breaks[1:, 1:-1], n * least_kv)], axis=1)
     if bounded:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sagescale.declare import check, setting
-from sagescale.sim.price import GpuHourPrice
+from sagescale.errors import InputError
 from sagescale.sim.startup import StartupDelay
 
-__all__ = [
-    "EngineScheduler", "ItlStatistic", "RoutingStrategy", "ScaleDownChoice", "SchedulingPolicy",
-    "SimulatorConfig", "TimeSpans",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SchedulingPolicy = Literal["fifo", "priority", "slo_aware", "adaptive"]
 """In which order an instance, of either pool, serves the requests that wait for it."""
@@ -27,11 +25,72 @@ EngineScheduler = Literal["batch", "vllm", "sglang"]
 """What forms an instance's batches or steps."""
 
 ItlStatistic = Literal["mean", "p99", "max"]
-ScaleDownChoice = Literal["least_outstanding", "least_cache_hits"]
 """Which of a request's gaps between tokens the ITL target binds."""
 
+ScaleDownChoice = Literal["least_outstanding", "least_cache_hits"]
 
-_EXPECTED = "expected start:end,start:end in seconds, each start before its end"
+_PRICE_EXPECTED = "expected the price of a GPU-hour, 0 or more, or one by GPU type: h100:2.5,h200:3.2"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuHourPrice:
+    """Prices by GPU type in lower case, in any one currency; ``""`` is that of every other type."""
+
+    prices: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def parse(cls, value: object) -> GpuHourPrice | None:
+        """Read ``2.5``, ``h100:2.5,h200:3.2`` or a mapping from GPU type to price; null is no price.
+
+        Raises:
+            ValueError: with what was expected, as one line.
+        """
+        if value is None or isinstance(value, cls):
+            return value
+        if isinstance(value, dict):
+            return cls(_prices(value))
+        if isinstance(value, str) and ":" in value:
+            return cls(_prices(dict(part.partition(":")[::2] for part in value.split(","))))
+        return cls(_prices({"": value}))
+
+    def of(self, gpu: str) -> float:
+        """Return the price of an hour of a GPU.
+
+        Raises:
+            InputError: there is none for it.
+        """
+        prices = dict(self.prices)
+        found = prices.get(gpu.lower(), prices.get(""))
+        if found is None:
+            raise InputError(
+                f"gpu_hour_price: has {', '.join(prices)}, and the profile's GPU is {gpu or 'not named'}; "
+                f"expected gpu_hour_price={gpu.lower() or 'TYPE'}:PRICE, or one number for all"
+            )
+        return found
+
+    def __str__(self) -> str:
+        return ",".join(f"{gpu}:{price:g}" if gpu else f"{price:g}" for gpu, price in self.prices)
+
+
+def _prices(given: Mapping[object, object]) -> tuple[tuple[str, float], ...]:
+    prices = []
+    for gpu, item in given.items():
+        price = getattr(item, "plain", item)  # a value from a file remembers its line
+        if isinstance(price, bool) or not isinstance(price, int | float | str):
+            raise ValueError(_PRICE_EXPECTED)  # noqa: TRY004  # the protocol of settings.setting(parse=...)
+        try:
+            number = float(price)
+        except ValueError:
+            raise ValueError(_PRICE_EXPECTED) from None
+        if not 0.0 <= number < math.inf:
+            raise ValueError(_PRICE_EXPECTED)
+        prices.append((str(gpu).strip().lower(), number))
+    if not prices:
+        raise ValueError(_PRICE_EXPECTED)
+    return tuple(prices)
+
+
+_SPANS_EXPECTED = "expected start:end,start:end in seconds, each start before its end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +111,16 @@ class TimeSpans:
         if value is None:
             return cls(())
         if not isinstance(value, str):
-            raise ValueError(_EXPECTED)  # noqa: TRY004  # the protocol of settings.setting(parse=...)
+            raise ValueError(_SPANS_EXPECTED)  # noqa: TRY004  # the protocol of settings.setting(parse=...)
         spans = []
         for part in filter(None, value.split(",")):
             start, _, end = part.partition(":")
             try:
                 span = (float(start), float(end))
             except ValueError:
-                raise ValueError(_EXPECTED) from None
+                raise ValueError(_SPANS_EXPECTED) from None
             if not (0 <= span[0] < span[1] < math.inf):
-                raise ValueError(_EXPECTED)
+                raise ValueError(_SPANS_EXPECTED)
             spans.append(span)
         return cls(tuple(spans))
 

@@ -87,11 +87,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import ItlStatistic, RoutingStrategy, ScaleDownChoice, SchedulingPolicy
     from sagescale.trace import Prefixes, Turns
 
-__all__ = [
-    "Cluster", "Counters", "EnginePool", "FleetCluster", "Gauges", "Launch", "Pool", "ServiceLoad", "World",
-    "disaggregated", "no_delay",
-]  # fmt: skip
-
 Pool = Literal["prefill", "decode", "aggregated"]
 
 _UNLIMITED = 1 << 60
@@ -1204,18 +1199,23 @@ class Cluster:
         """Return the pools as they are now."""
         return self.gauges().pools
 
-    def found_in_cache(self, since: int, until: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
-        """Prompt tokens that prefix caches held of some requests, and whether that is settled.
+    def asked_of_caches(
+        self, since: int, until: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Of some requests, to engines that step: prompt tokens asked of caches, found there, and if settled.
 
-        None without engines that step. It is settled when a request is first admitted, or ends without.
+        Both are 0 until a request is first admitted, and it is settled then, or when it ends without. What
+        the trace has as cached counts as found.
         """
         stepped = self.state.stepped
-        if stepped is None:
-            return None
+        assert stepped is not None
         first = self._record["first_request"]
-        records = stepped.requests[first + since : first + until]
-        ended = self.state.requests["state"][first + since : first + until] >= DONE
-        return records["hit_tokens"].astype(np.int64), records["admitted"] | ended
+        rows = slice(first + since, first + until)
+        records = stepped.requests[rows]
+        asked = np.where(records["admitted"], self.state.isl[rows], 0).astype(np.int64)
+        recorded = self.state.isl[rows] - self.state.prompt[rows]
+        found = np.where(records["admitted"], records["hit_tokens"] + recorded, 0).astype(np.int64)
+        return asked, found, records["admitted"] | (self.state.requests["state"][rows] >= DONE)
 
     def handoffs(self) -> tuple[int, float]:
         """Hand-offs begun so far, and the seconds they last in all."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=np.generic)
 
-__all__ = ["requests_table", "timeline_frame", "write_requests", "write_timeline"]
-
 _OUTCOMES = ("unfinished", "done", "rejected", "timed_out", "never_arrived")
 
 

@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 
     from sagescale.sim.engine import Pool
 
-__all__ = [
-    "Crash",
-    "FaultFile",
-    "Faults",
-    "Outage",
-    "OutageKind",
-    "Outages",
-    "Rates",
-    "Span",
-    "StartFault",
-    "StartKind",
-    "read_faults",
-]
-
 StartKind = Literal["slow_starts", "stuck_starts", "failing_starts", "cold_starts"]
 OutageKind = Literal["no_gpus", "metrics_vanish", "metrics_freeze", "metrics_lag"]
 

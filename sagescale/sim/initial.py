@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Tried = Callable[[int, float, Lengths], float]
 
-__all__ = ["given_sizes", "sized_start", "starting_with"]
-
 _SAMPLE = 8192
 """Requests tried at most."""
 

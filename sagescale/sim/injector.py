@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import Cluster, Launch, Pool
     from sagescale.sim.faults import Faults
 
-__all__ = ["FaultEvent", "FaultKind", "FaultLog", "Injector"]
-
 FaultKind = Literal[
     "crash",
     "no_such_instance",

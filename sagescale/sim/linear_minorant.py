@@ -9,8 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SAFETY", "largest_minorant", "summed"]
-
 SAFETY = 1e-9
 """A bound gives up this share of its terms against rounding, its own and the simulator's."""
 

@@ -15,6 +15,7 @@ from sagescale.document import (
     EngineMeasures,
     FaultRecord,
     FaultsResult,
+    FinishTimes,
     ForecastScore,
     ForecastScores,
     Gaps,
@@ -25,6 +26,7 @@ from sagescale.document import (
     LostGpuHours,
     PoolTimeline,
     PrefixHits,
+    SessionsResult,
     SlaResult,
     Surfaces,
     Timeline,
@@ -48,17 +50,6 @@ if TYPE_CHECKING:
 
     from sagescale.sim.injector import FaultLog
     from sagescale.sim.run import MeasuredGaps, Run, SteppedRun, Tick
-
-__all__ = [
-    "Served",
-    "faults_result",
-    "forecast_scores",
-    "gpu_hours",
-    "gpus_per_instance",
-    "latency",
-    "surfaces",
-    "timeline",
-]
 
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
@@ -517,3 +508,29 @@ def _lost(run: Run, log: FaultLog) -> LostGpuHours:
         cold_s = run.lifetimes["cold_s"][run.lifetimes["pool"] == at]
         hours["cold_starts"] += float(cold_s.sum()) * each / 3600.0
     return LostGpuHours(total=math.fsum(hours.values()), **hours)
+
+
+def sessions_result(run: Run, served: Served) -> SessionsResult | None:
+    """Sum up a run's sessions; None where the trace does not say which answers turns wait for."""
+    loop, came = run.closed_loop, run.trace
+    given = came if loop is None else loop.given
+    if given.turns is None or given.session_id is None:
+        return None
+    session = given.session_id if loop is None else given.session_id[loop.rows]
+    requests = np.bincount(given.session_id)
+    total = len(requests)
+    ttft, itl = served.good
+    done = run.requests["state"] == DONE
+    finished = np.bincount(session[done], minlength=total) == requests
+    first_s, last_s = np.full(total, np.inf), np.zeros(total)
+    np.minimum.at(first_s, session, came.arrival_s)
+    np.maximum.at(last_s, session[done], run.requests["done_s"][done])
+    times = (last_s - first_s)[finished]
+    p50, p90, p99 = np.percentile(times, (50, 90, 99)).tolist() if len(times) else (None, None, None)
+    return SessionsResult(
+        total=total,
+        started=int(np.isfinite(first_s).sum()),
+        finished=int(finished.sum()),
+        attainment=int((np.bincount(session[ttft & itl], minlength=total) == requests).sum()) / total,
+        finish_s=FinishTimes(p50=p50, p90=p90, p99=p99),
+    )

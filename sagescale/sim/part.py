@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from sagescale.sim.run import Run
 
-__all__ = ["BLOCK_S", "Part", "PartResult", "lower_bound_of_part", "measure_part"]
-
 BLOCK_S = 300.0
 """Blocks of five minutes."""
 SOON_S = 600.0

@@ -29,10 +29,10 @@ from sagescale.sim.measures import (
     forecast_scores,
     gpu_hours,
     gpus_per_instance,
+    sessions_result,
     surfaces,
     timeline,
 )
-from sagescale.sim.session_measures import sessions_result
 from sagescale.version import __version__
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.run import Run
     from sagescale.trace import Trace
-
-__all__ = ["configuration", "json_value", "profile_info", "result_document", "run_document", "trace_info"]
 
 
 def run_document(

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sagescale.sim.turns import ClosedLoop
     from sagescale.trace import Trace
 
-__all__ = ["MeasuredGaps", "Run", "SteppedRun", "Tick", "Timing"]
-
 
 @dataclass(frozen=True, slots=True)
 class Tick:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import EngineScheduler
     from sagescale.trace import Trace
 
-__all__ = ["check_engines", "check_trace", "scheduler_of"]
-
 
 def scheduler_of(simulator: SimulatorConfig, serving: Serving) -> EngineScheduler:
     """Return the scheduler of every pool: as configured, else the default of its way of serving."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import Cluster, Counters, Gauges
     from sagescale.sim.faults import Faults, Span
 
-__all__ = ["BEFORE", "Scrapes", "Seen", "Visibility"]
-
 BEFORE = -1.0
 """Stands for the instant before 0: no arrival yet, not even those at 0."""
 
@@ -112,8 +110,8 @@ class _Scrape(NamedTuple):
     counters: Counters
     gauges: Gauges
     kv_usage: float | None
-    found_sum: int = 0
-    """Prompt tokens found in prefix caches."""
+    caches: tuple[int, int] | None = None
+    """Prompt tokens asked of prefix caches and found there; None without any."""
 
 
 class Scrapes:
@@ -144,7 +142,8 @@ class Scrapes:
         self._max_kv_tokens = max_kv_tokens
         self._visibility = Visibility(interval_s, simulator, faults)
         self._oldest_s = self._visibility.oldest_s
-        self._admitted, self._found_before = 0, 0
+        self._has_caches = simulator.prefix_cache
+        self._settled, self._asked_before, self._found_before = 0, 0, 0
         self._taken = {BEFORE: self._scrape()}
         self._last_seen: Observation | None = None
         self._checked: _Scrape | None = None
@@ -207,19 +206,21 @@ class Scrapes:
             memory = self._max_kv_tokens * (decode.ready + decode.draining)
             usage = gauges.kv_tokens / memory if memory else None
         counters = self._cluster.counters()
-        return _Scrape(counters, gauges, usage, self._found_by(counters.arrived))
+        caches = self._asked_and_found(counters.arrived) if self._has_caches else None
+        return _Scrape(counters, gauges, usage, caches)
 
-    def _found_by(self, arrived: int) -> int:
-        """Prompt tokens found in prefix caches so far; requests are admitted nearly as they arrive."""
-        found = self._cluster.found_in_cache(self._admitted, arrived)
-        if found is None:
-            return 0
-        hits, admitted = found
-        settled = int(np.argmin(admitted)) if not admitted.all() else len(admitted)
-        total = self._found_before + int(hits.sum())
-        self._found_before += int(hits[:settled].sum())
-        self._admitted += settled
-        return total
+    def _asked_and_found(self, arrived: int) -> tuple[int, int]:
+        """Prompt tokens asked of prefix caches and found there so far.
+
+        Requests are admitted nearly as they arrive: those that all are settled up to are not looked at again.
+        """
+        asked, found, settled = self._cluster.asked_of_caches(self._settled, arrived)
+        sums = self._asked_before + int(asked.sum()), self._found_before + int(found.sum())
+        upto = len(settled) if settled.all() else int(np.argmin(settled))
+        self._asked_before += int(asked[:upto].sum())
+        self._found_before += int(found[:upto].sum())
+        self._settled += upto
+        return sums
 
 
 def _observed(
@@ -253,11 +254,23 @@ def _observed(
         running_prefill=float(gauges.running[0]),
         running_decode=float(gauges.running[1]),
         kv_usage=now.kv_usage,
-        prefix_hit_rate=_ratio(b.cached_sum - a.cached_sum + now.found_sum - before.found_sum, isl_sum),
+        prefix_hit_rate=_hit_rate(before, now),
         ttft_attainment=_ratio(b.ttft_met - a.ttft_met, first_tokens),
         itl_attainment=_ratio(b.itl_met - a.itl_met, itl_count),
         lengths=lengths,
     )
+
+
+def _hit_rate(before: _Scrape, now: _Scrape) -> float | None:
+    """As engines count it: of prompts first admitted in the window, whenever they came.
+
+    Recorded cache hits are known at arrival.
+    """
+    if before.caches is None or now.caches is None:
+        a, b = before.counters, now.counters
+        return _ratio(b.cached_sum - a.cached_sum, b.isl_sum - a.isl_sum)
+    asked, found = (after - ahead for after, ahead in zip(now.caches, before.caches, strict=True))
+    return _ratio(found, asked)
 
 
 def _ratio(total: float, count: float) -> float | None:

@@ -29,7 +29,7 @@ from sagescale.sim.run import Run, Tick, Timing
 from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.scrapes import Scrapes
 from sagescale.sim.startup import StartupDraws
-from sagescale.sim.turns import as_it_came, as_recorded, check_thinking, clock_s
+from sagescale.sim.turns import as_it_came, as_recorded, check_thinking, clock_s, least_end_s
 from sagescale.sim.twin import twin_for
 from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_pools
 
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import Cluster, World
     from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
-
-__all__ = ["ServiceRun", "simulate", "simulate_fleet"]
 
 _STALLED_TICKS = 60
 """After this many ticks at which nothing can happen and nothing is launched, work can never proceed."""
@@ -285,9 +283,11 @@ class _Making:
     def run(self, loop: _Loop, wall_s: float) -> Run:
         service, cluster, horizon_s = self.service, loop.cluster, loop.horizon_s
         counters = cluster.counters()
-        trace, closed_loop = service.trace, None
+        trace, closed_loop, least_s = service.trace, None, loop.end_s
         if (rows := cluster.rows) is not None and self.load.turns is not None:
             trace, closed_loop = as_it_came(trace, rows, cluster.arrival_s, cluster.isl, cluster.osl)
+            by_clock = service.simulator.concurrent_sessions is None
+            least_s = max(least_s, least_end_s(service.trace, rows[cluster.completed], by_clock=by_clock))
         return Run(
             trace=trace,
             config=service.config,
@@ -305,7 +305,7 @@ class _Making:
             ticks=tuple(loop.ticks),
             surges=tuple(loop.surges),
             horizon_s=horizon_s,
-            least_s=loop.end_s,
+            least_s=least_s,
             max_gpus_used=cluster.max_gpus_used,
             rejected=counters.rejected,
             timed_out=counters.timed_out,

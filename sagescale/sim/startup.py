@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["StartupDelay", "StartupDraws"]
-
 _Z90 = 1.2815515655446004
 """The 90th percentile of a standard normal."""
 

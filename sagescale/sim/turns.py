@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import ServiceLoad
     from sagescale.trace import Trace
 
-__all__ = ["ClosedLoop", "as_it_came", "as_recorded", "check_thinking", "clock_s", "kernel_turns"]
-
 _OPEN = np.iinfo(np.int32).max
 _ROOM = 1024
 
@@ -192,6 +190,39 @@ def clock_s(trace: Trace, simulator: SimulatorConfig) -> float:
     if trace.turns is None or simulator.open_loop:
         return trace.duration_s
     return 0.0 if simulator.concurrent_sessions is not None else float(session_starts(trace)[-1])
+
+
+def least_end_s(trace: Trace, rows: NDArray[np.int32], *, by_clock: bool) -> float:
+    """When the last of some turns that were answered comes at the earliest: all before it answered at once.
+
+    Args:
+        trace: as it was given.
+        rows: where it has those turns, and with each the ones that it waits for.
+        by_clock: whether sessions begin when the trace says; else any may at 0.
+    """
+    turns, session = trace.turns, trace.session_id
+    assert turns is not None
+    assert session is not None
+    waits = turns.waits[rows]
+    # All thinking of a session one after the other: never less than its longest way, and soon known.
+    most_s = np.zeros(int(session.max()) + 1)
+    if by_clock:
+        np.maximum.at(most_s, session[rows[~waits]], trace.arrival_s[rows[~waits]])
+    most_s += np.bincount(session[rows[waits]], turns.think_s[rows[waits]], len(most_s))
+    ordered = rows[np.lexsort((rows, session[rows]))]
+    ends = np.cumsum(np.bincount(session[rows], minlength=len(most_s)))
+    found_s = 0.0
+    for one in np.argsort(-most_s).tolist():
+        if most_s[one] <= found_s:
+            break
+        least_s: dict[int, float] = {}
+        for row in ordered[ends[one - 1] if one else 0 : ends[one]].tolist():
+            before = turns.after[turns.after_start[row] : turns.after_start[row + 1]].tolist()
+            began_s = float(trace.arrival_s[row]) if by_clock else 0.0
+            answered_s = max((least_s.get(other, 0.0) for other in before), default=began_s)
+            least_s[row] = answered_s + float(turns.think_s[row])
+        found_s = max(found_s, *least_s.values())
+    return found_s
 
 
 def check_thinking(trace: Trace, concurrent_sessions: int | None) -> None:

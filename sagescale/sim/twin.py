@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import Cluster, World
 
-__all__ = ["KernelTwin", "Sample", "engine_twin", "twin_for"]
-
 _MOST_PREFILL, _MOST_DECODE = 16, 8
 """Pooling more instances than this changes little: larger pools are tried at this size, at the same rate an
 instance."""

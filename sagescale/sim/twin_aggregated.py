@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.twin import Sample
 
-__all__ = ["AggregatedTwin"]
-
 _USUAL_TOKENS = 1024.0
 """Of a prompt, and of a context, at which work is compared until lengths are known."""
 

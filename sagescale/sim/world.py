@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["LARGEST", "build_world", "computed_tokens", "engine_pools", "with_overrides"]
-
 
 def with_overrides(profile: Profile, config: SimulatorConfig, serving: Serving = "disaggregated") -> Profile:
     """Return the profile with the configuration's limits and hand-off costs in place of its own.

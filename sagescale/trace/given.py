@@ -15,8 +15,6 @@ from sagescale.trace.source import open_source, read_head
 if TYPE_CHECKING:
     from sagescale.trace.trace import Trace
 
-__all__ = ["GivenTrace"]
-
 
 @dataclass(frozen=True, slots=True)
 class GivenTrace:

@@ -13,8 +13,6 @@ from sagescale.trace.prefixes import Prefixes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PrefixBuilder"]
-
 _compiled = compiler("prefixes", (Path(__file__),))
 
 _FIRST_ROOM = 1024

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Prefixes"]
-
 _NO_ROW = np.iinfo(np.int32).max
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from sagescale.errors import InputError, did_you_mean, one_line
-from sagescale.resources import shipped
+from sagescale.errors import InputError, UnknownFormatError, did_you_mean, one_line
+from sagescale.files import shipped
 from sagescale.trace.log.names import guessed, suggested_command
 from sagescale.trace.log.read import read_log
 from sagescale.trace.log.rows import column_names
@@ -30,7 +30,6 @@ from sagescale.trace.sessions import NO_STARTS, START_GAP_S, Turns, long_thinkin
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
 from sagescale.trace.trace import MAX_SPAN_S, Trace, numbered
-from sagescale.trace.units import check_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from sagescale.trace.readers.fields import Clock
     from sagescale.trace.readers.format import Rows
     from sagescale.trace.source import Head, Source
-
-__all__ = ["Lengths", "files_meant", "format_names", "read_lengths", "read_trace", "shipped_traces"]
 
 
 def format_names() -> tuple[str, ...]:
@@ -112,6 +109,16 @@ def read_trace(
             chosen = replace(chosen, warnings=(*chosen.warnings, lost))
         return chosen
     return _from_format(files, found, log, identity)
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Return the name of the format that a file's beginning is of.
+
+    Raises:
+        InputError: it cannot be read, or is of none, or of several.
+    """
+    source = open_source(Path(path))
+    return _recognised(source, read_head(source)).name
 
 
 def read_lengths(path: str | os.PathLike[str]) -> Lengths:
@@ -368,10 +375,12 @@ def _recognised(source: Source, head: Head) -> AnyFormat:
     others = ", ".join(format_names()[1:])
     names = column_names(source, head)
     found = one_line(f"{path}: {head.container} with {','.join(names)}", 400)
-    raise InputError(
+    raise UnknownFormatError(
         f"{found}: no known trace format; of a request log, name the columns: "
         f"{suggested_command(path, names)}; "
-        f"else expected {shapes if most else f'{FORMATS[0].name} ({FORMATS[0].shape}) or one of {others}'}"
+        f"else expected {shapes if most else f'{FORMATS[0].name} ({FORMATS[0].shape}) or one of {others}'}",
+        path,
+        "a request trace",
     )
 
 
@@ -467,3 +476,38 @@ def _put_in_order(
         sha256=identity.sha256,
         warnings=tuple(warnings),
     )
+
+
+_FEWEST = 5
+_DOUBTED_RPS, _REFUSED_RPS = 50.0, 100.0
+"""Recorded traces of one service have some dozen requests a second. Whole milliseconds are doubted above
+the first rate; with fractions, as seconds have, refused above the second."""
+
+
+def check_unit(path: str, ticks: NDArray[Any], clock: Clock, column: str) -> str | None:
+    """Look at times that are milliseconds by their format.
+
+    Returns:
+        A warning, where they may be seconds; None where nothing speaks for it.
+
+    Raises:
+        InputError: they have fractions, and come so fast that they hardly are milliseconds.
+    """
+    if clock.unit != "ms" or len(ticks) < _FEWEST:
+        return None
+    span_s = float(ticks.max() - ticks.min()) / clock.ticks_per_s
+    rate = len(ticks) / span_s if span_s > 0 else np.inf
+    fractions = bool((ticks != np.floor(ticks)).any())
+    readings = (
+        f"{len(ticks):,} requests in {span_s:.3g} s ({rate:.3g}/s) as milliseconds, "
+        f"{span_s * 1000:.3g} s ({rate / 1000:.3g}/s) as seconds"
+    )
+    if fractions and rate > _REFUSED_RPS:
+        raise InputError(
+            f"{path}: '{column}' has fractions, and its format has milliseconds: {readings}; say which with "
+            "--time-unit ms or --time-unit s"
+        )
+    if fractions or rate > _DOUBTED_RPS:
+        why = "has fractions" if fractions else "comes very fast"
+        return f"'{column}' {why}, read as milliseconds: {readings}; if it is seconds, say --time-unit s"
+    return None

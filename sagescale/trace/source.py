@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sagescale.errors import InputError
+from sagescale.errors import InputError, UnknownFormatError
 from sagescale.files import open_input, shown_path
 from sagescale.json_guard import BadJsonError, parse_json
 
@@ -30,18 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Content = io.BufferedReader | gzip.GzipFile
-
-__all__ = [
-    "MAX_LINE_BYTES",
-    "MAX_ROWS",
-    "STANDARD_INPUT",
-    "Container",
-    "Head",
-    "Source",
-    "damaged_parquet",
-    "open_source",
-    "read_head",
-]
 
 Container = Literal["csv", "jsonl", "json", "parquet"]
 
@@ -241,9 +229,9 @@ def read_head(source: Source) -> Head:
     try:
         text = line.removeprefix(_BOM).decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise InputError(f"{source.path}: binary data; expected CSV, JSON lines or Parquet") from error
+        raise _unknown(source, "binary data; expected CSV, JSON lines or Parquet") from error
     if text.startswith("["):
-        raise InputError(f"{source.path}: a JSON array; expected JSON lines, one object a line (jq -c '.[]')")
+        raise _unknown(source, "a JSON array; expected JSON lines, one object a line (jq -c '.[]')")
     if text.startswith("{"):
         try:
             first = parse_json(text)
@@ -268,6 +256,10 @@ def read_head(source: Source) -> Head:
     return Head("csv", _once(f"{source.path}: line {number}", columns), number)
 
 
+def _unknown(source: Source, what: str) -> UnknownFormatError:
+    return UnknownFormatError(f"{source.path}: {what}", source.path, _EXPECTED)
+
+
 def _whole_document(source: Source) -> Head | None:
     """Take the file as one JSON object over many lines; None when it is none."""
     if source.size > _MOST_DOCUMENT_BYTES:
@@ -290,7 +282,7 @@ def _once(place: str, columns: tuple[str, ...]) -> tuple[str, ...]:
 def _first_line(source: Source) -> tuple[int, bytes]:
     """Return the number and bytes of the first line that is not blank."""
     if b"\0" in source.start[:4096]:
-        raise InputError(f"{source.path}: binary data; expected CSV, JSON lines or Parquet")
+        raise _unknown(source, "binary data; expected CSV, JSON lines or Parquet")
     lines = source.start.splitlines()
     for number, line in enumerate(lines, 1):
         if line.removeprefix(_BOM).strip():

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from sagescale.trace.trace import Trace
 
-__all__ = ["coarse_stamp_s", "coarse_warning", "spread_stamps"]
-
 _FINEST_S, _COARSEST_S = 0.1, 60.0
 _FIRST_ROWS = 1000
 _FEWEST_STAMPS, _FEWEST_REQUESTS = 10, 50

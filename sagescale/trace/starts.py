@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from sagescale.trace.trace import Trace
 
-__all__ = ["SessionStarts", "parse_sessions"]
-
 _PER_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86_400.0}
 _EXPECTED = (
     "poisson:R, gamma:R,CV, diurnal:R or trace:FILE, with R in sessions/s or as 60/h (/s, /min, /h, /day), "

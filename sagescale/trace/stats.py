@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sagescale.trace.sessions import Turns
     from sagescale.trace.trace import Trace
 
-__all__ = ["LengthStats", "PrefixStats", "Spread", "TraceStats", "TurnStats", "describe"]
-
 _MINUTE_S = 60.0
 _SPARK_BINS = 60
 _ENGINE_BLOCK_TOKENS = 16

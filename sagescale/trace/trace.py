@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.int32]
 
-__all__ = [
-    "MAX_SPAN_S",
-    "REBUILT",
-    "REBUILT_ARRIVAL",
-    "REBUILT_UNDATED",
-    "REBUILT_WARNING",
-    "Trace",
-    "most_ids",
-    "numbered",
-]
-
 MAX_SPAN_S = 366 * 86_400.0
 """Files, transforms and synthesis give no longer trace: half a million ticks at an interval of a minute."""
 

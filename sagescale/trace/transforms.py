@@ -25,25 +25,13 @@ from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.trace import MAX_SPAN_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from sagescale.trace.prefixes import Prefixes
     from sagescale.trace.starts import SessionStarts
     from sagescale.trace.trace import Trace
-
-__all__ = [
-    "MAX_REQUESTS",
-    "TransformSpec",
-    "apply_transforms",
-    "check_number",
-    "check_seed",
-    "parse_shared_ids",
-    "parse_slice",
-    "rate_scale",
-    "slice_trace",
-    "speed_up",
-    "tile",
-]
 
 MAX_REQUESTS = 1_000_000_000
 """More than this is a slip of the keyboard; 16 GB of columns would follow."""
@@ -261,14 +249,8 @@ def tile(trace: Trace, times: int, shared_ids: tuple[tuple[int, int], ...] = ())
     _check_span(f"--tile {times}", times * period_s)
     arrival_s = (np.arange(times)[:, np.newaxis] * period_s + trace.arrival_s).ravel()
     note = f"tile {times} (period {period_s:.12g} s)"
-    prefixes = copy = None
-    if trace.prefixes is not None or trace.session_id is not None:
-        copy = np.repeat(np.arange(times, dtype=np.int32), n)
-    if trace.prefixes is not None and copy is not None:
-        _check_count(f"--tile {times}", len(trace.prefixes.parent) * times, "prefix blocks")
-        prefixes = trace.prefixes.with_copies(
-            np.tile(trace.prefixes.leaf, times), copy, _common(trace, shared_ids)
-        )
+    copy = np.repeat(np.arange(times, dtype=np.int32), n)
+    prefixes = _copied(f"--tile {times}", trace, lambda leaf: np.tile(leaf, times), copy, times, shared_ids)
     return trace.remade(arrival_s, lambda column: np.tile(column, times), note, prefixes, copy)
 
 
@@ -318,10 +300,9 @@ def _multiply(
     order = np.argsort(arrival_s, kind="stable")
     rows = np.concatenate((np.arange(n), copied))[order]
     copy = np.repeat(np.arange(whole + 1, dtype=np.int32), [n] * whole + [part])[order]
-    prefixes = None
-    if trace.prefixes is not None:
-        _check_count(f"--rate-scale {factor:g}", len(trace.prefixes.parent) * (whole + 1), "prefix blocks")
-        prefixes = trace.prefixes.with_copies(trace.prefixes.leaf[rows], copy, _common(trace, shared_ids))
+    prefixes = _copied(
+        f"--rate-scale {factor:g}", trace, lambda leaf: leaf[rows], copy, whole + 1, shared_ids
+    )
     return trace.remade(arrival_s[order], lambda column: column[rows], note, prefixes, copy)
 
 
@@ -359,12 +340,26 @@ def _scale_sessions(
     copies = moved[1:].ravel()
     _reflect(copies, float(begins[-1]))
     moved[1:] = copies.reshape(whole, n)
-    prefixes = None
-    if trace.prefixes is not None:
-        _check_count(f"--rate-scale {factor:g}", len(trace.prefixes.parent) * (whole + 1), "prefix blocks")
-        prefixes = trace.prefixes.with_copies(trace.prefixes.leaf[rows], copy, _common(trace, shared_ids))
+    prefixes = _copied(
+        f"--rate-scale {factor:g}", trace, lambda leaf: leaf[rows], copy, whole + 1, shared_ids
+    )
     note = f"rate-scale {factor:.12g} (copies of sessions jittered ±{jitter_s:.12g} s, seed {seed})"
     return restarted(trace, moved[copy, trace.session_id[rows]], note, rows, copy, prefixes)
+
+
+def _copied(
+    option: str,
+    trace: Trace,
+    make: Callable[[NDArray[np.int32]], NDArray[np.int32]],
+    copy: NDArray[np.int32],
+    copies: int,
+    shared_ids: tuple[tuple[int, int], ...],
+) -> Prefixes | None:
+    """Return the prefixes of the copies of a trace's requests, ``make`` applied to what each begins with."""
+    if trace.prefixes is None:
+        return None
+    _check_count(option, len(trace.prefixes.parent) * copies, "prefix blocks")
+    return trace.prefixes.with_copies(make(trace.prefixes.leaf), copy, _common(trace, shared_ids))
 
 
 def _common(trace: Trace, shared_ids: tuple[tuple[int, int], ...]) -> NDArray[np.bool_]:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sagescale.trace.sessions import Turns
     from sagescale.trace.trace import Trace
 
-__all__ = ["SUFFIXES", "check_destination", "write_trace"]
-
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 _ROWS_AT_ONCE = 1_000_000
 _IDS_AT_ONCE = 8_000_000

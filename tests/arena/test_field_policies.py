@@ -14,9 +14,9 @@ from field_policies.dynamo import DynamoPolicy
 from field_policies.keda import KedaLatencyPolicy, KedaQueuePolicy
 from field_policies.llm_d import LlmdSaturationPolicy
 from field_policies.token_velocity import TokenVelocityPolicy
+from planner_world import RoundNumbers
 from sagescale.errors import InputError
 from sagescale.fleet import PoolCounts, Pools
-from sagescale.perf.model import DecodeCapacity
 from sagescale.planner import AutoscalerConfig, Observation, Planner
 
 POLICIES = (
@@ -27,31 +27,6 @@ POLICIES = (
     AibrixApaPolicy,
     TokenVelocityPolicy,
 )
-
-
-class RoundNumbers:
-    """Prefill 10 000 tokens/s; a decode step takes 10 ms + 0.5 ms a request; 100 slots, 100 000 KV tokens."""
-
-    prefill_gpus = decode_gpus = 1
-    max_num_seqs = 100
-    max_kv_tokens = 100_000
-
-    def ttft_ms(self, isl):
-        return isl / 10.0
-
-    def itl_ms(self, concurrency, context_tokens):
-        del context_tokens
-        return 10.0 + 0.5 * min(max(concurrency, 1.0), self.max_num_seqs)
-
-    def prefill_throughput_per_gpu(self, isl):
-        del isl
-        return 10_000.0
-
-    def decode_throughput_per_gpu(self, itl_ms, context_tokens):
-        n = min(max(int((itl_ms - 10.0) / 0.5), 1), self.max_num_seqs)
-        return DecodeCapacity(
-            n / self.itl_ms(n, context_tokens) * 1e3, n, self.itl_ms(n, context_tokens), True
-        )
 
 
 QUIET = {
@@ -87,7 +62,7 @@ def sizes(policy, *observations, **keys):
         decode_gpus_per_instance=1,
         **keys,
     )
-    perf = RoundNumbers()
+    perf = RoundNumbers(max_kv_tokens=100_000)
     planner = Planner(config, perf, policy=policy(config, perf))
     return [tuple(planner.step(one).targets) for one in observations]
 

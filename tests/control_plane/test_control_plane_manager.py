@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from live_server import serving
+from planner_world import RoundNumbers
 from sagescale import (
     AutoscalerConfig,
     ControlPlaneManager,
@@ -21,11 +21,6 @@ from sagescale import (
     SagescaleError,
 )
 from sagescale.control_plane.replicas import ReplicatedTwin, model_for
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "live"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "planner"))
-from live_server import serving
-from planner_world import RoundNumbers
 
 PREFILLING, DECODING = ExecutionInstanceType.PREFILLING, ExecutionInstanceType.DECODING
 FAST = {"time_scale": 600.0}

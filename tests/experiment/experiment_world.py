@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
+import typer
+from sagescale.cli.profile_calibrate import calibrate
 from sagescale.document import as_keys
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import open_backend
 from sagescale.experiment.grid import label_variants
+from sagescale.experiment.served import ServedLog
 from sagescale.experiment.workload import Workload
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.sim.config import SimulatorConfig
 from sagescale.trace import Trace, TransformSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 PROFILE = load_profile("h200-llama-3.1-8b-fp8")
 MODEL = ProfileModel(PROFILE)
@@ -74,3 +83,45 @@ def without_timing(value):
     if isinstance(value, list):
         return [without_timing(item) for item in value]
     return value
+
+
+def asked(
+    count: int,
+    per_s: float,
+    seed: int,
+    isl: tuple[float, float, int, int],
+    osl: tuple[float, float, int, int],
+) -> ServedLog:
+    """A log of requests that nobody has answered yet; lengths are log-normal, from the least to the most."""
+    rng = np.random.default_rng(seed)
+    arrival = np.cumsum(rng.exponential(1 / per_s, count))
+    arrival -= arrival[0]
+    isl, osl = (
+        np.clip(rng.lognormal(mean, sigma, count), least, most).astype(np.int32)
+        for mean, sigma, least, most in (isl, osl)
+    )
+    return ServedLog(arrival, isl, osl, arrival, arrival, None, None, 0.0, "made.csv", "0" * 64)
+
+
+def write_log(log: ServedLog, path: Path, names: Sequence[str] = (), shift_s: float = 0.0) -> Path:
+    """Write what a log has as CSV, under other names where they are given."""
+    columns = {
+        "arrival_s": log.arrival_s + shift_s,
+        "isl": log.isl,
+        "osl": log.osl,
+        "first_token_s": log.first_token_s + shift_s,
+        "done_s": log.done_s + shift_s,
+        **({} if log.gap_max_ms is None else {"gap_max_ms": log.gap_max_ms}),
+    }
+    with path.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(names or columns)
+        rows.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+def calibration() -> typer.Typer:
+    """The command by itself."""
+    app = typer.Typer()
+    app.command()(calibrate)
+    return app

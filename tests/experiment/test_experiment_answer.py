@@ -10,8 +10,7 @@ from sagescale.document import Choice
 from sagescale.errors import InputError
 from sagescale.experiment.answer import answer, cheapest_fixed, gpu_hour_price
 from sagescale.planner import AutoscalerConfig
-from sagescale.sim.config import SimulatorConfig
-from sagescale.sim.price import GpuHourPrice
+from sagescale.sim.config import GpuHourPrice, SimulatorConfig
 
 TARGETS = AutoscalerConfig(target_ttft_ms=300.0, target_itl_ms=30.0)
 

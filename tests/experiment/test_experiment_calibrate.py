@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from sagescale.cli.profile_calibrate import calibrate as command
+from experiment_world import asked, calibration, write_log
 from sagescale.errors import InputError, SagescaleError
 from sagescale.experiment.calibrate import calibrate, padding_candidates
 from sagescale.experiment.factors import Factors, apply_factors, profile_prior
 from sagescale.experiment.replay import PoolSizes, read_pool_sizes, replay
-from sagescale.experiment.served import ServedLog, read_served
+from sagescale.experiment.served import read_served
 from sagescale.perf import load_profile
 from sagescale.sim.config import SimulatorConfig
 from typer.testing import CliRunner
@@ -37,24 +35,9 @@ TRUTH = Factors(
 
 def served(count=700, factors=TRUTH, pools=ONE_EACH, per_s=14.0):
     """A log as an engine with these factors would have written it."""
-    rng = np.random.default_rng(0)
-    arrival = np.cumsum(rng.exponential(1 / per_s, count))
-    arrival -= arrival[0]
-    isl = np.clip(rng.lognormal(6.8, 0.6, count), 16, 6000).astype(np.int32)
-    osl = np.clip(rng.lognormal(4.8, 0.7, count), 1, 800).astype(np.int32)
-    empty = ServedLog(arrival, isl, osl, arrival, arrival, None, None, 0.0, "made.csv", "0" * 64)
+    empty = asked(count, per_s, 0, (6.8, 0.6, 16, 6000), (4.8, 0.7, 1, 800))
     run = replay(empty, apply_factors(BASE, factors), pools, WORLD)
     return dataclasses.replace(empty, first_token_s=run.first_token_s, done_s=run.done_s)
-
-
-def write(log, path, names=("arrival_s", "isl", "osl", "first_token_s", "done_s"), shift_s=0.0):
-    times = (log.arrival_s, log.first_token_s, log.done_s)
-    arrival, first, done = (column + shift_s for column in times)
-    with path.open("w", newline="") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(names)
-        rows.writerows(zip(arrival, log.isl, log.osl, first, done, strict=True))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +146,7 @@ def test_a_log_is_read_from_csv_and_parquet_under_other_names(log, tmp_path):
     import pyarrow.parquet
 
     names = ("t_in", "isl", "osl", "t_first", "t_out")
-    path = write(log, tmp_path / "log.csv", names, shift_s=1000.0)
+    path = write_log(log, tmp_path / "log.csv", names, shift_s=1000.0)
     other = tmp_path / "log.parquet"
     pyarrow.parquet.write_table(pyarrow.csv.read_csv(path), other)
     columns = {"arrival_s": "t_in", "first_token_s": "t_first", "done_s": "t_out"}
@@ -188,7 +171,7 @@ def test_a_log_is_read_from_csv_and_parquet_under_other_names(log, tmp_path):
     ],
 )
 def test_impossible_rows_are_named(log, tmp_path, column, value, message):
-    path = write(log, tmp_path / "log.csv")
+    path = write_log(log, tmp_path / "log.csv")
     lines = path.read_text().splitlines()
     cells = lines[3].split(",")
     cells[lines[0].split(",").index(column)] = value
@@ -205,12 +188,12 @@ def test_a_log_that_is_none_is_refused(log, tmp_path):
     path.write_bytes(b"PAR1 nothing of the kind")
     with pytest.raises(InputError, match="expected CSV"):
         read_served(path)
-    write(log, path, ("arrival", "isl", "osl", "first_token_s", "done_s"))
+    write_log(log, path, ("arrival", "isl", "osl", "first_token_s", "done_s"))
     with pytest.raises(InputError, match="no column 'arrival_s' for arrival_s; did you mean 'arrival'"):
         read_served(path)
     with pytest.raises(InputError, match="--columns arival_s: unknown"):
         read_served(path, {"arival_s": "x"})
-    path.write_text("\n".join(write(log, path).read_text().splitlines()[:50]))
+    path.write_text("\n".join(write_log(log, path).read_text().splitlines()[:50]))
     with pytest.raises(InputError, match="49 requests"):
         read_served(path)
 
@@ -243,22 +226,15 @@ def test_a_log_in_another_unit_is_refused(log, tmp_path, factor):
     times = ("arrival_s", "first_token_s", "done_s")
     odd = dataclasses.replace(log, **{name: factor * getattr(log, name) for name in times})
     with pytest.raises(InputError, match="are the times in seconds"):
-        read_served(write(odd, tmp_path / "log.csv"))
+        read_served(write_log(odd, tmp_path / "log.csv"))
 
 
-@pytest.fixture
-def app():
-    made = typer.Typer()
-    made.command()(command)
-    return made
-
-
-def test_the_command_writes_only_a_good_fit_and_says_where_it_comes_from(app, log, tmp_path, monkeypatch):
+def test_the_command_writes_only_a_good_fit_and_says_where_it_comes_from(log, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(log, tmp_path / "log.csv")
+    write_log(log, tmp_path / "log.csv")
     out = tmp_path / "new.yaml"
     words = [BASE.name, "--requests", "log.csv", "--padding", "none", "--out", "new.yaml"]
-    shown = CliRunner().invoke(app, words)
+    shown = CliRunner().invoke(calibration(), words)
     assert shown.exit_code == 0, shown.output
     assert "TTFT p99" in shown.output
     assert "good: written to new.yaml" in shown.output
@@ -269,7 +245,7 @@ def test_the_command_writes_only_a_good_fit_and_says_where_it_comes_from(app, lo
     assert any(note.startswith("calibration: join cost") for note in profile.notes)
     assert any("before" in note and "after" in note for note in profile.notes)
     out.unlink()
-    refused = CliRunner().invoke(app, [*words, "--prefill", "3"])
+    refused = CliRunner().invoke(calibration(), [*words, "--prefill", "3"])
     assert isinstance(refused.exception, SagescaleError)
     assert refused.exception.exit_code == 1
     assert not out.exists()
@@ -286,10 +262,10 @@ def test_the_command_writes_only_a_good_fit_and_says_where_it_comes_from(app, lo
         (["--set", "max_batch=1"], "unknown key 'max_batch'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(app, log, tmp_path, option, message):
-    path = write(log, tmp_path / "log.csv")
+def test_options_that_make_no_sense_are_refused(log, tmp_path, option, message):
+    path = write_log(log, tmp_path / "log.csv")
     words = [BASE.name, "--requests", str(path), "--out", str(tmp_path / "new.yaml"), *option]
-    result = CliRunner().invoke(app, words)
+    result = CliRunner().invoke(calibration(), words)
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 
-import numpy as np
 import pytest
-import typer
-from sagescale.cli.profile_calibrate import calibrate as command
+from experiment_world import asked, calibration, write_log
 from sagescale.errors import InputError
 from sagescale.experiment.calibrate import calibrate, padding_candidates
 from sagescale.experiment.replay import PoolSizes, replay
@@ -28,12 +25,7 @@ TRUTH = StepFactors(chunk_scale=1.07, decode_scale=0.94, spread_scale=1.2, padde
 
 def served(count: int = 700, per_s: float = 7.0, factors: StepFactors = TRUTH) -> ServedLog:
     """A log as an engine with these factors would have written it."""
-    rng = np.random.default_rng(1)
-    arrival = np.cumsum(rng.exponential(1 / per_s, count))
-    arrival -= arrival[0]
-    isl = np.clip(rng.lognormal(6.8, 0.7, count), 16, 7000).astype(np.int32)
-    osl = np.clip(rng.lognormal(5.0, 0.8, count), 1, 900).astype(np.int32)
-    empty = ServedLog(arrival, isl, osl, arrival, arrival, None, None, 0.0, "made.csv", "0" * 64)
+    empty = asked(count, per_s, 1, (6.8, 0.7, 16, 7000), (5.0, 0.8, 1, 900))
     run = replay(empty, apply_step_factors(BASE, factors), ONE, WORLD)
     return dataclasses.replace(
         empty, first_token_s=run.first_token_s, done_s=run.done_s, gap_max_ms=run.gap_max_ms
@@ -43,15 +35,6 @@ def served(count: int = 700, per_s: float = 7.0, factors: StepFactors = TRUTH) -
 @pytest.fixture(scope="module")
 def log():
     return served()
-
-
-def write(log, path):
-    with path.open("w", newline="") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(("arrival_s", "isl", "osl", "first_token_s", "done_s", "gap_max_ms"))
-        columns = (log.arrival_s, log.isl, log.osl, log.first_token_s, log.done_s, log.gap_max_ms)
-        rows.writerows(zip(*columns, strict=True))
-    return path
 
 
 def test_known_factors_are_found_again(log):
@@ -90,17 +73,10 @@ def test_the_measured_engine_is_predicted(shared):
         assert max(abs(errors[f"{gap} p{percentile}"]) for percentile in (50, 90)) < 0.06
 
 
-@pytest.fixture
-def app():
-    made = typer.Typer()
-    made.command()(command)
-    return made
-
-
-def test_the_command_takes_the_way_the_profile_was_measured_for(app, log, tmp_path, monkeypatch):
+def test_the_command_takes_the_way_the_profile_was_measured_for(log, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(log, tmp_path / "log.csv")
-    shown = CliRunner().invoke(app, [NAME, "--requests", "log.csv", "--out", "new.yaml"])
+    write_log(log, tmp_path / "log.csv")
+    shown = CliRunner().invoke(calibration(), [NAME, "--requests", "log.csv", "--out", "new.yaml"])
     assert shown.exit_code == 0, shown.output
     assert "steps with chunks" in shown.output
     profile = load_profile("new.yaml")
@@ -119,10 +95,10 @@ def test_the_command_takes_the_way_the_profile_was_measured_for(app, log, tmp_pa
         (["--serving", "disaggregated", "--instances", "2"], "--instances: is of aggregated serving"),
     ],
 )
-def test_options_of_the_other_way_are_refused(app, log, tmp_path, words, message):
-    path = write(log, tmp_path / "log.csv")
+def test_options_of_the_other_way_are_refused(log, tmp_path, words, message):
+    path = write_log(log, tmp_path / "log.csv")
     result = CliRunner().invoke(
-        app, [NAME, "--requests", str(path), "--out", str(tmp_path / "new.yaml"), *words]
+        calibration(), [NAME, "--requests", str(path), "--out", str(tmp_path / "new.yaml"), *words]
     )
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)

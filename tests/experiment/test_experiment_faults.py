@@ -138,12 +138,15 @@ def test_arrivals_are_forecast_as_planners_see_them(scripted, delay_s, vanish_pe
     assert seen[: len(foretold)] == foretold[: len(seen)]
 
 
-def test_arrivals_are_forecast_once_however_metrics_fail(monkeypatch):
+@pytest.mark.parametrize(
+    ("simulator", "faults", "seed"), [(SimulatorConfig(scrape_delay_s=90.0), None, 11), (WORLD, FAULTS, 12)]
+)
+def test_arrivals_are_forecast_once_however_metrics_fail(monkeypatch, simulator, faults, seed):
     """A run whose requests and ISL forecasts are given makes a predictor of OSL alone."""
     from sagescale.experiment import tasks
 
-    task = RunTask(config(load_predictor_type="kalman"), WORLD, faults=FAULTS)
-    load = workload(wave(900, seed=12))
+    task = RunTask(config(load_predictor_type="kalman"), simulator, faults=faults)
+    load = workload(wave(900, seed=seed))
     memos = [perform(load, ForecastTask.of(task, series)).memo for series in ("requests", "isl")]
     monkeypatch.setattr(tasks, "_own", ForecastMemo())
     made = []

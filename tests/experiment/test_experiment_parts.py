@@ -211,25 +211,6 @@ def test_nothing_is_computed_that_a_sibling_has(monkeypatch):
     assert made == []
 
 
-def test_arrival_forecasts_are_made_once_for_all_runs(monkeypatch):
-    """A run whose requests and ISL forecasts are given makes a predictor of OSL alone."""
-    from sagescale.experiment import tasks
-    from sagescale.experiment.tasks import ForecastTask
-
-    task = RunTask(config(load_predictor_type="kalman"), SimulatorConfig(scrape_delay_s=90.0))
-    load = workload(wave(900, seed=11))
-    memos = [
-        perform(load, ForecastTask(task.spec, series, 90.0, task.simulator.metric_outage_s)).memo
-        for series in ("requests", "isl")
-    ]
-    monkeypatch.setattr(tasks, "_own", ForecastMemo())
-    made = []
-    real = PredictorSpec.make
-    monkeypatch.setattr(PredictorSpec, "make", lambda self: made.append(self) or real(self))
-    perform(load, task, memos)
-    assert len(made) == 1
-
-
 # -- replicates and intervals
 
 

@@ -11,10 +11,11 @@ from sagescale.experiment.searches import Schedule
 from sagescale.experiment.tasks import ClairvoyantTask, RunTask, StaticSearchTask, foreseen, perform
 from sagescale.experiment.workload import Workload
 from sagescale.perf import load_profile
+from sagescale.sim.bound import lower_bound
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.part import Part, lower_bound_of_part, measure_part
 from sagescale.sim.simulate import simulate
-from sagescale.sim.turns import clock_s
+from sagescale.sim.turns import clock_s, least_end_s
 from sagescale.trace import Trace, TransformSpec, Turns
 from sagescale.trace.synth import Conversations, LogNormal, Quantity, Steady, synthesise
 
@@ -69,6 +70,37 @@ def test_parts_add_up_and_their_bounds_hold_where_a_run_falls_behind():
     whole = measure_part(run, Part())
     assert sum(part.misses for part in parts) == whole.misses
     assert lower_bound_of_part(run, Part(cut_s)) <= parts[1].gpu_hours
+
+
+def test_a_bound_counts_the_least_pools_until_the_last_answered_turn_can_come():
+    trace = conversations(20)
+    run = simulate(trace, PROFILE, config(**FEW), SimulatorConfig())
+    assert len(run.completed) == len(trace)
+    starts_s = np.array([trace.arrival_s[trace.session_id == one].min() for one in range(20)])
+    assert run.least_s == pytest.approx((starts_s + np.bincount(trace.session_id, trace.turns.think_s)).max())
+    pools = sum(pool.least * pool.gpus for pool in run.config.pools)
+    assert pools * run.least_s / 3600.0 <= lower_bound(run).gpu_hours * (1 + 1e-6)
+    assert lower_bound(run).gpu_hours <= measure_part(run, Part()).gpu_hours
+    population = simulate(trace, PROFILE, config(**FEW), SimulatorConfig(concurrent_sessions=4))
+    assert population.least_s == pytest.approx(np.bincount(trace.session_id, trace.turns.think_s).max())
+    late = simulate(conversations(), PROFILE, config(**FEW), SimulatorConfig(request_timeout_s=20.0))
+    assert lower_bound(late).gpu_hours <= measure_part(late, Part()).gpu_hours
+
+
+@pytest.mark.parametrize(
+    ("answered", "least_s"), [([0, 1, 2, 3], 17.0), ([0, 1, 2], 13.0), ([0], 5.0), ([], 0.0)]
+)
+def test_a_turn_that_waits_for_several_answers_comes_after_the_longest_of_their_ways(answered, least_s):
+    columns = [np.array([5.0, 6.0, 7.0, 9.0]), *np.full((2, 4), 9)]
+    trace = Trace.from_arrays(*columns, session_id=np.zeros(4, np.int64))
+    turns = Turns.of([[], [0], [0], [1, 2]], np.array([0.0, 8.0, 2.0, 4.0]))
+    trace = dataclasses.replace(trace, turns=turns)
+    shift_s = trace.arrival_s[0] - 5.0
+    rows = np.array(answered, np.int32)
+    assert least_end_s(trace, rows, by_clock=True) == pytest.approx(
+        max(0.0, least_s + shift_s) if answered else 0.0
+    )
+    assert least_end_s(trace, rows, by_clock=False) == pytest.approx(max(0.0, least_s - 5.0))
 
 
 def test_who_knows_the_future_never_takes_more_than_fixed_sizes_where_caches_are_lost():

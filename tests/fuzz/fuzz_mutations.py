@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-__all__ = ["mutated"]
-
 NUMBERS = (
     "0", "-1", "1", "-0.0", "0.5", "1e-320", "1e-300", "1e300", "1e308", "1e400", "-1e308", "nan", "inf", "-inf", "NaN",
     "Infinity", "-Infinity", ".nan", ".inf", "2147483647", "2147483648", "9007199254740993", "9223372036854775807",

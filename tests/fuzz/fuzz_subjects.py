@@ -16,27 +16,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+from rich.console import Console
+from sagescale.document import read_result
+from sagescale.errors import InputError
 from sagescale.experiment.replay import read_pool_sizes
 from sagescale.experiment.served import read_served
+from sagescale.files import shipped
+from sagescale.fleet import PoolCounts, Pools, Sizes
 from sagescale.live.config import LiveConfig
 from sagescale.live.dynamo_config import import_dynamo_config
-from sagescale.perf import ProfileModel, profile_from_source, profile_to_yaml, read_profile
+from sagescale.live.explain import explain_all, explain_tick
+from sagescale.live.records import BadRecordError, Note, TickRecord, read_tick
+from sagescale.perf import ProfileModel, load_profile, profile_from_source, profile_to_yaml, read_profile
 from sagescale.perf.validate import validate_profile
-from sagescale.planner import AutoscalerConfig
+from sagescale.planner import AutoscalerConfig, Observation, Planner
 from sagescale.planner.loading import load_settings
-from sagescale.resources import shipped
+from sagescale.report import print_run
+from sagescale.report.comparison import print_comparison
+from sagescale.report.html import render_html
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.faults import read_faults
 from sagescale.trace import read_trace
 from sagescale.trace.stats import describe
 
 sys.path.append(str(Path(__file__).parents[1] / "perf"))
+sys.path.append(str(Path(__file__).parents[1] / "report"))
 from perf_runs import RUNS, aiperf, guidellm, sglang, vllm
+from report_documents import agents, comparison, faulty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["SUBJECTS", "Subject"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,22 @@ def _dynamo(path: Path) -> None:
     text = import_dynamo_config(path).text
     path.write_text(text, encoding="utf-8")
     _config(path)
+
+
+def _result(path: Path) -> None:
+    document = read_result(path)
+    (print_run if document.comparison is None else print_comparison)(document, Console(file=io.StringIO()))
+    assert render_html(document)
+
+
+def _journal_record(path: Path) -> None:
+    try:
+        record = read_tick((7, 6e5, 1, 2, 1, path.read_bytes().decode("utf-8", "replace")))
+    except BadRecordError as error:
+        raise InputError(str(error)) from None
+    assert explain_tick(record, [])
+    assert explain_all([record] * 6, [])
+    assert json.loads(record.to_json())
 
 
 def _npz(arrays: dict[str, list[float]]) -> bytes:
@@ -203,6 +228,22 @@ _QWEN = _lines(
     )
 )  # fmt: skip
 
+_OBSERVED = Observation(6e5, 60.0, Pools(PoolCounts(1), PoolCounts(2, 1)), requests=2400.0, isl_mean=900.0,
+                        osl_mean=150.0, ttft_ms_mean=250.0, lengths=((900, 150),))  # fmt: skip
+_RECORD = TickRecord(
+    id=7,
+    time_s=6e5,
+    observation=_OBSERVED,
+    problems=(Note("frozen", "requests: as before"),),
+    decision=Planner(AutoscalerConfig(), ProfileModel(load_profile("h200-llama-3.1-8b-fp8")))
+    .step(_OBSERVED)
+    .to_dict(),
+    goal=Sizes(1, 2),
+    notes=(Note("dry_run", "nothing is done"),),
+    acted=True,
+    settings={},
+)
+
 SUBJECTS: dict[str, Subject] = {
     "trace-sagescale": Subject(_trace, _OURS.encode(), "x.csv"),
     "trace-gzip": Subject(_trace, gzip.compress(_OURS.encode()), "x.csv.gz"),
@@ -310,6 +351,10 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "config": Subject(_config, _CONFIG.encode(), "x.yaml"),
     "faults": Subject(read_faults, _FAULTS.encode(), "x.yaml"),
+    "result-run": Subject(_result, json.dumps(faulty()).encode(), "x.json"),
+    "result-agents": Subject(_result, json.dumps(agents()).encode(), "x.json"),
+    "result-comparison": Subject(_result, json.dumps(comparison()).encode(), "x.json"),
+    "journal-record": Subject(_journal_record, _RECORD.to_json().encode(), "x.json"),
     "dynamo-config": Subject(_dynamo, _DYNAMO.encode(), "x.yaml"),
     "dynamo-config-json": Subject(_dynamo, _DYNAMO_JSON.encode(), "x.json"),
 }

@@ -9,19 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import re
-import sys
-from pathlib import Path
 
 import pytest
 from guide_document import read_guide
+from live_server import prometheus, serving
+from planner_world import BUSY, make_planner, seen
 from sagescale import AutoscalerConfig, ControlPlaneManager, InputError, MetricsCollector
 from sagescale.perf import DEFAULT_PROFILE, ProfileModel, load_profile
 from sagescale.planner.policy.classic import ClassicPolicy
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "live"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "planner"))
-from live_server import prometheus, serving
-from planner_world import BUSY, make_planner, seen
 
 PRELUDES = {
     "1. 基本配置": "",

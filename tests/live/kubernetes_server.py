@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-REASONS = {
-    403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired", 429: "TooManyRequests",
-    500: "InternalError",
-}  # fmt: skip
+from live_server import Answering
 
 
 class Refused(Exception):  # noqa: N818  # an answer, not an error of ours
@@ -19,13 +16,18 @@ class Refused(Exception):  # noqa: N818  # an answer, not an error of ours
         self.status = status
 
 
-class Cluster:
+class Cluster(Answering):
     """Deployments by name with their pods, and leases; every write counts the version on.
 
     ``refuse`` maps a part of ``METHOD PATH`` to the status that such calls get, ``raw`` to what they are
     answered with. ``before`` is called with every call's ``METHOD PATH`` before it is answered, and may
     change anything: somebody else is at work too.
     """
+
+    reasons: ClassVar[dict[int, str]] = {
+        403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired", 429: "TooManyRequests",
+        500: "InternalError",
+    }  # fmt: skip
 
     def __init__(self, **replicas: int) -> None:
         self.version = 100
@@ -35,35 +37,12 @@ class Cluster:
         self.refuse, self.calls, self.raw = {}, [], {}
         self.before = lambda call: None
         self.lock = threading.RLock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def respond(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, answer = outer.answer(self.command, self.path, json.loads(body) if body else None)
-                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                with contextlib.suppress(OSError):
-                    self.send_response(status, REASONS.get(status))
-                    self.send_header("Content-Type", "application/json")
-                    self.send_header("Content-Length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-
-            def log_message(self, *args):
-                pass
-
-        for method in ("GET", "POST", "PUT", "PATCH"):
-            setattr(Handler, f"do_{method}", Handler.respond)
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        ).start()
+        super().__init__()
 
     def client(self):
         from kubernetes import client
 
-        settings = client.Configuration(host=f"http://127.0.0.1:{self.server.server_address[1]}")
+        settings = client.Configuration(host=self.url)
         settings.retries = False
         return client.ApiClient(settings)
 
@@ -83,8 +62,13 @@ class Cluster:
     def patched(self):
         return [call for call in self.calls if call.startswith("PATCH")]
 
-    def answer(self, method, target, body):
-        url = urlsplit(target)
+    def answer(self, request):
+        url = urlsplit(request["target"])
+        body = json.loads(request["body"]) if request["body"] else None
+        status, answer = self.answered(request["method"], url, body)
+        return status, answer, {"Content-Type": "application/json"}
+
+    def answered(self, method, url, body):
         call = f"{method} {url.path}"
         with self.lock:
             self.calls.append(call)
@@ -143,10 +127,6 @@ class Cluster:
             found = self.leases[name] = body
         return found
 
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
 
 def pod(*, ready=True, deleted=False, phase="Running", revision="a"):
     return {
@@ -157,10 +137,5 @@ def pod(*, ready=True, deleted=False, phase="Running", revision="a"):
     }  # fmt: skip
 
 
-@contextlib.contextmanager
 def cluster(**replicas):
-    found = Cluster(**replicas)
-    try:
-        yield found
-    finally:
-        found.close()
+    return contextlib.closing(Cluster(**replicas))

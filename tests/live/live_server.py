@@ -6,29 +6,28 @@ import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import parse_qs
 
 
-class Server:
-    """``answers`` maps a path to (status, body, headers) or to a function of the request giving those."""
+class Answering:
+    """A small HTTP server; ``answer`` gives (status, body, headers) for a request. A body may be JSON."""
+
+    reasons: ClassVar[dict[int, str]] = {}
+    """Words of a status where they are not the usual ones."""
 
     def __init__(self) -> None:
-        self.answers = {}
-        self.asked = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def respond(self):
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length)
-                path = self.path.partition("?")[0]
-                request = {"method": self.command, "path": path, "headers": dict(self.headers), "body": body}
-                outer.asked.append(request)
-                answer = outer.answers.get(path, (404, b"nothing here", {}))
-                status, data, headers = answer(request) if callable(answer) else answer
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                headers = dict(self.headers)
+                request = {"method": self.command, "target": self.path, "headers": headers, "body": body}
+                status, data, headers = outer.answer(request)
                 data = json.dumps(data).encode() if not isinstance(data, bytes) else data
                 with contextlib.suppress(OSError):  # the client may have given up
-                    self.send_response(status)
+                    self.send_response(status, outer.reasons.get(status))
                     for name, value in headers.items():
                         self.send_header(name, value)
                     self.send_header("Content-Length", str(len(data)))
@@ -38,7 +37,7 @@ class Server:
             def log_message(self, *args):
                 pass
 
-        for method in ("GET", "POST", "PATCH"):
+        for method in ("GET", "POST", "PUT", "PATCH"):
             setattr(Handler, f"do_{method}", Handler.respond)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -50,12 +49,27 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
-    def form(self, index: int = -1) -> dict[str, str]:
-        return {key: values[0] for key, values in parse_qs(self.asked[index]["body"].decode()).items()}
-
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+class Server(Answering):
+    """``answers`` maps a path to (status, body, headers) or to a function of the request giving those."""
+
+    def __init__(self) -> None:
+        self.answers = {}
+        self.asked = []
+        super().__init__()
+
+    def answer(self, request):
+        path = request["path"] = request["target"].partition("?")[0]
+        self.asked.append(request)
+        answer = self.answers.get(path, (404, b"nothing here", {}))
+        return answer(request) if callable(answer) else answer
+
+    def form(self, index: int = -1) -> dict[str, str]:
+        return {key: values[0] for key, values in parse_qs(self.asked[index]["body"].decode()).items()}
 
 
 def prometheus(answer, now_s=1_000_000.0):
@@ -70,10 +84,5 @@ def prometheus(answer, now_s=1_000_000.0):
     return respond
 
 
-@contextlib.contextmanager
 def serving():
-    server = Server()
-    try:
-        yield server
-    finally:
-        server.close()
+    return contextlib.closing(Server())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+from planner_world import ONE_GPU, RoundNumbers
 from sagescale import fleet
 from sagescale.live.actuators.protocol import ActuatorError, PoolStates
 from sagescale.live.config import LiveConfig
@@ -14,11 +12,7 @@ from sagescale.live.metrics.observe import Metrics
 from sagescale.live.metrics.window import Problem, Reports
 from sagescale.planner import AutoscalerConfig, PoolCounts, Sizes
 from sagescale.planner.policy.classic import initial_targets
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "planner"))
-from planner_world import RoundNumbers
-
-ONE_GPU = {"prefill_gpus_per_instance": 1, "decode_gpus_per_instance": 1}
+from slo_world import RoundTwin
 
 
 def reporting(prefill, decode, listed=None):
@@ -160,22 +154,8 @@ class Load:
         pass
 
 
-class RoundTwin:
-    """Engines of RoundNumbers: requests that a pool cannot get through are those that miss."""
-
-    startup_s = 60.0
-    perf = RoundNumbers()
-
-    def prefill_limit_rps(self, lengths) -> float:
-        return 10_000.0 / float(lengths.isl.mean())
-
-    def decode_limit_rps(self, lengths) -> float:
-        return 1600.0 / float(lengths.osl.mean())
-
-    def prefill_misses_alone(self, lengths) -> float:
-        return 0.0
-
-    decode_misses_alone = prefill_misses_alone
+class LinearTwin(RoundTwin):
+    """Requests that a pool cannot get through, at four fifths of what it could, are those that miss."""
 
     def prefill_misses(self, instances, requests_per_s, lengths) -> float:
         return max(0.0, 1.0 - 0.8 * instances * self.prefill_limit_rps(lengths) / requests_per_s)
@@ -228,7 +208,7 @@ class LiveWorld:
             self.journal,
             self.clock,
             (self.log,),
-            RoundTwin(),
+            LinearTwin(decode_tokens_per_s=1600.0),
         )
 
     def wanted(self, requests: float) -> Sizes:

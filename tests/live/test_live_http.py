@@ -22,14 +22,14 @@ from sagescale.errors import InputError
 from sagescale.live.actuators.protocol import ActuatorError
 from sagescale.live.config import LiveConfig
 from sagescale.live.doctor import Finding
-from sagescale.live.foreign_text import foreign_text
 from sagescale.live.http import HttpClient, HttpError, metrics_authorization
-from sagescale.live.journal import Event, Journal, Note
+from sagescale.live.journal import Journal
 from sagescale.live.metrics.presets import PRESETS
 from sagescale.live.metrics.scrape import ScrapeReader, parse_page
 from sagescale.live.metrics.source import make_source
 from sagescale.live.metrics.window import Problem
-from sagescale.live.secret import Secret, read_secret
+from sagescale.live.records import Event, Note
+from sagescale.live.secret import Secret, foreign_text, read_secret
 
 
 @pytest.fixture(autouse=True)

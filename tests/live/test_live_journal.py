@@ -17,8 +17,9 @@ from live_world import LiveWorld
 from sagescale.cli.app import main
 from sagescale.errors import InputError, SagescaleError
 from sagescale.live.explain import explain_all, explain_tick, parse_time, tick_at
-from sagescale.live.journal import Event, Journal, Note, read_journal
+from sagescale.live.journal import Journal, read_journal
 from sagescale.live.lock import TargetLock
+from sagescale.live.records import Event, Note
 from sagescale.live.tick_text import tick_text
 
 
@@ -265,6 +266,17 @@ RECORDS = {
     "odd settings": lambda text: without_crc(text, lambda kept: kept["settings"].update(target_ttft_ms="x")),
     "odd notes": lambda text: without_crc(text, lambda kept: kept.update(notes=[{"code": 3}])),
     "odd kind": lambda text: without_crc(text, lambda kept: kept.update(kind="glance")),
+    "a kind of parts": lambda text: without_crc(text, lambda kept: kept.update(kind={})),
+    "a goal of another pool": lambda text: without_crc(text, lambda kept: kept["goal"].update(spare=1)),
+    "pools without a goal": lambda text: without_crc(
+        text, lambda kept: kept["observation"]["pools"].update(spare={"ready": 1})
+    ),
+    "endless settings": lambda text: without_crc(
+        text, lambda kept: kept["settings"].update(decode_gpus_per_instance=float("inf"))
+    ),
+    "unset settings": lambda text: without_crc(
+        text, lambda kept: kept["settings"].update(adjustment_interval_sec=None)
+    ),
     "odd lengths": lambda text: without_crc(text, lambda kept: kept["observation"].update(lengths=[[1]])),
 }  # fmt: skip
 

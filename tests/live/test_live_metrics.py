@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from urllib.parse import parse_qs
 
 import pytest
 from hypothesis import given
@@ -445,6 +446,63 @@ def test_whatever_prometheus_answers_a_failure_is_a_problem_not_a_crash(answer):
         source.close()
         assert not metrics.usable
         assert codes(metrics) == {"source_failed"}
+
+
+@pytest.mark.parametrize("value", ["12", "0"])
+def test_a_series_given_twice_is_a_problem_and_not_the_smaller_of_two_loads(value):
+    labels = {"instance": "a", "sagescale_series": "increase vllm:request_success_total"}
+    with serving() as server:
+        server.answers["/api/v1/query"] = prometheus((200, vector((labels, "12"), (labels, value)), {}))
+        source = make_source(LiveConfig(prometheus_url=server.url), "prefill")
+        metrics, _ = source.collect(60.0)
+        source.close()
+    assert not metrics.usable
+    assert codes(metrics) == {"source_failed"}
+    assert "twice" in metrics.problems[0].text
+
+
+class Clocked:
+    """A server whose clock a test sets, and which has records up to a time."""
+
+    def __init__(self, server):
+        self.now_s, self.recorded_s = 10_000.0, 10_000.0
+        server.answers["/api/v1/query"] = self.respond
+
+    def respond(self, request):
+        form = parse_qs(request["body"].decode())
+        if form["query"] == ["time()"]:
+            result = {"resultType": "scalar", "result": [self.now_s, str(self.now_s)]}
+            return 200, {"status": "success", "data": result}, {}
+        if form["query"][0].startswith("count(count_over_time(up["):
+            beyond = self.recorded_s > self.now_s
+            return 200, vector(*([({}, "4")] if beyond else [])), {}
+        return 200, vector(), {}
+
+
+def test_a_server_whose_clock_goes_back_tells_of_the_past_until_it_is_where_it_was():
+    with serving() as server:
+        clock = Clocked(server)
+        source = make_source(LiveConfig(prometheus_url=server.url), "prefill")
+
+        def failure():
+            return [problem.text for problem in source.collect(60.0)[0].problems if "clock" in problem.text]
+
+        assert not failure()
+        clock.now_s = clock.recorded_s = 10_060.0
+        assert not failure()
+        clock.now_s = 6460.0
+        assert "its clock went back by 3600 s" in failure()[0]
+        clock.now_s = 10_000.0
+        assert failure()
+        clock.now_s = 10_050.0
+        assert not failure(), "so little that the window is nearly the one to come"
+        clock.now_s, clock.recorded_s = 2000.0, 2000.0
+        assert not failure(), "another server, whose clock is its own: it has no records of later"
+        clock.now_s, clock.recorded_s = 1e12, 2060.0
+        failure()
+        clock.now_s = 2060.0
+        assert not failure(), "once it told a time that never was"
+        source.close()
 
 
 def test_an_own_query_replaces_the_presets_and_must_give_one_number():

@@ -41,7 +41,7 @@ from sagescale.trace import read_trace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sagescale.live.journal import TickRecord
+    from sagescale.live.records import TickRecord
     from sagescale.live.setup import Configured
 
     Fault = Callable[["Soak"], Callable[[], None]]

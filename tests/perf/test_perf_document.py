@@ -5,8 +5,8 @@ import yaml
 from hypothesis import given, settings
 from perf_builders import built, profiles
 from sagescale.errors import InputError
+from sagescale.files import shipped
 from sagescale.perf import list_profiles, load_profile, profile_to_yaml, read_profile, write_profile
-from sagescale.resources import shipped
 
 
 @pytest.fixture

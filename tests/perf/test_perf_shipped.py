@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from sagescale.cli.profile import profile_app
+from sagescale.files import shipped
 from sagescale.perf import ProfileModel, list_profiles, load_profile
-from sagescale.resources import shipped
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:

@@ -227,6 +227,71 @@ def faulty() -> Any:
     return document(run(faults=faults))
 
 
+def agents() -> Any:
+    """A run of sessions on engines that step and have prefix caches, learned while it ran, and the advice."""
+    prefix = {
+        "asked_tokens": 90_000,
+        "hit_tokens": 60_000,
+        "hit_rate": 2 / 3,
+        "by_age": [
+            {"until_s": 10.0, "asked_tokens": 30_000, "hit_tokens": 0, "hit_rate": 0.0},
+            {"until_s": None, "asked_tokens": 60_000, "hit_tokens": 60_000, "hit_rate": 1.0},
+        ],
+        "scale_downs": {
+            "instances": 2,
+            "cached_tokens": 5000,
+            "asked_again_tokens": 800,
+            "within_s": 300.0,
+            "hit_rate_before": 0.7,
+            "hit_rate_after": None,
+        },
+    }
+    engines = {
+        "gap_ms": {"p50": 8.0, "p90": 9.0, "p99": 80.0, "max": 300.0},
+        "max_gap_ms": latency(20.0),
+        "preemptions": 3,
+        "preempted_requests": 2,
+        "recomputed_tokens": 4000,
+        "full_memory_s": 7.5,
+        "prefix": prefix,
+    }
+    learned = {"told_ms": 60.0, "learned_ms": 70.0, "true_ms": 72.0}
+    made = run(
+        engines=engines,
+        sessions={
+            "total": 30,
+            "started": 29,
+            "finished": 28,
+            "attainment": 0.5,
+            "finish_s": {"p50": 60.0, "p90": 600.0, "p99": None},
+        },
+        surfaces={
+            "ttft": [{"isl": 2000.0, **learned}],
+            "itl": [{"requests": 8, "context_tokens": 2000.0, **learned}],
+        },
+    )
+    made["requests"]["never_arrived"] = 4
+    made["timeline"] |= {"prefix_hit_rate": [0.5] * TICKS, "full_memory_s": [0.0] * TICKS}
+    choice = {"name": "fixed", "sizes": {"prefill": [1, 1], "decode": [2, 2]}, "attainment": 1.0}
+    choice |= {"gpu_hours": 4.0, "cost": 10.0, "gpus": 3}
+    return document(
+        made,
+        world={**document()["profile"], "name": "h200-real"},
+        gpu_hour_price=2.5,
+        answer={
+            "text": "for TTFT 200 / ITL 50 ms at 99 %: fixed",
+            "attainment_asked": 0.99,
+            "take": "fixed",
+            "fixed": choice,
+            "autoscaled": choice,
+            "saves": -0.1,
+            "ways": [
+                {"engines": "p", "serving": "aggregated", "profile": "p", "fixed": choice, "autoscaled": None}
+            ],
+        },
+    )
+
+
 def attacked(made: Any) -> Any:
     """The same document with an attack in every text that comes from outside."""
     made = copy.deepcopy(made)

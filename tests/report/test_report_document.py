@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from report_documents import comparison, document, faulty, run, three_pools
+from report_documents import agents, comparison, document, faulty, run, three_pools
 from rich.console import Console
 from sagescale.document import ResultDocument, as_keys, from_keys, read_result
 from sagescale.errors import InputError
@@ -32,7 +33,7 @@ def written(made: object) -> Any:
     return json.loads(json.dumps(made, default=as_keys, allow_nan=False))
 
 
-@pytest.mark.parametrize("made", [document(), comparison(), faulty(), three_pools()])
+@pytest.mark.parametrize("made", [document(), comparison(), faulty(), three_pools(), agents()])
 def test_every_key_of_a_document_is_read_and_written_again(made: Any) -> None:
     again = written(from_keys(ResultDocument, made))
 
@@ -87,7 +88,7 @@ def keys(part: Any, *at: str | int) -> Iterator[tuple[str | int, ...]]:
             yield from keys(entry, *at, key)
 
 
-@pytest.mark.parametrize("made", [faulty, comparison])
+@pytest.mark.parametrize("made", [faulty, comparison, agents])
 def test_a_document_without_one_of_its_keys_is_shown_or_refused(made: Any, tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     whole = json.dumps(written(made()))
@@ -113,6 +114,46 @@ def test_a_document_with_what_adds_up_to_no_number_is_refused(tmp_path: Path, nu
         json.dumps(document(run())).replace('"attainment": ', f'"attainment": {number}, "was": ', 1)
     )
     with pytest.raises(InputError, match=r"is no number of a result; expected at most 1e\+30"):
+        read_result(path)
+
+
+def _series() -> list[tuple[str, str]]:
+    made = comparison()["runs"][0]
+    replicates = {"gpu_hours": [1.0, 2.0, 3.0], "attainment": [0.9, 0.9, 0.9]}
+    return [("timeline", key) for key in made["timeline"]] + [("replicates", key) for key in replicates]
+
+
+@pytest.mark.parametrize(("part", "key"), _series())
+def test_series_of_unequal_lengths_are_refused_by_name(part: str, key: str, tmp_path: Path) -> None:
+    made, interval = comparison(), {"mean": 0.9, "half_width": 0.1}
+    made["runs"][1]["replicates"] = {
+        "gpu_hours": [1.0, 2.0, 3.0],
+        "attainment": [0.9, 0.9, 0.9],
+        "gpu_hours_interval": interval,
+        "attainment_interval": interval,
+    }
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(made))
+    read_result(path)
+    series, whole = made["runs"][1][part], made["runs"][1][part][key]
+    for changed in (whole[:-1], [*whole, whole[-1]], []):
+        series[key] = changed
+        path.write_text(json.dumps(made))
+        with pytest.raises(InputError, match=rf"comparison\.json: runs\[1\]\.{part}\..*as many") as refused:
+            read_result(path)
+        assert f"runs[1].{part}.{key} " in str(refused.value)
+        assert {f"{len(changed)}", f"{len(whole)}"} <= set(re.findall(r"\d+", str(refused.value)))
+
+
+@pytest.mark.parametrize("time_s", [0.0, 60.0, 1e29])
+def test_times_that_do_not_ascend_are_refused(time_s: float, tmp_path: Path) -> None:
+    made = document(run())
+    made["runs"][0]["timeline"]["time_s"][1] = time_s
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(made))
+    with pytest.raises(
+        InputError, match=r"runs\[0\]\.timeline\.time_s\[\d\] is .*expected times that ascend"
+    ):
         read_result(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -13,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_documents import TICKS, attacked, comparison, document, faulty, run, three_pools
+from rich.console import Console
 from sagescale.cli.app import app
 from sagescale.document import ResultDocument, RunDocument, from_keys
 from sagescale.errors import InputError
 from sagescale.fleet import PoolCounts, resize
+from sagescale.report import print_run
+from sagescale.report.facts import latencies
 from sagescale.report.html import render_html, write_html
 from sagescale.report.html.comparison import pareto_front
 from sagescale.report.html.run import run_figure
@@ -127,6 +131,29 @@ def test_headline_is_the_terminal_s():
         "12 requests never finished",
     ):
         assert words in says
+
+
+def test_latencies_are_the_terminal_s_in_the_unit_that_suits_them():
+    slow = run()
+    slow["ttft_ms"] |= {"p99": 104_907.0, "max": 220_172.0}
+    made = from_keys(ResultDocument, document(slow))
+    out = io.StringIO()
+    print_run(made, Console(width=160, file=out))
+    page = render_html(made)
+    for row in latencies(made.runs[0]):
+        assert re.search(
+            rf"^(latency )? *{row.name} +{' +'.join(row.values)} +{row.target}$", out.getvalue(), re.MULTILINE
+        )
+        assert all(f">{value}</td>" in page for value in (*row.values, row.target))
+    assert 'dd class="poor">▲ 105 s</dd><dd class="note">target 0.2 s<' in page
+
+
+def test_a_mean_itl_is_not_held_against_a_target_of_the_longest_gaps():
+    strict = run()
+    strict["sla"] |= {"itl_statistic": "max", "target_itl_ms": 20.0}
+    page = render_html(from_keys(ResultDocument, document(strict)))
+    assert 'dd>45.0 ms</dd><dd class="note">largest gap: target 20 ms<' in page
+    assert "▲ 45.0" not in page
 
 
 def test_each_run_has_a_place_for_every_panel():

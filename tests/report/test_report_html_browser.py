@@ -227,7 +227,7 @@ def test_faults_are_drawn(opened):
 
 def test_a_comparison_leads_to_its_runs_and_back(opened):
     driver = opened(comparison())
-    assert drawn(driver) == {"comparison": 5}
+    wait(driver, lambda d: drawn(d) == {"comparison": 5})
     driver.find_element("link text", "classic/kalman").click()
     wait(driver, lambda d: list(drawn(d)) == NAMES)
     assert driver.find_element("css selector", "section:not([hidden]) h2").text == "classic/kalman"
@@ -274,7 +274,7 @@ def test_the_table_sorts_by_any_column_both_ways(opened):
 def test_an_attack_is_shown_and_does_nothing(opened, made):
     driver = opened(attacked(made))
     if "comparison" in made:
-        assert drawn(driver) == {"comparison": 5}
+        wait(driver, lambda d: drawn(d) == {"comparison": 5})
         driver.find_element("css selector", "#ranking tbody tr a").click()
     wait(driver, lambda d: list(drawn(d)) == NAMES)
     point_at(driver, "decisions", 0.5)

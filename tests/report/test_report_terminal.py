@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from report_documents import comparison
 from rich.console import Console
 from sagescale.document import ResultDocument, from_keys
 from sagescale.report import formats, print_run
+from sagescale.report.comparison import print_comparison
 from sagescale.report.text_plots import BARS, bars, downsample, windows_per_bar
 
 if TYPE_CHECKING:
@@ -356,6 +358,16 @@ def test_a_name_cannot_smuggle_escape_codes_or_line_breaks() -> None:
     made = document()
     made["trace"]["path"] = "a\x1b[31m\nb\udc80.csv"
     assert "a?[31m b?.csv" in render(made)
+
+
+def test_texts_with_tabs_and_line_breaks_are_printed_in_one_piece() -> None:
+    made = comparison()
+    made["comparison"]["verdict"] = "cheapest\tof\nall" + " words" * 40
+    made["comparison"]["failed"] = [{"name": "classic\t\tx\u2028y", "error": "no\nfit"}]
+    out = io.StringIO()
+    print_comparison(from_keys(ResultDocument, made), Console(width=80, file=out))
+    assert "cheapest of all words" in out.getvalue()
+    assert "classic  x y: no fit" in out.getvalue()
 
 
 # Odd documents

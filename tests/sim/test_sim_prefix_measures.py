@@ -81,3 +81,16 @@ def test_a_scale_down_may_keep_what_hits(choice, drained):
 def test_without_caches_the_choice_is_refused():
     with pytest.raises(InputError, match="scale_down_choice is least_cache_hits but prefix_cache is false"):
         configured(None, [], ["scale_down_choice=least_cache_hits"])
+
+
+def test_the_planner_sees_the_hit_rate_of_prompts_that_were_admitted_however_long_they_waited():
+    """Arrivals stop for minutes while the queue is worked off: hits then belong to prompts of before."""
+    setup = configured(None, [], [*KEYS, "min_instances=1", "max_instances=1", "max_num_seqs=4"])
+    waves = trace(4000, 0.005)
+    waves = dataclasses.replace(waves, arrival_s=np.where(np.arange(4000) < 3990, waves.arrival_s, 150.0))
+    run = simulate(waves, setup.profile, setup.config, setup.simulator)
+    seen = [tick.observation for tick in run.ticks]
+    assert max(one.queued_prefill for one in seen) > 100
+    known = [one.prefix_hit_rate for one in seen if one.prefix_hit_rate is not None]
+    assert max(known[1:]) == 0.5
+    assert not any(reason.code == "invalid_metric" for tick in run.ticks for reason in tick.decision.reasons)

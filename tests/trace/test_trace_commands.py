@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sagescale.cli.trace import trace_app
 from sagescale.errors import InputError
-from sagescale.resources import shipped
+from sagescale.files import shipped
 from sagescale.trace import read_trace, shipped_traces
 from typer.testing import CliRunner, Result
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy import Situation
 
-__all__ = ["AibrixApaPolicy", "AibrixKeys"]
-
 _TOLERANCE = 0.1
 _MOST_UP = _MOST_DOWN = 2.0
 _DOWN_COOLDOWN_S = 300.0

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig, Observation
     from sagescale.planner.policy import Situation
 
-__all__ = ["DynamoKeys", "DynamoPolicy"]
-
 
 @dataclass(frozen=True)
 class DynamoKeys:

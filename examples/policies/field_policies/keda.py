@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sagescale.planner.decision import Reason
     from sagescale.planner.policy import Situation
 
-__all__ = ["KedaKeys", "KedaLatencyPolicy", "KedaQueuePolicy"]
-
 _MOST = 2.0
 """More than twice the target counts as twice."""
 

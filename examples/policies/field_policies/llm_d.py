@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy import Situation
 
-__all__ = ["LlmdKeys", "LlmdSaturationPolicy"]
-
 
 @dataclass(frozen=True)
 class LlmdKeys:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig, Observation
     from sagescale.planner.policy import Situation
 
-__all__ = ["TokenVelocityKeys", "TokenVelocityPolicy"]
-
 _REMEMBERED = 2000
 """Lengths of so many requests, the last ones."""
 _EDGES = (1.0 / 3.0, 2.0 / 3.0)

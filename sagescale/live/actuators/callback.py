@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sagescale.live.actuators.protocol import Order, PoolStates
 
-__all__ = ["CallbackActuator", "load_callback"]
-
 
 def load_callback(path: str) -> Callable[..., Any]:
     """Import ``package.module:function``.

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError
 from sagescale.fleet import DISAGGREGATED
 from sagescale.live.actuators.protocol import ActuatorError, parse_pool_states
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sagescale.live.actuators.protocol import Order, PoolStates
-
-__all__ = ["CommandActuator"]
 
 _MAX_OUTPUT = 1_000_000
 _ERROR_BYTES = 4096

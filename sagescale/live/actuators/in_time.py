@@ -12,8 +12,6 @@ from sagescale.live.actuators.protocol import ActuatorError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TimedCalls"]
-
 _MOST_UNFINISHED = 8
 
 _Found = TypeVar("_Found")

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sagescale.live.actuators.protocol import Order
     from sagescale.live.config import LiveConfig
 
-__all__ = ["KubernetesActuator", "Workload"]
-
 _KNOWN = {
     "deployments": "apis/apps/v1",
     "deployment": "apis/apps/v1",

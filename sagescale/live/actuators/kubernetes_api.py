@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from sagescale.errors import InputError
 from sagescale.live.actuators.in_time import TimedCalls
 from sagescale.live.actuators.protocol import MAX_INSTANCES, ActuatorError
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sagescale.live.config import LiveConfig
-
-__all__ = ["ApiRefusedError", "KubernetesApi", "count_in", "make_client", "part"]
 
 _MERGE_PATCH = "application/merge-patch+json"
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from sagescale.live.actuators.kubernetes_api import KubernetesApi
 
-__all__ = ["Lease"]
-
 _DURATION_S = 15
 _RENEW_S = 5.0
 _GIVEN_UP_S = 10.0

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from sagescale.live.actuators.protocol import Actuator, Order, PoolStates
     from sagescale.live.config import LiveConfig
 
-__all__ = ["DryRun", "ExportOnly", "make_actuator"]
-
 
 class DryRun:
     """Changes nothing and knows of no pools; the loop never asks it to."""

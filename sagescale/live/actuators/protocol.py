@@ -8,23 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 from sagescale.errors import SagescaleError
 from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sagescale.fleet import Sizes
-
-__all__ = [
-    "MAX_INSTANCES",
-    "Actuator",
-    "ActuatorError",
-    "Order",
-    "PoolStates",
-    "parse_pool_states",
-    "pool_states",
-]
-
 
 MAX_INSTANCES = 100_000
 """Of one pool and state. More is no pool but a mistake, and sizes are computed with."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sagescale.live.actuators.protocol import Order, PoolStates
     from sagescale.live.config import LiveConfig
 
-__all__ = ["WebhookActuator", "signature", "signature_holds"]
-
 _RETRY_S = 0.5
 
 

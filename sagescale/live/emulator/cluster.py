@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sagescale.sim.engine import Cluster
     from sagescale.trace import Trace
 
-__all__ = ["EmulatedCluster", "Outcome"]
-
 _STEP_S = 0.02
 """The kernel is read this often, so that who served a prompt is known before it moves on."""
 
@@ -347,13 +345,8 @@ class EmulatedCluster:
         for slot in np.unique(slots[decoded]).tolist():
             mine = decoded[slots[decoded] == slot]
             engine = self._engine("decode", int(ids[slot]))
-            engine.completed += len(mine)
-            engine.duration.observe(records["done_s"][mine] - self._prefilled_s[index[mine]])
-            engine.prompt.observe(isl[mine])
-            engine.generation.observe(osl[mine])
-            several = mine[osl[mine] > 1]
-            engine.request_itl.observe(itl_s[mine])
-            engine.itl.observe(itl_s[several], osl[several] - 1)
+            duration_s = records["done_s"][mine] - self._prefilled_s[index[mine]]
+            engine.answered(duration_s, isl[mine], osl[mine], itl_s[mine])
             if not self._first_at_prefill:
                 fresh = mine[~again[mine]]
                 engine.ttft.observe(records["first_token_s"][fresh] - self._prefilled_s[index[fresh]])
@@ -366,13 +359,9 @@ class EmulatedCluster:
         for slot in np.unique(records["bound"]).tolist():
             mine = np.flatnonzero(records["bound"] == slot)
             engine = self._engine("aggregated", int(self.cluster.numbers_by_slot[slot]))
-            engine.completed += len(mine)
-            engine.duration.observe(records["done_s"][mine] - self.trace.arrival_s[index[mine]])
-            engine.prompt.observe(self.trace.isl[index[mine]].astype(np.float64))
-            engine.generation.observe(osl[mine])
-            several = mine[osl[mine] > 1]
-            engine.request_itl.observe(itl_s[mine])
-            engine.itl.observe(itl_s[several], osl[several] - 1)
+            duration_s = records["done_s"][mine] - self.trace.arrival_s[index[mine]]
+            isl = self.trace.isl[index[mine]].astype(np.float64)
+            engine.answered(duration_s, isl, osl[mine], itl_s[mine])
             engine.preemptions += float(stepped.requests["preemptions"][index[mine]].sum())
 
     # --- instances -----------------------------------------------------------------------------

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from prometheus_client import Metric
 
-__all__ = ["EngineMetrics", "EnginePage", "Histogram"]
-
 _TTFT_S = np.array(
     [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
      80.0, 160.0, 640.0, 2560.0]
@@ -85,6 +83,22 @@ class EngineMetrics:
     def prompt_tokens(self) -> float:
         """Prompt tokens of the requests that have ended in it."""
         return self.prompt.total
+
+    def answered(
+        self,
+        duration_s: NDArray[np.float64],
+        isl: NDArray[np.float64],
+        osl: NDArray[np.float64],
+        itl_s: NDArray[np.float64],
+    ) -> None:
+        """Count requests whose answers ended in it: time in the engine, tokens, mean time between them."""
+        self.completed += len(osl)
+        self.duration.observe(duration_s)
+        self.prompt.observe(isl)
+        self.generation.observe(osl)
+        self.request_itl.observe(itl_s)
+        several = osl > 1
+        self.itl.observe(itl_s[several], osl[several] - 1)
 
 
 _GAUGES = (

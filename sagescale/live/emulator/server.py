@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sagescale.live.emulator.cluster import EmulatedCluster, Outcome
     from sagescale.live.secret import Secret
 
-__all__ = ["FAULTS", "Emulator", "Fault", "Pace"]
-
 logger = logging.getLogger(__name__)
 
 _MAX_BODY = 1_000_000

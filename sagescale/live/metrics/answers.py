@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sagescale.json_guard import BadJsonError, parse_json
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-__all__ = [
-    "AnswerError", "Sample", "Samples", "Values", "discovered", "found_series", "instant", "number",
-    "points", "raw_samples", "raw_values",
-]  # fmt: skip
 
 
 class AnswerError(ValueError):
@@ -43,6 +38,9 @@ class Values(NamedTuple):
     values: tuple[float, ...]
 
 
+_Series = TypeVar("_Series", Sample, Samples, Values)
+
+
 def instant(body: bytes) -> list[Sample]:
     """Read a Prometheus server's answer to a query at one instant: a vector or a scalar.
 
@@ -59,7 +57,7 @@ def instant(body: bytes) -> list[Sample]:
         series = _object(item)
         if "value" in series:  # else a native histogram
             found.append(Sample(_labels(series.get("metric")), number(_pair(series["value"])[1])))
-    return found
+    return _each_once(found)
 
 
 def points(body: bytes) -> list[tuple[float, float]]:
@@ -94,7 +92,7 @@ def raw_samples(body: bytes) -> list[Samples]:
         known = sorted(at for at in times_s if math.isfinite(at))
         if known:
             found.append(Samples(_labels(series.get("metric")), tuple(known)))
-    return found
+    return _each_once(found)
 
 
 def raw_values(body: bytes) -> list[Values]:
@@ -114,7 +112,7 @@ def raw_values(body: bytes) -> list[Values]:
         if known:
             times_s, values = zip(*known, strict=True)
             found.append(Values(_labels(series.get("metric")), times_s, values))
-    return found
+    return _each_once(found)
 
 
 def found_series(body: bytes) -> list[Mapping[str, str]]:
@@ -123,10 +121,7 @@ def found_series(body: bytes) -> list[Mapping[str, str]]:
     Raises:
         AnswerError: it is something else, or says that the query failed.
     """
-    document = _object(_document(body))
-    if document.get("status") != "success":
-        raise AnswerError(f"the query failed: {foreign_text(document.get('error', 'no status'))}")
-    return [_labels(item) for item in _list(document.get("data"))]
+    return [_labels(item) for item in _list(_data(body))]
 
 
 def discovered(body: bytes) -> list[tuple[str, Mapping[str, str]]]:
@@ -143,6 +138,18 @@ def discovered(body: bytes) -> list[tuple[str, Mapping[str, str]]]:
             if not isinstance(address, str):
                 raise AnswerError(f"a target is {_kind(address)}; expected text")
             found.append((address, labels))
+    return found
+
+
+def _each_once(found: list[_Series]) -> list[_Series]:
+    """Refuse one series given twice: which of the two is true is not known, and it may be the smaller."""
+    seen = set()
+    for series in found:
+        labels = frozenset(series.labels.items())
+        if labels in seen:
+            named = foreign_text(dict(series.labels), 100)
+            raise AnswerError(f"the same series is in the answer twice: {named}")
+        seen.add(labels)
     return found
 
 
@@ -163,11 +170,15 @@ def _document(body: bytes) -> object:
         raise AnswerError(f"the answer is not JSON: {error}") from None
 
 
-def _result(body: bytes) -> tuple[object, str]:
+def _data(body: bytes) -> object:
     document = _object(_document(body))
     if document.get("status") != "success":
         raise AnswerError(f"the query failed: {foreign_text(document.get('error', 'no status'))}")
-    data = _object(document.get("data"))
+    return document.get("data")
+
+
+def _result(body: bytes) -> tuple[object, str]:
+    data = _object(_data(body))
     kind = data.get("resultType")
     return data.get("result"), kind[:40] if isinstance(kind, str) else _kind(kind)
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.window import SeriesWindow
 
-__all__ = ["Evenness", "InstanceLoad", "instance_loads"]
-
 _LEAST_INSTANCES = 3
 _LEAST_REQUESTS = 4.0
 """An instance, in the mean: with fewer, balanced ones differ as much."""

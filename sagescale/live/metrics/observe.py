@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Mean, Preset
     from sagescale.live.metrics.window import ByInstance
 
-__all__ = ["NEEDS", "Metrics", "Observer", "Targets", "add_unserved"]
-
 _ENOUGH = 20.0
 """Requests completed, at least, before tokens a request are compared with what counters of tokens say."""
 

@@ -10,8 +10,6 @@ from sagescale.live.metrics.window import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["CONTRADICTIONS", "RANGES", "Evidence", "Range", "keep_possible"]
-
 _MOST = 1e9
 """More requests or tokens than any window, queue or prompt has."""
 

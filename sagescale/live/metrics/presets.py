@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from sagescale.planner import Serving
 
-__all__ = ["PRESETS", "Mean", "Preset", "preset_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Mean:

@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.window import Cadence
 
-__all__ = ["PastWindow", "PrometheusReader", "Sample"]
-
-
 _Read = TypeVar("_Read")
 
 _TARGET_LABEL = "instance"
+
+_LOOKED_BACK_S = 86_400.0
+"""How far a server whose clock went back is asked for records beyond it."""
 
 _LOAD_FIELDS = frozenset(("requests", "isl_mean", "osl_mean", "requests_shed", "requests_queued_gateway"))
 
@@ -76,6 +76,7 @@ class PrometheusReader:
         self._live = live
         self._url = live.prometheus_url.rstrip("/")
         self._http = HttpClient(live, metrics_authorization)
+        self._latest_s = -math.inf  # the server's time when it was last read
 
     def describe(self) -> str:
         """Say which server."""
@@ -96,8 +97,12 @@ class PrometheusReader:
         began_s = time.monotonic()
         deadline = began_s + self._live.metrics_timeout_s
         # The server read its clock while it was being asked.
-        end_s = self.now_s(deadline) - late_s - (time.monotonic() - began_s) / 2
+        now_s = self.now_s(deadline) - (time.monotonic() - began_s) / 2
+        end_s = now_s - late_s
         wall_window_s = window_s / self._live.time_scale
+        if now_s < self._latest_s - wall_window_s / 2:
+            self._refuse_the_past(now_s, deadline)
+        self._latest_s = now_s
         groups = {}
         for group, matchers in group_matchers(self._live, preset).items():
             sampling = self._sampling(preset.running, matchers, wall_window_s, deadline, end_s)
@@ -131,6 +136,22 @@ class PrometheusReader:
                 )
             )
         return RawWindow(window_s, groups, own, tuple(problems), own_before)
+
+    def _refuse_the_past(self, now_s: float, deadline: float) -> None:
+        """Refuse a window that was seen before: the server's clock went back, and it has records beyond it.
+
+        Without any it is another server, whose clock is its own.
+
+        Raises:
+            HttpError: it has some, or does not say.
+        """
+        back_s = self._latest_s - now_s
+        looked_s = min(back_s, _LOOKED_BACK_S)
+        beyond = self.query(f"count(count_over_time(up[{duration(looked_s)}]))", deadline, self._latest_s)
+        if beyond:
+            raise HttpError(
+                f"{self._url}: its clock went back by {back_s:.0f} s: what it says of now was recorded before"
+            )
 
     def query(self, query: str, deadline: float | None = None, at_s: float | None = None) -> list[Sample]:
         """Evaluate an instant query at a time of the server's, by default its present.

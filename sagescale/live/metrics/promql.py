@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from sagescale.live.config import LiveConfig
     from sagescale.live.metrics.presets import Mean, Preset
 
-__all__ = [
-    "KIND_LABEL", "common_matchers", "duration", "expand", "group_matchers", "load_queries",
-    "samples_query", "target_matchers", "whole_query", "window_query",
-]  # fmt: skip
-
 KIND_LABEL = "sagescale_series"
 """The label that tells the parts of one big query from one another."""
 

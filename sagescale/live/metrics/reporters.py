@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from sagescale.live.metrics.observe import Metrics
 
-__all__ = ["GroupReporters", "Reporters"]
-
 _SETTLING_S = 900.0
 """How long after a size was decided whoever acts on it may still be on the way there."""
 

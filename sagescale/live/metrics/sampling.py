@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.window import ByInstance, SeriesWindow
 
-__all__ = ["Sampling", "lookback_s"]
-
 _LOOKBACK_S = 300.0
 _LOOKBACK_WINDOWS = 5.0
 

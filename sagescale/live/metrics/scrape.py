@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.presets import Preset
     from sagescale.live.metrics.window import Cadence
 
-__all__ = ["ScrapeReader", "ScrapeTarget", "difference", "parse_page"]
-
 _THREADS = 16
 _MAX_TARGETS = 4096
 

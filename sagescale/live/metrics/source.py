@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sagescale.live.metrics.window import Cadence, RawWindow, WindowReader
     from sagescale.planner import AutoscalerConfig
 
-__all__ = ["MetricSource", "NoSource", "Source", "make_observer", "make_source"]
-
 
 class Source(Protocol):
     """Where the loop's metrics come from."""

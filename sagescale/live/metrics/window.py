@@ -6,17 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from sagescale.live.foreign_text import foreign_text
+from sagescale.live.secret import foreign_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sagescale.live.metrics.presets import Preset
-
-__all__ = [
-    "Cadence", "Problem", "RawWindow", "Reports", "SeriesWindow", "WindowReader", "bucket_quantile",
-    "bucket_share", "counts_from_before",
-]  # fmt: skip
 
 ByInstance = dict[str, float]
 

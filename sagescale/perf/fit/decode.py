@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sagescale.perf.measurement import DecodePoint
     from sagescale.perf.profile import FitError
 
-__all__ = ["fit_decode"]
-
 _KNOT_SPACING = 1.05
 """Concurrency knots of scattered data are at least this factor (and one request) from each other."""
 

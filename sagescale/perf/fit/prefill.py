@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sagescale.perf.measurement import PrefillPoint
     from sagescale.perf.profile import FitError
 
-__all__ = ["fit_prefill"]
-
 _OUT_OF_ORDER = 0.10
 """A point is suspect when a longer prompt took this much less, or a shorter one this much more."""
 

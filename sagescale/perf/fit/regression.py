@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.measurement import KvPoint
 
-__all__ = ["fit_error", "fit_kv_transfer", "project_grid", "project_line", "relative_nnls", "round_digits"]
-
 _SWEEPS = 1000
 
 

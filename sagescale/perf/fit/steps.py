@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sagescale.perf.steps import StepModel
     from sagescale.perf.surfaces import DecodeTable
 
-__all__ = ["ALL_WITH_CHUNKS", "LEAST_STEPS", "UNEQUAL", "fit_aggregated", "fit_spread", "mixed_steps_ms"]
-
 ALL_WITH_CHUNKS, UNEQUAL = "all with chunks", "decodes of unequal contexts"
 """Kinds of steps whose errors tell whether a section is fit."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from sagescale.errors import InputError, did_you_mean
+from sagescale.errors import InputError, UnknownFormatError, did_you_mean
 from sagescale.perf.importers.aiconfigurator import AICONFIGURATOR
 from sagescale.perf.importers.aiperf import AIPERF
 from sagescale.perf.importers.bench_serve import SGLANG_BENCH, VLLM_BENCH
@@ -82,4 +82,5 @@ def importer_for(path: Path, format_name: str | None) -> Importer:
         candidates = ", ".join(importer.name for importer in found)
         raise InputError(f"{path}: could be any of: {candidates} (choose one with --format)")
     problem = "" if path.is_dir() or not files else files[0].problem
-    raise InputError(problem or f"{path}: not a profile source of a known format (expected one of: {names})")
+    unknown = f"{path}: not a profile source of a known format (expected one of: {names})"
+    raise UnknownFormatError(problem or unknown, path, "a profile source")

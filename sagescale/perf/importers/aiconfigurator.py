@@ -22,8 +22,6 @@ from sagescale.perf.measurement import DecodePoint, PrefillPoint
 if TYPE_CHECKING:
     from sagescale.perf.measurement import Measurement
 
-__all__ = ["AICONFIGURATOR"]
-
 _COLUMNS = frozenset({"model", "isl", "osl", "ttft", "tpot"})
 _AGGREGATED = frozenset({"concurrency", "tp", "tokens/s/gpu"})
 _DISAGGREGATED = frozenset({"(p)bs", "(d)bs", "(p)tp", "(d)tp"})

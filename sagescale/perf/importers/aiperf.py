@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.importers.source import Look
 
-__all__ = ["AIPERF"]
-
 _METRICS = frozenset({"request_latency", "input_sequence_length", "output_sequence_length"})
 _SUMMARIES = ("_aggregate.json", "_collated.json")
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Arrays", "arrays_of", "read_arrays"]
-
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, EOFError, OSError, RuntimeError,
     NotImplementedError, SyntaxError, tokenize.TokenError, LookupError, TypeError, AttributeError,

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.importers.source import Look
 
-__all__ = ["SGLANG_BENCH", "VLLM_BENCH"]
-
 _KEYS = frozenset({"duration", "completed", "total_input_tokens", "total_output_tokens", "median_ttft_ms"})
 _VLLM_KEYS = _KEYS | {"num_prompts"}
 _SGLANG_KEYS = frozenset({"total_output_tokens_retokenized", "mean_e2e_latency_ms", "median_e2e_latency_ms"})

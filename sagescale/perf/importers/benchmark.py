@@ -29,16 +29,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.importers.source import Look
 
-__all__ = [
-    "LENGTH_TOLERANCE",
-    "MAX_FAILED",
-    "BenchmarkFormat",
-    "Run",
-    "check_served",
-    "median_gap_ms",
-    "one_run",
-]
-
 LENGTH_TOLERANCE = 0.05
 """Mean lengths of runs this close are one length."""
 

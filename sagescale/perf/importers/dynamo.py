@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.importers.source import Look
 
-__all__ = ["DynamoImporter", "DynamoPreSweptImporter"]
-
 _PREFILL = ("prefill_isl", "prefill_ttft")
 _DECODE = ("x_kv_usage", "y_context_length", "z_itl", "z_thpt_per_gpu")
 _ARRAYS = {"prefill": {*_PREFILL}, "decode": {*_DECODE, "max_kv_tokens"}}

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sagescale.perf.importers.record import Record
     from sagescale.perf.importers.source import Look
 
-__all__ = ["GENAI_BENCH"]
-
 _METRICS = "aggregated_metrics"
 _MS = {"s": 1000.0, "ms": 1.0}
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.importers.source import Look
 
-__all__ = ["GUIDELLM"]
-
 _VERSIONS = (1.0, 2.0)
 _KEYS = frozenset({"metadata", "benchmarks"})
 _OLD_KEYS = ({"benchmarks"}, {"args", "benchmarks"})

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sagescale.perf.importers.record import Record
     from sagescale.perf.importers.source import Look
 
-__all__ = ["INFERENCE_PERF"]
-
 _KEYS = frozenset({"load_summary", "successes", "failures"})
 
 

@@ -19,8 +19,6 @@ from sagescale.perf.measurement import DecodePoint
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["decode_points"]
-
 _DISAGREES = 0.10
 _LONE = 1.05
 """A stated concurrency up to this is a request alone."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.importers.source import Look
 
-__all__ = ["MeasurementImporter"]
-
 _KEYS = {
     "prefill": ("isl", "batch", "ms"),
     "decode": ("batch", "context", "ms"),

@@ -11,8 +11,6 @@ from sagescale.perf.checks import AMOUNT, COUNT
 if TYPE_CHECKING:
     from typing import Never
 
-__all__ = ["Record"]
-
 
 class Record:
     """A JSON object and the words that say where it stands.

@@ -22,20 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from io import BufferedReader
 
-__all__ = [
-    "MAX_ARCHIVE_BYTES",
-    "MAX_FILE_BYTES",
-    "MAX_LINES_BYTES",
-    "Look",
-    "json_records",
-    "load_json",
-    "look_at",
-    "looks",
-    "open_source",
-    "read_bytes",
-    "source_file",
-]
-
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """No source file that is read whole, no line of one read by lines, and no array is larger than this."""
 

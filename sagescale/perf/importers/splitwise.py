@@ -13,8 +13,6 @@ from sagescale.perf.measurement import DecodePoint, PrefillPoint
 if TYPE_CHECKING:
     from sagescale.perf.measurement import Measurement
 
-__all__ = ["SPLITWISE"]
-
 _TIMES = ("prompt_time", "token_time", "e2e_time")
 _SIZES = ("prompt_size", "batch_size", "token_size")
 _COLUMNS = frozenset({"model", "hardware", "tensor_parallel", *_SIZES, *_TIMES})

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf.importers.source import Look
 
-__all__ = ["Row", "TableFormat", "read_table"]
-
 _MAX_CELLS = 2_000_000
 """Of a table: a hundred times the largest that we have seen; each takes a hundred bytes of memory."""
 

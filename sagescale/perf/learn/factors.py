@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ESTIMATED", "GOOD_NOISE", "LARGEST_STEP", "MEASURED", "Belief", "SignedFactors", "Trust"]
-
 LARGEST_STEP = 1.25
 """No window moves any factor by more than this ratio, whatever it says."""
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     _Ms = NDArray[np.float64] | float
 
-__all__ = ["LearnedModel"]
-
 _CONTEXTS = (128.0, 512.0, 2048.0, 8192.0, 32768.0)
 
 _WAITING_NOISE = 0.25

@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Waiting", "mean_ttft"]
-
 _BATCH_TOKENS = 8192.0
 """What an engine batches by default; the planner does not know its setting."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from sagescale.planner.forecast.protocol import PredictorOptions
 
-__all__ = ["ArimaPredictor"]
-
 _Order = tuple[int, int, int]
 
 # (order, known windows it needs): many parameters on few points are noise. The random walk needs no search.

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from sagescale.planner.forecast.protocol import Predictor, PredictorOptions
 
-__all__ = ["AutoPredictor"]
-
 _QUANTILE = 0.95  # what is sized for is a high quantile: a forecast too low costs requests, too high GPUs
 _MEMORY_S = 7_200.0  # a loss counts 1/e after so long,
 _LEAST_MEMORY = 10  # and not sooner than after so many windows

@@ -10,8 +10,6 @@ from sagescale.planner.forecast.protocol import Forecast, checked, checked_horiz
 if TYPE_CHECKING:
     from sagescale.planner.forecast.protocol import PredictorOptions
 
-__all__ = ["ConstantPredictor"]
-
 _FADE = 1.0 - 1.0 / 30.0  # errors fade over 30 windows, as in ErrorSpread; inlined: this is the hot path
 
 

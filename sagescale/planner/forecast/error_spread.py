@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import sqrt
 
-__all__ = ["ErrorSpread"]
-
 
 class ErrorSpread:
     """Root mean square of the latest one-step errors, older ones fading by `memory` windows.

@@ -12,8 +12,6 @@ from sagescale.planner.forecast.protocol import Forecast, checked, checked_horiz
 if TYPE_CHECKING:
     from sagescale.planner.forecast.protocol import PredictorOptions
 
-__all__ = ["ExponentialSmoothingPredictor"]
-
 # Fixed, not optimised: ten points do not determine three parameters, and choosing them anew on every window
 # follows its noise.
 _LEVEL = 0.5  # alpha

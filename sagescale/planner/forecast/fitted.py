@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FitError", "FittedModel", "FittedPredictor"]
-
 _GROWTH = 0.25  # a refit waits for a quarter more windows,
 _LEAST_GAP = 10  # at least these
 _GREATEST_GAP = 720  # and at most these

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sagescale.planner.forecast.protocol import PredictorOptions
 
-__all__ = ["KalmanPredictor"]
-
 # Variances of the level's and the trend's changes a window, as shares of the observation noise.
 _LEVEL_RATIOS = (0.0, 0.003, 0.03, 0.1, 0.3, 1.0, 3.0, 30.0)
 _TREND_RATIOS = (1e-5, 1e-3, 3e-2)

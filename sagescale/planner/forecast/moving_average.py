@@ -12,8 +12,6 @@ from sagescale.planner.forecast.protocol import Forecast, checked, checked_horiz
 if TYPE_CHECKING:
     from sagescale.planner.forecast.protocol import PredictorOptions
 
-__all__ = ["MovingAveragePredictor"]
-
 
 class MovingAveragePredictor:
     """The mean of the known values among the last `window_size` windows, for every window ahead.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from sagescale.planner.forecast.protocol import PredictorOptions
 
-__all__ = ["ProphetPredictor"]
-
 _DAY_S = 86_400.0
 _WEEK_S = 7.0 * _DAY_S
 _HISTORY_S = 4.0 * _WEEK_S

@@ -9,8 +9,6 @@ from typing import Protocol, runtime_checkable
 
 from sagescale.planner.plugins import NO_KEYS, PluginKeys
 
-__all__ = ["Forecast", "Predictor", "PredictorOptions", "checked", "checked_horizon"]
-
 
 @dataclass(frozen=True, slots=True)
 class Forecast:

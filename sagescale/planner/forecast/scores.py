@@ -14,8 +14,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bias", "coverage", "mape", "pinball", "wape"]
-
 
 def mape(actual: ArrayLike, predicted: ArrayLike) -> float:
     """Return the mean absolute percentage error, as a fraction (0.1 is 10 %).

@@ -9,8 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["find_period", "fourier"]
-
 # A period shows as values alike one period apart and less alike half a period apart; a slow drift is alike at
 # both lags, noise at neither.
 _LEAST_CORRELATION = 0.2

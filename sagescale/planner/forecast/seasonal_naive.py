@@ -13,8 +13,6 @@ from sagescale.planner.forecast.protocol import Forecast, checked, checked_horiz
 if TYPE_CHECKING:
     from sagescale.planner.forecast.protocol import PredictorOptions
 
-__all__ = ["SeasonalNaivePredictor"]
-
 _DAY_S = 86_400.0
 
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SeasonalShape", "StateSpaceModel"]
-
 
 @dataclass(frozen=True, slots=True)
 class SeasonalShape:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.policy.protocol import Situation
 
-__all__ = ["ClassicPolicy", "initial_targets", "whole_instances"]
-
 logger = logging.getLogger(__name__)
 
 _UNCORRECTED = Corrections()

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from sagescale.planner.load import LoadPredictors
     from sagescale.planner.observation import Observation, Window
 
-__all__ = ["Policy", "PoolSize", "QuickPolicy", "Situation", "Sizing"]
-
 
 @dataclass(frozen=True, slots=True)
 class Situation:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.policy.protocol import Situation
 
-__all__ = ["HpaPool", "ReactivePolicy"]
-
 # The HPA's own defaults.
 _TOLERANCE = 0.1
 _UP_WINDOW_S = 0.0

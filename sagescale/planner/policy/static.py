@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from sagescale.planner.config import AutoscalerConfig
     from sagescale.planner.policy.protocol import Situation
 
-__all__ = ["StaticPolicy"]
-
 
 class StaticPolicy:
     """Keeps ``static_prefill`` and ``static_decode``, or ``static_instances``, whatever happens.

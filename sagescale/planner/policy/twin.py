@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from sagescale.perf import PerfModel
 
-__all__ = ["AggregatedEngineTwin", "EngineTwin", "Lengths"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lengths:

@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import ComparisonInfo, ResultDocument, RunDocument
 
-__all__ = [
-    "comparison_figure",
-    "comparison_notes",
-    "comparison_table",
-    "pareto_front",
-]
-
 _COLUMNS = (
     ("#", "rank", "place in the ranking"),
     ("run", "name", "click for its panels"),
@@ -44,8 +37,8 @@ _COLUMNS = (
     ("regret", "regret", "GPU-hours above the cheapest schedule found in hindsight"),
     ("peak", "peak", "most GPUs at once"),
     ("changes", "changes", "ticks at which a target moved"),
-    ("TTFT p99", "ttft", "ms"),
-    ("ITL p99", "itl", "ms"),
+    ("TTFT p99, ms", "ttft", "of all requests"),
+    ("ITL p99, ms", "itl", "of the requests' mean ITL"),
     ("MAPE", "mape", "of the forecasts of requests, one interval ahead"),
     ("misses", "misses", "requests outside a target, and where most of them come from"),
 )
@@ -237,11 +230,15 @@ def _about(point: _Point, beside: Sequence[_Point]) -> list[str]:
 
 
 class Cell(NamedTuple):
-    """One figure of the table: what to sort by ("" where it is not defined), and how it is written."""
+    """One figure of the table: what to sort by ("" where it is not defined), and how it is written.
+
+    A ``long`` one goes over several lines where there is no room.
+    """
 
     value: str
     text: str
     poor: bool = False
+    long: bool = False
 
 
 def comparison_table(document: ResultDocument) -> dict[str, object]:
@@ -312,7 +309,7 @@ def _missed(run: RunDocument) -> Cell:
         words = [f"{share(parts[worst] / total, 0)} {worst}"]
         words += [f"{cause} helped" for cause in helping(misses)]
         text += f" ({', '.join(words)})".replace("_", " ")
-    return _cell(total, text)
+    return _cell(total, text)._replace(long=True)
 
 
 def comparison_notes(comparison: ComparisonInfo) -> list[tuple[str, tuple[str, ...]]]:

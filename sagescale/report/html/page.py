@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from sagescale.document import ResultDocument, RunDocument
     from sagescale.report.figures import Figure
 
-__all__ = ["render_html", "render_plots", "write_html"]
-
 _MISS_WORDS = {"forecast": "forecasts", "whole_instances": "whole instances"}
 
 
@@ -193,7 +191,9 @@ def _templates() -> jinja2.Environment:
         "PERCENTILES",
         "SURFACE_COLUMNS",
         "gpu_hours_by_pool",
+        "latencies",
         "number",
+        "p99_tiles",
         "surface_rows",
         "why_missed",
     )

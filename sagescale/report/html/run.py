@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sagescale.document import ResultDocument, RunDocument
     from sagescale.report.html.run_columns import Column, RunBurst
 
-__all__ = ["run_figure"]
-
 _MANY = 300
 """Ticks from which marks are smaller."""
 _DENSE = 600

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import ResultDocument, RunDocument
 
-__all__ = ["Column", "RunBurst", "RunColumns", "RunFault"]
-
 _PER_WINDOW = ("requests", "requests_forecast", "requests_forecast_p90")
 _AS_IS = (
     "isl", "osl", "ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "itl_mean_ms", "itl_p50_ms", "itl_p99_ms",

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sagescale.document import TuneDocument, TuneRow
 
-__all__ = ["write_tune_html"]
-
 _HEAD = ("", "", "attainment", "GPU-hours", "later: attainment", "GPU-hours", "configuration")
 
 

@@ -12,8 +12,6 @@ from sagescale.errors import InputError
 if TYPE_CHECKING:
     from sagescale.trace.log.spec import LogSpec
 
-__all__ = ["Dropped"]
-
 
 @dataclass(slots=True)
 class _Reason:

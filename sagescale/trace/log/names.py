@@ -11,8 +11,6 @@ from sagescale.trace.log.spec import REQUIRED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["guessed", "kept_apart", "suggested_command"]
-
 # Letters and digits only, the likeliest first. OpenAI's usage block, LiteLLM, vLLM, Envoy AI gateway,
 # OpenTelemetry's gen_ai.usage.*, Langfuse, Kong, Azure API management.
 _USUAL: dict[str, tuple[str, ...]] = {

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from sagescale.trace.sessions import Turns
     from sagescale.trace.source import Head, Source
 
-__all__ = ["LogRows", "read_log"]
-
 _MOST_VALUES = 1000
 _BUSIEST_RPS = 200.0
 """A log whose numbers, read as seconds, would come faster than this is asked for its unit."""

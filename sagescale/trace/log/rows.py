@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Row = tuple[int, list[object] | str]
 
-__all__ = ["column_names", "rows_of"]
-
 _LINES_LOOKED_AT = 100
 _DELIMITERS = ("\t", ";", "|")
 

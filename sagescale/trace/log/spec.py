@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from sagescale.trace.readers.format import Format
 
-__all__ = ["COLUMNS", "REQUIRED", "TIME_UNITS", "Condition", "LogSpec", "parse_columns", "parse_where"]
-
 REQUIRED = ("arrival", "isl", "osl")
 COLUMNS = (*REQUIRED, "priority", "session", "session_id", "cached_tokens", "hash_ids", "ttft", "done")
 """What ``--columns`` names; a trace needs the first three.

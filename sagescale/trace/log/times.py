@@ -17,8 +17,6 @@ from sagescale.trace.log.spec import TIME_UNITS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Stamp", "parse_stamp", "parse_zone", "recognised_unit", "to_utc_ns"]
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of times that state no zone
 _MICROSECOND = timedelta(microseconds=1)

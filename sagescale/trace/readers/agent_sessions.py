@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
     Runs = list[tuple[int, int]]
 
-__all__ = ["KV_CACHE_TESTER", "AgentSessions"]
-
 _STAMP_S = 1.0
 """Its times are whole seconds: an answer may seem to end so much after the request that waited for it."""
 

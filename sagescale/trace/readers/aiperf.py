@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from sagescale.trace.readers.fields import Clock
     from sagescale.trace.source import Container, Head, Source
 
-__all__ = ["AIPERF", "AiperfConversations"]
-
 _LETTERS_A_TOKEN = 4
 
 _NOTES = {

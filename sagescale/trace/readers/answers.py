@@ -11,8 +11,6 @@ from sagescale.trace.sessions import Turns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ANSWER_S_PER_TOKEN", "GAPS", "MODELLED", "answer_times", "one_after_another", "wait_for"]
-
 ANSWER_S_PER_TOKEN = 0.02
 """Of each generated token: 50 tokens/s, a usual speed of hosted models."""
 

@@ -21,8 +21,6 @@ from sagescale.trace.sessions import session_number
 if TYPE_CHECKING:
     from sagescale.trace.source import Container, Head, Source
 
-__all__ = ["AIBRIX", "BLIS", "Assembled"]
-
 Request = tuple[str, object, object, object, object]
 """Where it stands, its arrival in the format's unit, its prompt tokens, its generated tokens, and its session
 or None."""

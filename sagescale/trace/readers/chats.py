@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from sagescale.trace.sessions import Turns
 
-__all__ = ["Chats", "chats_of", "circle"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chats:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Columns = dict[str, NDArray[Any]]
 
-__all__ = ["COUNTS", "READ", "TITLES", "refuse_cell"]
-
 COUNTS = " counts"
 """Behind the name of a column of lists: how many each row has."""
 

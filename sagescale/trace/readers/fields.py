@@ -13,28 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "AFTER",
-    "BATCH_OF_ONE",
-    "CHAT",
-    "COUNT",
-    "IDS",
-    "MAX_TOKENS",
-    "MS",
-    "NS",
-    "PRIORITY",
-    "SECONDS",
-    "SESSION",
-    "THINK_S",
-    "TOKENS",
-    "TOKEN_IDS",
-    "US",
-    "WALL_CLOCK",
-    "Clock",
-    "Field",
-    "Kind",
-]
-
 MAX_TOKENS = 2**31 - 1
 
 _YEARS = (1678, 2261)

@@ -25,15 +25,13 @@ from sagescale.trace.readers.fields import (
     Kind,
 )
 from sagescale.trace.readers.prefix_ids import check_ids
-from sagescale.trace.readers.waits import Waits
+from sagescale.trace.sessions import Waits
 from sagescale.trace.source import Head, Source
 
 if TYPE_CHECKING:
     from sagescale.trace.prefix_builder import PrefixBuilder
     from sagescale.trace.sessions import Turns
     from sagescale.trace.source import Container
-
-__all__ = ["Format", "Rows"]
 
 Warn = Callable[[Mapping[str, NDArray[Any]], Head], tuple[str, ...]]
 

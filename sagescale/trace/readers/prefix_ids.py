@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sagescale.trace.prefix_builder import PrefixBuilder
     from sagescale.trace.source import Head, Source
 
-__all__ = ["BLOCK_TOKENS", "block_tokens", "check_ids", "coverage_warning"]
-
 BLOCK_TOKENS = "hash_block_tokens"
 """The key of a Parquet schema's metadata, or the column, that says how many tokens an id covers."""
 

@@ -20,8 +20,6 @@ from sagescale.trace.transforms import check_number
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Bursty", "Diurnal", "Pattern", "Ramp", "Spikes", "Steady", "Step"]
-
 _DAY_S = 86_400.0
 _WEEKEND_DAYS = (5, 6)  # day 0 is a Monday
 

@@ -19,17 +19,6 @@ from sagescale.trace.readers.fields import MAX_TOKENS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "PAIRS",
-    "Constant",
-    "Empirical",
-    "Lengths",
-    "LogNormal",
-    "log_normal_of",
-    "parse_correlation",
-    "parse_lengths",
-]
-
 PAIRS: Literal["pairs"] = "pairs"
 """The correlation that an empirical file has: its (ISL, OSL) rows are drawn together."""
 

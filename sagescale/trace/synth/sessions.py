@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from sagescale.trace.synth.lengths import Lengths
 
-__all__ = ["Conversations", "Quantity", "converse", "parse_quantity"]
-
 _KINDS: dict[str, tuple[str, ...]] = {
     "--turns": ("constant", "geometric", "lognormal"),
     "--think": ("constant", "exponential", "lognormal"),

@@ -13,8 +13,6 @@ from sagescale.trace.transforms import MAX_REQUESTS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BLOCK_TOKENS", "check_beginnings", "shared_prefixes"]
-
 BLOCK_TOKENS = 16
 """What an id covers: the block of vLLM and others."""
 

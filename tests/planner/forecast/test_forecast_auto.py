@@ -7,19 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from forecast_world import fed
 from sagescale.planner.forecast import make_predictor
 from sagescale.planner.forecast.scores import pinball
 from sagescale.trace import read_trace
 
 MEMBERS = ("constant", "kalman", "arima", "seasonal_naive")
 MINUTE_S = 60.0
-
-
-def fed(name, observed, interval_s=MINUTE_S, **options):
-    predictor = make_predictor(name, interval_s=interval_s, **options)
-    for value in observed:
-        predictor.observe(value)
-    return predictor
 
 
 def percentiles(name, observed, ahead, interval_s=MINUTE_S):

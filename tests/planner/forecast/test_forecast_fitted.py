@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forecast_world import observe
 from sagescale.planner.forecast import make_predictor
 from sagescale.planner.forecast.arima import ArimaPredictor
 from sagescale.planner.forecast.fitted import FitError, FittedPredictor
@@ -189,12 +190,6 @@ class Scripted(FittedPredictor):
         if isinstance(step, Exception):
             raise step
         return step
-
-
-def observe(predictor, observed):
-    for value in observed:
-        predictor.observe(value)
-    return predictor
 
 
 def test_refits_are_counted_in_windows_and_grow_apart():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from functools import partial
 
+import forecast_world
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sagescale.planner.forecast import Forecast, Predictor, make_predictor, predictor_names
+from sagescale.planner.forecast import Forecast, make_predictor, predictor_names
 
 LIGHT = ("constant", "moving_average", "exponential_smoothing", "kalman", "seasonal_naive")
 EXAMPLES = dict.fromkeys(LIGHT, 60) | {"arima": 8, "prophet": 4, "auto": 8}
@@ -33,11 +35,7 @@ def series(least: int) -> st.SearchStrategy[list[float | None]]:
 horizons = st.integers(1, 20)
 
 
-def fed(name: str, observed: list[float | None], **options: float) -> Predictor:
-    predictor = make_predictor(name, interval_s=HOUR_S, **options)
-    for value in observed:
-        predictor.observe(value)
-    return predictor
+fed = partial(forecast_world.fed, interval_s=HOUR_S)
 
 
 def promised(name: str, observed: list[float | None], horizon: int) -> None:

@@ -7,14 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from forecast_world import fed
 from sagescale.planner.forecast import Forecast, make_predictor
-
-
-def fed(name, observed, **options):
-    predictor = make_predictor(name, interval_s=60.0, **options)
-    for value in observed:
-        predictor.observe(value)
-    return predictor
 
 
 def test_constant_repeats_the_last_value_with_a_random_walks_spread():
