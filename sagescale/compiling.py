@@ -20,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def compiler(
-    name: str, sources: Sequence[Path], *, keep: bool = True, announced: str = "", **options: object
+    name: str,
+    sources: Sequence[Path],
+    *,
+    keep: bool = True,
+    announced: Callable[[Sequence[Any]], str] | None = None,
+    **options: object,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function and keeps its code where that can be.
 
@@ -30,8 +35,9 @@ def compiler(
             and inlined functions come from others. Changed, they make another folder.
         keep: whether the code is kept. What is kept has the code of all that it calls in it: to keep
             functions that only others call takes five times the space, and saves little.
-        announced: what to log as a function is compiled that is to be kept, once a process: it takes long.
-            One that is loaded is not announced.
+        announced: says by the numba types of its arguments what to log as a function is compiled that is to
+            be kept, since it takes long: each text once a process, "" is nothing. One that is loaded is not
+            announced.
         options: numba's own.
     """
     folder = _cache_folder(sources[-1].parent, f"{name}-{_digest(sources)}") if keep else None
@@ -40,14 +46,19 @@ def compiler(
     def compile_(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - as numba has it
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = folder or before  # asked for as a function is decorated, not later
-        if announced:
-            _announcer().texts[function] = announced if folder else ""
+        if announced is not None:
+            _announcer().texts[function] = announced if folder else _nothing
         try:
             return decorate(function)
         finally:
             numba.config.CACHE_DIR = before
 
     return compile_
+
+
+def _nothing(arguments: Sequence[Any]) -> str:
+    del arguments
+    return ""
 
 
 def _digest(sources: Sequence[Path]) -> str:
@@ -81,7 +92,7 @@ def _cache_folder(beside: Path, name: str) -> str | None:
         if os.access(folder, os.W_OK):
             return str(folder)
     _log_once(
-        "compiled code cannot be kept, every start compiles anew (a minute): let NUMBA_CACHE_DIR name a "
+        "compiled code cannot be kept, every start compiles anew: let NUMBA_CACHE_DIR name a "
         "folder that can be written"
     )
     return None
@@ -94,7 +105,7 @@ class _Announcer(event.Listener):  # type: ignore[misc]  # numba has no types
     """
 
     def __init__(self) -> None:
-        self.texts: dict[Callable[..., Any], str] = {}
+        self.texts: dict[Callable[..., Any], Callable[[Sequence[Any]], str]] = {}
         self.began_s: list[float] = []
         self.seconds = 0.0
 
@@ -102,8 +113,8 @@ class _Announcer(event.Listener):  # type: ignore[misc]  # numba has no types
         text = self.texts.get(event.data["dispatcher"].py_func)
         if text is not None:
             self.began_s.append(time.perf_counter())
-        if text:
-            _log_once(text)
+            if said := text(event.data["args"]):
+                _log_once(said)
 
     def on_end(self, event: Any) -> None:  # noqa: ANN401
         if event.data["dispatcher"].py_func in self.texts:

@@ -14,17 +14,21 @@ from sagescale.compiling import compiler, work_clock_s
 SOURCES = (Path(__file__),)
 
 
+def said(arguments):
+    return f"compiling for {arguments[0]}, once: a while"
+
+
 @compiler("quick", SOURCES)
 def one(x):
     return x + 1
 
 
-@compiler("slow", SOURCES, announced="compiling, once: a while")
+@compiler("slow", SOURCES, announced=said)
 def two(x):
     return x + 2
 
 
-@compiler("slow", SOURCES, announced="compiling, once: a while")
+@compiler("slow", SOURCES, announced=said)
 def three(x):
     return x + 3
 
@@ -45,4 +49,7 @@ def test_what_is_compiled_is_announced_once_and_is_no_work_and_what_is_kept_is_n
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         assert done.stdout == f"2 3 4 4.5\ncompiling took {took}\n"
         said.append(done.stderr)
-    assert said == ["compiling, once: a while\n", ""]
+    assert said == [
+        "compiling for int64, once: a while\ncompiling for float64, once: a while\n",
+        "",
+    ]

@@ -362,7 +362,7 @@ REQUEST = np.dtype(
         ("first_token_s", "f8"),  # NaN until it happens
         ("done_s", "f8"),
         ("link", "i4"),  # next in whichever list the request is in
-        ("chain", "i4"),  # blocking hand-off: next of the batch
+        ("chain", "i4"),  # blocking hand-off: next of the batch; gaps: next of those that join a batch
         ("bound", "i4"),  # slot of the instance the request is at
         ("state", "u1"),
         ("restarts", "u2"),  # crashes it was thrown back by; stays at the largest
@@ -481,8 +481,10 @@ GAPS_OF_REQUEST = np.dtype(
 GAPS_OF_INSTANCE = np.dtype(
     [
         ("gap_s", "f8"),  # the largest of the steps that those it runs have not been told of
+        ("least_s", "f8"),  # of a batch: none of those told so far has a smaller largest gap
         ("late", "i8"),  # steps longer than the ITL target
-        ("joining", "i8"),  # requests whose first run of steps in its batch is under way
+        ("joining", "i8"),  # requests whose first run of steps in its batch is under way,
+        ("joined", "i8"),  # the last of them; they are chained
     ],
     align=True,
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
+from sagescale.sim.state import DONE, GAP_BINS, GAP_BINS_AN_OCTAVE, GAP_LEAST_OCTAVE, REJECTED, TIMED_OUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
+    from numpy.typing import NDArray
     from reference_records import Outcome, Snapshot
     from sagescale.sim.engine import Cluster
 
@@ -114,8 +115,17 @@ def assert_same_gaps(cluster: Cluster, target_s: float, expected: Outcome) -> No
         missed = measured.itl_misses(statistic, osl[done], np.array(done, np.intp))
         assert missed.tolist() == [(of_row[n].itl_s(statistic) or 0.0) > target_s for n in done]
     if all(r.state in ("done", "rejected", "never_arrived") for r in expected.requests):
-        assert measured.histogram.sum() == sum(len(r.gaps_s) for r in expected.requests)
+        gaps_s = [gap_s for r in expected.requests for gap_s in r.gaps_s]
+        assert measured.histogram.tolist() == np.bincount(_bins(gaps_s), minlength=GAP_BINS).tolist()
         assert measured.largest_s == max((r.max_gap_s or 0.0 for r in expected.requests), default=0.0)
+
+
+def _bins(gaps_s: Sequence[float]) -> NDArray[np.int64]:
+    """Of gaps, the bins of their histogram."""
+    mantissa, octave = np.frexp(gaps_s)
+    within = np.floor((mantissa - 0.5) * (2 * GAP_BINS_AN_OCTAVE)).astype(np.int64)
+    bins = (octave - GAP_LEAST_OCTAVE) * GAP_BINS_AN_OCTAVE + within
+    return np.where(mantissa > 0.0, bins.clip(0, GAP_BINS - 1), 0)
 
 
 def assert_same_lives(cluster: Cluster, scenario: Any, expected: Outcome) -> None:

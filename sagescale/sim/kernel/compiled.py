@@ -11,7 +11,7 @@ from numba.extending import overload
 from sagescale.compiling import compiler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["choose", "compiled", "entry", "inlined"]
 
@@ -21,9 +21,20 @@ _SOURCES = (_FOLDER.parent / "state.py", *sorted(_FOLDER.glob("*.py")))
 _INTERNAL: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "keep": False}
 """To take ``State`` from Python compiles to more code than most functions are."""
 
-entry = compiler(
-    "kernel", _SOURCES, announced="compiling the simulator for this machine, once: about a minute"
-)
+
+def _has(state: Any, field: str) -> bool:
+    """Whether a field of a ``State`` of this type is not None."""
+    return not isinstance(state.types[state.fields.index(field)], types.NoneType)
+
+
+def _announced(arguments: Sequence[Any]) -> str:
+    if not isinstance(arguments[0], types.NamedTuple):
+        return ""  # small
+    long = "two minutes" if _has(arguments[0], "stepped") else "half a minute"
+    return f"compiling the simulator for this machine, once: about {long}"
+
+
+entry = compiler("kernel", _SOURCES, announced=_announced)
 """For functions that Python calls."""
 
 compiled = compiler("kernel", _SOURCES, **_INTERNAL)
@@ -48,4 +59,4 @@ def choose(
     @overload(name, strict=False, jit_options={"error_model": "numpy", "forceinline": True})
     def chosen(s: Any, *arguments: Any) -> Callable[..., Any]:
         del arguments
-        return without if isinstance(s.types[s.fields.index(field)], types.NoneType) else with_it
+        return with_it if _has(s, field) else without

@@ -7,7 +7,6 @@ request takes off what was counted before it came.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -31,25 +30,21 @@ __all__ = [
 
 _REQUEST_MASK = (1 << REQUEST_BITS) - 1
 
+# Of a double's bits: those below a bin's, and what is above them where the first bin begins.
+_BITS_BELOW = 52 - (GAP_BINS_AN_OCTAVE.bit_length() - 1)
+_FIRST_BIN = (1022 + GAP_LEAST_OCTAVE) * GAP_BINS_AN_OCTAVE
+
 
 @inlined
 def _bin(seconds: float) -> int:
-    """Octaves of equal bins, so that no logarithm is taken (as HdrHistogram's)."""
-    if seconds <= 0.0:
-        return 0
-    mantissa, octave = math.frexp(seconds)
-    found = (octave - GAP_LEAST_OCTAVE) * GAP_BINS_AN_OCTAVE + int(
-        (mantissa - 0.5) * (2 * GAP_BINS_AN_OCTAVE)
-    )
-    return min(max(found, 0), GAP_BINS - 1)
+    """Octaves of equal bins (as HdrHistogram's): a number's exponent and the first bits behind it."""
+    return min(max((np.float64(seconds).view(np.int64) >> _BITS_BELOW) - _FIRST_BIN, 0), GAP_BINS - 1)
 
 
 @inlined
 def _edge_s(bin_: int) -> float:
     """Where a bin ends."""
-    octave = (bin_ + 1) // GAP_BINS_AN_OCTAVE
-    within = (bin_ + 1) - octave * GAP_BINS_AN_OCTAVE
-    return math.ldexp(0.5 + within / (2.0 * GAP_BINS_AN_OCTAVE), octave + GAP_LEAST_OCTAVE)
+    return float(np.int64((bin_ + 1 + _FIRST_BIN) << _BITS_BELOW).view(np.float64))
 
 
 @inlined
@@ -200,46 +195,78 @@ def _itl_is_met(s: State, service: int, request: int, mean_s: float) -> bool:
 def _clear_gaps(s: State, slot: int) -> None:
     g = s.gaps.instances[slot]
     g.gap_s = 0.0
+    g.least_s = np.inf
     g.late = 0
     g.joining = 0
+    g.joined = -1
 
 
 @inlined
 def _join_batch(s: State, slot: int, request: int) -> None:
+    g = s.gaps.instances[slot]
     s.gaps.requests[request].joins = True
-    s.gaps.instances[slot].joining += 1
+    s.requests[request].chain = g.joined  # handed over it is in no other
+    g.joined = request
+    g.joining += 1
+
+
+@inlined
+def _tell_batch(s: State, slot: int) -> None:
+    """Tell those in a batch, but for who joins it, of the largest gap since the last time.
+
+    Seldom: to most a longer gap has happened, as they came.
+    """
+    d = s.instances[slot]
+    g = s.gaps.instances[slot]
+    if g.gap_s > g.least_s:
+        g.least_s = np.inf
+        for i in range(d.finish, d.finish + d.running):
+            r = s.gaps.requests[s.finish[i] & _REQUEST_MASK]
+            if not r.joins:
+                r.gap_s = max(r.gap_s, g.gap_s)
+                g.least_s = min(g.least_s, r.gap_s)
+    g.gap_s = 0.0
 
 
 @compiled
-def _run_of_batch_ended(s: State, slot: int, k: int) -> None:
-    """The first k steps of a batch's run have ended; those that joined with it have gaps of their own."""
+def _first_step_ended(s: State, slot: int) -> None:
+    """The first step of a run has ended that some have joined: these have gaps of their own."""
     d = s.instances[slot]
     g = s.gaps.instances[slot]
     service = s.pools[d.pool].service
-    first = np.int64(0)
-    if k > 0 and g.joining > 0:
-        first = np.int64(1)
-        seconds = step_now_s(s, slot, 1)
-        others = d.running - g.joining
-        if others > 0:
-            gap(s, service, seconds, others)
-            g.gap_s = max(g.gap_s, seconds)
-            g.late += is_late(s, service, seconds)
-        for i in range(d.finish, d.finish + d.running):
-            request = s.finish[i] & _REQUEST_MASK
-            r = s.gaps.requests[request]
-            if r.joins:
-                r.joins = False
-                if not np.isnan(s.requests[request].first_token_s):
-                    since_s = d.run_start_s + seconds - r.last_s
-                    gap(s, service, since_s, 1)
-                    r.gap_s = max(r.gap_s, since_s)
-                    r.late += is_late(s, service, since_s)
-                r.late -= g.late
-            else:
-                r.gap_s = max(r.gap_s, g.gap_s)
-        g.joining = 0
+    seconds = step_now_s(s, slot, np.int64(1))
+    others = d.running - g.joining
+    if others > 0:
+        gap(s, service, seconds, others)
+        g.gap_s = max(g.gap_s, seconds)
+        g.late += is_late(s, service, seconds)
+        _tell_batch(s, slot)
+    else:
         g.gap_s = 0.0
+        g.least_s = np.inf
+    request = np.int64(g.joined)
+    while request >= 0:
+        r = s.gaps.requests[request]
+        r.joins = False
+        if not np.isnan(s.requests[request].first_token_s):
+            since_s = d.run_start_s + seconds - r.last_s
+            gap(s, service, since_s, 1)
+            r.gap_s = max(r.gap_s, since_s)
+            r.late += is_late(s, service, since_s)
+        r.late -= g.late
+        g.least_s = min(g.least_s, r.gap_s)
+        request = np.int64(s.requests[request].chain)
+    g.joining = 0
+    g.joined = -1
+
+
+@inlined
+def _run_of_batch_ended(s: State, slot: int, k: int) -> None:
+    """The first k steps of a batch's run have ended."""
+    first = np.int64(0)
+    if k > 0 and s.gaps.instances[slot].joining > 0:
+        first = np.int64(1)
+        _first_step_ended(s, slot)
     if k > first:
         run_gaps(s, slot, first, k)
 

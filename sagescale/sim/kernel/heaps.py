@@ -7,41 +7,53 @@ from __future__ import annotations
 
 from typing import Any
 
-from sagescale.sim.kernel.compiled import compiled
+import numpy as np
+
+from sagescale.sim.kernel.compiled import compiled, inlined
 
 __all__ = ["finish_pop", "finish_push", "timed_pop", "timed_push"]
+
+_ONE = np.uintp(1)  # unsigned: an index that cannot be negative needs no test for it
 
 
 @compiled
 def finish_push(heap: Any, start: int, size: int, item: int) -> None:
     """Add a step, packed with its request, to an instance's heap of ``size`` entries."""
-    at = size
-    while at > 0:
-        up = (at - 1) >> 1
-        if heap[start + up] <= item:
+    root = np.uintp(start)
+    at = np.uintp(size)
+    while at:
+        up = (at - _ONE) >> _ONE
+        if heap[root + up] <= item:
             break
-        heap[start + at] = heap[start + up]
+        heap[root + at] = heap[root + up]
         at = up
-    heap[start + at] = item
+    heap[root + at] = item
 
 
 @compiled
 def finish_pop(heap: Any, start: int, size: int) -> None:
     """Remove the smallest of ``size`` entries; the caller has read it."""
-    last = size - 1
-    item = heap[start + last]
-    at = 0
-    down = 1
+    root = np.uintp(start)
+    last = np.uintp(size) - _ONE
+    item = heap[root + last]
+    at = np.uintp(0)
+    down = _ONE
     while down < last:
         # The smaller of two without a branch: it is a matter of chance. Behind the last there is ``item``.
-        down += heap[start + down + 1] < heap[start + down]
-        below = heap[start + down]
+        down += np.uintp(heap[root + down + _ONE] < heap[root + down])
+        below = heap[root + down]
         if below >= item:
             break
-        heap[start + at] = below
+        heap[root + at] = below
         at = down
-        down = 2 * at + 1
-    heap[start + at] = item
+        down = (at << _ONE) + _ONE
+    heap[root + at] = item
+
+
+@inlined
+def _sooner(one: Any, other: Any) -> bool:
+    """Whether a record leads another, without a branch."""
+    return bool((one.time_s < other.time_s) | ((one.time_s == other.time_s) & (one.seq < other.seq)))
 
 
 @compiled
@@ -51,9 +63,9 @@ def timed_push(heap: Any, size: int, time_s: float, seq: int) -> int:
     Returns:
         Where it is: the caller writes what else the record has.
     """
-    at = size
-    while at > 0:
-        up = (at - 1) >> 1
+    at = np.uintp(size)
+    while at:
+        up = (at - _ONE) >> _ONE
         if heap[up].time_s < time_s or (heap[up].time_s == time_s and heap[up].seq < seq):
             break
         heap[at] = heap[up]
@@ -66,21 +78,14 @@ def timed_push(heap: Any, size: int, time_s: float, seq: int) -> int:
 @compiled
 def timed_pop(heap: Any, size: int) -> None:
     """Remove the first of ``size`` records; the caller has read it."""
-    last = size - 1
-    time_s = heap[last].time_s
-    seq = heap[last].seq
-    at = 0
-    while True:
-        down = 2 * at + 1
-        if down >= last:
-            break
-        if down + 1 < last and (
-            heap[down + 1].time_s < heap[down].time_s
-            or (heap[down + 1].time_s == heap[down].time_s and heap[down + 1].seq < heap[down].seq)
-        ):
-            down += 1
-        if time_s < heap[down].time_s or (time_s == heap[down].time_s and seq < heap[down].seq):
+    last = np.uintp(size) - _ONE
+    at = np.uintp(0)
+    down = _ONE
+    while down < last:
+        down += np.uintp(_sooner(heap[down + _ONE], heap[down]))  # as in ``finish_pop``
+        if not _sooner(heap[down], heap[last]):
             break
         heap[at] = heap[down]
         at = down
+        down = (at << _ONE) + _ONE
     heap[at] = heap[last]
