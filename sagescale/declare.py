@@ -140,6 +140,9 @@ def _pair(value: object) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
+LARGEST_NUMBER = 1e30
+"""Given or in a result: sums and products of such are numbers too."""
+
 _ANY = Range()
 _BOOL = Kind("true or false", lambda value: value if isinstance(value, bool) else None, "boolean")
 _TEXT = Kind("text", lambda value: value if isinstance(value, str) else None, "string")
@@ -214,6 +217,8 @@ class Setting:
         if result is None or not bounded or (names and result not in names):
             hint = did_you_mean(str(result), names) if names else ""
             raise ValueError(f"expected {self.accepts()}{hint}")
+        if any(type(number) in {int, float} and abs(number) > LARGEST_NUMBER for number in numbers):
+            raise ValueError(f"expected {self.accepts()}, at most {LARGEST_NUMBER:g} in size")
         return result
 
 

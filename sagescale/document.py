@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sagescale.declare import shown
+from sagescale.declare import LARGEST_NUMBER, shown
 from sagescale.errors import InputError, UnknownFormatError
 from sagescale.files import read_input_text
 
@@ -78,7 +78,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 _LARGEST_BYTES = 1 << 30
-_LARGEST_NUMBER = 1e30
 
 Part = TypeVar("Part")
 
@@ -132,8 +131,8 @@ def _number(text: str) -> float:
     Raises:
         ValueError: it is none.
     """
-    if not abs(number := float(text)) <= _LARGEST_NUMBER:
-        raise ValueError(f"{shown(text, 30)} is no number of a result; expected at most {_LARGEST_NUMBER:g}")
+    if not abs(number := float(text)) <= LARGEST_NUMBER:
+        raise ValueError(f"{shown(text, 30)} is no number of a result; expected at most {LARGEST_NUMBER:g}")
     return number
 
 
@@ -149,11 +148,13 @@ def read_result(path: Path) -> ResultDocument:
     Raises:
         InputError: the file cannot be read, or is no such document.
     """
+    text = read_input_text(path, "a result document", _LARGEST_BYTES)
     try:
-        text = read_input_text(path, "a result document", _LARGEST_BYTES)
         keys = json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=_number)
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise _unknown(path, f"not JSON ({error}); expected a result document") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     if isinstance(keys, dict) and keys.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         found_version = shown(keys["schema_version"])
         raise InputError(

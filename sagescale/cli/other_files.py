@@ -21,14 +21,14 @@ def in_words(error: UnknownFormatError) -> str:
     if not path.is_file():
         return str(error)
     name = shlex.quote(shown_path(path))
-    for kind_of, command in (
-        (_journal, f"sagescale explain {name}"),
-        (_result, f"sagescale report {name}"),
-        (_profile, f"--profile {name}"),
-        (_profile_source, f"sagescale profile import {name} --out PROFILE.yaml"),
-        (_trace, f"sagescale trace info {name}"),
+    for kind_of, expected, command in (
+        (_journal, "a journal", f"sagescale explain {name}"),
+        (_result, "a result document", f"sagescale report {name}"),
+        (_profile, "a profile document", f"--profile {name}"),
+        (_profile_source, "a profile source", f"sagescale profile import {name} --out PROFILE.yaml"),
+        (_trace, "a request trace", f"sagescale trace info {name}"),
     ):
-        if kind := kind_of(path):
+        if expected != error.expected and (kind := kind_of(path)):
             return one_line(f"{name}: is {kind}; expected {error.expected}. Try: {command}", _LONGEST)
     return str(error)
 

@@ -29,7 +29,10 @@ ItlStatistic = Literal["mean", "p99", "max"]
 
 ScaleDownChoice = Literal["least_outstanding", "least_cache_hits"]
 
-_PRICE_EXPECTED = "expected the price of a GPU-hour, 0 or more, or one by GPU type: h100:2.5,h200:3.2"
+_MOST_PRICE = 1e9
+_PRICE_EXPECTED = (
+    f"expected the price of a GPU-hour, 0 to {_MOST_PRICE:g}, or one by GPU type: h100:2.5,h200:3.2"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def _prices(given: Mapping[object, object]) -> tuple[tuple[str, float], ...]:
             number = float(price)
         except ValueError:
             raise ValueError(_PRICE_EXPECTED) from None
-        if not 0.0 <= number < math.inf:
+        if not 0.0 <= number <= _MOST_PRICE:
             raise ValueError(_PRICE_EXPECTED)
         prices.append((str(gpu).strip().lower(), number))
     if not prices:

@@ -81,6 +81,18 @@ def test_every_command_knows_the_files_of_the_others(tmp_path, monkeypatch, caps
             assert use in error
 
 
+def test_a_result_that_is_refused_is_not_sent_to_where_it_was_refused(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(document()).replace('"goodput_rps": 19.3', '"goodput_rps": NaN'))
+    error = refused(["report", str(path)], monkeypatch, capsys)
+    assert "'NaN' is no number of a result" in error
+    assert "Try" not in error
+    path.write_text('{"schema_version": 1,\n"runs": []\n')
+    error = refused(["report", str(path)], monkeypatch, capsys)
+    assert "not JSON" in error
+    assert "Try" not in error
+
+
 def test_what_no_command_knows_is_refused_in_the_words_of_the_one_asked(tmp_path, monkeypatch, capsys):
     path = tmp_path / "notes.txt"
     path.write_text("hello\n")

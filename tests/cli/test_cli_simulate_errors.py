@@ -119,6 +119,9 @@ def test_a_wrong_argument_is_refused_in_one_line(sagescale, words, expected):
         "adjustment_interval_sec=0",
         "adjustment_interval_sec=-60",
         "target_ttft_ms=nan",
+        "target_ttft_ms=1e31",  # what reports refuse
+        "load_headroom=1e31",
+        "gpu_hour_price=1e10",
         "target_itl_ms=.inf",
         "max_gpu_budget=0",
         "max_gpu_budget=many",
