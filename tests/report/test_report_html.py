@@ -368,6 +368,14 @@ def test_no_value_of_a_comparison_is_too_odd(data):
     json.dumps(page(made).data("comparison-data"), allow_nan=False)
 
 
+def test_a_bound_without_end_is_left_out_where_no_run_can_be_placed():
+    made = comparison()
+    for each in made["runs"]:
+        each["gpu_hours"]["total"] = None
+    made["lower_bound_gpu_hours"] = 1.7e308
+    json.dumps(page(made).data("comparison-data"), allow_nan=False)
+
+
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         write_html(tmp_path / "missing" / "out.html", from_keys(ResultDocument, document()))

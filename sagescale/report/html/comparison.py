@@ -102,6 +102,7 @@ class _Nines:
 def comparison_figure(document: ResultDocument) -> Figure:
     """Return attainment against GPU-hours of all runs, with front, attainment asked and lower bound."""
     comparison, bound = document.comparison, known(document.lower_bound_gpu_hours) or None
+    bound = None if bound is None or abs(bound) > LARGEST else bound
     asked = None if comparison is None else known(comparison.attainment_asked)
     placed = list(_placed(document.runs))
     ends = [end for point in placed for end in _ends(point)]
