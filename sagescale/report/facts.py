@@ -245,9 +245,11 @@ def _drained_caches(prefix: PrefixHits) -> list[str]:
         f"scale-downs drained {plural(lost.instances, 'instance')} with {count(lost.cached_tokens)} tokens"
     )
     again = f"{count(lost.asked_again_tokens)} of them asked for again and computed anew"
-    before, after = share(lost.hit_rate_before), share(lost.hit_rate_after)
-    rates = f"hit rate {before} in the {duration(lost.within_s)} before, {after} after"
-    return [f"{drained} cached, {again}; {rates}"]
+    rates = ""
+    if known(lost.hit_rate_before) is not None and known(lost.hit_rate_after) is not None:  # else none came
+        before, after = share(lost.hit_rate_before), share(lost.hit_rate_after)
+        rates = f"; hit rate {before} in the {duration(lost.within_s)} before, {after} after"
+    return [f"{drained} cached, {again}{rates}"]
 
 
 def sessions(document: ResultDocument, run: RunDocument) -> list[str]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from report_documents import comparison
+from report_documents import agents, comparison
 from rich.console import Console
 from sagescale.document import ResultDocument, from_keys
 from sagescale.report import formats, print_run
 from sagescale.report.comparison import print_comparison
+from sagescale.report.facts import engines
 from sagescale.report.text_plots import BARS, bars, downsample, windows_per_bar
 
 if TYPE_CHECKING:
@@ -368,6 +369,16 @@ def test_texts_with_tabs_and_line_breaks_are_printed_in_one_piece() -> None:
     print_comparison(from_keys(ResultDocument, made), Console(width=80, file=out))
     assert "cheapest of all words" in out.getvalue()
     assert "classic  x y: no fit" in out.getvalue()
+
+
+def test_hit_rates_around_scale_downs_are_said_where_prompts_came_before_and_after() -> None:
+    made = agents()
+    drained = made["runs"][0]["engines"]["prefix"]["scale_downs"]
+    for before, after, said in ((0.7, 0.4, True), (None, 0.4, False), (0.7, None, False)):
+        drained |= {"hit_rate_before": before, "hit_rate_after": after}
+        (run,) = from_keys(ResultDocument, made).runs
+        assert any("70.00 % in the 5 min before, 40.00 % after" in line for line in engines(run)) == said
+        assert not any("–" in line for line in engines(run))
 
 
 # Odd documents
