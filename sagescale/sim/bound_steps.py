@@ -86,6 +86,9 @@ def work_of_steps(run: Run, world: World, *, prefill: bool, decode: bool) -> Ste
             work.held += float((isl * chunks - 0.5 * longest * chunks * (chunks - 1.0)).sum())
         if decode:
             m, held = osl - 1.0 + handed_over, isl - handed_over
+            if not prefill and world.first_token == "prefill":
+                # A prefill of another pool gives a token: one repeated after a crash saves a step at most.
+                m = np.maximum(m - run.requests["restarts"][piece][done], 0.0)
             kv = m * held + 0.5 * m * (m - 1.0)
             work.decodes += float(m.sum())
             work.kv += float(kv.sum())

@@ -145,3 +145,22 @@ def test_faults_are_of_the_pools_there_are():
     assert run.requests["restarts"].sum() > 0
     assert len(run.completed) == 300
     assert [event.pool for event in run.faults.events] == ["aggregated", "aggregated"]
+
+
+@pytest.mark.parametrize("scheduler", ["batch", "vllm", "sglang"])
+def test_what_prefill_computes_again_after_crashes_is_no_step_of_decode(scheduler: str):
+    # No GPU is left for decode: a prefill holds its request, crashes, and makes the next token with the next.
+    setup = configured(
+        None,
+        [],
+        [
+            f"engine_scheduler={scheduler}", "kv_transfer_blocks_prefill=true", "max_gpu_budget=1",
+            "min_prefill_instances=1", "max_prefill_instances=1", "initial_prefill=1",
+            "min_decode_instances=0", "initial_decode=0", "startup_delay_s=1",
+        ],
+    )  # fmt: skip
+    crashes = Faults(crashes=(Crash(at_s=30.0, pool="prefill"), Crash(at_s=60.0, pool="prefill")))
+    trace = Trace.from_arrays([0.0], [500], [3])
+    run = simulate(trace, setup.profile, setup.config, setup.simulator, faults=crashes)
+    assert len(run.completed) == 1
+    assert gpu_hours(run).pools["decode"] == lower_bound(run).pools["decode"] == 0.0
