@@ -10,6 +10,7 @@ from sagescale.fleet import PoolSpec, Role
 from sagescale.planner.policy.slo.demand import Scenarios
 from sagescale.planner.policy.slo.misses import MissCurves
 from sagescale.planner.policy.slo.pool import Pool
+from sagescale.planner.policy.slo.uses import Uses
 from slo_world import share_missed
 
 LIMIT_RPS, TOKENS, MOST = 5.0, 100.0, 60
@@ -20,8 +21,8 @@ scenarios = st.lists(st.floats(0.0, 30_000.0), min_size=1, max_size=8).map(
 shares = st.floats(1e-4, 0.1)
 
 
-def pool(least: int = 1, most: int = MOST, startup_ticks: float = 1.0, **keys: float) -> Pool:
-    made = Pool(PoolSpec("decode", Role.DECODE, 1, least, most), 60.0, 60.0 * startup_ticks, **keys)
+def pool(least: int = 1, most: int = MOST, startup_ticks: float = 1.0, uses: Uses | None = None) -> Pool:
+    made = Pool(PoolSpec("decode", Role.DECODE, 1, least, most), 60.0, 60.0 * startup_ticks, uses=uses)
     made.curves = MissCurves(
         lambda instances, rps: share_missed(instances, rps / LIMIT_RPS), LIMIT_RPS, TOKENS
     )
@@ -80,8 +81,8 @@ def test_a_size_is_kept_until_it_was_not_wanted_for_as_long_as_two_orders_take(w
 @given(st.lists(st.floats(0.0, 20_000.0), min_size=1, max_size=40), st.integers(1, MOST))
 def test_what_is_kept_would_have_kept_what_came_and_a_pool_alone_may_miss_all_of_the_promise(loads, current):
     kept = []
-    for share in (1.0, 0.5):
-        made = pool(share=share)
+    for uses, share in ((Uses(60.0, 0.01), 1.0), (None, 0.5)):
+        made = pool(uses=uses)
         for number, load in enumerate(loads, 1):
             made.looked(60.0 * number, 60.0, load)
         kept.append(made.kept(1, current))

@@ -12,6 +12,7 @@ from sagescale.planner.load import LoadPredictors
 from sagescale.planner.policy.protocol import PoolSize, Situation, Sizing
 from sagescale.planner.policy.slo.cold import ColdCaches
 from sagescale.planner.policy.slo.policy import SloPolicy
+from sagescale.planner.policy.slo.uses import Uses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +64,8 @@ class AggregatedSloPolicy:
             max_gpu_budget=config.max_gpu_budget + 1,
         )
         self._prompt_token = twin.prompt_token_work
-        # There is no other pool.
-        self._inner = SloPolicy(apart, perf_model, twin, share=1.0, work=self._works)
+        uses = Uses(float(config.adjustment_interval_sec), 1.0 - config.target_attainment)
+        self._inner = SloPolicy(apart, perf_model, twin, uses=uses, work=self._works)
         self._twin = twin
         self._weighed: Lengths | None = None
         self._computed = 1.0  # share of prompt tokens

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SURPRISE", "Demand", "Scenarios"]
+__all__ = ["SURPRISE", "Demand", "Scenarios", "certain"]
 
 _MEMORY = 480
 _HALF_LIFE_S = 7200.0
@@ -77,6 +77,11 @@ class Scenarios(NamedTuple):
     def scaled(self, factor: float, more: float = 0.0) -> Scenarios:
         """Return all loads times a factor, and some more."""
         return Scenarios(self.loads * factor + more, self.weights)
+
+
+def certain(load: float) -> Scenarios:
+    """Return one load and no other."""
+    return Scenarios(np.array((load,)), np.ones(1))
 
 
 class Demand:

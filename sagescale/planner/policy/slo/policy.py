@@ -11,7 +11,7 @@ from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.protocol import Sizing
 from sagescale.planner.policy.slo.caution import Missed
 from sagescale.planner.policy.slo.decode_work import DecodeWork
-from sagescale.planner.policy.slo.demand import SURPRISE
+from sagescale.planner.policy.slo.demand import SURPRISE, certain
 from sagescale.planner.policy.slo.lengths import LengthMemory
 from sagescale.planner.policy.slo.misses import MissCurves
 from sagescale.planner.policy.slo.pool import Pool
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sagescale.planner.observation import Observation
     from sagescale.planner.policy.protocol import Situation
     from sagescale.planner.policy.slo.demand import Scenarios
+    from sagescale.planner.policy.slo.uses import Uses
     from sagescale.planner.policy.twin import EngineTwin, Lengths
 
 __all__ = ["SloPolicy"]
@@ -59,7 +60,7 @@ class SloPolicy:
         perf_model: the engines as they are believed to be; where they have been learned to be slower than
             those the twin simulates, the load counts as so much higher.
         twin: simulated engines.
-        share: the part of what may be missed that each pool, made smaller, may miss of what came.
+        uses: where decode follows the load at one use (:class:`~sagescale.planner.policy.slo.uses.Uses`).
         work: what each request of a sample counts as in decode, in tokens produced, where decode computes
             prompts as well; None where that is another pool's.
     """
@@ -73,7 +74,7 @@ class SloPolicy:
         config: AutoscalerConfig,
         perf_model: PerfModel,
         twin: EngineTwin,
-        share: float = 0.5,
+        uses: Uses | None = None,
         work: Callable[[Lengths], NDArray[np.float64]] | None = None,
     ) -> None:
         self._config = config
@@ -82,8 +83,10 @@ class SloPolicy:
         interval_s = float(config.adjustment_interval_sec)
         self._allowed = 1.0 - config.target_attainment
         self._prefill, self._decode = (
-            Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, config.target_itl_ms, share)
-            for pool, in_time_s in zip(config.pools, (config.target_ttft_ms / 1000.0, None), strict=True)
+            Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, config.target_itl_ms, uses_of)
+            for pool, in_time_s, uses_of in zip(
+                config.pools, (config.target_ttft_ms / 1000.0, None), (None, uses), strict=True
+            )
         )
         self._horizon = self._ahead
         self._worked = work
@@ -129,6 +132,7 @@ class SloPolicy:
         )
         for pool in (self._prefill, self._decode):
             pool.ticked(seen.time_s, seen.window_s, pool.load)
+            self._try_uses(pool, seen.time_s)
         wanted = self._affordable(self._fewest(scenarios), seen.pools.asked, to_come)
         sizes, reasons = [], []
         for pool, counts, enough, kept, what in zip(
@@ -202,6 +206,7 @@ class SloPolicy:
             plain = load > highest and load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
             loads.append(load if plain else 0.0)
             if plain:
+                self._try_uses(pool, seen.time_s, load)
                 what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
                 wanted = pool.worth_it(pool.smallest(what, self._allowed / 2.0), what)
                 pool.remember(wanted)
@@ -368,6 +373,12 @@ class SloPolicy:
         return to_come.scaled(1.0, self._config.load_headroom * self._backlog(pool, seen, surprise))
 
     def _to_come(self, pool: Pool, surprise: float) -> Scenarios:
+        """The load to size for, but for what waits."""
+        if pool.followed is not None:
+            return certain(self._planned(pool, surprise))
+        return self._scenarios(pool, surprise)
+
+    def _scenarios(self, pool: Pool, surprise: float) -> Scenarios:
         """The load when what is ordered now will serve, or the next window's if that is more."""
         expected = pool.demand.expected
         # In unknown windows nothing is planned, but starts may be seen to take longer than the last plan
@@ -376,6 +387,23 @@ class SloPolicy:
         if expected[0] > expected[ahead - 1]:
             ahead = 1
         return pool.demand.scenarios(ahead, surprise).scaled(self._config.load_headroom * pool.caution.factor)
+
+    def _planned(self, pool: Pool, surprise: float) -> float:
+        """The load to follow: the next window's, or that when what is ordered now serves if it is more."""
+        expected = pool.demand.expected
+        ahead = min(pool.startup.ahead, len(expected))
+        load = max(expected[0], expected[ahead - 1], surprise)
+        return load * self._config.load_headroom * max(1.0, pool.caution.factor)
+
+    def _try_uses(self, pool: Pool, now_s: float, surprise: float | None = None) -> None:
+        """Let pools of every use follow the load of a tick, or a surprise between two."""
+        if pool.uses is None:
+            return
+        assert pool.curves is not None
+        load = self._planned(pool, surprise or 0.0)
+        careful = pool.careful(self._scenarios(pool, surprise or 0.0), self._allowed)
+        step = pool.uses.ticked if surprise is None else pool.uses.surge
+        step(now_s, load, careful, pool.startup.ahead, pool.limits, pool.curves)
 
     def _backlog(self, pool: Pool, seen: Observation, surprise: float) -> float:
         """What will still wait when ordered capacity is there, as load that clears it in that time."""
@@ -444,6 +472,8 @@ def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, allowed: fl
     if wanted > pool.limits.least:
         text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios))}"
     text += f"; both pools together may miss {_share(allowed)}"
+    if pool.followed is not None:
+        text += f"; instances are planned to be {pool.followed:.0%} full"
     if size > wanted:
         text += f"; {size} stay until they have not been wanted for as long as a launch takes"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)

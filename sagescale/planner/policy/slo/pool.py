@@ -11,6 +11,7 @@ from sagescale.planner.policy.slo.caution import Caution
 from sagescale.planner.policy.slo.demand import Demand
 from sagescale.planner.policy.slo.given_up import GivenUp
 from sagescale.planner.policy.slo.recording import Recording
+from sagescale.planner.policy.slo.uses import FIRST, Uses
 
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts, PoolSpec
@@ -86,8 +87,7 @@ class Pool:
         allowed: the share of all requests that may be missed.
         in_time_s: how long a queue may be where requests wait for one another; None where they share.
         target_itl_ms: within which tokens have to come.
-        share: the part of what may be missed that a smaller size may miss of what came; the rest is the other
-            pool's.
+        uses: where sizes follow the load at one use; None where misses have a knee.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Pool:
         allowed: float = 0.01,
         in_time_s: float | None = None,
         target_itl_ms: float = 0.0,
-        share: float = 0.5,
+        uses: Uses | None = None,
     ) -> None:
         self.name = limits.name
         self.limits = limits
@@ -107,7 +107,9 @@ class Pool:
         self.caution = Caution(interval_s, allowed)
         self.recording = Recording(_REPLAYED_S, in_time_s)
         self._allowed = allowed
-        self._replayed_allowed = allowed * share
+        self.uses = uses
+        # Of what may be missed a smaller size may have missed half, if the rest is another pool's.
+        self._replayed_allowed = allowed if uses is not None else allowed / 2.0
         self._shares_s = target_itl_ms / 1000.0 if in_time_s is None else 0.0
         self.curves: MissCurves | None = None
         self.variation = 1.0
@@ -119,6 +121,11 @@ class Pool:
         self._ready = 0
         self._looked_s = self._looked = 0.0
 
+    @property
+    def followed(self) -> float | None:
+        """The use at which the size follows the load; None where it does not."""
+        return None if self.uses is None else self.uses.chosen
+
     def missed(self, instances: int, scenarios: Scenarios) -> float:
         """Share of the requests to expect that misses for want of instances."""
         assert self.curves is not None
@@ -126,6 +133,16 @@ class Pool:
 
     def smallest(self, scenarios: Scenarios, allowed: float) -> int:
         """The fewest instances that miss no more than is allowed, and get through what is expected."""
+        assert self.curves is not None
+        if self.followed is not None:
+            return self.within(scenarios.mean / (self.followed * self.curves.limit))
+        return self._smallest(scenarios, allowed)
+
+    def careful(self, scenarios: Scenarios, allowed: float) -> int:
+        """The size that scenarios ask for, whatever use is followed."""
+        return self._worth_it(self._smallest(scenarios, allowed), scenarios)
+
+    def _smallest(self, scenarios: Scenarios, allowed: float) -> int:
         assert self.curves is not None
         low, high = self.fewest(scenarios), self.limits.most
         high = max(low, min(high, math.ceil(scenarios.highest / self.curves.idle)))
@@ -137,6 +154,9 @@ class Pool:
 
         Otherwise a load that hardly ever comes would be sized for wherever the allowance happens to end.
         """
+        return size if self.followed is not None else self._worth_it(size, scenarios)
+
+    def _worth_it(self, size: int, scenarios: Scenarios) -> int:
         missed = self.missed(size, scenarios)
         best = size
         for fewer in range(size - 1, self.fewest(scenarios) - 1, -1):
@@ -150,8 +170,12 @@ class Pool:
     def fewest(self, scenarios: Scenarios) -> int:
         """The fewest that get through what is expected: overload may go well for a minute, not for longer."""
         assert self.curves is not None
-        least, most = self.limits.least, self.limits.most
-        return max(least, min(most, math.ceil(scenarios.mean / (_FULL * self.curves.limit))))
+        full = _FULL if self.uses is None or self.uses.settled else FIRST
+        return self.within(scenarios.mean / (full * self.curves.limit))
+
+    def within(self, instances: float) -> int:
+        """As many instances as are needed, rounded up and kept within the limits."""
+        return max(self.limits.least, min(self.limits.most, math.ceil(instances)))
 
     def remember(self, wanted: int) -> None:
         """Take in a size wanted between ticks: the next tick does not undo it."""
@@ -167,7 +191,9 @@ class Pool:
         """Take in the load since the last look or tick."""
         assert self.curves is not None
         believed = load * max(1.0, self.caution.factor)
-        self.recording.add(now_s, lasts_s, believed, self.curves.tokens * self._shares_s)
+        smooth = self.recording.add(now_s, lasts_s, believed, self.curves.tokens * self._shares_s)
+        if self.uses is not None:
+            self.uses.look(lasts_s, believed, smooth, self.curves)
         self._looked_s += lasts_s
         self._looked += load * lasts_s
 
@@ -186,7 +212,7 @@ class Pool:
     def kept(self, wanted: int, current: int) -> int:
         """The fewest instances from what is wanted up to the present ones that would have kept what came."""
         assert self.curves is not None
-        if wanted >= current:
+        if wanted >= current or self.followed is not None:
             return wanted
         return self.recording.fewest(wanted, current, self.curves, self._replayed_allowed)
 
@@ -198,6 +224,9 @@ class Pool:
         known, however short the window. What was given up wrongly is kept (:class:`GivenUp`).
         """
         burst, self._burst = self._burst, 0
+        if self.followed is not None:
+            self._wanted.clear()
+            return wanted
         self._wanted.append(max(wanted, burst) if self._wanted else max(wanted, current))
         while len(self._wanted) > max(self._patience, _STARTS * self.startup.ahead):
             self._wanted.popleft()

@@ -47,13 +47,19 @@ class Recording:
         self._in_time_s = in_time_s
         self._pieces: deque[_Piece] = deque()
 
-    def add(self, now_s: float, lasts_s: float, load: float, settles_s: float) -> None:
-        """Take in the load, tokens/s, of the last ``lasts_s`` seconds; a pool settles in ``settles_s``."""
+    def add(self, now_s: float, lasts_s: float, load: float, settles_s: float) -> float:
+        """Take in the load, tokens/s, of the last ``lasts_s`` seconds; a pool settles in ``settles_s``.
+
+        Returns:
+            The load averaged over that time.
+        """
         before = self._pieces[-1].smooth if self._pieces else load
         kept = math.exp(-lasts_s / settles_s) if settles_s > 0.0 else 0.0
-        self._pieces.append(_Piece(now_s, lasts_s, load, load + kept * (before - load)))
+        smooth = load + kept * (before - load)
+        self._pieces.append(_Piece(now_s, lasts_s, load, smooth))
         while self._pieces[0].end_s <= now_s - self._lasts_s:
             self._pieces.popleft()
+        return smooth
 
     @property
     def highest(self) -> float:
