@@ -111,3 +111,12 @@ def test_new_instances_without_a_cache_are_counted_for_less():
     assert len(cold) == 1
     assert "(50%" in cold[0]
     assert asked(0.5).targets["aggregated"] > asked(0.0).targets["aggregated"]
+
+
+def test_one_silent_window_leaves_most_of_a_pool():
+    made, size = planner(), 30
+    for number, requests in enumerate([*poisson(6000.0, 40), 1.0], 1):
+        before, decision = size, made.step(minute(number, requests, size))
+        size = decision.targets["aggregated"]
+    assert before > 10
+    assert size >= before * 2 // 3

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.fleet import PoolSpec, Role
 from sagescale.planner.policy.slo.misses import MissCurves
-from sagescale.planner.policy.slo.uses import Uses
+from sagescale.planner.policy.slo.uses import Uses, eased
 
 LIMIT, MOST = 1000.0, 60
 LIMITS = PoolSpec("aggregated", Role.AGGREGATED, 1, 1, MOST)
@@ -73,3 +73,10 @@ def test_pools_that_are_tried_have_what_they_asked_for_or_wait_for_it(loads, ahe
 def test_a_fuller_pool_never_misses_less(loads, ahead):
     missed = [pool.missed for pool in follow(loads, ahead).tried if pool.use > 0.0]
     assert all(one <= other + 1e-9 * (1.0 + other) for one, other in pairwise(missed))
+
+
+@given(st.integers(0, 100), st.integers(1, 100))
+def test_no_tick_gives_up_more_than_a_third_of_a_pool_or_one(wanted, current):
+    size = eased(wanted, current)
+    assert size == wanted or wanted < size < current
+    assert current - size <= max(1, current / 3)

@@ -11,7 +11,7 @@ from sagescale.planner.policy.slo.caution import Caution
 from sagescale.planner.policy.slo.demand import Demand
 from sagescale.planner.policy.slo.given_up import GivenUp
 from sagescale.planner.policy.slo.recording import Recording
-from sagescale.planner.policy.slo.uses import FIRST, Uses
+from sagescale.planner.policy.slo.uses import FIRST, Uses, eased
 
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts, PoolSpec
@@ -226,7 +226,7 @@ class Pool:
         burst, self._burst = self._burst, 0
         if self.followed is not None:
             self._wanted.clear()
-            return wanted
+            return eased(wanted, current)
         self._wanted.append(max(wanted, burst) if self._wanted else max(wanted, current))
         while len(self._wanted) > max(self._patience, _STARTS * self.startup.ahead):
             self._wanted.popleft()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sagescale.fleet import PoolSpec
     from sagescale.planner.policy.slo.misses import MissCurves
 
-__all__ = ["FIRST", "Uses"]
+__all__ = ["FIRST", "Uses", "eased"]
 
 _USES = (0.25, 0.28, 0.31, 0.34, 0.37, 0.4, 0.43, 0.46, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.86, 0.92)
 
@@ -36,38 +36,20 @@ _USED = 0.9
 _PATIENCE_S = 360.0
 """How long a size that scenarios no longer ask for is kept."""
 
-_SIZES = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    10,
-    12,
-    14,
-    17,
-    20,
-    24,
-    28,
-    34,
-    40,
-    48,
-    56,
-    67,
-    80,
-    95,
-    113,
-    134,
-    160,
-    190,
-    226,
-    269,
-    320,
-)
+_PART = 3
+"""Of what there is no more than this part is given up at once, one at least: one minute of silence, or one
+wrong figure, leaves most of a pool."""
+
+# fmt: off
+_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 56, 67, 80, 95, 113, 134, 160, 190,
+          226, 269, 320)
+# fmt: on
 """Sizes whose misses are tried: at the same use, the next smaller one misses no less than those between."""
+
+
+def eased(wanted: int, current: int) -> int:
+    """The size to order where so many are wanted: a part of the present ones is given up at once, not all."""
+    return max(wanted, current - max(1, current // _PART))
 
 
 class _Pool:
@@ -207,7 +189,7 @@ class Uses:
             pool.close(self._fade, self.settled)
             pool.serve(now_s)
             if self._started:
-                pool.resize(size, now_s + (ahead - 1) * self._interval_s)
+                pool.resize(eased(size, pool.asked), now_s + (ahead - 1) * self._interval_s)
             else:
                 pool.start(size)
         self._started += 1
