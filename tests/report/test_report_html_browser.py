@@ -95,6 +95,12 @@ def wait(driver: Any, found: Callable[[Any], Any]) -> Any:
     return WebDriverWait(driver, 60, poll_frequency=0.05).until(found)
 
 
+def painted(driver: Any, names: list[str]) -> dict[str, int]:
+    """Wait until these panels and no others are painted, as they are in turns; return their points."""
+    wait(driver, lambda d: list(drawn(d)) == names)
+    return drawn(driver)
+
+
 def point_at(driver: Any, panel: str, share: float) -> None:
     """Move the mouse to a share of the plotted width of a panel."""
     from selenium.webdriver.common.action_chains import ActionChains
@@ -111,7 +117,7 @@ def test_print_is_light_and_leaves_the_screen_as_it_was(opened):
     printed = driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
     assert len(printed["data"]) > 20_000
     assert not driver.execute_script("return document.body.classList.contains('printing')")
-    assert list(drawn(driver)) == NAMES
+    painted(driver, NAMES)
 
 
 def test_colours_follow_the_reader_s_choice_as_it_changes(opened):
@@ -122,13 +128,12 @@ def test_colours_follow_the_reader_s_choice_as_it_changes(opened):
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     wait(driver, lambda d: d.execute_script(background) != dark)
     driver.shows = None
-    assert list(drawn(driver)) == NAMES
+    painted(driver, NAMES)
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_every_panel_of_a_run_is_drawn(opened, scheme):
-    panels = drawn(opened(document(), scheme))
-    assert list(panels) == NAMES
+    panels = painted(opened(document(), scheme), NAMES)
     assert all(points > 0 for points in panels.values())
 
 
@@ -211,7 +216,7 @@ def test_captions_keep_inside_their_panels_and_plots_beside_each_other_are_level
 def test_a_third_pool_is_drawn(opened):
     made = three_pools()
     driver = opened(made)
-    assert list(drawn(driver)) == panel_names(made)
+    painted(driver, panel_names(made))
     point_at(driver, "decisions", 4 / (TICKS + 0.5))
     bubble = wait(driver, lambda d: d.find_element("css selector", "[data-panel=decisions] .bubble").text)
     assert bubble.splitlines()[1] == "prefill stays at 1, decode 2 → 3, spare stays at 1"
@@ -229,7 +234,7 @@ def test_a_comparison_leads_to_its_runs_and_back(opened):
     driver = opened(comparison())
     wait(driver, lambda d: drawn(d) == {"comparison": 5})
     driver.find_element("link text", "classic/kalman").click()
-    wait(driver, lambda d: list(drawn(d)) == NAMES)
+    painted(driver, NAMES)
     assert driver.find_element("css selector", "section:not([hidden]) h2").text == "classic/kalman"
     driver.back()
     wait(driver, lambda d: drawn(d) == {"comparison": 5})
@@ -241,7 +246,7 @@ def test_a_point_of_the_comparison_leads_to_its_run(opened):
     driver = opened(comparison())
     point = driver.find_elements("css selector", "[data-panel=comparison] .points path.point")[-1]
     ActionChains(driver).move_to_element(point).click().perform()
-    wait(driver, lambda d: list(drawn(d)) == NAMES)
+    painted(driver, NAMES)
     assert driver.find_element("css selector", "section:not([hidden]) h2").text == "reactive"
 
 
@@ -249,7 +254,7 @@ def test_a_run_is_opened_by_its_address(opened):
     driver = opened(comparison())
     driver.get(f"{driver.current_url.partition('#')[0]}#run-2")
     driver.refresh()
-    wait(driver, lambda d: list(drawn(d)) == NAMES)
+    painted(driver, NAMES)
     assert driver.find_element("css selector", "section:not([hidden]) h2").text == "classic/constant"
 
 
@@ -276,7 +281,7 @@ def test_an_attack_is_shown_and_does_nothing(opened, made):
     if "comparison" in made:
         wait(driver, lambda d: drawn(d) == {"comparison": 5})
         driver.find_element("css selector", "#ranking tbody tr a").click()
-    wait(driver, lambda d: list(drawn(d)) == NAMES)
+    painted(driver, NAMES)
     point_at(driver, "decisions", 0.5)
     bubble = wait(
         driver,
@@ -287,8 +292,7 @@ def test_an_attack_is_shown_and_does_nothing(opened, made):
 
 
 def test_two_days_of_ticks_are_drawn(opened):
-    panels = drawn(opened(document(run(timeline=timeline(2880)))))
-    assert list(panels) == NAMES
+    panels = painted(opened(document(run(timeline=timeline(2880)))), NAMES)
     assert panels["load"] == 3 * 2880
 
 
@@ -320,7 +324,7 @@ def test_simulate_writes_the_page(driver, tmp_path):
     assert result.exit_code == 0, result.output
     driver.get(out.as_uri())
     driver.shows = None
-    assert list(drawn(driver)) == NAMES
+    painted(driver, NAMES)
     assert driver.get_log("browser") == []
 
 
@@ -334,7 +338,7 @@ def test_a_page_of_plots_is_painted_and_its_legend_hides_a_curve_with_its_marks(
     out.write_text(render_plots(figure, title="a profile", version="1", texts=["fitted"]))
     driver.get(out.as_uri())
     driver.shows = None
-    assert list(drawn(driver)) == [panel.name for panel in figure.panels]
+    painted(driver, [panel.name for panel in figure.panels])
     last = f"[data-panel={figure.panels[-1].name}]"
     traces = f"document.querySelector('{last} .plot')._fullData"
     shown = f"return {traces}.filter((each) => each.visible === true).length"
