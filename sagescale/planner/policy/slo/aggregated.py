@@ -83,6 +83,8 @@ class AggregatedSloPolicy:
         self._weigh()
         (pool,) = situation.observation.pools
         self._cold.observe(pool.ready, window.prefix_hit_rate)
+        if window.prefix_hit_rate:
+            self._inner.follow_no_more()
         seen = self._apart(situation.observation)
         work = None if self._isl is None or self._osl is None else self._work(self._isl, self._osl)
         worked = _Worked(situation.estimates, self._work_to_come)

@@ -182,6 +182,10 @@ class SloPolicy:
         """Forget what sizes were found to miss: what load is counted in has changed."""
         self._version = -1
 
+    def follow_no_more(self) -> None:
+        """Size for scenarios from now on: where caches hit, what a use misses depends on how sizes moved."""
+        self._decode.uses = None
+
     def check(self, seen: Observation) -> Sizing | None:
         """Look at a short window between ticks; ask for more where load is plainly above the plan."""
         self._seen = (seen.time_s, 0.0, 0.0)
