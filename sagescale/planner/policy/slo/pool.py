@@ -11,7 +11,7 @@ from sagescale.planner.policy.slo.caution import Caution
 from sagescale.planner.policy.slo.demand import Demand
 from sagescale.planner.policy.slo.given_up import GivenUp
 from sagescale.planner.policy.slo.recording import Recording
-from sagescale.planner.policy.slo.uses import FIRST, Uses, eased
+from sagescale.planner.policy.slo.uses import FIRST, PATIENCE_S, Uses, eased, within
 
 if TYPE_CHECKING:
     from sagescale.fleet import PoolCounts, PoolSpec
@@ -23,9 +23,9 @@ __all__ = ["Pool", "StartupTime"]
 _LAUNCHES = 20
 """Launches that the mean startup is taken of."""
 
-_PATIENCE_S, _STARTS = 360.0, 2
-"""A size is kept until it was not wanted for so long, or for as long as so many orders take one after the
-other if that is longer: what was given up too early is missed for as long as a start takes."""
+_STARTS = 2
+"""A size is kept until it was not wanted for ``PATIENCE_S``, or for as long as so many orders take one after
+the other if that is longer: what was given up too early is missed for as long as a start takes."""
 
 _REPLAYED_S = 2700.0
 """A size is given up only for one that would have kept what came in so long."""
@@ -114,7 +114,7 @@ class Pool:
         self.curves: MissCurves | None = None
         self.variation = 1.0
         self.load: float | None = None
-        self._patience = max(2, round(_PATIENCE_S / interval_s))
+        self._patience = max(2, round(PATIENCE_S / interval_s))
         self._wanted: deque[int] = deque()
         self._given_up = GivenUp(interval_s)
         self._burst = 0
@@ -135,7 +135,7 @@ class Pool:
         """The fewest instances that miss no more than is allowed, and get through what is expected."""
         assert self.curves is not None
         if self.followed is not None:
-            return self.within(scenarios.mean / (self.followed * self.curves.limit))
+            return within(self.limits, scenarios.mean / (self.followed * self.curves.limit))
         return self._smallest(scenarios, allowed)
 
     def careful(self, scenarios: Scenarios, allowed: float) -> int:
@@ -171,11 +171,7 @@ class Pool:
         """The fewest that get through what is expected: overload may go well for a minute, not for longer."""
         assert self.curves is not None
         full = _FULL if self.uses is None or self.uses.settled else FIRST
-        return self.within(scenarios.mean / (full * self.curves.limit))
-
-    def within(self, instances: float) -> int:
-        """As many instances as are needed, rounded up and kept within the limits."""
-        return max(self.limits.least, min(self.limits.most, math.ceil(instances)))
+        return within(self.limits, scenarios.mean / (full * self.curves.limit))
 
     def remember(self, wanted: int) -> None:
         """Take in a size wanted between ticks: the next tick does not undo it."""

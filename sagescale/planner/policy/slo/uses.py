@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from sagescale.fleet import PoolSpec
     from sagescale.planner.policy.slo.misses import MissCurves
 
-__all__ = ["FIRST", "Uses", "eased"]
+__all__ = ["FIRST", "PATIENCE_S", "Uses", "eased", "within"]
 
 _USES = (0.25, 0.28, 0.31, 0.34, 0.37, 0.4, 0.43, 0.46, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.86, 0.92)
 
@@ -33,8 +34,8 @@ FIRST = 0.4
 _USED = 0.9
 """The part of what may be missed that is aimed at."""
 
-_PATIENCE_S = 360.0
-"""How long a size that scenarios no longer ask for is kept."""
+PATIENCE_S = 360.0
+"""How long a size that scenarios no longer ask for is kept, at least."""
 
 _PART = 3
 """Of what there is no more than this part is given up at once, one at least: one minute of silence, or one
@@ -50,6 +51,11 @@ _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 56, 67
 def eased(wanted: int, current: int) -> int:
     """The size to order where so many are wanted: a part of the present ones is given up at once, not all."""
     return max(wanted, current - max(1, current // _PART))
+
+
+def within(limits: PoolSpec, instances: float) -> int:
+    """As many instances as are needed, rounded up and kept within the limits."""
+    return max(limits.least, min(limits.most, math.ceil(instances)))
 
 
 class _Pool:
@@ -134,7 +140,7 @@ class Uses:
         self._allowed = allowed
         self._pools = [_Pool(use) for use in _USES]
         self._careful = _Pool()
-        self._wanted: deque[int] = deque(maxlen=max(2, round(_PATIENCE_S / interval_s)))
+        self._wanted: deque[int] = deque(maxlen=max(2, round(PATIENCE_S / interval_s)))
         self._arrived = self._arrived_now = self._windows = 0.0
         self._started = 0
         self.settled = False
@@ -226,9 +232,9 @@ def _missed(curves: MissCurves, instances: int, load: float) -> float:
     """The share that so many miss of a load for want of more, by what the next smaller size tried does."""
     if instances <= 0:
         return 1.0 if load > 0.0 else 0.0
-    tried = max((size for size in _SIZES if size <= instances), default=1)
+    tried = _SIZES[bisect_right(_SIZES, instances) - 1]
     return max(0.0, curves.share(tried, load * tried / instances) - curves.alone)
 
 
 def _size(load: float, use: float, limits: PoolSpec, curves: MissCurves) -> int:
-    return max(limits.least, min(limits.most, math.ceil(load / (use * curves.limit) - 1e-9)))
+    return within(limits, load / (use * curves.limit))
