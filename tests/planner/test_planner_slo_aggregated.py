@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -129,3 +130,19 @@ def test_a_pool_whose_caches_hit_is_kept_after_a_silent_window():
         size = decision.targets["aggregated"]
     assert before > 10
     assert size >= before
+
+
+def test_each_tick_is_sized_for_the_load_of_its_own_way():
+    made, size, followed = planner(), 12, []
+    for number, requests in enumerate(
+        [*poisson(3000.0, 30), *[1200.0, 6000.0] * 15, *poisson(3000.0, 60)], 1
+    ):
+        decision = made.step(minute(number, requests, size))
+        size = decision.targets["aggregated"]
+        (why,) = (one.text for one in decision.reasons if one.code == ReasonCode.SIZED_FOR_MISSES)
+        expected, highest = re.match(r"aggregated: ([\d,]+) tokens/s .* up to ([\d,]+);", why).groups()
+        followed.append("planned to be" in why)
+        # Who follows has one load in mind; scenarios have more, once a load was seen to differ from its plan.
+        assert (expected == highest) == followed[-1] or number < 3, number
+    assert any(followed)
+    assert not all(followed)

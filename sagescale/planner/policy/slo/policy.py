@@ -132,7 +132,6 @@ class SloPolicy:
         )
         for pool in (self._prefill, self._decode):
             pool.ticked(seen.time_s, seen.window_s, pool.load)
-            self._try_uses(pool, seen.time_s)
         wanted = self._affordable(self._fewest(scenarios), seen.pools.asked, to_come)
         sizes, reasons = [], []
         for pool, counts, enough, kept, what in zip(
@@ -146,6 +145,8 @@ class SloPolicy:
             size = pool.after_idling(kept, counts.asked)
             sizes.append(size)
             reasons.append(_sized(pool, enough, size, what, self._allowed))
+        for pool in (self._prefill, self._decode):
+            self._try_uses(pool, seen.time_s)  # for the next tick: this one's loads are those of one way
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
 
     def _fewest(self, scenarios: tuple[Scenarios, Scenarios]) -> tuple[int, int]:
