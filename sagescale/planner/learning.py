@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import mul
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
 from sagescale.planner.decision import Corrections, Reason, ReasonCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sagescale.fleet import PoolCounts
     from sagescale.perf import PerfModel
     from sagescale.perf.learn import Belief, LearnedModel
@@ -30,6 +33,9 @@ _SETTLED = 0.1
 
 _DISPERSION_GAIN = 0.1
 """Variance over mean of the requests counted at looks within a window: averaged over so many windows."""
+
+_SHAPE_GAIN = 0.1
+"""A token's context over that of the mean request half way: averaged over so many windows."""
 
 _GAUGE_GAIN = 0.1
 _MOST_PEAKED = 100.0
@@ -120,6 +126,7 @@ class OnlineLearner:
         self._peakedness = 1.0
         self._counts: list[float] = []
         self._dispersion = 1.0
+        self._context_shape: float | None = None
 
     def look(self, seen: Observation) -> None:
         """Take in the short window of a burst check: how unevenly requests come within a window."""
@@ -131,6 +138,10 @@ class OnlineLearner:
         counts, self._counts = self._counts, []
         if len(counts) > 1 and sum(counts) > 0.0:
             self._dispersion += _DISPERSION_GAIN * (variance(counts) / fmean(counts) - self._dispersion)
+        if observation.lengths:
+            shape = _context_shape(observation.lengths)
+            gain = 1.0 if self._context_shape is None else _SHAPE_GAIN
+            self._context_shape = (1.0 - gain) * (self._context_shape or 0.0) + gain * shape
         before = self.model.prefill.used, self.model.decode.used
         seen = (*self._seen, observation)
         if len(seen) > 1 and window.reached is not None and window.reached >= _FEWEST_REQUESTS:
@@ -158,9 +169,8 @@ class OnlineLearner:
             return
         if _queued(now) or _queued(before):
             if _queued(now) and _queued(before):
-                self._learn_full_decode(
-                    now, before, completed * (window.osl - 1.0), window.isl + window.osl / 2.0
-                )
+                tokens = completed * (window.osl - 1.0)
+                self._learn_full_decode(now, before, tokens, self._context_tokens(window.isl, window.osl))
             return
         if window.duration_s is None or window.ttft_ms is None:
             return
@@ -177,10 +187,14 @@ class OnlineLearner:
         # Beside its steps a request waits for the one under way when it joins, half a step in the mean.
         self.model.learn_itl(
             running / instances + more,
-            window.isl + window.osl / 2.0,
+            self._context_tokens(window.isl, window.osl),
             decode_ms / (window.osl - 0.5),
             more / 2.0,
         )
+
+    def _context_tokens(self, isl: float, osl: float) -> float:
+        """The context that a token of requests with such means meets in its own request, in the mean."""
+        return (isl + osl / 2.0) * (self._context_shape or 1.0)
 
     def _learn_full_decode(
         self, now: Observation, before: Observation, tokens: float, context_tokens: float
@@ -226,6 +240,17 @@ def _switched(pool: str, belief: Belief) -> Reason:
 def _steady(counts: list[PoolCounts]) -> bool:
     ready = counts[-1].ready
     return ready > 0 and all(count.ready == ready and not count.draining for count in counts)
+
+
+def _context_shape(lengths: Sequence[tuple[int, int]]) -> float:
+    """The mean context of the tokens produced over that of the mean request half way.
+
+    A request is met as often as it has tokens to make: long answers, and what goes with them, count most.
+    """
+    isl, osl = zip(*lengths, strict=True)
+    tokens = sum(osl)
+    met = sum(map(mul, osl, isl)) + sum(map(mul, osl, osl)) / 2.0
+    return met * len(lengths) / (tokens * (sum(isl) + tokens / 2.0)) if tokens > 0 else 1.0
 
 
 def _queued(at: Observation) -> bool:

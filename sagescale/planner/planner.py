@@ -80,8 +80,9 @@ class Planner:
             CorrectionTracker(perf_model, config.correction_bounds) if config.enable_correction else None,
         )
         self._policy = make_policy(config, perf_model, twin=twin) if policy is None else policy
-        self.uses_lengths = bool(getattr(self._policy, "uses_lengths", True))
         self._uses_model = bool(getattr(self._policy, "uses_model", True))
+        learns = self._learner is not None and self._uses_model
+        self.uses_lengths = learns or bool(getattr(self._policy, "uses_lengths", True))
         self._check = self._policy.check if isinstance(self._policy, QuickPolicy) else None
         up_s, down_s = config.scale_up_stabilization_window_sec, config.scale_down_stabilization_window_sec
         self._dry_run = (_DRY_RUN,) if config.no_operation else ()

@@ -194,6 +194,28 @@ class TestWhatIsLearned:
             )
             assert on.step(seen) == off.step(seen)
 
+    def test_tokens_are_met_in_long_answers(self):
+        """One answer in ten is thirty times as long: most tokens have far longer contexts."""
+        lengths = ((1000, 500),) * 9 + ((1000, 15_500),)
+        osl = 2000.0
+        met = sum(answer * (prompt + answer / 2) for prompt, answer in lengths) / (10 * osl)
+        n = 60.0
+        step_ms = MEASURED.itl_ms(n + 1.0, met)
+        assert step_ms > 1.15 * MEASURED.itl_ms(n + 1.0, 1000.0 + osl / 2)
+        requests = DECODE * n * 60_000.0 / step_ms / (osl - 0.5)
+        on, off = planner(MEASURED), planner(MEASURED, enable_online_learning=False)
+        for number in range(1, 30):
+            seen = window(
+                number,
+                requests=requests,
+                completed=requests,
+                osl_mean=osl,
+                itl_ms_mean=step_ms,
+                duration_s_mean=(MEASURED.ttft_ms(ISL) + (osl - 0.5) * step_ms) / 1000,
+                lengths=lengths,
+            )
+            assert on.step(seen) == off.step(seen)
+
     @pytest.mark.parametrize("base", [MEASURED, ESTIMATED], ids=["measured", "estimated"])
     @pytest.mark.parametrize("metric", ["ttft_ms_mean", "duration_s_mean", "osl_mean", "isl_mean"])
     @pytest.mark.parametrize("times", [1e-3, 1e3])
