@@ -26,7 +26,7 @@ from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.part import Part, measure_part
 from sagescale.sim.simulate import simulate
 from sagescale.sim.startup import StartupDelay
-from sagescale.trace import TransformSpec, read_trace, slice_trace
+from sagescale.trace import Trace, TransformSpec, read_trace, slice_trace
 from sagescale.trace.synth import Bursty, Diurnal, Spikes, Steady, Step, parse_lengths, synthesise
 from sagescale.trace.transforms import apply_transforms
 
@@ -49,6 +49,21 @@ def recorded(name, scale, hours, seed):
     if hours is not None:
         trace = slice_trace(trace, *(hour * HOUR_S for hour in hours))
     return apply_transforms(trace, TransformSpec(rate_scale=scale, jitter_s=30.0, seed=seed))
+
+
+def long_answers(hours, scale, seed):
+    """Return hours of m-large with answers eight times as long: of such, KV memory binds and few are most."""
+    trace = recorded(M_LARGE, scale, hours, seed)
+    osl = np.minimum(trace.osl * 8, 16_000).astype(trace.osl.dtype)
+    return dataclasses.replace(trace, osl=osl).with_own_hash()
+
+
+def then_long(seed):
+    """Return nine hours as they are, then four with long answers."""
+    before, after = recorded(M_LARGE, 1, (8, 17), seed), long_answers((26, 30), 0.4, seed)
+    columns = [np.concatenate([getattr(before, key), getattr(after, key)]) for key in ("isl", "osl")]
+    arrival_s = np.concatenate([before.arrival_s, before.duration_s + after.arrival_s])
+    return Trace.from_arrays(arrival_s, *columns, path="then_long").with_own_hash()
 
 
 def made(pattern, duration_s, lengths, seed):
@@ -152,6 +167,11 @@ SETTINGS = {
     "spikes": Setting(_of(made, Spikes(20, 100, 900, 90), 14400, CHAT_LENGTHS), SMALL, 300, 30, 60, 60, 3600),
     "diurnal": Setting(_of(made, Diurnal(50, 0.7), 86400, CHAT_LENGTHS), SMALL, 300, 30, 120, 60, 7200),
     "step": Setting(_of(made, Step(15, 75, 7200), 14400, CHAT_LENGTHS), SMALL, 300, 30, 60, 60, 1800),
+    "long_day": Setting(_of(long_answers, (0, 24), 0.7), LARGE, 2000, 50, 180, 60, 9.6 * HOUR_S),
+    "long_slow": Setting(_of(long_answers, (24, 38), 0.6), LARGE, 2000, 50, 600, 60, 5.6 * HOUR_S),
+    "long_slow2": Setting(_of(long_answers, (6, 20), 0.7), LARGE, 2000, 50, 600, 60, 5.6 * HOUR_S),
+    "long_small": Setting(_of(long_answers, (8, 22), 0.15), LARGE, 2000, 50, 120, 60, 5.6 * HOUR_S),
+    "then_long": Setting(then_long, LARGE, 1500, 50, 90, 60, 5.2 * HOUR_S),
     "flat": Setting(_of(made, Steady(76), 14400, CHAT_LENGTHS), SMALL, 300, 30, 60, 60, 3600),
 }
 
