@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import re
+import time
 import warnings
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Task)
 
 _CONNECT_S = 10.0
+_START_S = 2.0
+"""About what local processes take to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """Where tasks run: ``jobs`` of them at once, in this process (1), in local processes or on Dask."""
+    """Where tasks run: ``jobs`` of them at once, in local processes or on Dask, and in this process before.
+
+    Attributes:
+        alone_until_s: When to begin with others, by ``time.perf_counter``; with one job, never.
+    """
 
     kind: Literal["processes", "dask"]
     jobs: int
+    alone_until_s: float = math.inf
 
 
 def default_jobs() -> int:
@@ -60,8 +68,13 @@ def default_jobs() -> int:
 
 
 @contextmanager
-def open_backend(kind: str, jobs: int, address: str | None) -> Iterator[Backend]:
+def open_backend(
+    kind: str, jobs: int, address: str | None, *, start_s: float = _START_S
+) -> Iterator[Backend]:
     """Get ready to run tasks, and connect to the cluster where there is one.
+
+    Local processes are started when tasks have run in this one for as long as they must go on to be worth
+    ``start_s``, what processes take to start: a comparison done by then never starts any.
 
     Raises:
         InputError: the options contradict one another.
@@ -83,7 +96,8 @@ def open_backend(kind: str, jobs: int, address: str | None) -> Iterator[Backend]
         with context, warnings.catch_warnings():
             # A process that has grown is replaced when its task is done, which is no concern of the user's.
             warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
-            yield Backend("processes", jobs)
+            alone_s = math.inf if jobs == 1 else start_s * jobs / (jobs - 1)
+            yield Backend("processes", jobs, time.perf_counter() + alone_s)
         return
     if address is None:
         raise InputError("--backend dask: expected --address tcp://HOST:PORT of its scheduler")
@@ -104,7 +118,7 @@ def open_backend(kind: str, jobs: int, address: str | None) -> Iterator[Backend]
         if workers == 0:
             raise SagescaleError(f"--address {address}: the Dask scheduler there has no workers")
         with joblib.parallel_config(backend="dask", client=client, wait_for_workers_timeout=_CONNECT_S):
-            yield Backend("dask", workers)
+            yield Backend("dask", workers, -math.inf)
 
 
 def run_tasks(
@@ -119,7 +133,8 @@ def run_tasks(
     Args:
         backend: where.
         workload: what on.
-        tasks: what; expensive ones first keep the cores busy to the end.
+        tasks: what; expensive ones first keep the cores busy to the end. In this process the cheapest are
+            done first: others are not kept waiting for long.
         memos: forecasts made already; a task is sent those it will ask for.
         done: called in this process, in any order.
 
@@ -128,18 +143,22 @@ def run_tasks(
     """
     import joblib
 
-    arguments = ((number, workload, task, memos_for(task, memos)) for number, task in enumerate(tasks))
+    left = list(tasks)
     try:
-        if backend.jobs == 1 and backend.kind == "processes":
-            for given in arguments:
-                number, result = _perform_safely(*given)
-                done(tasks[number], result)
+        while left and time.perf_counter() < backend.alone_until_s:
+            task = left.pop()
+            done(task, _perform_safely(0, workload, task, memos_for(task, memos))[1])
+        if not left:
             return True
         if backend.kind == "processes":
             _compile_kernel(workload)
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        for number, result in parallel(joblib.delayed(_perform_safely)(*given) for given in arguments):
-            done(tasks[number], result)
+        calls = (
+            joblib.delayed(_perform_safely)(number, workload, task, memos_for(task, memos))
+            for number, task in enumerate(left)
+        )
+        for number, result in parallel(calls):
+            done(left[number], result)
     except KeyboardInterrupt:
         return False
     return True

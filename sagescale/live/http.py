@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from base64 import b64encode
 from dataclasses import dataclass
@@ -226,13 +227,18 @@ def _same_origin(old: httpx.URL, location: str, status: int, place: str) -> http
     return new
 
 
+@functools.cache  # for all clients: to read the usual authorities takes longer than most requests
+def _usual_tls(*, verify: bool) -> ssl.SSLContext:
+    import httpx
+
+    return httpx.create_ssl_context(verify=verify, trust_env=False)
+
+
 def _tls(live: LiveConfig) -> ssl.SSLContext:
     import ssl
 
-    import httpx
-
     if live.tls_client_cert_file is None and (not live.tls_verify or live.tls_ca_file is None):
-        return httpx.create_ssl_context(verify=live.tls_verify, trust_env=False)
+        return _usual_tls(verify=live.tls_verify)
     try:
         context = ssl.create_default_context(cafile=live.tls_ca_file)
         if not live.tls_verify:

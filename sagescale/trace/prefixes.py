@@ -87,15 +87,6 @@ class Prefixes:
             return np.zeros(len(self.leaf), np.int32)
         return np.where(self.leaf < 0, np.int32(0), self.depth[self.leaf])
 
-    def units_of(self, request: int) -> NDArray[np.int32]:
-        """The units of a request in their order, int32[ids]."""
-        found = []
-        node = int(self.leaf[request])
-        while node >= 0:
-            found.append(self.unit[node])
-            node = int(self.parent[node])
-        return np.array(found[::-1], np.int32)
-
     def lists(self, start: int, end: int) -> NDArray[np.int64]:
         """What the trace calls the ids of requests ``start`` to before ``end``, one list after the other."""
         counts = self.counts[start:end].astype(np.int64)

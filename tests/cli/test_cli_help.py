@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from sagescale.cli.app import app
 
 MAIN = "import sys; sys.argv[0] = 'sagescale'; from sagescale.cli.app import main; main()"
 HEAVY = ("numpy", "pandas", "scipy", "numba", "rich", "statsmodels", "prophet", "plotly", "yaml", "httpx")
@@ -34,26 +35,25 @@ def test_help_imports_nothing_heavy():
         ("sagescale plan --set startup_d", ["startup_delay_s="]),
     ],
 )
-def test_tab_offers_what_fits(typed, offered):
+def test_tab_offers_what_fits(monkeypatch, capsys, typed, offered):
     for shell, settings in (
         ("bash", {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}),
         ("zsh", {"_TYPER_COMPLETE_ARGS": typed}),
         ("fish", {"_TYPER_COMPLETE_ARGS": typed, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
     ):
-        environment = {**os.environ, **settings, "_SAGESCALE_COMPLETE": f"complete_{shell}"}
-        done = run(environment)
+        for key, value in {**settings, "_SAGESCALE_COMPLETE": f"complete_{shell}"}.items():
+            monkeypatch.setenv(key, value)
+        with pytest.raises(SystemExit):
+            app(prog_name="sagescale")
+        shown = capsys.readouterr().out
         for name in offered:
-            assert name in done.stdout, (shell, done)
-    assert done.stdout.split()[0] == offered[0]
+            assert name in shown, shell
+    assert shown.split()[0] == offered[0]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_script_can_be_printed(shell):
     environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    done = run(environment, "--show-completion", shell)
+    command = [sys.executable, "-c", MAIN, "--show-completion", shell]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert "_SAGESCALE_COMPLETE=complete_" + shell in done.stdout
-
-
-def run(environment, *words):
-    command = [sys.executable, "-c", MAIN, *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sagescale.cli.app import main
+from sagescale.planner.forecast import predictor_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -319,18 +320,7 @@ def test_work_that_can_never_proceed_ends_the_run_and_is_counted(sagescale, tmp_
     assert any("could never be served" in warning for warning in document["warnings"])
 
 
-PREDICTORS = (
-    "constant",
-    "moving_average",
-    "exponential_smoothing",
-    "arima",
-    "prophet",
-    "kalman",
-    "seasonal_naive",
-)
-
-
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", predictor_names())
 def test_every_predictor_runs_on_a_recorded_trace(sagescale, shared, tmp_path, predictor):
     trace = shared / "traces" / "azure_llm_2023_conv.csv"
     words = [trace, "--slice", "0:900", "--rate-scale", "2", "--predictor", predictor]

@@ -21,7 +21,7 @@ def forever(piece):
 
 def gzipped(data, times):
     for _ in range(times):
-        data = gzip.compress(data)
+        data = gzip.compress(data, compresslevel=1)
     return data
 
 

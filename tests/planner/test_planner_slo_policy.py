@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -38,9 +39,14 @@ def look(rate_rps: float, prefill: int, decode: int, time_s: float, window_s: fl
 
 def settled(requests_a_minute: float = 6000.0, windows: int = 40, **keys: object):
     """A planner after a flat load, and the sizes it came to."""
-    planner = slo_planner(**keys)
-    sizes = run(planner, poisson(requests_a_minute, windows))[-1]
-    return planner, sizes
+    planner, sizes = _settled(requests_a_minute, windows, tuple(keys.items()))
+    return copy.deepcopy(planner), sizes
+
+
+@functools.cache
+def _settled(requests_a_minute, windows, keys):
+    planner = slo_planner(**dict(keys))
+    return planner, run(planner, poisson(requests_a_minute, windows))[-1]
 
 
 class TestSizes:

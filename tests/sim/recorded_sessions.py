@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,21 @@ BLOCK_TOKENS = 64
 class Recorded:
     """One request of a session.
 
-    ``t_s`` is since the session began; ``after`` are places in the session, in the order of the file. Ids
-    are of full blocks, local to the session.
+    ``t_s`` is since the session began; ``after`` are places in the session, in the order of the file.
     """
 
     t_s: float
     isl: int
     osl: int
     hit_blocks: int  # that a cache of the session without limits had, in the order of the file
-    ids: tuple[int, ...]
+    blocks: list[tuple[int, int]]  # first id and count of each run of ids
     after: tuple[int, ...]
     think_s: float
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Of full blocks, local to the session."""
+        return tuple(chain.from_iterable(range(begin, begin + count) for begin, count in self.blocks))
 
 
 ALL = range(300)
@@ -86,10 +91,17 @@ def _requests(rows: list[dict[str, Any]]) -> list[Recorded]:
         else:
             after = [ends[first]] if first in ends else [] if parent is None else [parent]
             ends[first] = place
-        ids = tuple(name for begin, count in row["blocks"] for name in range(begin, begin + count))
         think_s = (row["think_time"] or 0.0) if after else 0.0
         found.append(
-            Recorded(start_s + row["t"], row["in"], row["out"], row["hit_blocks"], ids, tuple(after), think_s)
+            Recorded(
+                start_s + row["t"],
+                row["in"],
+                row["out"],
+                row["hit_blocks"],
+                row["blocks"],
+                tuple(after),
+                think_s,
+            )
         )
     return found
 
@@ -112,7 +124,7 @@ def as_requests(
     new = {key: row for row, key in enumerate(order)}
     first_id = [0]
     for session in recorded:
-        first_id.append(first_id[-1] + 1 + max(name for one in session for name in one.ids))
+        first_id.append(first_id[-1] + 1 + max(max(one.ids, default=0) for one in session))
     made = []
     for number, place in order:
         one = recorded[number][place]

@@ -26,6 +26,7 @@ from sagescale.sim.result import configuration, result_document, run_document
 from sagescale.sim.simulate import simulate
 from sagescale.sim.world import with_overrides
 from sagescale.trace import Trace
+from strategies import sampled
 
 if TYPE_CHECKING:
     from sagescale.sim.run import Run
@@ -47,13 +48,13 @@ class Case:
 @st.composite
 def traces(draw: st.DrawFn) -> Trace:
     count = draw(st.integers(1, 60))
-    gaps = draw(st.lists(st.sampled_from([0.0, 0.01, 0.3, 2.0, 20.0, 150.0]), min_size=count, max_size=count))
-    sizes = st.sampled_from([1, 2, 17, 300, 1500, 9000])
+    gaps = draw(st.lists(sampled(0.0, 0.01, 0.3, 2.0, 20.0, 150.0), min_size=count, max_size=count))
+    sizes = sampled(1, 2, 17, 300, 1500, 9000)
     isl = draw(st.lists(sizes, min_size=count, max_size=count))
-    osl = draw(st.lists(st.sampled_from([1, 1, 2, 5, 40, 300]), min_size=count, max_size=count))
+    osl = draw(st.lists(sampled(1, 1, 2, 5, 40, 300), min_size=count, max_size=count))
     cached = None
     if draw(st.booleans()):
-        share = draw(st.sampled_from([0.0, 0.5, 0.99]))
+        share = draw(sampled(0.0, 0.5, 0.99))
         cached = [int(share * (tokens - 1)) for tokens in isl]
     return Trace.from_arrays(np.cumsum(gaps), isl, osl, cached)
 
@@ -61,10 +62,10 @@ def traces(draw: st.DrawFn) -> Trace:
 @st.composite
 def profiles(draw: st.DrawFn) -> Profile:
     """Engines of any shape: flat, steep, bent either way, with attention that hardly fits the curve."""
-    isl = sorted(draw(st.sets(st.sampled_from([1, 10, 100, 1000, 4000, 16000]), min_size=2)))
-    ttft = np.cumsum([draw(st.sampled_from([0.5, 20.0, 200.0]))] + [draw(st.floats(0, 300)) for _ in isl[1:]])
-    loads = sorted(draw(st.sets(st.sampled_from([1, 2, 3, 8, 32]), min_size=2)))
-    contexts = sorted(draw(st.sets(st.sampled_from([1, 50, 1000, 10_000]), min_size=2)))
+    isl = sorted(draw(st.sets(sampled(1, 10, 100, 1000, 4000, 16000), min_size=2)))
+    ttft = np.cumsum([draw(sampled(0.5, 20.0, 200.0))] + [draw(st.floats(0, 300)) for _ in isl[1:]])
+    loads = sorted(draw(st.sets(sampled(1, 2, 3, 8, 32), min_size=2)))
+    contexts = sorted(draw(st.sets(sampled(1, 50, 1000, 10_000), min_size=2)))
     steps = draw(st.lists(st.floats(0, 20), min_size=40, max_size=40))
     grid = np.cumsum(np.cumsum(np.reshape(steps[: len(loads) * len(contexts)], (len(loads), -1)), 0), 1) + 0.5
     return Profile(
@@ -73,23 +74,23 @@ def profiles(draw: st.DrawFn) -> Profile:
             gpus_per_instance=draw(st.integers(1, 3)),
             isl_tokens=tuple(map(float, isl)),
             ttft_ms=tuple(ttft.tolist()),
-            quadratic_ms=draw(st.sampled_from([0.0, 1e-9, 1e-7, 1e-5])),
+            quadratic_ms=draw(sampled(0.0, 1e-9, 1e-7, 1e-5)),
         ),
         decode=DecodeProfile(
             gpus_per_instance=draw(st.integers(1, 3)),
             concurrency=tuple(map(float, loads)),
             context_tokens=tuple(map(float, contexts)),
             itl_ms=tuple(map(tuple, grid.tolist())),
-            max_num_seqs=draw(st.sampled_from([1, 2, 5, 64])),
-            max_kv_tokens=draw(st.sampled_from([None, 400, 9400, 30_000])),
+            max_num_seqs=draw(sampled(1, 2, 5, 64)),
+            max_kv_tokens=draw(sampled(None, 400, 9400, 30_000)),
         ),
         kv_transfer=KvTransfer(
-            latency_ms=draw(st.sampled_from([0.0, 5.0])),
-            ms_per_1k_tokens=draw(st.sampled_from([0.0, 10.0])),
-            decode_steps=draw(st.sampled_from([0.0, 1.0])),
+            latency_ms=draw(sampled(0.0, 5.0)),
+            ms_per_1k_tokens=draw(sampled(0.0, 10.0)),
+            decode_steps=draw(sampled(0.0, 1.0)),
             blocks_prefill=draw(st.booleans()),
         ),
-        join_ms_per_1k_tokens=draw(st.sampled_from([0.0, 3.0])),
+        join_ms_per_1k_tokens=draw(sampled(0.0, 3.0)),
     )
 
 
@@ -109,27 +110,25 @@ def cases(draw: st.DrawFn, **fixed: object) -> Case:
         "prefill_gpus_per_instance": gpus[0],
         "decode_gpus_per_instance": gpus[1],
         "max_gpu_budget": max(needed, sum(gpus)) + draw(st.integers(0, 8)),
-        "adjustment_interval_sec": draw(st.sampled_from([7, 30, 60])),
-        "load_predictor_type": draw(st.sampled_from(CHEAP_PREDICTORS)),
-        "target_ttft_ms": draw(st.sampled_from([1.0, 200.0, 5000.0])),
-        "target_itl_ms": draw(st.sampled_from([1.0, 20.0, 500.0])),
-        "load_headroom": draw(st.sampled_from([0.3, 1.0, 3.0])),
-        "tolerance": draw(st.sampled_from([0.0, 0.2])),
-        "scale_up_stabilization_window_sec": draw(st.sampled_from([0, 0, 90])),
-        "scale_down_stabilization_window_sec": draw(st.sampled_from([0, 0, 300])),
+        "adjustment_interval_sec": draw(sampled(7, 30, 60)),
+        "load_predictor_type": draw(sampled(*CHEAP_PREDICTORS)),
+        "target_ttft_ms": draw(sampled(1.0, 200.0, 5000.0)),
+        "target_itl_ms": draw(sampled(1.0, 20.0, 500.0)),
+        "load_headroom": draw(sampled(0.3, 1.0, 3.0)),
+        "tolerance": draw(sampled(0.0, 0.2)),
+        "scale_up_stabilization_window_sec": draw(sampled(0, 0, 90)),
+        "scale_down_stabilization_window_sec": draw(sampled(0, 0, 300)),
         "enable_correction": draw(st.booleans()),
-        "no_operation": draw(st.sampled_from([False, False, True])),
+        "no_operation": draw(sampled(False, False, True)),
     }
     world = {
-        "startup_delay_s": draw(
-            st.sampled_from([0, 25, 200, "uniform:low=0,high=90", "lognormal:median=20,p90=80"])
-        ),
-        "max_batch_tokens": draw(st.sampled_from([1, 512, 8192])),
-        "first_token": draw(st.sampled_from(["prefill", "decode"])),
-        "prefix_hit_rate": draw(st.sampled_from([0.0, 0.4])),
-        "request_timeout_s": draw(st.sampled_from([None, None, 0.5, 30.0])),
-        "until_s": draw(st.sampled_from([0.0, 0.0, 700.0])),
-        "scrape_delay_s": draw(st.sampled_from([0.0, 0.0, 5.0, 100.0])),
+        "startup_delay_s": draw(sampled(0, 25, 200, "uniform:low=0,high=90", "lognormal:median=20,p90=80")),
+        "max_batch_tokens": draw(sampled(1, 512, 8192)),
+        "first_token": draw(sampled("prefill", "decode")),
+        "prefix_hit_rate": draw(sampled(0.0, 0.4)),
+        "request_timeout_s": draw(sampled(None, None, 0.5, 30.0)),
+        "until_s": draw(sampled(0.0, 0.0, 700.0)),
+        "scrape_delay_s": draw(sampled(0.0, 0.0, 5.0, 100.0)),
         "simulation_seed": draw(st.integers(0, 3)),
     }
     planner.update({key: value for key, value in fixed.items() if key in planner})

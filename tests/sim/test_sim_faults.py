@@ -23,6 +23,7 @@ from sagescale.sim.measures import gpu_hours
 from sagescale.sim.result import run_document
 from sagescale.sim.simulate import simulate
 from sagescale.trace import Trace
+from strategies import sampled
 
 if TYPE_CHECKING:
     from sagescale.sim.run import Run
@@ -306,20 +307,18 @@ def test_a_scrape_delay_shifts_the_window_and_leaves_nothing_out():
 def fault_sets(draw: st.DrawFn) -> Faults:
     chance = st.sampled_from([0.0, 0.0, 0.3])
     rates = Rates(
-        crash_per_instance_hour=draw(st.sampled_from([0.0, 10.0, 60.0])),
+        crash_per_instance_hour=draw(sampled(0.0, 10.0, 60.0)),
         slow_start_probability=draw(chance),
         stuck_start_probability=draw(chance),
         failing_start_probability=draw(chance),
         cold_start_probability=draw(chance),
-        no_gpus_per_hour=draw(st.sampled_from([0.0, 4.0])),
+        no_gpus_per_hour=draw(sampled(0.0, 4.0)),
         no_gpus_s=200.0,
-        metrics_vanish_per_hour=draw(st.sampled_from([0.0, 6.0])),
-        metrics_freeze_per_hour=draw(st.sampled_from([0.0, 6.0])),
-        metrics_lag_per_hour=draw(st.sampled_from([0.0, 6.0])),
+        metrics_vanish_per_hour=draw(sampled(0.0, 6.0)),
+        metrics_freeze_per_hour=draw(sampled(0.0, 6.0)),
+        metrics_lag_per_hour=draw(sampled(0.0, 6.0)),
     )
-    return Faults(
-        seed=draw(st.integers(0, 1000)), start_timeout_s=draw(st.sampled_from([100.0, 400.0])), rates=rates
-    )
+    return Faults(seed=draw(st.integers(0, 1000)), start_timeout_s=draw(sampled(100.0, 400.0)), rates=rates)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

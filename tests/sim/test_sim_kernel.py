@@ -19,6 +19,7 @@ from reference_records import World as ReferenceWorld
 from sagescale.sim.engine import Cluster, Pool, World
 from sagescale.sim.run import MeasuredGaps
 from sagescale.sim.state import DONE, GAPS_OF_REQUEST
+from strategies import sampled
 
 if TYPE_CHECKING:
     from reference_records import Outcome
@@ -54,47 +55,47 @@ def worlds(draw: st.DrawFn, policy: SchedulingPolicy) -> World:
         for i in range(segments):
             base[n, i] = TICK * draw(st.integers(1, 4))
             slope[n, i] = FINE * draw(st.integers(0, 8))
-    longest = draw(st.sampled_from([8, 64]))
+    longest = draw(sampled(8, 64))
     rises = draw(st.lists(st.integers(0, 2), min_size=longest, max_size=longest))
     prefill_s = np.concatenate([[0.0], TICK * np.cumsum([1, *rises])])
     return World(
         prefill_s=prefill_s,
         prefill_slope_s=FINE * draw(st.integers(0, 64)),
-        quadratic_s=draw(st.sampled_from([0.0, 2.0**-20, 2.0**-12])),
+        quadratic_s=draw(sampled(0.0, 2.0**-20, 2.0**-12)),
         prefill_floor_s=TICK * draw(st.integers(1, 3)),
         breaks=breaks,
         base_s=base,
         slope_s=slope,
-        max_batch_tokens=draw(st.sampled_from([1, 10, 40, 200])),
+        max_batch_tokens=draw(sampled(1, 10, 40, 200)),
         max_num_seqs=slots,
-        max_kv_tokens=draw(st.sampled_from([None, 30, 60, 150])),
+        max_kv_tokens=draw(sampled(None, 30, 60, 150)),
         kv_latency_s=TICK * draw(st.integers(0, 2)),
-        kv_s_per_token=FINE * draw(st.sampled_from([0, 0, 16, 100])),
-        kv_decode_steps=draw(st.sampled_from([0.0, 0.0, 0.5, 1.0])),
+        kv_s_per_token=FINE * draw(sampled(0, 0, 16, 100)),
+        kv_decode_steps=draw(sampled(0.0, 0.0, 0.5, 1.0)),
         kv_blocks_prefill=draw(st.booleans()),
-        join_s_per_token=FINE * draw(st.sampled_from([0, 0, 4])),
-        first_token=draw(st.sampled_from(["prefill", "decode"])),
-        request_timeout_s=draw(st.sampled_from([None, None, 8 * TICK, 64 * TICK])),
+        join_s_per_token=FINE * draw(sampled(0, 0, 4)),
+        first_token=draw(sampled("prefill", "decode")),
+        request_timeout_s=draw(sampled(None, None, 8 * TICK, 64 * TICK)),
         prefill_gpus=draw(st.integers(1, 2)),
         decode_gpus=draw(st.integers(1, 2)),
         max_gpus=draw(st.integers(2, 10)),
         scheduling_policy=policy,
-        routing_strategy=draw(st.sampled_from(["load_balanced", "round_robin"])),
-        target_ttft_s=TICK * draw(st.sampled_from([2, 5, 20, 60])),
-        target_itl_s=TICK * draw(st.sampled_from([1, 4])),
+        routing_strategy=draw(sampled("load_balanced", "round_robin")),
+        target_ttft_s=TICK * draw(sampled(2, 5, 20, 60)),
+        target_itl_s=TICK * draw(sampled(1, 4)),
     )
 
 
 @st.composite
 def scenarios(draw: st.DrawFn, most_crashes: int = 0, policy: SchedulingPolicy = "fifo") -> Scenario:
     world = draw(worlds(policy))
-    gaps = draw(st.lists(st.sampled_from([0, 0, 1, 2, 5, 40]), min_size=1, max_size=25))
+    gaps = draw(st.lists(sampled(0, 0, 1, 2, 5, 40), min_size=1, max_size=25))
     arrivals = TICK * (np.cumsum(gaps) - gaps[0])
     requests = []
     for arrival in arrivals:
-        isl = draw(st.sampled_from([1, 2, 3, 7, 12, 20, 33, 100]))
-        cached = draw(st.sampled_from([0, 0, isl - 1, isl // 2]))
-        priority = 0 if policy == "fifo" else draw(st.sampled_from([-1, 0, 0, 2]))
+        isl = draw(sampled(1, 2, 3, 7, 12, 20, 33, 100))
+        cached = draw(sampled(0, 0, isl - 1, isl // 2))
+        priority = 0 if policy == "fifo" else draw(sampled(-1, 0, 0, 2))
         requests.append(Request(float(arrival), isl, draw(st.integers(1, 12)), cached, priority))
     times = sorted(draw(st.lists(st.integers(1, 200), max_size=5, unique=True)))
     script = [(TICK * t, draw(st.integers(0, 4)), draw(st.integers(0, 4))) for t in times]
@@ -103,16 +104,16 @@ def scenarios(draw: st.DrawFn, most_crashes: int = 0, policy: SchedulingPolicy =
     decode = draw(st.integers(0, min(3, (most - prefill * world.prefill_gpus) // world.decode_gpus)))
     startup = [TICK * t for t in draw(st.lists(st.integers(0, 30), min_size=1, max_size=4))]
     snapshots = sorted({TICK * t for t in draw(st.lists(st.integers(0, 200), max_size=4))})
-    until = draw(st.sampled_from([0.0, 0.0, TICK * 300]))
+    until = draw(sampled(0.0, 0.0, TICK * 300))
     crashes = sorted(
         (
             TICK * draw(st.integers(0, 90)),
-            draw(st.sampled_from(("prefill", "decode"))),
-            draw(st.sampled_from((0, 0, 1, 1, 2, 3))),
+            draw(sampled("prefill", "decode")),
+            draw(sampled(0, 0, 1, 1, 2, 3)),
         )
         for _ in range(draw(st.integers(0, most_crashes)))
     )
-    cold = TICK * draw(st.sampled_from([0, 0, 7])) if most_crashes else 0.0
+    cold = TICK * draw(sampled(0, 0, 7)) if most_crashes else 0.0
     return Scenario(requests, world, startup, (prefill, decode), script, until, snapshots, crashes, cold)
 
 

@@ -57,7 +57,7 @@ def scenario(requests, world) -> Scenario:
 def test_one_request_at_a_time_hits_what_the_record_says():
     chosen = list(sessions(range(0, 300, 20)))
     recorded = [one for session in chosen for one in session]
-    most = 1 + max(name for one in recorded for name in one.ids)
+    most = 1 + max(max(one.ids, default=0) for one in recorded)
     ids = [
         tuple(most * number + name for name in one.ids)
         for number, session in enumerate(chosen)

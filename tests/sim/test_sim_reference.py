@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Outcome, PoolCounts, Request, World, simulate
 from reference_examples import WORLD, times
+from strategies import sampled
 
 
 def states(outcome: Outcome) -> list[str]:
@@ -719,21 +720,21 @@ def test_in_blocking_mode_leaving_the_decode_pool_queue_frees_the_prefill_instan
 @st.composite
 def worlds(draw):
     """Worlds without rejection or timeout and every other rule at work; times are multiples of 1/8 s."""
-    token_s, request_s, kv_s = (draw(st.sampled_from([0.0, 0.125, 0.5, 1.0])) for _ in range(3))
+    token_s, request_s, kv_s = (draw(sampled(0.0, 0.125, 0.5, 1.0)) for _ in range(3))
     return World(
         prefill_batch_s=lambda tokens: token_s * sum(tokens) + request_s,
         step_s=lambda running, kv_tokens: 0.25 * running + kv_s * kv_tokens,
         max_batch_tokens=draw(st.integers(1, 12)),
         max_num_seqs=draw(st.integers(1, 4)),
         max_kv_tokens=draw(st.none() | st.integers(16, 40)),
-        kv_latency_s=draw(st.sampled_from([0.0, 0.5])),
-        kv_s_per_token=draw(st.sampled_from([0.0, 0.25])),
-        kv_decode_steps=draw(st.sampled_from([0.0, 1.0])),
+        kv_latency_s=draw(sampled(0.0, 0.5)),
+        kv_s_per_token=draw(sampled(0.0, 0.25)),
+        kv_decode_steps=draw(sampled(0.0, 1.0)),
         kv_blocks_prefill=draw(st.booleans()),
-        join_s_per_token=draw(st.sampled_from([0.0, 0.125])),
-        first_token=draw(st.sampled_from(["prefill", "decode"])),
+        join_s_per_token=draw(sampled(0.0, 0.125)),
+        first_token=draw(sampled("prefill", "decode")),
         request_timeout_s=None,
-        startup_delays_s=draw(st.lists(st.sampled_from([0.0, 1.0, 5.0]), min_size=1, max_size=3)),
+        startup_delays_s=draw(st.lists(sampled(0.0, 1.0, 5.0), min_size=1, max_size=3)),
         prefill_gpus=draw(st.integers(1, 2)),
         decode_gpus=draw(st.integers(1, 2)),
         max_gpus=draw(st.integers(8, 12)),

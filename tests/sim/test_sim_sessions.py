@@ -23,6 +23,7 @@ from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
 from sagescale.sim.turns import as_recorded, check_thinking
 from sagescale.sim.world import with_overrides
 from sagescale.trace import Trace, Turns
+from strategies import sampled
 
 if TYPE_CHECKING:
     from sagescale.sim.run import Run
@@ -53,7 +54,7 @@ def session_traces(draw: st.DrawFn) -> Trace:
     at_s = 0.0
     for _ in range(draw(st.integers(1, 25))):
         if rows:
-            at_s += draw(st.sampled_from([0.0, 0.01, 0.5, 3.0, 60.0]))
+            at_s += draw(sampled(0.0, 0.01, 0.5, 3.0, 60.0))
         known = max((row[0] for row in rows), default=-1)
         session = draw(st.integers(0, known + 1)) if rows else 0
         before = [number for number, row in enumerate(rows) if row[0] == session]
@@ -62,10 +63,10 @@ def session_traces(draw: st.DrawFn) -> Trace:
             (
                 session,
                 at_s,
-                draw(st.sampled_from([1, 40, 700, 5000])),
-                draw(st.sampled_from([1, 2, 30, 200])),
+                draw(sampled(1, 40, 700, 5000)),
+                draw(sampled(1, 2, 30, 200)),
                 after,
-                draw(st.sampled_from([0.0, 0.25, 2.0, 90.0])) if after else 0.0,
+                draw(sampled(0.0, 0.25, 2.0, 90.0)) if after else 0.0,
             )
         )
     return sessions_trace(rows)

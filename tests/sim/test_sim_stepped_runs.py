@@ -19,6 +19,7 @@ from sagescale.sim.measures import gpu_hours
 from sagescale.sim.simulate import simulate
 from sagescale.sim.world import with_overrides
 from sagescale.trace import Trace
+from strategies import sampled
 from test_sim_conservation import CHEAP_PREDICTORS, Case, document, many, profiles, traces
 
 BUDGET = 64
@@ -27,7 +28,7 @@ BUDGET = 64
 @st.composite
 def sections(draw: st.DrawFn, profile: Profile) -> AggregatedProfile:
     """Steps of any shape: flat, steep, with or without attention, KV and the longest context."""
-    knots = sorted(draw(st.sets(st.sampled_from([1, 2, 8, 30, 64, 200]), min_size=2)))
+    knots = sorted(draw(st.sets(sampled(1, 2, 8, 30, 64, 200), min_size=2)))
     rises = [draw(st.floats(0, 30)) for _ in knots]
     decode = profile.decode
     return AggregatedProfile(
@@ -40,11 +41,11 @@ def sections(draw: st.DrawFn, profile: Profile) -> AggregatedProfile:
         max_batched_tokens=BUDGET,
         tokens=tuple(map(float, knots)),
         tokens_ms=tuple((np.cumsum(rises) + 0.5).tolist()),
-        running_ms=draw(st.sampled_from([0.0, 0.3])),
-        kv_ms=draw(st.sampled_from([0.0, 1e-4, 1e-2])),
-        cross_ms=draw(st.sampled_from([0.0, 1e-6, 1e-4])),
-        square_ms=draw(st.sampled_from([0.0, 1e-6, 1e-4])),
-        longest_ms=draw(st.sampled_from([0.0, 1e-3])),
+        running_ms=draw(sampled(0.0, 0.3)),
+        kv_ms=draw(sampled(0.0, 1e-4, 1e-2)),
+        cross_ms=draw(sampled(0.0, 1e-6, 1e-4)),
+        square_ms=draw(sampled(0.0, 1e-6, 1e-4)),
+        longest_ms=draw(sampled(0.0, 1e-3)),
     )
 
 
@@ -54,7 +55,7 @@ def cases(draw: st.DrawFn, serving: str) -> Case:
     profile = dataclasses.replace(profile, aggregated=draw(sections(profile)))
     gpus = profile.decode.gpus_per_instance
     least = draw(st.integers(0, 2))
-    policy = draw(st.sampled_from(["classic", "classic", "reactive", "static"]))
+    policy = draw(sampled("classic", "classic", "reactive", "static"))
     planner: dict[str, object] = {
         "serving": serving,
         "min_instances": least,
@@ -63,27 +64,27 @@ def cases(draw: st.DrawFn, serving: str) -> Case:
         "prefill_gpus_per_instance": profile.prefill.gpus_per_instance,
         "decode_gpus_per_instance": gpus,
         "max_gpu_budget": 12,
-        "adjustment_interval_sec": draw(st.sampled_from([7, 30])),
-        "load_predictor_type": draw(st.sampled_from(CHEAP_PREDICTORS)),
-        "target_ttft_ms": draw(st.sampled_from([1.0, 5000.0])),
-        "target_itl_ms": draw(st.sampled_from([1.0, 500.0])),
-        "load_headroom": draw(st.sampled_from([0.3, 1.0, 3.0])),
+        "adjustment_interval_sec": draw(sampled(7, 30)),
+        "load_predictor_type": draw(sampled(*CHEAP_PREDICTORS)),
+        "target_ttft_ms": draw(sampled(1.0, 5000.0)),
+        "target_itl_ms": draw(sampled(1.0, 500.0)),
+        "load_headroom": draw(sampled(0.3, 1.0, 3.0)),
         "policy": policy,
     }
     world: dict[str, object] = {
-        "engine_scheduler": draw(st.sampled_from(["vllm", "sglang"])),
+        "engine_scheduler": draw(sampled("vllm", "sglang")),
         "max_batched_tokens": BUDGET,
-        "long_prefill_token_threshold": draw(st.sampled_from([0, 0, 5])),
-        "chunked_prefill": draw(st.sampled_from([True, True, False])),
+        "long_prefill_token_threshold": draw(sampled(0, 0, 5)),
+        "chunked_prefill": draw(sampled(True, True, False)),
         "mixed_chunk": draw(st.booleans()),
         "reserve_full_isl": draw(st.booleans()),
-        "kv_block_tokens": draw(st.sampled_from([1, 16, 50])),
-        "startup_delay_s": draw(st.sampled_from([0, 25, "uniform:low=0,high=90"])),
-        "first_token": draw(st.sampled_from(["prefill", "decode"])),
-        "prefix_hit_rate": draw(st.sampled_from([0.0, 0.4])),
-        "request_timeout_s": draw(st.sampled_from([None, None, 0.5, 30.0])),
-        "scheduling_policy": draw(st.sampled_from(["fifo", "priority"])),
-        "routing_strategy": draw(st.sampled_from(["load_balanced", "round_robin", "least_tokens"])),
+        "kv_block_tokens": draw(sampled(1, 16, 50)),
+        "startup_delay_s": draw(sampled(0, 25, "uniform:low=0,high=90")),
+        "first_token": draw(sampled("prefill", "decode")),
+        "prefix_hit_rate": draw(sampled(0.0, 0.4)),
+        "request_timeout_s": draw(sampled(None, None, 0.5, 30.0)),
+        "scheduling_policy": draw(sampled("fifo", "priority")),
+        "routing_strategy": draw(sampled("load_balanced", "round_robin", "least_tokens")),
     }
     simulator = SimulatorConfig(**world)
     config = AutoscalerConfig(**planner)

@@ -32,8 +32,7 @@ from typer.testing import CliRunner
 
 
 def lists(trace: Trace) -> list[list[int]]:
-    prefixes = trace.prefixes
-    return [prefixes.ids[prefixes.units_of(row)].tolist() for row in range(len(trace))]
+    return [trace.prefixes.lists(row, row + 1).tolist() for row in range(len(trace))]
 
 
 def written(path, rows) -> str:
@@ -111,9 +110,12 @@ def test_token_ids_become_ids_of_full_blocks(tmp_path):
     path = written(tmp_path / "sim.jsonl", rows)
     found = read_trace(path)
     assert found.prefixes.counts.tolist() == [2, 2, 2, 0]
-    units = [found.prefixes.units_of(row).tolist() for row in range(4)]
+    one, two, three, four = lists(found)
     # The second block of the third prompt has the tokens of the first, and is another.
-    assert units == [[0, 1], [0, 1], [0, 2], []]
+    assert one == two
+    assert one[0] == three[0]
+    assert len({*one, *three}) == 3
+    assert four == []
     chosen = read_trace(path, log=LogSpec(where=parse_where(["output_toks=3"])))
     assert same_columns(chosen, found)
 

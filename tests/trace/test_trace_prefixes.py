@@ -13,7 +13,7 @@ FIELDS = ("leaf", "parent", "unit", "depth", "ids")
 
 
 def lists(prefixes: Prefixes) -> list[list[int]]:
-    return [prefixes.ids[prefixes.units_of(row)].tolist() for row in range(len(prefixes.leaf))]
+    return [prefixes.lists(row, row + 1).tolist() for row in range(len(prefixes.leaf))]
 
 
 def same(a: Prefixes, b: Prefixes) -> bool:
