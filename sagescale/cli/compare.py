@@ -102,7 +102,7 @@ def compare_predictors(
     from sagescale.cli.output import stdout_console, write_json
     from sagescale.cli.progress import task_progress
     from sagescale.experiment.compare import Comparison, compare
-    from sagescale.experiment.execute import default_jobs, open_backend
+    from sagescale.experiment.execute import START_S, default_jobs, open_backend
     from sagescale.experiment.grid import combinations
     from sagescale.files import check_writable
     from sagescale.planner.forecast import predictor_names
@@ -134,7 +134,7 @@ def compare_predictors(
     )
     comparison = Comparison(variants, used, tried, attainment, seeds, faults)
     with (
-        open_backend(backend, jobs or default_jobs(), address) as where,
+        open_backend(backend, jobs or default_jobs(), address, start_s=START_S) as where,
         task_progress("comparing") as progress,
     ):
         document = compare(workload, comparison, where, progress=progress)

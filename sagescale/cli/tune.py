@@ -95,7 +95,7 @@ def tune(
     from sagescale.cli.progress import task_progress
     from sagescale.cli.tune_setup import load_tuning, read_intervals, tuned_yaml
     from sagescale.experiment.answer import gpu_hour_price
-    from sagescale.experiment.execute import default_jobs, open_backend
+    from sagescale.experiment.execute import START_S, default_jobs, open_backend
     from sagescale.experiment.tune import Goal, expected_simulations, failure
     from sagescale.experiment.tune import tune as search
     from sagescale.experiment.tune_trials import Space, Trials
@@ -124,7 +124,7 @@ def tune(
     )
     goal = Goal(attainment, seeds, refinements, seed)
     with (
-        open_backend(backend, jobs or default_jobs(), address) as where,
+        open_backend(backend, jobs or default_jobs(), address, start_s=START_S) as where,
         task_progress("tuning") as progress,
     ):
         expected = expected_simulations(space, goal)

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=Task)
 
-_CONNECT_S = 10.0
-_START_S = 2.0
+START_S = 2.0
 """About what local processes take to start."""
+_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,12 @@ def default_jobs() -> int:
 
 
 @contextmanager
-def open_backend(
-    kind: str, jobs: int, address: str | None, *, start_s: float = _START_S
-) -> Iterator[Backend]:
+def open_backend(kind: str, jobs: int, address: str | None, *, start_s: float = 0.0) -> Iterator[Backend]:
     """Get ready to run tasks, and connect to the cluster where there is one.
 
     Local processes are started when tasks have run in this one for as long as they must go on to be worth
-    ``start_s``, what processes take to start: a comparison done by then never starts any.
+    ``start_s``, what processes take to start: a comparison done by then never starts any. Only for a process
+    whose maths libraries run on one thread, as theirs do.
 
     Raises:
         InputError: the options contradict one another.

@@ -64,7 +64,7 @@ def variants(*changes: dict[str, object], simulator: SimulatorConfig | None = No
 
 def compared(trace=None, *changes, policies=("classic",), predictors=("constant",), jobs=1, **keys):
     """The document of a comparison on the wave."""
-    with open_backend("processes", jobs, None, start_s=0.0) as backend:
+    with open_backend("processes", jobs, None) as backend:
         found = compare(
             workload(trace), Comparison(variants(*changes), policies, predictors, **keys), backend
         )

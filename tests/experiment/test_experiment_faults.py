@@ -43,7 +43,7 @@ def compared(faults=FAULTS, jobs=1, **keys):
     comparison = Comparison(
         variants(simulator=WORLD), ("classic",), ("constant", "kalman"), 0.9, faults=faults, **keys
     )
-    with open_backend("processes", jobs, None, start_s=0.0) as backend:
+    with open_backend("processes", jobs, None) as backend:
         return written(compare(workload(), comparison, backend))
 
 

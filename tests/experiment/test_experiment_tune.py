@@ -75,7 +75,7 @@ def tuned(jobs=1, refinements=8, attainment=0.97, policies=("classic", "reactive
     base = config(target_itl_ms=20.0, **keys)
     space = Space(policies, ("constant", "kalman"), (60, 30), (0, 120), (1, 1))
     goal = Goal(attainment, 2, refinements)
-    with open_backend("processes", jobs, None, start_s=0.0) as backend:
+    with open_backend("processes", jobs, None) as backend:
         earlier = Trials(first, Part(), base, SimulatorConfig(), backend)
         later = Trials(whole, Part(cut_s), base, SimulatorConfig(), backend)
         return written(tune(earlier, later, space, goal, "the rest"))
