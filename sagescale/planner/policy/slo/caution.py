@@ -18,8 +18,8 @@ _LEAST, _MOST = 0.85, 4.0
 
 _SHORT_S = 60.0
 _SEEN_STARTS = 30.0
-"""Where starts take longer than the first, a size that is too small is so for longer: there is less to try below
-1, until as many loads have been seen, each a start after the one before."""
+"""Where starts take longer than the first, a size that is too small is so for longer: there is less to try
+below 1, until as many loads have been seen, each a start after the one before."""
 
 _LARGEST = 0.1
 """A window says no more than that so much was missed: one event is not how traffic is."""

@@ -90,9 +90,9 @@ class Demand:
     What to expect is what was observed when the forecast was like this one (analogues): the plan corrected by
     the line that past plans and loads show, plus past errors, which are taken to grow with the root of the
     load as counts do. To them is added, once, what the worst so far, less with age, would be again: of n + 1
-    exchangeable errors the next is the largest with probability 1/(n + 1), where n are those of which it is the
-    worst, old ones less. Errors made ``ahead`` windows ahead overlap: n of them count as between ``n / ahead``
-    and n, and the geometric mean is taken.
+    exchangeable errors the next is the largest with probability 1/(n + 1), where n are those of which it is
+    the worst, old ones less. Errors made ``ahead`` windows ahead overlap: n of them count as between
+    ``n / ahead`` and n, and the geometric mean is taken.
 
     A window's load is partly chance: with N requests of work w its variance over its square is
     ``E[w^2] / (E[w]^2 N)``. Engines are tried on streams that have that chance in them, so it is taken out
