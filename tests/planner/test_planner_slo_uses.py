@@ -55,6 +55,26 @@ def test_what_scenarios_do_with_no_more_is_left_to_them():
     assert follow([9000.0] * 200, careful=17).chosen is None
 
 
+def test_scenarios_that_leave_a_pool_too_full_for_a_jump_are_not_left_to():
+    even = follow([9000.0] * 30)
+    assert even.chosen < 9000.0 / 17 / LIMIT  # as full as 17 are, which have missed no more than may be
+    assert soft(17, 9000.0) < 0.009
+    assert follow([9000.0] * 30, careful=17).chosen == even.chosen
+
+
+def test_what_is_asked_a_little_more_strictly_is_planned_a_little_emptier():
+    def chosen(allowed: float) -> float:
+        uses, curves = Uses(60.0, allowed), MissCurves(soft, LIMIT, 1.0)
+        for number in range(1, 201):
+            uses.look(60.0, 9000.0, 9000.0, curves)
+            uses.ticked(60.0 * number, 9000.0, MOST, 2, LIMITS, curves)
+        assert uses.chosen is not None
+        return uses.chosen
+
+    uses = [chosen(0.008 + 0.0002 * step) for step in range(11)]
+    assert all(one < other < 1.05 * one for one, other in pairwise(uses))
+
+
 @given(loads_of_minutes, st.integers(1, 12), st.lists(st.floats(0.0, 60_000.0), max_size=5))
 def test_pools_that_are_tried_have_what_they_asked_for_or_wait_for_it(loads, ahead, surges):
     uses, curves = Uses(60.0, 0.01), MissCurves(soft, LIMIT, 1.0)

@@ -122,7 +122,8 @@ class Uses:
     misses is within the allowance, as conformal risk control does (Angelopoulos et al. 2024): the share
     missed so far, and its worst window once more in n + 1. Before much was seen a bad window is one in which
     the load jumps by a quarter, a half, or to twice what was planned. Where load comes and goes within
-    minutes no use is enough: who follows it is late.
+    minutes no use is enough: who follows it is late. Between the fullest and the next fuller one the risk is
+    taken to rise evenly.
 
     Attributes:
         chosen: the use to plan for; None where none keeps what is asked, where none is known to, or where
@@ -141,8 +142,9 @@ class Uses:
         self._pools = [_Pool(use) for use in _USES]
         self._careful = _Pool()
         self._wanted: deque[int] = deque(maxlen=max(2, round(PATIENCE_S / interval_s)))
-        self._arrived = self._arrived_now = self._windows = 0.0
+        self._arrived = self._arrived_now = self._windows = self._alone = 0.0
         self._started = 0
+        self._load = 0.0
         self.settled = False
         self.chosen: float | None = None
 
@@ -188,6 +190,7 @@ class Uses:
         if self.settled:
             self._arrived = self._arrived * self._fade + self._arrived_now
             self._windows = self._windows * self._fade + 1.0
+            self._alone = self._alone * self._fade + self._arrived_now * curves.alone
         self._arrived_now = 0.0
         self._wanted.append(careful)
         for pool in self.tried:
@@ -199,27 +202,36 @@ class Uses:
             else:
                 pool.start(size)
         self._started += 1
+        self._load = load
         if self.settled:
             self.chosen = self._fullest(curves, ahead)
 
     def _fullest(self, curves: MissCurves, ahead: int) -> float | None:
-        allowed = _USED * max(self._allowed - curves.alone, self._allowed / 2.0)
-        enough = [pool for pool in self._pools if self._risk(pool, curves, ahead) <= allowed]
-        if not enough:
+        """The fullest use that keeps what is asked; None where none does, or scenarios do with fewer."""
+        alone = self._alone / self._arrived if self._arrived > 0.0 else curves.alone
+        allowed = _USED * max(self._allowed - alone, self._allowed / 2.0)
+        risks = [self._risk(pool, pool.use, curves, ahead) for pool in self._pools]
+        fullest = max((at for at, risk in enumerate(risks) if risk <= allowed), default=None)
+        if fullest is None:
             return None
-        fullest = max(enough, key=lambda pool: pool.use)
-        careful = self._careful
-        if careful.held <= fullest.held and careful.missed <= allowed * self._arrived:
-            return None
-        return fullest.use
+        pool, careful = self._pools[fullest], self._careful
+        if careful.held <= pool.held:
+            # A jump does to them what it does to any pool that is as full as they have come to be.
+            use = self._load / (max(careful.asked, 1) * curves.limit)
+            if self._risk(careful, use, curves, ahead) <= allowed:
+                return None
+        if fullest + 1 == len(risks):
+            return pool.use
+        part = (allowed - risks[fullest]) / (risks[fullest + 1] - risks[fullest])
+        return pool.use + part * (self._pools[fullest + 1].use - pool.use)
 
-    def _risk(self, pool: _Pool, curves: MissCurves, ahead: int) -> float:
-        """The share that a use may be expected to miss for want of instances."""
+    def _risk(self, pool: _Pool, use: float, curves: MissCurves, ahead: int) -> float:
+        """The share that a pool may be expected to miss for want of instances, now that it is so full."""
         # Windows that one order has to do with are one.
         windows = (self._windows + _KNOWN_WINDOWS) / math.sqrt(ahead)
         size = max(pool.asked, 1)
         bad = max(
-            often / (windows + often) * _missed(curves, size, pool.use * jump * size * curves.limit)
+            often / (windows + often) * _missed(curves, size, use * jump * size * curves.limit)
             for jump, often in _JUMPS
         )
         if self._arrived <= 0.0:
