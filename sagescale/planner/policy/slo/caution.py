@@ -14,12 +14,10 @@ what it takes off for each share that it misses less: too little breaks the prom
 is the part of that speed at which it falls further when it is below 1: nothing asked for that."""
 
 _LEAST, _MOST = 0.85, 4.0
-"""Of the factor."""
+"""Of the factor; the least where a start takes ``_SHORT_S``."""
 
 _SHORT_S = 60.0
-_SEEN_STARTS = 30.0
-"""Where starts take longer than the first, a size that is too small is so for longer: there is less to try
-below 1, until as many loads have been seen, each a start after the one before."""
+"""Where starts take longer, a size that is too small is so for longer: there is less to try below 1."""
 
 _LARGEST = 0.1
 """A window says no more than that so much was missed: one event is not how traffic is."""
@@ -92,7 +90,6 @@ class Caution:
         self._late = 0.0
         self._explained: deque[float] = deque(maxlen=_LONGEST)
         self._rises: deque[float] = deque(maxlen=_LONGEST)
-        self._seen = 0
         self.recent = 0.0
 
     @property
@@ -124,7 +121,5 @@ class Caution:
                 rise = max(0.0, min(_RISES_PER_MIN * step, left))
             step = rise
         self._rises.append(rise)
-        self._seen += 1
-        known = max(_SHORT_S / max(window.start_s, 1.0), self._seen / (window.ahead * _SEEN_STARTS))
-        least = math.log(_LEAST) * min(1.0, known)
+        least = math.log(_LEAST) * min(1.0, _SHORT_S / max(window.start_s, 1.0))
         self._log = min(max(self._log + step, least), math.log(_MOST))
