@@ -313,7 +313,7 @@ def test_a_run_without_ticks_is_a_page_without_complaints(opened):
     made = document()
     made["runs"][0]["timeline"] = {key: [] for key in made["runs"][0]["timeline"]}
     driver = opened(made)
-    assert len(driver.find_elements("css selector", ".main-svg")) >= len(NAMES)
+    wait(driver, lambda d: len(d.find_elements("css selector", ".main-svg")) >= len(NAMES))
 
 
 def test_simulate_writes_the_page(driver, tmp_path):

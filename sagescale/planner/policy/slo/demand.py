@@ -90,9 +90,8 @@ class Demand:
     What to expect is what was observed when the forecast was like this one (analogues): the plan corrected by
     the line that past plans and loads show, plus past errors, which are taken to grow with the root of the
     load as counts do. To them is added, once, what the worst so far, less with age, would be again: of n + 1
-    exchangeable errors the next is the largest with probability 1/(n + 1), where n are those of which it is
-    the worst, old ones less. Errors made ``ahead`` windows ahead overlap: n of them count as between
-    ``n / ahead`` and n, and the geometric mean is taken.
+    exchangeable errors the next is the largest with probability 1/(n + 1). Errors made ``ahead`` windows
+    ahead overlap: n of them count as between ``n / ahead`` and n, and the geometric mean is taken.
 
     A window's load is partly chance: with N requests of work w its variance over its square is
     ``E[w^2] / (E[w]^2 N)``. Engines are tried on streams that have that chance in them, so it is taken out
@@ -142,11 +141,6 @@ class Demand:
         self._spread = tuple(spread)
         self._plans.append(self.expected)
 
-    @property
-    def chance(self) -> float:
-        """The deviation that chance gives a window's load, over that load."""
-        return math.sqrt(self._variance)
-
     def scenarios(self, ahead: int, seen: float = 0.0) -> Scenarios:
         """Return what the load of the ``ahead``-th window from now may be; the next is the first.
 
@@ -178,8 +172,8 @@ class Demand:
         variance = float(weights @ (moves - mean) ** 2)
         by_chance = self._variance * (expected / root) ** 2
         shrunk = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
+        worse = 1.0 / (1.0 + total / math.sqrt(ahead))
         faded = weights_by_age**_FADES * (np.abs(distance) <= _NEAR)
-        worse = 1.0 / (1.0 + (float(faded.sum()) + _PRIOR_WINDOWS) / math.sqrt(ahead))
         faded = np.append(faded, np.ones(len(_NORMAL)))
         moves = np.append(moves, max(float((moves * faded).max()), 0.0))
         weights = np.append(weights * (1.0 - worse), worse)
