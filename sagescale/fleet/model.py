@@ -41,6 +41,10 @@ class PoolSpec:
     gpu_type: str = "gpu"
     profile: str = ""
 
+    def within(self, size: int) -> int:
+        """Bring a size between the least and the most."""
+        return min(max(size, self.least), self.most)
+
 
 @dataclass(frozen=True, slots=True)
 class Service:

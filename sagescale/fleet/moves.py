@@ -24,7 +24,7 @@ def gpus_of(sizes: Sequence[int], fleet: Fleet) -> dict[str, int]:
 
 def within_limits(asked: Sizes, fleet: Fleet) -> Sizes:
     """Bring every size between its pool's least and most."""
-    return asked.map(lambda size, pool: min(max(size, pool.least), pool.most), fleet.pools)
+    return asked.map(lambda size, pool: pool.within(size), fleet.pools)
 
 
 def fit(asked: Sizes, fleet: Fleet) -> Sizes:

@@ -140,8 +140,8 @@ class OnlineLearner:
             self._dispersion += _DISPERSION_GAIN * (variance(counts) / fmean(counts) - self._dispersion)
         if observation.lengths:
             shape = _context_shape(observation.lengths)
-            gain = 1.0 if self._context_shape is None else _SHAPE_GAIN
-            self._context_shape = (1.0 - gain) * (self._context_shape or 0.0) + gain * shape
+            usual = shape if self._context_shape is None else self._context_shape
+            self._context_shape = usual + _SHAPE_GAIN * (shape - usual)
         before = self.model.prefill.used, self.model.decode.used
         seen = (*self._seen, observation)
         if len(seen) > 1 and window.reached is not None and window.reached >= _FEWEST_REQUESTS:

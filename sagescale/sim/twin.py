@@ -277,12 +277,12 @@ class KernelTwin:
         step, what unequal contexts take is in it.
         """
         world = self._decode_world
-        share = lengths.osl / lengths.osl.sum()
         n = np.arange(1, world.max_num_seqs + 1)
         if world.max_kv_tokens is not None:
+            share = lengths.osl / lengths.osl.sum()
             reserved = float(share @ (lengths.isl + lengths.osl))
             n = n[: max(1, int(world.max_kv_tokens / reserved))]
-        held = n * float(share @ (lengths.isl + lengths.osl / 2.0))
+        held = n * lengths.context_tokens
         piece = (world.breaks[1 : len(n) + 1, 1:-1] <= held[:, None]).sum(axis=1)
         joins_s = world.join_s_per_token * float(lengths.isl.mean() / lengths.osl.mean())
         step_s: NDArray[np.float64] = world.base_s[n, piece] + world.slope_s[n, piece] * held + n * joins_s

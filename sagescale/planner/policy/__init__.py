@@ -13,7 +13,8 @@ The class may say
 * ``uses_forecast = False``: nothing tries predictors with it;
 * ``uses_model = False``: its sizes depend on no forecast, correction or time of the engines: these are worked
   out only when somebody asks;
-* ``uses_lengths = False``: it does without a sample of requests' lengths in every observation;
+* ``uses_lengths = False``: it does without a sample of requests' lengths in every observation (online
+  learning asks for one all the same, where sizes depend on what it learns);
 * ``needs_twin = True``: it is given simulated engines (an ``EngineTwin``) as well.
 """
 

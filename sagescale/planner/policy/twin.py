@@ -26,6 +26,12 @@ class Lengths:
     computed: NDArray[np.int32]
     osl: NDArray[np.int32]
 
+    @property
+    def context_tokens(self) -> float:
+        """The mean context of the tokens produced: a request is met as often as it has tokens to make."""
+        share = self.osl / self.osl.sum()
+        return float(share @ (self.isl + self.osl / 2.0))
+
 
 class EngineTwin(Protocol):
     """Simulated pools to try sizes on. Answers depend on the arguments alone."""

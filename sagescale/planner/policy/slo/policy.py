@@ -370,8 +370,8 @@ class SloPolicy:
             isl = float(sample.computed.mean())
             return self._perf.ttft_ms(isl) / self._twin.perf.ttft_ms(isl)
         running = self._perf.max_num_seqs / 2.0
-        context = float(sample.osl @ (sample.isl + sample.osl / 2.0)) / float(sample.osl.sum())
-        return self._perf.itl_ms(running, context) / self._twin.perf.itl_ms(running, context)
+        context_tokens = sample.context_tokens
+        return self._perf.itl_ms(running, context_tokens) / self._twin.perf.itl_ms(running, context_tokens)
 
     def _with_backlog(self, pool: Pool, to_come: Scenarios, seen: Observation, surprise: float) -> Scenarios:
         """The load to size for: what is to come, and what waits."""

@@ -55,7 +55,7 @@ def eased(wanted: int, current: int) -> int:
 
 def within(limits: PoolSpec, instances: float) -> int:
     """As many instances as are needed, rounded up and kept within the limits."""
-    return max(limits.least, min(limits.most, math.ceil(instances)))
+    return limits.within(math.ceil(instances))
 
 
 class _Pool:
@@ -144,7 +144,6 @@ class Uses:
         self._wanted: deque[int] = deque(maxlen=max(2, round(PATIENCE_S / interval_s)))
         self._arrived = self._arrived_now = self._windows = self._alone = 0.0
         self._started = 0
-        self._load = 0.0
         self.settled = False
         self.chosen: float | None = None
 
@@ -202,11 +201,10 @@ class Uses:
             else:
                 pool.start(size)
         self._started += 1
-        self._load = load
         if self.settled:
-            self.chosen = self._fullest(curves, ahead)
+            self.chosen = self._fullest(load, curves, ahead)
 
-    def _fullest(self, curves: MissCurves, ahead: int) -> float | None:
+    def _fullest(self, load: float, curves: MissCurves, ahead: int) -> float | None:
         """The fullest use that keeps what is asked; None where none does, or scenarios do with fewer."""
         alone = self._alone / self._arrived if self._arrived > 0.0 else curves.alone
         allowed = _USED * max(self._allowed - alone, self._allowed / 2.0)
@@ -217,7 +215,7 @@ class Uses:
         pool, careful = self._pools[fullest], self._careful
         if careful.held <= pool.held:
             # A jump does to them what it does to any pool that is as full as they have come to be.
-            use = self._load / (max(careful.asked, 1) * curves.limit)
+            use = load / (max(careful.asked, 1) * curves.limit)
             if self._risk(careful, use, curves, ahead) <= allowed:
                 return None
         if fullest + 1 == len(risks):
