@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from sagescale.perf import PerfModel
@@ -31,6 +32,12 @@ class Lengths:
         """The mean context of the tokens produced: a request is met as often as it has tokens to make."""
         share = self.osl / self.osl.sum()
         return float(share @ (self.isl + self.osl / 2.0))
+
+    @property
+    def tokens_to_come(self) -> float:
+        """Tokens that a request in service has yet to make in the mean: long ones are so for longer."""
+        osl = self.osl.astype(np.float64)
+        return float(osl @ osl / osl.sum() / 2.0)
 
 
 class EngineTwin(Protocol):

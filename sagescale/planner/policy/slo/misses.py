@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ class MissCurves:
         if above == self.alone:
             return above
         return above + (1.0 - part) * (self._at(instances, low) - above)
+
+    def keeps_up(self, instances: int, allowed: float) -> float:
+        """The highest share of what instances get through at most that misses no more than is allowed."""
+        steps = range(math.ceil(math.log(_IDLE) / _STEP), 1)
+        late = bisect_left(steps, x=True, key=lambda step: self._at(instances, step) > self.alone + allowed)
+        return math.exp(steps[max(late - 1, 0)] * _STEP)
 
     def expected(self, instances: int, scenarios: Scenarios) -> float:
         """Share of the expected requests that is expected to miss for want of instances."""

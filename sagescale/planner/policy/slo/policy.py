@@ -83,7 +83,7 @@ class SloPolicy:
         interval_s = float(config.adjustment_interval_sec)
         self._allowed = 1.0 - config.target_attainment
         self._prefill, self._decode = (
-            Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, config.target_itl_ms, uses_of)
+            Pool(pool, interval_s, twin.startup_s, self._allowed, in_time_s, uses_of)
             for pool, in_time_s, uses_of in zip(
                 config.pools, (config.target_ttft_ms / 1000.0, None), (None, uses), strict=True
             )
@@ -132,19 +132,24 @@ class SloPolicy:
         )
         for pool in (self._prefill, self._decode):
             pool.ticked(seen.time_s, seen.window_s, pool.load)
-        wanted = self._affordable(self._fewest(scenarios), seen.pools.asked, to_come)
+        careful = self._fewest(scenarios)
+        enough = (
+            self._enough(self._prefill, careful[0], scenarios[0].mean - to_come[0].mean + surprise[1]),
+            self._enough(self._decode, careful[1], scenarios[1].mean - to_come[1].mean + surprise[2]),
+        )
+        wanted = self._affordable(enough, seen.pools.asked, to_come)
         sizes, reasons = [], []
-        for pool, counts, enough, kept, what in zip(
+        for pool, counts, size, more, kept, what in zip(
             (self._prefill, self._decode),
             seen.pools,
             wanted,
+            careful,
             self._kept(wanted, seen),
             scenarios,
             strict=True,
         ):
-            size = pool.after_idling(kept, counts.asked)
-            sizes.append(size)
-            reasons.append(_sized(pool, enough, size, what, self._allowed))
+            sizes.append(pool.after_idling(kept, counts.asked))
+            reasons.append(_sized(pool, (size, more, sizes[-1]), what, self._allowed))
         for pool in (self._prefill, self._decode):
             self._try_uses(pool, seen.time_s)  # for the next tick: this one's loads are those of one way
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
@@ -165,6 +170,12 @@ class SloPolicy:
             if size >= mine.limits.most or missed <= _HARDLY * self._allowed or size > least + 32:
                 return mine.worth_it(best[2], scenarios[0]), other.worth_it(best[3], scenarios[1])
             size += 1
+
+    @staticmethod
+    def _enough(pool: Pool, careful: int, unplanned: float) -> int:
+        """The careful size, or what keeps days like the last where that is less and no load is unplanned."""
+        most = pool.enough
+        return careful if most is None or unplanned > 0.0 else min(careful, most)
 
     def _kept(self, wanted: tuple[int, int], seen: Observation) -> tuple[int, int]:
         """What is wanted, less what of the present sizes it took lately; all of it where both do not fit."""
@@ -318,6 +329,9 @@ class SloPolicy:
             mean = float(tokens.mean())
             work = self._worked(sample) if self._worked is not None and pool is self._decode else tokens
             pool.variation = float(work.std()) / float(work.mean())
+            if pool is self._decode:
+                lasts = float(tokens.mean()) if self._worked is not None else sample.tokens_to_come
+                pool.settles_s = lasts * self._config.target_itl_ms / 1000.0
             pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))
 
     def _plan(self, situation: Situation, arrived: float, requests: Forecast, sample: Lengths) -> None:
@@ -468,7 +482,9 @@ def _computed(sample: Lengths) -> float:
     return float(sample.computed.sum()) / float(sample.isl.sum())
 
 
-def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, allowed: float) -> Reason:
+def _sized(pool: Pool, sizes: tuple[int, int, int], scenarios: Scenarios, allowed: float) -> Reason:
+    """Say why, of the sizes wanted, wanted for the scenarios alone, and asked for."""
+    wanted, careful, size = sizes
     text = (
         f"{pool.name}: {scenarios.mean:,.0f} tokens/s expected in window {pool.startup.ahead}, up to "
         f"{scenarios.highest:,.0f}; {wanted} instances would miss {_share(pool.missed(wanted, scenarios))} "
@@ -477,6 +493,8 @@ def _sized(pool: Pool, wanted: int, size: int, scenarios: Scenarios, allowed: fl
     if wanted > pool.limits.least:
         text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios))}"
     text += f"; both pools together may miss {_share(allowed)}"
+    if wanted < careful and wanted == pool.enough:
+        text += f"; {careful} would be wanted for that, but {wanted} would have kept the last day"
     if pool.followed is not None:
         text += f"; instances are planned to be {pool.followed:.0%} full"
     if size > wanted:

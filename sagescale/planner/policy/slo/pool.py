@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from sagescale.planner.policy.slo.caution import Caution
+from sagescale.planner.policy.slo.day import Day
 from sagescale.planner.policy.slo.demand import Demand
 from sagescale.planner.policy.slo.given_up import GivenUp
 from sagescale.planner.policy.slo.recording import Recording
@@ -86,7 +87,6 @@ class Pool:
         startup_s: from launch to READY, as far as it is said.
         allowed: the share of all requests that may be missed.
         in_time_s: how long a queue may be where requests wait for one another; None where they share.
-        target_itl_ms: within which tokens have to come.
         uses: where sizes follow the load at one use; None where misses have a knee.
     """
 
@@ -97,7 +97,6 @@ class Pool:
         startup_s: float,
         allowed: float = 0.01,
         in_time_s: float | None = None,
-        target_itl_ms: float = 0.0,
         uses: Uses | None = None,
     ) -> None:
         self.name = limits.name
@@ -110,7 +109,8 @@ class Pool:
         self.uses = uses
         # Of what may be missed a smaller size may have missed half, if the rest is another pool's.
         self._replayed_allowed = allowed if uses is not None else allowed / 2.0
-        self._shares_s = target_itl_ms / 1000.0 if in_time_s is None else 0.0
+        self._day = Day(limits.most, in_time_s or 0.0, allowed / 2.0) if uses is None else None
+        self.settles_s = 0.0
         self.curves: MissCurves | None = None
         self.variation = 1.0
         self.load: float | None = None
@@ -187,7 +187,9 @@ class Pool:
         """Take in the load since the last look or tick."""
         assert self.curves is not None
         believed = load * max(1.0, self.caution.factor)
-        smooth = self.recording.add(now_s, lasts_s, believed, self.curves.tokens * self._shares_s)
+        smooth = self.recording.add(now_s, lasts_s, believed, self.settles_s)
+        if self._day is not None:
+            self._day.look(lasts_s, believed, smooth, self.curves)
         if self.uses is not None:
             self.uses.look(lasts_s, believed, smooth, self.curves)
         self._looked_s += lasts_s
@@ -204,6 +206,12 @@ class Pool:
         """Whether what is ready would have kept what came lately."""
         assert self.curves is not None
         return self.recording.missed(counts.ready, self.curves) <= self._allowed / 2.0
+
+    @property
+    def enough(self) -> int | None:
+        """No load like those of the last day asks for more; None where it may be another."""
+        most = None if self._day is None else self._day.enough
+        return None if most is None else self.limits.within(most)
 
     def kept(self, wanted: int, current: int) -> int:
         """The fewest instances from what is wanted up to the present ones that would have kept what came."""
