@@ -25,6 +25,9 @@ _KNOWN_S = 4 * 3600.0
 _LEVEL_S = 600.0
 """The level of the load is its average over so long: a minute does not make a new one."""
 
+_SAME = 1.05
+"""A level no further above those there were is one of them."""
+
 _MORE = 1.25
 """Where the level is as high as it has been, so many times what would have kept the day is enough."""
 
@@ -63,9 +66,11 @@ class Day:
         size = self._fewest()
         # The present hour, and the one before, may be how a higher level begins.
         before = max(list(self._highest)[:-2], default=0.0)
-        if size is None or self._level is None or self._seen_s < _KNOWN_S or self._level > before:
+        if size is None or self._level is None or self._seen_s < _KNOWN_S:
             return None
-        return math.ceil(size * max(1.0, _MORE * self._level / before))
+        if before <= 0.0 or self._level > _SAME * before:
+            return None
+        return math.ceil(size * max(1.0, _MORE * min(self._level / before, 1.0)))
 
     def look(self, lasts_s: float, load: float, felt: float, curves: MissCurves) -> None:
         """Take in the load, tokens/s, of the last seconds, and averaged over the time a pool settles in."""
