@@ -7,10 +7,13 @@ what a page leaves out, stay ``...``.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
 
+# As the command line does, before any of them is loaded: what threads share out, rounds otherwise.
+os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR")}
 sys.path[:0] = [str(Path(__file__).resolve().parent / "tools"), str(Path(__file__).resolve().parents[1])]
 
 from console import REPO, Page, rewritten  # noqa: E402

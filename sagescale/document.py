@@ -201,8 +201,9 @@ def _check(value: Any, kind: Any, key: str) -> None:  # noqa: ANN401  # anything
     elif origin is list:
         if not isinstance(value, list):
             raise ValueError(f"{key} is {_short(value)}; expected a list")
-        for place, entry in enumerate(value):
-            _check(entry, arguments[0], f"{key}[{place}]")
+        if not _plainly(arguments[0]).issuperset(map(type, value)):
+            for place, entry in enumerate(value):
+                _check(entry, arguments[0], f"{key}[{place}]")
     elif origin is Mapping or origin is dict:
         if not isinstance(value, Mapping):
             raise ValueError(f"{key} is {_short(value)}; expected a mapping")
@@ -240,6 +241,13 @@ def _check_ascending(times: list[float], key: str) -> None:
 
 _PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), float: (int, float), int: (int, float), bool: (bool,)}
 _PLAIN_WORDS = {str: "a text", float: "a number", int: "a number", bool: "true or false"}
+
+
+@functools.cache
+def _plainly(kind: Any) -> frozenset[type]:  # noqa: ANN401  # a type
+    """Return the types whose values are of a kind for sure: of long series nothing else need be looked at."""
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return frozenset(one for each in kinds for one in _PLAIN.get(each, ())) | {types.NoneType} & set(kinds)
 
 
 def _short(value: object) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# As the command line does, before any of them is loaded: what threads share out, rounds otherwise.
+os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR")}
+
 # How long an example takes says more of the machine than of the code: a busy one fails no property.
 # Where CI is set, settings() is Hypothesis's own profile "ci": the same examples until the test changes.
 settings.register_profile("sagescale", settings(), deadline=None)

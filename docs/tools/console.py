@@ -13,8 +13,11 @@ A block that a test cannot run is written as ```` ```sh ````, after a comment th
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +25,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from unittest import mock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +38,10 @@ _FENCE = re.compile(
 _FILE = re.compile(r"# (?P<name>[\w./-]+\.[a-z]+)\n")
 _FILE_BEFORE = re.compile(r"^`(?P<name>[\w./-]+\.[a-z]+)`:\n+\Z", re.MULTILINE)
 _NOT_RUN = re.compile(r"<!-- not run: (?P<why>[^>]+) -->\n\Z")
+_QUOTED = re.compile(r"""'[^']*'|"[^"$`]*\"""")
+_FOR_A_SHELL = re.compile(r"[|<>;&$`*?(){}~#!\[\]]")
+_OF_A_PROCESS = frozenset({"emulate", "plan"})
+"""They handle signals and send logs to standard error for as long as their process lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,14 @@ class Example:
     def background(self) -> bool:
         """Whether it goes on while the next commands run."""
         return self.command.endswith("&")
+
+    @property
+    def words(self) -> list[str] | None:
+        """The command's words, if it is one of ours that needs neither a shell nor a process of its own."""
+        if _FOR_A_SHELL.search(_QUOTED.sub("", self.command)):
+            return None
+        words = shlex.split(self.command.replace("\\\n", ""))
+        return words if words[0] == "sagescale" and words[1] not in _OF_A_PROCESS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +205,9 @@ class Workplace:
         """Run a command; return what it printed, or for one that goes on, once it did, what is shown."""
         if example.background:
             return self._begin(example)
+        # Not where what a reader installed is to be found: that is for a new process.
+        if example.words is not None and not (self.folder / ".packages").exists():
+            return self._run_here(example.words)
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", example.command],
             cwd=self.folder,
@@ -202,6 +221,27 @@ class Workplace:
         printed = done.stdout.decode()
         assert done.returncode == 0, f"{example.command}\nexit code {done.returncode}\n{printed}"
         return _lines(printed)
+
+    def _run_here(self, words: list[str]) -> tuple[str, ...]:
+        """Run one of our commands in this process: a new one would take a second to get ready."""
+        from sagescale.cli.app import main
+
+        printed = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+        code: object = 0
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch.dict(os.environ, self.environment, clear=True),
+            mock.patch.object(sys, "argv", words),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+        ):
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code
+        text = printed.buffer.getvalue().decode()
+        assert not code, f"{shlex.join(words)}\nexit code {code}\n{text}"
+        return _lines(text)
 
     def _begin(self, example: Example) -> tuple[str, ...]:
         log = self.folder / f".background-{len(self.running)}.log"

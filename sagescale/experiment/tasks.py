@@ -310,7 +310,7 @@ def foreseen(
     fixed, simulator = _without_limits(config, simulator, ample)
     # Of a static policy's configuration nothing else matters.
     targets = (config.target_ttft_ms, config.target_itl_ms)
-    key = (trace.sha256, trace.transforms, engines.name, config.serving, tuple(ample), targets, simulator)
+    key = (workload.key, trace.transforms, engines.name, config.serving, tuple(ample), targets, simulator)
     if key not in _FORESEEN:
         while len(_FORESEEN) >= _MOST_FORESEEN:
             del _FORESEEN[next(iter(_FORESEEN))]

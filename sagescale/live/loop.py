@@ -174,7 +174,6 @@ class ControlLoop:
 
     def _resume(self) -> None:
         past = self.journal.last_ticks(_REPLAYED)
-        self.mover.last_goal = past[-1].goal if past and past[-1].acted else None
         self._watch_journal()
         self._sensor.recall(past, self.live.safe_floor_lookback_s)
         if not self._past.resume(past):
@@ -323,7 +322,6 @@ class ControlLoop:
             self._advance(record.id)
         else:
             self._release()
-            self.mover.last_goal = None
         self._tell(lambda watcher: watcher.ticked(record, decision, reading.states))
         self._watch_journal()
         return record
@@ -379,8 +377,8 @@ class ControlLoop:
 
     def _advance(self, tick: int | None) -> None:
         """Take the next step of a move; what comes of it is journalled."""
-        moves = self.mover.advance(self.rhythm.now_s())
-        self.planner.applied(self.mover.meant)
+        moves, meant = self.mover.advance(self.rhythm.now_s())
+        self.planner.applied(meant)
         for move in moves:
             detail = (
                 {} if move.order is None else {"key": move.order.key, "sizes": move.order.sizes.as_dict()}
@@ -390,7 +388,7 @@ class ControlLoop:
     def _release(self) -> None:
         """Leave the pools to whoever wants to change them."""
         self.mover.release()
-        self.planner.applied(self.mover.meant)
+        self.planner.applied(None)
 
     # --- records -------------------------------------------------------------------------------
 

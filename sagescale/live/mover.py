@@ -72,9 +72,9 @@ def next_sizes(goal: Sizes, pools: Pools, fleet: Fleet) -> Sizes:
 
 
 class Mover:
-    """Moves one target towards the latest goal, and knows what the pools were last set to.
+    """Moves one target towards the latest goal, and remembers what was last ordered.
 
-    Nothing else in a run remembers that: the planner is told, and the journal keeps goals for the next run.
+    The planner is told, and the journal keeps goals for the next run.
 
     Args:
         actuator: Who acts.
@@ -93,10 +93,6 @@ class Mover:
         self.pending = self._nothing
         self.last_set: Sizes | None = None
         """What was last ordered or, where the actuator cannot say, assumed; None before that."""
-        self.last_goal: Sizes | None = None
-        """The goal of the last decision, of the run before at first; None if that was not acted on."""
-        self.meant: Sizes | None = None
-        """What the pools are to be from now on, ordered or still to be; None where only others know."""
         self._removed = _Removed(drain_wait_s)
         self._timeout_s = scale_up_timeout_s
         self._decision: Mapping[str, object] = {}
@@ -140,30 +136,31 @@ class Mover:
         """Take on a goal in place of the one before; nothing is ordered yet."""
         if goal != self.goal:
             self._growing_since_s, self._stuck = None, False
-        self.goal = self.last_goal = goal
+        self.goal = goal
         self._decision, self._key, self._orders = decision, key, 0
         self._failed = None
         self.pending = self._nothing
 
     def release(self) -> None:
         """Forget the goal: the pools are left as they are (paused, or a dry run)."""
-        self.goal, self.meant, self._failed, self.pending = None, None, None, self._nothing
+        self.goal, self._failed, self.pending = None, None, self._nothing
         self._growing_since_s = None
 
-    def advance(self, now_s: float) -> list[Move]:
-        """Do what can be done now; return what happened.
+    def advance(self, now_s: float) -> tuple[list[Move], Sizes | None]:
+        """Do what can be done now.
 
-        Failures are moves too, and are tried again on the next call.
+        Returns:
+            What happened (failures too, which are tried again on the next call), and what the pools are to
+            be from now on, ordered or still to be; None where only others know.
         """
-        self.meant = None
         if self.goal is None:
-            return []
+            return [], None
         try:
             found = self._found(now_s)
         except SagescaleError as error:
-            return [Move("state_unknown", str(error))]
+            return [Move("state_unknown", str(error))], None
         if found is None:
-            return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")]
+            return [Move("state_unknown", f"{self.actuator.target} cannot say what there is")], None
         moves: list[Move] = []
         # A rollout may take GPUs that no count shows yet, and what it replaces is not ours to remove.
         sizes = found.asked if self.rollout else next_sizes(self.goal, found.pools, self._fleet)
@@ -174,8 +171,7 @@ class Mover:
         reached = found.asked if self._failed is not None else sizes
         self.pending = self.goal.map(lambda to, at: max(0, to - at), reached)
         moves.extend(self._watch_growth(found, sizes, now_s))
-        self.meant = reached.map(int.__add__, self.pending)
-        return moves
+        return moves, reached.map(int.__add__, self.pending)
 
     def _found(self, now_s: float) -> PoolStates | None:
         found = self.actuator.states()

@@ -74,6 +74,7 @@ class Sensor:
         self._guard = guard
         self._acts = acts
         self._last_states: PoolStates | None = None
+        self._last_goal: Sizes | None = None  # of the run before, if its last decision was acted on
         # An instance ready for two whole intervals has been read, however rarely it is.
         self._reporters = Reporters(grace_s=2 * rhythm.interval_s)
         self._reporters_kept: dict[str, list[str]] = {}
@@ -126,6 +127,7 @@ class Sensor:
 
     def recall(self, past: Sequence[TickRecord], lookback_s: float) -> None:
         """Expect those to report who were expected before; an outage does not end by a restart."""
+        self._last_goal = past[-1].goal if past and past[-1].acted else None
         now_s, epoch_s = self._rhythm.now_s(), self._rhythm.epoch_now_s()
         for record in past:
             if record.acted:
@@ -162,8 +164,8 @@ class Sensor:
         if not self._acts and any(sizes):
             return _pools_of(sizes), True  # a dry run changes nothing: what there is reports
         if not all(sizes):
-            if self._acts and self._mover.last_goal is not None:
-                sizes = self._mover.last_goal
+            if self._acts and self._last_goal is not None:
+                sizes = self._last_goal
             elif metrics.usable:
                 # Sizes are absolute: where the load is known, nothing needs to be known of the pools to set
                 # them. Where it is not, holding at a guess could shrink them, so nothing is done.

@@ -112,6 +112,15 @@ def test_a_comparison_has_a_row_a_run(frame):
         sagescale.compare(frame, attainment=99)
 
 
+def test_a_comparison_does_not_depend_on_what_was_done_to_the_same_trace_before():
+    keys = {"predictors": ["constant"], "policies": ["static"], "jobs": 1}
+    trace = sagescale.read_trace("spikes")
+    columns = pd.DataFrame({name: getattr(trace, name) for name in ("arrival_s", "isl", "osl")})
+    sagescale.simulate("spikes", transforms=sagescale.trace.TransformSpec(rate_scale=12))
+    after = sagescale.compare("spikes", **keys).runs
+    pd.testing.assert_frame_equal(after, sagescale.compare(columns, **keys).runs)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -91,6 +91,7 @@ class MissCurves:
         if known is not None:
             return known
         if any(fewer <= instances and step <= to for fewer, to in self._none.items()):
+            self._known[key] = self.alone
             return self.alone
         if any(more >= instances and step >= to for more, to in self._all.items()):
             return 1.0
