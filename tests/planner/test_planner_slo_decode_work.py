@@ -44,33 +44,33 @@ def work(lengths: Lengths, kv_tokens: int | None) -> DecodeWork:
 def test_at_the_samples_own_means_a_token_is_a_token(kv_tokens):
     lengths = sample()
     isl, osl = float(lengths.isl.mean()), float(lengths.osl.mean())
-    assert work(lengths, kv_tokens).each(isl, osl) == pytest.approx(1.0)
+    assert work(lengths, kv_tokens).tokens(isl, osl) == pytest.approx(osl)
 
 
 def test_where_slots_bind_memory_is_nothing():
     lengths = sample()
-    assert work(lengths, 10_000_000).each(1200.0, 600.0) == pytest.approx(1.0)
-    assert work(lengths, None).each(1200.0, 600.0) == pytest.approx(1.0)
+    assert work(lengths, 10_000_000).tokens(1200.0, 600.0) == pytest.approx(600.0)
+    assert work(lengths, None).tokens(1200.0, 600.0) == pytest.approx(600.0)
 
 
 def test_where_memory_binds_work_is_memory_times_time():
     lengths = sample()
     isl, osl = float(lengths.isl.mean()), float(lengths.osl.mean())
-    longer = work(lengths, 50_000).each(1.2 * isl, 1.2 * osl)
-    assert longer == pytest.approx(1.2), "so much less room for others"
-    assert work(lengths, 50_000).each(1.2 * isl, osl) > 1.0, "prompts are held as well"
+    longer = work(lengths, 50_000).tokens(1.2 * isl, 1.2 * osl)
+    assert longer == pytest.approx(1.2 * 1.2 * osl), "so much longer, and so much less room for others"
+    assert work(lengths, 50_000).tokens(1.2 * isl, osl) > osl, "prompts are held as well"
 
 
 def test_far_from_the_sample_it_is_not_carried_on():
     lengths = sample()
     isl, osl = float(lengths.isl.mean()), float(lengths.osl.mean())
-    assert work(lengths, 50_000).each(isl, 10.0 * osl) <= 1.5
+    assert work(lengths, 50_000).tokens(isl, 10.0 * osl) <= 1.5 * 10.0 * osl
 
 
 @given(st.floats(1.0, 1e5), st.floats(1.0, 1e5), st.sampled_from([None, 3_000, 50_000, 400_000]))
 def test_longer_answers_are_never_less_work(isl, osl, kv_tokens):
     made = work(sample(), kv_tokens)
-    assert 0.0 < osl * made.each(isl, osl) <= 1.01 * osl * made.each(isl, 1.01 * osl) * (1.0 + 1e-9)
+    assert 0.0 < made.tokens(isl, osl) <= made.tokens(isl, 1.01 * osl) * (1.0 + 1e-9)
 
 
 def test_on_a_measured_profile_work_moves_smoothly_with_the_lengths():
@@ -78,6 +78,6 @@ def test_on_a_measured_profile_work_moves_smoothly_with_the_lengths():
     profile = dataclasses.replace(profile, decode=dataclasses.replace(profile.decode, max_kv_tokens=40_000))
     lengths = sample()
     made = DecodeWork(lengths, ProfileModel(profile), 30.0)
-    each = [made.each(1000.0, osl) for osl in np.linspace(420.0, 600.0, 60)]
+    each = [made.tokens(1000.0, osl) / osl for osl in np.linspace(420.0, 600.0, 60)]
     assert each == sorted(each)
     assert max(after / before for before, after in pairwise(each)) < 1.01

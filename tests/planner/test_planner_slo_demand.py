@@ -132,24 +132,3 @@ def test_unknown_windows_teach_no_error():
     demand.plan((1000.0,) * AHEAD, (0.0,) * AHEAD)
     assert demand.scenarios(1).mean == pytest.approx(1000.0, rel=0.01)
     assert demand.usual == pytest.approx(1000.0)
-
-
-def test_where_requests_stay_long_a_minute_is_felt_in_part():
-    felt, raw = Demand(60.0), Demand(60.0)
-    felt.felt_over_s = 120.0
-    for demand in (felt, raw):
-        for load in [1000.0] * 200 + [9000.0] + [1000.0] * 20:
-            demand.observe(load, 1e-6)
-            demand.plan((load,) * AHEAD, (0.0,) * AHEAD)
-    assert felt.expected[0] < 1.1 * 1000.0
-    assert felt.scenarios(1).highest < 0.6 * raw.scenarios(1).highest
-
-
-@given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=40), st.floats(1.0, 1e4))
-def test_what_is_felt_lies_within_what_came(loads, felt_over_s):
-    demand = Demand(60.0)
-    demand.felt_over_s = felt_over_s
-    for load in loads:
-        demand.observe(load, 0.0)
-        demand.plan((load,) * AHEAD, (0.0,) * AHEAD)
-        assert min(loads) * (1 - 1e-9) <= demand.expected[0] <= max(loads) * (1 + 1e-9)

@@ -41,10 +41,10 @@ class DecodeWork:
         self._isl, self._osl = float(in_service @ sample.isl), float(in_service @ osl)
         self._most = self._tokens_per_s(self._isl + self._osl)
 
-    def each(self, isl: float, osl: float) -> float:
-        """Return what a token is, in tokens of the sample, where requests in service have such means."""
+    def tokens(self, isl: float, osl: float) -> float:
+        """Return what requests with such means are each, in tokens of the sample; both are above 0."""
         held = self._isl * _near(isl / self._mean_isl) + self._osl * _near(osl / self._mean_osl)
-        return self._most / self._tokens_per_s(held)
+        return osl * self._most / self._tokens_per_s(held)
 
     def _tokens_per_s(self, held: float) -> float:
         """Tokens/s an instance makes at most of requests that each hold so many, whole or not."""

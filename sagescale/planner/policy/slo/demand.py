@@ -99,21 +99,11 @@ class Demand:
     level whose observation noise is known and whose level noise is what the moves show beyond it), and
     past errors are shrunk by the share that chance explains.
 
-    Where requests stay for longer than a moment, a pool feels what came in all that time: loads and plans are
-    averaged so.
-
-    Attributes:
-        felt_over_s: how long requests in service have yet to go, in the mean.
-
     Args:
         interval_s: length of a window.
     """
 
     def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
-        self.felt_over_s = 0.0
-        self._felt: float | None = None
-        self._felt_plan: tuple[float, ...] = ()
         self._half_life = _HALF_LIFE_S / interval_s
         self.usual = 0.0
         self.expected: tuple[float, ...] = ()
@@ -133,12 +123,10 @@ class Demand:
             load: tokens/s; None is unknown.
             chance: its variance by chance, over its square.
         """
-        kept = self._kept
-        self._variance = chance * (1.0 - kept) / (1.0 + kept)
+        self._variance = chance
         if load is None:
             self._plans.append(())
             return
-        load = self._felt = load if self._felt is None else load + kept * (self._felt - load)
         self._windows += 1
         gain = max(1.0 - 0.5 ** (1.0 / _USUAL_HALF_LIFE), 1.0 / self._windows)
         self.usual += gain * (load - self.usual)
@@ -148,19 +136,10 @@ class Demand:
 
     def plan(self, loads: Sequence[float], spread: Sequence[float]) -> None:
         """Take in a forecast of the next windows: mean loads and their standard deviations, tokens/s."""
-        before, kept = self._felt_plan, self._kept
-        loads = self._felt_plan = tuple(
-            load + kept * (before[at] - load) if at < len(before) else load for at, load in enumerate(loads)
-        )
         scale = self._smoothed(loads[0])
         self.expected = tuple(scale * load for load in loads)
         self._spread = tuple(spread)
         self._plans.append(self.expected)
-
-    @property
-    def _kept(self) -> float:
-        """What is left of a load a window later."""
-        return math.exp(-self._interval_s / self.felt_over_s) if self.felt_over_s > 0.0 else 0.0
 
     def scenarios(self, ahead: int, seen: float = 0.0) -> Scenarios:
         """Return what the load of the ``ahead``-th window from now may be; the next is the first.

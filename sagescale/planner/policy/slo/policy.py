@@ -92,7 +92,6 @@ class SloPolicy:
         self._worked = work
         self._lengths = LengthMemory(hits_by_window=work is not None)
         self._decode_work: DecodeWork | None = None
-        self._in_service: tuple[float, float] | None = None
         self._version = 0
         self._isl: float | None = None
         self._osl: float | None = None
@@ -333,7 +332,6 @@ class SloPolicy:
             if pool is self._decode:
                 lasts = float(tokens.mean()) if self._worked is not None else sample.tokens_to_come
                 pool.settles_s = lasts * self._config.target_itl_ms / 1000.0
-                pool.demand.felt_over_s = pool.settles_s if self._worked is None else 0.0
             pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))
 
     def _plan(self, situation: Situation, arrived: float, requests: Forecast, sample: Lengths) -> None:
@@ -349,7 +347,6 @@ class SloPolicy:
                 (self._osl, situation.predictors.osl.forecast(horizon)),
             )
         )
-        self._serve(self._isl, self._osl, interval_s)
         for pool in (self._prefill, self._decode):
             work = self._work(pool, sample) / interval_s
             # Of a short window chance does more than of the interval that its requests are scaled to.
@@ -366,19 +363,12 @@ class SloPolicy:
                 [deviation * last for deviation in requests.std],
             )
 
-    def _serve(self, isl: float, osl: float, lasts_s: float) -> None:
-        """Take in the means of a window: requests in service came over as long as they take."""
-        settles_s = self._decode.demand.felt_over_s
-        kept = math.exp(-lasts_s / settles_s) if settles_s > 0.0 else 0.0
-        before = self._in_service or (isl, osl)
-        self._in_service = (isl + kept * (before[0] - isl), osl + kept * (before[1] - osl))
-
     def _tokens(self, pool: Pool, isl: float, osl: float) -> float:
         """What a request of such mean lengths is to a pool, in tokens of the sample."""
-        if pool is self._prefill or self._in_service is None or min(self._in_service) <= 0.0:
+        if pool is self._prefill or osl <= 0.0 or isl <= 0.0:
             return isl if pool is self._prefill else osl
         assert self._decode_work is not None
-        return osl * self._decode_work.each(*self._in_service)
+        return self._decode_work.tokens(isl, osl)
 
     def _work(self, pool: Pool, sample: Lengths) -> float:
         """What a token of ISL or OSL counts as load, in tokens that simulated engines work off.
