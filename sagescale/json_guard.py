@@ -31,11 +31,11 @@ class BadJsonError(ValueError):
     """A text is not JSON, or is JSON that nothing here needs: what is wrong with it, in a few words."""
 
 
-def parse_json(data: bytes | str, *, max_parts: int = MAX_PARTS) -> object:
+def parse_json(data: bytes | str) -> object:
     """Return the one document that a text holds. The caller has bounded its length.
 
     Raises:
-        BadJsonError: it is not JSON in UTF-8, has more than ``max_parts`` objects and lists or five million
+        BadJsonError: it is not JSON in UTF-8, has more than ``MAX_PARTS`` objects and lists or five million
             values, is nested more than ``MAX_DEPTH`` deep, gives an object one name twice, or holds an
             integer of more than 64 bits or half of a character.
     """
@@ -43,8 +43,8 @@ def parse_json(data: bytes | str, *, max_parts: int = MAX_PARTS) -> object:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
     except UnicodeDecodeError as error:
         raise BadJsonError(f"not UTF-8 at byte {error.start}") from None
-    if (parts := text.count("{") + text.count("[")) > max_parts:
-        raise BadJsonError(f"more than {max_parts} objects and lists")
+    if (parts := text.count("{") + text.count("[")) > MAX_PARTS:
+        raise BadJsonError(f"more than {MAX_PARTS} objects and lists")
     if text.count(",") > _MAX_VALUES:
         raise BadJsonError(f"more than {_MAX_VALUES} values")
     try:

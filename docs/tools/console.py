@@ -223,7 +223,7 @@ class Workplace:
         return _lines(printed)
 
     def _run_here(self, words: list[str]) -> tuple[str, ...]:
-        """Run one of our commands in this process: a new one would take a second to get ready."""
+        """Run one of our commands in this process alone: any other takes a second or two to get ready."""
         from sagescale.cli.app import main
 
         printed = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
@@ -232,6 +232,7 @@ class Workplace:
             contextlib.chdir(self.folder),
             mock.patch.dict(os.environ, self.environment, clear=True),
             mock.patch.object(sys, "argv", words),
+            mock.patch("sagescale.experiment.execute.default_jobs", return_value=1),
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(printed),
         ):

@@ -74,16 +74,16 @@ class MonotoneCurve:
     def __call__(self, q: ArrayLike) -> NDArray[np.float64]:
         """Return the curves at the points ``q`` (1-D), shape ``(len(q),)`` or ``(len(q), m)``."""
         points = np.asarray(q, dtype=np.float64)
-        i = np.clip(np.searchsorted(self._x, points, side="right") - 1, 0, len(self._x) - 2)
+        i = np.searchsorted(self._x[1:-1], points, side="right")
         column = (-1,) + (1,) * (self._y.ndim - 1)
         t = (points - self._x[i]).reshape(column)
         low, high = self._y[i], self._y[i + 1]
-        inside = ((self._c3[i] * t + self._c2[i]) * t + self._c1[i]) * t + low
-        inside = np.clip(inside, np.minimum(low, high), np.maximum(low, high))
-        before = self._y[0] + self._secants[0] * (points - self._x[0]).reshape(column)
-        after = self._y[-1] + self._secants[-1] * (points - self._x[-1]).reshape(column)
-        below, above = (points < self._x[0]).reshape(column), (points >= self._x[-1]).reshape(column)
-        return np.where(below, before, np.where(above, after, inside))
+        value = ((self._c3[i] * t + self._c2[i]) * t + self._c1[i]) * t + low
+        value = np.clip(value, np.minimum(low, high), np.maximum(low, high))
+        for end, beyond in ((0, points < self._x[0]), (-1, points >= self._x[-1])):
+            away = (points[beyond] - self._x[end]).reshape(column)
+            value[beyond] = self._y[end] + self._secants[end] * away
+        return value
 
 
 class PrefillCurve:

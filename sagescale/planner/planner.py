@@ -256,7 +256,13 @@ class Planner:
         tolerated = raw
         if config.tolerance and raw != current:
             tolerated = raw.map(
-                lambda size, wanted, now: _tolerate(size, wanted, now, config.tolerance), asked, current
+                lambda size, wanted, now: (
+                    now
+                    if wanted is not None and within_tolerance(wanted.demand, now, config.tolerance)
+                    else size
+                ),
+                asked,
+                current,
             )
         if changed(Constraint.TOLERANCE, raw, tolerated):
             causes.append(
@@ -314,10 +320,6 @@ class Planner:
             if pools and not any(raised[at] > 0 for at in pools):
                 raised[pools[0]] = 1
         return Sizes(*raised, names=sizes.names)
-
-
-def _tolerate(asked: int, size: PoolSize | None, current: int, tolerance: float) -> int:
-    return current if size is not None and within_tolerance(size.demand, current, tolerance) else asked
 
 
 def _work_waits(observation: Observation) -> bool:

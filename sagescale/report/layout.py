@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sagescale.report.figures import LIGHT
 from sagescale.report.formats import Poor
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 _INDENT = 12
 """Columns of the labels."""
 
-# Okabe and Ito's blue and orange: which colour-blind readers can distinguish; a mark says the same.
-GOOD = "#56B4E9"
-POOR = "bold #E69F00"
+# A mark says the same.
+GOOD = LIGHT["sky"]
+POOR = f"bold {LIGHT['orange']}"
 DIM = "dim"
 STRONG = "bold"
 

@@ -135,11 +135,10 @@ class Prefixes:
             copy: whole numbers, [requests]: which copy it is, 0 for what is no copy.
             shared: bool[units], those that are the same in all copies.
         """
-        stays = np.zeros(len(self.parent), bool)
+        stays = shared[self.unit]
         if shared.any():
-            for nodes in self._levels():
-                before = self.parent[nodes]
-                stays[nodes] = shared[self.unit[nodes]] & ((before < 0) | stays[before])
+            for nodes, before in self._edges():
+                stays[nodes] &= stays[before]
         fresh, own = np.flatnonzero(~stays), np.flatnonzero(~shared)
         numbers = np.arange(int(copy.max(initial=0)))[:, np.newaxis]
 
@@ -174,11 +173,9 @@ class Prefixes:
         rows = np.flatnonzero(self.leaf >= 0)
         np.minimum.at(lowest, self.leaf[rows], session_id[rows])
         np.maximum.at(highest, self.leaf[rows], session_id[rows])
-        for nodes in reversed(list(self._levels())):
-            before = self.parent[nodes]
-            behind = before >= 0
-            np.minimum.at(lowest, before[behind], lowest[nodes[behind]])
-            np.maximum.at(highest, before[behind], highest[nodes[behind]])
+        for nodes, before in reversed(list(self._edges())):
+            np.minimum.at(lowest, before, lowest[nodes])
+            np.maximum.at(highest, before, highest[nodes])
         return lowest, highest
 
     def hits(self) -> NDArray[np.int32]:
@@ -188,10 +185,8 @@ class Prefixes:
         np.minimum.at(first, self.unit, first_row)
         # When the last of a node's leading ids was first seen.
         seen = first[self.unit]
-        for nodes in self._levels():
-            before = self.parent[nodes]
-            behind = before >= 0
-            seen[nodes[behind]] = np.maximum(seen[nodes[behind]], seen[before[behind]])
+        for nodes, before in self._edges():
+            seen[nodes] = np.maximum(seen[nodes], seen[before])
         rows = np.flatnonzero(self.leaf >= 0)
         node = self.leaf.copy()
         while len(rows):
@@ -205,17 +200,16 @@ class Prefixes:
         first = np.full(len(self.parent), _NO_ROW, np.int32)
         rows = np.flatnonzero(leaf >= 0)
         first[leaf[rows[::-1]]] = rows[::-1]  # the last assignment stands
-        for nodes in reversed(list(self._levels())):
-            before = self.parent[nodes]
-            behind = before >= 0
-            np.minimum.at(first, before[behind], first[nodes[behind]])
+        for nodes, before in reversed(list(self._edges())):
+            np.minimum.at(first, before, first[nodes])
         return first
 
-    def _levels(self) -> Iterator[NDArray[np.int64]]:
-        """The nodes of each depth, from the root down."""
+    def _edges(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+        """The nodes of each depth from 2 on with the nodes before them, those nearest to the root first."""
         order = np.argsort(self.depth, kind="stable")
-        ends = np.cumsum(np.bincount(self.depth, minlength=1))
-        return (order[start:end] for start, end in itertools.pairwise(ends))
+        ends = np.cumsum(np.bincount(self.depth, minlength=2))[1:]
+        deeper = (order[start:end] for start, end in itertools.pairwise(ends))
+        return ((nodes, self.parent[nodes]) for nodes in deeper)
 
 
 def _own_number(
