@@ -354,3 +354,14 @@ class TestOnTheKernel:
         pool = 0 if key == "target_ttft_ms" else 1
         assert [size[pool] for size in sizes] == sorted((size[pool] for size in sizes), reverse=True)
         assert sizes[0][pool] > sizes[-1][pool]
+
+
+@pytest.mark.parametrize(("queued", "limited"), [(0.0, True), (2_000.0, False)])
+def test_what_kept_the_last_day_is_enough_unless_requests_wait(monkeypatch, queued, limited):
+    monkeypatch.setattr("sagescale.planner.policy.slo.pool.Pool.enough", 3)
+    planner = slo_planner()
+    run(planner, poisson(1_000.0, 5))
+    decision = planner.step(minute(6, 6_000.0, 3, 3, queued_prefill=queued, queued_decode=queued))
+    said = [reason.text for reason in decision.reasons if reason.code == ReasonCode.SIZED_FOR_MISSES]
+    assert [size <= 3 for size in decision.targets] == [limited, limited]
+    assert ["but 3 would have kept the last day" in text for text in said] == [limited, limited]
