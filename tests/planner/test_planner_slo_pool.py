@@ -116,3 +116,19 @@ def test_a_load_that_hardly_ever_comes_is_not_sized_for():
 def test_missing_everything_is_the_most_that_can_be_missed():
     one = pool()
     assert one.missed(1, Scenarios(np.array([USUAL * 100]), np.ones(1))) == pytest.approx(1.0)
+
+
+def test_what_waits_from_minutes_before_explains_what_is_missed():
+    def shares(loads: list[float], **keys: Uses) -> list[float]:
+        one = pool(**keys)
+        one.explained(4, 0.0)
+        return [one.explained(4, load) for load in loads]
+
+    limit = 4 * LIMIT_RPS * TOKENS
+    even, over = share_missed(4, 4 * 0.7), share_missed(4, 4 * 1.05)
+    assert shares([0.7 * limit] * 3) == pytest.approx([even] * 3, rel=0.02)
+    # A twentieth too much for a minute waits three seconds: nobody in the first minute, all in those after.
+    assert shares([1.05 * limit] * 2 + [0.7 * limit] * 2) == pytest.approx([over, 1.0, 1.0, even], rel=0.02)
+    assert shares([1.05 * limit] * 2, uses=Uses(60.0, 0.01)) == pytest.approx([over] * 2, rel=0.02)
+    # After hours of too much, ten minutes' work waits: a pool of half use is done with it in twenty.
+    assert shares([2.0 * limit] * 300 + [0.5 * limit] * 30)[-9] < 1.0

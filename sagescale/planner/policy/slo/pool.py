@@ -31,6 +31,9 @@ the other if that is longer: what was given up too early is missed for as long a
 _REPLAYED_S = 2700.0
 """A size is given up only for one that would have kept what came in so long."""
 
+_WAITS_S = 600.0
+"""Nobody waits for longer: what is too much for hours is not there hours later."""
+
 _NO_TIME_S = 0.5
 """What is left of a window after the last look is none."""
 
@@ -111,6 +114,10 @@ class Pool:
         self._replayed_allowed = allowed if uses is not None else allowed / 2.0
         self._day = Day(limits.most, in_time_s or 0.0, allowed / 2.0) if uses is None else None
         self.settles_s = 0.0
+        self._interval_s = interval_s
+        # Aggregated instances serve longer steps to all: what is too much does not wait.
+        self._longest_s = (in_time_s or 0.0) if uses is None else math.inf
+        self._waiting = 0.0
         self.curves: MissCurves | None = None
         self.variation = 1.0
         self.load: float | None = None
@@ -178,10 +185,16 @@ class Pool:
         self._burst = max(self._burst, wanted)
 
     def explained(self, ready: int, load: float) -> float:
-        """The share that the simulation says a window's load misses, by what was there at both its ends."""
+        """The share that the simulation says a window's load misses, by what was there at both its ends.
+
+        What came before and was too much for it waits: whoever comes to that is late as well.
+        """
         assert self.curves is not None
         least, self._ready = min(ready, self._ready), ready
-        return self.curves.share(least, load)
+        capacity = least * self.curves.limit
+        waited = self._waiting
+        self._waiting = min(max(0.0, waited + (load - capacity) * self._interval_s), _WAITS_S * capacity)
+        return 1.0 if waited > self._longest_s * capacity else self.curves.share(least, load)
 
     def looked(self, now_s: float, lasts_s: float, load: float) -> None:
         """Take in the load since the last look or tick."""
