@@ -127,8 +127,8 @@ def test_what_waits_from_minutes_before_explains_what_is_missed():
     limit = 4 * LIMIT_RPS * TOKENS
     even, over = share_missed(4, 4 * 0.7), share_missed(4, 4 * 1.05)
     assert shares([0.7 * limit] * 3) == pytest.approx([even] * 3, rel=0.02)
-    # A twentieth too much for a minute waits three seconds: nobody in the first minute, all in those after.
-    assert shares([1.05 * limit] * 2 + [0.7 * limit] * 2) == pytest.approx([over, 1.0, 1.0, even], rel=0.02)
+    # A twentieth too much for a minute makes later ones wait: all in the second minute, a third in the next.
+    assert shares([1.05 * limit] * 2 + [0.7 * limit] * 2) == pytest.approx([over, 1.0, 1 / 3, even], rel=0.02)
     assert shares([1.05 * limit] * 2, uses=Uses(60.0, 0.01)) == pytest.approx([over] * 2, rel=0.02)
     # After hours of too much, ten minutes' work waits: a pool of half use is done with it in twenty.
     assert shares([2.0 * limit] * 300 + [0.5 * limit] * 30)[-9] < 1.0

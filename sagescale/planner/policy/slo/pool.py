@@ -116,7 +116,7 @@ class Pool:
         self.settles_s = 0.0
         self._interval_s = interval_s
         # Aggregated instances serve longer steps to all: what is too much does not wait.
-        self._longest_s = (in_time_s or 0.0) if uses is None else math.inf
+        self._longest_s = (in_time_s or 0.0) if uses is None else _WAITS_S
         self._waiting = 0.0
         self.curves: MissCurves | None = None
         self.variation = 1.0
@@ -187,14 +187,16 @@ class Pool:
     def explained(self, ready: int, load: float) -> float:
         """The share that the simulation says a window's load misses, by what was there at both its ends.
 
-        What came before and was too much for it waits: whoever comes to that is late as well.
+        What came before and was too much for it waits: whoever comes before that is done is late as well.
         """
         assert self.curves is not None
         least, self._ready = min(ready, self._ready), ready
         capacity = least * self.curves.limit
-        waited = self._waiting
-        self._waiting = min(max(0.0, waited + (load - capacity) * self._interval_s), _WAITS_S * capacity)
-        return 1.0 if waited > self._longest_s * capacity else self.curves.share(least, load)
+        waited = max(0.0, self._waiting - self._longest_s * capacity)
+        done = (capacity - load) * self._interval_s
+        self._waiting = min(max(0.0, self._waiting - done), _WAITS_S * capacity)
+        late = waited / done if done > waited else float(waited > 0.0)
+        return max(late, self.curves.share(least, load))
 
     def looked(self, now_s: float, lasts_s: float, load: float) -> None:
         """Take in the load since the last look or tick."""
