@@ -130,5 +130,10 @@ def test_what_waits_from_minutes_before_explains_what_is_missed():
     # A twentieth too much for a minute makes later ones wait: all in the second minute, a third in the next.
     assert shares([1.05 * limit] * 2 + [0.7 * limit] * 2) == pytest.approx([over, 1.0, 1 / 3, even], rel=0.02)
     assert shares([1.05 * limit] * 2, uses=Uses(60.0, 0.01)) == pytest.approx([over] * 2, rel=0.02)
+    # Nothing waits where steps are shared: not even where what there is gets less after hours of too much.
+    one = pool(uses=Uses(60.0, 0.01))
+    for _ in range(30):
+        one.explained(4, 2.0 * limit)
+    assert one.explained(2, 0.1 * limit) == pytest.approx(share_missed(2, 0.4))
     # After hours of too much, ten minutes' work waits: a pool of half use is done with it in twenty.
     assert shares([2.0 * limit] * 300 + [0.5 * limit] * 30)[-9] < 1.0

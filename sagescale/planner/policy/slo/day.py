@@ -54,7 +54,6 @@ class Day:
         self._waiting = np.zeros(len(self._sizes))
         self._missed = np.zeros(len(self._sizes))
         self._arrived = self._seen_s = 0.0
-        self._felt: float | None = None
         self._level: float | None = None
         self._highest: deque[float] = deque(maxlen=_HOURS)
         self._curves: MissCurves | None = None

@@ -329,7 +329,7 @@ class SloPolicy:
             mean = float(tokens.mean())
             work = self._worked(sample) if self._worked is not None and pool is self._decode else tokens
             pool.variation = float(work.std()) / float(work.mean())
-            if pool is self._decode:
+            if pool is self._decode:  # aggregated: as when the uses to follow were chosen
                 lasts = float(tokens.mean()) if self._worked is not None else sample.tokens_to_come
                 pool.settles_s = lasts * self._config.target_itl_ms / 1000.0
             pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))

@@ -116,7 +116,7 @@ class Pool:
         self.settles_s = 0.0
         self._interval_s = interval_s
         # Aggregated instances serve longer steps to all: what is too much does not wait.
-        self._longest_s = (in_time_s or 0.0) if uses is None else _WAITS_S
+        self._longest_s = (in_time_s or 0.0) if uses is None else None
         self._waiting = 0.0
         self.curves: MissCurves | None = None
         self.variation = 1.0
@@ -191,12 +191,15 @@ class Pool:
         """
         assert self.curves is not None
         least, self._ready = min(ready, self._ready), ready
+        share = self.curves.share(least, load)
+        if self._longest_s is None:
+            return share
         capacity = least * self.curves.limit
         waited = max(0.0, self._waiting - self._longest_s * capacity)
         done = (capacity - load) * self._interval_s
         self._waiting = min(max(0.0, self._waiting - done), _WAITS_S * capacity)
         late = waited / done if done > waited else float(waited > 0.0)
-        return max(late, self.curves.share(least, load))
+        return max(late, share)
 
     def looked(self, now_s: float, lasts_s: float, load: float) -> None:
         """Take in the load since the last look or tick."""
