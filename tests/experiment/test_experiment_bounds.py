@@ -18,7 +18,6 @@ from sagescale.trace import Trace, TransformSpec
 
 PROFILES = list_profiles()
 CHEAP = tuple(name for name in predictor_names() if name not in {"arima", "prophet"})
-OTHERS = tuple(name for name in policy_names() if name != "classic")
 CAUSES = ("faults", "forecast", "startup", "whole_instances", "policy")
 
 requests = st.lists(
@@ -93,15 +92,14 @@ configurations = st.fixed_dictionaries(
     st.none() | faults,
     st.sampled_from([0.5, 0.9, 0.99]),
     st.lists(st.sampled_from(CHEAP), min_size=1, max_size=2, unique=True),
-    st.lists(st.sampled_from(OTHERS), max_size=2, unique=True),
 )
 def test_no_run_beats_the_lower_bound_and_misses_add_up(
-    rows, profile_name, keys, what_fails, asked, predictors, others
+    rows, profile_name, keys, what_fails, asked, predictors
 ):
     profile = load_profile(profile_name)
     trace = Trace.from_arrays(*zip(*rows, strict=True))
     variants = label_variants([("", *setting(profile, **keys))])
-    comparison = Comparison(variants, ["classic", *others], predictors, asked, faults=what_fails)
+    comparison = Comparison(variants, policy_names(), predictors, asked, faults=what_fails)
     document = written(
         compare(Workload(trace, TransformSpec(), profile), comparison, Backend("processes", 1))
     )

@@ -13,7 +13,7 @@ from reference_engine import StepInstance
 from reference_memory import OwnBlock
 
 _MANY = settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
