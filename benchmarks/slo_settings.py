@@ -130,6 +130,7 @@ class Setting(NamedTuple):
     startup_s: float
     interval_s: int
     from_s: float
+    budget: int = 512
 
 
 def _of(make, *given):
@@ -172,6 +173,9 @@ SETTINGS = {
     "long_slow2": Setting(_of(long_answers, (6, 20), 0.7), LARGE, 2000, 50, 600, 60, 5.6 * HOUR_S),
     "long_small": Setting(_of(long_answers, (8, 22), 0.15), LARGE, 2000, 50, 120, 60, 5.6 * HOUR_S),
     "then_long": Setting(then_long, LARGE, 1500, 50, 90, 60, 5.2 * HOUR_S),
+    "chat_few": Setting(_of(recorded, CONV, 20, None), SMALL, 300, 30, 60, 60, 1416, 8),
+    "ml10_few": Setting(_of(recorded, M_LARGE, 10, (20, 26)), LARGE, 1000, 50, 180, 60, 3600, 80),
+    "long_few": Setting(_of(long_answers, (6, 20), 0.7), LARGE, 2000, 50, 180, 60, 5.6 * HOUR_S, 36),
     "flat": Setting(_of(made, Steady(76), 14400, CHAT_LENGTHS), SMALL, 300, 30, 60, 60, 3600),
 }
 
@@ -190,7 +194,7 @@ def run(name, seed, **keys):
             "max_prefill_instances": 128,
             "min_decode_instances": 1,
             "max_decode_instances": 128,
-            "max_gpu_budget": 512,
+            "max_gpu_budget": one.budget,
             "prefill_gpus_per_instance": profile.prefill.gpus_per_instance,
             "decode_gpus_per_instance": profile.decode.gpus_per_instance,
         }

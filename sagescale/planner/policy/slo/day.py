@@ -11,9 +11,9 @@ import numpy as np
 if TYPE_CHECKING:
     from sagescale.planner.policy.slo.misses import MissCurves
 
-__all__ = ["Day"]
+__all__ = ["HALF_LIFE_S", "Day"]
 
-_HALF_LIFE_S = 43_200.0
+HALF_LIFE_S = 43_200.0
 """What came and what was missed count half after so long."""
 
 _HOURS = 25
@@ -86,9 +86,13 @@ class Day:
         capacity = self._each * self._sizes
         self._waiting = np.maximum(0.0, self._waiting + (felt - capacity) * lasts_s)
         late = self._waiting > self._in_time_s * capacity
-        fade = 0.5 ** (lasts_s / _HALF_LIFE_S)
+        fade = 0.5 ** (lasts_s / HALF_LIFE_S)
         self._arrived = self._arrived * fade + load * lasts_s
         self._missed = self._missed * fade + late * (load * lasts_s)
+
+    def missed(self, size: int) -> float:
+        """The share of what came that so many instances would have missed."""
+        return float(self._missed[min(size, len(self._sizes)) - 1]) / self._arrived if self._arrived else 0.0
 
     def _fewest(self) -> int | None:
         """The fewest instances that would have kept what came; None where none would."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sagescale.fleet import Sizes
 from sagescale.planner.decision import Reason, ReasonCode
 from sagescale.planner.policy.protocol import Sizing
+from sagescale.planner.policy.slo.budget import Budget
 from sagescale.planner.policy.slo.caution import Missed
 from sagescale.planner.policy.slo.decode_work import DecodeWork
 from sagescale.planner.policy.slo.demand import SURPRISE, certain
@@ -48,7 +49,7 @@ class SloPolicy:
     2. What pools of each size would miss at such loads is found by running the simulator's kernel on
        requests with the lengths seen lately (``misses``, ``lengths``).
     3. The sizes are those with the fewest GPUs that miss no more than may be missed; under a tight GPU
-       budget, the pair that misses least.
+       budget, the pair that misses least (``budget``).
     4. What is missed beyond what may be, and beyond what the simulation explains, raises a factor on the load
        of the pool that missed (``caution``).
     5. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
@@ -88,6 +89,7 @@ class SloPolicy:
                 config.pools, (config.target_ttft_ms / 1000.0, None), (None, uses), strict=True
             )
         )
+        self._budget = Budget(config.max_gpu_budget, config.target_attainment, self._prefill, self._decode)
         self._horizon = self._ahead
         self._worked = work
         self._lengths = LengthMemory(hits_by_window=work is not None)
@@ -120,6 +122,7 @@ class SloPolicy:
         self._try_anew(sample)
         self._plan(situation, window.requests, requests, sample)
         self._learn(seen, sample, window.duration_s or 0.0)
+        self._budget.learn(seen)
 
         surprise = self._seen if self._seen[0] == seen.time_s else (0.0, 0.0, 0.0)
         to_come = (
@@ -137,7 +140,7 @@ class SloPolicy:
             self._enough(self._prefill, careful[0], scenarios[0].mean - to_come[0].mean + surprise[1]),
             self._enough(self._decode, careful[1], scenarios[1].mean - to_come[1].mean + surprise[2]),
         )
-        wanted = self._affordable(enough, seen.pools.asked, to_come)
+        wanted = self._budget.share(enough, seen.pools.asked, to_come)
         sizes, reasons = [], []
         for pool, counts, size, more, kept, what in zip(
             (self._prefill, self._decode),
@@ -148,27 +151,32 @@ class SloPolicy:
             scenarios,
             strict=True,
         ):
-            sizes.append(pool.after_idling(kept, counts.asked))
-            reasons.append(_sized(pool, (size, more, sizes[-1]), what, self._allowed))
+            stays = pool.after_idling(kept, counts.asked)
+            # Nothing idles that the other pool has to do without.
+            sizes.append(stays if wanted == enough else size)
+            reasons.append(_sized(pool, (size, more, sizes[-1]), what, self._budget.allowed))
         for pool in (self._prefill, self._decode):
             self._try_uses(pool, seen.time_s)  # for the next tick: this one's loads are those of one way
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
 
     def _fewest(self, scenarios: tuple[Scenarios, Scenarios]) -> tuple[int, int]:
         """The sizes with the fewest GPUs that together miss no more than may be missed."""
+        allowed = self._budget.allowed
         mine, other = self._prefill, self._decode
         best: tuple[float, float, int, int] | None = None
-        least = mine.smallest(scenarios[0], self._allowed)
+        least = mine.smallest(scenarios[0], allowed)
         size = least
         while True:
             missed = mine.missed(size, scenarios[0])
-            rest = other.smallest(scenarios[1], max(self._allowed - missed, 0.0))
+            rest = other.smallest(scenarios[1], max(allowed - missed, 0.0))
             gpus = size * mine.limits.gpus + rest * other.limits.gpus
             both = missed + other.missed(rest, scenarios[1])
             if best is None or (gpus, both) < best[:2]:
                 best = (gpus, both, size, rest)
-            if size >= mine.limits.most or missed <= _HARDLY * self._allowed or size > least + 32:
-                return mine.worth_it(best[2], scenarios[0]), other.worth_it(best[3], scenarios[1])
+            if size >= mine.limits.most or missed <= _HARDLY * allowed or size > least + 32:
+                sizes = zip((mine, other), best[2:], scenarios, strict=True)
+                mine_size, other_size = (pool.worth_it(few, what, allowed) for pool, few, what in sizes)
+                return mine_size, other_size
             size += 1
 
     @staticmethod
@@ -180,10 +188,9 @@ class SloPolicy:
     def _kept(self, wanted: tuple[int, int], seen: Observation) -> tuple[int, int]:
         """What is wanted, less what of the present sizes it took lately; all of it where both do not fit."""
         asked = seen.pools.asked
-        prefill = self._prefill.kept(wanted[0], asked.prefill)
-        decode = self._decode.kept(wanted[1], asked.decode)
-        gpus = prefill * self._prefill.limits.gpus + decode * self._decode.limits.gpus
-        return wanted if gpus > self._config.max_gpu_budget else (prefill, decode)
+        prefill = self._prefill.kept(wanted[0], asked.prefill, self._budget.allowed)
+        decode = self._decode.kept(wanted[1], asked.decode, self._budget.allowed)
+        return (prefill, decode) if self._budget.fits(prefill, decode) else wanted
 
     @property
     def sample(self) -> Lengths | None:
@@ -224,7 +231,8 @@ class SloPolicy:
             if plain:
                 self._try_uses(pool, seen.time_s, load)
                 what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
-                wanted = pool.worth_it(pool.smallest(what, self._allowed / 2.0), what)
+                allowed = self._budget.allowed
+                wanted = pool.worth_it(pool.smallest(what, allowed / 2.0), what, allowed)
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
@@ -277,8 +285,7 @@ class SloPolicy:
                     ahead=pool.startup.ahead,
                     start_s=(pool.startup.ahead - 1) * self._config.adjustment_interval_sec,
                     starting=counts.starting + counts.waiting > 0,
-                    full=counts.asked >= pool.limits.most
-                    or full + pool.limits.gpus > self._config.max_gpu_budget,
+                    full=counts.asked >= pool.limits.most or full + pool.limits.gpus > self._budget.gpus,
                 )
             )
 
@@ -443,38 +450,6 @@ class SloPolicy:
         until_s = (pool.startup.ahead - 1) * interval_s
         late += (max(pool.demand.expected[0], surprise) - capacity) * until_s
         return max(0.0, late) / max(interval_s, until_s)
-
-    def _affordable(
-        self, wanted: tuple[int, int], current: tuple[int, ...], scenarios: tuple[Scenarios, Scenarios]
-    ) -> tuple[int, int]:
-        """Where both do not fit the GPU budget, the pair that misses least; the fullest pool decides ties.
-
-        Of the load to come, that is: whoever chases what waits starves the other pool, then chases that.
-        The present pair stays if it is one of those and misses hardly more than the best.
-        """
-        mine, other = self._prefill.limits, self._decode.limits
-        budget = self._config.max_gpu_budget
-        if wanted[0] * mine.gpus + wanted[1] * other.gpus <= budget:
-            return wanted
-        allowed = 1.0 - self._config.target_attainment
-        best, present = (math.inf, mine.least, other.least), math.inf
-        for size in range(mine.least, wanted[0] + 1):
-            rest = min(wanted[1], (budget - size * mine.gpus) // other.gpus)
-            if rest < other.least:
-                break
-            missed = self._prefill.missed(size, scenarios[0]) + self._decode.missed(rest, scenarios[1])
-            full = max(_use(self._prefill, size, scenarios[0]), _use(self._decode, rest, scenarios[1]))
-            cost = missed + 1e-3 * min(full, 100.0)
-            best = min(best, (cost, size, rest))
-            if (size, rest) == current:
-                present = cost
-        return (current[0], current[1]) if present <= best[0] + allowed / 10.0 else best[1:]
-
-
-def _use(pool: Pool, size: int, scenarios: Scenarios) -> float:
-    """The expected load over what a size gets through."""
-    assert pool.curves is not None
-    return scenarios.mean / (max(size, 1) * pool.curves.limit)
 
 
 def _computed(sample: Lengths) -> float:

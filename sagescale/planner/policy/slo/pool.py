@@ -111,7 +111,7 @@ class Pool:
         self._allowed = allowed
         self.uses = uses
         # Of what may be missed a smaller size may have missed half, if the rest is another pool's.
-        self._replayed_allowed = allowed if uses is not None else allowed / 2.0
+        self._replayed = 0.5 if uses is None else 1.0
         self._day = Day(limits.most, in_time_s or 0.0, allowed / 2.0) if uses is None else None
         self.settles_s = 0.0
         self._interval_s = interval_s
@@ -147,7 +147,7 @@ class Pool:
 
     def careful(self, scenarios: Scenarios, allowed: float) -> int:
         """The size that scenarios ask for, whatever use is followed."""
-        return self._worth_it(self._smallest(scenarios, allowed), scenarios)
+        return self._worth_it(self._smallest(scenarios, allowed), scenarios, allowed)
 
     def _smallest(self, scenarios: Scenarios, allowed: float) -> int:
         assert self.curves is not None
@@ -156,21 +156,21 @@ class Pool:
         sizes = range(low, high)
         return low + bisect_left(sizes, x=True, key=lambda size: self.missed(size, scenarios) <= allowed)
 
-    def worth_it(self, size: int, scenarios: Scenarios) -> int:
+    def worth_it(self, size: int, scenarios: Scenarios, allowed: float) -> int:
         """The fewest instances beyond which more save too little: a tenth more a tenth of what may be missed.
 
         Otherwise a load that hardly ever comes would be sized for wherever the allowance happens to end.
         """
-        return size if self.followed is not None else self._worth_it(size, scenarios)
+        return size if self.followed is not None else self._worth_it(size, scenarios, allowed)
 
-    def _worth_it(self, size: int, scenarios: Scenarios) -> int:
+    def _worth_it(self, size: int, scenarios: Scenarios, allowed: float) -> int:
         missed = self.missed(size, scenarios)
         best = size
         for fewer in range(size - 1, self.fewest(scenarios) - 1, -1):
             saved = self.missed(fewer, scenarios) - missed
-            if saved > _HOPELESS * self._allowed:
+            if saved > _HOPELESS * allowed:
                 break
-            if saved <= self._allowed * (size - fewer) / max(fewer, 1):
+            if saved <= allowed * (size - fewer) / max(fewer, 1):
                 best = fewer
         return best
 
@@ -231,12 +231,16 @@ class Pool:
         most = None if self._day is None else self._day.enough
         return None if most is None else self.limits.within(most)
 
-    def kept(self, wanted: int, current: int) -> int:
+    def day_missed(self, size: int) -> float:
+        """The share of what came in the last day that so many instances would have missed, always there."""
+        return 0.0 if self._day is None else self._day.missed(size)
+
+    def kept(self, wanted: int, current: int, allowed: float) -> int:
         """The fewest instances from what is wanted up to the present ones that would have kept what came."""
         assert self.curves is not None
         if wanted >= current or self.followed is not None:
             return wanted
-        return self.recording.fewest(wanted, current, self.curves, self._replayed_allowed)
+        return self.recording.fewest(wanted, current, self.curves, allowed * self._replayed)
 
     def after_idling(self, wanted: int, current: int) -> int:
         """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
