@@ -85,7 +85,7 @@ def test_what_is_kept_would_have_kept_what_came_and_a_pool_alone_may_miss_all_of
         made = pool(uses=uses)
         for number, load in enumerate(loads, 1):
             made.looked(60.0 * number, 60.0, load)
-        kept.append(made.kept(1, current))
+        kept.append(made.kept(1, current, 0.01))
         missed = made.recording.missed(kept[-1], made.curves)
         assert kept[-1] == current or missed <= 0.01 * share
     assert 1 <= kept[0] <= kept[1] <= current
@@ -102,7 +102,7 @@ def test_what_was_wanted_between_ticks_counts_as_wanted():
 @given(scenarios, st.integers(1, MOST))
 def test_no_tenth_more_that_saves_little_is_worth_it(what, size):
     one = pool()
-    best = one.worth_it(size, what)
+    best = one.worth_it(size, what, 0.01)
     assert min(size, one.fewest(what)) <= best <= size
     assert one.missed(best, what) <= one.missed(size, what) + 0.01 * (size - best) / best + 1e-9
 
@@ -110,7 +110,7 @@ def test_no_tenth_more_that_saves_little_is_worth_it(what, size):
 def test_a_load_that_hardly_ever_comes_is_not_sized_for():
     hardly_ever = Scenarios(np.array([10_000.0, 60_000.0]), np.array([0.999, 0.001]))
     one = pool(most=200)
-    assert one.worth_it(one.smallest(hardly_ever, 0.004), hardly_ever) < 40
+    assert one.worth_it(one.smallest(hardly_ever, 0.004), hardly_ever, 0.01) < 40
 
 
 def test_missing_everything_is_the_most_that_can_be_missed():

@@ -90,10 +90,6 @@ class Day:
         self._arrived = self._arrived * fade + load * lasts_s
         self._missed = self._missed * fade + late * (load * lasts_s)
 
-    def missed(self, size: int) -> float:
-        """The share of what came that so many instances would have missed."""
-        return float(self._missed[min(size, len(self._sizes)) - 1]) / self._arrived if self._arrived else 0.0
-
     def _fewest(self) -> int | None:
         """The fewest instances that would have kept what came; None where none would."""
         kept = self._missed <= self._allowed * self._arrived

@@ -16,6 +16,7 @@ from sagescale.planner.policy.slo.demand import SURPRISE, certain
 from sagescale.planner.policy.slo.lengths import LengthMemory
 from sagescale.planner.policy.slo.misses import MissCurves
 from sagescale.planner.policy.slo.pool import Pool
+from sagescale.planner.policy.slo.promise import Promise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,8 @@ class SloPolicy:
                 config.pools, (config.target_ttft_ms / 1000.0, None), (None, uses), strict=True
             )
         )
-        self._budget = Budget(config.max_gpu_budget, config.target_attainment, self._prefill, self._decode)
+        self._budget = Budget(config.max_gpu_budget, self._allowed, self._prefill, self._decode)
+        self._promise = Promise(config.target_attainment)
         self._horizon = self._ahead
         self._worked = work
         self._lengths = LengthMemory(hits_by_window=work is not None)
@@ -122,7 +124,7 @@ class SloPolicy:
         self._try_anew(sample)
         self._plan(situation, window.requests, requests, sample)
         self._learn(seen, sample, window.duration_s or 0.0)
-        self._budget.learn(seen)
+        self._promise.learn(seen, (self._ahead - 1) * self._config.adjustment_interval_sec)
 
         surprise = self._seen if self._seen[0] == seen.time_s else (0.0, 0.0, 0.0)
         to_come = (
@@ -141,6 +143,8 @@ class SloPolicy:
             self._enough(self._decode, careful[1], scenarios[1].mean - to_come[1].mean + surprise[2]),
         )
         wanted = self._budget.share(enough, seen.pools.asked, to_come)
+        if wanted != enough:
+            self._promise.fell_short(self._ahead + 1)
         sizes, reasons = [], []
         for pool, counts, size, more, kept, what in zip(
             (self._prefill, self._decode),
@@ -154,14 +158,14 @@ class SloPolicy:
             stays = pool.after_idling(kept, counts.asked)
             # Nothing idles that the other pool has to do without.
             sizes.append(stays if wanted == enough else size)
-            reasons.append(_sized(pool, (size, more, sizes[-1]), what, self._budget.allowed))
+            reasons.append(_sized(pool, (size, more, sizes[-1]), what, self._promise.allowed))
         for pool in (self._prefill, self._decode):
             self._try_uses(pool, seen.time_s)  # for the next tick: this one's loads are those of one way
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
 
     def _fewest(self, scenarios: tuple[Scenarios, Scenarios]) -> tuple[int, int]:
         """The sizes with the fewest GPUs that together miss no more than may be missed."""
-        allowed = self._budget.allowed
+        allowed = self._promise.allowed
         mine, other = self._prefill, self._decode
         best: tuple[float, float, int, int] | None = None
         least = mine.smallest(scenarios[0], allowed)
@@ -175,7 +179,9 @@ class SloPolicy:
                 best = (gpus, both, size, rest)
             if size >= mine.limits.most or missed <= _HARDLY * allowed or size > least + 32:
                 sizes = zip((mine, other), best[2:], scenarios, strict=True)
-                mine_size, other_size = (pool.worth_it(few, what, allowed) for pool, few, what in sizes)
+                mine_size, other_size = (
+                    pool.worth_it(few, what, self._promise.worth) for pool, few, what in sizes
+                )
                 return mine_size, other_size
             size += 1
 
@@ -188,8 +194,8 @@ class SloPolicy:
     def _kept(self, wanted: tuple[int, int], seen: Observation) -> tuple[int, int]:
         """What is wanted, less what of the present sizes it took lately; all of it where both do not fit."""
         asked = seen.pools.asked
-        prefill = self._prefill.kept(wanted[0], asked.prefill, self._budget.allowed)
-        decode = self._decode.kept(wanted[1], asked.decode, self._budget.allowed)
+        prefill = self._prefill.kept(wanted[0], asked.prefill, self._promise.allowed)
+        decode = self._decode.kept(wanted[1], asked.decode, self._promise.allowed)
         return (prefill, decode) if self._budget.fits(prefill, decode) else wanted
 
     @property
@@ -231,8 +237,8 @@ class SloPolicy:
             if plain:
                 self._try_uses(pool, seen.time_s, load)
                 what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
-                allowed = self._budget.allowed
-                wanted = pool.worth_it(pool.smallest(what, allowed / 2.0), what, allowed)
+                allowed = self._promise.allowed
+                wanted = pool.worth_it(pool.smallest(what, allowed / 2.0), what, self._promise.worth)
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])

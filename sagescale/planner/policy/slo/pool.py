@@ -231,10 +231,6 @@ class Pool:
         most = None if self._day is None else self._day.enough
         return None if most is None else self.limits.within(most)
 
-    def day_missed(self, size: int) -> float:
-        """The share of what came in the last day that so many instances would have missed, always there."""
-        return 0.0 if self._day is None else self._day.missed(size)
-
     def kept(self, wanted: int, current: int, allowed: float) -> int:
         """The fewest instances from what is wanted up to the present ones that would have kept what came."""
         assert self.curves is not None

@@ -1,0 +1,90 @@
+"""What may still be missed: the promise, less what was missed lately."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagescale.planner.policy.slo.day import HALF_LIFE_S
+
+if TYPE_CHECKING:
+    from sagescale.planner.observation import Observation
+
+__all__ = ["Promise"]
+
+_AT_LEAST_S = 4 * 3600.0
+"""What was missed counts as a share of what comes in so long, at least: a bad minute of the first is not a
+sixtieth of the day."""
+
+_COLD_S, _STARTS = 1800.0, 3.0
+"""What is missed before so long, or before so many starts could follow one another, was nobody's choice."""
+
+
+class Promise:
+    """The share of requests that may be missed from now on, for sizes to be chosen by.
+
+        allowed = max(0, 1 - target - missed lately / arrived lately)
+
+    Sizes are for scenarios that miss no more than is allowed, but those know only errors that were made, one
+    window at a time. What they leave out (how long an overload lasts, the queue it leaves, an error not made
+    yet) is missed on top. This is adaptive conformal inference (Gibbs & Candès 2021), which moves the level
+    asked for by how often it was broken, in the proportional form of conformal PID control (Angelopoulos et
+    al. 2023): what is planned to be missed and what was missed come to no more than was promised. What was
+    missed counts half after twelve hours.
+
+    Args:
+        target_attainment: the share of all requests to keep.
+    """
+
+    def __init__(self, target_attainment: float) -> None:
+        self._target = target_attainment
+        self._age_s = self._seen_s = 0.0
+        self._arrived = self._missed = self._missed_short = 0.0
+        self._short = 0
+
+    @property
+    def allowed(self) -> float:
+        """The share of the requests to come that may be missed."""
+        return self._left(self._missed)
+
+    @property
+    def worth(self) -> float:
+        """The share that an instance more is measured against.
+
+        All that was promised: what was missed does not make an instance worth more. Unless it was for want of
+        a larger budget: then GPUs within it are not what is to be saved.
+        """
+        return self._left(self._missed_short)
+
+    def fell_short(self, windows: int) -> None:
+        """Take in that the budget allows less than is wanted: it is why the next windows miss."""
+        self._short = windows
+
+    def learn(self, seen: Observation, start_s: float) -> None:
+        """Take in what was missed in a window; a start takes so long."""
+        fade = 0.5 ** (seen.window_s / HALF_LIFE_S)
+        self._seen_s = self._seen_s * fade + seen.window_s
+        self._arrived *= fade
+        self._missed *= fade
+        self._missed_short *= fade
+        self._age_s += seen.window_s
+        self._short -= 1
+        met = [
+            share
+            for share in (seen.ttft_attainment, seen.itl_attained(self._target))
+            if share is not None and 0.0 <= share <= 1.0
+        ]
+        if not seen.requests or not met:
+            return
+        self._arrived += seen.requests
+        if self._age_s < max(_COLD_S, _STARTS * start_s):
+            return
+        missed = seen.requests * min(1.0, len(met) - sum(met))
+        self._missed += missed
+        if self._short >= 0:
+            self._missed_short += missed
+
+    def _left(self, missed: float) -> float:
+        allowed = 1.0 - self._target
+        if not missed:
+            return allowed
+        return max(0.0, allowed - missed / (self._arrived * max(1.0, _AT_LEAST_S / self._seen_s)))

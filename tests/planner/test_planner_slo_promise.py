@@ -1,0 +1,81 @@
+"""What may still be missed: the promise less what was missed lately."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planner_world import BUSY, seen
+from sagescale.planner.policy.slo.promise import Promise
+from slo_world import minute, slo_planner
+
+TARGET = 0.99
+MINUTE_S, HOUR = 60.0, 60
+
+
+def promise(*parts: tuple[float | None, int], start_s: float = 60.0, short: bool = False) -> Promise:
+    """Attainments of either target, each for so many minutes of equal traffic."""
+    made = Promise(TARGET)
+    for attainment, minutes in parts:
+        for _ in range(minutes):
+            if short:
+                made.fell_short(2)
+            window = seen(
+                BUSY, window_s=MINUTE_S, requests=100.0, ttft_attainment=attainment, itl_attainment=attainment
+            )
+            made.learn(window, start_s)
+    return made
+
+
+def test_while_all_is_kept_all_of_the_promise_may_be_missed():
+    assert promise((1.0, 8 * HOUR)).allowed == pytest.approx(1.0 - TARGET)
+
+
+def test_what_was_missed_is_taken_off_and_counts_half_after_twelve_hours():
+    missed = 2 * 5 / (24 * HOUR)  # of both targets, in five minutes of a day
+    just, later = promise((1.0, 24 * HOUR - 5), (0.0, 5)), promise((1.0, 12 * HOUR), (0.995, 12 * HOUR))
+    assert just.allowed < 0.01 - missed / 2.0
+    assert later.allowed < promise((0.995, 12 * HOUR), (1.0, 12 * HOUR)).allowed
+
+
+def test_no_more_can_be_missed_than_was_promised_and_never_less_than_nothing():
+    assert promise((1.0, HOUR), (0.5, HOUR)).allowed == 0.0
+
+
+def test_what_was_missed_before_anything_could_start_is_nobodys_choice():
+    assert promise((0.0, 29)).allowed == pytest.approx(1.0 - TARGET)
+    assert promise((0.0, 40), start_s=900.0).allowed == pytest.approx(1.0 - TARGET)
+    assert promise((0.0, 34)).allowed == 0.0
+
+
+def test_a_bad_minute_early_is_a_small_part_of_what_is_to_come():
+    first, alone = promise((1.0, HOUR), (0.5, 1)), 1.0 / HOUR
+    assert 0.01 - alone < 0.0 < first.allowed < 0.01
+
+
+def test_an_instance_is_worth_no_more_for_it_unless_the_budget_was_why():
+    assert promise((1.0, HOUR), (0.9, HOUR)).worth == pytest.approx(1.0 - TARGET)
+    assert promise((1.0, HOUR), (0.9, HOUR), short=True).worth == 0.0
+
+
+@given(st.lists(st.none() | st.floats(0.0, 1.0), max_size=30), st.integers(0, 1))
+def test_it_stays_between_nothing_and_the_promise_and_what_is_unknown_changes_nothing(shares, known):
+    made = promise(*((share, 3) for share in shares))
+    assert 0.0 <= made.allowed <= made.worth <= 1.0 - TARGET
+    before = made.allowed
+    for _ in range(5):
+        made.learn(seen(BUSY, window_s=MINUTE_S, requests=[None, 0.0][known]), 60.0)
+    assert made.allowed == pytest.approx(before, abs=1e-6)
+
+
+def test_after_hours_that_missed_more_more_is_asked_for():
+    sizes = []
+    for attainment in (1.0, 0.98):
+        planner, there = slo_planner(), (12, 12)
+        # Load that comes and goes, so that there is a choice of how much of it to keep.
+        for number in range(1, 3 * HOUR):
+            requests = 6000.0 if number % 7 else 9000.0
+            window = minute(number, requests, *there, ttft_attainment=attainment)
+            there = tuple(planner.step(window).targets)
+        sizes.append(there)
+    assert sizes[1][0] > sizes[0][0]
