@@ -15,7 +15,7 @@ _AT_LEAST_S = 4 * 3600.0
 """What was missed counts as a share of what comes in so long, at least: a bad minute of the first is not a
 sixtieth of the day."""
 
-_COLD_S, _STARTS = 1800.0, 3.0
+_COLD_S, _STARTS = 600.0, 3.0
 """What is missed before so long, or before so many starts could follow one another, was nobody's choice."""
 
 
