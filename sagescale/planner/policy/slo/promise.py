@@ -62,7 +62,7 @@ class Promise:
     def learn(self, seen: Observation, start_s: float) -> None:
         """Take in what was missed in a window; a start takes so long."""
         fade = 0.5 ** (seen.window_s / HALF_LIFE_S)
-        self._seen_s = self._seen_s * fade + seen.window_s
+        self._seen_s *= fade
         self._arrived *= fade
         self._missed *= fade
         self._missed_short *= fade
@@ -75,6 +75,7 @@ class Promise:
         ]
         if not seen.requests or not met:
             return
+        self._seen_s += seen.window_s
         self._arrived += seen.requests
         if self._age_s < max(_COLD_S, _STARTS * start_s):
             return
