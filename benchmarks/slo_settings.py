@@ -39,13 +39,14 @@ FIXED_LENGTHS = "constant:900", "constant:140"
 
 
 @cache
-def _trace(name):
+def recorded_as_is(name):
+    """Return a recorded trace."""
     return read_trace(str(TRACES / name))
 
 
 def recorded(name, scale, hours, seed):
     """Return a recorded trace, or hours of it, each request so many times, copies moved by up to 30 s."""
-    trace = _trace(name)
+    trace = recorded_as_is(name)
     if hours is not None:
         trace = slice_trace(trace, *(hour * HOUR_S for hour in hours))
     return apply_transforms(trace, TransformSpec(rate_scale=scale, jitter_s=30.0, seed=seed))

@@ -49,8 +49,9 @@ class SloPolicy:
        set of scenarios from the forecast's own recent errors (``demand``).
     2. What pools of each size would miss at such loads is found by running the simulator's kernel on
        requests with the lengths seen lately (``misses``, ``lengths``).
-    3. The sizes are those with the fewest GPUs that miss no more than may be missed; under a tight GPU
-       budget, the pair that misses least (``budget``).
+    3. The sizes are those with the fewest GPUs that miss no more than may be missed, which is what was
+       promised less what was missed lately (``promise``); under a tight GPU budget, the pair that misses
+       least (``budget``).
     4. What is missed beyond what may be, and beyond what the simulation explains, raises a factor on the load
        of the pool that missed (``caution``).
     5. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
