@@ -69,13 +69,16 @@ def test_it_stays_between_nothing_and_the_promise_and_what_is_unknown_changes_no
 
 
 def test_after_hours_that_missed_more_more_is_asked_for():
-    sizes = []
+    sizes, told = [], []
     for attainment in (1.0, 0.98):
         planner, there = slo_planner(), (12, 12)
         # Load that comes and goes, so that there is a choice of how much of it to keep.
         for number in range(1, 3 * HOUR):
             requests = 6000.0 if number % 7 else 9000.0
             window = minute(number, requests, *there, ttft_attainment=attainment)
-            there = tuple(planner.step(window).targets)
+            decision = planner.step(window)
+            there = tuple(decision.targets)
         sizes.append(there)
+        told.append(any("was missed lately" in why.text for why in decision.reasons))
     assert sizes[1][0] > sizes[0][0]
+    assert told == [False, True]

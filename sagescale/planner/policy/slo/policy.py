@@ -159,7 +159,8 @@ class SloPolicy:
             stays = pool.after_idling(kept, counts.asked)
             # Nothing idles that the other pool has to do without.
             sizes.append(stays if wanted == enough else size)
-            reasons.append(_sized(pool, (size, more, sizes[-1]), what, self._promise.allowed))
+            may_miss = self._promise.allowed, self._allowed
+            reasons.append(_sized(pool, (size, more, sizes[-1]), what, may_miss))
         for pool in (self._prefill, self._decode):
             self._try_uses(pool, seen.time_s)  # for the next tick: this one's loads are those of one way
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
@@ -464,8 +465,10 @@ def _computed(sample: Lengths) -> float:
     return float(sample.computed.sum()) / float(sample.isl.sum())
 
 
-def _sized(pool: Pool, sizes: tuple[int, int, int], scenarios: Scenarios, allowed: float) -> Reason:
-    """Say why, of the sizes wanted, wanted for the scenarios alone, and asked for."""
+def _sized(
+    pool: Pool, sizes: tuple[int, int, int], scenarios: Scenarios, allowed: tuple[float, float]
+) -> Reason:
+    """Say why, of sizes: wanted, for the scenarios alone, asked for; what may be missed: now, promised."""
     wanted, careful, size = sizes
     text = (
         f"{pool.name}: {scenarios.mean:,.0f} tokens/s expected in window {pool.startup.ahead}, up to "
@@ -474,7 +477,10 @@ def _sized(pool: Pool, sizes: tuple[int, int, int], scenarios: Scenarios, allowe
     )
     if wanted > pool.limits.least:
         text += f", {wanted - 1} {_share(pool.missed(wanted - 1, scenarios))}"
-    text += f"; both pools together may miss {_share(allowed)}"
+    left, promised = allowed
+    text += f"; both pools together may miss {_share(left)}"
+    if left < promised:
+        text += f", as {_share(promised - left)} was missed lately"
     if wanted < careful and wanted == pool.enough:
         text += f"; {careful} would be wanted for that, but {wanted} would have kept the last day"
     if pool.followed is not None:
