@@ -102,8 +102,8 @@ def _wandering(drawn, seed):
 def _longer(drawn, seed):
     start_s, lasts_s = drawn["start"] * HOUR_S, drawn["hours"] * drawn["speed"] * HOUR_S
     trace = slice_trace(slo_settings.recorded_as_is(M_LARGE), start_s, start_s + lasts_s)
-    osl = np.minimum(trace.osl * drawn["longer"], 16_000).astype(trace.osl.dtype)
-    trace = dataclasses.replace(trace, osl=osl).with_own_hash()
+    trace = slo_settings.longer(trace, drawn["longer"])
+    osl = trace.osl
     context_tokens = float(((trace.isl + osl / 2.0) * osl).sum() / osl.sum())
     rate_rps = _rate(drawn, float(trace.isl.mean()), float(osl.mean()), context_tokens)
     now_rps = len(osl) / (drawn["hours"] * HOUR_S)

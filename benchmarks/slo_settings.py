@@ -52,11 +52,15 @@ def recorded(name, scale, hours, seed):
     return apply_transforms(trace, TransformSpec(rate_scale=scale, jitter_s=30.0, seed=seed))
 
 
+def longer(trace, times):
+    """Return a trace with answers so many times as long, of 16,000 tokens at most."""
+    osl = np.minimum(trace.osl * times, 16_000).astype(trace.osl.dtype)
+    return dataclasses.replace(trace, osl=osl).with_own_hash()
+
+
 def long_answers(hours, scale, seed):
     """Return hours of m-large with answers eight times as long: of such, KV memory binds and few are most."""
-    trace = recorded(M_LARGE, scale, hours, seed)
-    osl = np.minimum(trace.osl * 8, 16_000).astype(trace.osl.dtype)
-    return dataclasses.replace(trace, osl=osl).with_own_hash()
+    return longer(recorded(M_LARGE, scale, hours, seed), 8)
 
 
 def then_long(seed):

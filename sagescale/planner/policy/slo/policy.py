@@ -125,7 +125,7 @@ class SloPolicy:
         self._try_anew(sample)
         self._plan(situation, window.requests, requests, sample)
         self._learn(seen, sample, window.duration_s or 0.0)
-        self._promise.learn(seen, (self._ahead - 1) * self._config.adjustment_interval_sec)
+        self._promise.learn(seen, max(self._prefill.start_s, self._decode.start_s))
 
         surprise = self._seen if self._seen[0] == seen.time_s else (0.0, 0.0, 0.0)
         to_come = (
@@ -144,8 +144,10 @@ class SloPolicy:
             self._enough(self._decode, careful[1], scenarios[1].mean - to_come[1].mean + surprise[2]),
         )
         wanted = self._budget.share(enough, seen.pools.asked, to_come)
-        if wanted != enough:
+        short = wanted != enough
+        if short:
             self._promise.fell_short(self._ahead + 1)
+        may_miss = self._promise.allowed, self._allowed
         sizes, reasons = [], []
         for pool, counts, size, more, kept, what in zip(
             (self._prefill, self._decode),
@@ -158,8 +160,7 @@ class SloPolicy:
         ):
             stays = pool.after_idling(kept, counts.asked)
             # Nothing idles that the other pool has to do without.
-            sizes.append(stays if wanted == enough else size)
-            may_miss = self._promise.allowed, self._allowed
+            sizes.append(size if short else stays)
             reasons.append(_sized(pool, (size, more, sizes[-1]), what, may_miss))
         for pool in (self._prefill, self._decode):
             self._try_uses(pool, seen.time_s)  # for the next tick: this one's loads are those of one way
@@ -239,8 +240,8 @@ class SloPolicy:
             if plain:
                 self._try_uses(pool, seen.time_s, load)
                 what = self._with_backlog(pool, self._to_come(pool, load), seen, load)
-                allowed = self._promise.allowed
-                wanted = pool.worth_it(pool.smallest(what, allowed / 2.0), what, self._promise.worth)
+                wanted = pool.smallest(what, self._promise.allowed / 2.0)
+                wanted = pool.worth_it(wanted, what, self._promise.worth)
                 pool.remember(wanted)
                 sizes[at] = max(sizes[at], wanted)
         self._seen = (seen.time_s, loads[0], loads[1])
@@ -291,7 +292,7 @@ class SloPolicy:
                     weight=weight,
                     other=other.caution.recent,
                     ahead=pool.startup.ahead,
-                    start_s=(pool.startup.ahead - 1) * self._config.adjustment_interval_sec,
+                    start_s=pool.start_s,
                     starting=counts.starting + counts.waiting > 0,
                     full=counts.asked >= pool.limits.most or full + pool.limits.gpus > self._budget.gpus,
                 )
@@ -455,7 +456,7 @@ class SloPolicy:
         late = waiting * pool.curves.tokens * self._slowdown(pool, sample) - in_time
         if late <= 0.0:
             return 0.0
-        until_s = (pool.startup.ahead - 1) * interval_s
+        until_s = pool.start_s
         late += (max(pool.demand.expected[0], surprise) - capacity) * until_s
         return max(0.0, late) / max(interval_s, until_s)
 

@@ -133,6 +133,11 @@ class Pool:
         """The use at which the size follows the load; None where it does not."""
         return None if self.uses is None else self.uses.chosen
 
+    @property
+    def start_s(self) -> float:
+        """How long capacity ordered now takes to serve, in whole windows."""
+        return (self.startup.ahead - 1) * self._interval_s
+
     def missed(self, instances: int, scenarios: Scenarios) -> float:
         """Share of the requests to expect that misses for want of instances."""
         assert self.curves is not None
