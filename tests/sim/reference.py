@@ -5,11 +5,11 @@ decode step is taken, and each rule is found by its number ("rule 5" is DESIGN 5
 thing of an instant). The compiled kernel is held to it, request by request. Times are seconds, sizes tokens.
 What goes in and comes out is in ``reference_records``, what a cluster is made of in ``reference_cluster``.
 
-An instant is (1) decode steps end, (2) prefill batches end, (3) hand-offs end, (4) instances become READY and
-the pool queues are handed out, (5) arrivals, (6) timeouts, (7) idle instances form batches and steps,
-(8) drained instances stop and waiting launches start; round again while anything more falls due at that very
-instant; then crashes (rule 12), one by one, with (6)-(8) and another round after each; then (9) the tick:
-observations, scaling actions, (8) once more; round again for what that made due.
+An instant is (1) decode steps end, (2) prefill batches and steps end, (3) hand-offs end, (4) instances become
+READY and the pool queues are handed out, (5) arrivals, (6) timeouts, (7) idle instances form batches and
+steps, (8) drained instances stop and waiting launches start; round again while anything more falls due at
+that very instant; then crashes (rule 12), one by one, with (6)-(8) and another round after each; then (9) the
+tick: observations, scaling actions, (8) once more; round again for what that made due.
 """
 
 from __future__ import annotations
@@ -214,12 +214,15 @@ class Simulation:
     # (1)-(3): what ends
 
     def end_steps(self, now: float) -> None:
-        """Rule 9 (1): every running request gets one token; the finished leave and give their room back."""
+        """Rule 9 (1): every running request gets one token; the finished leave and give their room back.
+
+        Whose prompt is complete goes on to decode when all have ended, as (2) has it.
+        """
+        leaving = []
         for engine in self.instances(StepInstance):
             if engine.step_end_s <= now:
                 stepping = list(engine.plan)
-                for job in engine.end_step(now):
-                    self.leave_prefill(job, engine, now)
+                leaving += [(job, engine) for job in engine.end_step(now)]
                 for job in stepping:
                     if job.state == "done":
                         self.arrivals.answered(job, now)
@@ -232,6 +235,8 @@ class Simulation:
                         self.arrivals.answered(job, now)
                         instance.bound.remove(job)
                 instance.running = [job for job in instance.running if job.state != "done"]
+        for job, engine in leaving:
+            self.leave_prefill(job, engine, now)
 
     def end_batches(self, now: float) -> None:
         """Rule 9 (2): first tokens (rule 3), then each request is done or goes on to decode (rules 2, 4)."""

@@ -32,6 +32,8 @@ Steps
   what a crash made it bring); a cold start lengthens the first step.
 * Whether a request can be a chunk of one token and not a decode is judged as of before the step (hits
   included).
+* What decode steps leave is there when prefill steps that end at the same instant hand over, as when batches
+  do (DESIGN 5.9).
 Waiting
 * Pre-empted requests stand in front in running order. Under `priority` all waiting ones stand by priority,
   then by when they joined this instance; a pre-empted one keeps that place.

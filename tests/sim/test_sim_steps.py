@@ -23,6 +23,8 @@ from sagescale.sim.state import AGES_UNTIL_S, HITS, STEPPED_REQUEST
 from sagescale.trace import Prefixes, Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from reference_records import Outcome, Snapshot
 
 _MANY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -179,25 +181,61 @@ def assert_equals_the_reference(scenario: Scenario) -> None:
         assert cluster.state.pools["short_s"].sum() == sum(life.full_memory_s for life in expected.lifetimes)
 
 
+def constant(step_s: float) -> Numbers:
+    """Every step takes as long."""
+    return Numbers(
+        edges=[[0]] * 6, base_s=[[step_s]] * 6, slope_s=[[0.0]] * 6, spread_s=[0.0] * 6,
+        tokens_s=[step_s] * 41, running_s=0.0, kv_s=0.0, cross_s=0.0, square_s=0.0, longest_s=0.0,
+    )  # fmt: skip
+
+
+def two_pools(
+    requests: list[Request], initial: tuple[int, int], stepping: tuple[str, ...], decode_s: float,
+    crashes: Sequence[tuple[float, str, int]] = (), **settings: object,
+) -> Scenario:  # fmt: skip
+    """A prefill step takes a tick, a hand-off by default no time; nobody gives up."""
+    numbers = {"prefill": constant(TICK), "decode": constant(decode_s)}
+    plain = ReferenceWorld(
+        prefill_batch_s=lambda tokens: TICK, step_s=numbers["decode"].decode_s, max_batch_tokens=1,
+        max_num_seqs=5, max_kv_tokens=None, kv_latency_s=0.0, kv_s_per_token=0.0, kv_decode_steps=0.0,
+        kv_blocks_prefill=False, join_s_per_token=0.0, first_token="prefill", request_timeout_s=None,
+        startup_delays_s=[0.0], prefill_gpus=1, decode_gpus=1, max_gpus=sum(initial),
+        engines={
+            pool: ReferenceEngine("vllm", numbers[pool].step_times, 5, 40, None, block_tokens=4)
+            for pool in stepping
+        },
+    )  # fmt: skip
+    return Scenario(
+        requests=requests, world=replace(plain, **settings), initial=initial, script=[], until_s=0.0,
+        snapshots=[], crashes=list(crashes), cold_s=0.0, numbers=numbers, prefill_floor_s=TICK,
+    )  # fmt: skip
+
+
 def test_who_waits_behind_the_handoffs_of_a_crash_is_not_lost():
     """Three are handed over one after the other; the first and the last were under way to what crashes."""
-    times = Numbers(
-        edges=[[0]] * 6, base_s=[[TICK]] * 6, slope_s=[[0.0]] * 6, spread_s=[0.0] * 6, tokens_s=[TICK] * 41,
-        running_s=0.0, kv_s=0.0, cross_s=0.0, square_s=0.0, longest_s=0.0,
+    scenario = two_pools(
+        [Request(0.0, 12, 8)] * 3, (1, 2), ("prefill", "decode"), TICK, [(TICK, "decode", 0)],
+        kv_s_per_token=TICK, kv_blocks_prefill=True,
     )  # fmt: skip
-    engine = ReferenceEngine("vllm", times.step_times, 5, 40, None, block_tokens=4)
-    world = ReferenceWorld(
-        prefill_batch_s=lambda tokens: TICK, step_s=times.decode_s, max_batch_tokens=1, max_num_seqs=5,
-        max_kv_tokens=None, kv_latency_s=0.0, kv_s_per_token=TICK, kv_decode_steps=0.0,
-        kv_blocks_prefill=True, join_s_per_token=0.0, first_token="prefill", request_timeout_s=None,
-        startup_delays_s=[0.0], prefill_gpus=1, decode_gpus=1, max_gpus=3,
-        engines={"prefill": engine, "decode": engine},
-    )  # fmt: skip
-    scenario = Scenario(
-        requests=[Request(0.0, 12, 8), Request(0.0, 12, 8), Request(0.0, 12, 8)], world=world, initial=(1, 2),
-        script=[], until_s=0.0, snapshots=[], crashes=[(TICK, "decode", 0)], cold_s=0.0,
-        numbers={"prefill": times, "decode": times},
-    )  # fmt: skip
+    assert_equals_the_reference(scenario)
+
+
+@pytest.mark.parametrize("stepping", [("prefill",), ("decode",), ("prefill", "decode"), ()])
+@pytest.mark.parametrize(
+    ("strategy", "first", "second"),
+    [
+        ("least_tokens", (4, 8), (4, 7)),  # without the step that ends they have as much to do
+        ("load_balanced", (4, 4), (8, 2)),  # the second is done, and was the larger
+    ],
+)
+def test_decode_steps_of_an_instant_have_ended_when_prefill_hands_over(stepping, strategy, first, second):
+    """The second decode instance ends a step as the third request leaves prefill; the first one does not."""
+    lengths = [(0.0, *first), (TICK, *second), (3 * TICK, 4, 8)]
+    scenario = two_pools(
+        [Request(*each) for each in lengths], (1, 2), stepping, 2 * TICK, routing_strategy=strategy
+    )
+    found = reference.simulate(scenario.requests, scenario.world, scenario.initial, [])
+    assert [request.decode_id for request in found.requests] == [0, 1, 1]
     assert_equals_the_reference(scenario)
 
 

@@ -245,6 +245,30 @@ def _stop_if_drained(s: State, slot: int, t: float) -> bool:
 
 
 @inlined
+def _prompts_leave_steps(s: State, t: float) -> None:
+    """Prompts that steps have completed are bound: routers see all decode steps of the instant ended.
+
+    The instances whose steps have ended are all to be looked at, in the order of the fleet.
+    """
+    g = s.progress[0]
+    if g.steps_hand_over:
+        for i in range(g.dirty_decode):
+            slot = np.int64(s.instances[i].dirty_slot)
+            first = np.int64(s.instances[slot].batch)
+            if first >= 0:
+                s.instances[slot].batch = -1
+                hand_over(s, slot, first, t)
+
+
+def _prompts_leave(s: State, t: float) -> None:
+    """See ``_prompts_leave_steps``."""
+    raise NotImplementedError
+
+
+choose(_prompts_leave, "stepped", lambda s, t: _prompts_leave_steps(s, t), lambda s, t: None)  # noqa: ARG005, PLW0108
+
+
+@inlined
 def _form_batches(s: State, t: float) -> bool:
     """Free prefill instances begin batches; whether one that was draining has stopped."""
     g = s.progress[0]
@@ -326,16 +350,14 @@ def advance(s: State, until_s: float) -> int:
                 if s.instances[slot].status == STARTING:
                     _becomes_ready(s, slot)
                 else:
-                    leaving = np.int64(-1)
                     if stepped.steps(s, slot):
-                        leaving = np.int64(stepped.end(s, slot, t))
+                        s.instances[slot].batch = stepped.end(s, slot, t)
                     else:
                         finish_run(s, slot, t)
                     event_update(s.slots, slot)
                     touch(s, slot)
-                    if leaving >= 0:
-                        hand_over(s, slot, leaving, t)
                 slot = np.int64(s.slots[DECODE_ROOT].event_node)
+            _prompts_leave(s, t)
 
             slot = np.int64(s.slots[PREFILL_ROOT].event_node)
             while s.slots[slot].event_s == t:
