@@ -220,7 +220,7 @@ def test_who_waits_behind_the_handoffs_of_a_crash_is_not_lost():
     assert_equals_the_reference(scenario)
 
 
-@pytest.mark.parametrize("stepping", [("prefill",), ("decode",), ("prefill", "decode"), ()])
+@pytest.mark.parametrize("stepping", [("prefill",), ("decode",), ("prefill", "decode")])
 @pytest.mark.parametrize(
     ("strategy", "first", "second"),
     [

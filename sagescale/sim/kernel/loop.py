@@ -245,7 +245,7 @@ def _stop_if_drained(s: State, slot: int, t: float) -> bool:
 
 
 @inlined
-def _prompts_leave_steps(s: State, t: float) -> None:
+def _prompts_leave(s: State, t: float) -> None:
     """Prompts that steps have completed are bound: routers see all decode steps of the instant ended.
 
     The instances whose steps have ended are all to be looked at, in the order of the fleet.
@@ -258,14 +258,6 @@ def _prompts_leave_steps(s: State, t: float) -> None:
             if first >= 0:
                 s.instances[slot].batch = -1
                 hand_over(s, slot, first, t)
-
-
-def _prompts_leave(s: State, t: float) -> None:
-    """See ``_prompts_leave_steps``."""
-    raise NotImplementedError
-
-
-choose(_prompts_leave, "stepped", lambda s, t: _prompts_leave_steps(s, t), lambda s, t: None)  # noqa: ARG005, PLW0108
 
 
 @inlined
