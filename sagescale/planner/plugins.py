@@ -7,6 +7,8 @@ statsmodels, nor ``classic`` for numpy.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sagescale.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from collections.abc import Callable
+    from importlib.metadata import EntryPoint, EntryPoints
 
 T = TypeVar("T")
 
@@ -65,9 +68,18 @@ class Registry:
         return f"{self.what} '{name}'" + ("" if point is None else f" (entry point {point.value})")
 
     def _offered(self) -> dict[str, EntryPoint]:
-        from importlib.metadata import entry_points  # reads every package's metadata: not at import
+        from importlib.metadata import entry_points
 
-        return {point.name: point for point in entry_points(group=self.group)}
+        return _points(entry_points, self.group, tuple(sys.path))
+
+
+@functools.cache
+def _points(
+    entry_points: Callable[..., EntryPoints], group: str, path: tuple[str, ...]
+) -> dict[str, EntryPoint]:
+    """Read what packages on the path offer: all their metadata, so never at import, and once a process."""
+    del path
+    return {point.name: point for point in entry_points(group=group)}
 
 
 _FORECAST = "sagescale.planner.forecast"
