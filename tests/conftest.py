@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import settings
 
 # As the command line does, before any of them is loaded: what threads share out, rounds otherwise.
@@ -15,6 +18,9 @@ os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", 
 # Where CI is set, settings() is Hypothesis's own profile "ci": the same examples until the test changes.
 settings.register_profile("sagescale", settings(), deadline=None)
 settings.load_profile("sagescale")
+
+# A process runs one command, and makes all of them for it; tests run hundreds in one.
+typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
 
 REPO = Path(__file__).resolve().parent.parent
 

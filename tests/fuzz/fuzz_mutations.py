@@ -124,12 +124,23 @@ def _repacked(data: bytes, random: Random) -> bytes:
         return gzip.compress(mutated(content.read(_LARGEST), random), 1)
 
 
+def _any(pattern: re.Pattern[bytes], data: bytes, random: Random) -> re.Match[bytes]:
+    """Find the first one from anywhere on: to find all of megabytes takes longer than to read them.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = pattern.search(data, _at(data, random)) or pattern.search(data)
+    if found is None:
+        raise ValueError
+    return found
+
+
 def _number(data: bytes, random: Random) -> bytes:
-    found = list(re.finditer(rb"-?\d[\d.eE+-]*", data))
     new = random.choice(NUMBERS).encode()
     if random.random() < 0.1:  # all of them
         return re.sub(rb"-?\d[\d.eE+-]*", lambda _: new, data)
-    match = random.choice(found)
+    match = _any(re.compile(rb"(?<![\d.])-?\d[\d.eE+-]*"), data, random)
     return data[: match.start()] + new + data[match.end() :]
 
 
@@ -154,7 +165,7 @@ def _line(data: bytes, random: Random) -> bytes:
 
 def _key(data: bytes, random: Random) -> bytes:
     """Rename, double or empty a word."""
-    match = random.choice(list(re.finditer(rb"[A-Za-z_]{3,}", data)))
+    match = _any(re.compile(rb"(?<![A-Za-z_])[A-Za-z_]{3,}"), data, random)
     word = match[0]
     new = random.choice(
         (word[:-1], word + b"s", word.upper(), b"", _times(word, 1000), word + b": 1\n" + word, b"\x1b[31m")

@@ -13,7 +13,7 @@ from typing import get_args
 from hypothesis import strategies as st
 from reference_records import Engine, Request, RoutingStrategy, World
 from reference_step_times import StepTimes
-from strategies import sampled
+from strategies import each_of, sampled, so_many
 
 TICK = 2.0**-6  # grain of arrivals and durations, s
 FINE = 2.0**-14  # grain of what a token adds, s
@@ -79,65 +79,62 @@ class Scenario:
 
 @st.composite
 def numbers(draw: st.DrawFn, budget: int) -> Numbers:
-    contexts = sorted(draw(st.sets(st.integers(2, 60), max_size=2)))
+    contexts = sorted({2 + byte % 59 for byte in draw(so_many(0, 2))})
     edges = [[0, *(max(n, 1) * context for context in contexts)] for n in range(MOST_SLOTS + 1)]
 
     def table(least: int, most: int, grain: float) -> list[list[float]]:
-        values = cycle(draw(st.lists(st.integers(least, most), min_size=1, max_size=7)))
+        values = cycle([least + byte % (most - least + 1) for byte in draw(so_many(1, 7))])
         return [[grain * next(values) for _ in range(len(contexts) + 1)] for _ in range(MOST_SLOTS + 1)]
 
-    rises = draw(st.lists(st.integers(0, 2), min_size=1, max_size=8))
+    rises = [byte % 3 for byte in draw(so_many(1, 8))]
     token_rises = [TICK * rises[i % len(rises)] for i in range(budget)]
-    spread = FINE * draw(sampled(0, 0, 1, 5))
-
-    def coefficient(grain: float) -> float:
-        return grain * draw(sampled(0, 1, 3, 8))
-
+    few = (0, 1, 3, 8)
+    first, spread, running, kv, cross, square, longest = each_of(
+        draw(so_many(7)), (1, 2, 3), (0, 0, 1, 5), few, few, few, few, few
+    )
     return Numbers(
         edges=edges,
         base_s=table(1, 4, TICK),
         slope_s=table(0, 8, FINE),
-        spread_s=[spread * n for n in range(MOST_SLOTS + 1)],
-        tokens_s=list(accumulate(token_rises, initial=TICK * draw(st.integers(1, 3)))),
-        running_s=coefficient(FINE),
-        kv_s=coefficient(FINE),
-        cross_s=coefficient(TINY),
-        square_s=coefficient(TINY),
-        longest_s=coefficient(FINE),
+        spread_s=[FINE * spread * n for n in range(MOST_SLOTS + 1)],
+        tokens_s=list(accumulate(token_rises, initial=TICK * first)),
+        running_s=FINE * running,
+        kv_s=FINE * kv,
+        cross_s=TINY * cross,
+        square_s=TINY * square,
+        longest_s=FINE * longest,
     )
 
 
 @st.composite
 def engines(draw: st.DrawFn, pool: str, times: Numbers, budget: int, slots: int, *, caches: bool) -> Engine:
-    block = draw(sampled(4, 4, 2, 1, 8))
-    tokens = draw(sampled(48, 64, 48, 32, 24, 80, None))
+    block, tokens, beyond, scheduler, threshold, chunked, mixed, reserves, cached = each_of(
+        draw(so_many(9)),
+        (4, 4, 2, 1, 8), (48, 64, 48, 32, 24, 80, None), range(256), ("vllm", "vllm", "sglang"),
+        (0, 0, 0, 3, 7), (True, True, True, False), (False, True), (False, True), (True, True, True, False),
+    )  # fmt: skip
     return Engine(
-        scheduler=draw(sampled("vllm", "vllm", "sglang")),
+        scheduler=scheduler,
         step_s=times.step_times,
         max_num_seqs=slots,
         max_batched_tokens=budget,
-        max_kv_tokens=None if tokens is None else tokens + draw(st.integers(0, block - 1)),
+        max_kv_tokens=None if tokens is None else tokens + beyond % block,
         block_tokens=block,
-        long_prefill_token_threshold=draw(sampled(0, 0, 0, 3, 7)),
-        chunked_prefill=draw(sampled(True, True, True, False)),
-        mixed_chunk=draw(st.booleans()),
+        long_prefill_token_threshold=threshold,
+        chunked_prefill=chunked,
+        mixed_chunk=mixed,
         # A prompt that is computed in vain, again and again, while hand-offs never end, would do so for ever.
-        reserve_full_isl=draw(st.booleans()) or (pool == "prefill" and tokens is not None),
-        prefix_cache=caches and draw(sampled(True, True, True, False)),
+        reserve_full_isl=reserves or (pool == "prefill" and tokens is not None),
+        prefix_cache=caches and cached,
     )
 
 
-@st.composite
-def prompts(draw: st.DrawFn, hash_block: int, fewest: list[int]) -> list[tuple[int, tuple[int, ...]]]:
+def prompts(drawn: list[bytes], hash_block: int) -> list[tuple[int, tuple[int, ...]]]:
     """Prompt lengths and ids: some lead with what others do; equal ids cover equal tokens."""
     names: dict[tuple, int] = {}
     made = []
-    one = st.tuples(
-        sampled(12, 20, 8, 7, 16, 4, 33, 3, 2, 1),
-        st.integers(0, 2),
-        sampled(99, 99, 3, 2, 1, 0),
-    )
-    for isl, stem, shared in draw(st.lists(one, min_size=draw(sampled(*fewest)), max_size=25)):
+    for three in drawn:
+        isl, stem, shared = each_of(three, (12, 20, 8, 7, 16, 4, 33, 3, 2, 1), range(3), (99, 99, 3, 2, 1, 0))
         path: tuple = ()
         ids = []
         for number in range(-(-isl // hash_block)):
@@ -148,19 +145,17 @@ def prompts(draw: st.DrawFn, hash_block: int, fewest: list[int]) -> list[tuple[i
     return made
 
 
-@st.composite
-def joined(draw: st.DrawFn, requests: list[Request]) -> list[Request]:
+def joined(drawn: list[bytes], requests: list[Request]) -> list[Request]:
     """The requests as turns of few sessions: most wait for the one before, some for several or for none."""
     of_session: dict[int, list[int]] = {}
     made = []
-    for number, request in enumerate(requests):
-        session = draw(st.integers(0, 4))
+    for number, (three, request) in enumerate(zip(drawn, requests, strict=True)):
+        session, which, think = each_of(three, range(5), range(6), (0, 0, 1, 3, 20))
         before = of_session.setdefault(session, [])
         waits = [before[-1:], before[-1:], before[-1:], before[-2:], before[:2], []]
-        after = tuple(waits[draw(st.integers(0, 5))])
-        think_s = TICK * draw(sampled(0, 0, 1, 3, 20)) if after else 0.0
+        after = tuple(waits[which])
         before.append(number)
-        made.append(replace(request, session_id=session, after=after, think_s=think_s))
+        made.append(replace(request, session_id=session, after=after, think_s=TICK * think if after else 0.0))
     return made
 
 
@@ -184,94 +179,120 @@ def scenarios(
     pools = ("aggregated",) if serving == "aggregated" else ("prefill", "decode")
     stepped = pools if serving == "aggregated" else stepping
     made_numbers, made_engines = {}, {}
-    slots = draw(sampled(5, 4, 3, 2, 1))
-    caches = caches and draw(sampled(True, True, False))
-    for pool in pools:
-        budget = max(slots, draw(sampled(16, 8, 40, 8, 3, 1)))
+    slots, cached, policy, strategy, multiple, *budgets = each_of(
+        draw(so_many(7)),
+        (5, 4, 3, 2, 1), (True, True, False), policies, strategies, (1, 1, 2, 4), *[(16, 8, 40, 8, 3, 1)] * 2,
+    )  # fmt: skip
+    caches = caches and cached
+    for pool, tokens in zip(pools, budgets, strict=False):
+        budget = max(slots, tokens)
         made_numbers[pool] = draw(numbers(budget))
         if pool in stepped:
             made_engines[pool] = draw(
                 engines(pool, made_numbers[pool], budget, slots, caches=caches and pool != "decode")
             )
-    policy = draw(sampled(*policies))
-    strategy = draw(sampled(*strategies))
-    multiple = draw(sampled(1, 1, 2, 4))
     hash_block = multiple * max((engine.block_tokens for engine in made_engines.values()), default=1)
-    prefill_token_s = FINE * draw(st.integers(1, 64))
-    prefill_floor_s = TICK * draw(st.integers(1, 3))
+    token, floor, seed, until, cold = each_of(
+        draw(so_many(5)), range(1, 65), range(1, 4), range(4), (0, 0, 300), (0, 0, 7)
+    )
+    prefill_token_s, prefill_floor_s = FINE * token, TICK * floor
     batch = made_numbers[pools[-1]]
+    (
+        batch_tokens, kv_tokens, kv_latency, kv_token, kv_steps, kv_blocks, join, first_token, timeout,
+        decode_gpus, aggregated_gpus, max_gpus, ttft, itl, credit, scale, temperature, staleness,
+        scale_down_choice, affinity, concurrent,
+    ) = each_of(
+        draw(so_many(21)),
+        (1, 10, 40), (None, 30, 60, 150), range(3), (0, 0, 16, 100), (0.0, 0.0, 0.5, 1.0), (False, True),
+        (0, 0, 4), ("prefill", "decode"), (None, None, 8 * TICK, 64 * TICK),
+        (1, 2), (1, 2), range(2, 11), (2, 5, 20, 60), (1, 4), (1.0, 1.0, 0.0, 0.5, 2.0), (1.0, 1.0, 0.5, 4.0),
+        (0.0, 0.0, 0.0, 0.5), (0, 0, 0, 8, 50),
+        ("least_outstanding", "least_cache_hits"), (1.0, 1.5), (None, None, 1, 2, 3),
+    )  # fmt: skip
     world = World(
         prefill_batch_s=lambda tokens: prefill_floor_s + prefill_token_s * sum(tokens),
         step_s=batch.decode_s,
         spread_s=lambda n: batch.spread_s[n],
-        max_batch_tokens=draw(sampled(1, 10, 40)),
+        max_batch_tokens=batch_tokens,
         max_num_seqs=slots,
-        max_kv_tokens=draw(sampled(None, 30, 60, 150)),
-        kv_latency_s=TICK * draw(st.integers(0, 2)),
-        kv_s_per_token=FINE * draw(sampled(0, 0, 16, 100)),
-        kv_decode_steps=draw(sampled(0.0, 0.0, 0.5, 1.0)),
-        kv_blocks_prefill=draw(st.booleans()),
-        join_s_per_token=FINE * draw(sampled(0, 0, 4)),
-        first_token=draw(sampled("prefill", "decode")),
-        request_timeout_s=draw(sampled(None, None, 8 * TICK, 64 * TICK)),
-        startup_delays_s=[TICK * t for t in draw(st.lists(st.integers(0, 30), min_size=1, max_size=4))],
+        max_kv_tokens=kv_tokens,
+        kv_latency_s=TICK * kv_latency,
+        kv_s_per_token=FINE * kv_token,
+        kv_decode_steps=kv_steps,
+        kv_blocks_prefill=kv_blocks,
+        join_s_per_token=FINE * join,
+        first_token=first_token,
+        request_timeout_s=timeout,
+        startup_delays_s=[TICK * (byte % 31) for byte in draw(so_many(1, 4))],
         prefill_gpus=1,
-        decode_gpus=draw(st.integers(1, 2)),
-        aggregated_gpus=draw(st.integers(1, 2)),
-        max_gpus=draw(st.integers(2, 10)),
+        decode_gpus=decode_gpus,
+        aggregated_gpus=aggregated_gpus,
+        max_gpus=max_gpus,
         scheduling_policy=policy,
         routing_strategy=strategy,
-        target_ttft_s=TICK * draw(sampled(2, 5, 20, 60)),
-        target_itl_s=TICK * draw(sampled(1, 4)),
+        target_ttft_s=TICK * ttft,
+        target_itl_s=TICK * itl,
         engines=made_engines,
         hash_block_tokens=hash_block,
-        overlap_credit=draw(sampled(1.0, 1.0, 0.0, 0.5, 2.0)),
-        prefill_load_scale=draw(sampled(1.0, 1.0, 0.5, 4.0)),
-        router_temperature=draw(sampled(0.0, 0.0, 0.0, 0.5)),
-        router_staleness_s=TICK * draw(sampled(0, 0, 0, 8, 50)) if stale else 0.0,
-        scale_down_choice=draw(sampled("least_outstanding", "least_cache_hits")),
-        affinity_max_load=draw(sampled(1.0, 1.5)),
-        seed=draw(st.integers(0, 3)),
+        overlap_credit=credit,
+        prefill_load_scale=scale,
+        router_temperature=temperature,
+        router_staleness_s=TICK * staleness if stale else 0.0,
+        scale_down_choice=scale_down_choice,
+        affinity_max_load=affinity,
+        seed=seed,
         service="only",
         closed_loop=sessions,
-        concurrent_sessions=draw(sampled(None, None, 1, 2, 3)) if sessions else None,
+        concurrent_sessions=concurrent if sessions else None,
     )
-    made = draw(prompts(hash_block, [6, 12, 18] if sessions else [1, 6, 12]))
+    fewest = draw(sampled(6, 12, 18) if sessions else sampled(1, 6, 12))
+    drawn = draw(st.lists(so_many(11), min_size=fewest, max_size=25))
+    made = prompts([one[:3] for one in drawn], hash_block)
     has_hashes = caches and any(engine.prefix_cache for engine in made_engines.values())
     arrival_s, requests = 0.0, []
-    for number, (isl, ids) in enumerate(made):
-        arrival_s += TICK * draw(sampled(0, 1, 0, 2, 5, 40)) if number else 0.0
+    for (isl, ids), one in zip(made, drawn, strict=True):
+        gap, osl, cached_tokens, priority, session = each_of(
+            one[3:8],
+            (0, 1, 0, 2, 5, 40), (8, 12, 5, 3, 2, 1), (0, 0, isl - 1, isl // 2), (-1, 0, 0, 2), range(5),
+        )  # fmt: skip
+        arrival_s += TICK * gap if requests else 0.0
         requests.append(
             Request(
                 arrival_s=arrival_s,
                 isl=isl,
-                osl=draw(sampled(8, 12, 5, 3, 2, 1)),
-                cached_tokens=0 if has_hashes else draw(sampled(0, 0, isl - 1, isl // 2)),
-                priority=0 if policy in ("fifo", "slo_aware") else draw(sampled(-1, 0, 0, 2)),
+                osl=osl,
+                cached_tokens=0 if has_hashes else cached_tokens,
+                priority=0 if policy in ("fifo", "slo_aware") else priority,
                 hash_ids=ids if has_hashes else (),
-                session_id=draw(st.integers(0, 4)) if strategy == "session_affinity" else None,
+                session_id=session if strategy == "session_affinity" else None,
             )
         )
     if sessions:
-        requests = draw(joined(requests))
-    sizes = st.tuples(*(st.integers(0, 4) for _ in pools))
-    times = sorted(draw(st.lists(st.integers(1, 200), max_size=5, unique=True)))
+        requests = joined([one[8:] for one in drawn], requests)
     free, initial = world.max_gpus, []
-    for pool in pools:
+    for pool, wanted in zip(pools, each_of(draw(so_many(2)), *[(1, 1, 2, 3, 0)] * 2), strict=False):
         gpus = getattr(world, f"{pool}_gpus")
-        initial.append(min(draw(sampled(1, 1, 2, 3, 0)), free // gpus))
+        initial.append(min(wanted, free // gpus))
         free -= gpus * initial[-1]
-    crash = st.tuples(st.integers(0, 90), sampled(*pools), sampled(0, 0, 1, 1, 2, 3))
-    crashes = draw(st.lists(crash, max_size=most_crashes))
+    script, crashes = (
+        [each_of(one, *options) for one in draw(st.lists(so_many(3), max_size=most))]
+        for most, options in (
+            (5, (range(1, 201), range(5), range(5))),
+            (most_crashes, (range(91), pools, (0, 0, 1, 1, 2, 3))),
+        )
+    )
     return Scenario(
         requests=requests,
         world=world,
         initial=tuple(initial),
-        script=[(TICK * t, *draw(sizes)) for t in times],
-        until_s=draw(sampled(0.0, 0.0, TICK * 300)),
-        snapshots=sorted({TICK * t for t in draw(st.lists(st.integers(0, 200), max_size=4))}),
+        script=[
+            (TICK * t, *sizes[: len(pools)])
+            for t, *sizes in sorted({t: [t, *sizes] for t, *sizes in script}.values())
+        ],
+        until_s=TICK * until,
+        snapshots=sorted({TICK * (byte % 201) for byte in draw(so_many(0, 4))}),
         crashes=sorted((TICK * t, pool, number) for t, pool, number in crashes),
-        cold_s=TICK * draw(sampled(0, 0, 7)) if most_crashes else 0.0,
+        cold_s=TICK * cold if most_crashes else 0.0,
         numbers=made_numbers,
         prefill_token_s=prefill_token_s,
         prefill_floor_s=prefill_floor_s,

@@ -19,7 +19,7 @@ from reference_records import World as ReferenceWorld
 from sagescale.sim.engine import Cluster, Pool, World
 from sagescale.sim.run import MeasuredGaps
 from sagescale.sim.state import DONE, GAPS_OF_REQUEST
-from strategies import sampled
+from strategies import each_of, sampled, so_many
 
 if TYPE_CHECKING:
     from reference_records import Outcome
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TICK = 2.0**-6  # grain of arrivals and durations, s
 FINE = 2.0**-14  # grain of what a token adds, s
+_UP_TO_FIVE = st.lists(so_many(3), max_size=5)
 
 
 @dataclass(frozen=True)
@@ -45,76 +46,87 @@ class Scenario:
 @st.composite
 def worlds(draw: st.DrawFn, policy: SchedulingPolicy) -> World:
     slots = draw(st.integers(1, 5))
-    segments = draw(st.integers(1, 3))
-    contexts = sorted(draw(st.sets(st.integers(2, 60), min_size=segments - 1, max_size=segments - 1)))
+    contexts = sorted({2 + byte % 59 for byte in draw(so_many(0, 2))})
+    segments = len(contexts) + 1
+    values = iter(draw(so_many(2 * slots * segments)))
     breaks = np.zeros((slots + 1, segments + 1))
     base = np.zeros((slots + 1, segments))
     slope = np.zeros((slots + 1, segments))
     for n in range(1, slots + 1):
         breaks[n] = [0, *(n * context for context in contexts), np.inf]
         for i in range(segments):
-            base[n, i] = TICK * draw(st.integers(1, 4))
-            slope[n, i] = FINE * draw(st.integers(0, 8))
-    longest = draw(sampled(8, 64))
-    rises = draw(st.lists(st.integers(0, 2), min_size=longest, max_size=longest))
+            base[n, i], slope[n, i] = TICK * (1 + next(values) % 4), FINE * (next(values) % 9)
+    rises = [byte % 3 for byte in draw(so_many(draw(sampled(8, 64))))]
     prefill_s = np.concatenate([[0.0], TICK * np.cumsum([1, *rises])])
+    (
+        prefill_slope, quadratic, prefill_floor, batch_tokens, kv_tokens, kv_latency, kv_token, kv_steps,
+        kv_blocks, join, first_token, timeout, prefill_gpus, decode_gpus, max_gpus, routing, ttft, itl,
+    ) = each_of(
+        draw(so_many(18)),
+        range(65), (0.0, 2.0**-20, 2.0**-12), (1, 2, 3), (1, 10, 40, 200), (None, 30, 60, 150), range(3),
+        (0, 0, 16, 100), (0.0, 0.0, 0.5, 1.0), (False, True), (0, 0, 4), ("prefill", "decode"),
+        (None, None, 8 * TICK, 64 * TICK), (1, 2), (1, 2), range(2, 11), ("load_balanced", "round_robin"),
+        (2, 5, 20, 60), (1, 4),
+    )  # fmt: skip
     return World(
         prefill_s=prefill_s,
-        prefill_slope_s=FINE * draw(st.integers(0, 64)),
-        quadratic_s=draw(sampled(0.0, 2.0**-20, 2.0**-12)),
-        prefill_floor_s=TICK * draw(st.integers(1, 3)),
+        prefill_slope_s=FINE * prefill_slope,
+        quadratic_s=quadratic,
+        prefill_floor_s=TICK * prefill_floor,
         breaks=breaks,
         base_s=base,
         slope_s=slope,
-        max_batch_tokens=draw(sampled(1, 10, 40, 200)),
+        max_batch_tokens=batch_tokens,
         max_num_seqs=slots,
-        max_kv_tokens=draw(sampled(None, 30, 60, 150)),
-        kv_latency_s=TICK * draw(st.integers(0, 2)),
-        kv_s_per_token=FINE * draw(sampled(0, 0, 16, 100)),
-        kv_decode_steps=draw(sampled(0.0, 0.0, 0.5, 1.0)),
-        kv_blocks_prefill=draw(st.booleans()),
-        join_s_per_token=FINE * draw(sampled(0, 0, 4)),
-        first_token=draw(sampled("prefill", "decode")),
-        request_timeout_s=draw(sampled(None, None, 8 * TICK, 64 * TICK)),
-        prefill_gpus=draw(st.integers(1, 2)),
-        decode_gpus=draw(st.integers(1, 2)),
-        max_gpus=draw(st.integers(2, 10)),
+        max_kv_tokens=kv_tokens,
+        kv_latency_s=TICK * kv_latency,
+        kv_s_per_token=FINE * kv_token,
+        kv_decode_steps=kv_steps,
+        kv_blocks_prefill=kv_blocks,
+        join_s_per_token=FINE * join,
+        first_token=first_token,
+        request_timeout_s=timeout,
+        prefill_gpus=prefill_gpus,
+        decode_gpus=decode_gpus,
+        max_gpus=max_gpus,
         scheduling_policy=policy,
-        routing_strategy=draw(sampled("load_balanced", "round_robin")),
-        target_ttft_s=TICK * draw(sampled(2, 5, 20, 60)),
-        target_itl_s=TICK * draw(sampled(1, 4)),
+        routing_strategy=routing,
+        target_ttft_s=TICK * ttft,
+        target_itl_s=TICK * itl,
     )
 
 
 @st.composite
 def scenarios(draw: st.DrawFn, most_crashes: int = 0, policy: SchedulingPolicy = "fifo") -> Scenario:
     world = draw(worlds(policy))
-    gaps = draw(st.lists(sampled(0, 0, 1, 2, 5, 40), min_size=1, max_size=25))
-    arrivals = TICK * (np.cumsum(gaps) - gaps[0])
-    requests = []
-    for arrival in arrivals:
-        isl = draw(sampled(1, 2, 3, 7, 12, 20, 33, 100))
-        cached = draw(sampled(0, 0, isl - 1, isl // 2))
-        priority = 0 if policy == "fifo" else draw(sampled(-1, 0, 0, 2))
-        requests.append(Request(float(arrival), isl, draw(st.integers(1, 12)), cached, priority))
-    times = sorted(draw(st.lists(st.integers(1, 200), max_size=5, unique=True)))
-    script = [(TICK * t, draw(st.integers(0, 4)), draw(st.integers(0, 4))) for t in times]
+    arrival_s, requests = 0.0, []
+    for five in draw(st.lists(so_many(5), min_size=1, max_size=25)):
+        gap, isl, osl, cached, priority = each_of(
+            five, (0, 0, 1, 2, 5, 40), (1, 2, 3, 7, 12, 20, 33, 100), range(1, 13), range(4), (-1, 0, 0, 2)
+        )
+        arrival_s += TICK * gap if requests else 0.0
+        hit = (0, 0, isl - 1, isl // 2)[cached]
+        requests.append(Request(arrival_s, isl, osl, hit, 0 if policy == "fifo" else priority))
+    three = (range(1, 201), range(5), range(5))
+    script = {time: targets for time, *targets in (each_of(one, *three) for one in draw(_UP_TO_FIVE))}
     most = world.max_gpus
     prefill = draw(st.integers(0, min(3, most // world.prefill_gpus)))
     decode = draw(st.integers(0, min(3, (most - prefill * world.prefill_gpus) // world.decode_gpus)))
-    startup = [TICK * t for t in draw(st.lists(st.integers(0, 30), min_size=1, max_size=4))]
-    snapshots = sorted({TICK * t for t in draw(st.lists(st.integers(0, 200), max_size=4))})
-    until = draw(sampled(0.0, 0.0, TICK * 300))
+    startup = [TICK * (byte % 31) for byte in draw(so_many(1, 4))]
+    snapshots = sorted({TICK * (byte % 201) for byte in draw(so_many(0, 4))})
+    until, cold = each_of(draw(so_many(2)), (0.0, 0.0, TICK * 300), (0, 0, 7))
+    what = (range(91), ("prefill", "decode"), (0, 0, 1, 1, 2, 3))
     crashes = sorted(
-        (
-            TICK * draw(st.integers(0, 90)),
-            draw(sampled("prefill", "decode")),
-            draw(sampled(0, 0, 1, 1, 2, 3)),
+        (TICK * time, pool, number)
+        for time, pool, number in (
+            each_of(draw(so_many(3)), *what) for _ in range(draw(st.integers(0, most_crashes)))
         )
-        for _ in range(draw(st.integers(0, most_crashes)))
     )
-    cold = TICK * draw(sampled(0, 0, 7)) if most_crashes else 0.0
-    return Scenario(requests, world, startup, (prefill, decode), script, until, snapshots, crashes, cold)
+    return Scenario(
+        requests, world, startup, (prefill, decode),
+        [(TICK * time, *script[time]) for time in sorted(script)],
+        until, snapshots, crashes, TICK * cold if most_crashes else 0.0,
+    )  # fmt: skip
 
 
 def reference_world(world: World, startup_s: list[float]) -> ReferenceWorld:

@@ -188,7 +188,9 @@ class _Reading:
                 )
 
     def _count(self, where: dict[str, Counter[str]], name: str, text: str) -> None:
-        counter = where.setdefault(name, Counter())
+        counter = where.get(name)
+        if counter is None:  # made for a column, not for each of a million rows
+            counter = where[name] = Counter()
         if text in counter or len(counter) < _MOST_VALUES:
             counter[text] += 1
 
