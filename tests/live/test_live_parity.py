@@ -29,7 +29,7 @@ WANTED = frozenset((*VLLM.counters(), *VLLM.gauges(), *VLLM.histograms()))
 
 @pytest.fixture(autouse=True)
 def labels_read_once(monkeypatch):
-    """Page after page has the labels of the last: to read them anew took a quarter of these tests."""
+    """Page after page has the labels of the last: to read them anew took a seventh of these tests."""
     monkeypatch.setattr(parser, "parse_labels", functools.cache(parser.parse_labels))
 
 
