@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planner_world import BUSY, RoundNumbers, seen
 from sagescale.errors import SagescaleError
@@ -70,12 +70,12 @@ class TestSizes:
 
     @FEW
     @given(st.floats(10.0, 10_000.0), st.floats(1.0, 3.0), st.integers(1, 15))
-    def test_more_load_never_asks_for_fewer(self, load, times, windows):
+    @example(load=6852.0, times=1.00390625, windows=1)  # 15 and 16, then 16 and 15
+    def test_more_load_never_asks_for_fewer_gpus(self, load, times, windows):
+        # Of a pool alone test_planner_slo_pool.py says so; of two the fewest in all may be other pairs.
         less = run(slo_planner(), [load] * windows)
         more = run(slo_planner(), [load * times] * windows)
-        assert all(
-            high >= low for pair in zip(more, less, strict=True) for high, low in zip(*pair, strict=True)
-        )
+        assert all(sum(high) >= sum(low) for high, low in zip(more, less, strict=True))
 
     def test_headroom_never_asks_for_fewer(self):
         spent = [
