@@ -49,13 +49,6 @@ def test_only_the_size_that_was_too_small_is_not_tried():
     )
 
 
-def test_a_size_far_above_what_is_wanted_was_for_something_else():
-    taken_back = ((12, 12, 100.0), (8, 12, 100.0), (12, 8, 104.0))
-    assert after(*taken_back).kept(8, 12, 100.0) == 12
-    assert after(*taken_back).kept(7, 12, 100.0) == 7
-    assert after(*TAKEN_BACK).kept(1, 3, 100.0) == 3, "two more are near at any size"
-
-
 def test_what_was_enough_for_hours_was_not_given_up_wrongly():
     quiet = [(2, 2, 50.0)] * (4 * HOUR)
     assert after(*TAKEN_BACK[:2], *quiet, (3, 2, 100.0)).kept(2, 3, 100.0) == 2

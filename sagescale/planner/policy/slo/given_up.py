@@ -19,10 +19,6 @@ _LASTS_S = 24 * 3600.0
 _SAME = 0.07
 """Loads no further apart are the same: less than a tenth, by which engines tried twice differ too."""
 
-_NEAR, _NEXT = 1.5, 2
-"""No size further above what is wanted now is kept, by that factor or so many instances: it was for something
-else than this load."""
-
 
 class _Size(NamedTuple):
     """A size that was given up, and the load and the tick at which it was."""
@@ -38,7 +34,7 @@ class GivenUp:
     Where n instances are more than is needed and n - 1 miss a little too much, what is learned from misses
     would change the pool for ever. A size is kept while the load is no less than it was when giving that size
     up had to be taken back, or when fewer had served for an hour and were too few; load that rose meanwhile
-    says nothing. Nor does a size half as large again as what is wanted now: it was for what might have come.
+    says nothing.
 
     Args:
         interval_s: between ticks.
@@ -65,12 +61,7 @@ class GivenUp:
         while self._needed and self._tick - self._needed[0].tick > self._lasts:
             self._needed.popleft()
         if size < current:
-            most = max(int(size * _NEAR), size + _NEXT)
-            needed = (
-                each.instances
-                for each in self._needed
-                if each.instances <= most and load >= each.load * (1.0 - _SAME)
-            )
+            needed = (each.instances for each in self._needed if load >= each.load * (1.0 - _SAME))
             size = min(max(size, *needed, 0), current)
             if size < current and load > 0.0:
                 self._given = _Size(current, load, self._tick)
