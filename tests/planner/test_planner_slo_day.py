@@ -30,7 +30,7 @@ def day(*hours: tuple[float, int], most: int = 60, allowed: float = 0.005) -> Da
     made, shown = Day(most, IN_TIME_S, allowed), curves()
     for load, minutes in hours:
         for _ in range(minutes):
-            made.look(MINUTE_S, load, load, 0.0, shown)
+            made.look(MINUTE_S, load, load, shown)
     return made
 
 
@@ -87,36 +87,10 @@ def test_what_is_enough_would_have_kept_the_day(levels, allowed):
 def test_what_an_instance_keeps_up_with_is_asked_of_the_engines():
     made, shown = Day(60, IN_TIME_S, 0.005), curves(2.0 * EACH)
     for _ in range(5 * HOUR):
-        made.look(MINUTE_S, 3500.0, 3500.0, 0.0, shown)
+        made.look(MINUTE_S, 3500.0, 3500.0, shown)
     for _ in range(HOUR):
-        made.look(MINUTE_S, 1000.0, 1000.0, 0.0, shown)
+        made.look(MINUTE_S, 1000.0, 1000.0, shown)
     assert made.enough == 2
-
-
-def by_chance(part: float) -> MissCurves:
-    """Chance takes a part off what one instance gets through, and of more of them less with the root."""
-    limit_rps = EACH / 100.0
-    return MissCurves(
-        lambda size, rps: float(rps > size * limit_rps * (1.0 - part / math.sqrt(size))), limit_rps, 100.0
-    )
-
-
-@given(st.floats(0.05, 0.7))
-def test_what_is_left_without_chance_is_known_of_two_sizes(part):
-    steps_apart = 0.09  # loads are tried at steps of 4 %
-    assert by_chance(part).keeps_up_evenly(0.0) == pytest.approx(0.95, abs=2 * steps_apart)
-
-
-def test_chance_that_looks_have_shown_is_not_taken_off_again():
-    def enough(settles_s: float) -> int:
-        made = Day(60, IN_TIME_S, 0.005)
-        for load in [3500.0] * 5 * HOUR + [1000.0] * HOUR:
-            made.look(MINUTE_S, load, load, settles_s, by_chance(0.7))
-        assert made.enough is not None
-        return made.enough
-
-    # Requests that are gone between two looks, as fast as looks follow, and long ones.
-    assert enough(0.0) > enough(MINUTE_S) > enough(100.0 * MINUTE_S) == 4
 
 
 def test_a_pool_keeps_to_its_limits_and_one_that_follows_its_load_has_no_day():

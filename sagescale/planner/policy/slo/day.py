@@ -41,10 +41,6 @@ class Day:
     A fluid: what is beyond the load that a size keeps up with waits, and whoever comes to a queue longer than
     ``in_time_s`` is late. Load does not depend on the pool, so what each size would have missed is known.
 
-    What a size keeps up with by simulation is less than what it gets through, for what chance does. Where a
-    pool settles in longer than there is between looks, what chance did is in the load that was looked at, and
-    is not taken off again: the part of it that is in there is ``settles_s`` over that and the time between.
-
     Args:
         most: the largest size.
         in_time_s: how long a queue may be.
@@ -62,7 +58,6 @@ class Day:
         self._highest: deque[float] = deque(maxlen=_HOURS)
         self._curves: MissCurves | None = None
         self._each = 0.0
-        self._even, self._even_until_s = 0.0, 0.0
 
     @property
     def enough(self) -> int | None:
@@ -76,11 +71,11 @@ class Day:
             return None
         return math.ceil(size * max(1.0, _MORE * min(self._level / before, 1.0)))
 
-    def look(self, lasts_s: float, load: float, felt: float, settles_s: float, curves: MissCurves) -> None:
+    def look(self, lasts_s: float, load: float, felt: float, curves: MissCurves) -> None:
         """Take in the load, tokens/s, of the last seconds, and averaged over the time a pool settles in."""
         if curves is not self._curves:
             self._curves = curves
-            self._each = curves.limit * self._keeps_up(settles_s / (settles_s + lasts_s), curves)
+            self._each = curves.limit * curves.keeps_up(self._fewest() or 1, self._allowed)
         kept = math.exp(-lasts_s / _LEVEL_S)
         instances = load / self._each
         self._level = instances if self._level is None else instances + kept * (self._level - instances)
@@ -94,13 +89,6 @@ class Day:
         fade = 0.5 ** (lasts_s / HALF_LIFE_S)
         self._arrived = self._arrived * fade + load * lasts_s
         self._missed = self._missed * fade + late * (load * lasts_s)
-
-    def _keeps_up(self, shown: float, curves: MissCurves) -> float:
-        """The share of what an instance gets through that it keeps up with, so much of chance being shown."""
-        share = curves.keeps_up(self._fewest() or 1, self._allowed)
-        if shown > 0.0 and self._seen_s >= self._even_until_s:
-            self._even, self._even_until_s = curves.keeps_up_evenly(self._allowed), self._seen_s + _LEVEL_S
-        return share + shown * max(0.0, self._even - share)
 
     def _fewest(self) -> int | None:
         """The fewest instances that would have kept what came; None where none would."""

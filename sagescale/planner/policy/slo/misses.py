@@ -19,12 +19,6 @@ _IDLE, _HOPELESS = 0.25, 1.6
 
 _ALL = 0.98
 
-_FEW, _MANY = 2, 8
-"""Sizes that say what chance takes off: of four times as many instances half as much."""
-
-_EVEN = 0.95
-"""No more than this part of what instances get through is relied upon, however evenly load comes."""
-
 
 class MissCurves:
     """Shares of requests that miss, by instances and load, for one sample of lengths.
@@ -78,16 +72,6 @@ class MissCurves:
         steps = range(math.ceil(math.log(_IDLE) / _STEP), 1)
         late = bisect_left(steps, x=True, key=lambda step: self._at(instances, step) > self.alone + allowed)
         return math.exp(steps[max(late - 1, 0)] * _STEP)
-
-    def keeps_up_evenly(self, allowed: float) -> float:
-        """The same where load does not come by chance: what it comes near to with ever more instances.
-
-        What chance takes off falls with the root of the size (square-root staffing, Halfin & Whitt 1981), so
-        two sizes say what is left without it.
-        """
-        few, many = self.keeps_up(_FEW, allowed), self.keeps_up(_MANY, allowed)
-        less = (many - few) / (math.sqrt(_MANY / _FEW) - 1.0)
-        return min(_EVEN, many + less)
 
     def expected(self, instances: int, scenarios: Scenarios) -> float:
         """Share of the expected requests that is expected to miss for want of instances."""

@@ -212,7 +212,7 @@ class Pool:
         believed = load * max(1.0, self.caution.factor)
         smooth = self.recording.add(now_s, lasts_s, believed, self.settles_s)
         if self._day is not None:
-            self._day.look(lasts_s, believed, smooth, self.settles_s, self.curves)
+            self._day.look(lasts_s, believed, smooth, self.curves)
         if self.uses is not None:
             self.uses.look(lasts_s, believed, smooth, self.curves)
         self._looked_s += lasts_s
