@@ -13,10 +13,8 @@ from typing import get_args
 from hypothesis import strategies as st
 from reference_records import Engine, Request, RoutingStrategy, World
 from reference_step_times import StepTimes
-from strategies import each_of, sampled, so_many
+from strategies import FINE, SHARED, TICK, each_of, sampled, so_many
 
-TICK = 2.0**-6  # grain of arrivals and durations, s
-FINE = 2.0**-14  # grain of what a token adds, s
 TINY = 2.0**-18  # grain of what a token adds for each other token, s
 MOST_SLOTS = 5
 
@@ -198,16 +196,12 @@ def scenarios(
     prefill_token_s, prefill_floor_s = FINE * token, TICK * floor
     batch = made_numbers[pools[-1]]
     (
-        batch_tokens, kv_tokens, kv_latency, kv_token, kv_steps, kv_blocks, join, first_token, timeout,
-        decode_gpus, aggregated_gpus, max_gpus, ttft, itl, credit, scale, temperature, staleness,
-        scale_down_choice, affinity, concurrent,
+        batch_tokens, aggregated_gpus, credit, scale, temperature, staleness, scale_down_choice, affinity,
+        concurrent,
     ) = each_of(
-        draw(so_many(21)),
-        (1, 10, 40), (None, 30, 60, 150), range(3), (0, 0, 16, 100), (0.0, 0.0, 0.5, 1.0), (False, True),
-        (0, 0, 4), ("prefill", "decode"), (None, None, 8 * TICK, 64 * TICK),
-        (1, 2), (1, 2), range(2, 11), (2, 5, 20, 60), (1, 4), (1.0, 1.0, 0.0, 0.5, 2.0), (1.0, 1.0, 0.5, 4.0),
-        (0.0, 0.0, 0.0, 0.5), (0, 0, 0, 8, 50),
-        ("least_outstanding", "least_cache_hits"), (1.0, 1.5), (None, None, 1, 2, 3),
+        draw(so_many(9)),
+        (1, 10, 40), (1, 2), (1.0, 1.0, 0.0, 0.5, 2.0), (1.0, 1.0, 0.5, 4.0), (0.0, 0.0, 0.0, 0.5),
+        (0, 0, 0, 8, 50), ("least_outstanding", "least_cache_hits"), (1.0, 1.5), (None, None, 1, 2, 3),
     )  # fmt: skip
     world = World(
         prefill_batch_s=lambda tokens: prefill_floor_s + prefill_token_s * sum(tokens),
@@ -215,23 +209,11 @@ def scenarios(
         spread_s=lambda n: batch.spread_s[n],
         max_batch_tokens=batch_tokens,
         max_num_seqs=slots,
-        max_kv_tokens=kv_tokens,
-        kv_latency_s=TICK * kv_latency,
-        kv_s_per_token=FINE * kv_token,
-        kv_decode_steps=kv_steps,
-        kv_blocks_prefill=kv_blocks,
-        join_s_per_token=FINE * join,
-        first_token=first_token,
-        request_timeout_s=timeout,
         startup_delays_s=[TICK * (byte % 31) for byte in draw(so_many(1, 4))],
         prefill_gpus=1,
-        decode_gpus=decode_gpus,
         aggregated_gpus=aggregated_gpus,
-        max_gpus=max_gpus,
         scheduling_policy=policy,
         routing_strategy=strategy,
-        target_ttft_s=TICK * ttft,
-        target_itl_s=TICK * itl,
         engines=made_engines,
         hash_block_tokens=hash_block,
         overlap_credit=credit,
@@ -244,6 +226,7 @@ def scenarios(
         service="only",
         closed_loop=sessions,
         concurrent_sessions=concurrent if sessions else None,
+        **draw(SHARED),
     )
     fewest = draw(sampled(6, 12, 18) if sessions else sampled(1, 6, 12))
     drawn = draw(st.lists(so_many(11), min_size=fewest, max_size=25))

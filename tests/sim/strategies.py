@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+TICK = 2.0**-6  # grain of arrivals and durations, s
+FINE = 2.0**-14  # grain of what a token adds, s
+
 
 @lru_cache(maxsize=None, typed=True)  # 1 and 1.0 are other options
 def sampled(*options: Hashable) -> st.SearchStrategy:
@@ -30,3 +33,32 @@ def each_of(drawn: bytes, *options: Sequence[Any]) -> list[Any]:
     one by one than the simulator takes to run it.
     """
     return [choices[byte % len(choices)] for byte, choices in zip(drawn, options, strict=True)]
+
+
+def _shared(drawn: bytes) -> dict[str, Any]:
+    (
+        kv_tokens, latency, token, steps, blocks, join, first_token, timeout, decode_gpus, max_gpus, ttft, itl
+    ) = each_of(
+        drawn,
+        (None, 30, 60, 150), range(3), (0, 0, 16, 100), (0.0, 0.0, 0.5, 1.0), (False, True), (0, 0, 4),
+        ("prefill", "decode"), (None, None, 8 * TICK, 64 * TICK), (1, 2), range(2, 11), (2, 5, 20, 60),
+        (1, 4),
+    )  # fmt: skip
+    return {
+        "max_kv_tokens": kv_tokens,
+        "kv_latency_s": TICK * latency,
+        "kv_s_per_token": FINE * token,
+        "kv_decode_steps": steps,
+        "kv_blocks_prefill": blocks,
+        "join_s_per_token": FINE * join,
+        "first_token": first_token,
+        "request_timeout_s": timeout,
+        "decode_gpus": decode_gpus,
+        "max_gpus": max_gpus,
+        "target_ttft_s": TICK * ttft,
+        "target_itl_s": TICK * itl,
+    }
+
+
+SHARED = so_many(12).map(_shared)
+"""What the kernel's worlds and the reference's have alike: KV memory, hand-offs, GPUs, targets."""

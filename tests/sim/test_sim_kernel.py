@@ -19,14 +19,12 @@ from reference_records import World as ReferenceWorld
 from sagescale.sim.engine import Cluster, Pool, World
 from sagescale.sim.run import MeasuredGaps
 from sagescale.sim.state import DONE, GAPS_OF_REQUEST
-from strategies import each_of, sampled, so_many
+from strategies import FINE, SHARED, TICK, each_of, sampled, so_many
 
 if TYPE_CHECKING:
     from reference_records import Outcome
     from sagescale.sim.config import ItlStatistic, SchedulingPolicy
 
-TICK = 2.0**-6  # grain of arrivals and durations, s
-FINE = 2.0**-14  # grain of what a token adds, s
 _UP_TO_FIVE = st.lists(so_many(3), max_size=5)
 
 
@@ -58,15 +56,10 @@ def worlds(draw: st.DrawFn, policy: SchedulingPolicy) -> World:
             base[n, i], slope[n, i] = TICK * (1 + next(values) % 4), FINE * (next(values) % 9)
     rises = [byte % 3 for byte in draw(so_many(draw(sampled(8, 64))))]
     prefill_s = np.concatenate([[0.0], TICK * np.cumsum([1, *rises])])
-    (
-        prefill_slope, quadratic, prefill_floor, batch_tokens, kv_tokens, kv_latency, kv_token, kv_steps,
-        kv_blocks, join, first_token, timeout, prefill_gpus, decode_gpus, max_gpus, routing, ttft, itl,
-    ) = each_of(
-        draw(so_many(18)),
-        range(65), (0.0, 2.0**-20, 2.0**-12), (1, 2, 3), (1, 10, 40, 200), (None, 30, 60, 150), range(3),
-        (0, 0, 16, 100), (0.0, 0.0, 0.5, 1.0), (False, True), (0, 0, 4), ("prefill", "decode"),
-        (None, None, 8 * TICK, 64 * TICK), (1, 2), (1, 2), range(2, 11), ("load_balanced", "round_robin"),
-        (2, 5, 20, 60), (1, 4),
+    prefill_slope, quadratic, prefill_floor, batch_tokens, prefill_gpus, routing = each_of(
+        draw(so_many(6)),
+        range(65), (0.0, 2.0**-20, 2.0**-12), (1, 2, 3), (1, 10, 40, 200), (1, 2),
+        ("load_balanced", "round_robin"),
     )  # fmt: skip
     return World(
         prefill_s=prefill_s,
@@ -78,21 +71,10 @@ def worlds(draw: st.DrawFn, policy: SchedulingPolicy) -> World:
         slope_s=slope,
         max_batch_tokens=batch_tokens,
         max_num_seqs=slots,
-        max_kv_tokens=kv_tokens,
-        kv_latency_s=TICK * kv_latency,
-        kv_s_per_token=FINE * kv_token,
-        kv_decode_steps=kv_steps,
-        kv_blocks_prefill=kv_blocks,
-        join_s_per_token=FINE * join,
-        first_token=first_token,
-        request_timeout_s=timeout,
         prefill_gpus=prefill_gpus,
-        decode_gpus=decode_gpus,
-        max_gpus=max_gpus,
         scheduling_policy=policy,
         routing_strategy=routing,
-        target_ttft_s=TICK * ttft,
-        target_itl_s=TICK * itl,
+        **draw(SHARED),
     )
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from agg_scenarios import FINE, TICK, TINY, Numbers, Scenario
+from agg_scenarios import TINY, Numbers, Scenario
 from recorded_sessions import BLOCK_TOKENS, FILE, as_requests, lines, sessions
 from reference import Request, simulate
 from reference_examples import WORLD
 from reference_records import Engine
 from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad
 from sagescale.trace import Turns, read_trace
+from strategies import FINE, TICK
 from test_sim_steps import assert_equals_the_reference, engine_of
 
 SLOTS = 16

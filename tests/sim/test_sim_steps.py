@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import reference
-from agg_scenarios import TICK, Numbers, Scenario, scenarios
+from agg_scenarios import Numbers, Scenario, scenarios
 from driven_kernel import assert_same_gaps, assert_same_lives, assert_same_totals, drive, of_request, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +21,7 @@ from reference_records import World as ReferenceWorld
 from sagescale.sim.engine import Cluster, EnginePool, FleetCluster, ServiceLoad, Stepping, World
 from sagescale.sim.state import AGES_UNTIL_S, HITS, STEPPED_REQUEST
 from sagescale.trace import Prefixes, Turns
+from strategies import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
