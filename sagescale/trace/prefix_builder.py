@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.compiling import compiler
+from sagescale.errors import InputError
 from sagescale.trace.prefixes import Prefixes
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _compiled = compiler("prefixes", (Path(__file__),))
 
 _FIRST_ROOM = 1024
-_MOST_NODES = 1 << 30
+_MOST_NODES = 1 << 28
 _IDS_AT_ONCE = 1 << 20
 
 
@@ -28,11 +29,13 @@ class PrefixBuilder:
 
     Attributes:
         block_tokens: tokens of an id.
+        name: of the file, for messages.
         rows: prompts taken.
     """
 
-    def __init__(self, block_tokens: int) -> None:
+    def __init__(self, block_tokens: int, name: str) -> None:
         self.block_tokens = block_tokens
+        self.name = name
         self.rows = 0
         self._parent, self._unit, self._depth = (np.empty(_FIRST_ROOM, np.int32) for _ in range(3))
         self._ids = np.empty(_FIRST_ROOM, np.int64)
@@ -50,7 +53,7 @@ class PrefixBuilder:
             The node of each one's last id, int32[rows]; -1 of one without ids.
 
         Raises:
-            MemoryError: more than 2^30 prefixes that differ.
+            InputError: more than 2^28 prefixes that differ.
         """
         leaf = np.empty(len(offsets) - 1, np.int32)
         self.rows += len(leaf)
@@ -126,7 +129,11 @@ class PrefixBuilder:
         if nodes + more > len(self._parent):
             room = max(2 * len(self._parent), _power_of_two(nodes + more))
             if room > _MOST_NODES:
-                raise MemoryError(f"more than {_MOST_NODES} prefixes")
+                raise InputError(
+                    f"{self.name}: more than {_MOST_NODES} blocks of {self.block_tokens} tokens; "
+                    "expected at most that, at 40 bytes of memory each: read part of it, or larger blocks "
+                    "(--hash-block-tokens)"
+                )
             self._parent, self._unit, self._depth = (
                 np.concatenate([column[:nodes], np.empty(room - nodes, np.int32)])
                 for column in (self._parent, self._unit, self._depth)

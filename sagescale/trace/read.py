@@ -334,7 +334,8 @@ def _builder(
     # It is compiled: only whoever has ids waits for that.
     from sagescale.trace.prefix_builder import PrefixBuilder
 
-    return PrefixBuilder(block_tokens(files, log.hash_block_tokens, usual_block_tokens, stated_by))
+    tokens = block_tokens(files, log.hash_block_tokens, usual_block_tokens, stated_by)
+    return PrefixBuilder(tokens, files[0][0].path)
 
 
 def _refuse_block_tokens(log: LogSpec, identity: _Identity, name: str) -> NoReturn:

@@ -154,6 +154,10 @@ def test_files_of_one_session_each_are_read_together(tmp_path):
             {"blocks": [[1, 11]]},
             r"line 2, 'blocks': found '11 ids', expected runs .first id, count. of at most 10",
         ),
+        (
+            {"in": 2**31 - 1, "blocks": [[1, 2**20 + 1]]},
+            r"line 2, 'blocks': found '1048577 ids', expected runs .* at most 1048576 ids",
+        ),
         ({"blocks": [[1, 2, 3]]}, r"line 2, 'blocks': found \[1, 2, 3\]"),
         ({"blocks": [[-1, 2]]}, r"line 2, 'blocks': found \[-1, 2\]"),
         ({"blocks": 7}, "line 2, 'blocks': found 7"),

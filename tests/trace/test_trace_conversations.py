@@ -126,6 +126,11 @@ def test_aiperf_sessions_may_be_a_line_each_and_have_no_start(path):
             [turn("a", output_length=None)],
             "line 1, 'output_length': found None, expected the tokens of the answer",
         ),
+        ([turn("a", input_length=10**9)], "line 1: found 1000000000, expected a prompt of at most 16777216"),
+        (
+            [turn("a", input_length=2**23), turn("a", input_length=2**23)],
+            "line 2: found 16777316, expected a prompt of at most 16777216 tokens, all turns before",
+        ),
         ([turn("a", input_length=-1)], "line 1, 'input_length': found -1"),
         ([turn("a", delay="x")], "line 1, 'delay': found 'x'"),
         (

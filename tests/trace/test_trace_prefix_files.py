@@ -50,7 +50,7 @@ def mooncake(path, ids, block=512, **more) -> str:
 
 @given(id_lists(max_size=40), st.integers(1, 39))
 def test_a_tree_grown_in_parts_is_the_tree_of_all(ids, cut):
-    builder = PrefixBuilder(16)
+    builder = PrefixBuilder(16, "x.jsonl")
     leaves = []
     for part in (ids[:cut], ids[cut:]):
         offsets = np.cumsum([0, *map(len, part)]).astype(np.int64)
@@ -64,7 +64,7 @@ def test_a_tree_grown_in_parts_is_the_tree_of_all(ids, cut):
 def test_it_grows_beyond_its_first_room():
     rng = np.random.default_rng(0)
     ids = [rng.integers(-(2**63), 2**63 - 1, 700).tolist() for _ in range(20)]
-    builder = PrefixBuilder(16)
+    builder = PrefixBuilder(16, "x.jsonl")
     offsets = np.arange(0, 14_001, 700)
     found = builder.finish(builder.add(offsets, np.array(ids, np.int64).ravel()))
     assert found.lists(0, 20).tolist() == [name for one in ids for name in one]
@@ -294,3 +294,10 @@ def test_beginnings_are_made_into_parquet_only(tmp_path):
     both = ["--prefix-groups", "3", "--prefix-tokens", "64"]
     result = CliRunner().invoke(trace_app, [*line, *both, "--out", str(tmp_path / "made.csv")])
     assert "expected a name ending in .parquet" in str(result.exception)
+
+
+def test_more_blocks_than_memory_is_meant_for_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("sagescale.trace.prefix_builder._MOST_NODES", 4096)
+    path = mooncake(tmp_path / "a.jsonl", [list(range(3000)), list(range(3000, 6000))])
+    with pytest.raises(InputError, match=r"a\.jsonl: more than 4096 blocks of 512 tokens"):
+        read_trace(path)

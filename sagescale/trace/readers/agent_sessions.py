@@ -28,7 +28,7 @@ from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.readers.answers import MODELLED, answer_times
 from sagescale.trace.readers.containers import TITLES
-from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, SECONDS, Field
+from sagescale.trace.readers.fields import COUNT, MAX_MADE_IDS, MAX_TOKENS, SECONDS, Field
 from sagescale.trace.readers.format import Rows
 from sagescale.trace.sessions import Turns, session_number
 
@@ -335,7 +335,7 @@ class _Reading:
         given = row.get(key)
         if given is None:
             return []
-        where, most = f"{place}, '{key}'", -(-isl // self.block_tokens)
+        where, most = f"{place}, '{key}'", min(-(-isl // self.block_tokens), MAX_MADE_IDS)
         expected = (
             f"runs [first id, count] of at most {most} ids in all, for {isl} prompt tokens"
             if key == "blocks"

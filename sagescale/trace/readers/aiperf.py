@@ -16,7 +16,7 @@ from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.readers.answers import ANSWER_S_PER_TOKEN
-from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, MS, Field
+from sagescale.trace.readers.fields import COUNT, MAX_MADE_IDS, MAX_TOKENS, MS, Field
 from sagescale.trace.readers.format import Rows
 from sagescale.trace.sessions import Turns, session_number
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sagescale.trace.source import Container, Head, Source
 
 _LETTERS_A_TOKEN = 4
+_BLOCK_TOKENS = 16
+_LONGEST_PROMPT = _BLOCK_TOKENS * MAX_MADE_IDS
 
 _NOTES = {
     "history": "prompts hold the turns and answers before them: input_length is what a turn adds",
@@ -46,7 +48,7 @@ class AiperfConversations:
     containers: tuple[Container, ...] = ("jsonl",)
     arrival: str = "timestamp"
     clock: Clock = MS
-    block_tokens: int = 16
+    block_tokens: int = _BLOCK_TOKENS
     zero_osl: str = "turns that generated nothing"
 
     @property
@@ -142,7 +144,7 @@ class _Reading:
             if self.clocked != (stamp is not None):
                 expected = "a timestamp in every session's first turn, or in none"
                 self.refuse(f"{place}, 'timestamp'", turn.get("timestamp"), expected)
-            self._append(name, stamp or 0.0, own, osl, [], 0.0)
+            self._append(place, name, stamp or 0.0, own, osl, [], 0.0)
         else:
             self.notes.add("history")
             answer_ms = self.osl[before] * ANSWER_S_PER_TOKEN * 1000
@@ -157,14 +159,16 @@ class _Reading:
                 think_ms = delay or 0.0
                 stamp = self.at_ms[before] + answer_ms + think_ms
             isl = self.isl[before] + self.osl[before] + own
-            if isl > MAX_TOKENS:
-                self.refuse(
-                    place, isl, f"a prompt of at most {MAX_TOKENS} tokens, all turns before it included"
-                )
-            self._append(name, stamp, isl, osl, [before], think_ms / 1000)
+            self._append(place, name, stamp, isl, osl, [before], think_ms / 1000)
         self.last[name] = row
 
-    def _append(self, name: str, at_ms: float, isl: int, osl: int, after: list[int], think_s: float) -> None:
+    def _append(
+        self, place: str, name: str, at_ms: float, isl: int, osl: int, after: list[int], think_s: float
+    ) -> None:
+        if isl > _LONGEST_PROMPT:
+            self.refuse(
+                place, isl, f"a prompt of at most {_LONGEST_PROMPT} tokens, all turns before it included"
+            )
         self.names.append(name)
         self.at_ms.append(at_ms)
         self.isl.append(isl)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 2**31 - 1
 
+MAX_MADE_IDS = 2**20
+"""Prefix ids of a prompt that are made from its length or come in runs: a small file must not fill memory.
+At 16 tokens an id they are of 16.8 million, where the longest context windows of today hold 10 million."""
+
 _YEARS = (1678, 2261)
 """Whole years that 64 bits of nanoseconds around 1970 hold."""
 
