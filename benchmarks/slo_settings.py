@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig
+from sagescale.planner.policy import default_predictor
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.part import Part, measure_part
 from sagescale.sim.simulate import simulate
@@ -192,6 +193,7 @@ def run(name, seed, **keys):
     config = AutoscalerConfig(
         **{
             "policy": "slo",
+            "load_predictor_type": default_predictor("slo"),
             "target_ttft_ms": one.target_ttft_ms,
             "target_itl_ms": one.target_itl_ms,
             "adjustment_interval_sec": one.interval_s,

@@ -26,7 +26,7 @@ from sagescale.experiment.tasks import (
     fixed_sizes,
 )
 from sagescale.experiment.workload import Workload
-from sagescale.planner.policy import uses_forecast
+from sagescale.planner.policy import default_predictor, uses_forecast
 from sagescale.sim.part import Part
 from sagescale.sim.startup import StartupDelay
 from scenarios import MAX_GPU_BUDGET, WARM_UP_S
@@ -152,6 +152,7 @@ def _who(name):
 
 def _run(config, name, simulator):
     policy, predictor = _who(name)
+    predictor = predictor or default_predictor(policy)
     changes = {"load_predictor_type": predictor} if predictor else {}
     return RunTask(dataclasses.replace(config, policy=policy, **changes), simulator)
 

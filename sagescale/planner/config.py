@@ -61,7 +61,9 @@ class AutoscalerConfig:
         at_least=1,
     )
     load_predictor_type: str = setting(
-        "constant", doc="The predictor of requests, ISL and OSL.", choices=functools.cache(PREDICTORS.names)
+        "constant",
+        doc="The predictor of requests, ISL and OSL. Where it is not given, policy slo takes auto.",
+        choices=functools.cache(PREDICTORS.names),
     )
     prediction_window_size: int = setting(
         10,

@@ -40,6 +40,7 @@ class ReasonCode(StrEnum):
     TARGET_TTFT_UNREACHABLE = "target_ttft_unreachable"
     SLA_INFEASIBLE = "sla_infeasible"
     FORECAST_NOTE = "forecast_note"
+    FORECAST_CHOICE = "forecast_choice"
     WITHIN_TOLERANCE = "within_tolerance"
     STABILISED = "stabilised"
     RATE_LIMITED = "rate_limited"
@@ -86,7 +87,8 @@ class Adjustment(NamedTuple):
 class LoadForecast:
     """The load expected over the next interval; ``None`` where nothing is known to forecast from.
 
-    ``notes`` are what the predictors say about it, e.g. that a simpler method was used, and why.
+    ``notes`` are what the predictors say about it, e.g. that a simpler method was used, and why; ``chosen``
+    is who answered, where that was left to ``auto``.
     """
 
     requests: float | None
@@ -96,6 +98,7 @@ class LoadForecast:
     requests_p90: float | None = None
     isl_p90: float | None = None
     osl_p90: float | None = None
+    chosen: tuple[str, ...] = ()
 
 
 class Findings(NamedTuple):
@@ -192,7 +195,11 @@ class Decision:
             "time_s": self.time_s,
             "targets": self.targets.as_dict(),
             "current": self.current.as_dict(),
-            "forecast": {**dataclasses.asdict(self.forecast), "notes": list(self.forecast.notes)},
+            "forecast": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in dataclasses.asdict(self.forecast).items()
+                if name != "chosen"  # a reason says it
+            },
             "corrections": self.corrections._asdict(),
             "raw": self.raw.as_dict(),
             "adjustments": [

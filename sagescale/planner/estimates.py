@@ -81,4 +81,5 @@ class Estimates:
             corrections = self._tracker.update(window, decode_ready, reasons)
         load = self._predictors.forecast()
         reasons.extend(Reason(ReasonCode.FORECAST_NOTE, note) for note in load.notes)
+        reasons.extend(Reason(ReasonCode.FORECAST_CHOICE, chosen) for chosen in load.chosen)
         self._latest = estimate.findings = Findings(load, corrections, tuple(reasons))

@@ -45,15 +45,17 @@ class LoadPredictors:
     def forecast(self, horizon: int = 1) -> LoadForecast:
         """Return what is expected ``horizon`` intervals ahead; it changes nothing."""
         notes: list[str] = []
-        requests = _expected("requests", self.requests, horizon, notes)
-        isl = _expected("isl", self.isl, horizon, notes)
-        osl = _expected("osl", self.osl, horizon, notes)
+        chosen: list[str] = []
+        requests = _expected("requests", self.requests, horizon, notes, chosen)
+        isl = _expected("isl", self.isl, horizon, notes, chosen)
+        osl = _expected("osl", self.osl, horizon, notes, chosen)
         return LoadForecast(
             requests=requests[0],
             # A request has a token each way at least; a trend that ends below is no forecast.
             isl=self.last_isl if isl[0] is None or isl[0] < 1 else isl[0],
             osl=self.last_osl if osl[0] is None or osl[0] < 1 else osl[0],
             notes=tuple(notes),
+            chosen=tuple(chosen),
             requests_p90=requests[1],
             isl_p90=isl[1],
             osl_p90=osl[1],
@@ -94,7 +96,7 @@ _UNKNOWN: tuple[float | None, float | None] = (None, None)
 
 
 def _expected(
-    name: str, predictor: Predictor, horizon: int, notes: list[str]
+    name: str, predictor: Predictor, horizon: int, notes: list[str], chosen: list[str]
 ) -> tuple[float | None, float | None]:
     """Mean and 90th percentile of one series."""
     forecast = predictor.forecast(horizon)
@@ -102,4 +104,6 @@ def _expected(
         return _UNKNOWN
     if forecast.note:
         notes.append(f"{name}: {forecast.note}")
+    if forecast.chosen:
+        chosen.append(f"{name}: {forecast.chosen}")
     return forecast.mean[-1], forecast.quantile(0.9)

@@ -12,6 +12,7 @@ from sagescale.errors import InputError, did_you_mean
 from sagescale.key_file import parse_scalar, parse_value, read_key_file
 from sagescale.planner.config import AutoscalerConfig
 from sagescale.planner.plugins import PluginKeys, plugin_keys
+from sagescale.planner.policy import default_predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -118,7 +119,8 @@ def autoscaler_config(settings: Settings, perf_model: PerfModel) -> AutoscalerCo
     """Build the autoscaler's configuration for instances that are replicas of the profile.
 
     GPUs an instance that were not given are the profile's. A ``prediction_window_size`` that was given
-    bounds the fitted predictors too, unless ``history_points`` says otherwise.
+    bounds the fitted predictors too, unless ``history_points`` says otherwise. The predictor is the one that
+    the policy comes with, unless it was given.
 
     Raises:
         InputError: GPUs an instance were given and are not the profile's, or keys contradict one another.
@@ -137,11 +139,13 @@ def autoscaler_config(settings: Settings, perf_model: PerfModel) -> AutoscalerCo
                 f"{given[name].where}: {name} is {given[name].value} but the profile's instances have {gpus} "
                 f"GPUs; expected {gpus}, or the key left out"
             )
-    history: dict[str, object] = {}
+    forecasts: dict[str, object] = {}
+    if "policy" in given and (predictor := default_predictor(str(given["policy"].value))) is not None:
+        forecasts["load_predictor_type"] = predictor
     if "prediction_window_size" in given:
-        history["history_points"] = given["prediction_window_size"].value
+        forecasts["history_points"] = given["prediction_window_size"].value
     plugins = PluginKeys(tuple(settings.build(cls) for cls in plugin_keys()))
-    return settings.build(AutoscalerConfig, **profile, **history, plugins=plugins)
+    return settings.build(AutoscalerConfig, **profile, **forecasts, plugins=plugins)
 
 
 def _split(override: str, owners: Mapping[str, tuple[type[Any], Setting]]) -> tuple[str, Located]:

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MOVES = ("scale_up", "scale_down", "steady")
-"""What was done; every other code says why."""
+"""What was done; other codes say why."""
+_USUAL = "forecast_choice"
+"""Said at each tick with ``auto``."""
 MOVES = tuple(code.replace("_", " ") for code in _MOVES)
 """The same in words."""
 
@@ -29,6 +31,7 @@ _WORDS = {
     "target_ttft_unreachable": "a lone prompt exceeds the TTFT target",
     "sla_infeasible": "no decode point meets the ITL target",
     "forecast_note": "predictor fell back or made a note",
+    "forecast_choice": "auto chose a predictor",
     "within_tolerance": "within tolerance",
     "sized_for_misses": "sized to keep the attainment asked",
     "stabilised": "kept by stabilisation",
@@ -65,7 +68,7 @@ def in_words(code: str) -> str:
 
 def causes(reasons: Mapping[str, int], most: int) -> list[tuple[int, str, str]]:
     """Return the ``most`` frequent causes as (times, code, words), most frequent first, ties by code."""
-    counted = [(times(reasons, code), code) for code in reasons if code not in _MOVES]
+    counted = [(times(reasons, code), code) for code in reasons if code not in (*_MOVES, _USUAL)]
     ranked = sorted((pair for pair in counted if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
     return [(number, code, in_words(code)) for number, code in ranked[:most]]
 

@@ -332,3 +332,15 @@ def test_the_schema_says_what_the_checks_enforce():
     assert properties["mode"]["enum"] == ["fast", "slow"]
     assert properties["correction_bounds"]["prefixItems"][0]["exclusiveMinimum"] == 0
     assert "constant" in properties["load_predictor_type"]["enum"]
+
+
+def test_where_no_predictor_is_given_it_is_the_one_that_the_policy_comes_with():
+    assert declared(AutoscalerConfig)["load_predictor_type"].default == "constant"
+    for keys, predictor in (
+        (["policy=slo"], "auto"),
+        (["policy=slo", "load_predictor_type=constant"], "constant"),
+        (["policy=classic"], "constant"),
+        ([], "constant"),
+    ):
+        config = autoscaler_config(load_settings(BOTH, (), keys), RoundNumbers())
+        assert config.load_predictor_type == predictor

@@ -92,7 +92,8 @@ class AutoPredictor:
         return Forecast(
             tuple([answers[at].mean[step] for step, at in enumerate(best)]),
             tuple([answers[at].std[step] for step, at in enumerate(best)]),
-            self._note(best, answers),
+            self._note(answers),
+            self._chosen(best),
         )
 
     def _best(self, horizon: int) -> list[int]:
@@ -129,10 +130,10 @@ class AutoPredictor:
             rows.append([ahead.quantile(_QUANTILE, step) for step in range(_FURTHEST)])
         return np.array(rows)
 
-    def _note(self, best: list[int], answers: dict[int, Forecast]) -> str:
-        """Say who answers for which windows, and what each has to say of itself."""
+    def _chosen(self, best: list[int]) -> str:
+        """Say who answers for which windows."""
         if self._scored < _LEAST_SCORED:
-            return f"{self._scored} of the {_LEAST_SCORED} windows scored that choosing needs: last value"
+            return ""
         runs = []
         first = 1
         for at, run in groupby(best):
@@ -140,5 +141,12 @@ class AutoPredictor:
             windows = f"window {first}" if first == last else f"windows {first} to {last}"
             runs.append(f"{self._members[at].name} for {windows}")
             first = last + 1
-        own = [f"{self._members[at].name}: {one.note}" for at, one in sorted(answers.items()) if one.note]
-        return "; ".join([", ".join(runs), *own])
+        return ", ".join(runs)
+
+    def _note(self, answers: dict[int, Forecast]) -> str:
+        """Say what each of those who answer has to say of itself."""
+        if self._scored < _LEAST_SCORED:
+            return f"{self._scored} of the {_LEAST_SCORED} windows scored that choosing needs: last value"
+        return "; ".join(
+            f"{self._members[at].name}: {one.note}" for at, one in sorted(answers.items()) if one.note
+        )

@@ -15,7 +15,7 @@ class Forecast:
     """The next windows of one series, as a normal distribution a window, cut off at zero.
 
     `mean` and `std` have one entry a window ahead, in the unit of the series. `note` is empty, or says
-    why a simpler method than the one named was used, or which one answers where the name leaves that open.
+    why a simpler method than the one named was used; `chosen` is who answers where the name leaves that open.
 
     Raises:
         ValueError: A mean or std is negative, NaN or infinite, or their lengths differ: a predictor's bug,
@@ -25,6 +25,7 @@ class Forecast:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     note: str = ""
+    chosen: str = ""
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean:

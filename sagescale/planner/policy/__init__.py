@@ -11,6 +11,7 @@ The class may say
 * ``keys = ("static_prefill",)``: which of the keys that are one policy's own it reads; comparisons try their
   values with it;
 * ``uses_forecast = False``: nothing tries predictors with it;
+* ``default_predictor = "auto"``: the predictor where ``load_predictor_type`` is not given;
 * ``uses_model = False``: its sizes depend on no forecast, correction or time of the engines: these are worked
   out only when somebody asks;
 * ``uses_lengths = False``: it does without a sample of requests' lengths in every observation (online
@@ -40,6 +41,7 @@ __all__ = [
     "QuickPolicy",
     "Situation",
     "Sizing",
+    "default_predictor",
     "make_policy",
     "needs_twin",
     "policy_keys",
@@ -63,6 +65,16 @@ def needs_twin(name: str) -> bool:
 def uses_forecast(name: str) -> bool:
     """Say whether a policy looks at forecasts at all, so that trying predictors with it makes sense."""
     return bool(getattr(POLICIES.load(name), "uses_forecast", True))
+
+
+def default_predictor(name: str) -> str | None:
+    """Return the predictor that a policy comes with; None if it says none.
+
+    Raises:
+        InputError: there is no such policy.
+    """
+    predictor: str | None = getattr(POLICIES.load(name), "default_predictor", None)
+    return predictor
 
 
 def policy_keys(name: str | None = None) -> tuple[str, ...]:

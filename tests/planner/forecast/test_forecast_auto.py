@@ -46,7 +46,7 @@ def test_until_five_windows_are_scored_it_is_the_last_value_and_says_so():
 def test_it_says_who_answers_for_which_windows():
     forecast = fed("auto", scattered(60)).forecast(20)
     names, firsts, lasts = [], [], []
-    for part in forecast.note.split(", "):
+    for part in forecast.chosen.split(", "):
         name, _, windows = part.partition(" for window")
         first, _, last = windows.removeprefix("s").strip().partition(" to ")
         names.append(name)
@@ -65,7 +65,7 @@ def test_it_says_who_answers_for_which_windows():
 )
 def test_it_answers_as_one_that_has_lost_least(series, best):
     auto = fed("auto", series, 3_600.0 if best is None else MINUTE_S).forecast(1)
-    chosen = auto.note.partition(" for ")[0]
+    chosen = auto.chosen.partition(" for ")[0]
     assert chosen in (best or {"seasonal_naive"})
     alike = fed(chosen, series, 3_600.0 if best is None else MINUTE_S).forecast(1)
     assert auto.mean == pytest.approx(alike.mean, rel=0.05), "arima is fitted at other windows than alone"
@@ -90,7 +90,7 @@ def test_one_burst_does_not_settle_two_hours():
     """The last value was right about one huge window; it is not therefore right about all others."""
     calm = scattered(120)
     before, after = (fed("auto", series).forecast(3) for series in (calm, [*calm, 5_000.0, 5_000.0]))
-    assert before.note == after.note == "kalman for windows 1 to 3"
+    assert before.chosen == after.chosen == "kalman for windows 1 to 3"
 
 
 @pytest.mark.parametrize("series", [scattered(400), random_walk(400)], ids=["scatter", "walk"])

@@ -71,6 +71,7 @@ class SloPolicy:
     name = "slo"
     keys = ("target_attainment", "fast_interval_sec")
     needs_twin = True
+    default_predictor = "auto"
 
     def __init__(
         self,
@@ -117,7 +118,8 @@ class SloPolicy:
             if window.requests == 0 and self._lengths.sample is None:
                 asked = seen.pools.asked
                 idle = Sizes(
-                    self._prefill.after_idling(0, asked.prefill), self._decode.after_idling(0, asked.decode)
+                    self._prefill.after_idling(0, asked.prefill),
+                    self._decode.after_idling(0, asked.decode),
                 )
                 return Sizing.exactly(idle, (_NO_TRAFFIC,))
             return self._hold(seen, _UNKNOWN_LENGTHS)
@@ -158,7 +160,7 @@ class SloPolicy:
             scenarios,
             strict=True,
         ):
-            stays = pool.after_idling(kept, counts.asked)
+            stays = pool.after_idling(kept, counts.asked, spared=self._promise.spared)
             # Nothing idles that the other pool has to do without.
             sizes.append(size if short else stays)
             reasons.append(_sized(pool, (size, more, sizes[-1]), what, may_miss))
