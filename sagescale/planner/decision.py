@@ -58,6 +58,12 @@ class ReasonCode(StrEnum):
     DRY_RUN = "dry_run"
 
 
+def at_limit(end: str, pool: str) -> ReasonCode:
+    """Return the reason of a pool at its limit, ``min`` or ``max``."""
+    own = f"AT_{end}_{pool}".upper()
+    return ReasonCode[own if own in ReasonCode.__members__ else f"AT_{end}_POOL".upper()]
+
+
 class Reason(NamedTuple):
     """One reason, for machines and for people."""
 

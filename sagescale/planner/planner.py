@@ -17,6 +17,7 @@ from sagescale.planner.decision import (
     Estimate,
     Reason,
     ReasonCode,
+    at_limit,
 )
 from sagescale.planner.estimates import Estimates
 from sagescale.planner.learning import CorrectionTracker, make_learner
@@ -339,9 +340,7 @@ def _limit_reasons(before: Sizes, after: Sizes, fleet: Fleet) -> list[Reason]:
     for pool, asked, got in zip(fleet.pools, before, after, strict=True):
         if asked != got:
             end, key = ("max", pool_keys(pool).most) if got < asked else ("min", pool_keys(pool).least)
-            own, other = f"AT_{end}_{pool.name}".upper(), f"AT_{end}_POOL".upper()
-            code = ReasonCode[own if own in ReasonCode.__members__ else other]
-            reasons.append(Reason(code, f"{pool.name} asked for {asked}, {key} is {got}"))
+            reasons.append(Reason(at_limit(end, pool.name), f"{pool.name} asked for {asked}, {key} is {got}"))
     return reasons
 
 

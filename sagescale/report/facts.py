@@ -20,7 +20,7 @@ from sagescale.report.formats import (
     share,
     signed,
 )
-from sagescale.report.reasons import causes, limits, times
+from sagescale.report.reasons import LIMITS, causes, limits, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -319,7 +319,10 @@ def why(document: ResultDocument, run: RunDocument) -> list[str]:
     for found, code, words in causes(run.reasons or {}, _MOST_CAUSES):
         if code == "sized_for_misses":
             ticks = run.scaling.ticks
-            decided = sum(code in given for given in run.timeline.reasons or ()) or found
+            given = run.timeline.reasons
+            decided = (
+                sum(code in each and LIMITS.keys().isdisjoint(each) for each in given) if given else found
+            )
             at = f"all {count(ticks)}" if known(ticks) == decided else f"{count(decided)} of {count(ticks)}"
             kept = share(number(document, run, "target_attainment"), 2).replace(".00", "")
             parts.append(f"sized to keep {kept} at {at} decisions")

@@ -48,12 +48,13 @@ _WORDS = {
     "dry_run": "dry run, not acted on",
 }
 
-_LIMITS = {
+LIMITS = {
     "gpu_budget": "max_gpu_budget",
     "at_max_prefill": "max_prefill_instances",
     "at_max_decode": "max_decode_instances",
     "at_max_aggregated": "max_instances",
 }
+"""What cuts a size, and the key that says so."""
 
 
 def times(reasons: Mapping[str, int], code: str) -> int:
@@ -75,5 +76,5 @@ def causes(reasons: Mapping[str, int], most: int) -> list[tuple[int, str, str]]:
 
 def limits(reasons: Mapping[str, int]) -> list[tuple[int, str]]:
     """Return the limits that cut a size as (times, configuration key), most frequent first."""
-    counted = [(times(reasons, code), key) for code, key in _LIMITS.items()]
+    counted = [(times(reasons, code), key) for code, key in LIMITS.items()]
     return sorted((pair for pair in counted if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))

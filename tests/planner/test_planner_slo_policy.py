@@ -365,3 +365,33 @@ def test_what_kept_the_last_day_is_enough_unless_requests_wait(monkeypatch, queu
     said = [reason.text for reason in decision.reasons if reason.code == ReasonCode.SIZED_FOR_MISSES]
     assert [size <= 3 for size in decision.targets] == [limited, limited]
     assert ["but 3 would have kept the last day" in text for text in said] == [limited, limited]
+
+
+class TestWhatKeptItFromGrowing:
+    @pytest.mark.parametrize(
+        ("keys", "code"),
+        [
+            ({}, None),
+            ({"max_gpu_budget": 10}, ReasonCode.GPU_BUDGET),
+            ({"max_prefill_instances": 3}, ReasonCode.AT_MAX_PREFILL),
+            ({"max_decode_instances": 3}, ReasonCode.AT_MAX_DECODE),
+        ],
+    )
+    def test_the_budget_and_the_maxima_are_reasons_where_more_is_wanted(self, keys, code):
+        planner, sizes = settled(**keys)
+        given = {reason.code for reason in planner.step(minute(41, 6000.0, *sizes)).reasons}
+        limits = {ReasonCode.GPU_BUDGET, ReasonCode.AT_MAX_PREFILL, ReasonCode.AT_MAX_DECODE}
+        assert given & limits == ({code} if code else set())
+
+
+class TestNothingComes:
+    def test_pools_that_may_go_entirely_do_when_nothing_was_expected_for_a_while(self):
+        planner, sizes = settled(60.0, min_prefill_instances=0, min_decode_instances=0)
+        silence = run(planner, [0.0] * 60, 41, sizes)
+        assert min(silence[3]) > 0
+        assert silence[-1] == (0, 0)
+        assert min(run(planner, [60.0] * 10, 101, (0, 0))[-1]) > 0
+
+    def test_pools_that_may_not_stay_at_their_minimum(self):
+        planner, sizes = settled(60.0)
+        assert run(planner, [0.0] * 60, 41, sizes)[-1] == (1, 1)

@@ -252,6 +252,8 @@ def test_sizes_for_a_share_of_requests_are_said_as_what_is_kept() -> None:
     assert line_of(render(changed(sized)), "why").endswith("sized to keep 99 % at 2 of 3 decisions")
     given["reasons"][2] = ["sized_for_misses"]
     assert line_of(render(changed(sized)), "why").endswith("sized to keep 99 % at all 3 decisions")
+    given["reasons"][2] = ["gpu_budget", "sized_for_misses"]
+    assert line_of(render(changed(sized)), "why").endswith("sized to keep 99 % at 2 of 3 decisions")
 
 
 def test_series_over_time_carry_their_ranges_and_the_windows_over_target() -> None:

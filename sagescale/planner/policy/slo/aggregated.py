@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from sagescale.fleet import ByPool, Pools
-from sagescale.planner.decision import Reason, ReasonCode
+from sagescale.planner.decision import Reason, ReasonCode, at_limit
 from sagescale.planner.load import LoadPredictors
 from sagescale.planner.policy.protocol import PoolSize, Situation, Sizing
 from sagescale.planner.policy.slo.cold import ColdCaches
@@ -161,7 +161,8 @@ class AggregatedSloPolicy:
 
     def _renamed(self, reason: Reason) -> Reason:
         text = reason.text.replace("decode: ", f"{self._pool}: ", 1)
-        return reason._replace(text=text.replace("both pools hold", "the pool holds"))
+        code = at_limit("max", self._pool) if reason.code is ReasonCode.AT_MAX_DECODE else reason.code
+        return Reason(code, text.replace("both pools hold", "the pool holds"))
 
 
 class _Worked:

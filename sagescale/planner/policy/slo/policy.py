@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sagescale.fleet import Sizes
-from sagescale.planner.decision import Reason, ReasonCode
+from sagescale.planner.decision import Reason, ReasonCode, at_limit
 from sagescale.planner.policy.protocol import Sizing
 from sagescale.planner.policy.slo.budget import Budget
 from sagescale.planner.policy.slo.caution import Missed
@@ -37,6 +37,9 @@ __all__ = ["SloPolicy"]
 
 _HARDLY = 0.02
 """More instances of a pool that misses this part of what may be missed leave the other no more to miss."""
+
+_NOTHING = 0.5
+"""Fewer requests forecast for a window are none: with none, pools that may go entirely do."""
 
 _ABSURD = 1e12
 """So many requests wait nowhere: such a count is taken as unknown."""
@@ -116,12 +119,7 @@ class SloPolicy:
             return self._hold(seen, _UNKNOWN_TRAFFIC)
         if self._isl is None or self._osl is None or self._lengths.sample is None:
             if window.requests == 0 and self._lengths.sample is None:
-                asked = seen.pools.asked
-                idle = Sizes(
-                    self._prefill.after_idling(0, asked.prefill),
-                    self._decode.after_idling(0, asked.decode),
-                )
-                return Sizing.exactly(idle, (_NO_TRAFFIC,))
+                return self._idle(seen)
             return self._hold(seen, _UNKNOWN_LENGTHS)
         sample = self._lengths.sample
         self._try_anew(sample)
@@ -140,6 +138,13 @@ class SloPolicy:
         )
         for pool in (self._prefill, self._decode):
             pool.ticked(seen.time_s, seen.window_s, pool.load)
+        if (
+            window.requests == 0
+            and requests.mean[-1] < _NOTHING
+            and 0 in (self._prefill.limits.least, self._decode.limits.least)
+        ):
+            # For a pool without instances any load misses all: it would never go.
+            return self._idle(seen)
         careful = self._fewest(scenarios)
         enough = (
             self._enough(self._prefill, careful[0], scenarios[0].mean - to_come[0].mean + surprise[1]),
@@ -150,7 +155,8 @@ class SloPolicy:
         if short:
             self._promise.fell_short(self._ahead + 1)
         may_miss = self._promise.allowed, self._allowed
-        sizes, reasons = [], []
+        sizes: list[int] = []
+        reasons = [self._too_dear(enough, wanted)] if short else []
         for pool, counts, size, more, kept, what in zip(
             (self._prefill, self._decode),
             seen.pools,
@@ -164,9 +170,17 @@ class SloPolicy:
             # Nothing idles that the other pool has to do without.
             sizes.append(size if short else stays)
             reasons.append(_sized(pool, (size, more, sizes[-1]), what, may_miss))
+            if size == pool.limits.most and pool.missed(size, what) > self._allowed:
+                reasons.append(_at_most(pool, what))
         for pool in (self._prefill, self._decode):
             self._try_uses(pool, seen.time_s)  # for the next tick: this one's loads are those of one way
         return Sizing.exactly(Sizes(*sizes), tuple(reasons))
+
+    def _idle(self, seen: Observation) -> Sizing:
+        """Ask for nothing; the planner raises it to the minima."""
+        asked = seen.pools.asked
+        sizes = self._prefill.after_idling(0, asked.prefill), self._decode.after_idling(0, asked.decode)
+        return Sizing.exactly(Sizes(*sizes), (_NO_TRAFFIC,))
 
     def _fewest(self, scenarios: tuple[Scenarios, Scenarios]) -> tuple[int, int]:
         """The sizes with the fewest GPUs that together miss no more than may be missed."""
@@ -189,6 +203,12 @@ class SloPolicy:
                 )
                 return mine_size, other_size
             size += 1
+
+    def _too_dear(self, wanted: tuple[int, int], got: tuple[int, int]) -> Reason:
+        """Say that the budget allows less than is wanted."""
+        budget = self._budget.gpus
+        text = f"{Sizes(*wanted)} would be wanted and do not fit max_gpu_budget {budget}: {Sizes(*got)}"
+        return Reason(ReasonCode.GPU_BUDGET, text)
 
     @staticmethod
     def _enough(pool: Pool, careful: int, unplanned: float) -> int:
@@ -491,6 +511,15 @@ def _sized(
     if size > wanted:
         text += f"; {size} stay until they have not been wanted for as long as a launch takes"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)
+
+
+def _at_most(pool: Pool, scenarios: Scenarios) -> Reason:
+    """Say that a pool's maximum misses more than may be missed."""
+    most = pool.limits.most
+    text = (
+        f"{pool.name}: {most} instances are allowed, which would miss {_share(pool.missed(most, scenarios))}"
+    )
+    return Reason(at_limit("max", pool.name), text)
 
 
 def _share(share: float) -> str:
