@@ -325,7 +325,8 @@ def why(document: ResultDocument, run: RunDocument) -> list[str]:
             )
             at = f"all {count(ticks)}" if known(ticks) == decided else f"{count(decided)} of {count(ticks)}"
             kept = share(number(document, run, "target_attainment"), 2).replace(".00", "")
-            parts.append(f"sized to keep {kept} at {at} decisions")
+            if decided:
+                parts.append(f"sized to keep {kept} at {at} decisions")
         else:
             parts.append(f"{count(found)}× {words}")
     return parts

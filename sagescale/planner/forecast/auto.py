@@ -133,7 +133,7 @@ class AutoPredictor:
     def _chosen(self, best: list[int]) -> str:
         """Say who answers for which windows."""
         if self._scored < _LEAST_SCORED:
-            return ""
+            return f"last value: {self._scored} of the {_LEAST_SCORED} windows scored that choosing needs"
         runs = []
         first = 1
         for at, run in groupby(best):
@@ -145,8 +145,6 @@ class AutoPredictor:
 
     def _note(self, answers: dict[int, Forecast]) -> str:
         """Say what each of those who answer has to say of itself."""
-        if self._scored < _LEAST_SCORED:
-            return f"{self._scored} of the {_LEAST_SCORED} windows scored that choosing needs: last value"
         return "; ".join(
             f"{self._members[at].name}: {one.note}" for at, one in sorted(answers.items()) if one.note
         )

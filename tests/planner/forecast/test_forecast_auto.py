@@ -39,8 +39,8 @@ def random_walk(windows):
 def test_until_five_windows_are_scored_it_is_the_last_value_and_says_so():
     forecast = fed("auto", [10.0, 20.0, 30.0]).forecast(2)
     assert forecast.mean == (30.0, 30.0)
-    assert forecast.note == "2 of the 5 windows scored that choosing needs: last value"
-    assert "last value" not in fed("auto", [10.0, 20.0] * 5).forecast(2).note
+    assert forecast.chosen == "last value: 2 of the 5 windows scored that choosing needs"
+    assert "last value" not in fed("auto", [10.0, 20.0] * 5).forecast(2).chosen
 
 
 def test_it_says_who_answers_for_which_windows():
@@ -82,8 +82,8 @@ def test_a_longer_forecast_begins_with_the_shorter_one():
 def test_unknown_windows_are_not_scored():
     known = fed("auto", [10.0, 20.0, 30.0, 40.0])
     holed = fed("auto", [10.0, 20.0, None, None, None, None, 30.0])
-    assert known.forecast(1).note.startswith("3 of")
-    assert holed.forecast(1).note.startswith("2 of")
+    assert known.forecast(1).chosen.startswith("last value: 3 of")
+    assert holed.forecast(1).chosen.startswith("last value: 2 of")
 
 
 def test_one_burst_does_not_settle_two_hours():
