@@ -54,6 +54,7 @@ from sagescale.fleet import within_limits
 from sagescale.perf import ProfileModel
 from sagescale.perf.validate import unfit_warnings
 from sagescale.sim.result import configuration, json_value, profile_info, result_document
+from sagescale.sim.unused import unused_warnings
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
@@ -442,6 +443,8 @@ class _Work:
     def _warnings(self, runs: Sequence[RunDocument]) -> list[str]:
         modelled = (self._engines(variant.config, variant.simulator) for variant in self.comparison.variants)
         warnings = list(dict.fromkeys(line for engines in modelled for line in unfit_warnings(engines)))
+        variants = [(variant.config, variant.simulator) for variant in self.comparison.variants]
+        warnings += unused_warnings(self.workload.trace(), variants)
         rejected = max((run.requests.rejected for run in runs), default=0)
         if rejected:
             warnings.append(

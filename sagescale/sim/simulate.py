@@ -36,12 +36,14 @@ from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_po
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from sagescale.perf import PerfModel, Profile
     from sagescale.planner import AutoscalerConfig, Decision, LoadForecast
     from sagescale.planner.observation import Window
     from sagescale.planner.policy import Policy
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import Cluster, World
+    from sagescale.sim.engine import Cluster, EnginePool, World
     from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
@@ -288,6 +290,9 @@ class _Making:
             trace, closed_loop = as_it_came(trace, rows, cluster.arrival_s, cluster.isl, cluster.osl)
             by_clock = service.simulator.concurrent_sessions is None
             least_s = max(least_s, least_end_s(service.trace, rows[cluster.completed], by_clock=by_clock))
+        lifetimes = cluster.lifetimes(horizon_s)
+        ticks = [tick for tick in loop.ticks if tick.observation.time_s <= horizon_s]
+        stuck = len(ticks) < len(loop.ticks)  # it went on in case something might still be served
         return Run(
             trace=trace,
             config=service.config,
@@ -300,22 +305,30 @@ class _Making:
             produced=cluster.produced,
             requests=cluster.requests,
             completed=cluster.completed,
-            lifetimes=cluster.lifetimes(horizon_s),
+            lifetimes=lifetimes,
             initial=self.load.initial,
-            ticks=tuple(loop.ticks),
-            surges=tuple(loop.surges),
+            ticks=tuple(ticks),
+            surges=tuple(surge for surge in loop.surges if surge.time_s <= horizon_s),
             horizon_s=horizon_s,
             least_s=least_s,
-            max_gpus_used=cluster.max_gpus_used,
+            max_gpus_used=_most_gpus(lifetimes, self.load.pools) if stuck else cluster.max_gpus_used,
             rejected=counters.rejected,
             timed_out=counters.timed_out,
             faults=loop.fault_log(),
             stepped=cluster.stepped(),
             gaps=cluster.gaps(),
-            full_memory_s=tuple(loop.full_memory_s),
+            full_memory_s=tuple(loop.full_memory_s[: len(ticks)]),
             closed_loop=closed_loop,
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
+
+
+def _most_gpus(lifetimes: NDArray[np.void], pools: Sequence[EnginePool]) -> int:
+    """The most GPUs that instances had at any instant; what stops at one makes room for what starts."""
+    gpus = np.array([pool.gpus for pool in pools])[lifetimes["pool"]]
+    at_s = np.concatenate([lifetimes["stop_s"], lifetimes["launch_s"]])
+    change = np.concatenate([-gpus, gpus])[np.argsort(at_s, kind="stable")]
+    return int(np.cumsum(change).max(initial=0))
 
 
 def _initial(
