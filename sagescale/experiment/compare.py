@@ -294,7 +294,7 @@ class _Work:
             reaching=reaching,
             winner=winner,
             verdict=sentence,
-            clairvoyant_gpu_hours=references.get(scenario_of_run(RunTask(base.config, base.simulator))),
+            clairvoyant_gpu_hours=min(self._closed_loop(references).values(), default=None),
             replicates=made.replicates,
             forecasters=self._forecasters(),
             failed=failed,
@@ -400,6 +400,13 @@ class _Work:
                 for scenario in self._alike(entry, scenarios):
                     references[scenario] = min(outcome.score.gpu_hours, references.get(scenario, math.inf))
         return references
+
+    def _closed_loop(
+        self, references: dict[tuple[AutoscalerConfig, SimulatorConfig], float]
+    ) -> dict[tuple[AutoscalerConfig, SimulatorConfig], float]:
+        """Leave out those of open loop in a comparison of both ways, as the verdict does."""
+        both = len({variant.simulator.open_loop for variant in self.comparison.variants}) > 1
+        return {of: hours for of, hours in references.items() if not (both and of[1].open_loop)}
 
     def _alike(
         self, entry: Entry, scenarios: Iterable[tuple[AutoscalerConfig, SimulatorConfig]]
