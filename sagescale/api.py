@@ -252,7 +252,7 @@ class ComparisonResult:
                 "predictor": run.predictor,
                 "attainment": run.sla.attainment,
                 "gpu_hours": run.gpu_hours.total,
-                **{f"{pool}_gpu_hours": hours for pool, hours in run.gpu_hours.pools.items()},
+                **{f"{pool}_gpu_hours": run.gpu_hours.pools.get(pool) for pool in self.document.pools},
                 "ttft_p99_ms": run.ttft_ms.p99,
                 "itl_p99_ms": run.itl_ms.p99,
             }

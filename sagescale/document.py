@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sagescale.declare import LARGEST_NUMBER, shown
 from sagescale.errors import InputError, UnknownFormatError
 from sagescale.files import read_input_text
+from sagescale.fleet import AGGREGATED, DISAGGREGATED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -786,7 +787,8 @@ class ComparisonInfo:
         reaching: names of the runs that reach it, by GPU-hours; the others follow, by attainment.
         winner: the cheapest candidate that reaches it, None where none does.
         verdict: the outcome in one or two sentences.
-        clairvoyant_gpu_hours: of the achievable reference; None where none was found.
+        clairvoyant_gpu_hours: of the achievable reference, the least where configurations have their own;
+            None where none was found.
         not_run: names of runs that an interruption left undone.
     """
 
@@ -870,6 +872,13 @@ class ResultDocument:
     comparison: ComparisonInfo | None = None
     gpu_hour_price: float | None = None
     answer: AnswerInfo | None = None
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pools of all runs, in an order that does not depend on theirs; of no run the usual two."""
+        found = {pool: None for run in self.runs for pool in run.gpu_hours.pools}
+        usual = [pool for pool in (*DISAGGREGATED, *AGGREGATED) if pool in found]
+        return (*usual, *sorted(found.keys() - {*usual})) or DISAGGREGATED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

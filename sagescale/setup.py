@@ -80,6 +80,7 @@ class Setup:
     def warnings(self, run: Run) -> list[str]:
         """What the reader of a run's result should know, one line each (the trace's own come first)."""
         from sagescale.perf.validate import unfit_warnings
+        from sagescale.sim.unused import unused_warnings
 
         found = unfit_warnings(self.modelled)
         if run.rejected:
@@ -87,12 +88,11 @@ class Setup:
                 f"{run.rejected} requests are larger than the KV memory of {run.world.max_kv_tokens} tokens "
                 "(isl + osl): rejected at arrival and counted unfinished"
             )
-        if self.simulator.first_token == "decode":
+        if self.simulator.first_token == "decode" and self.config.serving == "disaggregated":
             found.append(
                 "first tokens come from decode (first_token: decode): TTFT includes hand-off and a step"
             )
-        if self.simulator.prefix_cache and self.trace.prefixes is None:
-            found.append("prefix_cache has nothing to find: the trace has no hashes of its prompts' blocks")
+        found += unused_warnings(self.trace, [(self.config, self.simulator)])
         if self.config.no_operation:
             found.append("no_operation: decisions were made but not acted on; the pools stayed as they began")
         unfinished = len(run.requests) - len(run.completed) - run.rejected - run.timed_out

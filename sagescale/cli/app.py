@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from typing import Annotated
@@ -16,7 +15,13 @@ from sagescale.cli.examples import ROOT_EPILOG, epilog
 from sagescale.cli.explain import explain
 from sagescale.cli.forecast import forecast
 from sagescale.cli.other_files import in_words
-from sagescale.cli.output import PipedGroup, ReaderGoneError, forget_stdout
+from sagescale.cli.output import (
+    PipedGroup,
+    ReaderGoneError,
+    StandardOutputError,
+    forget_stdout,
+    prepare_stdout,
+)
 from sagescale.cli.plan import plan
 from sagescale.cli.profile import profile_app
 from sagescale.cli.report import report
@@ -74,19 +79,23 @@ def main() -> None:
     # Small matrices only: BLAS threads would spin against each other, and results would depend on them.
     for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
+        prepare_stdout()
         app()
     except UnknownFormatError as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except StandardOutputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        forget_stdout()
+        sys.exit(error.exit_code)
     except SagescaleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        what = f" ({error})" if str(error) else ""
+        print(f"error: out of memory{what}: take less of the trace, or smaller pools", file=sys.stderr)
+        sys.exit(1)
     except ReaderGoneError:
         forget_stdout()  # the reader's going away (head, less) is no error of ours
         sys.exit(0)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import logging
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from _typeshed import ReadableBuffer
     from rich.console import Console
     from typer._click import Context
 
@@ -30,13 +32,55 @@ class ReaderGoneError(Exception):
     """Nobody reads standard output any more."""
 
 
+class StandardOutputError(InputError):
+    """Standard output cannot be written, on a full disk for one."""
+
+
+class _RawStandardOutput(io.FileIO):
+    """Says of its own errors what they are: of an ``OSError`` alone nobody could tell."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StandardOutputError(
+                f"standard output: cannot be written: {error.strerror or error}"
+            ) from error
+
+
+def prepare_stdout() -> None:
+    """See that all that is printed can be, whatever a file's name holds, or raises what says why not.
+
+    Raises:
+        StandardOutputError: there is none.
+    """
+    if sys.stdout is None:
+        raise StandardOutputError("standard output: is closed; expected one to write to, if only /dev/null")
+    if sys.stdout is not sys.__stdout__ or not isinstance(sys.stdout, io.TextIOWrapper):
+        return  # of somebody who calls us
+    was = sys.stdout
+    raw = _RawStandardOutput(was.fileno(), "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=was.encoding,
+        errors="backslashreplace",  # a file's name need not be text
+        line_buffering=was.line_buffering,
+        write_through=was.write_through,
+    )
+
+
 class PipedGroup(TyperGroup):
     """A group whose commands end with :class:`ReaderGoneError`, where typer itself would exit with 1."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Read the command line, which may print help."""
         with _stops_without_reader(), _usage_in_one_line(ctx.command_path):
-            return super().parse_args(ctx, args)
+            try:
+                return super().parse_args(ctx, args)
+            finally:
+                sys.stdout.flush()
 
     def invoke(self, ctx: Context) -> object:
         """Run the command, and see that what it printed leaves the buffer."""
@@ -129,6 +173,8 @@ def _stops_without_reader() -> Iterator[None]:
 
 def forget_stdout() -> None:
     """Let what is still in the buffer go nowhere: the interpreter flushes it at its end."""
+    if sys.stdout is None:
+        return
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

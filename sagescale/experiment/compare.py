@@ -54,6 +54,7 @@ from sagescale.fleet import within_limits
 from sagescale.perf import ProfileModel
 from sagescale.perf.validate import unfit_warnings
 from sagescale.sim.result import configuration, json_value, profile_info, result_document
+from sagescale.sim.unused import unused_warnings
 from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ class _Work:
             reaching=reaching,
             winner=winner,
             verdict=sentence,
-            clairvoyant_gpu_hours=references.get(scenario_of_run(RunTask(base.config, base.simulator))),
+            clairvoyant_gpu_hours=min(self._closed_loop(references).values(), default=None),
             replicates=made.replicates,
             forecasters=self._forecasters(),
             failed=failed,
@@ -400,6 +401,13 @@ class _Work:
                     references[scenario] = min(outcome.score.gpu_hours, references.get(scenario, math.inf))
         return references
 
+    def _closed_loop(
+        self, references: dict[tuple[AutoscalerConfig, SimulatorConfig], float]
+    ) -> dict[tuple[AutoscalerConfig, SimulatorConfig], float]:
+        """Leave out those of open loop in a comparison of both ways, as the verdict does."""
+        both = len({variant.simulator.open_loop for variant in self.comparison.variants}) > 1
+        return {of: hours for of, hours in references.items() if not (both and of[1].open_loop)}
+
     def _alike(
         self, entry: Entry, scenarios: Iterable[tuple[AutoscalerConfig, SimulatorConfig]]
     ) -> list[tuple[AutoscalerConfig, SimulatorConfig]]:
@@ -435,6 +443,8 @@ class _Work:
     def _warnings(self, runs: Sequence[RunDocument]) -> list[str]:
         modelled = (self._engines(variant.config, variant.simulator) for variant in self.comparison.variants)
         warnings = list(dict.fromkeys(line for engines in modelled for line in unfit_warnings(engines)))
+        variants = [(variant.config, variant.simulator) for variant in self.comparison.variants]
+        warnings += unused_warnings(self.workload.trace(), variants)
         rejected = max((run.requests.rejected for run in runs), default=0)
         if rejected:
             warnings.append(

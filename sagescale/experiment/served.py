@@ -12,6 +12,7 @@ import numpy as np
 from sagescale.errors import InputError, did_you_mean
 from sagescale.files import read_input, shown_path
 from sagescale.perf.surfaces import PrefillCurve
+from sagescale.trace.source import arrow_reader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -172,7 +173,7 @@ def _table(path: Path, wanted: Collection[str]) -> tuple[Any, list[str], str]:
 
     data = read_input(path, "a log of served requests", _MAX_BYTES)
     try:
-        buffer = pa.BufferReader(data)
+        buffer = arrow_reader(data)
         if data[:4] == b"PAR1":
             file = parquet.ParquetFile(buffer)
             _refuse_rows(path, file.metadata.num_rows)

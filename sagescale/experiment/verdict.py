@@ -68,7 +68,7 @@ def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple
     good = [run for run in ranked[:reaching] if run.kind != "hindsight"]
     tried = [run for run in ranked if run.kind != "hindsight"]
     if not tried:
-        return None, "No run was done."
+        return None, "No candidate was run."
     if not good:
         return None, _none_reaches(tried[0], asked)
     winner = good[0]
@@ -82,9 +82,9 @@ def verdict(ranked: Sequence[RunDocument], reaching: int, asked: float) -> tuple
     if regret is not None and (reference := winner.gpu_hours.total - regret) > 0:
         against.append(f"{winner.gpu_hours.total / reference:.2f} × the cheapest schedule found in hindsight")
     which = (
-        f"the cheapest of the {len(good)} of {len(tried)} that reach"
+        f"the cheapest of the {len(good)} of {len(tried)} candidates that reach"
         if len(good) > 1
-        else f"the only one of {len(tried)} that reaches"
+        else f"the only one of {len(tried)} candidates that reaches"
     )
     text = (
         f"{winner.name} is {which} {100 * asked:g} %: "
@@ -125,7 +125,7 @@ def open_loop_error(runs: Sequence[RunDocument], winner: str | None) -> str:
 def _none_reaches(best: RunDocument, asked: float) -> str:
     causes = best.misses
     text = (
-        f"No run reaches {100 * asked:g} %; {best.name} comes nearest with "
+        f"No candidate reaches {100 * asked:g} %; {best.name} comes nearest with "
         f"{percent(best.judged_attainment.mean)} at {best.judged_gpu_hours.mean:.2f} GPU-hours."
     )
     if causes is None or not causes.total:
@@ -200,7 +200,7 @@ def _difference(winner: RunDocument, second: RunDocument) -> str:
 def _alone(winner: RunDocument, tried: Sequence[RunDocument]) -> str:
     others = [run for run in tried if run is not winner]
     if not others:
-        return "It is the only run."
+        return "It is the only candidate."
     best = max(others, key=lambda run: run.judged_attainment.mean)
     return f"The next best in attainment, {best.name}, reaches {percent(best.judged_attainment.mean)}."
 

@@ -344,7 +344,7 @@ class Profile:
             known = set(words)
             own = [word for word in _assumed_words(self.aggregated) if word not in known]
             words += [f"aggregated {word}" for word in own]
-        if self.kv_transfer.assumed:
+        if self.kv_transfer.assumed and self.decode != self.aggregated:  # else none hands over
             kv = self.kv_transfer
             words.append(f"kv_transfer {kv.latency_ms:g} ms + {kv.ms_per_1k_tokens:g} ms per 1000 tokens")
         return tuple(words)

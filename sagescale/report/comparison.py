@@ -64,13 +64,15 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
     trace = document.trace
     page.field("trace", *trace_parts(trace))
     page.field("profile", plain(document.profile.name))
-    targets = runs[0].sla if runs else None
-    if targets is not None:
+    targets = {
+        f"with TTFT ≤ {figure(sla.target_ttft_ms)} ms and {sla.itl_name} ≤ {figure(sla.target_itl_ms)} ms"
+        for sla in (run.sla for run in runs)
+    }
+    if targets:
         page.field(
             "asked",
-            f"{share(comparison.attainment_asked)} of requests with TTFT ≤ "
-            f"{figure(targets.target_ttft_ms)} ms and {targets.itl_name} ≤ "
-            f"{figure(targets.target_itl_ms)} ms",
+            f"{share(comparison.attainment_asked)} of requests "
+            + (targets.pop() if len(targets) == 1 else "within each run's own targets"),
             *((f"{comparison.replicates} replicates",) if (comparison.replicates or 1) > 1 else ()),
         )
     page.blank()

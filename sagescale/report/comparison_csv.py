@@ -8,7 +8,6 @@ import json
 from typing import TYPE_CHECKING
 
 from sagescale.files import written_whole
-from sagescale.fleet import DISAGGREGATED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,14 +24,16 @@ _FOUND = (
 
 
 def comparison_csv(path: Path, document: ResultDocument) -> None:
-    """Write the table; what is not defined is an empty cell. ``cost`` is there with a ``gpu_hour_price``.
+    """Write the table; what is not defined, or a pool that a run has not, is an empty cell.
+
+    ``cost`` is there with a ``gpu_hour_price``.
 
     Raises:
         InputError: the file cannot be written.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    pools = document.runs[0].gpu_hours.pools if document.runs else DISAGGREGATED
+    pools = document.pools
     price = document.gpu_hour_price
     priced = () if price is None else ("cost",)
     rows.writerow((*_RUN, *priced, *(f"{pool}_gpu_hours" for pool in pools), *_FOUND))
@@ -51,7 +52,7 @@ def comparison_csv(path: Path, document: ResultDocument) -> None:
                 run.sla.attainment,
                 run.gpu_hours.total,
                 *(() if price is None else (run.gpu_hours.total * price,)),
-                *(run.gpu_hours.pools[pool] for pool in pools),
+                *(run.gpu_hours.pools.get(pool) for pool in pools),
                 run.ratio_to_lower_bound,
                 run.regret_gpu_hours,
                 run.ttft_ms.p99,

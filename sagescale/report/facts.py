@@ -179,6 +179,8 @@ def trace_parts(trace: TraceInfo) -> list[str]:
 def planner(document: ResultDocument, run: RunDocument) -> list[str]:
     """Say what decided: policy, predictor, interval and what else was set."""
     startup, first_token = setting(document, run, "startup_delay_s"), setting(document, run, "first_token")
+    if setting(document, run, "serving") == "aggregated":
+        first_token = None  # an instance makes all of them
     return [
         f"{plain(run.policy or NOTHING)} policy",
         f"{plain(run.predictor or NOTHING)} predictor",

@@ -322,7 +322,8 @@ class SimulatorConfig:
     )
     prefix_hit_rate: float = setting(
         0.0,
-        doc="Share of each prompt found in the prefix cache, for traces that do not say.",
+        doc="Share of each prompt found in the prefix cache, for traces without cached_tokens. Block hashes "
+        "are not gone by: prefix_cache does that, and is refused beside it.",
         at_least=0,
         below=1,
     )

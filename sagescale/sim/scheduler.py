@@ -44,6 +44,11 @@ def check_engines(
             f"scale_down_choice is {simulator.scale_down_choice} but prefix_cache is false; expected "
             "prefix_cache true, or scale_down_choice least_outstanding: nothing is cached"
         )
+    if simulator.prefix_cache and simulator.prefix_hit_rate:
+        raise InputError(
+            f"prefix_hit_rate is {simulator.prefix_hit_rate:g} but prefix_cache is true; expected one of "
+            "them: what caches hold is simulated by the trace's block hashes, or given"
+        )
     why = f"engine_scheduler is {scheduler}"
     if simulator.engine_scheduler is None:
         why += f" where serving is {config.serving}"

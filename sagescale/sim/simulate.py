@@ -36,20 +36,22 @@ from sagescale.sim.world import LARGEST, build_world, computed_tokens, engine_po
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from sagescale.perf import PerfModel, Profile
     from sagescale.planner import AutoscalerConfig, Decision, LoadForecast
     from sagescale.planner.observation import Window
     from sagescale.planner.policy import Policy
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import Cluster, World
+    from sagescale.sim.engine import Cluster, EnginePool, World
     from sagescale.sim.injector import FaultLog
     from sagescale.trace import Trace
 
 _STALLED_TICKS = 60
 """After this many ticks at which nothing can happen and nothing is launched, work can never proceed."""
 
-_MOST_INSTANCES, _MOST_SLOTS = 1 << 20, 1 << 27
-"""Of a pool, and of all decode instances together: some gigabytes."""
+_MOST_INSTANCES = 1 << 20
+"""Of a pool; their requests may take too much memory before (``engine.FleetCluster``)."""
 
 _HOPELESS_S = 86400.0
 """With faults: after this long without a completion, none is to be expected."""
@@ -246,7 +248,7 @@ class _Making:
         load = ServiceLoad(
             name=service.name,
             pools=engine_pools(config, engines, service.gpu_type),
-            initial=_initial(trace, model, planner.learned, engines, config, simulator),
+            initial=_initial(trace, model, planner.learned, config, simulator),
             arrival_s=trace.arrival_s,
             isl=trace.isl,
             prompt=computed_tokens(trace, simulator),
@@ -288,6 +290,9 @@ class _Making:
             trace, closed_loop = as_it_came(trace, rows, cluster.arrival_s, cluster.isl, cluster.osl)
             by_clock = service.simulator.concurrent_sessions is None
             least_s = max(least_s, least_end_s(service.trace, rows[cluster.completed], by_clock=by_clock))
+        lifetimes = cluster.lifetimes(horizon_s)
+        ticks = [tick for tick in loop.ticks if tick.observation.time_s <= horizon_s]
+        stuck = len(ticks) < len(loop.ticks)  # it went on in case something might still be served
         return Run(
             trace=trace,
             config=service.config,
@@ -300,29 +305,36 @@ class _Making:
             produced=cluster.produced,
             requests=cluster.requests,
             completed=cluster.completed,
-            lifetimes=cluster.lifetimes(horizon_s),
+            lifetimes=lifetimes,
             initial=self.load.initial,
-            ticks=tuple(loop.ticks),
-            surges=tuple(loop.surges),
+            ticks=tuple(ticks),
+            surges=tuple(surge for surge in loop.surges if surge.time_s <= horizon_s),
             horizon_s=horizon_s,
             least_s=least_s,
-            max_gpus_used=cluster.max_gpus_used,
+            max_gpus_used=_most_gpus(lifetimes, self.load.pools) if stuck else cluster.max_gpus_used,
             rejected=counters.rejected,
             timed_out=counters.timed_out,
             faults=loop.fault_log(),
             stepped=cluster.stepped(),
             gaps=cluster.gaps(),
-            full_memory_s=tuple(loop.full_memory_s),
+            full_memory_s=tuple(loop.full_memory_s[: len(ticks)]),
             closed_loop=closed_loop,
             timing=Timing(wall_s, loop.planner_s, self.predictors.seconds),
         )
+
+
+def _most_gpus(lifetimes: NDArray[np.void], pools: Sequence[EnginePool]) -> int:
+    """The most GPUs that instances had at any instant; what stops at one makes room for what starts."""
+    gpus = np.array([pool.gpus for pool in pools])[lifetimes["pool"]]
+    at_s = np.concatenate([lifetimes["stop_s"], lifetimes["launch_s"]])
+    change = np.concatenate([-gpus, gpus])[np.argsort(at_s, kind="stable")]
+    return int(np.cumsum(change).max(initial=0))
 
 
 def _initial(
     trace: Trace,
     model: ProfileModel,
     learned: PerfModel | None,
-    world: World,
     config: AutoscalerConfig,
     simulator: SimulatorConfig,
 ) -> tuple[int, ...]:
@@ -340,7 +352,7 @@ def _initial(
                 f"{keys.initial} is {given}; expected {keys.least} {pool.least} to {keys.most} {pool.most}"
             )
     sizes = sized_start(as_recorded(trace, simulator.concurrent_sessions), model, config, simulator, learned)
-    _check_size(world, config, sizes)
+    _check_size(config, sizes)
     gpus = sum(size * pool.gpus for size, pool in zip(sizes, pools, strict=True))
     if gpus > config.max_gpu_budget:
         asked = " and ".join(
@@ -381,16 +393,13 @@ def _check_gpus(config: AutoscalerConfig, model: ProfileModel) -> None:
             )
 
 
-def _check_size(world: World, config: AutoscalerConfig, sizes: Sequence[int]) -> None:
+def _check_size(config: AutoscalerConfig, sizes: Sequence[int]) -> None:
     """Refuse pools that would not fit this machine's memory, rather than run into it."""
     for pool, instances in zip(config.pools, sizes, strict=True):
-        most = _MOST_INSTANCES
-        if Role.DECODE in pool.role:
-            most = min(most, _MOST_SLOTS // world.max_num_seqs)
-        if instances > most:
+        if instances > _MOST_INSTANCES:
             raise InputError(
                 f"{pool_keys(pool).most} and max_gpu_budget allow the {instances} {pool.name} instances now "
-                f"asked for; the simulator holds at most {most}: lower one of them"
+                f"asked for; the simulator holds at most {_MOST_INSTANCES}: lower one of them"
             )
 
 
@@ -490,7 +499,7 @@ class _Loop:
 
     def _act(self, decision: Decision) -> None:
         if not decision.no_operation:
-            _check_size(self.cluster.world, self.planner.config, decision.targets)
+            _check_size(self.planner.config, decision.targets)
             target = self.cluster if self.injector is None else self.injector
             target.scale(*decision.targets)
 

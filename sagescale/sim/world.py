@@ -55,7 +55,12 @@ def _given(value: T | None, otherwise: T) -> T:
 
 
 def computed_tokens(trace: Trace, config: SimulatorConfig) -> NDArray[np.int32]:
-    """Prompt tokens that prefill computes, int32[n]: ISL less what the prefix cache holds, at least 1."""
+    """Prompt tokens that prefill computes, int32[n]: ISL less what the prefix cache holds, at least 1.
+
+    Where caches are simulated they alone say what they hold (ENGINES 4).
+    """
+    if config.prefix_cache and trace.prefixes is not None:
+        return trace.isl
     if trace.cached_tokens is not None:
         return trace.isl - trace.cached_tokens
     if config.prefix_hit_rate == 0.0:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 _compiled = compiler("prefixes", (Path(__file__),))
 
 _FIRST_ROOM = 1024
-_MOST_NODES = 1 << 28
+
+MOST_NODES = 1 << 28
+"""Ids of all prompts, those that begin alike counted once: more than this is in no trace."""
+
 _IDS_AT_ONCE = 1 << 20
 
 
@@ -128,9 +131,9 @@ class PrefixBuilder:
         nodes, units = self._sizes.tolist()
         if nodes + more > len(self._parent):
             room = max(2 * len(self._parent), _power_of_two(nodes + more))
-            if room > _MOST_NODES:
+            if room > MOST_NODES:
                 raise InputError(
-                    f"{self.name}: more than {_MOST_NODES} blocks of {self.block_tokens} tokens; "
+                    f"{self.name}: more than {MOST_NODES} blocks of {self.block_tokens} tokens; "
                     "expected at most that, at 40 bytes of memory each: read part of it, or larger blocks "
                     "(--hash-block-tokens)"
                 )

@@ -19,7 +19,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sagescale.errors import InputError, UnknownFormatError
 from sagescale.files import open_input, shown_path
@@ -295,6 +295,19 @@ def _first_line(source: Source) -> tuple[int, bytes]:
             if line.removeprefix(_BOM).strip():
                 return number, line.splitlines()[0]
     raise InputError(f"{source.path}: has only blank lines; expected a request trace")
+
+
+def arrow_reader(data: bytes | bytearray) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Let Arrow read from a copy of its own.
+
+    Its threads may hold what they read a moment longer than the reading takes. Were it Python's, a file or
+    bytes, then one that lets go as the interpreter ends would abort the process.
+    """
+    import pyarrow as pa
+
+    copy = pa.allocate_buffer(len(data))
+    memoryview(copy).cast("B")[:] = data
+    return pa.BufferReader(copy)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from sagescale.planner.forecast import predictor_names
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+REPO = Path(__file__).resolve().parents[2]
 HEADER = "arrival_s,isl,osl\n"
 GOOD = HEADER + "".join(f"{second},{100 + second},20\n" for second in range(30))
 MAIN = "from sagescale.cli.app import main; main()"
@@ -161,6 +163,14 @@ def test_minima_above_the_budget_name_every_key_involved(sagescale):
         "simulate", "good.csv", "--set", "min_decode_instances=9", "--set", "max_gpu_budget=8"
     )
     refused(outcome, "max_gpu_budget is 8", "min_decode_instances 9", "min_prefill_instances 1", "10 GPUs")
+
+
+def test_pools_that_would_fill_memory_are_refused_whichever_of_them_does(sagescale):
+    """Every pool has slots for as many instances as the largest, and those of decode lists by request."""
+    many = [f"{key}_prefill_instances=1000000" for key in ("min", "max")]
+    keys = [word for key in (*many, "max_gpu_budget=2000000000") for word in ("--set", key)]
+    outcome = sagescale("simulate", "good.csv", *keys)
+    refused(outcome, "1,048,576 instances in a pool", "256 requests each (max_num_seqs)", "at most 4 GB")
 
 
 def test_gpus_an_instance_that_are_not_the_profiles_name_both(sagescale):
@@ -379,6 +389,35 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path, words):
     done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize(
+    ("where", "reason"), [(">/dev/full", "No space left on device"), (">&-", "is closed")]
+)
+@pytest.mark.parametrize(
+    "words", ["simulate good.csv", "trace info steady --json", "--help", "--version", "tune"]
+)
+def test_standard_output_that_cannot_be_written_is_one_line(sagescale, tmp_path, words, where, reason):
+    shell = ["sh", "-c", f'exec "$@" {where}', "sh", sys.executable, "-c", MAIN, *words.split()]
+    done = subprocess.run(shell, cwd=tmp_path, stderr=subprocess.PIPE, check=False, text=True)
+    if words == "tune" and "full" in where:
+        reason = "TRACE"  # nothing was printed
+    refused(Outcome(done.returncode, "", done.stderr), reason)
+    assert ("standard output" in done.stderr) != (reason == "TRACE")
+
+
+def test_an_interruption_while_the_command_is_being_imported_is_one_word(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "sagescale", "trace", "info", "ramp"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"sagescale": "sagescale.__main__:main"}  # what is run with -m as well
 
 
 @pytest.mark.parametrize("asked", [("--open-loop", "both"), ("--set", "open_loop=true,false")])

@@ -17,7 +17,7 @@ from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import Backend, open_backend
 from sagescale.experiment.misses import split_misses
 from sagescale.experiment.tasks import RunTask
-from sagescale.experiment.verdict import rank
+from sagescale.experiment.verdict import rank, verdict
 from sagescale.planner import policy_names
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.result import run_document
@@ -72,10 +72,32 @@ def test_the_winner_is_the_cheapest_that_does_not_know_the_future():
     assert document["comparison"]["verdict"].startswith(winner["name"])
 
 
+def test_what_is_known_in_hindsight_is_the_least_of_all_configurations():
+    document = compared(wave(600), {"max_gpu_budget": 8, "min_decode_instances": 4}, {"max_gpu_budget": 8})
+    found = [run["gpu_hours"]["total"] for run in document["runs"] if run["kind"] == "hindsight"]
+    assert min(found) < max(found)
+    assert document["comparison"]["clairvoyant_gpu_hours"] == min(
+        run["gpu_hours"]["total"] - (run["regret_gpu_hours"] or 0.0)
+        for run in document["runs"]
+        if run["name"] in document["comparison"]["reaching"]
+    )
+
+
+def test_a_verdict_speaks_of_candidates_where_only_what_knows_the_future_reaches_it(document):
+    runs = [from_keys(RunDocument, run) for run in document["runs"]]
+    best = next(run for run in runs if run.kind == "hindsight")
+    others = [run for run in runs if run.kind == "candidate"]
+    for reaching, words in ((1, "No candidate reaches 99 %"), (2, "the only one of"), (3, "the cheapest of")):
+        text = verdict([best, *others], reaching, 0.99)[1]
+        assert words in text
+        assert "candidate" in text.partition(":")[0]
+    assert verdict([best], 1, 0.99) == (None, "No candidate was run.")
+
+
 def test_where_nobody_reaches_it_the_verdict_says_what_is_in_the_way():
     document = compared(None, {"max_decode_instances": 1, "max_prefill_instances": 1}, attainment=1.0)
     assert document["comparison"]["winner"] is None
-    assert "No run reaches 100 %" in document["comparison"]["verdict"]
+    assert "No candidate reaches 100 %" in document["comparison"]["verdict"]
     assert "misses come from" in document["comparison"]["verdict"]
 
 

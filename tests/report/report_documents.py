@@ -177,7 +177,7 @@ def comparison() -> Any:
             "attainment_asked": 0.99,
             "reaching": ["clairvoyant/oracle", "classic/kalman", "reactive"],
             "winner": "classic/kalman",
-            "verdict": "classic/kalman is the cheapest of the 2 of 4 that reach 0.99 of requests.",
+            "verdict": "classic/kalman is the cheapest of the 2 of 4 candidates that reach 0.99 of requests.",
             "clairvoyant_gpu_hours": 2.2,
             "replicates": 1,
             "forecasters": [

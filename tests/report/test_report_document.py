@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import itertools
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from report_documents import agents, comparison, document, faulty, run, three_pools
 from rich.console import Console
+from sagescale.api import ComparisonResult
 from sagescale.document import ResultDocument, as_keys, from_keys, read_result
 from sagescale.errors import InputError
 from sagescale.perf import load_profile
@@ -208,6 +211,37 @@ def test_the_table_of_a_comparison_has_a_column_for_each_pool(tmp_path: Path) ->
     comparison_csv(tmp_path / "out.csv", from_keys(ResultDocument, made))
     head, first, *_ = (tmp_path / "out.csv").read_text().splitlines()
     assert dict(zip(head.split(","), first.split(","), strict=True))["spare_gpu_hours"] == "0.25"
+
+
+def test_the_table_of_a_comparison_has_the_pools_of_all_its_runs(tmp_path: Path) -> None:
+    for ways in itertools.permutations([("prefill", "decode"), ("aggregated",), ("decode", "spare")]):
+        made = comparison()
+        for each, pools in zip(made["runs"], ways, strict=False):
+            each["gpu_hours"] = {"total": 1.5 * len(pools)} | dict.fromkeys(pools, 1.5)
+        made["runs"] = made["runs"][: len(ways)]
+        shown = from_keys(ResultDocument, made)
+        comparison_csv(tmp_path / "out.csv", shown)
+        rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+        pools_of = ["prefill", "decode", "aggregated", "spare"]
+        assert [name for name in rows[0] if name.removesuffix("_gpu_hours") in pools_of] == [
+            f"{pool}_gpu_hours" for pool in pools_of
+        ]
+        for row, pools in zip(rows, ways, strict=True):
+            found = {pool: row[f"{pool}_gpu_hours"] for pool in pools_of}
+            assert found == {pool: "1.5" if pool in pools else "" for pool in pools_of}
+        assert [*ComparisonResult(shown).runs.filter(like="_gpu_hours")] == [
+            f"{pool}_gpu_hours" for pool in pools_of
+        ]
+
+
+def test_targets_are_those_of_all_runs_or_said_to_differ() -> None:
+    made = comparison()
+    for target_ms, words in ((None, "with TTFT ≤"), (777.0, "within each run's own targets")):
+        if target_ms is not None:
+            made["runs"][1]["sla"]["target_ttft_ms"] = target_ms
+        out = io.StringIO()
+        print_comparison(from_keys(ResultDocument, made), Console(width=120, file=out))
+        assert f"of requests {words}" in " ".join(out.getvalue().split())
 
 
 def test_money_stands_beside_gpu_hours_where_there_is_a_price(tmp_path: Path) -> None:

@@ -274,6 +274,13 @@ def test_a_long_run_is_drawn_to_the_width_and_keeps_its_extremes() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_of_pools_apart_it_is_said_which_makes_the_first_token() -> None:
+    made = document()
+    assert "first token from prefill" in render(made)
+    made["config"]["serving"] = "aggregated"
+    assert "first token" not in render(made)
+
+
 def test_what_was_assumed_is_said() -> None:
     assert "assumed, not measured: max_num_seqs 256, max_kv_tokens unlimited" in render(document())
 

@@ -205,6 +205,19 @@ def test_a_stuck_start_without_a_timeout_is_never_ready_and_the_run_still_ends()
     assert document(result)["requests"]["unfinished"] == len(STEADY) - len(result.completed)
 
 
+def test_a_stuck_run_is_told_up_to_its_horizon_however_long_it_waited():
+    stuck = StartFault(kind="stuck_starts", from_s=0.0, to_s=LONG_S)
+    faults = Faults(starts=(stuck,), crashes=(Crash(at_s=10.0, pool="prefill"),), start_timeout_s=20.0)
+    result = run(faults, max_gpu_budget=8)
+    ticks = int(result.horizon_s // 30.0)
+    assert result.horizon_s == STEADY.duration_s
+    found = document(result)
+    assert found["scaling"]["ticks"] == len(found["timeline"]["time_s"]) == ticks
+    assert found["timeline"]["time_s"][-1] <= result.horizon_s
+    assert sum(found["reasons"].values()) == sum(map(len, found["timeline"]["reasons"]))
+    assert gpus_at_most(result) == found["scaling"]["max_gpus"]
+
+
 def test_a_failing_start_stops_after_its_delay_and_is_tried_again():
     failing = StartFault(kind="failing_starts", from_s=600.0, to_s=700.0)
     result = run(Faults(starts=(failing,), crashes=(Crash(at_s=600.0, pool="decode"),)), **fixed(1, 2))
@@ -345,6 +358,7 @@ def test_whatever_goes_wrong_requests_budget_and_bound_hold(faults, budget, firs
         assert len(result.completed) == len(trace)
     assert gpus_at_most(result) <= budget
     assert result.max_gpus_used <= budget
+    assert all(tick.observation.time_s <= result.horizon_s for tick in result.ticks)
     requests = result.requests
     assert not (requests["done_s"] < requests["first_token_s"]).any()
     assert (result.produced < trace.osl).all()

@@ -297,7 +297,7 @@ def test_beginnings_are_made_into_parquet_only(tmp_path):
 
 
 def test_more_blocks_than_memory_is_meant_for_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr("sagescale.trace.prefix_builder._MOST_NODES", 4096)
+    monkeypatch.setattr("sagescale.trace.prefix_builder.MOST_NODES", 4096)
     path = mooncake(tmp_path / "a.jsonl", [list(range(3000)), list(range(3000, 6000))])
     with pytest.raises(InputError, match=r"a\.jsonl: more than 4096 blocks of 512 tokens"):
         read_trace(path)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +16,12 @@ from pyarrow import parquet
 from sagescale.errors import InputError
 from sagescale.trace import LogSpec, format_names, read_trace, speed_up, write_trace
 from sagescale.trace.read import read_lengths
+from sagescale.trace.readers import containers
 from sagescale.trace.readers.answers import GAPS
+from sagescale.trace.source import Source, arrow_reader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SAMPLES = {
@@ -308,6 +314,46 @@ def test_long_lines_of_prefix_hashes(tmp_path: Path) -> None:
     hashes = list(range(1_100_000))
     line = f'{{"timestamp": 1, "input_length": 563200000, "output_length": 3, "hash_ids": {hashes}}}\n'
     assert len(read_trace(written(tmp_path, line))) == 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
+@pytest.mark.parametrize("block_bytes", [1, 2, 7, 1 << 20])
+def test_where_blocks_of_a_csv_file_end_makes_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, block_bytes: int
+) -> None:
+    monkeypatch.setattr(containers, "_CSV_BLOCK_BYTES", block_bytes)
+    lines = ["", "", "arrival_s,isl,osl", "0,4808,10", "", "0.5,3180,8", "0.75,7,1"]
+    trace = read_trace(written(tmp_path, end.join(lines)))
+    assert (trace.arrival_s.tolist(), trace.isl.tolist()) == ([0.0, 0.5, 0.75], [4808, 3180, 7])
+
+
+@pytest.mark.parametrize("name", ["sagescale", "mooncake"], ids=["csv", "jsonl"])
+def test_no_thread_of_arrow_reads_a_file_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # A refusal ends the process right after the reading, and Arrow's thread would abort it.
+    opened, threads = Source.open, set()
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            threads.add(threading.get_ident())
+            return super().read(size)
+
+    @contextmanager
+    def watched(source: Source) -> Iterator[io.BytesIO]:
+        with opened(source) as stream:
+            yield Watched(stream.read())
+
+    monkeypatch.setattr(Source, "open", watched)
+    read_trace(written(tmp_path, SAMPLES[name]))
+    assert threads == {threading.get_ident()}
+
+
+def test_arrow_reads_bytes_from_a_copy_of_its_own() -> None:
+    data = bytearray(b"0,1,2")
+    reader = arrow_reader(data)
+    data.clear()  # Python refuses while something else looks at it
+    assert reader.read() == b"0,1,2"
 
 
 def test_a_shipped_trace_is_read_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,6 +243,14 @@ def test_correlations_that_cannot_be_are_refused() -> None:
         (lambda: Diurnal(1, peak_hour=24), "--peak-hour 24"),
         (lambda: Bursty(1, 0), "--cv 0"),
         (lambda: Spikes(1, 2, 100, 80), "--spike-s 80"),
+        (
+            lambda: synthesise(Step(1, 5, 200), 100, Constant(1), Constant(1)),
+            "--at-s 200: the step would never",
+        ),
+        (
+            lambda: synthesise(Spikes(1, 5, 600, 60), 300, Constant(1), Constant(1)),
+            "--every-s 600: the first",
+        ),
         (lambda: synthesise(Steady(1), 0, Constant(1), Constant(1)), "--duration-s 0"),
         (lambda: synthesise(Steady(1e-6), 1e9, Constant(1), Constant(1)), "a year"),
         (lambda: synthesise(Steady(1e9), 1e7, Constant(1), Constant(1)), "makes more than"),
@@ -267,6 +275,13 @@ def test_prompts_begin_with_one_of_a_few_beginnings(tmp_path: Path) -> None:
     again = read_trace(write_trace(made, tmp_path / "made.parquet"))
     assert again.warnings == ()
     assert same_columns(again, made)
+
+
+def test_beginnings_that_no_prompt_has_room_for_are_refused() -> None:
+    for prompts, tokens in ((5, 2000), (500, 501)):
+        with pytest.raises(InputError, match=f"--prefix-tokens {tokens}: is longer than every prompt"):
+            synthesise(Steady(5), 100, Constant(prompts), Constant(5), prefixes=(3, tokens))
+    assert len(synthesise(Steady(5), 100, Constant(500), Constant(5), prefixes=(3, 500)).prefixes.ids) == 93
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -70,6 +71,41 @@ def test_sessions_end_before_a_prompt_that_is_too_long():
     assert len(cut) < len(whole)
     with pytest.raises(InputError, match=r"--growth: a prompt grows to .* tokens; expected at most"):
         made(Conversations(Quantity("constant", 3.0), CHATS.think_s, Constant(2_000_000_000)))
+
+
+@pytest.mark.parametrize(
+    ("turns", "growth", "most", "message"),
+    [
+        (
+            1000.0,
+            Constant(100_000),
+            None,
+            "--growth: a prompt grows to .* expected at most 16,777,216: fewer",
+        ),
+        (20_000.0, Constant(100_000), None, "--growth: a prompt grows to 1,999,"),
+        (
+            100_000.0,
+            LogNormal(5.0, 1.0),
+            None,
+            r"--turns: makes 2e\+08 requests; expected at most 67,108,864",
+        ),
+        (
+            1000.0,
+            Constant(16_000),
+            None,
+            "--turns: prompts have .* blocks of 16 tokens; expected at most 268,4",
+        ),
+        (3.0, Constant(9), 2_000_000_000, "--max-prompt 2,000,000,000: expected at most 16,777,216 tokens"),
+    ],
+)
+def test_what_would_fill_memory_is_refused_before_it_does(turns, growth, most, message):
+    tracemalloc.start()
+    with pytest.raises(InputError, match=message) as refused:
+        made(Conversations(Quantity("constant", turns), Quantity("constant", 0.01), growth, most))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "\n" not in str(refused.value)
+    assert peak < 500e6
 
 
 def test_the_same_seed_makes_the_same_sessions():

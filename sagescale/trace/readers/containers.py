@@ -15,7 +15,7 @@ from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.readers.fields import AFTER, IDS, MAX_TOKENS, TOKEN_IDS
-from sagescale.trace.source import MAX_LINE_BYTES, MAX_ROWS, damaged_parquet
+from sagescale.trace.source import MAX_LINE_BYTES, MAX_ROWS, arrow_reader, damaged_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -55,15 +55,16 @@ def _read_csv(
     from pyarrow import csv as arrow_csv
 
     def batches(stream: Content, types: dict[str, Any]) -> Iterable[Any]:
-        yield from arrow_csv.open_csv(
-            stream,
-            read_options=arrow_csv.ReadOptions(
-                column_names=head.columns, skip_rows=head.header_lines, block_size=_CSV_BLOCK_BYTES
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=types, include_columns=list(types), null_values=[""]
-            ),
-        )
+        header_lines = head.header_lines
+        convert = arrow_csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[""])
+        for block in _whole_lines(stream, _CSV_BLOCK_BYTES):
+            rows = block
+            if header_lines:
+                lines = block.splitlines(keepends=True)
+                rows, header_lines = b"".join(lines[header_lines:]), max(0, header_lines - len(lines))
+            if rows.strip(b"\r\n"):
+                read = arrow_csv.ReadOptions(column_names=head.columns)
+                yield from arrow_csv.read_csv(arrow_reader(rows), read, convert_options=convert).to_batches()
 
     columns = _parsed(source, fields, batches, builder)
     if columns is None:
@@ -89,7 +90,7 @@ def _read_json_lines(
             block += stream.readline(MAX_LINE_BYTES)
             if not block.isspace():
                 whole = arrow_json.ReadOptions(block_size=len(block) + 1)
-                yield from arrow_json.read_json(pa.BufferReader(block), whole, options).to_batches()
+                yield from arrow_json.read_json(arrow_reader(block), whole, options).to_batches()
 
     columns = _parsed(source, fields, batches, builder)
     if columns is None:
@@ -166,6 +167,19 @@ def _parsed(
         except (pa.ArrowException, ValueError):  # ValueError: text that is no UTF-8
             continue
     return None
+
+
+def _whole_lines(stream: Content, size: int) -> Iterator[bytes]:
+    """Yield the content in blocks of about ``size`` bytes, each of whole lines, whatever ends them."""
+    rest = b""
+    while chunk := stream.read(size):
+        text = rest + chunk
+        end = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1  # behind a last \r may come its \n
+        rest = text[end:]
+        if end:
+            yield text[:end]
+    if rest:
+        yield rest
 
 
 def _is_list(found: Any) -> bool:  # noqa: ANN401 - pyarrow has no types

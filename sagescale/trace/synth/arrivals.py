@@ -67,8 +67,12 @@ class _Poisson:
         """Return the rate at each of the times."""
         raise NotImplementedError
 
+    def _check_lasts(self, duration_s: float) -> None:
+        """Refuse a duration too short for what the pattern is named after to come."""
+
     def arrivals(self, duration_s: float, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw by thinning."""
+        self._check_lasts(duration_s)
         times_s = _poisson(self.peak_rps, duration_s, rng)
         rate_rps = self._rate_rps(times_s, duration_s)
         return times_s[rng.uniform(0.0, self.peak_rps, len(times_s)) < rate_rps]
@@ -111,6 +115,13 @@ class Step(_Poisson):
     def peak_rps(self) -> float:
         """The higher of the two rates."""
         return max(self.rps, self.end_rps)
+
+    def _check_lasts(self, duration_s: float) -> None:
+        if self.at_s >= duration_s:
+            raise InputError(
+                f"--at-s {self.at_s:g}: the step would never come; expected less than --duration-s "
+                f"{duration_s:g}"
+            )
 
     def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:  # noqa: ARG002
         return np.where(times_s < self.at_s, self.rps, self.end_rps)
@@ -175,6 +186,13 @@ class Spikes(_Poisson):
     def peak_rps(self) -> float:
         """The higher of the two rates."""
         return max(self.rps, self.spike_rps)
+
+    def _check_lasts(self, duration_s: float) -> None:
+        if self.every_s / 2 >= duration_s:
+            raise InputError(
+                f"--every-s {self.every_s:g}: the first spike, half of that in, would never come; expected "
+                f"less than twice --duration-s {duration_s:g}"
+            )
 
     def _rate_rps(self, times_s: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:  # noqa: ARG002
         since_spike_s = (times_s - self.every_s / 2) % self.every_s

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sagescale.errors import InputError, did_you_mean
+from sagescale.trace.prefix_builder import MOST_NODES
 from sagescale.trace.prefixes import Prefixes
 from sagescale.trace.readers.answers import ANSWER_S_PER_TOKEN
-from sagescale.trace.readers.fields import MAX_TOKENS
+from sagescale.trace.readers.fields import MAX_MADE_IDS
 from sagescale.trace.sessions import Turns
 from sagescale.trace.synth.lengths import log_normal_of
-from sagescale.trace.synth.shared import BLOCK_TOKENS
+from sagescale.trace.synth.shared import BLOCK_TOKENS, check_room
 from sagescale.trace.trace import MAX_SPAN_S, Trace, numbered
-from sagescale.trace.transforms import MAX_REQUESTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +31,12 @@ _EXAMPLES = {
     "--turns": "geometric:8, constant:8 or lognormal:mean=8,p99=60",
     "--think": "exponential:30, constant:30 or lognormal:median=10,p99=600, in seconds",
 }
+
+
+_MOST_TURNS = 1 << 26
+"""About 8 GB while they are made."""
+
+_LONGEST_PROMPT = MAX_MADE_IDS * BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +130,16 @@ def converse(
         shared: which beginning each session has, int64[sessions], and its tokens.
 
     Raises:
-        InputError: too many requests or blocks, or a prompt of more tokens than 31 bits hold.
+        InputError: too many requests or blocks, or a prompt of more tokens than readers make ids for.
     """
     drawn = made.turns.draw(len(start_s), rng)
-    if drawn.sum() > MAX_REQUESTS:
-        raise InputError(f"--turns: makes {drawn.sum():.3g} requests; expected at most {MAX_REQUESTS}")
+    if drawn.sum() > _MOST_TURNS:
+        raise InputError(f"--turns: makes {drawn.sum():.3g} requests; expected at most {_MOST_TURNS:,}")
     counts = np.maximum(np.rint(drawn), 1).astype(np.int64)
+    if made.max_prompt is None:
+        _check_longest(int(counts.max() - 1) * (_least(made.growth) + _least(osl)) + int(first.min()))
+    elif made.max_prompt > _LONGEST_PROMPT:
+        raise InputError(f"--max-prompt {made.max_prompt:,}: expected at most {_LONGEST_PROMPT:,} tokens")
     ends = np.cumsum(counts)
     total = int(ends[-1])
     begins = ends - counts
@@ -148,12 +158,8 @@ def converse(
     isl = _sums(added, begins, counts)
     if made.max_prompt is not None:
         kept = is_first | (isl <= made.max_prompt)
-    elif (isl > MAX_TOKENS).any():
-        raise InputError(
-            f"--growth: a prompt grows to {isl.max():,} tokens; expected at most {MAX_TOKENS}: fewer "
-            "--turns, or --max-prompt N to end sessions before"
-        )
     else:
+        _check_longest(int(isl.max()))
         kept = np.ones(total, bool)
     waited_s = think_s.copy()
     waited_s[1:] += np.where(is_first[1:], 0.0, answers[:-1] * ANSWER_S_PER_TOKEN)
@@ -184,6 +190,19 @@ def converse(
     )
 
 
+def _least(lengths: Lengths) -> int:
+    """The fewest tokens that are ever drawn."""
+    return int(lengths.from_normal(np.array([-40.0]))[0])
+
+
+def _check_longest(tokens: int) -> None:
+    if tokens > _LONGEST_PROMPT:
+        raise InputError(
+            f"--growth: a prompt grows to {tokens:,} tokens; expected at most {_LONGEST_PROMPT:,}: fewer "
+            "--turns, or --max-prompt N to end sessions before"
+        )
+
+
 def _sums(values: NDArray[Any], begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[Any]:
     """Return running sums that begin anew with each session."""
     whole = np.cumsum(values)
@@ -197,26 +216,25 @@ def _prefixes(
     """Return ids of the full blocks of all prompts: a beginning's own, and behind it the session's."""
     common = tokens // BLOCK_TOKENS
     groups = int(beginning.max()) + 1 if common else 0
+    if common:
+        check_room(isl, tokens)
     held = isl // BLOCK_TOKENS
     most = np.zeros(len(beginning), np.int64)
     np.maximum.at(most, session, held)
     own = np.maximum(most - common, 0)
-    if groups * common + own.sum() > MAX_REQUESTS:
+    if groups * common + own.sum() > MOST_NODES:
         raise InputError(
             f"--turns: prompts have {groups * common + own.sum():,} blocks of {BLOCK_TOKENS} tokens; "
-            f"expected at most {MAX_REQUESTS}"
+            f"expected at most {MOST_NODES:,}"
         )
     if not held.any():
         return None
     base = groups * common + np.cumsum(own) - own
-    depth = np.concatenate(
-        [
-            np.tile(np.arange(1, common + 1), groups),
-            common + 1 + np.arange(int(own.sum())) - np.repeat(np.cumsum(own) - own, own),
-        ]
-    )
-    node = np.arange(len(depth))
-    parent = np.where(depth == 1, -1, node - 1)
+    node = np.arange(groups * common + int(own.sum()), dtype=np.int32)
+    depth = np.empty_like(node)  # columns of 32 bits throughout: there may be hundreds of millions
+    depth[: groups * common] = np.tile(np.arange(1, common + 1, dtype=np.int32), groups)
+    depth[groups * common :] = node[groups * common :] - np.repeat((base - common - 1).astype(np.int32), own)
+    parent = np.where(depth == 1, np.int32(-1), node - 1)
     if common:
         parent[base[own > 0]] = beginning[own > 0] * common + common - 1
     leaf = np.where(
@@ -225,12 +243,5 @@ def _prefixes(
         beginning[session] * common + np.minimum(held, common) - 1,
     )
     leaf[held == 0] = -1
-    tree = Prefixes(
-        BLOCK_TOKENS,
-        leaf.astype(np.int32),
-        parent.astype(np.int32),
-        node.astype(np.int32),
-        depth.astype(np.int32),
-        node.astype(np.int64),
-    )
+    tree = Prefixes(BLOCK_TOKENS, leaf.astype(np.int32), parent, node, depth, node.astype(np.int64))
     return tree.with_leaf(tree.leaf)

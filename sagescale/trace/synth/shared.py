@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.prefix_builder import MOST_NODES
 from sagescale.trace.prefixes import Prefixes
-from sagescale.trace.transforms import MAX_REQUESTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,9 +24,11 @@ def shared_prefixes(isl: NDArray[np.int32], groups: int, tokens: int, rng: np.ra
     own, has no ids, and is never found again.
 
     Raises:
-        InputError: no group, a beginning of less than a block, or more blocks than can be.
+        InputError: no group, a beginning of less than a block or longer than every prompt, or more blocks
+            than can be.
     """
     groups, tokens = check_beginnings(groups, tokens)
+    check_room(isl, tokens)
     blocks = tokens // BLOCK_TOKENS
     node = np.arange(groups * blocks, dtype=np.int32)
     depth = np.tile(np.arange(1, blocks + 1, dtype=np.int32), groups)
@@ -48,9 +50,23 @@ def check_beginnings(groups: int, tokens: int) -> tuple[int, int]:
     if tokens < BLOCK_TOKENS:
         raise InputError(f"--prefix-tokens {tokens}: expected {BLOCK_TOKENS} or more, a block")
     blocks = tokens // BLOCK_TOKENS
-    if groups * blocks > MAX_REQUESTS:
+    if groups * blocks > MOST_NODES:
         raise InputError(
             f"--prefix-groups {groups}: makes {groups * blocks} blocks with --prefix-tokens {tokens}; "
-            f"expected at most {MAX_REQUESTS}"
+            f"expected at most {MOST_NODES:,}"
         )
     return groups, tokens
+
+
+def check_room(isl: NDArray[np.int32] | NDArray[np.int64], tokens: int) -> None:
+    """Refuse beginnings of which no prompt has room for one.
+
+    Raises:
+        InputError: a beginning is longer than the longest prompt.
+    """
+    longest = int(isl.max())
+    if tokens > longest:
+        raise InputError(
+            f"--prefix-tokens {tokens}: is longer than every prompt; expected at most the {longest} "
+            "tokens of the longest one"
+        )
