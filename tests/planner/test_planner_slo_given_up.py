@@ -24,12 +24,6 @@ def test_what_was_taken_back_at_the_same_load_is_kept():
     assert after(*TAKEN_BACK).kept(2, 3, 98.0) == 3
 
 
-def test_where_little_was_missed_only_the_next_size_to_what_is_wanted_is_kept():
-    assert after(*TAKEN_BACK).kept(2, 3, 98.0, spared=True) == 3
-    assert after(*TAKEN_BACK).kept(1, 3, 98.0) == 3
-    assert after(*TAKEN_BACK).kept(1, 3, 98.0, spared=True) == 1
-
-
 def test_what_was_taken_back_between_ticks_is_kept_too():
     assert after((3, 3, 100.0), (2, 3, 100.0), (2, 2, 100.0), (3, 3, 104.0)).kept(2, 3, 98.0) == 3
 

@@ -82,9 +82,3 @@ def test_after_hours_that_missed_more_more_is_asked_for():
         told.append(any("was missed lately" in why.text for why in decision.reasons))
     assert sizes[1][0] > sizes[0][0]
     assert told == [False, True]
-
-
-def test_little_was_missed_while_it_is_less_than_half_of_the_promise():
-    assert promise((1.0, 8 * HOUR)).spared
-    assert promise((0.998, 8 * HOUR)).spared
-    assert not promise((0.997, 8 * HOUR)).spared

@@ -34,8 +34,7 @@ class GivenUp:
     Where n instances are more than is needed and n - 1 miss a little too much, what is learned from misses
     would change the pool for ever. A size is kept while the load is no less than it was when giving that size
     up had to be taken back, or when fewer had served for an hour and were too few; load that rose meanwhile
-    says nothing. Where little was missed lately, being wrong has cost little: then only the size next to what
-    is wanted is kept, which ends the turning.
+    says nothing.
 
     Args:
         interval_s: between ticks.
@@ -49,26 +48,20 @@ class GivenUp:
         self._needed: deque[_Size] = deque()
         self._served, self._usual = 0, 0.0
 
-    def kept(self, size: int, current: int, load: float, *, spared: bool = False) -> int:
+    def kept(self, size: int, current: int, load: float) -> int:
         """Return the size to have instead; called at each tick.
 
         Args:
             size: to be ordered.
             current: instances there are, with what was asked for since the last tick.
             load: expected, tokens/s.
-            spared: little was missed lately: no size is kept beyond the next to what is wanted.
         """
         self._tick += 1
         self._learn(max(size, current), current, load)
         while self._needed and self._tick - self._needed[0].tick > self._lasts:
             self._needed.popleft()
         if size < current:
-            most = size + 1 if spared else current
-            needed = (
-                each.instances
-                for each in self._needed
-                if each.instances <= most and load >= each.load * (1.0 - _SAME)
-            )
+            needed = (each.instances for each in self._needed if load >= each.load * (1.0 - _SAME))
             size = min(max(size, *needed, 0), current)
             if size < current and load > 0.0:
                 self._given = _Size(current, load, self._tick)

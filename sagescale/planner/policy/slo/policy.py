@@ -166,7 +166,7 @@ class SloPolicy:
             scenarios,
             strict=True,
         ):
-            stays = pool.after_idling(kept, counts.asked, spared=self._promise.spared)
+            stays = pool.after_idling(kept, counts.asked)
             # Nothing idles that the other pool has to do without.
             sizes.append(size if short else stays)
             reasons.append(_sized(pool, (size, more, sizes[-1]), what, may_miss))

@@ -243,13 +243,12 @@ class Pool:
             return wanted
         return self.recording.fewest(wanted, current, self.curves, allowed * self._replayed)
 
-    def after_idling(self, wanted: int, current: int, *, spared: bool = False) -> int:
+    def after_idling(self, wanted: int, current: int) -> int:
         """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
 
         Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
         size found at the first decision counts as wanted then, as in an HPA's window: what came before is not
-        known, however short the window. What was given up wrongly is kept (:class:`GivenUp`);
-        ``spared`` is that little was missed lately.
+        known, however short the window. What was given up wrongly is kept (:class:`GivenUp`).
         """
         burst, self._burst = self._burst, 0
         if self.followed is not None:
@@ -260,4 +259,4 @@ class Pool:
             self._wanted.popleft()
         size = wanted if wanted >= current else min(max(self._wanted), current)
         expected = self.demand.expected
-        return self._given_up.kept(size, current, expected[0] if expected else 0.0, spared=spared)
+        return self._given_up.kept(size, current, expected[0] if expected else 0.0)

@@ -47,11 +47,6 @@ class Promise:
         return self._left(self._missed)
 
     @property
-    def spared(self) -> bool:
-        """Whether less than half of what may be missed was missed lately."""
-        return self.allowed > 0.5 * (1.0 - self._target)
-
-    @property
     def worth(self) -> float:
         """The share that an instance more is measured against.
 
