@@ -92,6 +92,10 @@ def main() -> None:
     except SagescaleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        what = f" ({error})" if str(error) else ""
+        print(f"error: out of memory{what}: take less of the trace, or smaller pools", file=sys.stderr)
+        sys.exit(1)
     except ReaderGoneError:
         forget_stdout()  # the reader's going away (head, less) is no error of ours
         sys.exit(0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from sagescale.errors import SagescaleError
+from sagescale.errors import InputError, SagescaleError
 from sagescale.fleet import PoolCounts, Pools
 from sagescale.fleet.by_pool import DISAGGREGATED
 from sagescale.sim import kernel
@@ -575,6 +575,7 @@ class FleetCluster:
         state, old = self.state, self.state.instances
         before = len(old) // self._blocks
         size = max(2, 1 << (need - 1).bit_length())
+        self._check_memory(size)
         added = size - before
         grown = np.zeros(self._blocks * size, INSTANCE)
         slots = np.zeros(len(grown), SLOT)
@@ -633,6 +634,17 @@ class FleetCluster:
             self.state = self.state._replace(homes=state.homes._replace(views=views))
         if state.stepped is not None:
             self._grow_engines(state.stepped, before, size)
+
+    def _check_memory(self, size: int) -> None:
+        """Refuse pools of that many slots where they would fill this machine's memory."""
+        taken = _bytes_of(self._pools, self._blocks, size)
+        if taken > _MOST_BYTES:
+            slots = max(pool.engine.max_num_seqs for pool in self._pools)
+            raise InputError(
+                f"up to {size:,} instances in a pool, of {slots:,} requests each (max_num_seqs), would take "
+                f"{taken / 1e9:.3g} GB; expected at most {_MOST_BYTES / 1e9:g} GB: lower the pools' limits, "
+                "max_gpu_budget or max_num_seqs"
+            )
 
     def _moved(self, old: NDArray[np.void], before: int, size: int) -> NDArray[np.void]:
         """Records slot by slot, each pool's block as it moves."""
@@ -735,15 +747,35 @@ def _chained(records: NDArray[np.void], free: int, more: int, link: str) -> tupl
     return grown, len(records)
 
 
+_MOST_BYTES = 4_000_000_000
+"""Of all that is kept by slot; 1,024 instances with prefix caches, of 256 requests each, take 75 MB."""
+
+
+def _bytes_of(pools: Sequence[EnginePool], blocks: int, size: int) -> int:
+    """Memory of that many slots in every block; lists by request are joined as they grow, so there twice."""
+    each = INSTANCE.itemsize + SLOT.itemsize + GAPS_OF_INSTANCE.itemsize + VIEW.itemsize
+    taken = blocks * size * each
+    for pool in pools:
+        stepping, seqs = pool.engine.stepping, pool.engine.max_num_seqs
+        if pool.role == "decode":
+            taken += 2 * size * seqs * np.dtype(np.int64).itemsize
+        if stepping is not None:
+            taken += 2 * size * (seqs * MEMBER.itemsize + stepping.block_tokens * np.dtype(np.int64).itemsize)
+            taken += size * (ENGINE.itemsize + _margin_of(pool) * (CACHE_ENTRY.itemsize + UNIT_RUN.itemsize))
+    return taken
+
+
 def _margin(pools: Sequence[EnginePool], state: State) -> int:
     """The most entries that all instances could add within an instant."""
-    margin = 0
-    for index, pool in enumerate(pools):
-        stepping = pool.engine.stepping
-        if stepping is not None and stepping.prefix_cache:
-            each = stepping.max_batched_tokens // stepping.block_tokens + 2 * pool.engine.max_num_seqs + 2
-            margin += each * int(state.pools["slots"][index])
-    return margin
+    return sum(_margin_of(pool) * int(slots) for pool, slots in zip(pools, state.pools["slots"], strict=True))
+
+
+def _margin_of(pool: EnginePool) -> int:
+    """The most entries that an instance could add within an instant."""
+    stepping = pool.engine.stepping
+    if stepping is None or not stepping.prefix_cache:
+        return 0
+    return stepping.max_batched_tokens // stepping.block_tokens + 2 * pool.engine.max_num_seqs + 2
 
 
 def _stepped(loads: Sequence[ServiceLoad], requests: int) -> Stepped | None:

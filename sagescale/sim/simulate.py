@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 _STALLED_TICKS = 60
 """After this many ticks at which nothing can happen and nothing is launched, work can never proceed."""
 
-_MOST_INSTANCES, _MOST_SLOTS = 1 << 20, 1 << 27
-"""Of a pool, and of all decode instances together: some gigabytes."""
+_MOST_INSTANCES = 1 << 20
+"""Of a pool; their requests may take too much memory before (``engine.FleetCluster``)."""
 
 _HOPELESS_S = 86400.0
 """With faults: after this long without a completion, none is to be expected."""
@@ -250,7 +250,7 @@ class _Making:
         load = ServiceLoad(
             name=service.name,
             pools=engine_pools(config, engines, service.gpu_type),
-            initial=_initial(trace, model, planner.learned, engines, config, simulator),
+            initial=_initial(trace, model, planner.learned, config, simulator),
             arrival_s=trace.arrival_s,
             isl=trace.isl,
             prompt=computed_tokens(trace, simulator),
@@ -337,7 +337,6 @@ def _initial(
     trace: Trace,
     model: ProfileModel,
     learned: PerfModel | None,
-    world: World,
     config: AutoscalerConfig,
     simulator: SimulatorConfig,
 ) -> tuple[int, ...]:
@@ -355,7 +354,7 @@ def _initial(
                 f"{keys.initial} is {given}; expected {keys.least} {pool.least} to {keys.most} {pool.most}"
             )
     sizes = sized_start(as_recorded(trace, simulator.concurrent_sessions), model, config, simulator, learned)
-    _check_size(world, config, sizes)
+    _check_size(config, sizes)
     gpus = sum(size * pool.gpus for size, pool in zip(sizes, pools, strict=True))
     if gpus > config.max_gpu_budget:
         asked = " and ".join(
@@ -396,16 +395,13 @@ def _check_gpus(config: AutoscalerConfig, model: ProfileModel) -> None:
             )
 
 
-def _check_size(world: World, config: AutoscalerConfig, sizes: Sequence[int]) -> None:
+def _check_size(config: AutoscalerConfig, sizes: Sequence[int]) -> None:
     """Refuse pools that would not fit this machine's memory, rather than run into it."""
     for pool, instances in zip(config.pools, sizes, strict=True):
-        most = _MOST_INSTANCES
-        if Role.DECODE in pool.role:
-            most = min(most, _MOST_SLOTS // world.max_num_seqs)
-        if instances > most:
+        if instances > _MOST_INSTANCES:
             raise InputError(
                 f"{pool_keys(pool).most} and max_gpu_budget allow the {instances} {pool.name} instances now "
-                f"asked for; the simulator holds at most {most}: lower one of them"
+                f"asked for; the simulator holds at most {_MOST_INSTANCES}: lower one of them"
             )
 
 
@@ -505,7 +501,7 @@ class _Loop:
 
     def _act(self, decision: Decision) -> None:
         if not decision.no_operation:
-            _check_size(self.cluster.world, self.planner.config, decision.targets)
+            _check_size(self.planner.config, decision.targets)
             target = self.cluster if self.injector is None else self.injector
             target.scale(*decision.targets)
 

@@ -165,6 +165,14 @@ def test_minima_above_the_budget_name_every_key_involved(sagescale):
     refused(outcome, "max_gpu_budget is 8", "min_decode_instances 9", "min_prefill_instances 1", "10 GPUs")
 
 
+def test_pools_that_would_fill_memory_are_refused_whichever_of_them_does(sagescale):
+    """Every pool has slots for as many instances as the largest, and those of decode lists by request."""
+    many = [f"{key}_prefill_instances=1000000" for key in ("min", "max")]
+    keys = [word for key in (*many, "max_gpu_budget=2000000000") for word in ("--set", key)]
+    outcome = sagescale("simulate", "good.csv", *keys)
+    refused(outcome, "1,048,576 instances in a pool", "256 requests each (max_num_seqs)", "at most 4 GB")
+
+
 def test_gpus_an_instance_that_are_not_the_profiles_name_both(sagescale):
     outcome = sagescale("simulate", "good.csv", "--set", "decode_gpus_per_instance=2")
     refused(outcome, "decode_gpus_per_instance is 2", "the profile's instances have 1")

@@ -65,6 +65,19 @@ def test_every_command_refuses_an_unknown_option(words, monkeypatch, capsys):
     assert f"sagescale {' '.join(words)}: no such option: --frobnicate" in said
 
 
+def test_memory_that_is_not_to_be_had_is_one_line(monkeypatch, capsys):
+    def full() -> None:
+        raise MemoryError("Unable to allocate 5 GiB")
+
+    monkeypatch.setattr("sagescale.cli.app.app", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: out of memory (Unable to allocate 5 GiB): take less of the trace, or smaller pools"
+    ]
+
+
 def test_a_group_without_a_command_shows_its_help(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sagescale", "profile"])
     with pytest.raises(SystemExit):
