@@ -453,6 +453,9 @@ def test_an_interruption_while_the_command_is_being_imported_is_one_word(tmp_pat
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
+    # Whatever the package itself imports comes before anybody can catch it.
+    code = "import sys, sagescale; sys.exit('typing' in sys.modules)"
+    assert subprocess.run([sys.executable, "-S", "-c", code], cwd=REPO, check=False).returncode == 0
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"sagescale": "sagescale.__main__:main"}  # what is run with -m as well
 
