@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sagescale.version import __version__
 
+TYPE_CHECKING = False  # of typing, whose import takes longer than all else before a command begins
 if TYPE_CHECKING:
     from sagescale.api import ComparisonResult, Result, compare, import_profile, read_trace, simulate
     from sagescale.control_plane.instances import (

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, TextIO
 from sagescale.errors import InputError, UnknownFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from io import BufferedReader
 
 
@@ -31,7 +31,8 @@ def open_input(path: str | os.PathLike[str], expected: str, at_most: int) -> Buf
         at_most: the largest size, in bytes.
 
     Raises:
-        InputError: it is missing, unreadable, a folder, a device, a pipe or too large.
+        InputError: it is missing, unreadable, a folder, a device, a pipe or too large, or one of
+            :func:`inputs_kept`'s outputs.
     """
     # Without O_NONBLOCK opening a pipe would wait for a writer.
     try:
@@ -47,10 +48,33 @@ def open_input(path: str | os.PathLike[str], expected: str, at_most: int) -> Buf
         problem = f"not a regular file (expected {expected}); write it to a file first"
     elif found.st_size > at_most:
         problem = f"{found.st_size} bytes (expected at most {at_most} of {expected})"
+    elif (found.st_dev, found.st_ino) in _outputs:
+        problem = "is to be read, and to be written; give the output a file of its own"
     if problem:
         os.close(handle)
         raise InputError(f"{path}: {problem}")
     return os.fdopen(handle, "rb")
+
+
+_outputs: set[tuple[int, int]] = set()
+
+
+@contextmanager
+def inputs_kept(outputs: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
+    """Refuse to open an input that is one of the files that will be written, under whatever name."""
+    found = set()
+    for path in outputs:
+        try:
+            there = Path(path).stat()
+        except (OSError, ValueError):  # ValueError: a NUL in the name
+            continue
+        found.add((there.st_dev, there.st_ino))
+    new = found - _outputs
+    _outputs.update(new)
+    try:
+        yield
+    finally:
+        _outputs.difference_update(new)
 
 
 def read_input(path: str | os.PathLike[str], expected: str, at_most: int) -> bytes:

@@ -84,7 +84,7 @@ class PipedGroup(TyperGroup):
 
     def invoke(self, ctx: Context) -> object:
         """Run the command, and see that what it printed leaves the buffer."""
-        from sagescale.files import documents_alone
+        from sagescale.files import documents_alone, inputs_kept
 
         if ctx.parent is not None:
             return super().invoke(ctx)
@@ -95,7 +95,8 @@ class PipedGroup(TyperGroup):
             names.append(args[0])
             command = command.commands[args.pop(0)]
         outputs = _outputs(command, args)
-        with _stops_without_reader(), documents_alone() if "-" in outputs else contextlib.nullcontext():
+        alone = documents_alone() if "-" in outputs else contextlib.nullcontext()
+        with _stops_without_reader(), inputs_kept(outputs), alone:
             try:
                 with _usage_in_one_line(" ".join(names)):
                     return super().invoke(ctx)

@@ -148,8 +148,8 @@ def simulate_fleet(
         The runs; ``timing.simulate_s`` of each covers this whole call.
 
     Raises:
-        InputError: as ``simulate``; or two services have one name, or the initial pools need more GPUs than
-            there are.
+        InputError: as ``simulate``; or there is no service, two have one name, or the initial pools need
+            more GPUs than there are.
     """
     began = work_clock_s()
     _check_fleet(services, stock)
@@ -167,6 +167,8 @@ def simulate_fleet(
 
 
 def _check_fleet(services: Sequence[ServiceRun], stock: Mapping[str, int]) -> None:
+    if not services:
+        raise InputError("simulate_fleet was given no service; expected one or more")
     names = [service.name for service in services]
     for name in names:
         if names.count(name) > 1:

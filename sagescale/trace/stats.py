@@ -95,7 +95,8 @@ class TraceStats:
         requests: how many.
         duration_s: first arrival to last.
         mean_rps: requests over the duration.
-        peak_minute_rps: rate of the busiest minute, minutes counted from the first arrival.
+        peak_minute_rps: rate of the busiest minute, minutes counted from the first arrival; the last full
+            one counts with what is left behind it, too, so that no mean exceeds it. None below a minute.
         prompt_tokens_per_s: total ISL over the duration; ``output_tokens_per_s`` the same of OSL.
         isl: prompt lengths; ``osl`` generated ones.
         cached_share: cached prompt tokens over all prompt tokens, where the trace has them.
@@ -143,7 +144,7 @@ def describe(trace: Trace) -> TraceStats:
         requests=n,
         duration_s=duration_s,
         mean_rps=_per(n, duration_s),
-        peak_minute_rps=float(minutes.max() / _MINUTE_S) if full_minutes else None,
+        peak_minute_rps=_busiest(minutes, full_minutes, duration_s) if full_minutes else None,
         prompt_tokens_per_s=_per(isl_total, duration_s),
         output_tokens_per_s=_per(osl_total, duration_s),
         isl=_lengths(trace.isl),
@@ -157,6 +158,12 @@ def describe(trace: Trace) -> TraceStats:
         sessions=None if trace.session_id is None else int(trace.session_id.max()) + 1,
         turns=None if trace.turns is None else _turns(trace, trace.turns),
     )
+
+
+def _busiest(minutes: NDArray[np.int64], full_minutes: int, duration_s: float) -> float:
+    last = full_minutes - 1
+    end = minutes[last:].sum() / (duration_s - last * _MINUTE_S)
+    return float(max(minutes.max() / _MINUTE_S, end))
 
 
 def _turns(trace: Trace, turns: Turns) -> TurnStats:

@@ -255,6 +255,43 @@ def test_a_refusal_leaves_nothing_behind(sagescale, tmp_path):
     assert (tmp_path / "out.json").read_text() == "old"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "simulate good.csv --json good.csv",
+        "simulate go*.csv --timeline ./good.csv",
+        "simulate link.csv --html=good.csv",
+        "simulate good.csv --config keys.yaml --json keys.yaml",
+        "simulate good.csv --faults faults.yaml --requests faults.yaml",
+        "simulate good.csv --profile own.yaml --json own.yaml",
+        "compare-predictors good.csv --csv good.csv",
+        "tune good.csv --config keys.yaml --out keys.yaml",
+        "forecast good.csv --csv good.csv",
+        "trace convert good.csv --out good.csv",
+        "trace transform good.csv --out good.csv --speedup 2",
+        "report result.json --html result.json",
+        "profile calibrate own.yaml --requests good.csv --out own.yaml",
+        "profile import own.yaml --out own.yaml",
+        "config import keys.yaml --out keys.yaml",
+    ],
+)
+def test_an_input_is_not_written_over(sagescale, tmp_path, words):
+    (tmp_path / "link.csv").symlink_to("good.csv")
+    (tmp_path / "keys.yaml").write_text("load_headroom: 1.2\n")
+    (tmp_path / "faults.yaml").write_text("faults: [{kind: crash, at_s: 5, pool: decode}]\n")
+    (tmp_path / "own.yaml").write_bytes((REPO / "profiles" / "h200-llama-3.1-8b-fp8.yaml").read_bytes())
+    (tmp_path / "result.json").write_text("{}")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    refused(sagescale(*words.split()), "is to be read, and to be written")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_output_that_is_no_input_is_written_again(sagescale, tmp_path):
+    for _ in range(2):
+        assert sagescale("simulate", "good.csv", "--json", "out.json").code == 0
+    assert sagescale("report", "out.json").code == 0
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_is_one_line(sagescale):
     refused(sagescale("simulate", "good.csv", "--json", "/dev/full"), "/dev/full", "No space left")
@@ -416,6 +453,9 @@ def test_an_interruption_while_the_command_is_being_imported_is_one_word(tmp_pat
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
+    # Whatever the package itself imports comes before anybody can catch it.
+    code = "import sys, sagescale; sys.exit('typing' in sys.modules)"
+    assert subprocess.run([sys.executable, "-S", "-c", code], cwd=REPO, check=False).returncode == 0
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"sagescale": "sagescale.__main__:main"}  # what is run with -m as well
 

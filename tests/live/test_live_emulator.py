@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from sagescale.errors import InputError
 from sagescale.live.emulator.cluster import EmulatedCluster
 from sagescale.live.emulator.engine_metrics import EngineMetrics, EnginePage
 from sagescale.live.emulator.server import Emulator, Pace
@@ -56,6 +57,11 @@ def totals(engines):
                 key = (sample.labels["job"], sample.name)
                 found[key] = found.get(key, 0.0) + sample.value
     return found
+
+
+def test_what_a_simulation_refuses_is_not_emulated_either(trace):
+    with pytest.raises(InputError, match="session_affinity but the trace has no sessions"):
+        cluster(trace, "routing_strategy=session_affinity")
 
 
 def test_aggregated_engines_count_each_request_once(trace):

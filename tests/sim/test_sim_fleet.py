@@ -260,5 +260,7 @@ def test_services_of_one_name_and_unknown_gpus_are_refused():
         simulate_fleet([one, replace(other, name="chat")], {"gpu": 24})
     with pytest.raises(InputError, match="GPUs of type 'gpu'; expected one of 'h100'"):
         simulate_fleet([one], {"h100": 24})
+    with pytest.raises(InputError, match="no service; expected one or more"):
+        simulate_fleet([], {"gpu": 24})
     with pytest.raises(InputError, match=r"need \d+ GPUs of type 'gpu' to begin with; there are 2"):
         simulate_fleet([one, other], {"gpu": 2})

@@ -19,6 +19,8 @@ def test_every_figure_is_finite_or_unknown(trace: Trace) -> None:
     json.dumps(asdict(stats), allow_nan=False)
     assert stats.requests == len(trace)
     if stats.mean_rps is not None:
+        if stats.peak_minute_rps is not None:
+            assert stats.peak_minute_rps >= stats.mean_rps * (1 - 1e-12)
         bin_s = stats.duration_s / len(stats.rate_profile_rps)
         assert sum(stats.rate_profile_rps) * bin_s == pytest.approx(len(trace))
 
@@ -35,6 +37,23 @@ def test_figures_of_a_trace_that_can_be_done_by_hand() -> None:
     assert stats.isl_osl_correlation is None
     assert stats.gap_cv == pytest.approx(20 / 30)
     assert stats.dispersion is None
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "busiest"),
+    [
+        ([*range(0, 90, 2), 89], 46 / 89),  # more than the 30 of the one minute, and the mean
+        ([*range(60), 60, 90, 119], 60 / 60),  # a busy minute stays what it is
+        ([*range(0, 120, 20), *range(120, 180, 2), 180, 181], 32 / 61),  # of three: the last with its end
+        ([0, 59], None),
+    ],
+)
+def test_the_busiest_minute_is_one_or_the_last_with_what_is_left(
+    arrivals: list[int], busiest: float | None
+) -> None:
+    ones = [1] * len(arrivals)
+    stats = describe(Trace.from_arrays(arrivals, ones, ones))
+    assert stats.peak_minute_rps == (None if busiest is None else pytest.approx(busiest))
 
 
 def test_burstiness_is_one_for_poisson_and_more_for_bursts() -> None:

@@ -12,6 +12,7 @@ from sagescale.live.emulator.engine_metrics import EngineMetrics
 from sagescale.perf import ProfileModel
 from sagescale.sim.engine import FleetCluster, ServiceLoad, no_delay
 from sagescale.sim.initial import sized_start
+from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.startup import StartupDraws
 from sagescale.sim.state import DONE, DRAINING, FREE, IN_HANDOFF, IN_PREFILL, READY, RUNNING, WAITING_PREFILL
 from sagescale.sim.world import build_world, computed_tokens, engine_pools
@@ -55,6 +56,10 @@ class EmulatedCluster:
     the decode instance then counts it with its whole output. An aggregated instance counts each once; one
     that a crash threw back has no second first token. ``linger_s`` keeps the page of an instance that has
     stopped for that long, as a pod is given time to end.
+
+    Raises:
+        InputError: what a simulation refuses: keys that contradict one another, or a trace without what they
+            go by.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class EmulatedCluster:
         self.trace = trace
         self.linger_s = linger_s
         model = ProfileModel(profile)
+        check_engines(config, simulator, model.max_num_seqs)
+        check_trace(trace, simulator)
         self._max_kv_tokens = model.max_kv_tokens
         self._first_at_prefill = simulator.first_token == "prefill"
         self._aggregated = config.serving == "aggregated"
