@@ -7,6 +7,7 @@ all, and are refused before the work rather than after it.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from contextlib import contextmanager, redirect_stdout
@@ -134,8 +135,9 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: it is a directory, or its folder is missing or cannot be written to.
     """
-    if str(path) == STANDARD_OUTPUT:
+    if str(path) == STANDARD_OUTPUT or _open_already(path) is not None:
         return
+    path = _target(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory; expected a file to write")
     if not path.parent.is_dir():
@@ -148,7 +150,8 @@ def check_writable(path: Path) -> None:
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing; it takes its name only when everything is written.
 
-    A device or pipe (``/dev/stdout``) is written directly, and so is standard output, which ``-`` means.
+    A device or pipe is written directly, and so is what is open already (``/dev/stdout``, wherever it leads)
+    and standard output, which ``-`` means. Of a link the file it leads to is written.
 
     Raises:
         InputError: it cannot be written.
@@ -160,15 +163,18 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         yield output.buffer
         output.buffer.flush()
         return
-    if _is_special(path):
+    descriptor = _open_already(path)
+    if descriptor is not None or _is_special(path):
+        sys.stdout.flush()
         try:
-            with path.open("wb") as stream:
+            with path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb") as stream:
                 yield stream
         except BrokenPipeError:
             raise  # whoever read it has had enough
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
         return
+    path = _target(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
@@ -188,6 +194,20 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     with written_whole(path) as stream:
         stream.write(data)
+
+
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
+_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def _open_already(path: Path) -> int | None:
+    """The descriptor that a path means: opened anew, a file would be cut off, and replaced, the link lost."""
+    found = _DESCRIPTOR.fullmatch(str(path))
+    return int(found[1]) if found else _STANDARD.get(str(path))
+
+
+def _target(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _is_special(path: Path) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from sagescale.cli.app import main
 from sagescale.errors import InputError
-from sagescale.files import open_input, read_input, read_input_text, shown_path
+from sagescale.files import open_input, read_input, read_input_text, shown_path, write_whole
 from sagescale.live.dynamo_config import import_dynamo_config
 from sagescale.perf import profile_from_source, read_profile
 from sagescale.planner.config import AutoscalerConfig
@@ -125,3 +127,27 @@ def test_an_error_is_one_printable_line_whatever_it_quotes():
     assert message.startswith("a b?[31m?")
     assert message.isprintable()
     assert len(message) == 2000
+
+
+def test_standard_output_that_was_sent_to_a_file_is_written_where_it_stands(tmp_path):
+    out = tmp_path / "out.txt"
+    code = (
+        "from pathlib import Path; from sagescale.files import write_whole; print('before');"
+        "names = '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1';"
+        "[write_whole(Path(name), b'document\\n') for name in names];"
+        "print('behind')"
+    )
+    with out.open("wb") as stream:
+        subprocess.run([sys.executable, "-c", code], stdout=stream, check=True)
+    assert out.read_text().split() == ["before", "document", "document", "document", "behind"]
+    assert Path("/dev/stdout").is_symlink()
+
+
+def test_of_a_link_the_file_it_leads_to_is_written(tmp_path):
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
+    for _ in range(2):  # there is none yet, and there is one
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        write_whole(link, b"{}")
+        assert link.is_symlink()
+        assert target.read_bytes() == b"{}"

@@ -12,13 +12,12 @@ import math
 import pickle
 import struct
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
 from sagescale.experiment.workload import arrivals_seen
 from sagescale.planner import AutoscalerConfig, LoadPredictors, make_load_predictors
-from sagescale.planner.forecast import Forecast, Predictor
 from sagescale.planner.policy import uses_forecast
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.faults import Faults
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from sagescale.experiment.tasks import RunTask
     from sagescale.experiment.workload import Workload
+    from sagescale.planner.forecast import Forecast, Predictor
     from sagescale.sim.config import TimeSpans
 
 _MOST_ENTRIES = 400_000
@@ -152,7 +152,7 @@ class MemoPredictor:
             self._memo.remember(digest, known)
         if known is None or known.horizon == horizon:
             return known
-        return Forecast(known.mean[:horizon], known.std[:horizon], known.note)
+        return replace(known, mean=known.mean[:horizon], std=known.std[:horizon])
 
     def real(self) -> Predictor:
         """The predictor itself, having seen all that this one has."""

@@ -62,7 +62,8 @@ class AutoscalerConfig:
     )
     load_predictor_type: str = setting(
         "constant",
-        doc="The predictor of requests, ISL and OSL. Where it is not given, policy slo takes auto.",
+        doc="The predictor of requests, ISL and OSL. On the command line and in files, policy slo takes auto "
+        "where it is not given.",
         choices=functools.cache(PREDICTORS.names),
     )
     prediction_window_size: int = setting(

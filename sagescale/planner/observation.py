@@ -83,6 +83,18 @@ class Observation:
             return self.itl_attainment
         return estimate if estimate < target_attainment else None
 
+    @property
+    def work_waits(self) -> bool:
+        """Whether any request was seen that may not have been served yet; unknown is no evidence."""
+        gauges = (
+            self.requests,
+            self.queued_prefill,
+            self.running_prefill,
+            self.queued_decode,
+            self.running_decode,
+        )
+        return any(gauge is not None and gauge > 0 for gauge in gauges)
+
     def to_dict(self) -> dict[str, object]:
         """Return it in plain JSON types, pools by name."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -292,7 +292,7 @@ class Planner:
             )
 
         # A request passes through every role: while there is one, none can be, or stay, empty.
-        awake = self._awake(stable) if min(stable) < 1 and _work_waits(observation) else stable
+        awake = self._awake(stable) if min(stable) < 1 and observation.work_waits else stable
         if changed(Constraint.WAITING_WORK, stable, awake):
             causes.append(
                 Reason(
@@ -321,18 +321,6 @@ class Planner:
             if pools and not any(raised[at] > 0 for at in pools):
                 raised[pools[0]] = 1
         return Sizes(*raised, names=sizes.names)
-
-
-def _work_waits(observation: Observation) -> bool:
-    """Whether any request was seen that may not have been served yet; unknown is no evidence."""
-    gauges = (
-        observation.requests,
-        observation.queued_prefill,
-        observation.running_prefill,
-        observation.queued_decode,
-        observation.running_decode,
-    )
-    return any(gauge is not None and gauge > 0 for gauge in gauges)
 
 
 def _limit_reasons(before: Sizes, after: Sizes, fleet: Fleet) -> list[Reason]:

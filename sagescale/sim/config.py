@@ -200,7 +200,7 @@ class SimulatorConfig:
     )
     long_prefill_token_threshold: int = setting(
         0,
-        doc="Tokens of one prompt in a step of vllm, at most; 0 is max_batched_tokens.",
+        doc="Tokens of one prompt in a step of vllm or sglang, at most; 0 is max_batched_tokens.",
         unit="tokens",
         at_least=0,
         at_most=1_000_000,

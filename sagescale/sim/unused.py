@@ -25,7 +25,7 @@ _OF_SERVING: dict[Serving, tuple[str, ...]] = {
 
 _OF_SCHEDULERS = {
     "max_batched_tokens": ("vllm", "sglang"),
-    "long_prefill_token_threshold": ("vllm",),
+    "long_prefill_token_threshold": ("vllm", "sglang"),
     "chunked_prefill": ("vllm", "sglang"),
     "mixed_chunk": ("sglang",),
     "reserve_full_isl": ("vllm",),

@@ -392,6 +392,13 @@ class TestNothingComes:
         assert silence[-1] == (0, 0)
         assert min(run(planner, [60.0] * 10, 101, (0, 0))[-1]) > 0
 
+    def test_not_while_requests_wait_or_come_later(self):
+        planner, sizes = settled(6000.0, min_prefill_instances=0, min_decode_instances=0)
+        for number in range(41, 80):
+            there = minute(number, 0.0, *sizes, queued_decode=2000.0)
+            reasons = planner.step(there).reasons
+        assert ReasonCode.NO_TRAFFIC not in {reason.code for reason in reasons}
+
     def test_pools_that_may_not_stay_at_their_minimum(self):
         planner, sizes = settled(60.0)
         assert run(planner, [0.0] * 60, 41, sizes)[-1] == (1, 1)

@@ -393,3 +393,10 @@ def test_a_million_azure_rows_load_exactly(tmp_path: Path) -> None:
     file = written(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\r\n" + rows)
     trace = read_trace(file)
     assert np.array_equal(trace.arrival_s, (ticks - ticks[0]) / 1e7)
+
+
+def test_a_csv_file_may_have_cells_of_megabytes_and_of_many_lines(tmp_path):
+    path = tmp_path / "log.csv"
+    for text in ("x" * 3_000_000, "a\nb" * 700_000):
+        path.write_text(f'arrival_s,isl,osl,prompt\n0,5,6,"{text}"\n1,7,8,y\n')
+        assert read_trace(path).isl.tolist() == [5, 7]

@@ -69,7 +69,7 @@ def test_sessions_end_before_a_prompt_that_is_too_long():
     assert cut.isl.max() <= 1500
     assert describe(cut).sessions == describe(whole).sessions
     assert len(cut) < len(whole)
-    with pytest.raises(InputError, match=r"--growth: a prompt grows to .* tokens; expected at most"):
+    with pytest.raises(InputError, match=r"--growth: a prompt has .* tokens or more; expected at most"):
         made(Conversations(Quantity("constant", 3.0), CHATS.think_s, Constant(2_000_000_000)))
 
 
@@ -80,9 +80,9 @@ def test_sessions_end_before_a_prompt_that_is_too_long():
             1000.0,
             Constant(100_000),
             None,
-            "--growth: a prompt grows to .* expected at most 16,777,216: fewer",
+            "--growth: a prompt has .* expected at most 16,777,216: shorter",
         ),
-        (20_000.0, Constant(100_000), None, "--growth: a prompt grows to 1,999,"),
+        (20_000.0, Constant(100_000), None, "--growth: a prompt has 1,999,"),
         (
             100_000.0,
             LogNormal(5.0, 1.0),

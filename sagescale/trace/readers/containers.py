@@ -63,7 +63,7 @@ def _read_csv(
                 lines = block.splitlines(keepends=True)
                 rows, header_lines = b"".join(lines[header_lines:]), max(0, header_lines - len(lines))
             if rows.strip(b"\r\n"):
-                read = arrow_csv.ReadOptions(column_names=head.columns)
+                read = arrow_csv.ReadOptions(column_names=head.columns, block_size=len(rows) + 1)
                 yield from arrow_csv.read_csv(arrow_reader(rows), read, convert_options=convert).to_batches()
 
     columns = _parsed(source, fields, batches, builder)

@@ -198,8 +198,8 @@ def _least(lengths: Lengths) -> int:
 def _check_longest(tokens: int) -> None:
     if tokens > _LONGEST_PROMPT:
         raise InputError(
-            f"--growth: a prompt grows to {tokens:,} tokens; expected at most {_LONGEST_PROMPT:,}: fewer "
-            "--turns, or --max-prompt N to end sessions before"
+            f"--growth: a prompt has {tokens:,} tokens or more; expected at most {_LONGEST_PROMPT:,}: "
+            "shorter --isl, fewer --turns, or --max-prompt N to end sessions before"
         )
 
 

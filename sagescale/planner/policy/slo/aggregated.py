@@ -52,6 +52,7 @@ class AggregatedSloPolicy:
     def __init__(self, config: AutoscalerConfig, perf_model: PerfModel, twin: AggregatedEngineTwin) -> None:
         (pool,) = config.pools
         self._pool = pool.name
+        self._budget = config.max_gpu_budget
         apart = dataclasses.replace(
             config,
             serving="disaggregated",
@@ -161,6 +162,8 @@ class AggregatedSloPolicy:
 
     def _renamed(self, reason: Reason) -> Reason:
         text = reason.text.replace("decode: ", f"{self._pool}: ", 1)
+        if reason.code is ReasonCode.GPU_BUDGET:
+            text = f"more instances of {self._pool} would be wanted than fit max_gpu_budget {self._budget}"
         code = at_limit("max", self._pool) if reason.code is ReasonCode.AT_MAX_DECODE else reason.code
         return Reason(code, text.replace("both pools hold", "the pool holds"))
 

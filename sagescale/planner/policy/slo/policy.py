@@ -139,8 +139,8 @@ class SloPolicy:
         for pool in (self._prefill, self._decode):
             pool.ticked(seen.time_s, seen.window_s, pool.load)
         if (
-            window.requests == 0
-            and requests.mean[-1] < _NOTHING
+            not seen.work_waits
+            and max(requests.mean) < _NOTHING
             and 0 in (self._prefill.limits.least, self._decode.limits.least)
         ):
             # For a pool without instances any load misses all: it would never go.
