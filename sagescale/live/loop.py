@@ -431,7 +431,7 @@ class ControlLoop:
         def tell(watcher: Watcher) -> None:
             try:
                 news(watcher)
-            except (OSError, ValueError, SagescaleError) as error:
+            except (OSError, ValueError) as error:
                 logger.warning("%s: %s", type(watcher).__name__, error)
 
         for watcher in self._watchers:
