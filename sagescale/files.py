@@ -6,6 +6,7 @@ all, and are refused before the work rather than after it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
@@ -135,7 +136,11 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: it is a directory, or its folder is missing or cannot be written to.
     """
-    if str(path) == STANDARD_OUTPUT or _open_already(path) is not None:
+    if str(path) == STANDARD_OUTPUT:
+        return
+    descriptor = _open_already(path)
+    if descriptor is not None:
+        _check_descriptor(path, descriptor)
         return
     path = _target(path)
     if path.is_dir():
@@ -204,6 +209,15 @@ def _open_already(path: Path) -> int | None:
     """The descriptor that a path means: opened anew, a file would be cut off, and replaced, the link lost."""
     found = _DESCRIPTOR.fullmatch(str(path))
     return int(found[1]) if found else _STANDARD.get(str(path))
+
+
+def _check_descriptor(path: Path, descriptor: int) -> None:
+    try:
+        readable_only = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written to: {error.strerror or error}") from None
+    if readable_only:
+        raise InputError(f"{path}: cannot be written to: it is open for reading")
 
 
 def _target(path: Path) -> Path:

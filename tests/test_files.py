@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sagescale.cli.app import main
 from sagescale.errors import InputError
-from sagescale.files import open_input, read_input, read_input_text, shown_path, write_whole
+from sagescale.files import check_writable, open_input, read_input, read_input_text, shown_path, write_whole
 from sagescale.live.dynamo_config import import_dynamo_config
 from sagescale.perf import profile_from_source, read_profile
 from sagescale.planner.config import AutoscalerConfig
@@ -151,3 +151,16 @@ def test_of_a_link_the_file_it_leads_to_is_written(tmp_path):
         write_whole(link, b"{}")
         assert link.is_symlink()
         assert target.read_bytes() == b"{}"
+
+
+def test_what_is_not_open_for_writing_is_refused_before_the_work():
+    reading = os.open(os.devnull, os.O_RDONLY)
+    try:
+        with pytest.raises(
+            InputError, match=rf"/dev/fd/{reading}: cannot be written to: it is open for reading"
+        ):
+            check_writable(Path(f"/dev/fd/{reading}"))
+    finally:
+        os.close(reading)
+    with pytest.raises(InputError, match=rf"/dev/fd/{reading}: cannot be written to: Bad file descriptor"):
+        check_writable(Path(f"/dev/fd/{reading}"))

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 _ADVISED = {
     "policy": ("slo", "slo sizes for target_attainment of the requests, not for means (docs/slo.md)"),
-    "load_predictor_type": (
-        "auto",
-        "auto asks four predictors and goes by the best of late; slo's own choice",
-    ),
 }
 """What a new file sets: defaults are the guide's, and stay so for whoever follows it."""
 

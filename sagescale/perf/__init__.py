@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sagescale.perf.aggregated import aggregated_engines, are_aggregated, estimate_aggregated
+from sagescale.perf.aggregated import aggregated_engines, estimate_aggregated
 from sagescale.perf.build import (
     ImportOptions,
     build_profile,
@@ -76,7 +76,6 @@ __all__ = [
     "Verdict",
     "Wanted",
     "aggregated_engines",
-    "are_aggregated",
     "build_profile",
     "compile_steps",
     "estimate_aggregated",

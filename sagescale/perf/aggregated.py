@@ -111,8 +111,3 @@ def aggregated_engines(profile: Profile, max_batched_tokens: int) -> Profile:
         floor_ms=times[0],
     )
     return replace(profile, prefill=prefill, decode=section, aggregated=section)
-
-
-def are_aggregated(profile: Profile) -> bool:
-    """Say whether a profile's engines are aggregated instances, as :func:`aggregated_engines` makes them."""
-    return profile.aggregated is not None and profile.decode == profile.aggregated

@@ -337,6 +337,11 @@ class Profile:
         return self.source.format == "estimate"
 
     @property
+    def is_aggregated(self) -> bool:
+        """Whether its engines are aggregated instances, as ``perf.aggregated_engines`` makes them."""
+        return self.decode == self.aggregated
+
+    @property
     def assumed(self) -> tuple[str, ...]:
         """Everything the source did not give and that was assumed instead, as words to report."""
         words = _assumed_words(self.decode)
@@ -344,7 +349,7 @@ class Profile:
             known = set(words)
             own = [word for word in _assumed_words(self.aggregated) if word not in known]
             words += [f"aggregated {word}" for word in own]
-        if self.kv_transfer.assumed and self.decode != self.aggregated:  # else none hands over
+        if self.kv_transfer.assumed and not self.is_aggregated:  # aggregated ones hand nothing over
             kv = self.kv_transfer
             words.append(f"kv_transfer {kv.latency_ms:g} ms + {kv.ms_per_1k_tokens:g} ms per 1000 tokens")
         return tuple(words)

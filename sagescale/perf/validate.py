@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.perf.aggregated import are_aggregated
 from sagescale.perf.fit.regression import fit_error
 from sagescale.perf.fit.steps import ALL_WITH_CHUNKS, UNEQUAL, mixed_steps_ms
 from sagescale.perf.model import ProfileModel
@@ -92,7 +91,7 @@ def unfit_warnings(profile: Profile) -> list[str]:
 
     An estimate says of itself that nothing was measured, and is asked nothing.
     """
-    aggregated = are_aggregated(profile)
+    aggregated = profile.is_aggregated
     if aggregated and profile.aggregated is not None and profile.aggregated.estimated:
         how = "steps of aggregated instances are estimated from its prefill and decode, not measured"
         return [f"profile {profile.name}: {how}"]

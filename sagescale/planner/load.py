@@ -10,7 +10,7 @@ from sagescale.planner.config import AutoscalerConfig
 from sagescale.planner.decision import LoadForecast
 
 if TYPE_CHECKING:
-    from sagescale.planner.forecast import Predictor
+    from sagescale.planner.forecast import Forecast, Predictor
     from sagescale.planner.observation import Window
 
 _AVERAGES = frozenset({"moving_average", "exponential_smoothing"})
@@ -44,18 +44,16 @@ class LoadPredictors:
 
     def forecast(self, horizon: int = 1) -> LoadForecast:
         """Return what is expected ``horizon`` intervals ahead; it changes nothing."""
-        notes: list[str] = []
-        chosen: list[str] = []
-        requests = _expected("requests", self.requests, horizon, notes, chosen)
-        isl = _expected("isl", self.isl, horizon, notes, chosen)
-        osl = _expected("osl", self.osl, horizon, notes, chosen)
+        series = {"requests": self.requests, "isl": self.isl, "osl": self.osl}
+        found = {name: predictor.forecast(horizon) for name, predictor in series.items()}
+        requests, isl, osl = (_expected(forecast) for forecast in found.values())
         return LoadForecast(
             requests=requests[0],
             # A request has a token each way at least; a trend that ends below is no forecast.
             isl=self.last_isl if isl[0] is None or isl[0] < 1 else isl[0],
             osl=self.last_osl if osl[0] is None or osl[0] < 1 else osl[0],
-            notes=tuple(notes),
-            chosen=tuple(chosen),
+            notes=tuple(f"{name}: {one.note}" for name, one in found.items() if one and one.note),
+            chosen=tuple(f"{name}: {one.chosen}" for name, one in found.items() if one and one.chosen),
             requests_p90=requests[1],
             isl_p90=isl[1],
             osl_p90=osl[1],
@@ -95,15 +93,6 @@ def make_load_predictors(config: AutoscalerConfig) -> LoadPredictors:
 _UNKNOWN: tuple[float | None, float | None] = (None, None)
 
 
-def _expected(
-    name: str, predictor: Predictor, horizon: int, notes: list[str], chosen: list[str]
-) -> tuple[float | None, float | None]:
-    """Mean and 90th percentile of one series."""
-    forecast = predictor.forecast(horizon)
-    if forecast is None:
-        return _UNKNOWN
-    if forecast.note:
-        notes.append(f"{name}: {forecast.note}")
-    if forecast.chosen:
-        chosen.append(f"{name}: {forecast.chosen}")
-    return forecast.mean[-1], forecast.quantile(0.9)
+def _expected(forecast: Forecast | None) -> tuple[float | None, float | None]:
+    """Mean and 90th percentile of one series, of the last window forecast."""
+    return _UNKNOWN if forecast is None else (forecast.mean[-1], forecast.quantile(0.9))

@@ -20,7 +20,6 @@ from sagescale.document import (
     TimingInfo,
     TraceInfo,
 )
-from sagescale.perf import are_aggregated
 from sagescale.sim.bound import lower_bound
 from sagescale.sim.measures import (
     Served,
@@ -187,7 +186,7 @@ def profile_info(profile: Profile) -> ProfileInfo:
     decode = profile.decode
     pools = (
         {"aggregated": decode.gpus_per_instance}
-        if are_aggregated(profile)
+        if profile.is_aggregated
         else {"prefill": profile.prefill.gpus_per_instance, "decode": decode.gpus_per_instance}
     )
     return ProfileInfo(

@@ -134,8 +134,7 @@ class PrefixBuilder:
             if room > MOST_NODES:
                 raise InputError(
                     f"{self.name}: more than {MOST_NODES} blocks of {self.block_tokens} tokens; "
-                    "expected at most that, at 40 bytes of memory each: read part of it, or larger blocks "
-                    "(--hash-block-tokens)"
+                    "expected at most that, at 40 bytes of memory each: read part of it"
                 )
             self._parent, self._unit, self._depth = (
                 np.concatenate([column[:nodes], np.empty(room - nodes, np.int32)])

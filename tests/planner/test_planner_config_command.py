@@ -26,15 +26,14 @@ def config(*arguments: object) -> str:
     return result.output
 
 
-def test_init_writes_a_file_that_validates_and_sets_the_policy_and_its_predictor_alone(tmp_path):
+def test_init_writes_a_file_that_validates_and_sets_the_policy_alone(tmp_path):
     path = tmp_path / "auto.yaml"
     config("init", "--out", path)
     text = path.read_text()
-    assert config("validate", path) == "ok: 2 keys set, the others at their defaults\n"
-    assert [name for name in KEYS if f"\n# {name}: " not in text] == ["load_predictor_type", "policy"]
+    assert config("validate", path) == "ok: 1 key set, the others at their defaults\n"
+    assert [name for name in KEYS if f"\n# {name}: " not in text] == ["policy"]
     assert "\n# default classic; slo sizes for target_attainment of the requests" in text
     assert "\npolicy: slo\n" in text
-    assert "\nload_predictor_type: auto\n" in text
     assert config("init") == text
 
 
