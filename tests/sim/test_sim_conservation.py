@@ -21,6 +21,7 @@ from sagescale.planner import AutoscalerConfig
 from sagescale.sim.bound import lower_bound
 from sagescale.sim.config import SimulatorConfig
 from sagescale.sim.export import write_requests
+from sagescale.sim.linear_minorant import largest_minorant
 from sagescale.sim.measures import gpu_hours
 from sagescale.sim.result import configuration, result_document, run_document
 from sagescale.sim.simulate import simulate
@@ -198,6 +199,21 @@ def test_no_run_beats_the_lower_bound(case: Case):
     bound, spent = lower_bound(run), gpu_hours(run)
     assert 0 <= bound.pools["prefill"] <= spent.pools["prefill"]
     assert 0 <= bound.pools["decode"] <= spent.pools["decode"]
+
+
+def test_what_was_asked_of_a_bound_before_answers_no_other_question():
+    rows, bounds, weights = np.array([[1.0, 1.0], [1.0, 2.0]]), np.array([2.0, 3.0]), np.array([1.0, 1.5])
+    anything = [(0.0, np.inf), (0.0, np.inf)]
+    first = largest_minorant(rows, bounds, weights, anything)
+    assert first.tolist() == pytest.approx([1.0, 1.0])
+    assert largest_minorant(rows, bounds, weights, anything).tolist() == first.tolist()
+    assert largest_minorant(rows, bounds / 2, weights, anything).tolist() == pytest.approx([0.5, 0.5])
+    assert largest_minorant(rows, bounds, weights[::-1], anything).tolist() == pytest.approx([2.0, 0.0])
+    assert largest_minorant(rows[:1], bounds[:1], weights, anything).tolist() == pytest.approx([0.0, 2.0])
+    low = [(0.0, np.inf), (0.0, 0.5)]
+    assert largest_minorant(rows, bounds, weights, low).tolist() == pytest.approx([1.5, 0.5])
+    coupled = largest_minorant(rows, bounds, weights, anything, np.array([[1.0, -0.5]]))
+    assert coupled.tolist() == pytest.approx([0.6, 1.2])
 
 
 @many(30)
