@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,19 +17,32 @@ _TIES = 1e-3
 
 _FULLEST = 100.0
 
+_SHORT_S = 600.0
+"""A budget that was too small for so long, in all,"""
+
+_LASTS_S = 24 * 3600.0
+"""within so long may be so again: the next day is another one."""
+
 
 class Budget:
     """The GPUs that both pools share.
 
+    While it was too small within the last day nothing that there is room for is given up: what is missed then
+    cannot be made up for by more later, and a load that rises again finds what there is at once, not a start
+    later. Whoever sets a budget allows as much to be spent.
+
     Args:
         gpus: the budget.
+        interval_s: between ticks.
         allowed: the share of all requests that may be missed.
         prefill: one of the pools.
         decode: the other.
     """
 
-    def __init__(self, gpus: int, allowed: float, prefill: Pool, decode: Pool) -> None:
+    def __init__(self, gpus: int, interval_s: float, allowed: float, prefill: Pool, decode: Pool) -> None:
         self.gpus = gpus
+        self._often = max(1.0, _SHORT_S / interval_s)
+        self._short: deque[bool] = deque(maxlen=max(1, round(_LASTS_S / interval_s)))
         self._allowed = allowed
         self._prefill, self._decode = prefill, decode
 
@@ -39,13 +53,14 @@ class Budget:
     def share(
         self, wanted: tuple[int, int], current: tuple[int, ...], scenarios: tuple[Scenarios, Scenarios]
     ) -> tuple[int, int]:
-        """Where both do not fit, the pair that misses least.
+        """Where both do not fit, the pair that misses least; called at each tick.
 
         Of the load to come, that is: whoever chases what waits starves the other pool, then chases that.
         The fullest pool decides ties. The present pair stays if it is one of those and misses no more
         than may be missed beyond the best: what is moved serves nobody for as long as a start takes.
         """
-        if self.fits(*wanted):
+        self._short.append(not self.fits(*wanted))
+        if not self._short[-1]:
             return wanted
         mine, other = self._prefill.limits, self._decode.limits
         best, present = (math.inf, mine.least, other.least), math.inf
@@ -60,6 +75,27 @@ class Budget:
             if (size, rest) == current:
                 present = cost
         return (current[0], current[1]) if present <= best[0] + self._allowed else best[1:]
+
+    def kept(
+        self, wanted: tuple[int, int], stay: tuple[int, int], current: tuple[int, ...]
+    ) -> tuple[int, int]:
+        """What stays beside what is wanted, which fits: what idles in one pool makes room for the other.
+
+        Args:
+            wanted: the fewest instances of both pools.
+            stay: as many as are not given up yet.
+            current: instances there are.
+        """
+        prefill, decode = stay
+        if sum(self._short) >= self._often:
+            prefill, decode = max(prefill, current[0]), max(decode, current[1])
+        while not self.fits(prefill, decode):
+            idle = (prefill - wanted[0]) * self._prefill.limits.gpus
+            if idle >= (decode - wanted[1]) * self._decode.limits.gpus:
+                prefill -= 1
+            else:
+                decode -= 1
+        return prefill, decode
 
 
 def _use(pool: Pool, size: int, scenarios: Scenarios) -> float:

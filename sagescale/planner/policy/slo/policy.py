@@ -95,7 +95,7 @@ class SloPolicy:
                 config.pools, (config.target_ttft_ms / 1000.0, None), (None, uses), strict=True
             )
         )
-        self._budget = Budget(config.max_gpu_budget, self._allowed, self._prefill, self._decode)
+        self._budget = Budget(config.max_gpu_budget, interval_s, self._allowed, self._prefill, self._decode)
         self._promise = Promise(config.target_attainment)
         self._horizon = self._ahead
         self._worked = work
@@ -155,21 +155,14 @@ class SloPolicy:
         if short:
             self._promise.fell_short(self._ahead + 1)
         may_miss = self._promise.allowed, self._allowed
-        sizes: list[int] = []
+        stay = self._stay(wanted, seen)
+        # Nothing idles that the other pool has to do without.
+        sizes = wanted if short else self._budget.kept(wanted, stay, seen.pools.asked)
         reasons = [self._too_dear(enough, wanted)] if short else []
-        for pool, counts, size, more, kept, what in zip(
-            (self._prefill, self._decode),
-            seen.pools,
-            wanted,
-            careful,
-            self._kept(wanted, seen),
-            scenarios,
-            strict=True,
+        for pool, size, more, stays, ordered, what in zip(
+            (self._prefill, self._decode), wanted, careful, stay, sizes, scenarios, strict=True
         ):
-            stays = pool.after_idling(kept, counts.asked)
-            # Nothing idles that the other pool has to do without.
-            sizes.append(size if short else stays)
-            reasons.append(_sized(pool, (size, more, sizes[-1]), what, may_miss))
+            reasons.append(_sized(pool, (size, more, ordered), what, may_miss, held=ordered > stays))
             if size == pool.limits.most and pool.missed(size, what) > self._allowed:
                 reasons.append(_at_most(pool, what))
         for pool in (self._prefill, self._decode):
@@ -216,12 +209,18 @@ class SloPolicy:
         most = pool.enough
         return careful if most is None or unplanned > 0.0 else min(careful, most)
 
-    def _kept(self, wanted: tuple[int, int], seen: Observation) -> tuple[int, int]:
-        """What is wanted, less what of the present sizes it took lately; all of it where both do not fit."""
-        asked = seen.pools.asked
-        prefill = self._prefill.kept(wanted[0], asked.prefill, self._promise.allowed)
-        decode = self._decode.kept(wanted[1], asked.decode, self._promise.allowed)
-        return (prefill, decode) if self._budget.fits(prefill, decode) else wanted
+    def _stay(self, wanted: tuple[int, int], seen: Observation) -> tuple[int, int]:
+        """What is wanted, or as much of the present sizes as it took lately, unless both do not fit."""
+        pools, current = (self._prefill, self._decode), seen.pools.asked
+        prefill, decode = (
+            pool.kept(size, asked, self._promise.allowed)
+            for pool, size, asked in zip(pools, wanted, current, strict=True)
+        )
+        fewest = (prefill, decode) if self._budget.fits(prefill, decode) else wanted
+        prefill, decode = (
+            pool.after_idling(size, asked) for pool, size, asked in zip(pools, fewest, current, strict=True)
+        )
+        return prefill, decode
 
     @property
     def sample(self) -> Lengths | None:
@@ -489,9 +488,17 @@ def _computed(sample: Lengths) -> float:
 
 
 def _sized(
-    pool: Pool, sizes: tuple[int, int, int], scenarios: Scenarios, allowed: tuple[float, float]
+    pool: Pool,
+    sizes: tuple[int, int, int],
+    scenarios: Scenarios,
+    allowed: tuple[float, float],
+    *,
+    held: bool,
 ) -> Reason:
-    """Say why, of sizes: wanted, for the scenarios alone, asked for; what may be missed: now, promised."""
+    """Say why, of sizes: wanted, for the scenarios alone, asked for; what may be missed: now, promised.
+
+    What is held stays as the budget was too small lately.
+    """
     wanted, careful, size = sizes
     text = (
         f"{pool.name}: {scenarios.mean:,.0f} tokens/s expected in window {pool.startup.ahead}, up to "
@@ -508,7 +515,9 @@ def _sized(
         text += f"; {careful} would be wanted for that, but {wanted} would have kept the last day"
     if pool.followed is not None:
         text += f"; instances are planned to be {pool.followed:.0%} full"
-    if size > wanted:
+    if held:
+        text += f"; {size} stay, as max_gpu_budget was too small within the last day"
+    elif size > wanted:
         text += f"; {size} stay until they have not been wanted for as long as a launch takes"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)
 
