@@ -259,4 +259,6 @@ class Pool:
             self._wanted.popleft()
         size = wanted if wanted >= current else min(max(self._wanted), current)
         expected = self.demand.expected
-        return self._given_up.kept(size, current, expected[0] if expected else 0.0)
+        kept = self._given_up.kept(size, current, expected[0] if expected else 0.0)
+        most = self.enough
+        return kept if most is None else min(kept, max(size, most))
