@@ -91,6 +91,22 @@ def test_what_is_kept_would_have_kept_what_came_and_a_pool_alone_may_miss_all_of
     assert 1 <= kept[0] <= kept[1] <= current
 
 
+def test_what_was_taken_back_once_is_kept_up_to_what_would_have_kept_the_day():
+    """Loads that four hours of the day were as high at, and that two instances keep up with."""
+    one, hours, sizes = pool(), 5, []
+    there = 9
+    for minute in range(hours * 60):
+        one.looked(60.0 * minute, 60.0, 700.0)
+        one.demand.plan((700.0,), (0.0,))
+        # Given up at a quarter past three, and taken back at half past, at the same load.
+        wanted = 9 if minute < 180 or minute == 210 else 1
+        there = one.after_idling(wanted, there)
+        sizes.append(there)
+    assert one.enough is not None
+    assert sizes[225] == 9  # of less than four hours it is not known what a day asks for
+    assert sizes[-1] == one.enough < 9
+
+
 def test_what_was_wanted_between_ticks_counts_as_wanted():
     one = pool()
     one.after_idling(5, 5)

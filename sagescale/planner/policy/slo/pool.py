@@ -248,7 +248,8 @@ class Pool:
 
         Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
         size found at the first decision counts as wanted then, as in an HPA's window: what came before is not
-        known, however short the window. What was given up wrongly is kept (:class:`GivenUp`).
+        known, however short the window. What was given up wrongly is kept (:class:`GivenUp`), up to
+        what would have kept the last day.
         """
         burst, self._burst = self._burst, 0
         if self.followed is not None:
