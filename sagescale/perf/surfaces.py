@@ -12,6 +12,9 @@ is exactly piecewise linear in K, the KV tokens held in all, with breaks at ``n 
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,6 +88,25 @@ class MonotoneCurve:
             value[beyond] = self._y[end] + self._secants[end] * away
         return value
 
+    def up_to(self, last: int) -> NDArray[np.float64]:
+        """Return a single curve at 0, 1, ... ``last``: what a call gives, piece by piece and so faster."""
+        points = np.arange(last + 1, dtype=np.float64)
+        value = np.empty(last + 1)
+        begins: list[int] = np.searchsorted(points, self._x).tolist()
+        for i, (begin, end) in enumerate(itertools.pairwise(begins)):
+            c0, c1, c2, c3, c_end = self._rows[i]
+            t = points[begin:end] - self._knots[i]
+            piece = c3 * t
+            piece += c2
+            piece *= t
+            piece += c1
+            piece *= t
+            piece += c0
+            np.clip(piece, min(c0, c_end), max(c0, c_end), out=value[begin:end])
+        for end, beyond in ((0, slice(begins[0])), (-1, slice(begins[-1], None))):
+            value[beyond] = self._y[end] + self._secants[end] * (points[beyond] - self._x[end])
+        return value
+
 
 class PrefillCurve:
     """TTFT of a prompt measured alone: PCHIP through the knots, straight outside, above a floor.
@@ -112,11 +134,11 @@ class PrefillCurve:
 
     def table_ms(self, max_tokens: int) -> NDArray[np.float64]:
         """Return ``ttft_ms`` at 0..max_tokens tokens; entry 0 is 0."""
-        tokens = np.arange(max_tokens + 1, dtype=np.float64)
-        table = self._curve(tokens)
-        below = tokens < self._first_isl
-        table[below] = np.maximum(table[below], self._first_ttft * (tokens[below] / self._first_isl))
-        table = np.maximum(table, self.floor_ms)
+        table = self._curve.up_to(max_tokens)
+        tokens = np.arange(min(max_tokens + 1, math.ceil(self._first_isl)), dtype=np.float64)
+        below = table[: len(tokens)]
+        np.maximum(below, self._first_ttft * (tokens / self._first_isl), out=below)
+        np.maximum(table, self.floor_ms, out=table)
         table[0] = 0.0
         return table
 
@@ -166,6 +188,7 @@ class DecodeTable:
         return self.step_ms(n, kv_tokens) + float(self.spread_ms[n]) * (n * longest - kv_tokens) / n
 
 
+@functools.lru_cache(maxsize=64)  # runs of a comparison have the same engines
 def compile_decode(decode: DecodeProfile) -> DecodeTable:
     """Compile the fitted grid into straight pieces for every n up to ``max_num_seqs``.
 

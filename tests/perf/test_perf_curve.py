@@ -37,6 +37,17 @@ def test_one_point_and_many_give_the_same_bits(gaps, rises, q):
     assert curve.at(q) == curve(np.array([q]))[0]
 
 
+@given(
+    st.lists(st.sampled_from([0.25, 1.0, 2.0, 3.7, 50.0]), min_size=1, max_size=12),
+    rises,
+    st.integers(0, 300),
+)
+def test_a_table_of_whole_numbers_has_the_same_bits(gaps, rises, last):
+    x = np.cumsum([1.0, *gaps])
+    curve = MonotoneCurve(x, 5.0 + np.cumsum(rises[: len(x)]))
+    assert np.array_equal(curve.up_to(last), curve(np.arange(last + 1)))
+
+
 def test_outside_it_goes_on_with_the_secants_of_the_end_segments():
     curve = MonotoneCurve([10.0, 20.0, 40.0], [1.0, 3.0, 11.0])
     assert curve.at(5.0) == 1.0 - 0.2 * 5.0

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _STEP_S = 0.02
 """The kernel is read this often, so that who served a prompt is known before it moves on."""
 
-_COUNT_S = 0.5
-"""What the engines did is added up this often, and before every page."""
+_COUNT_S, _COUNT_DRAINING_S = 2.0, 0.5
+"""What the engines did is added up this often, and before every page; more often while one drains, whose slot
+is another's once it has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,8 @@ class EmulatedCluster:
             self.cluster.advance(min(until_s, self.cluster.now_s + max(_STEP_S, behind_s / 50)))
             if not self._aggregated:
                 self._note_prefill()
-            if self.cluster.now_s - self._counted_s > _COUNT_S:
+            uncounted_s = self.cluster.now_s - self._counted_s
+            if uncounted_s > _COUNT_S or (uncounted_s > _COUNT_DRAINING_S and self._draining()):
                 self._count()
         self._track()
 
@@ -246,6 +248,9 @@ class EmulatedCluster:
         else:
             self._count_prompts()
         self._count_completions()
+
+    def _draining(self) -> bool:
+        return bool((self.cluster.state.instances["status"] == DRAINING).any())
 
     def _note_prefill(self) -> None:
         """Note at which prefill instance requests are, before they move on."""

@@ -104,12 +104,7 @@ def _page(template: str, *, title: str, version: str, figures: Mapping[str, Figu
         figures: what the page's scripts paint, by the id of its element.
         values: what else the template shows.
     """
-    # A script's text must not end its element.
-    library = _plotly().replace("\r\n", "\n").replace("</script", "<\\/script")
-    run = (library, _shipped("painter.js") + _shipped("page.js"))
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in run
-    )
+    run, hashes = _scripts()
     return (
         _templates()
         .get_template(template)
@@ -167,6 +162,18 @@ def _misses(run: RunDocument) -> list[str]:
 def _above(value: float | None, limit: float | None) -> bool:
     number, most = known(value), known(limit)
     return number is not None and most is not None and number > most
+
+
+@functools.cache
+def _scripts() -> tuple[tuple[str, ...], str]:
+    """What every page runs, five megabytes, and the hashes that its content security policy names."""
+    # A script's text must not end its element.
+    library = _plotly().replace("\r\n", "\n").replace("</script", "<\\/script")
+    run = (library, _shipped("painter.js") + _shipped("page.js"))
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in run
+    )
+    return run, hashes
 
 
 @functools.cache

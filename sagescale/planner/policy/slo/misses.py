@@ -42,6 +42,7 @@ class MissCurves:
         self.tokens = tokens
         self._limit_rps = limit_rps
         self._known: dict[tuple[int, int], float] = {}
+        self._shares: dict[tuple[int, float], float] = {}  # looks replay the same loads again and again
         self._none: dict[int, int] = {}  # instances -> highest step known to miss no more than alone
         self._all: dict[int, int] = {}  # instances -> lowest step known to miss everything
 
@@ -52,6 +53,12 @@ class MissCurves:
 
     def share(self, instances: int, load: float) -> float:
         """Share of the requests that miss at a load in tokens/s; linear between loads tried."""
+        share = self._shares.get((instances, load))
+        if share is None:
+            share = self._shares[instances, load] = self._share(instances, load)
+        return share
+
+    def _share(self, instances: int, load: float) -> float:
         if load <= 0.0:
             return 0.0
         if instances <= 0:

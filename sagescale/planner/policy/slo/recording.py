@@ -70,18 +70,22 @@ class Recording:
         """The share of what was recorded that so many instances would have missed for want of more."""
         arrived = missed = waiting = 0.0
         limit = instances * curves.limit
-        for _, lasts_s, load, smooth in self._pieces:
-            share = curves.share(instances, smooth) - curves.alone
-            if self._in_time_s is not None:
-                longest = max(waiting, waiting + (load - limit) * lasts_s)
-                shortest = min(waiting, waiting + (load - limit) * lasts_s)
-                allowed = self._in_time_s * limit
+        waits = self._in_time_s is not None
+        allowed = (self._in_time_s or 0.0) * limit
+        share_of, alone = curves.share, curves.alone
+        for _, lasts_s, load, smooth in self._pieces:  # hundreds, at every look
+            share = share_of(instances, smooth) - alone
+            if waits:
+                after = waiting + (load - limit) * lasts_s
+                shortest, longest = (waiting, after) if after > waiting else (after, waiting)
                 if longest > allowed:  # the part of the piece in which the queue is too long
                     over = (longest - max(allowed, shortest)) / max(longest - shortest, 1e-9)
                     share = max(share, over if longest > shortest else 1.0)
-                waiting = max(0.0, waiting + (load - limit) * lasts_s)
-            arrived += load * lasts_s
-            missed += load * lasts_s * max(share, 0.0)
+                waiting = max(after, 0.0)
+            came = load * lasts_s
+            arrived += came
+            if share > 0.0:
+                missed += came * share
         return missed / arrived if arrived > 0.0 else 0.0
 
     def fewest(self, wanted: int, current: int, curves: MissCurves, allowed: float) -> int:
