@@ -13,6 +13,7 @@ import argparse
 import math
 
 from sagescale import api
+from sagescale.planner.policy import default_predictor
 from sagescale.sim.part import Part, PartResult, measure_part
 from sagescale.trace import TransformSpec
 
@@ -32,12 +33,12 @@ class Field:
         self._split_s = FIRST_SHARE * self._trace.duration_s
         most = max(20, 5 * math.ceil(rate_scale))
         self._keys = {"serving": "aggregated", "max_instances": most, "max_gpu_budget": most}
-        self._keys["load_predictor_type"] = "constant"
         self.most = most
 
     def run(self, policy: str, **knob: float) -> tuple[PartResult, PartResult]:
         """The first part and the rest."""
-        keys = {**self._keys, "policy": policy, **knob}
+        predictor = default_predictor(policy) or "constant"
+        keys = {**self._keys, "policy": policy, "load_predictor_type": predictor, **knob}
         run = api.simulate(self._trace, profile=self._profile, config=keys, transforms=self._transforms).run
         return measure_part(run, Part(0.0, self._split_s)), measure_part(run, Part(self._split_s))
 

@@ -1,6 +1,6 @@
 """Whether a policy is steady under steady load, quick when load steps up, gone when it stops, calm in clumps.
 
-    python benchmarks/flat_load.py [--policy slo] [--predictor constant] [--set key=value ...] [--jobs N]
+    python benchmarks/flat_load.py [--policy slo] [--predictor NAME] [--set key=value ...] [--jobs N]
 
 Four trials, the first three on Poisson traffic:
 
@@ -244,7 +244,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--policy", default="slo")
-    parser.add_argument("--predictor", default="constant")
+    parser.add_argument("--predictor", help="left out, the one that the policy comes with")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--rates", type=lambda text: [float(part) for part in text.split(",")])
     parser.add_argument("--seeds", type=int, default=5)
@@ -256,8 +256,10 @@ def main() -> int:
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from joblib import Parallel, delayed
+    from sagescale.planner.policy import default_predictor
 
-    world = World(given.policy, given.predictor, tuple(given.overrides))
+    predictor = given.predictor or default_predictor(given.policy) or "constant"
+    world = World(given.policy, predictor, tuple(given.overrides))
     rates, seeds = given.rates or RATES_RPS, range(given.seeds)
     parallel = Parallel(n_jobs=given.jobs, batch_size=1, pre_dispatch=given.jobs)
     began = time.perf_counter()
