@@ -52,8 +52,9 @@ def test_a_few_hours_say_nothing(minutes):
 def test_a_level_that_was_never_there_may_ask_for_more():
     made = day((3500.0, 10 * HOUR), (7000.0, HOUR // 2))
     assert made.enough is None
-    # Two hours later it is a level like others.
-    assert day((3500.0, 10 * HOUR), (7000.0, 3 * HOUR)).enough == math.ceil(1.25 * 7)
+    assert day((3500.0, 10 * HOUR), (7000.0, 4 * HOUR)).enough is None
+    # Five hours later it is a level like others.
+    assert day((3500.0, 10 * HOUR), (7000.0, 6 * HOUR)).enough == math.ceil(1.25 * 7)
 
 
 def test_a_minute_is_no_level_but_is_missed():

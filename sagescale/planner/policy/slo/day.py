@@ -22,6 +22,10 @@ _HOURS = 25
 _KNOWN_S = 4 * 3600.0
 """Less than so much says little of the hours to come."""
 
+_NEW_HOURS = 5
+"""The present hour, and four before it, may be those of a level that there has not been before: of so little
+of it, too, it is not known what it asks for."""
+
 _LEVEL_S = 600.0
 """The level of the load is its average over so long: a minute does not make a new one."""
 
@@ -63,8 +67,7 @@ class Day:
     def enough(self) -> int | None:
         """As many as the load can ask for, if it has been as high before; None where that is not known."""
         size = self._fewest()
-        # The present hour, and the one before, may be how a higher level begins.
-        before = max(list(self._highest)[:-2], default=0.0)
+        before = max(list(self._highest)[:-_NEW_HOURS], default=0.0)
         if size is None or self._level is None or self._seen_s < _KNOWN_S:
             return None
         if before <= 0.0 or self._level > _SAME * before:
