@@ -39,7 +39,7 @@ class World:
     """What is tried and what it runs on; lengths are like a conversation service's."""
 
     policy: str
-    predictor: str
+    predictor: str | None = None
     overrides: tuple[str, ...] = ()
     profile: str = "h200-llama-3.1-8b-fp8"
     isl: str = "lognormal:mean=1155,p99=4142"
@@ -65,7 +65,7 @@ class World:
             f"simulation_seed={seed}",
             *self.overrides,
             f"policy={self.policy}",
-            f"load_predictor_type={self.predictor}",
+            *(() if self.predictor is None else (f"load_predictor_type={self.predictor}",)),
         )
         settings = load_settings((AutoscalerConfig, SimulatorConfig), (), keys)
         simulator = settings.build(SimulatorConfig)
@@ -256,10 +256,8 @@ def main() -> int:
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from joblib import Parallel, delayed
-    from sagescale.planner.policy import default_predictor
 
-    predictor = given.predictor or default_predictor(given.policy) or "constant"
-    world = World(given.policy, predictor, tuple(given.overrides))
+    world = World(given.policy, given.predictor, tuple(given.overrides))
     rates, seeds = given.rates or RATES_RPS, range(given.seeds)
     parallel = Parallel(n_jobs=given.jobs, batch_size=1, pre_dispatch=given.jobs)
     began = time.perf_counter()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sagescale.fleet import PoolSpec, Role
+from sagescale.fleet import Fleet, PoolSpec, Role, Service
 from sagescale.planner.policy.slo.budget import Budget
 from sagescale.planner.policy.slo.demand import Scenarios, certain
 from sagescale.planner.policy.slo.misses import MissCurves
@@ -30,6 +30,11 @@ def pools(gpus: tuple[int, int] = (1, 1)) -> tuple[Pool, Pool]:
     return both
 
 
+def budget_of(gpus: int, both: tuple[Pool, Pool]) -> Budget:
+    service = Service("service", tuple(pool.limits for pool in both), 1000.0, 50.0)
+    return Budget(Fleet((service,), {"gpu": gpus}), MINUTE_S, 0.01, *both)
+
+
 def cost(both, sizes, loads):
     return sum(pool.missed(size, load) for pool, size, load in zip(both, sizes, loads, strict=True))
 
@@ -45,7 +50,7 @@ def test_what_is_shared_fits_and_no_affordable_pair_within_what_is_wanted_misses
     come, wanted, current, gpus, each
 ):
     both = pools(each)
-    budget = Budget(gpus, MINUTE_S, 0.01, *both)
+    budget = budget_of(gpus, both)
     pair = budget.share(wanted, current, come)
     if budget.fits(*wanted):
         assert pair == wanted
@@ -64,8 +69,8 @@ def test_a_pair_that_misses_hardly_more_than_the_best_is_not_moved():
     both = pools()
     come = (certain(8000.0), certain(8000.0))
     for current in ((12, 12), (11, 13), (13, 11)):
-        assert Budget(24, MINUTE_S, 0.01, *both).share((30, 30), current, come) == current
-    assert Budget(24, MINUTE_S, 0.01, *both).share((30, 30), (20, 4), come) == (12, 12)
+        assert budget_of(24, both).share((30, 30), current, come) == current
+    assert budget_of(24, both).share((30, 30), (20, 4), come) == (12, 12)
 
 
 @pytest.mark.parametrize("short", [0, 1])
@@ -83,7 +88,7 @@ def test_where_not_all_fits_nothing_idles_that_the_other_pool_lacks(short):
 def test_what_idles_in_one_pool_makes_room_for_the_other():
     """It would stay for minutes yet; the planner fits what is left into the budget, and may take it where it
     is needed."""
-    budget = Budget(8, MINUTE_S, 0.01, *pools())
+    budget = budget_of(8, pools())
     assert budget.kept((5, 3), (5, 4), (4, 4)) == (5, 3)
     assert budget.kept((2, 3), (4, 4), (4, 4)) == (4, 4)
 
@@ -96,7 +101,7 @@ def test_what_idles_in_one_pool_makes_room_for_the_other():
 )
 def test_what_is_kept_fits_and_is_between_what_is_wanted_and_what_there_is(steps, current, gpus, each):
     both = pools(each)
-    budget = Budget(max(gpus, sum(each)), MINUTE_S, 0.01, *both)
+    budget = budget_of(max(gpus, sum(each)), both)
     for wanted, more in steps:
         if budget.share(wanted, current, (certain(8000.0), certain(8000.0))) != wanted:
             continue
@@ -110,7 +115,7 @@ def test_what_is_kept_fits_and_is_between_what_is_wanted_and_what_there_is(steps
 
 @pytest.mark.parametrize(("minutes", "held"), [(9, False), (10, True)])
 def test_a_budget_that_was_too_small_for_ten_minutes_keeps_what_it_has_for_a_day(minutes, held):
-    budget, come = Budget(24, MINUTE_S, 0.01, *pools()), (certain(8000.0), certain(8000.0))
+    budget, come = budget_of(24, pools()), (certain(8000.0), certain(8000.0))
     for _ in range(minutes):
         budget.share((30, 30), (12, 12), come)
     for minute_ in range(DAY):

@@ -6,7 +6,10 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
+from sagescale.fleet import Sizes, gpus_of, next_launches
+
 if TYPE_CHECKING:
+    from sagescale.fleet import Fleet
     from sagescale.planner.policy.slo.demand import Scenarios
     from sagescale.planner.policy.slo.pool import Pool
 
@@ -32,17 +35,20 @@ class Budget:
     later. Whoever sets a budget allows as much to be spent.
 
     Args:
-        gpus: the budget.
+        fleet: both pools, and the budget as its stock.
         interval_s: between ticks.
         allowed: the share of all requests that may be missed.
         prefill: one of the pools.
         decode: the other.
     """
 
-    def __init__(self, gpus: int, interval_s: float, allowed: float, prefill: Pool, decode: Pool) -> None:
-        self.gpus = gpus
+    def __init__(self, fleet: Fleet, interval_s: float, allowed: float, prefill: Pool, decode: Pool) -> None:
+        self.gpus = fleet.stock["gpu"]
+        self._fleet = fleet
         self._often = max(1.0, _SHORT_S / interval_s)
-        self._short: deque[bool] = deque(maxlen=max(1, round(_LASTS_S / interval_s)))
+        self._lasts = max(1, round(_LASTS_S / interval_s))
+        self._tick = 0
+        self._short: deque[int] = deque()  # ticks at which it was too small
         self._allowed = allowed
         self._prefill, self._decode = prefill, decode
 
@@ -59,9 +65,12 @@ class Budget:
         The fullest pool decides ties. The present pair stays if it is one of those and misses no more
         than may be missed beyond the best: what is moved serves nobody for as long as a start takes.
         """
-        self._short.append(not self.fits(*wanted))
-        if not self._short[-1]:
+        self._tick += 1
+        while self._short and self._tick - self._short[0] >= self._lasts:
+            self._short.popleft()
+        if self.fits(*wanted):
             return wanted
+        self._short.append(self._tick)
         mine, other = self._prefill.limits, self._decode.limits
         best, present = (math.inf, mine.least, other.least), math.inf
         for size in range(mine.least, wanted[0] + 1):
@@ -86,16 +95,14 @@ class Budget:
             stay: as many as are not given up yet.
             current: instances there are.
         """
-        prefill, decode = stay
-        if sum(self._short) >= self._often:
-            prefill, decode = max(prefill, current[0]), max(decode, current[1])
-        while not self.fits(prefill, decode):
-            idle = (prefill - wanted[0]) * self._prefill.limits.gpus
-            if idle >= (decode - wanted[1]) * self._decode.limits.gpus:
-                prefill -= 1
-            else:
-                decode -= 1
-        return prefill, decode
+        base, goal = Sizes(*wanted), Sizes(*stay)
+        if len(self._short) >= self._often:
+            goal = goal.map(max, current)
+        if not self.fits(*goal):
+            free = {"gpu": self.gpus - gpus_of(base, self._fleet)["gpu"]}
+            more = next_launches(goal.map(int.__sub__, base), goal, self._fleet, free)
+            goal = base.map(int.__add__, more)
+        return goal.prefill, goal.decode
 
 
 def _use(pool: Pool, size: int, scenarios: Scenarios) -> float:

@@ -19,12 +19,9 @@ HALF_LIFE_S = 43_200.0
 _HOURS = 25
 """Hours whose highest level is remembered, the present one among them."""
 
-_KNOWN_S = 4 * 3600.0
-"""Less than so much says little of the hours to come."""
-
 _NEW_HOURS = 5
-"""The present hour, and four before it, may be those of a level that there has not been before: of so little
-of it, too, it is not known what it asks for."""
+"""The present hour, and four before it, say little of the hours to come: they may be all that there was, or
+how a higher level begins."""
 
 _LEVEL_S = 600.0
 """The level of the load is its average over so long: a minute does not make a new one."""
@@ -68,7 +65,7 @@ class Day:
         """As many as the load can ask for, if it has been as high before; None where that is not known."""
         size = self._fewest()
         before = max(list(self._highest)[:-_NEW_HOURS], default=0.0)
-        if size is None or self._level is None or self._seen_s < _KNOWN_S:
+        if size is None or self._level is None:
             return None
         if before <= 0.0 or self._level > _SAME * before:
             return None

@@ -42,7 +42,9 @@ class MissCurves:
         self.tokens = tokens
         self._limit_rps = limit_rps
         self._known: dict[tuple[int, int], float] = {}
-        self._shares: dict[tuple[int, float], float] = {}  # looks replay the same loads again and again
+        # Looks replay the same loads again and again; lengths are drawn anew, and this with them, after ten
+        # windows.
+        self._shares: dict[tuple[int, float], float] = {}
         self._none: dict[int, int] = {}  # instances -> highest step known to miss no more than alone
         self._all: dict[int, int] = {}  # instances -> lowest step known to miss everything
 

@@ -95,7 +95,7 @@ class SloPolicy:
                 config.pools, (config.target_ttft_ms / 1000.0, None), (None, uses), strict=True
             )
         )
-        self._budget = Budget(config.max_gpu_budget, interval_s, self._allowed, self._prefill, self._decode)
+        self._budget = Budget(config.fleet, interval_s, self._allowed, self._prefill, self._decode)
         self._promise = Promise(config.target_attainment)
         self._horizon = self._ahead
         self._worked = work
