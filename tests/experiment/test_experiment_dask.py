@@ -15,8 +15,6 @@ from experiment_world import compared, variants, wave, without_timing, workload,
 from sagescale.experiment.compare import Comparison, compare
 from sagescale.experiment.execute import open_backend
 
-distributed = pytest.importorskip("distributed", reason="the extra sagescale[dask] is not installed")
-
 HERE = Path(__file__).resolve().parent
 
 
@@ -49,6 +47,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A scheduler and two workers, processes of their own as on a cluster."""
+    distributed = pytest.importorskip("distributed", reason="the extra sagescale[dask] is not installed")
     folder = tmp_path_factory.mktemp("dask")
     port = free_port()
     paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]

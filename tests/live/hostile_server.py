@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import socket
 import threading
+from dataclasses import dataclass
 from functools import cache
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -22,14 +23,22 @@ def forever(piece):
 
 @cache
 def packed(times):
-    """Fifty megabytes, packed so many times: once for each, since every worker imports this."""
+    """Fifty megabytes, packed so many times."""
     return gzip.compress(b"0" * 50_000_000 if times == 1 else packed(times - 1), compresslevel=1)
 
 
-def bomb(times, encoding):
-    body = packed(times)
-    head = OK + b"Content-Encoding: " + encoding + b"\r\n"
-    return [head + b"Content-Length: %d\r\n\r\n" % len(body), body]
+@dataclass(frozen=True)
+class Bomb:
+    """Packed when it is asked for: every worker imports this."""
+
+    times: int
+    encoding: bytes
+
+    def __iter__(self):
+        body = packed(self.times)
+        yield OK + b"Content-Encoding: " + self.encoding + b"\r\n"
+        yield b"Content-Length: %d\r\n\r\n" % len(body)
+        yield body
 
 
 # What is sent at once, then again and again; the first kind a piece at a time, the second as fast as it goes.
@@ -55,17 +64,18 @@ FLOODS = {
     "chunks": ([CHUNKED + b"\r\n"], forever(b"1\r\nx\r\n" * 1000)),
     "body": ([OK + b"\r\n"], forever(b"x" * 10_000)),
     "error body": ([b"HTTP/1.1 500 Oh\r\n\r\n"], forever(b"x" * 10_000)),
-    "gzip": (bomb(1, b"gzip"), []),
-    "gzip in gzip": (bomb(2, b"gzip, gzip"), []),
-    "gzip in gzip, in two headers": (bomb(2, b"gzip\r\nContent-Encoding: gzip"), []),
-    "gzip of gzip said to be one": (bomb(2, b"deflate, gzip"), []),
-    "brotli": (bomb(1, b"br"), []),
+    "gzip": (Bomb(1, b"gzip"), []),
+    "gzip in gzip": (Bomb(2, b"gzip, gzip"), []),
+    "gzip in gzip, in two headers": (Bomb(2, b"gzip\r\nContent-Encoding: gzip"), []),
+    "gzip of gzip said to be one": (Bomb(2, b"deflate, gzip"), []),
+    "brotli": (Bomb(1, b"br"), []),
 }
 
 
 @contextlib.contextmanager
 def attacking(at_once, again, pause_s=0.0, *, listens=True):
     """Serve one attack to every client; yields the port."""
+    at_once = list(at_once)
     stop = threading.Event()
     server = socket.create_server(("127.0.0.1", 0))
     server.settimeout(0.05)

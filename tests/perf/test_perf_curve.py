@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sagescale.perf.surfaces import MonotoneCurve
-from scipy.interpolate import PchipInterpolator
 
 gaps = st.lists(st.floats(0.5, 500.0), min_size=1, max_size=12)
 rises = st.lists(st.floats(0.0, 50.0), min_size=13, max_size=13)
@@ -13,6 +12,8 @@ rises = st.lists(st.floats(0.0, 50.0), min_size=13, max_size=13)
 
 @given(gaps, rises)
 def test_inside_the_knots_it_is_scipys_pchip(gaps, rises):
+    from scipy.interpolate import PchipInterpolator
+
     x = np.cumsum([1.0, *gaps])
     y = 5.0 + np.cumsum(rises[: len(x)])
     q = np.linspace(x[0], x[-1], 101)[:-1]
