@@ -67,9 +67,11 @@ def test_a_search_without_an_answer_ends_and_the_others_go_on():
     assert set(search_all(searches, answer)) == {"good"}
 
 
-def tuned(jobs=1, refinements=8, attainment=0.97, policies=("classic", "reactive", "static"), **keys):
+def tuned(
+    jobs=1, refinements=8, attainment=0.97, policies=("classic", "reactive", "static"), count=16_000, **keys
+):
     """The document of a small search on the wave, its first 60 % and its rest."""
-    whole = workload(wave(16_000))
+    whole = workload(wave(count))
     cut_s = 0.6 * whole.trace().duration_s
     first = dataclasses.replace(whole, until_s=cut_s)
     base = config(target_itl_ms=20.0, **keys)
@@ -219,7 +221,7 @@ def test_the_header_counts_what_was_tried_and_tables_fit(tmp_path, monkeypatch, 
 
 
 def test_slo_is_not_tried_with_headroom_below_one():
-    document = tuned(policies=("slo",), refinements=8, policy="slo")
+    document = tuned(policies=("slo",), refinements=8, count=4000, policy="slo")
     rows = [document["chosen"], *document["others"], *(point["reached"] for point in document["curve"])]
     assert min(row["config"]["load_headroom"] for row in rows if row and "slo" in row["name"]) >= 1.0
     assert HEADROOMS[least_headroom(config(load_headroom=2.0), "slo")] == pytest.approx(0.5, abs=0.03)
