@@ -131,7 +131,7 @@ class Simulation:
     @property
     def work_remains(self) -> bool:
         """Some request, arrived or yet to come, may still be served."""
-        return any(job.state == "unfinished" for job in self.jobs)
+        return any(job.state == "unfinished" for job in reversed(self.jobs))  # the last ones are last to end
 
     @property
     def horizon_s(self) -> float:
@@ -149,7 +149,7 @@ class Simulation:
             observed = self.snapshot_times[0] if self.snapshot_times else math.inf
             now = min(own, scripted, observed)
             may_proceed = self.work_remains and min(own, scripted) < math.inf
-            if now == math.inf or (now > self.horizon_s and not may_proceed):
+            if now == math.inf or (not may_proceed and now > self.horizon_s):
                 return self.outcome()
             self.instant(now)
 

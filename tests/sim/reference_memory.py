@@ -145,7 +145,11 @@ class Memory:
 
     def share(self, job: Job, before: int, after: int) -> None:
         """What it computes from token ``before`` to ``after`` is found from now on, unit by unit."""
-        for number, name in enumerate(job.request.hash_ids if self.caching else ()):
+        ids = job.request.hash_ids if self.caching else ()
+        # The others, which may be thousands, end before or begin after.
+        ends = -(-(after + self.block_tokens) // self.hash_block_tokens)
+        for number in range(before // self.hash_block_tokens, min(len(ids), ends)):
+            name = ids[number]
             begin = number * self.hash_block_tokens // self.block_tokens
             end = self.unit_end(job, number)
             is_scheduled_now = before < end * self.block_tokens <= after
