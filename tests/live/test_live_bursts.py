@@ -195,7 +195,8 @@ def test_looks_follow_the_pools_own_time():
     assert world.load.looks[5:] == [pytest.approx(15.0)] * (len(world.load.looks) - 5)
 
 
-def test_a_look_cancels_no_scale_down_that_still_has_to_be_done():
+def scaling_down():
+    """A world whose pools are to shrink and do not, the sizes that are wanted, and the next tick."""
     world = steady(max_prefill_instances=40, max_gpu_budget=100)
     world.load.requests = 2400.0
     world.ticks(6, start=STEADY + 1)
@@ -209,9 +210,30 @@ def test_a_look_cancels_no_scale_down_that_still_has_to_be_done():
     wanted = world.log.records[-1].goal
     assert wanted < world.pools.sizes == high, "the order failed"
     world.load.isl = 100_000.0  # more to do for prefill, and for prefill alone
+    return world, wanted, at
+
+
+def test_a_look_cancels_no_scale_down_that_still_has_to_be_done():
+    world, wanted, at = scaling_down()
+    before = world.pools.sizes
     world.loop._wait_for(at)
-    assert looks(world)[-1].goal.prefill > high.prefill
+    assert looks(world)[-1].goal.prefill > before.prefill
     assert looks(world)[-1].goal.decode == wanted.decode
+
+
+def test_a_look_takes_up_no_scale_down_from_before_others_changed_the_pools():
+    world, wanted, at = scaling_down()
+    before, check_s, earlier = world.pools.sizes, world.clock.now + 15.0, len(looks(world))
+
+    def change_right_before_the_look(now):
+        if now >= check_s and world.pools.sizes == before:
+            world.pools.pools[1].append(now)
+
+    world.clock.on_wait = change_right_before_the_look
+    world.loop._wait_for(at)
+    first = looks(world)[earlier]
+    assert first.goal.prefill > before.prefill
+    assert first.goal.decode == first.current.decode == before.decode + 1 > wanted.decode
 
 
 def test_a_day_of_faults_and_looks_shrinks_nothing_between_ticks_and_keeps_budget_and_records(tmp_path):
@@ -219,12 +241,12 @@ def test_a_day_of_faults_and_looks_shrinks_nothing_between_ticks_and_keeps_budge
     world = LiveWorld(path=tmp_path / "j", policy="slo", max_gpu_budget=16, live={"max_step_instances": 4})
     world.loop.start()
     number = 1
-    for _ in range(2400):
+    for _ in range(1440):
         load, pools = world.load, world.pools
         load.requests, load.surge = float(chance.randint(50, 400)), chance.choice([1.0] * 9 + [12.0])
         load.broken = "down" if chance.random() < 0.1 else ""
         load.blind = chance.random() < 0.1
-        pools.fail_orders, pools.fail_states = chance.random() < 0.05, chance.random() < 0.03
+        pools.fail_orders, pools.fail_states = chance.random() < 0.05, chance.random() < 0.12
         if chance.random() < 0.02 and not pools.fail_states:
             pools.pools[0][:] = pools.pools[0][: chance.randint(1, 3)]  # somebody else changes them
         world.loop._wait_for(number)
@@ -235,7 +257,12 @@ def test_a_day_of_faults_and_looks_shrinks_nothing_between_ticks_and_keeps_budge
     for record in looks(world):
         assert any(to > at for to, at in zip(record.goal, record.current, strict=True))
         assert not record.problems
-    assert len(looks(world)) > 50
+    assert len(looks(world)) > 30
+    unseen = [each for each in world.log.records if each.kind == "tick" and each.observation.requests is None]
+    for record in unseen:
+        assert all(to >= at for to, at in zip(record.goal, record.current, strict=True))
+        assert record.last_burst_check is None
+    assert len(unseen) > 100
     assert world.pools.most_gpus <= 16
     world.loop.finish()
     kept = list(read_journal(tmp_path / "j")[0])
