@@ -41,8 +41,6 @@ if TYPE_CHECKING:
         RunDocument,
     )
 
-__all__ = ["print_comparison"]
-
 _SERIES = ("requests", "isl", "osl")
 _WIDE = 125
 _WIDE_FAULTS = 100
