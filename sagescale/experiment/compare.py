@@ -228,8 +228,7 @@ class _Work:
             model = ProfileModel(self._engines(variant.config, variant.simulator))
             load = true_load(trace, float(config.adjustment_interval_sec))
             sizes = within_limits(peak_sizes(load, config, model), config.fleet)
-            gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
-            if gpus <= config.max_gpu_budget:
+            if config.gpus_of(sizes) <= config.max_gpu_budget:
                 [fixed] = self._fixed([scenario])
                 entry = static_entry(fixed, "peak", sizes)
                 if entry.task not in peaks and entry.name in {one.name for one in peaks.values()}:
@@ -250,7 +249,7 @@ class _Work:
                 task = RunTask(
                     scenario.config, scenario.simulator, schedule=schedule, load="true", document=True
                 )
-                chosen = schedule.settings([pool.name for pool in scenario.config.pools])
+                chosen = schedule.settings(scenario.config.pool_names)
                 found.append(
                     Entry(
                         name, "clairvoyant", "oracle", "hindsight", task, (*scenario.differs, *chosen.items())

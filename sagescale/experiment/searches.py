@@ -145,8 +145,7 @@ def cheapest_sizes(
         attainment_of: the attainment of fixed sizes; called at most once for each.
         asked: the attainment to reach.
     """
-    pools = config.pools
-    names = tuple(pool.name for pool in pools)
+    names = config.pool_names
     known: dict[Sizes, bool] = {}
 
     def reaches(*given: int) -> bool:
@@ -155,7 +154,7 @@ def cheapest_sizes(
             known[sizes] = attainment_of(sizes) >= asked
         return known[sizes]
 
-    found = _cheapest_pool(config, reaches) if len(pools) == 1 else _cheapest_pair(config, reaches)
+    found = _cheapest_pool(config, reaches) if len(names) == 1 else _cheapest_pair(config, reaches)
     return StaticSizes(None if found is None else Sizes(*found, names=names), len(known))
 
 
@@ -275,7 +274,7 @@ def schedule_sizes(
     """
     interval_s = float(config.adjustment_interval_sec)
     load = true_load(trace, interval_s)
-    names = tuple(pool.name for pool in config.pools)
+    names = config.pool_names
     demands = np.zeros((len(names), len(load)))
     for window, sizing in classic_sizings(load, ClassicPolicy(replace(config, load_headroom=1.0), model)):
         demands[:, window] = [0.0 if size is None else size.demand for size in sizing.pools]

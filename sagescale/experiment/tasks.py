@@ -28,7 +28,7 @@ from sagescale.experiment.searches import (
 from sagescale.experiment.workload import true_load, true_predictors
 from sagescale.fleet import Sizes, fit, within_limits
 from sagescale.perf import ProfileModel
-from sagescale.planner import make_policy, pool_keys
+from sagescale.planner import make_policy
 from sagescale.planner.policy import PoolSize, QuickPolicy, Sizing
 from sagescale.sim.initial import given_sizes, starting_with
 from sagescale.sim.measures import Score, score
@@ -197,8 +197,7 @@ def _cheapest_sizes(workload: Workload, task: SearchTask) -> StaticSizes:
     def of_sizes(sizes: Sizes) -> float:
         config, simulator = fixed_sizes(task.config, task.simulator, sizes)
         # Simulated without a budget: the search itself stops at the budget.
-        gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
-        config = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget))
+        config = dataclasses.replace(config, max_gpu_budget=max(config.gpus_of(sizes), config.max_gpu_budget))
         return _answer(workload, task, RunTask(config, simulator)).attainment
 
     return cheapest_sizes(task.config, of_sizes, task.attainment)
@@ -235,7 +234,7 @@ def fixed_sizes(
     config: AutoscalerConfig, simulator: SimulatorConfig, sizes: Sizes
 ) -> tuple[AutoscalerConfig, SimulatorConfig]:
     """Both configurations for fixed sizes that are there from the start."""
-    keys = {pool_keys(pool).static: size for pool, size in zip(config.pools, sizes, strict=True)}
+    keys = config.by_key("static", sizes)
     fixed = dataclasses.replace(config, policy="static", **keys)  # type: ignore[arg-type]  # keys of sizes alone
     return fixed, starting_with(config, simulator, sizes)
 
@@ -322,11 +321,9 @@ def _without_limits(
     config: AutoscalerConfig, simulator: SimulatorConfig, sizes: Sizes
 ) -> tuple[AutoscalerConfig, SimulatorConfig]:
     """Both configurations for fixed sizes, whatever limits and budget say; nobody gives up or starts."""
-    keys = {
-        pool_keys(pool).most: max(size, pool.most) for size, pool in zip(sizes, config.pools, strict=True)
-    }
-    gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
-    wide = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget), **keys)  # type: ignore[arg-type]  # keys of sizes alone
+    keys = config.by_key("most", map(max, sizes, (pool.most for pool in config.pools)))
+    gpus = max(config.gpus_of(sizes), config.max_gpu_budget)
+    wide = dataclasses.replace(config, max_gpu_budget=gpus, **keys)  # type: ignore[arg-type]  # keys of sizes alone
     simulator = dataclasses.replace(
         simulator, request_timeout_s=None, startup_delay_s=StartupDelay("constant", (0.0,))
     )
