@@ -266,6 +266,12 @@ class EnginePool:
     capacity: float = 1.0
 
 
+def no_delay(pool: str, count: int) -> NDArray[np.float64]:
+    """Draw startup delays of zero."""
+    del pool
+    return np.zeros(count)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceLoad:
     """A service with its pools and the requests it is to serve.
@@ -296,7 +302,7 @@ class ServiceLoad:
     isl: NDArray[np.int32]
     prompt: NDArray[np.int32]
     osl: NDArray[np.int32]
-    startup_s: Callable[[str, int], NDArray[np.float64]]
+    startup_s: Callable[[str, int], NDArray[np.float64]] = no_delay
     priority: NDArray[np.int32] | None = None
     prefixes: Prefixes | None = None
     session: NDArray[np.int32] | None = None
@@ -313,18 +319,12 @@ class Launch(NamedTuple):
     launch_s: float
 
 
-def disaggregated(world: World, gpu_type: str) -> tuple[EnginePool, ...]:
+def disaggregated(world: World, gpu_type: str = "gpu") -> tuple[EnginePool, ...]:
     """Return the two pools of a service with one kind of engine: ``prefill`` and ``decode``."""
     return (
         EnginePool("prefill", "prefill", world, world.prefill_gpus, gpu_type),
         EnginePool("decode", "decode", world, world.decode_gpus, gpu_type),
     )
-
-
-def no_delay(pool: str, count: int) -> NDArray[np.float64]:
-    """Draw startup delays of zero."""
-    del pool
-    return np.zeros(count)
 
 
 def _laid_out(tables: Sequence[NDArray[np.float64] | None]) -> tuple[dict[int, int], NDArray[np.float64]]:
@@ -937,26 +937,10 @@ class Cluster:
         self._targets = tuple(load.initial)
 
     @classmethod
-    def alone(
-        cls,
-        world: World,
-        arrival_s: NDArray[np.float64],
-        isl: NDArray[np.int32],
-        prompt: NDArray[np.int32],
-        osl: NDArray[np.int32],
-        *,
-        prefill: int,
-        decode: int,
-        startup_s: Callable[[str, int], NDArray[np.float64]],
-        priority: NDArray[np.int32] | None = None,
-        watch_launches: bool = False,
-    ) -> Cluster:
-        """Make a fleet of one service with a prefill and a decode pool; see ``ServiceLoad``."""
-        pools = disaggregated(world, "gpu")
-        load = ServiceLoad(
-            "service", pools, (prefill, decode), arrival_s, isl, prompt, osl, startup_s, priority
-        )
-        fleet = FleetCluster([load], {"gpu": world.max_gpus}, watch_launches=watch_launches)
+    def alone(cls, load: ServiceLoad, *, watch_launches: bool = False) -> Cluster:
+        """Make a fleet of one service on GPUs of one type, as many as its engines say."""
+        pool = load.pools[0]
+        fleet = FleetCluster([load], {pool.gpu_type: pool.engine.max_gpus}, watch_launches=watch_launches)
         return fleet.services[0]
 
     @property
