@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sagescale.live.records import Event, TickRecord
     from sagescale.planner import Decision
 
-_QUIET = frozenset({"started", "stopped", "resumed", "warm_start", "order"})
-
 
 class PlainLines:
     """One line a tick and an event, in plain text."""
@@ -35,7 +33,7 @@ class PlainLines:
 
     def happened(self, event: Event) -> None:
         """Print an event."""
-        level = "" if event.kind in _QUIET else "WARNING "
+        level = "" if event.is_usual else "WARNING "
         self._say(f"{time_text(event.time_s)} {level}{event.kind}: {event.text}")
 
     def _say(self, line: str) -> None:
