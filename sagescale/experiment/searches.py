@@ -75,17 +75,7 @@ def cheapest_reaching(count: int, start: int, asked: float, around: int, least: 
     reaching = [position for position, answer in known.items() if answer.attainment >= asked]
     if reaching:
         return min(reaching, key=lambda position: (known[position].gpu_hours, position))
-    return _nearest(known)
-
-
-def highest_attainment(count: int, stride: int) -> KnobSearch:
-    """Find the position of highest attainment: every ``stride``-th, then all around the best of them."""
-    known: dict[int, Answer] = {}
-    known.update((yield range(0, count, stride)))
-    best = _nearest(known)
-    near = range(max(0, best - stride + 1), min(count, best + stride))
-    known.update((yield [position for position in near if position not in known]))
-    return _nearest(known)
+    return highest(known)
 
 
 def search_all(
@@ -118,8 +108,8 @@ def search_all(
     return found
 
 
-def _nearest(known: Mapping[int, Answer]) -> int:
-    """The highest attainment; of equal ones the cheapest."""
+def highest(known: Mapping[int, Answer]) -> int:
+    """Return the position of the highest attainment; of equal ones the cheapest."""
     return max(known, key=lambda position: (known[position].attainment, -known[position].gpu_hours))
 
 
