@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.prefixes import freeze
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -58,9 +59,7 @@ class Turns:
             column = getattr(self, name)
             if column.dtype != dtype or column.ndim != 1:
                 raise ValueError(f"{name} must be {np.dtype(dtype)}, one-dimensional")
-            view = column.view()
-            view.setflags(write=False)
-            object.__setattr__(self, name, view)
+            freeze(self, name)
         start = self.after_start
         if len(start) != len(self.think_s) + 1 or start[0] != 0 or start[-1] != len(self.after):
             raise ValueError("after_start must lead from 0 to the length of after, one more than think_s")
