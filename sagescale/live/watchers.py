@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sagescale.errors import one_line
+from sagescale.errors import LONGEST_LINE, one_line
 from sagescale.live.tick_text import log_fields, tick_text, time_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class PlainLines:
         self._say(f"{time_text(event.time_s)} {level}{event.kind}: {event.text}")
 
     def _say(self, line: str) -> None:
-        print(one_line(line, 2000), flush=True)
+        print(one_line(line, LONGEST_LINE), flush=True)
 
 
 class JsonLines:
