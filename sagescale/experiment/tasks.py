@@ -38,7 +38,6 @@ from sagescale.sim.simulate import simulate
 from sagescale.sim.startup import StartupDelay
 from sagescale.sim.turns import as_recorded
 from sagescale.sim.twin import twin_for
-from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -210,7 +209,7 @@ def _cheapest_schedule(workload: Workload, task: SearchTask) -> Schedule | None:
     last was served (turns that wait).
     """
     trace = foreseen(workload, task.config, task.simulator, task.replicate)
-    model = ProfileModel(with_overrides(workload.engines(task.config), task.simulator, task.config.serving))
+    model = ProfileModel(workload.modelled(task.config, task.simulator))
     known: dict[tuple[Sizes, ...], Answer] = {}
 
     def answer(schedule: Schedule) -> Answer:
@@ -246,7 +245,7 @@ _own = ForecastMemo()
 def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo] = ()) -> Run:
     """Do the simulation of a task, for whoever measures it in another way."""
     trace = workload.trace(task.replicate)
-    profile = with_overrides(workload.engines(task.config), task.simulator, task.config.serving)
+    profile = workload.modelled(task.config, task.simulator)
     config, simulator = task.config, task.simulator
     policy: Policy | None = None
     if task.schedule is not None:
@@ -299,8 +298,7 @@ def foreseen(
     trace = workload.trace(replicate)
     if trace.turns is None or simulator.open_loop:
         return trace
-    engines = workload.engines(config)
-    profile = with_overrides(engines, simulator, config.serving)
+    profile = workload.modelled(config, simulator)
     config = dataclasses.replace(config, load_headroom=1.0)
     load = true_load(as_recorded(trace, simulator.concurrent_sessions), float(config.adjustment_interval_sec))
     peak = peak_sizes(load, config, ProfileModel(profile))
@@ -309,7 +307,8 @@ def foreseen(
     fixed, simulator = _without_limits(config, simulator, ample)
     # Of a static policy's configuration nothing else matters.
     targets = (config.target_ttft_ms, config.target_itl_ms)
-    key = (workload.key, trace.transforms, engines.name, config.serving, tuple(ample), targets, simulator)
+    engines = workload.engines(config).name
+    key = (workload.key, trace.transforms, engines, config.serving, tuple(ample), targets, simulator)
     if key not in _FORESEEN:
         while len(_FORESEEN) >= _MOST_FORESEEN:
             del _FORESEEN[next(iter(_FORESEEN))]

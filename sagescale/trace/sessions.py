@@ -194,6 +194,18 @@ def session_starts(trace: Trace) -> NDArray[np.float64]:
     return trace.arrival_s[np.flatnonzero(np.diff(highest, prepend=-1))]
 
 
+def beginnings(trace: Trace) -> NDArray[np.float64]:
+    """Return when each request arrives or, of a trace with turns, each session begins, s, ascending."""
+    return trace.arrival_s if trace.turns is None else session_starts(trace)
+
+
+def begun_at(trace: Trace, begin_s: NDArray[np.float64], note: str) -> Trace:
+    """Return the trace with its ``beginnings`` at other times; a session moves as a whole."""
+    if trace.turns is None or trace.session_id is None:
+        return _reordered(trace, begin_s, note, np.arange(len(trace)))
+    return restarted(trace, begin_s[trace.session_id], note)
+
+
 def restarted(
     trace: Trace,
     start_s: NDArray[np.float64],
