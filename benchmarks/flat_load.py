@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from sagescale.threads import use_one_thread
 
 SHARE_STEADY = 0.95
 MOST_CHANGES = 2
@@ -253,8 +253,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="OUT")
     given = parser.parse_args()
-    for library in ("OPENBLAS", "OMP", "MKL"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    use_one_thread()
     from joblib import Parallel, delayed
 
     world = World(given.policy, given.predictor, tuple(given.overrides))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad, Stepping, World, no_delay
+from sagescale.sim.engine import Cluster, EnginePool, ServiceLoad, Stepping, World
 from sagescale.trace import Prefixes
 from scipy.optimize import minimize
 
@@ -92,9 +92,9 @@ def cluster(served: Served, coefficients_ms: Any) -> Any:
     )  # fmt: skip
     load = ServiceLoad(
         "vllm", (EnginePool("aggregated", "aggregated", world, 1),), (1,), served.arrival_s, served.isl,
-        served.isl, served.osl, no_delay, prefixes=served.prefixes,
+        served.isl, served.osl, prefixes=served.prefixes,
     )  # fmt: skip
-    return FleetCluster([load], {"gpu": 1}).services[0]
+    return Cluster.alone(load)
 
 
 def simulated(served: Served, coefficients_ms: Any) -> tuple[np.ndarray, np.ndarray, Any]:

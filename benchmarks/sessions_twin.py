@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sagescale.perf import ProfileModel
 from sagescale.planner import make_policy
-from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad, no_delay
+from sagescale.sim.engine import Cluster, EnginePool, ServiceLoad
 from sagescale.sim.measures import score
 from sagescale.sim.simulate import simulate
 from sagescale.sim.twin import engine_twin
@@ -84,11 +84,10 @@ class SessionTwin(AggregatedTwin):
             lengths.isl[asked],
             lengths.computed[asked],
             lengths.osl[asked],
-            no_delay,
             session=session,
             turns=turns,
         )
-        cluster = FleetCluster([load], {"gpu": world.max_gpus}).services[0]
+        cluster = Cluster.alone(load)
         cluster.advance(np.inf)
         missed = np.ones(count, bool)
         slow = cluster.itl_misses()

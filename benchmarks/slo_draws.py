@@ -165,10 +165,10 @@ def main() -> int:
     parser.add_argument("--draw", type=int, default=40, metavar="N")
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--part", default="0/1", metavar="K/N", help="every N-th, from K on")
-    parser.add_argument("--against", type=Path, metavar="FILE")
+    parser.add_argument("--against", type=slo_settings.figures, default={}, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
-    before = json.loads(given.against.read_text()) if given.against else {}
+    before = given.against
     first, every = (int(part) for part in given.part.split("/"))
     found = {}
     for number, drawn in list(enumerate(draws(given.draw, given.seed)))[first::every]:

@@ -225,6 +225,14 @@ def run(name, seed, **keys):
     }
 
 
+def figures(path):
+    """Read what ``--json`` wrote before, for ``--against``."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -232,13 +240,13 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SETTINGS)}")
     parser.add_argument("--seeds", default="0,1", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="keys")
-    parser.add_argument("--against", type=Path, metavar="FILE")
+    parser.add_argument("--against", type=figures, default={}, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     if unknown := set(given.names) - set(SETTINGS):
         parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(SETTINGS)}")
     keys = dict(pair.split("=", 1) for pair in given.keys)
-    before = json.loads(given.against.read_text()) if given.against else {}
+    before = given.against
     found, ratios, held = {}, [], 0
     for name in given.names or SETTINGS:
         each = []

@@ -12,9 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-# As the command line does, before any of them is loaded: what threads share out, rounds otherwise.
-os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR")}
 sys.path[:0] = [str(Path(__file__).resolve().parent / "tools"), str(Path(__file__).resolve().parents[1])]
+
+from sagescale.threads import ONE_THREAD  # noqa: E402
+
+os.environ |= ONE_THREAD
 
 from console import REPO, Page, rewritten  # noqa: E402
 from editions import EDITIONS, with_blocks_of  # noqa: E402

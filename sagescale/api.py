@@ -164,8 +164,7 @@ def compare(
     from sagescale.experiment.compare import compare as run_comparison
     from sagescale.experiment.execute import default_jobs, open_backend
     from sagescale.planner.forecast import predictor_names
-    from sagescale.planner.policy import policy_names
-    from sagescale.setup import check_counts, check_share, choose, load_comparison
+    from sagescale.setup import check_counts, check_share, choose, choose_policies, load_comparison
     from sagescale.trace import TransformSpec
 
     check_share("attainment is", attainment)
@@ -178,11 +177,7 @@ def compare(
         [(files, (), options) for files, options in found],
         transforms or TransformSpec(),
     )
-    used = (
-        tuple(dict.fromkeys(variant.config.policy for variant in variants))
-        if policies is None
-        else choose("policies", ",".join(policies), policy_names())
-    )
+    used = choose_policies("policies", None if policies is None else ",".join(policies), variants)
     comparison = Comparison(variants, used, tried, attainment, replicates, faults)
     with open_backend("processes", jobs or default_jobs(), None) as where:
         return ComparisonResult(run_comparison(workload, comparison, where))

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-_LONGEST = 2000
+LONGEST_LINE = 2000
+"""Characters that are printed of what may quote a file."""
 
 
 class SagescaleError(Exception):
@@ -27,7 +28,7 @@ class SagescaleError(Exception):
 
     def __init__(self, message: str = "") -> None:
         # It may quote what a file holds: nothing of that is a command to a terminal, or fills one.
-        super().__init__(one_line(message, _LONGEST))
+        super().__init__(one_line(message, LONGEST_LINE))
 
 
 class InputError(SagescaleError):

@@ -130,12 +130,18 @@ def documents_alone() -> Iterator[None]:
         _kept.pop()
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written later; ``-`` always can.
+def check_writable(*paths: Path | None) -> None:
+    """Refuse files that could not be written later; ``-`` always can, and None is no file.
 
     Raises:
-        InputError: it is a directory, or its folder is missing or cannot be written to.
+        InputError: one is a directory, or its folder is missing or cannot be written to.
     """
+    for path in paths:
+        if path is not None:
+            _check_writable(path)
+
+
+def _check_writable(path: Path) -> None:
     if str(path) == STANDARD_OUTPUT:
         return
     descriptor = _open_already(path)

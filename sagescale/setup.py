@@ -214,6 +214,19 @@ def choose(option: str, text: str, names: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
+def choose_policies(option: str, text: str | None, variants: Sequence[Variant]) -> tuple[str, ...]:
+    """Read which policies to try as ``choose`` does; None are those that are configured.
+
+    Raises:
+        InputError: a name is no policy's.
+    """
+    from sagescale.planner.policy import policy_names
+
+    if text is None:
+        return tuple(dict.fromkeys(variant.config.policy for variant in variants))
+    return choose(option, text, policy_names())
+
+
 def check_share(option: str, share: float) -> None:
     """Refuse what is no share of requests.
 

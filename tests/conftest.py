@@ -11,9 +11,9 @@ import pytest
 import typer.main
 import typer.testing
 from hypothesis import settings
+from sagescale.threads import ONE_THREAD
 
-# As the command line does, before any of them is loaded: what threads share out, rounds otherwise.
-os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR")}
+os.environ |= ONE_THREAD
 
 # How long an example takes says more of the machine than of the code: a busy one fails no property.
 # Where CI is set, settings() is Hypothesis's own profile "ci": the same examples until the test changes.

@@ -17,13 +17,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
-for _library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+from sagescale.threads import use_one_thread
+
+use_one_thread()
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import estimates
 from sagescale.errors import InputError
 from sagescale.experiment.misses import counterfactuals, split_misses
-from sagescale.experiment.searches import Answer, cheapest_reaching, highest_attainment, search_all
+from sagescale.experiment.searches import Answer, cheapest_reaching, highest, search_all
 from sagescale.experiment.tasks import (
     ClairvoyantTask,
     PartBoundTask,
@@ -177,6 +177,16 @@ def _on_seed(run, seed):
     """The same on another copy of the requests, with other startup draws."""
     simulator = dataclasses.replace(run.simulator, simulation_seed=seed)
     return dataclasses.replace(run, simulator=simulator, replicate=seed)
+
+
+def highest_attainment(count, stride):
+    """Find the position of highest attainment: every ``stride``-th, then all around the best of them."""
+    known = {}
+    known.update((yield range(0, count, stride)))
+    best = highest(known)
+    near = range(max(0, best - stride + 1), min(count, best + stride))
+    known.update((yield [position for position in near if position not in known]))
+    return highest(known)
 
 
 def _set_knobs(scenario, first, part, worker, combinations):

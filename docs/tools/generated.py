@@ -73,7 +73,7 @@ def configuration_page() -> str:
         ("sagescale.planner.config", "AutoscalerConfig", "The autoscaler"),
         ("sagescale.sim.config", "SimulatorConfig", "The simulated world"),
         ("sagescale.live.config", "LiveConfig", "Live"),
-        ("sagescale.sim.faults", "FaultFile", "Fault file, beside its `script`"),
+        ("sagescale.sim.faults", "Faults", "Fault file, beside its `script`"),
         ("sagescale.sim.faults", "Rates", "Fault file: `rates`"),
         ("sagescale.sim.faults", "Crash", "Fault file: `script`, of kind `crash`"),
         ("sagescale.sim.faults", "StartFault", "Fault file: `script`, of starts"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -29,6 +28,7 @@ from sagescale.cli.simulate import simulate
 from sagescale.cli.trace import trace_app
 from sagescale.cli.tune import tune
 from sagescale.errors import SagescaleError, UnknownFormatError
+from sagescale.threads import use_one_thread
 from sagescale.version import __version__
 
 app = typer.Typer(
@@ -76,21 +76,15 @@ def _root(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr, never a traceback."""
-    # Small matrices only: BLAS threads would spin against each other, and results would depend on them.
-    for library in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    use_one_thread()
     try:
         prepare_stdout()
         app()
-    except UnknownFormatError as error:
-        print(f"error: {in_words(error)}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except StandardOutputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        forget_stdout()
-        sys.exit(error.exit_code)
     except SagescaleError as error:
-        print(f"error: {error}", file=sys.stderr)
+        said = in_words(error) if isinstance(error, UnknownFormatError) else error
+        print(f"error: {said}", file=sys.stderr)
+        if isinstance(error, StandardOutputError):
+            forget_stdout()
         sys.exit(error.exit_code)
     except MemoryError as error:
         what = f" ({error})" if str(error) else ""

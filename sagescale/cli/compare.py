@@ -24,7 +24,7 @@ from sagescale.cli.options import (
     takes_trace,
     takes_transforms,
 )
-from sagescale.setup import check_counts, check_share, choose, load_comparison
+from sagescale.setup import check_counts, check_share, choose, choose_policies, load_comparison
 
 
 @takes_trace
@@ -106,15 +106,12 @@ def compare_predictors(
     from sagescale.experiment.grid import combinations
     from sagescale.files import check_writable
     from sagescale.planner.forecast import predictor_names
-    from sagescale.planner.policy import policy_names
     from sagescale.report.comparison import print_comparison
     from sagescale.report.comparison_csv import comparison_csv
     from sagescale.sim.faults import read_faults
     from sagescale.trace.sessions import refuse_without_turns
 
-    for path in (json_out, csv_out, html_out):
-        if path is not None:
-            check_writable(path)
+    check_writable(json_out, csv_out, html_out)
     check_share("--attainment", attainment)
     check_counts(("--seeds", seeds, 1), ("--jobs", jobs, 1))
     faults = None if faults_file is None else read_faults(faults_file)
@@ -127,11 +124,7 @@ def compare_predictors(
     )
     if workload.recorded.turns is None and len({variant.simulator.open_loop for variant in variants}) > 1:
         refuse_without_turns("open_loop false,true", workload.recorded)
-    used = (
-        tuple(dict.fromkeys(variant.config.policy for variant in variants))
-        if policies is None
-        else choose("--policies", policies, policy_names())
-    )
+    used = choose_policies("--policies", policies, variants)
     comparison = Comparison(variants, used, tried, attainment, seeds, faults)
     with (
         open_backend(backend, jobs or default_jobs(), address, start_s=START_S) as where,

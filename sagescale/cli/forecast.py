@@ -57,9 +57,7 @@ def forecast(
     from sagescale.report.forecast import print_backtest
     from sagescale.trace import apply_transforms
 
-    for path in (json_out, csv_out):
-        if path is not None:
-            check_writable(path)
+    check_writable(json_out, csv_out)
     if horizon < 1:
         raise InputError(f"--horizon {horizon}: expected a whole number of windows, 1 or more")
     if not 0.0 < interval < float("inf"):

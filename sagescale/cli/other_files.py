@@ -6,13 +6,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagescale.errors import InputError, one_line
+from sagescale.errors import LONGEST_LINE, InputError, one_line
 from sagescale.files import shown_path
 
 if TYPE_CHECKING:
     from sagescale.errors import UnknownFormatError
-
-_LONGEST = 2000
 
 
 def in_words(error: UnknownFormatError) -> str:
@@ -29,7 +27,7 @@ def in_words(error: UnknownFormatError) -> str:
         (_trace, "a request trace", f"sagescale trace info {name}"),
     ):
         if expected != error.expected and (kind := kind_of(path)):
-            return one_line(f"{name}: is {kind}; expected {error.expected}. Try: {command}", _LONGEST)
+            return one_line(f"{name}: is {kind}; expected {error.expected}. Try: {command}", LONGEST_LINE)
     return str(error)
 
 

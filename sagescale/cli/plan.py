@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sagescale.cli.complete import keys, profiles
+from sagescale.cli.complete import profiles
+from sagescale.cli.options import ConfigOption, SetOption
 
 
 def plan(
-    config: Annotated[
-        list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML configuration; repeatable.")
-    ] = None,
+    config: ConfigOption = None,
     profile: Annotated[
         str | None,
         typer.Option("--profile", metavar="NAME|FILE", help="Engines to size with.", autocompletion=profiles),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any key of `sagescale config show`; repeatable.",
-            autocompletion=keys,
-        ),
-    ] = None,
+    overrides: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and explain, never act.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Decide once, now, and say why; then end.")] = False,
     check: Annotated[

@@ -80,7 +80,7 @@ def profile_figure(profile: Profile, *, target_itl_ms: float) -> Figure:
     KV memory. Raises ValueError unless ``target_itl_ms`` is above 0.
     """
     model = ProfileModel(profile)
-    contexts = _spread(profile.decode.context_tokens)
+    contexts = spread(profile.decode.context_tokens, _CURVES)
     panels = [
         _ttft(profile, model),
         _itl_over_concurrency(profile, model, contexts),
@@ -118,8 +118,8 @@ def _itl_over_context(profile: Profile, model: ProfileModel) -> Panel:
     grid = np.geomspace(knots[0], knots[-1], _STEPS).tolist()
     powers = [4**i for i in range(8) if 4**i < 0.7 * model.max_num_seqs]
     curves = []
-    for n in _spread([*powers, model.max_num_seqs]):
-        line = [(c, model.itl_ms(n, c)) for c in grid if _fits(model, n, c)]
+    for n in spread([*powers, model.max_num_seqs], _CURVES):
+        line = [(c, model.itl_ms(n, c)) for c in grid if fits_kv(model, n, c)]
         if not line:
             continue
         near = tuple((c, ms) for load, c, ms in points if abs(load / n - 1.0) <= _NEAR)
@@ -191,7 +191,8 @@ def _column(model: ProfileModel, context: float) -> tuple[tuple[float, float], .
     return tuple((float(n), model.itl_ms(n, context)) for n in loads)
 
 
-def _fits(model: ProfileModel, n: float, context: float) -> bool:
+def fits_kv(model: ProfileModel, n: float, context: float) -> bool:
+    """Whether the KV memory holds so many requests of the context; one alone always runs."""
     return model.max_kv_tokens is None or n <= 1 or n * context <= model.max_kv_tokens
 
 
@@ -200,12 +201,12 @@ def _measured_at(profile: Profile, model: ProfileModel, context: float) -> tuple
     return tuple((n, ms) for n, c, ms in points if c == context and n <= model.max_num_seqs)
 
 
-def _spread(values: Sequence[float]) -> tuple[float, ...]:
-    """Return at most five of the values, the first and last among them."""
-    if len(values) <= _CURVES:
+def spread(values: Sequence[float], most: int) -> tuple[float, ...]:
+    """Return at most so many of the values, the first and last among them."""
+    if len(values) <= most:
         return tuple(values)
     last = len(values) - 1
-    return tuple(values[round(i * last / (_CURVES - 1))] for i in range(_CURVES))
+    return tuple(values[round(i * last / (most - 1))] for i in range(most))
 
 
 def _tokens(context: float) -> str:

@@ -49,9 +49,7 @@ def show(
 
     if not 0.0 < target_itl_ms < float("inf"):
         raise InputError(f"--target-itl-ms {target_itl_ms:g} (expected a number > 0)")
-    for path in (png_out, html_out):
-        if path is not None:
-            check_writable(path)
+    check_writable(png_out, html_out)
     profile = load_profile(name)
     figure = profile_figure(profile, target_itl_ms=target_itl_ms)
     console = stdout_console()
@@ -150,10 +148,9 @@ def _prefill(profile: Profile, model: ProfileModel) -> Table:
 def _decode(profile: Profile, model: ProfileModel) -> Table:
     from rich.table import Table
 
-    contexts = profile.decode.context_tokens
-    if len(contexts) > _MAX_CONTEXTS:
-        last = len(contexts) - 1
-        contexts = tuple(contexts[round(i * last / (_MAX_CONTEXTS - 1))] for i in range(_MAX_CONTEXTS))
+    from sagescale.cli.profile_figure import fits_kv, spread
+
+    contexts = spread(profile.decode.context_tokens, _MAX_CONTEXTS)
     table = Table(
         title="Decode ITL in ms over concurrency and context tokens",
         caption="fitted; - does not fit the KV memory",
@@ -164,10 +161,7 @@ def _decode(profile: Profile, model: ProfileModel) -> Table:
     powers = [2**i for i in range(model.max_num_seqs.bit_length()) if 2**i < model.max_num_seqs]
     for n in [*powers, model.max_num_seqs]:
         cells = [
-            "-"
-            if model.max_kv_tokens is not None and n > 1 and n * context > model.max_kv_tokens
-            else f"{model.itl_ms(n, context):.2f}"
-            for context in contexts
+            f"{model.itl_ms(n, context):.2f}" if fits_kv(model, n, context) else "-" for context in contexts
         ]
         table.add_row(str(n), *cells)
     return table

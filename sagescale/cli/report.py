@@ -27,8 +27,7 @@ def report(
     from sagescale.report.html import write_html
     from sagescale.report.terminal import print_run
 
-    if html_out is not None:
-        check_writable(html_out)
+    check_writable(html_out)
     found = read_result(document)
     if html_out is not None:
         write_html(html_out, found)

@@ -100,9 +100,7 @@ def simulate(
     from sagescale.sim.faults import read_faults
 
     # Everything that can be refused is refused before the work begins.
-    for path in (json_out, html_out, timeline_out, requests_out):
-        if path is not None:
-            check_writable(path)
+    check_writable(json_out, html_out, timeline_out, requests_out)
     if requests_out is not None and requests_out.suffix in {".csv", ".gz", ".json", ".jsonl"}:
         raise InputError(f"--requests {requests_out}: would hold Parquet; expected a name ending in .parquet")
     if actual_profile is not None and world is not None:

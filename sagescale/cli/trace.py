@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from sagescale.cli.options import (
 )
 from sagescale.cli.trace_output import OutOption, print_json, print_table, save, warn
 from sagescale.cli.trace_synth import synth
-
-if TYPE_CHECKING:
-    pass
 
 trace_app = typer.Typer(
     help="Look at request traces, convert, transform and make them.", no_args_is_help=True

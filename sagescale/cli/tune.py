@@ -104,9 +104,7 @@ def tune(
     from sagescale.planner.policy import policy_names
     from sagescale.report.tune import print_tuning
 
-    for path in (out, json_out, html_out):
-        if path is not None:
-            check_writable(path)
+    check_writable(out, json_out, html_out)
     check_share("--attainment", attainment)
     check_counts(("--seeds", seeds, 1), ("--refinements", refinements, 0), ("--jobs", jobs, 1))
     tried_policies = choose("--policies", policies, policy_names())

@@ -91,9 +91,6 @@ class LoopThread:
             raise
 
 
-_USUAL = frozenset({"started", "stopped", "resumed", "warm_start", "order"})
-
-
 class LoopLog:
     """A watcher; the planner itself logs what it saw, expects and decides."""
 
@@ -109,6 +106,4 @@ class LoopLog:
 
     def happened(self, event: Event) -> None:
         """Log an order, a failure, a start or an end."""
-        logger.log(
-            logging.INFO if event.kind in _USUAL else logging.WARNING, "%s: %s", event.kind, event.text
-        )
+        logger.log(logging.INFO if event.is_usual else logging.WARNING, "%s: %s", event.kind, event.text)

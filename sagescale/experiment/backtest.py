@@ -11,7 +11,7 @@ import numpy as np
 from sagescale.document import BacktestDocument, BacktestScore, SeriesCharacter
 from sagescale.experiment.workload import true_load
 from sagescale.planner.forecast import make_predictor
-from sagescale.planner.forecast.scores import bias, coverage, mape, pinball, wape
+from sagescale.planner.forecast.scores import bias, coverage, if_known, mape, pinball, wape
 from sagescale.planner.forecast.season import find_period
 from sagescale.sim.result import trace_info
 
@@ -153,7 +153,7 @@ def long_table(test: BackTest) -> dict[str, list[object]]:
                     (cutoff + 1) * test.load.interval_s,
                     step,
                     (target + 1) * test.load.interval_s,
-                    None if math.isnan(truth) else truth,
+                    if_known(truth),
                     float(rolled.mean[cutoff, step - 1]),
                     float(rolled.high[cutoff, step - 1]),
                 )
@@ -217,11 +217,11 @@ def _score(
     return BacktestScore(
         series=series,
         predictor=predictor,
-        mape=_known(mape(actual, mean)),
-        wape=_known(wape(actual, mean)),
-        bias=_known(bias(actual, mean)),
-        pinball_p90=None if high is None else _known(pinball(actual, high, _QUANTILE)),
-        coverage_p90=None if high is None else _known(coverage(actual, high)),
+        mape=if_known(mape(actual, mean)),
+        wape=if_known(wape(actual, mean)),
+        bias=if_known(bias(actual, mean)),
+        pinball_p90=None if high is None else if_known(pinball(actual, high, _QUANTILE)),
+        coverage_p90=None if high is None else if_known(coverage(actual, high)),
         refits=0 if rolled is None else rolled.refits,
         cadence="" if rolled is None else rolled.cadence,
     )
@@ -302,8 +302,4 @@ def _character(values: NDArray[np.float64], interval_s: float) -> SeriesCharacte
 def _shown(values: NDArray[np.float64], before: int) -> list[float | None]:
     """A column a window, None where unknown and for the ``before`` windows there is nothing for."""
     shown: list[float | None] = [None] * before
-    return shown + [None if math.isnan(value) else value for value in values.tolist()]
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return shown + [if_known(value) for value in values.tolist()]

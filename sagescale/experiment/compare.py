@@ -55,7 +55,6 @@ from sagescale.perf import ProfileModel
 from sagescale.perf.validate import unfit_warnings
 from sagescale.sim.result import configuration, json_value, profile_info, result_document
 from sagescale.sim.unused import unused_warnings
-from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -67,7 +66,6 @@ if TYPE_CHECKING:
     from sagescale.experiment.searches import Schedule, StaticSizes
     from sagescale.experiment.tasks import Result, Task
     from sagescale.experiment.workload import Workload
-    from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.faults import Faults
@@ -225,11 +223,10 @@ class _Work:
             trace = foreseen(self.workload, variant.config, variant.simulator)
             scenario = scenario_of(variant)
             config = variant.config
-            model = ProfileModel(self._engines(variant.config, variant.simulator))
+            model = ProfileModel(self.workload.modelled(variant.config, variant.simulator))
             load = true_load(trace, float(config.adjustment_interval_sec))
             sizes = within_limits(peak_sizes(load, config, model), config.fleet)
-            gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
-            if gpus <= config.max_gpu_budget:
+            if config.gpus_of(sizes) <= config.max_gpu_budget:
                 [fixed] = self._fixed([scenario])
                 entry = static_entry(fixed, "peak", sizes)
                 if entry.task not in peaks and entry.name in {one.name for one in peaks.values()}:
@@ -250,16 +247,13 @@ class _Work:
                 task = RunTask(
                     scenario.config, scenario.simulator, schedule=schedule, load="true", document=True
                 )
-                chosen = schedule.settings([pool.name for pool in scenario.config.pools])
+                chosen = schedule.settings(scenario.config.pool_names)
                 found.append(
                     Entry(
                         name, "clairvoyant", "oracle", "hindsight", task, (*scenario.differs, *chosen.items())
                     )
                 )
         return found
-
-    def _engines(self, config: AutoscalerConfig, simulator: SimulatorConfig) -> Profile:
-        return with_overrides(self.workload.engines(config), simulator, config.serving)
 
     # -- what it found --------------------------------------------------------------------------------
 
@@ -305,7 +299,7 @@ class _Work:
         price = gpu_hour_price(base.simulator, self.workload.engines(base.config))
         document = result_document(
             self.workload.trace(),
-            self._engines(base.config, base.simulator),
+            self.workload.modelled(base.config, base.simulator),
             configuration(base.config, base.simulator),
             ranked,
             self._warnings(ranked),
@@ -355,8 +349,8 @@ class _Work:
         """The engines of a run where they are not those of the document."""
         base = self.comparison.variants[0]
         config, simulator = entry.task.config, entry.task.simulator
-        own = profile_info(self._engines(config, simulator))
-        return None if own == profile_info(self._engines(base.config, base.simulator)) else own
+        own = profile_info(self.workload.modelled(config, simulator))
+        return None if own == profile_info(self.workload.modelled(base.config, base.simulator)) else own
 
     def _named_engines(self, runs: Sequence[RunDocument]) -> dict[str, ServingChoice]:
         """How each run was served and on which engines, by its name; empty where all were alike."""
@@ -441,9 +435,9 @@ class _Work:
         ]
 
     def _warnings(self, runs: Sequence[RunDocument]) -> list[str]:
-        modelled = (self._engines(variant.config, variant.simulator) for variant in self.comparison.variants)
-        warnings = list(dict.fromkeys(line for engines in modelled for line in unfit_warnings(engines)))
         variants = [(variant.config, variant.simulator) for variant in self.comparison.variants]
+        modelled = (self.workload.modelled(*variant) for variant in variants)
+        warnings = list(dict.fromkeys(line for engines in modelled for line in unfit_warnings(engines)))
         warnings += unused_warnings(self.workload.trace(), variants)
         rejected = max((run.requests.rejected for run in runs), default=0)
         if rejected:

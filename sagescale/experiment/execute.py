@@ -23,7 +23,7 @@ from sagescale.experiment.forecasts import FORECAST_ONCE, ForecastResult, Foreca
 from sagescale.experiment.tasks import PartTask, RunTask, Task, memos_for, perform
 from sagescale.perf import ProfileModel
 from sagescale.sim.config import SimulatorConfig
-from sagescale.sim.engine import Cluster, no_delay
+from sagescale.sim.engine import Cluster, ServiceLoad, disaggregated
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _compile_kernel(workload: Workload) -> None:
     """Once, here: processes that find no compiled kernel would all compile it at the same time."""
     world = build_world(ProfileModel(workload.profile), SimulatorConfig())
     one = np.ones(1, np.int32)
-    cluster = Cluster.alone(world, np.zeros(1), one, one, one, prefill=1, decode=1, startup_s=no_delay)
+    cluster = Cluster.alone(ServiceLoad("service", disaggregated(world), (1, 1), np.zeros(1), one, one, one))
     cluster.advance(math.inf)
     cluster.kv_tokens()
 

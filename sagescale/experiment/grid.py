@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sagescale.declare import declared
 from sagescale.errors import InputError
 from sagescale.experiment.tasks import RunTask, fixed_sizes
-from sagescale.planner import AutoscalerConfig, pool_keys
+from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import load_settings
 from sagescale.planner.policy import policy_keys, uses_forecast
 from sagescale.sim.config import SimulatorConfig
@@ -257,7 +257,7 @@ def static_entry(base: Variant, which: str, sizes: Sizes) -> Entry:
     """Fixed sizes, chosen in hindsight."""
     config, simulator = fixed_sizes(base.config, base.simulator, sizes)
     name = " ".join(filter(None, (f"static/{which}", base.label)))
-    keys = zip((pool_keys(pool).static for pool in config.pools), sizes, strict=True)
+    keys = config.by_key("static", sizes).items()
     task = RunTask(config, simulator, document=True)
     return Entry(name, "static", which, "hindsight", task, (*base.differs, *keys))
 

@@ -14,7 +14,7 @@ import numpy as np
 from sagescale.errors import InputError
 from sagescale.files import read_input_text
 from sagescale.perf import ProfileModel, aggregated_engines
-from sagescale.sim.engine import Cluster, EnginePool, FleetCluster, ServiceLoad, no_delay
+from sagescale.sim.engine import Cluster, EnginePool, ServiceLoad, disaggregated
 from sagescale.sim.scheduler import scheduler_of
 from sagescale.sim.world import build_world
 
@@ -93,16 +93,7 @@ def replay(
     if slower != 1.0:
         world = _slowed(world, slower)
     start, stop, _ = part.indices(len(log))
-    cluster = Cluster.alone(
-        world,
-        log.arrival_s[:stop],
-        log.isl[:stop],
-        log.isl[:stop],
-        log.osl[:stop],
-        prefill=pools.prefill[0],
-        decode=pools.decode[0],
-        startup_s=no_delay,
-    )
+    cluster = _cluster(log, stop, disaggregated(world), (pools.prefill[0], pools.decode[0]))
     changes = deque(zip(pools.from_s[1:], pools.prefill[1:], pools.decode[1:], strict=True))
 
     def advance(until_s: float) -> tuple[int, float]:
@@ -134,11 +125,14 @@ def _replay_aggregated(
     if slower != 1.0:
         world = _slowed(world, slower)
     pool = EnginePool("aggregated", "aggregated", world, world.decode_gpus)
-    columns = (log.arrival_s[:stop], log.isl[:stop], log.isl[:stop], log.osl[:stop])
-    load = ServiceLoad("service", (pool,), (instances,), *columns, no_delay)
-    fleet = FleetCluster([load], {pool.gpu_type: world.max_gpus})
-    fleet.advance(np.inf)
-    return _replayed(fleet.services[0], 0.0)
+    cluster = _cluster(log, stop, (pool,), (instances,))
+    cluster.advance(np.inf)
+    return _replayed(cluster, 0.0)
+
+
+def _cluster(log: ServedLog, stop: int, pools: tuple[EnginePool, ...], initial: tuple[int, ...]) -> Cluster:
+    columns = log.arrival_s[:stop], log.isl[:stop], log.isl[:stop], log.osl[:stop]
+    return Cluster.alone(ServiceLoad("service", pools, initial, *columns))
 
 
 def _replayed(cluster: Cluster, mean_ms: float) -> Replayed:

@@ -75,17 +75,7 @@ def cheapest_reaching(count: int, start: int, asked: float, around: int, least: 
     reaching = [position for position, answer in known.items() if answer.attainment >= asked]
     if reaching:
         return min(reaching, key=lambda position: (known[position].gpu_hours, position))
-    return _nearest(known)
-
-
-def highest_attainment(count: int, stride: int) -> KnobSearch:
-    """Find the position of highest attainment: every ``stride``-th, then all around the best of them."""
-    known: dict[int, Answer] = {}
-    known.update((yield range(0, count, stride)))
-    best = _nearest(known)
-    near = range(max(0, best - stride + 1), min(count, best + stride))
-    known.update((yield [position for position in near if position not in known]))
-    return _nearest(known)
+    return highest(known)
 
 
 def search_all(
@@ -118,8 +108,8 @@ def search_all(
     return found
 
 
-def _nearest(known: Mapping[int, Answer]) -> int:
-    """The highest attainment; of equal ones the cheapest."""
+def highest(known: Mapping[int, Answer]) -> int:
+    """Return the position of the highest attainment; of equal ones the cheapest."""
     return max(known, key=lambda position: (known[position].attainment, -known[position].gpu_hours))
 
 
@@ -145,8 +135,7 @@ def cheapest_sizes(
         attainment_of: the attainment of fixed sizes; called at most once for each.
         asked: the attainment to reach.
     """
-    pools = config.pools
-    names = tuple(pool.name for pool in pools)
+    names = config.pool_names
     known: dict[Sizes, bool] = {}
 
     def reaches(*given: int) -> bool:
@@ -155,7 +144,7 @@ def cheapest_sizes(
             known[sizes] = attainment_of(sizes) >= asked
         return known[sizes]
 
-    found = _cheapest_pool(config, reaches) if len(pools) == 1 else _cheapest_pair(config, reaches)
+    found = _cheapest_pool(config, reaches) if len(names) == 1 else _cheapest_pair(config, reaches)
     return StaticSizes(None if found is None else Sizes(*found, names=names), len(known))
 
 
@@ -275,7 +264,7 @@ def schedule_sizes(
     """
     interval_s = float(config.adjustment_interval_sec)
     load = true_load(trace, interval_s)
-    names = tuple(pool.name for pool in config.pools)
+    names = config.pool_names
     demands = np.zeros((len(names), len(load)))
     for window, sizing in classic_sizings(load, ClassicPolicy(replace(config, load_headroom=1.0), model)):
         demands[:, window] = [0.0 if size is None else size.demand for size in sizing.pools]

@@ -28,7 +28,7 @@ from sagescale.experiment.searches import (
 from sagescale.experiment.workload import true_load, true_predictors
 from sagescale.fleet import Sizes, fit, within_limits
 from sagescale.perf import ProfileModel
-from sagescale.planner import make_policy, pool_keys
+from sagescale.planner import make_policy
 from sagescale.planner.policy import PoolSize, QuickPolicy, Sizing
 from sagescale.sim.initial import given_sizes, starting_with
 from sagescale.sim.measures import Score, score
@@ -38,7 +38,6 @@ from sagescale.sim.simulate import simulate
 from sagescale.sim.startup import StartupDelay
 from sagescale.sim.turns import as_recorded
 from sagescale.sim.twin import twin_for
-from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -197,8 +196,7 @@ def _cheapest_sizes(workload: Workload, task: SearchTask) -> StaticSizes:
     def of_sizes(sizes: Sizes) -> float:
         config, simulator = fixed_sizes(task.config, task.simulator, sizes)
         # Simulated without a budget: the search itself stops at the budget.
-        gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
-        config = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget))
+        config = dataclasses.replace(config, max_gpu_budget=max(config.gpus_of(sizes), config.max_gpu_budget))
         return _answer(workload, task, RunTask(config, simulator)).attainment
 
     return cheapest_sizes(task.config, of_sizes, task.attainment)
@@ -211,7 +209,7 @@ def _cheapest_schedule(workload: Workload, task: SearchTask) -> Schedule | None:
     last was served (turns that wait).
     """
     trace = foreseen(workload, task.config, task.simulator, task.replicate)
-    model = ProfileModel(with_overrides(workload.engines(task.config), task.simulator, task.config.serving))
+    model = ProfileModel(workload.modelled(task.config, task.simulator))
     known: dict[tuple[Sizes, ...], Answer] = {}
 
     def answer(schedule: Schedule) -> Answer:
@@ -235,7 +233,7 @@ def fixed_sizes(
     config: AutoscalerConfig, simulator: SimulatorConfig, sizes: Sizes
 ) -> tuple[AutoscalerConfig, SimulatorConfig]:
     """Both configurations for fixed sizes that are there from the start."""
-    keys = {pool_keys(pool).static: size for pool, size in zip(config.pools, sizes, strict=True)}
+    keys = config.by_key("static", sizes)
     fixed = dataclasses.replace(config, policy="static", **keys)  # type: ignore[arg-type]  # keys of sizes alone
     return fixed, starting_with(config, simulator, sizes)
 
@@ -247,7 +245,7 @@ _own = ForecastMemo()
 def simulate_task(workload: Workload, task: RunTask, memos: Iterable[ForecastMemo] = ()) -> Run:
     """Do the simulation of a task, for whoever measures it in another way."""
     trace = workload.trace(task.replicate)
-    profile = with_overrides(workload.engines(task.config), task.simulator, task.config.serving)
+    profile = workload.modelled(task.config, task.simulator)
     config, simulator = task.config, task.simulator
     policy: Policy | None = None
     if task.schedule is not None:
@@ -300,8 +298,7 @@ def foreseen(
     trace = workload.trace(replicate)
     if trace.turns is None or simulator.open_loop:
         return trace
-    engines = workload.engines(config)
-    profile = with_overrides(engines, simulator, config.serving)
+    profile = workload.modelled(config, simulator)
     config = dataclasses.replace(config, load_headroom=1.0)
     load = true_load(as_recorded(trace, simulator.concurrent_sessions), float(config.adjustment_interval_sec))
     peak = peak_sizes(load, config, ProfileModel(profile))
@@ -310,7 +307,8 @@ def foreseen(
     fixed, simulator = _without_limits(config, simulator, ample)
     # Of a static policy's configuration nothing else matters.
     targets = (config.target_ttft_ms, config.target_itl_ms)
-    key = (workload.key, trace.transforms, engines.name, config.serving, tuple(ample), targets, simulator)
+    engines = workload.engines(config).name
+    key = (workload.key, trace.transforms, engines, config.serving, tuple(ample), targets, simulator)
     if key not in _FORESEEN:
         while len(_FORESEEN) >= _MOST_FORESEEN:
             del _FORESEEN[next(iter(_FORESEEN))]
@@ -322,11 +320,9 @@ def _without_limits(
     config: AutoscalerConfig, simulator: SimulatorConfig, sizes: Sizes
 ) -> tuple[AutoscalerConfig, SimulatorConfig]:
     """Both configurations for fixed sizes, whatever limits and budget say; nobody gives up or starts."""
-    keys = {
-        pool_keys(pool).most: max(size, pool.most) for size, pool in zip(sizes, config.pools, strict=True)
-    }
-    gpus = sum(size * pool.gpus for size, pool in zip(sizes, config.pools, strict=True))
-    wide = dataclasses.replace(config, max_gpu_budget=max(gpus, config.max_gpu_budget), **keys)  # type: ignore[arg-type]  # keys of sizes alone
+    keys = config.by_key("most", map(max, sizes, (pool.most for pool in config.pools)))
+    gpus = max(config.gpus_of(sizes), config.max_gpu_budget)
+    wide = dataclasses.replace(config, max_gpu_budget=gpus, **keys)  # type: ignore[arg-type]  # keys of sizes alone
     simulator = dataclasses.replace(
         simulator, request_timeout_s=None, startup_delay_s=StartupDelay("constant", (0.0,))
     )

@@ -121,10 +121,8 @@ _WHOLE = 1.0 - 1e-9
 
 def with_candidate(config: AutoscalerConfig, candidate: Candidate) -> AutoscalerConfig:
     """Return the configuration with the tuned keys set."""
-    pools = [pool_keys(pool) for pool in config.pools]
-    static = candidate.static or (None,) * len(pools)
-    sizes = dict(zip((keys.least for keys in pools), candidate.floors, strict=True))
-    sizes |= dict(zip((keys.static for keys in pools), static, strict=True))  # type: ignore[arg-type]  # or None
+    floors = config.by_key("least", candidate.floors)
+    static = config.by_key("static", candidate.static or (None,) * len(config.pools))
     return dataclasses.replace(
         config,
         policy=candidate.policy,
@@ -132,7 +130,8 @@ def with_candidate(config: AutoscalerConfig, candidate: Candidate) -> Autoscaler
         adjustment_interval_sec=candidate.interval_s,
         load_headroom=round(config.load_headroom * HEADROOMS[candidate.headroom], 4),
         scale_down_stabilization_window_sec=candidate.down_window_s,
-        **sizes,  # type: ignore[arg-type]  # keys of sizes alone
+        **floors,  # type: ignore[arg-type]  # keys of sizes alone
+        **static,  # type: ignore[arg-type]
     )
 
 
@@ -256,9 +255,8 @@ class Trials:
     def _task(self, candidate: Candidate, replicate: int) -> PartTask:
         config, simulator = with_candidate(self.config, candidate), self.simulator
         if candidate.static is not None:
-            config, simulator = fixed_sizes(
-                config, simulator, Sizes(*candidate.static, names=(pool.name for pool in config.pools))
-            )
+            sizes = Sizes(*candidate.static, names=config.pool_names)
+            config, simulator = fixed_sizes(config, simulator, sizes)
         simulator = dataclasses.replace(simulator, simulation_seed=simulator.simulation_seed + replicate)
         return PartTask(RunTask(config, simulator, replicate), self.part)
 

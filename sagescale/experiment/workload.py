@@ -11,7 +11,8 @@ import numpy as np
 
 from sagescale.planner import LoadPredictors
 from sagescale.planner.forecast import Forecast
-from sagescale.trace import TransformSpec, apply_transforms, restarted, session_starts, slice_trace
+from sagescale.sim.world import with_overrides
+from sagescale.trace import TransformSpec, apply_transforms, beginnings, begun_at, slice_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig
+    from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.scrapes import Visibility
     from sagescale.trace import Trace
 
@@ -63,6 +65,10 @@ class Workload:
         """Return the engines that a configuration is for."""
         return next((profile for name, profile in self.others if name == config.profile), self.profile)
 
+    def modelled(self, config: AutoscalerConfig, simulator: SimulatorConfig) -> Profile:
+        """Return them as runs model them: with what the simulator's keys override."""
+        return with_overrides(self.engines(config), simulator, config.serving)
+
     def trace(self, replicate: int = 0) -> Trace:
         """The trace of a replicate; the last few made are kept."""
         key = (self.key, self.until_s, replicate)
@@ -88,7 +94,7 @@ def shift_blocks(trace: Trace, seed: int, block_s: float = BLOCK_S) -> Trace:
     rotate, and each session moves as a whole.
     """
     rng = np.random.default_rng([seed, 0x5EED])
-    at = trace.arrival_s if trace.turns is None else session_starts(trace)
+    at = beginnings(trace)
     block = np.floor_divide(at, block_s)
     blocks = int(block[-1]) + 1
     length = np.full(blocks, block_s)
@@ -97,12 +103,7 @@ def shift_blocks(trace: Trace, seed: int, block_s: float = BLOCK_S) -> Trace:
     index = block.astype(np.int64)
     start = index * block_s
     moved = start + np.mod(at - start + shift[index], length[index])
-    note = f"blocks of {block_s:g} s rotated (seed {seed})"
-    if trace.turns is not None:
-        return restarted(trace, moved[trace.session_id], note)
-    order = np.argsort(moved, kind="stable")
-    arrival = moved[order]
-    return trace.remade(arrival - arrival[0], lambda column: column[order], note)
+    return begun_at(trace, moved, f"blocks of {block_s:g} s rotated (seed {seed})")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

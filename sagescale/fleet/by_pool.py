@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -124,6 +124,10 @@ class PoolCounts:
     def present(self) -> int:
         """Instances that take GPUs."""
         return self.ready + self.starting + self.draining
+
+
+STATES = tuple(state.name for state in fields(PoolCounts))
+"""The states of instances, in their order."""
 
 
 class Pools(ByPool[PoolCounts]):

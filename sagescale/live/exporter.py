@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sagescale.errors import InputError
+from sagescale.fleet import STATES
 
 if TYPE_CHECKING:
     from prometheus_client import Gauge
@@ -119,7 +120,7 @@ class Exporter:
         for (pool, counts), to, at in zip(states.pools.items(), record.goal, record.current, strict=True):
             if known:
                 self._desired.labels(pool).set(to)
-            for state in ("ready", "starting", "draining", "waiting"):
+            for state in STATES:
                 self._replicas.labels(pool, state).set(getattr(counts, state))
             gpus += counts.present * self._gpus_each[pool]
             if to != at:

@@ -105,9 +105,6 @@ class HttpClient:
             authorization(live)  # a missing secret is refused now, not at the first tick
         self._tls = _tls(live)
 
-    def close(self) -> None:
-        """Do nothing: no connection outlives its request."""
-
     def get(self, url: str, *, timeout_s: float, params: Mapping[str, str] | None = None) -> Reply:
         """Get; see ``request``."""
         return self.request("GET", url, timeout_s=timeout_s, params=params)

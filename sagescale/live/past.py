@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sagescale.fleet import Pools
     from sagescale.live.guard import Guard
+    from sagescale.live.metrics.prometheus import PastWindow
     from sagescale.live.metrics.source import Source
     from sagescale.live.records import TickRecord
     from sagescale.live.rhythm import Rhythm
@@ -67,17 +68,21 @@ class Past:
 
     def warm_up(self, windows: int) -> None:
         """Show the predictors so many windows of the source's history."""
-        try:
-            found = self._source.history(self._rhythm.interval_s, windows)
-        except SagescaleError as error:
-            self._report("no_history", str(error))
-            return
+        found = self._history(windows)
         for window in found:
             self._predictors.observe(
                 Window(self._rhythm.interval_s, window.requests, window.isl, window.osl, None, None, None)
             )
         if found:
             self._report("warm_start", f"{len(found)} windows of history")
+
+    def _history(self, windows: int) -> list[PastWindow]:
+        """Return so many windows of the source's history; none, reported, where it cannot be read."""
+        try:
+            return self._source.history(self._rhythm.interval_s, windows)
+        except SagescaleError as error:
+            self._report("no_history", str(error))
+            return []
 
     def unknown(self, windows: int, after_s: float, pools: Pools) -> None:
         """Show the planner windows, at most a thousand, of which nothing is known."""
@@ -124,11 +129,7 @@ class Past:
         if gap < 1:
             return
         interval_s = self._rhythm.interval_s
-        try:
-            windows = self._source.history(interval_s, gap)
-        except SagescaleError as error:
-            self._report("no_history", str(error))
-            windows = []
+        windows = self._history(gap)
         with _quiet_planner():
             for index in range(gap - len(windows)):
                 self._planner.step(_unknown(last, last.time_s + (index + 1) * interval_s))

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools, Sizes
+from sagescale.fleet import DISAGGREGATED, STATES, PoolCounts, Pools, Sizes
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.actuators.protocol import MAX_INSTANCES
 from sagescale.live.secret import foreign_text
@@ -128,6 +128,11 @@ class Event:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", foreign_text(self.text, 1000))
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is nothing that anybody need look at."""
+        return self.kind in {"started", "stopped", "resumed", "warm_start", "order"}
 
 
 def read_tick(row: Sequence[Any]) -> TickRecord:
@@ -269,8 +274,7 @@ def _observation(value: object) -> Observation:
 
 def _counts(value: object, pool: str) -> PoolCounts:
     counts = _object(value, pool)
-    names = [item.name for item in dataclasses.fields(PoolCounts) if item.name in counts]
-    read = PoolCounts(**{"ready": -1} | {name: _count(counts[name]) for name in names})
+    read = PoolCounts(**{"ready": -1} | {name: _count(counts[name]) for name in STATES if name in counts})
     _count(read.ready)
     return read
 

@@ -55,7 +55,7 @@ def run_check(setup: Configured) -> int:
     live = setup.live
     source, actuator = (
         make_source(live, setup.simulator.first_token, setup.config),
-        make_actuator(live, _pools(setup)),
+        make_actuator(live, setup.config.pool_names),
     )
     window_s = float(setup.config.adjustment_interval_sec)
     pause_s = window_s / live.time_scale
@@ -78,10 +78,6 @@ def run_check(setup: Configured) -> int:
     bad = sum(finding.level == "bad" for finding in findings)
     print(f"\n{bad} to fix" if bad else "\nall there")
     return 1 if bad else 0
-
-
-def _pools(setup: Configured) -> tuple[str, ...]:
-    return tuple(pool.name for pool in setup.config.pools)
 
 
 def _router_question(setup: Configured) -> Finding | None:
@@ -110,7 +106,7 @@ def run_plan(setup: Configured, options: PlanOptions) -> None:
     if options.dry_run:
         config = dataclasses.replace(config, no_operation=True)
     dry = config.no_operation or live.actuator == "none"
-    actuator = make_actuator(live, _pools(setup))
+    actuator = make_actuator(live, setup.config.pool_names)
     clock = SystemClock()
     lock = TargetLock(actuator.target, live.lock_dir)
     with stopping_on_signals(clock.stop):

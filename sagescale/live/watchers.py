@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sagescale.errors import one_line
+from sagescale.errors import LONGEST_LINE, one_line
 from sagescale.live.tick_text import log_fields, tick_text, time_text
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from sagescale.live.actuators.protocol import PoolStates
     from sagescale.live.records import Event, TickRecord
     from sagescale.planner import Decision
-
-_QUIET = frozenset({"started", "stopped", "resumed", "warm_start", "order"})
 
 
 class PlainLines:
@@ -35,11 +33,11 @@ class PlainLines:
 
     def happened(self, event: Event) -> None:
         """Print an event."""
-        level = "" if event.kind in _QUIET else "WARNING "
+        level = "" if event.is_usual else "WARNING "
         self._say(f"{time_text(event.time_s)} {level}{event.kind}: {event.text}")
 
     def _say(self, line: str) -> None:
-        print(one_line(line, 2000), flush=True)
+        print(one_line(line, LONGEST_LINE), flush=True)
 
 
 class JsonLines:

@@ -14,8 +14,6 @@ from sagescale.perf.steps import StepModel, compile_steps
 from sagescale.perf.surfaces import DecodeTable, PrefillCurve, compile_decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from sagescale.perf.profile import Profile
@@ -107,10 +105,6 @@ class ProfileModel:
     def prefill_throughput_per_gpu(self, isl: float) -> float:
         """Prompt tokens a second and GPU, ``isl / ttft(isl) / gpus``. Raises ValueError unless isl > 0."""
         return isl / self.ttft_ms(isl) * 1000.0 / self.prefill_gpus
-
-    def prefill_batch_ms(self, tokens: Sequence[int]) -> float:
-        """Time in ms of one batch of prompts, ``max(floor, ttft(S) - b*(S^2 - sum(n_i^2)))``."""
-        return self._prefill.batch_ms(tokens)
 
     def prefill_table_ms(self, max_tokens: int) -> NDArray[np.float64]:
         """Return ``ttft_ms`` at every whole number of tokens 0..max_tokens; entry 0 is 0."""

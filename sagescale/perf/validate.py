@@ -127,11 +127,7 @@ def _steps_in_themselves(profile: Profile) -> Iterator[Check]:
             yield _fit(what, None, measured=bool(section.measured_steps.step_ms))
         else:
             yield Check(what, "not measured", "", Verdict.NOTE)
-    columns = [
-        [itl for _, itl in _medians([(n, itl) for _, n, itl in rows])]
-        for _, rows in groupby(_decode_rows(section), key=lambda point: point[0])
-    ]
-    yield _monotone("ITL over concurrency", columns)
+    yield _itl_order(section)
     yield from _slots_and_limits(profile, section)
 
 
@@ -186,13 +182,17 @@ def _in_itself(profile: Profile) -> Iterator[Check]:
             batches.median <= _BATCH_ERROR,
         )
     yield _monotone("TTFT over prompt length", [[ms for _, ms in _medians(prefill)]])
-    columns = [
-        [itl for _, itl in _medians([(n, itl) for _, n, itl in rows])]
-        for _, rows in groupby(decode, key=lambda point: point[0])
-    ]
-    yield _monotone("ITL over concurrency", columns)
+    yield _itl_order(profile.decode)
     yield _noise(profile)
     yield from _slots_and_limits(profile, profile.decode)
+
+
+def _itl_order(decode: DecodeProfile) -> Check:
+    columns = [
+        [itl for _, itl in _medians([(n, itl) for _, n, itl in rows])]
+        for _, rows in groupby(_decode_rows(decode), key=lambda point: point[0])
+    ]
+    return _monotone("ITL over concurrency", columns)
 
 
 def _slots_and_limits(profile: Profile, decode: DecodeProfile) -> Iterator[Check]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from sagescale.declare import check, setting
 from sagescale.errors import InputError
 from sagescale.fleet import Fleet, PoolSpec, Role, Service
 from sagescale.planner.plugins import NO_KEYS, POLICIES, PREDICTORS, PluginKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+T = TypeVar("T")
 
 Serving = Literal["disaggregated", "aggregated"]
 """Whether prefill and decode are pools of their own, or every instance of one pool does both."""
@@ -215,7 +220,11 @@ class AutoscalerConfig:
     @property
     def minimum_gpus(self) -> int:
         """GPUs that the minima hold."""
-        return sum(pool.least * pool.gpus for pool in self.pools)
+        return self.gpus_of([pool.least for pool in self.pools])
+
+    def gpus_of(self, sizes: Iterable[int]) -> int:
+        """GPUs that pools of these sizes hold."""
+        return sum(size * pool.gpus for size, pool in zip(sizes, self.pools, strict=True))
 
     @property
     def pools(self) -> tuple[PoolSpec, ...]:
@@ -231,6 +240,16 @@ class AutoscalerConfig:
             for name, role in SERVING[self.serving]
             for keys in [keys_of(name)]
         )
+
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """The pools in order."""
+        return tuple(name for name, _ in SERVING[self.serving])
+
+    def by_key(self, which: str, values: Iterable[T]) -> dict[str, T]:
+        """Return a value of each pool by one of the keys that describe it, a field of :class:`PoolKeys`."""
+        names = [getattr(pool_keys(pool), which) for pool in self.pools]
+        return dict(zip(names, values, strict=True))
 
     @property
     def static_sizes(self) -> tuple[int | None, ...]:

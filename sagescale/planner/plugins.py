@@ -60,12 +60,16 @@ class Registry:
         try:
             return others[name].load()
         except Exception as error:
-            raise InputError(f"{self.whose(name)} cannot be made: {type(error).__name__}: {error}") from error
+            raise self.failed(name, error) from error
 
     def whose(self, name: str) -> str:
         """Say in words what a name stands for, and where another package has it."""
         point = None if name in self.built_in else self._offered().get(name)
         return f"{self.what} '{name}'" + ("" if point is None else f" (entry point {point.value})")
+
+    def failed(self, name: str, error: Exception) -> InputError:
+        """Return what to say where a name's thing cannot be made."""
+        return InputError(f"{self.whose(name)} cannot be made: {type(error).__name__}: {error}")
 
     def _offered(self) -> dict[str, EntryPoint]:
         from importlib.metadata import entry_points

@@ -12,6 +12,7 @@ from sagescale.report.facts import CAUSES, happened, helping, trace_parts, uses_
 from sagescale.report.formats import (
     MARK,
     NOTHING,
+    above,
     cost,
     count,
     duration,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
         ResultDocument,
         RunDocument,
     )
-
-__all__ = ["print_comparison"]
 
 _SERIES = ("requests", "isl", "osl")
 _WIDE = 125
@@ -205,9 +204,8 @@ def _most(misses: MissSplit | None, style: str) -> Text:
 
 
 def _against(value: float | None, target: float | None, style: str) -> Text:
-    number = known(value)
-    if number is not None and target is not None and number > target:
-        return Text(f"{MARK} {figure(number)}", style=POOR)
+    if above(value, target):
+        return Text(f"{MARK} {figure(value)}", style=POOR)
     return Text(figure(value), style=style)
 
 

@@ -8,6 +8,7 @@ from sagescale.report.formats import (
     MARK,
     NOTHING,
     Poor,
+    above,
     count,
     duration,
     figure,
@@ -113,8 +114,7 @@ def _latency_row(name: str, latency: Latency, target_ms: float | None) -> Latenc
     cells = []
     for value in values:
         shown = figure(None if value is None else value / unit_ms)
-        over = value is not None and target is not None and value > target
-        cells.append(Poor(f"{MARK} {shown}") if over else shown)
+        cells.append(Poor(f"{MARK} {shown}") if above(value, target) else shown)
     return LatencyRow(f"{name}, {unit}", cells, given(None if target is None else target / unit_ms))
 
 
@@ -134,9 +134,8 @@ def _p99_tile(
     value, target = known(p99_ms), known(target_ms)
     unit, unit_ms = latency_unit(value)
     shown = NOTHING if value is None else f"{figure(value / unit_ms)} {unit}"
-    over = value is not None and target is not None and value > target
     in_unit = given(None if target is None else target / unit_ms)
-    return f"{name} p99", shown, note or f"target {in_unit} {unit}", over
+    return f"{name} p99", shown, note or f"target {in_unit} {unit}", above(value, target)
 
 
 def uses_predictor(run: RunDocument) -> bool:

@@ -35,6 +35,12 @@ def known(value: float | None) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def above(value: float | None, limit: float | None) -> bool:
+    """Say whether both are known and the value is above the limit."""
+    number, most = known(value), known(limit)
+    return number is not None and most is not None and number > most
+
+
 def count(value: float | None) -> str:
     """Write a whole number in full, with thousands separators: ``8,819``."""
     number = known(value)

@@ -266,6 +266,12 @@ class EnginePool:
     capacity: float = 1.0
 
 
+def no_delay(pool: str, count: int) -> NDArray[np.float64]:
+    """Draw startup delays of zero."""
+    del pool
+    return np.zeros(count)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceLoad:
     """A service with its pools and the requests it is to serve.
@@ -296,7 +302,7 @@ class ServiceLoad:
     isl: NDArray[np.int32]
     prompt: NDArray[np.int32]
     osl: NDArray[np.int32]
-    startup_s: Callable[[str, int], NDArray[np.float64]]
+    startup_s: Callable[[str, int], NDArray[np.float64]] = no_delay
     priority: NDArray[np.int32] | None = None
     prefixes: Prefixes | None = None
     session: NDArray[np.int32] | None = None
@@ -313,18 +319,12 @@ class Launch(NamedTuple):
     launch_s: float
 
 
-def disaggregated(world: World, gpu_type: str) -> tuple[EnginePool, ...]:
+def disaggregated(world: World, gpu_type: str = "gpu") -> tuple[EnginePool, ...]:
     """Return the two pools of a service with one kind of engine: ``prefill`` and ``decode``."""
     return (
         EnginePool("prefill", "prefill", world, world.prefill_gpus, gpu_type),
         EnginePool("decode", "decode", world, world.decode_gpus, gpu_type),
     )
-
-
-def no_delay(pool: str, count: int) -> NDArray[np.float64]:
-    """Draw startup delays of zero."""
-    del pool
-    return np.zeros(count)
 
 
 def _laid_out(tables: Sequence[NDArray[np.float64] | None]) -> tuple[dict[int, int], NDArray[np.float64]]:
@@ -521,9 +521,7 @@ class FleetCluster:
         instant = int(g["in_service"] + g["queued_decode"]) + len(self.state.instances)
         if if_needed and g["handoffs"] + instant <= len(self.state.handoff):
             return
-        grown = np.zeros(2 * len(self.state.handoff) + instant, HANDOFF_ENTRY)
-        grown[: len(self.state.handoff)] = self.state.handoff
-        self.state = self.state._replace(handoff=grown)
+        self.state = self.state._replace(handoff=_grown(self.state.handoff, instant))
 
     def _grow_entries(self) -> None:
         """Make room for what the prefix caches could take up within an instant."""
@@ -543,17 +541,15 @@ class FleetCluster:
         """Make room for the turns that the answers of an instant could bring."""
         turns = self.state.turns
         g = turns.progress[0]
-        grown = np.zeros(2 * len(turns.coming) + int(g["due"] + 2 * g["populations"]), turns.coming.dtype)
-        grown[: len(turns.coming)] = turns.coming
-        self.state = self.state._replace(turns=turns._replace(coming=grown))
+        coming = _grown(turns.coming, int(g["due"] + 2 * g["populations"]))
+        self.state = self.state._replace(turns=turns._replace(coming=coming))
 
     def _grow_lives(self, launches: int) -> None:
         begun = int(self.state.progress["lives"][0])
         if len(self.state.life) < begun + launches:
-            life = np.zeros(2 * len(self.state.life) + launches, LIFE)
+            life = _grown(self.state.life, launches)
             for column in ("ready_s", "drain_s", "stop_s"):
-                life[column] = np.nan
-            life[: len(self.state.life)] = self.state.life
+                life[column][len(self.state.life) :] = np.nan
             self.state = self.state._replace(life=life)
 
     def _draw_delays(self, targets: NDArray[np.int64]) -> None:
@@ -736,10 +732,16 @@ def _sessions(load: ServiceLoad) -> NDArray[np.int32]:
     return load.session
 
 
-def _chained(records: NDArray[np.void], free: int, more: int, link: str) -> tuple[NDArray[np.void], int]:
-    """Twice as many records and some; the new ones lead the chain of those not in use, with its first."""
+def _grown(records: NDArray[np.void], more: int) -> NDArray[np.void]:
+    """Room for twice as many records and some, with those there are."""
     grown = np.zeros(2 * len(records) + more, records.dtype)
     grown[: len(records)] = records
+    return grown
+
+
+def _chained(records: NDArray[np.void], free: int, more: int, link: str) -> tuple[NDArray[np.void], int]:
+    """Twice as many records and some; the new ones lead the chain of those not in use, with its first."""
+    grown = _grown(records, more)
     new = np.arange(len(records), len(grown))
     grown[link][new] = np.append(new[1:], free)
     if "slot" in (records.dtype.names or ()):
@@ -937,26 +939,10 @@ class Cluster:
         self._targets = tuple(load.initial)
 
     @classmethod
-    def alone(
-        cls,
-        world: World,
-        arrival_s: NDArray[np.float64],
-        isl: NDArray[np.int32],
-        prompt: NDArray[np.int32],
-        osl: NDArray[np.int32],
-        *,
-        prefill: int,
-        decode: int,
-        startup_s: Callable[[str, int], NDArray[np.float64]],
-        priority: NDArray[np.int32] | None = None,
-        watch_launches: bool = False,
-    ) -> Cluster:
-        """Make a fleet of one service with a prefill and a decode pool; see ``ServiceLoad``."""
-        pools = disaggregated(world, "gpu")
-        load = ServiceLoad(
-            "service", pools, (prefill, decode), arrival_s, isl, prompt, osl, startup_s, priority
-        )
-        fleet = FleetCluster([load], {"gpu": world.max_gpus}, watch_launches=watch_launches)
+    def alone(cls, load: ServiceLoad, *, watch_launches: bool = False) -> Cluster:
+        """Make a fleet of one service on GPUs of one type, as many as its engines say."""
+        pool = load.pools[0]
+        fleet = FleetCluster([load], {pool.gpu_type: pool.engine.max_gpus}, watch_launches=watch_launches)
         return fleet.services[0]
 
     @property

@@ -166,17 +166,20 @@ class Faults:
     Attributes:
         seed: with ``simulation_seed``, of whatever is drawn. A launch draws by its pool and number, so
             that equal launches draw the same in runs that otherwise differ.
-        start_timeout_s: a start not READY by then is given up and tried again; None is never.
         file: where it was read, "" if nowhere.
+
+    A file has ``crashes``, ``starts`` and ``outages`` in one list, its ``script``.
     """
 
-    seed: int = 0
-    start_timeout_s: float | None = None
+    seed: int = setting(0, doc="Seed of whatever is drawn.", at_least=0)
+    start_timeout_s: float | None = setting(
+        None, doc="A start not READY by then is given up and tried again; null is never.", unit="s", above=0
+    )
     rates: Rates = _NO_RATES
-    crashes: tuple[Crash, ...] = ()
-    starts: tuple[StartFault, ...] = ()
-    outages: tuple[Outage, ...] = field(default=())
-    file: str = ""
+    crashes: tuple[Crash, ...] = field(default=(), metadata={"key": False})
+    starts: tuple[StartFault, ...] = field(default=(), metadata={"key": False})
+    outages: tuple[Outage, ...] = field(default=(), metadata={"key": False})
+    file: str = field(default="", metadata={"key": False})
 
     def check_pools(self, names: Sequence[str]) -> None:
         """Refuse what befalls a pool that there is not.
@@ -209,17 +212,6 @@ class Faults:
         return Faults(seed=self.seed, rates=Rates(**rates), outages=scripted)
 
 
-@dataclass(frozen=True, slots=True)
-class FaultFile:
-    """The file's keys beside its ``script``."""
-
-    seed: int = setting(0, doc="Seed of whatever is drawn.", at_least=0)
-    start_timeout_s: float | None = setting(
-        None, doc="A start not READY by then is given up and tried again; null is never.", unit="s", above=0
-    )
-    rates: Rates = _NO_RATES
-
-
 _SPECIFIC = {"factor": "slow_starts", "extra_s": "cold_starts", "lag_s": "metrics_lag"}
 """Keys that mean something to one kind only."""
 
@@ -231,15 +223,13 @@ def read_faults(path: Path) -> Faults:
         InputError: it cannot be read, or something in it is not understood: file, line and key are named.
     """
     tree = read_key_tree(path)
-    file = fill(FaultFile, tree, also=("script",))
+    read = fill(Faults, tree, also=("script",))
     script = pairs(tree, "").get("script", Located([], str(path)))
     if not isinstance(script.value, list):
         raise InputError(f"{script.where}: script: expected a list of faults, each `- {{kind: ..., ...}}`")
     faults = [_fault(item) for item in script.value]
-    return Faults(
-        seed=file.seed,
-        start_timeout_s=file.start_timeout_s,
-        rates=file.rates,
+    return replace(
+        read,
         crashes=tuple(fault for fault in faults if isinstance(fault, Crash)),
         starts=tuple(fault for fault in faults if isinstance(fault, StartFault)),
         outages=tuple(fault for fault in faults if isinstance(fault, Outage)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,14 +34,17 @@ _SAMPLE = 8192
 
 def given_sizes(config: AutoscalerConfig, simulator: SimulatorConfig) -> Sizes | None:
     """Return the sizes that are given for the start, None unless every pool's is."""
-    found = {pool.name: getattr(simulator, pool_keys(pool).initial) for pool in config.pools}
-    return None if None in found.values() else Sizes.of(found)
+    found = _given(config, simulator)
+    return None if None in found else Sizes(*found, names=config.pool_names)
+
+
+def _given(config: AutoscalerConfig, simulator: SimulatorConfig) -> list[Any]:
+    return [getattr(simulator, pool_keys(pool).initial) for pool in config.pools]
 
 
 def starting_with(config: AutoscalerConfig, simulator: SimulatorConfig, sizes: Sizes) -> SimulatorConfig:
     """Return the simulator's configuration with these sizes at the start."""
-    keys = {pool_keys(pool).initial: size for pool, size in zip(config.pools, sizes, strict=True)}
-    return dataclasses.replace(simulator, **keys)  # type: ignore[arg-type]  # keys of sizes alone
+    return dataclasses.replace(simulator, **config.by_key("initial", sizes))  # type: ignore[arg-type]  # keys of sizes alone
 
 
 def sized_start(
@@ -58,10 +61,9 @@ def sized_start(
     target: such pools start with the fewest that, tried in the simulator, miss no more than they may in the
     busiest window before one launched at the first decision serves.
     """
-    given = [getattr(simulator, pool_keys(pool).initial) for pool in config.pools]
-    names = tuple(pool.name for pool in config.pools)
-    if None not in given:
-        return Sizes(*given, names=names)
+    given = given_sizes(config, simulator)
+    if given is not None:
+        return given
     if scheduler_of(simulator, config.serving) != "batch":
         sized = _fewest_tried(trace, model, config, simulator)
     else:
@@ -73,7 +75,7 @@ def sized_start(
             float(trace.isl[first].mean()),
             float(trace.osl[first].mean()),
         )
-    return sized.map(lambda computed, size: computed if size is None else size, given)
+    return sized.map(lambda computed, size: computed if size is None else size, _given(config, simulator))
 
 
 def _fewest_tried(
@@ -81,11 +83,10 @@ def _fewest_tried(
 ) -> Sizes:
     """Return the fewest with which each pool, tried, misses no more than its part of what may be missed."""
     pools = config.pools
-    names = tuple(pool.name for pool in pools)
     low = [pool.least for pool in pools]
     high = [max(pool.least, min(pool.most, config.max_gpu_budget // pool.gpus)) for pool in pools]
     if low == high:
-        return fit(Sizes(*low, names=names), config.fleet)
+        return fit(Sizes(*low, names=config.pool_names), config.fleet)
     twin = engine_twin(config, model, simulator)
     interval_s = float(config.adjustment_interval_sec)
     windows = 1 + math.ceil(twin.startup_s / interval_s)
@@ -102,7 +103,7 @@ def _fewest_tried(
         )
 
     sizes = map(fewest, low, high, *zip(*_tried(twin, rate, lengths), strict=True))
-    return fit(Sizes(*sizes, names=names), config.fleet)
+    return fit(Sizes(*sizes, names=config.pool_names), config.fleet)
 
 
 def _tried(twin: KernelTwin, rate: float, lengths: Lengths) -> Iterable[tuple[Tried, float, float]]:

@@ -33,8 +33,9 @@ from sagescale.document import (
     TtftPoint,
     WithoutFaults,
 )
+from sagescale.fleet import STATES
 from sagescale.planner import Corrections
-from sagescale.planner.forecast.scores import bias, coverage, mape, pinball
+from sagescale.planner.forecast.scores import bias, coverage, if_known, mape, pinball
 from sagescale.sim.state import (
     AGES_UNTIL_S,
     DONE,
@@ -301,10 +302,10 @@ def forecast_scores(ticks: Sequence[Tick]) -> ForecastScores:
         mean = _column([getattr(tick.decision.forecast, forecast) for tick in ticks[:-1]])
         p90 = _column([getattr(tick.decision.forecast, f"{forecast}_p90") for tick in ticks[:-1]])
         return ForecastScore(
-            mape=_known(mape(actual, mean)),
-            bias=_known(bias(actual, mean)),
-            pinball_p90=_known(pinball(actual, p90, 0.9)),
-            coverage_p90=_known(coverage(actual, p90)),
+            mape=if_known(mape(actual, mean)),
+            bias=if_known(bias(actual, mean)),
+            pinball_p90=if_known(pinball(actual, p90, 0.9)),
+            coverage_p90=if_known(coverage(actual, p90)),
         )
 
     return ForecastScores(
@@ -314,10 +315,6 @@ def forecast_scores(ticks: Sequence[Tick]) -> ForecastScores:
 
 def _column(values: Sequence[float | None]) -> NDArray[np.float64]:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def timeline(run: Run, served: Served) -> Timeline:
@@ -352,7 +349,7 @@ def timeline(run: Run, served: Served) -> Timeline:
             pool: PoolTimeline(
                 **{
                     state: [getattr(tick.observation.pools[pool], state) for tick in ticks]
-                    for state in ("ready", "starting", "draining", "waiting")
+                    for state in STATES
                 },
                 target=[tick.decision.targets[pool] for tick in ticks],
             )
@@ -387,7 +384,7 @@ def _attainment(served: Served, arrivals: NDArray[np.int64]) -> list[float | Non
     good = np.concatenate([[0], np.cumsum(ttft & itl)])
     cuts = np.concatenate([[0], arrivals])
     asked, met = np.diff(served.asked_up_to[cuts]).tolist(), np.diff(good[cuts]).tolist()
-    return [part / whole if whole else None for part, whole in zip(met, asked, strict=True)]
+    return [_rate(part, whole) for part, whole in zip(met, asked, strict=True)]
 
 
 def _each_window(

@@ -355,11 +355,9 @@ def _initial(
             )
     sizes = sized_start(as_recorded(trace, simulator.concurrent_sessions), model, config, simulator, learned)
     _check_size(config, sizes)
-    gpus = sum(size * pool.gpus for size, pool in zip(sizes, pools, strict=True))
+    gpus = config.gpus_of(sizes)
     if gpus > config.max_gpu_budget:
-        asked = " and ".join(
-            f"{pool_keys(pool).initial} {size}" for size, pool in zip(sizes, pools, strict=True)
-        )
+        asked = " and ".join(f"{key} {size}" for key, size in config.by_key("initial", sizes).items())
         raise InputError(f"{asked} need {gpus} GPUs; expected at most max_gpu_budget {config.max_gpu_budget}")
     return tuple(sizes)
 

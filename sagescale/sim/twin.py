@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sagescale.planner.policy import needs_twin
-from sagescale.sim.engine import FleetCluster, ServiceLoad, disaggregated, no_delay
+from sagescale.sim.engine import Cluster, ServiceLoad, disaggregated
 from sagescale.sim.world import build_world
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sagescale.planner import AutoscalerConfig
     from sagescale.planner.policy.twin import Lengths
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import Cluster, World
+    from sagescale.sim.engine import World
 
 _MOST_PREFILL, _MOST_DECODE = 16, 8
 """Pooling more instances than this changes little: larger pools are tried at this size, at the same rate an
@@ -253,7 +253,7 @@ class KernelTwin:
         decode: int,
     ) -> Cluster:
         count = len(arrival_s)
-        before, after = disaggregated(world, "gpu")
+        before, after = disaggregated(world)
         if osl is None:  # decode is tried: prefill takes no time, which a step would
             before = dataclasses.replace(before, engine=dataclasses.replace(world, stepping=None))
         load = ServiceLoad(
@@ -264,9 +264,8 @@ class KernelTwin:
             np.resize(lengths.isl, count),
             np.resize(lengths.computed, count),
             np.resize(lengths.osl, count) if osl is None else np.full(count, osl, np.int32),
-            no_delay,
         )
-        cluster = FleetCluster([load], {"gpu": world.max_gpus}).services[0]
+        cluster = Cluster.alone(load)
         cluster.advance(np.inf)
         return cluster
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.planner.policy.twin import Lengths
-from sagescale.sim.engine import EnginePool, FleetCluster, ServiceLoad, no_delay
+from sagescale.sim.engine import Cluster, EnginePool, ServiceLoad
 from sagescale.sim.twin import KernelTwin
 
 if TYPE_CHECKING:
@@ -131,9 +131,8 @@ class AggregatedTwin(KernelTwin):
             np.resize(lengths.isl, count),
             np.resize(lengths.computed, count),
             np.resize(lengths.osl, count),
-            no_delay,
         )
-        cluster = FleetCluster([load], {"gpu": world.max_gpus}).services[0]
+        cluster = Cluster.alone(load)
         cluster.advance(np.inf)
         missed = cluster.itl_misses()
         missed |= ~(cluster.requests["first_token_s"] - arrival_s <= world.target_ttft_s)

@@ -6,7 +6,7 @@ from sagescale.trace.given import GivenTrace
 from sagescale.trace.log import LogSpec, parse_columns, parse_where
 from sagescale.trace.prefixes import Prefixes
 from sagescale.trace.read import format_names, read_trace, shipped_traces
-from sagescale.trace.sessions import Turns, restarted, session_starts
+from sagescale.trace.sessions import Turns, beginnings, begun_at, session_starts
 from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.starts import SessionStarts, parse_sessions
 from sagescale.trace.stats import LengthStats, PrefixStats, Spread, TraceStats, TurnStats, describe
@@ -37,6 +37,8 @@ __all__ = [
     "TurnStats",
     "Turns",
     "apply_transforms",
+    "beginnings",
+    "begun_at",
     "check_destination",
     "describe",
     "format_names",
@@ -47,7 +49,6 @@ __all__ = [
     "parse_where",
     "rate_scale",
     "read_trace",
-    "restarted",
     "session_starts",
     "shipped_traces",
     "slice_trace",

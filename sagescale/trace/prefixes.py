@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
+def freeze(record: object, name: str) -> None:
+    """Have a frozen record keep a read-only view of one of its columns."""
+    view = getattr(record, name).view()
+    view.setflags(write=False)
+    object.__setattr__(record, name, view)
+
+
 _NO_ROW = np.iinfo(np.int32).max
 
 
@@ -47,9 +55,7 @@ class Prefixes:
         if self.block_tokens < 1:
             raise ValueError("block_tokens must be at least 1")
         for name in ("leaf", "parent", "unit", "depth", "ids"):
-            view = getattr(self, name).view()
-            view.setflags(write=False)
-            object.__setattr__(self, name, view)
+            freeze(self, name)
 
     @classmethod
     def of(cls, ids: Iterable[Iterable[int]], block_tokens: int) -> Self:

@@ -20,12 +20,10 @@ from sagescale.trace.log.rows import column_names
 from sagescale.trace.log.spec import TIME_UNITS, LogSpec
 from sagescale.trace.log.times import parse_zone
 from sagescale.trace.readers import FORMATS
-from sagescale.trace.readers.agent_sessions import AgentSessions
-from sagescale.trace.readers.assembled import Assembled
 from sagescale.trace.readers.containers import READ
 from sagescale.trace.readers.fields import TOKENS, Field
 from sagescale.trace.readers.format import Format
-from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning
+from sagescale.trace.readers.prefix_ids import block_tokens, coverage_warning, stated
 from sagescale.trace.sessions import NO_STARTS, START_GAP_S, Turns, long_thinking, session_number
 from sagescale.trace.source import STANDARD_INPUT, open_source, read_head
 from sagescale.trace.stamps import coarse_warning
@@ -37,9 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.trace.prefix_builder import PrefixBuilder
-    from sagescale.trace.readers import AnyFormat
     from sagescale.trace.readers.fields import Clock
-    from sagescale.trace.readers.format import Rows
+    from sagescale.trace.readers.format import Rows, TraceFormat
     from sagescale.trace.source import Head, Source
 
 
@@ -241,7 +238,7 @@ def _from_log(
 
 
 def _from_format(
-    files: Sequence[tuple[Source, Head]], found: AnyFormat, log: LogSpec, identity: _Identity
+    files: Sequence[tuple[Source, Head]], found: TraceFormat, log: LogSpec, identity: _Identity
 ) -> Trace:
     clock = found.clock
     if log.time_unit:
@@ -256,17 +253,16 @@ def _from_format(
         )
     zone = parse_zone(log.time_zone) if log.time_zone else UTC
     builder = None
-    with_ids = [] if isinstance(found, Assembled) else [file for file in files if found.has_ids(file[1])]
-    if not isinstance(found, Assembled) and with_ids:
-        stated_by = None if isinstance(found, Format) else found.stated_block_tokens
-        builder = _builder(with_ids, log, found.block_tokens, stated_by)
+    with_ids = [file for file in files if found.has_ids(file[1])]
+    if with_ids:
+        builder = _builder(with_ids, log, found.block_tokens, found.stated_block_tokens)
     elif log.hash_block_tokens:
         _refuse_block_tokens(log, identity, found.name)
     digests: list[str] = []
     repeated: list[str] = []
     parts, id_tokens = [], builder.block_tokens if builder else 0
     for source, head in files:
-        rows = found.read(source, head) if isinstance(found, Assembled) else found.read(source, head, builder)
+        rows = found.read(source, head, builder)
         if not len(rows.ticks):
             raise InputError(f"{source.path}: has a header and no requests; expected at least one row")
         _check_span(rows, source, head, found, clock, id_tokens)
@@ -304,7 +300,8 @@ def _from_format(
 
         def place(row: int) -> str:
             file = int(np.searchsorted(first_row, row, side="right")) - 1
-            return _place(*files[file], found, row - int(first_row[file]), id_tokens)
+            source, head = files[file]
+            return f"{source.path}: {found.place(source, head, row - int(first_row[file]), id_tokens)}"
 
         warnings += long_thinking(joined, place)
     made = _put_in_order(
@@ -328,7 +325,7 @@ def _builder(
     files: Sequence[tuple[Source, Head]],
     log: LogSpec,
     usual_block_tokens: int,
-    stated_by: Callable[[Source, Head], int] | None = None,
+    stated_by: Callable[[Source, Head], int] = stated,
 ) -> PrefixBuilder:
     """Return what takes the prefix ids of files that have some."""
     # It is compiled: only whoever has ids waits for that.
@@ -360,7 +357,7 @@ def _located(path: Path) -> Path:
     return path
 
 
-def _recognised(source: Source, head: Head) -> AnyFormat:
+def _recognised(source: Source, head: Head) -> TraceFormat:
     path = source.path
     candidates = [known for known in FORMATS if known.recognise(head)]
     if len(candidates) == 1:
@@ -386,7 +383,7 @@ def _recognised(source: Source, head: Head) -> AnyFormat:
 
 
 def _check_span(
-    rows: Rows, source: Source, head: Head, found: AnyFormat, clock: Clock, id_tokens: int
+    rows: Rows, source: Source, head: Head, found: TraceFormat, clock: Clock, id_tokens: int
 ) -> None:
     """Refuse arrivals further apart than anything is simulated for, naming the row that is."""
     first, last = rows.ticks.argmin(), rows.ticks.argmax()
@@ -397,22 +394,11 @@ def _check_span(
         return
     middle = float(np.median(rows.ticks))
     row, other = (last, "first") if latest - middle >= middle - earliest else (first, "last")
-    place = _place(source, head, found, int(row), id_tokens)
+    place = found.place(source, head, int(row), id_tokens)
     raise InputError(
-        f"{place}, column '{found.arrival}': {span_s:.6g} s from the {other} arrival; "
+        f"{source.path}: {place}, column '{found.arrival}': {span_s:.6g} s from the {other} arrival; "
         f"expected a trace of at most {MAX_SPAN_S:.0f} s, a year, in {clock.unit}"
     )
-
-
-def _place(source: Source, head: Head, found: AnyFormat, row: int, id_tokens: int) -> str:
-    """Say where a row stands: by its line, or where lines are no requests by its number."""
-    if isinstance(found, Format):
-        place = source.place(head, row)
-    elif isinstance(found, AgentSessions):
-        place = found.place(source, head, row, id_tokens)
-    else:
-        place = f"request {row + 1}"
-    return f"{source.path}: {place}"
 
 
 def _put_in_order(

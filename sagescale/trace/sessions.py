@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 
 from sagescale.errors import InputError
+from sagescale.trace.prefixes import freeze
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -58,9 +59,7 @@ class Turns:
             column = getattr(self, name)
             if column.dtype != dtype or column.ndim != 1:
                 raise ValueError(f"{name} must be {np.dtype(dtype)}, one-dimensional")
-            view = column.view()
-            view.setflags(write=False)
-            object.__setattr__(self, name, view)
+            freeze(self, name)
         start = self.after_start
         if len(start) != len(self.think_s) + 1 or start[0] != 0 or start[-1] != len(self.after):
             raise ValueError("after_start must lead from 0 to the length of after, one more than think_s")
@@ -193,6 +192,18 @@ def session_starts(trace: Trace) -> NDArray[np.float64]:
     # They are numbered by first arrival: each first one is higher than all before.
     highest = np.maximum.accumulate(trace.session_id)
     return trace.arrival_s[np.flatnonzero(np.diff(highest, prepend=-1))]
+
+
+def beginnings(trace: Trace) -> NDArray[np.float64]:
+    """Return when each request arrives or, of a trace with turns, each session begins, s, ascending."""
+    return trace.arrival_s if trace.turns is None else session_starts(trace)
+
+
+def begun_at(trace: Trace, begin_s: NDArray[np.float64], note: str) -> Trace:
+    """Return the trace with its ``beginnings`` at other times; a session moves as a whole."""
+    if trace.turns is None or trace.session_id is None:
+        return _reordered(trace, begin_s, note, np.arange(len(trace)))
+    return restarted(trace, begin_s[trace.session_id], note)
 
 
 def restarted(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.trace.sessions import restarted, session_starts
+from sagescale.trace.sessions import beginnings, begun_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def spread_stamps(trace: Trace, seed: int = 0) -> Trace:
     Raises:
         InputError: the stamps are not coarse.
     """
-    begins = trace.arrival_s if trace.turns is None else session_starts(trace)
+    begins = beginnings(trace)
     unit_s = coarse_stamp_s(begins)
     if unit_s is None:
         raise InputError(
@@ -82,13 +82,7 @@ def spread_stamps(trace: Trace, seed: int = 0) -> Trace:
         )
     rng = np.random.default_rng([seed, 0x57A3])
     drawn = begins + rng.uniform(0.0, unit_s, len(begins))
-    note = f"stamps of {unit_s:g} s spread (seed {seed})"
-    if trace.turns is None:
-        order = np.argsort(drawn, kind="stable")
-        arrival = drawn[order]
-        spread = trace.remade(arrival - arrival[0], lambda column: column[order], note)
-    else:
-        spread = restarted(trace, drawn[trace.session_id], note)
+    spread = begun_at(trace, drawn, f"stamps of {unit_s:g} s spread (seed {seed})")
     spread = spread.begun_later(float(drawn.min()))
     warning = coarse_warning(begins)
     return replace(spread, warnings=tuple(line for line in spread.warnings if line != warning))

@@ -10,7 +10,7 @@ import numpy as np
 
 from sagescale.errors import InputError, did_you_mean
 from sagescale.trace.read import read_trace
-from sagescale.trace.sessions import NO_STARTS, refuse_without_turns, restarted, session_starts
+from sagescale.trace.sessions import NO_STARTS, beginnings, begun_at, refuse_without_turns
 from sagescale.trace.synth.arrivals import Bursty, Diurnal, Steady
 from sagescale.trace.trace import MAX_SPAN_S
 
@@ -68,7 +68,7 @@ class SessionStarts:
                 f"--sessions {self.text}: the last of {count:,} sessions would begin at {drawn.max():.6g} s; "
                 f"expected at most {MAX_SPAN_S:.0f} s (a year), with a higher rate"
             )
-        made = restarted(trace, drawn[trace.session_id], f"sessions {self.text} (seed {seed})")
+        made = begun_at(trace, drawn, f"sessions {self.text} (seed {seed})")
         known = NO_STARTS.partition(":")[0]
         warnings = tuple(line for line in made.warnings if not line.startswith(known))
         return replace(made, warnings=warnings, started_at=None)
@@ -107,8 +107,7 @@ def parse_sessions(text: str) -> SessionStarts:
         raise InputError(f"--sessions {text}: expected {_EXPECTED}{near}")
     if kind == "trace":
         trace = read_trace(rest)
-        start_s = trace.arrival_s if trace.turns is None else session_starts(trace)
-        return SessionStarts(text, _Like(trace.sha256, start_s))
+        return SessionStarts(text, _Like(trace.sha256, beginnings(trace)))
     words = [word.strip() for word in rest.split(",")]
     rps = _rate(text, words[0])
     if kind == "poisson":

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sagescale.trace.prefixes import freeze
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -122,9 +124,7 @@ class Trace:
             raise ValueError(
                 f"{name} must be {np.dtype(dtype)}, one-dimensional, as long as arrival_s, not empty"
             )
-        view = column.view()
-        view.setflags(write=False)
-        object.__setattr__(self, name, view)
+        freeze(self, name)
 
     @classmethod
     def from_arrays(

@@ -20,7 +20,7 @@ import numpy as np
 from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.files import open_input
-from sagescale.trace.sessions import cap_thinking, refuse_without_turns, restarted, session_starts
+from sagescale.trace.sessions import beginnings, cap_thinking, refuse_without_turns, restarted, session_starts
 from sagescale.trace.stamps import spread_stamps
 from sagescale.trace.trace import MAX_SPAN_S
 
@@ -160,7 +160,7 @@ def slice_trace(trace: Trace, start_s: float, end_s: float) -> Trace:
         InputError: not ``0 <= start_s < end_s``, or no request arrives in between.
     """
     _check_slice(start_s, end_s)
-    begins = trace.arrival_s if trace.turns is None else session_starts(trace)
+    begins = beginnings(trace)
     first, last = np.searchsorted(begins, [start_s, end_s], side="left").tolist()
     note = f"slice {start_s:.12g}:{'' if math.isinf(end_s) else f'{end_s:.12g}'}"
     if first == last:

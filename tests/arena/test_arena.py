@@ -13,7 +13,8 @@ import judged_log
 import numpy as np
 import pytest
 import traffic
-from protocol import INSTANT, TRUE_LOAD
+from protocol import COARSE, GRID, INSTANT, TRUE_LOAD, highest_attainment
+from sagescale.experiment.searches import Answer, search_all
 from scenarios import ELSEWHERE, JUDGED, MADE_UP, SCENARIOS, WARM_UP_S, quick
 
 ARENA = Path(judge.__file__).parent
@@ -35,6 +36,14 @@ def test_traces_are_joined_one_after_the_other():
     begins_s = joined.arrival_s[half]
     np.testing.assert_allclose(joined.arrival_s[half:] - begins_s, whole.arrival_s, atol=1e-6)
     assert joined.sha256 not in {"", whole.sha256}
+
+
+@pytest.mark.parametrize("peak", range(len(GRID)))
+def test_the_highest_attainment_is_found_where_there_is_one_peak(peak):
+    def answer(batch):
+        return {(key, at): Answer(1.0 - abs(at - peak) / 100, float(at)) for key, at in batch}
+
+    assert search_all({"one": highest_attainment(len(GRID), COARSE)}, answer)["one"] == peak
 
 
 def test_the_same_seed_draws_the_same_scenarios(shared):

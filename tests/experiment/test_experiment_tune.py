@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sagescale.cli.app import main
 from sagescale.cli.tune_setup import load_tuning
 from sagescale.experiment.execute import open_backend
-from sagescale.experiment.searches import Answer, cheapest_reaching, highest_attainment, search_all
+from sagescale.experiment.searches import Answer, cheapest_reaching, search_all
 from sagescale.experiment.tune import LEVELS, Goal, ranked, tune
 from sagescale.experiment.tune_trials import (
     HEADROOMS,
@@ -48,14 +48,6 @@ def test_the_first_position_that_reaches_it_is_found(first, start):
     found = search_all({"one": cheapest_reaching(COUNT, start, 0.99, 1)}, answer)
     assert found["one"] == (first if first < COUNT else COUNT - 1)
     assert len(asked) == len(set(asked)) <= 16
-
-
-@given(st.integers(0, COUNT - 1))
-def test_the_highest_attainment_is_found_where_there_is_one_peak(peak):
-    def answer(batch):
-        return {(key, at): Answer(1.0 - abs(at - peak) / 100, float(at)) for key, at in batch}
-
-    assert search_all({"one": highest_attainment(COUNT, 4)}, answer)["one"] == peak
 
 
 def test_a_search_without_an_answer_ends_and_the_others_go_on():

@@ -102,9 +102,6 @@ class Says:
     def get(self, url, **keys):
         return self.request("GET", url, **keys)
 
-    def close(self):
-        pass
-
 
 PROMETHEUS = {"prometheus_url": "http://localhost:1"}
 SOURCES = {
@@ -119,7 +116,6 @@ SOURCES = {
 def source_that_says(name, body):
     keys, keeps_time = SOURCES[name]
     source = make_source(LiveConfig(**keys), "prefill", AutoscalerConfig())
-    source.reader._http.close()
     source.reader._http = Says(body, keeps_time=keeps_time)
     return source
 

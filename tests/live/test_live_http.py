@@ -86,7 +86,6 @@ def test_credentials_are_sent_to_their_host_and_nowhere_else(tmp_path):
         assert stranger.asked == []
         assert found.get(f"{home.url}/here", timeout_s=60).body == b"fine"
         assert home.asked[-1]["headers"]["Authorization"] == "Bearer abc"
-        found.close()
 
 
 def test_a_rotated_token_is_picked_up(tmp_path):
@@ -99,7 +98,6 @@ def test_a_rotated_token_is_picked_up(tmp_path):
         token.write_text("new")
         found.get(f"{server.url}/", timeout_s=60)
         assert [asked["headers"]["Authorization"] for asked in server.asked] == ["Bearer old", "Bearer new"]
-        found.close()
 
 
 def test_an_answer_too_long_is_cut_off():
@@ -108,7 +106,6 @@ def test_an_answer_too_long_is_cut_off():
         found = client(metrics_max_bytes=10_000)
         with pytest.raises(HttpError, match="metrics_max_bytes"):
             found.get(f"{server.url}/", timeout_s=60)
-        found.close()
 
 
 def test_an_answer_too_late_is_given_up():
@@ -119,7 +116,6 @@ def test_an_answer_too_late_is_given_up():
         with pytest.raises(HttpError, match="no answer within"):
             found.get(f"{server.url}/", timeout_s=0.2)
         given_up.set()  # the answer came no sooner
-        found.close()
 
 
 # --- whatever the other end does ---------------------------------------------------------------------

@@ -58,8 +58,7 @@ class Engines:
                   "scrape_decode": ["http://d0/metrics"]}
         )  # fmt: skip
         reader = ScrapeReader(LiveConfig(metrics_preset="vllm", **keys))
-        reader._http.close()
-        reader._http = SimpleNamespace(get=self.get, close=lambda: None)
+        reader._http = SimpleNamespace(get=self.get)
         self.source = MetricSource(reader, Observer(VLLM))
         self.reporters = Reporters(120.0)
         self.at_s = 0.0

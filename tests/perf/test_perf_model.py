@@ -159,21 +159,21 @@ class TestSurfaces:
 
 class TestPrefillBatch:
     def test_attention_is_quadratic_within_a_prompt_not_across_prompts(self):
-        model = ProfileModel(built(lambda n: 5 + 0.02 * n + 1e-6 * n * n, lambda n, c: 4.0 + n))
-        expected = model.ttft_ms(2000) - model.quadratic_ms * (2000**2 - 2 * 1000**2)
-        assert model.prefill_batch_ms([1000, 1000]) == expected
-        assert model.prefill_batch_ms([1234]) == model.ttft_ms(1234)
+        curve = PrefillCurve(built(lambda n: 5 + 0.02 * n + 1e-6 * n * n, lambda n, c: 4.0 + n).prefill)
+        expected = curve.ttft_ms(2000) - curve.quadratic_ms * (2000**2 - 2 * 1000**2)
+        assert curve.batch_ms([1000, 1000]) == expected
+        assert curve.batch_ms([1234]) == curve.ttft_ms(1234)
 
     @given(profiles(), st.lists(st.integers(1, 4000), min_size=1, max_size=12))
     def test_no_batch_beats_the_floor(self, profile, tokens):
-        model = ProfileModel(profile)
-        assert model.prefill_batch_ms(tokens) >= model.prefill_floor_ms > 0
+        curve = PrefillCurve(profile.prefill)
+        assert curve.batch_ms(tokens) >= curve.floor_ms > 0
 
     def test_an_empty_batch_or_prompt_is_refused(self):
-        model = ProfileModel(built(lambda n: 8.0 + n, lambda n, c: 4.0 + n))
+        curve = PrefillCurve(built(lambda n: 8.0 + n, lambda n, c: 4.0 + n).prefill)
         for tokens in ([], [0], [5, -1]):
             with pytest.raises(ValueError, match="at least one token"):
-                model.prefill_batch_ms(tokens)
+                curve.batch_ms(tokens)
 
 
 class TestDecodeCapacity:

@@ -11,6 +11,7 @@ import pytest
 from sagescale.cli.profile import profile_app
 from sagescale.files import shipped
 from sagescale.perf import ProfileModel, list_profiles, load_profile
+from sagescale.perf.surfaces import PrefillCurve
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
@@ -55,13 +56,13 @@ def test_each_names_source_licence_and_files(profile):
 
 
 def test_prefill_is_within_eight_per_cent_of_every_measurement_but_the_ones_left_out(profile):
-    model, rows = ProfileModel(profile), profile.prefill.measured
+    curve, rows = PrefillCurve(profile.prefill), profile.prefill.measured
     if profile.name.endswith("bf16-agg"):
         pytest.skip("prompts of an engine whose small steps vary by a third: its steps are what is used")
     left_out = " ".join(note for note in profile.notes if "left out" in note)
     for isl, batch, ttft_ms in zip(rows.isl_tokens, rows.batch, rows.ttft_ms, strict=True):
         if f"at {isl} tokens" not in left_out:
-            assert model.prefill_batch_ms([isl] * batch) == pytest.approx(ttft_ms, rel=0.08)
+            assert curve.batch_ms([isl] * batch) == pytest.approx(ttft_ms, rel=0.08)
 
 
 def test_decode_is_within_three_per_cent_of_every_measurement_inside_the_slots(profile):
@@ -110,9 +111,9 @@ def test_the_default_profile_has_the_foot_that_was_measured():
 
 
 def test_batches_on_the_measured_h200_are_within_three_per_cent():
-    model = ProfileModel(load_profile("h200-llama-3.1-8b-bf16"))
-    assert model.prefill_batch_ms([1024] * 8) == pytest.approx(216.64, rel=0.03)
-    assert model.ttft_ms(8 * 1024) > 1.2 * 216.64
+    curve = PrefillCurve(load_profile("h200-llama-3.1-8b-bf16").prefill)
+    assert curve.batch_ms([1024] * 8) == pytest.approx(216.64, rel=0.03)
+    assert curve.ttft_ms(8 * 1024) > 1.2 * 216.64
 
 
 def test_the_outlier_of_the_tp8_sweep_is_named_and_passed_by():

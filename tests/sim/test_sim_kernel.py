@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference_records import Request, Snapshot
 from reference_records import World as ReferenceWorld
-from sagescale.sim.engine import Cluster, Pool, World
+from sagescale.sim.engine import Cluster, Pool, ServiceLoad, World, disaggregated
 from sagescale.sim.run import MeasuredGaps
 from sagescale.sim.state import DONE, GAPS_OF_REQUEST
 from strategies import FINE, SHARED, TICK, each_of, sampled, so_many
@@ -140,20 +140,20 @@ def reference_world(world: World, startup_s: list[float]) -> ReferenceWorld:
 def make_cluster(scenario: Scenario) -> Cluster:
     requests = scenario.requests
     taken = {"prefill": iter(range(10**9)), "decode": iter(range(10**9))}
-    return Cluster.alone(
-        scenario.world,
+    load = ServiceLoad(
+        "service",
+        disaggregated(scenario.world),
+        scenario.initial,
         np.array([r.arrival_s for r in requests]),
         np.array([r.isl for r in requests], np.int32),
         np.array([r.isl - r.cached_tokens for r in requests], np.int32),
         np.array([r.osl for r in requests], np.int32),
-        prefill=scenario.initial[0],
-        decode=scenario.initial[1],
         startup_s=lambda pool, count: np.array(
             [scenario.startup_s[next(taken[pool]) % len(scenario.startup_s)] for _ in range(count)], float
         ),
         priority=np.array([r.priority for r in requests], np.int32),
-        watch_launches=True,
     )
+    return Cluster.alone(load, watch_launches=True)
 
 
 def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:

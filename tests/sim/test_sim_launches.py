@@ -10,7 +10,7 @@ from sagescale.live.mover import next_sizes
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig, Sizes
 from sagescale.sim.config import SimulatorConfig
-from sagescale.sim.engine import Cluster, World
+from sagescale.sim.engine import Cluster, ServiceLoad, World, disaggregated
 from sagescale.sim.world import build_world
 
 PROFILE = load_profile("h200-llama-3.1-8b-fp8")
@@ -48,10 +48,10 @@ def busy_cluster(each: Sizes, budget: int, initial: Sizes, requests: int) -> Clu
         }
     )
     tokens = np.full(requests, 1000, np.int32)
+    columns = (np.zeros(requests), tokens, tokens, tokens)
     cluster = Cluster.alone(
-        world, np.zeros(requests), tokens, tokens, tokens,
-        prefill=initial.prefill, decode=initial.decode, startup_s=lambda _, count: np.full(count, 60.0),
-    )  # fmt: skip
+        ServiceLoad("service", disaggregated(world), initial, *columns, lambda _, count: np.full(count, 60.0))
+    )
     cluster.advance(0.5)
     return cluster
 

@@ -125,7 +125,7 @@ def cluster_of(scenario: Scenario) -> Cluster:
         world.concurrent_sessions,
         seed=world.seed,
     )
-    return FleetCluster([load], {"gpu": world.max_gpus}, watch_launches=True).services[0]
+    return Cluster.alone(load, watch_launches=True)
 
 
 def assert_same_view(cluster: Cluster, expected: Snapshot) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sagescale.errors import SagescaleError
-from sagescale.fleet import DISAGGREGATED, PoolCounts, Pools
+from sagescale.fleet import DISAGGREGATED, STATES, PoolCounts, Pools
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.live.secret import foreign_text
 
@@ -123,7 +123,7 @@ def pool_states(document: object, source: str, names: Sequence[str] = DISAGGREGA
         entry = document.get(pool) if isinstance(document, dict) else None
         if not isinstance(entry, dict) or "ready" not in entry:
             raise ActuatorError(f'{source}: no {pool} pool in it; expected {{"{pool}": {{"ready": N, ...}}}}')
-        values = [entry.get(name, 0) for name in ("ready", "starting", "draining", "waiting")]
+        values = [entry.get(name, 0) for name in STATES]
         if not all(type(value) is int and 0 <= value <= MAX_INSTANCES for value in values):
             raise ActuatorError(
                 f"{source}: the counts of {pool} are {repr(values)[:100]}; "

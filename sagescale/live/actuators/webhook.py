@@ -115,8 +115,7 @@ class WebhookActuator:
         raise ActuatorError(problem)
 
     def close(self) -> None:
-        """Close connections."""
-        self._http.close()
+        """Do nothing: no connection outlives its request."""
 
     def _secret(self) -> str | None:
         secret = read_secret("webhook_secret", self._live.webhook_secret_file, self._live.webhook_secret_env)

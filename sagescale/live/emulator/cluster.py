@@ -10,7 +10,7 @@ import numpy as np
 
 from sagescale.live.emulator.engine_metrics import EngineMetrics
 from sagescale.perf import ProfileModel
-from sagescale.sim.engine import FleetCluster, ServiceLoad, no_delay
+from sagescale.sim.engine import Cluster, ServiceLoad
 from sagescale.sim.initial import sized_start
 from sagescale.sim.scheduler import check_engines, check_trace
 from sagescale.sim.startup import StartupDraws
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sagescale.perf import Profile
     from sagescale.planner import AutoscalerConfig, Sizes
     from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.engine import Cluster
     from sagescale.trace import Trace
 
 _STEP_S = 0.02
@@ -84,7 +83,7 @@ class EmulatedCluster:
         self._prompt = computed_tokens(trace, simulator)
         world = build_world(model, simulator, config)
         self._pools = engine_pools(config, world, "gpu")
-        self.cluster = _alone(
+        self.cluster = Cluster.alone(
             ServiceLoad(
                 "service",
                 self._pools,
@@ -97,8 +96,7 @@ class EmulatedCluster:
                 trace.priority,
                 trace.prefixes if simulator.prefix_cache else None,
                 trace.session_id,
-            ),
-            world.max_gpus,
+            )
         )
         count = len(trace)
         self._prefill_of = np.full(count, -1, np.int64)  # the prefill instance's id, once known
@@ -132,8 +130,8 @@ class EmulatedCluster:
         """Have the whole kernel compiled before anybody waits for an answer: half a minute, once."""
         nothing = np.zeros(0, np.int32)
         ones = (1,) * len(self._pools)
-        empty = ServiceLoad("service", self._pools, ones, np.zeros(0), nothing, nothing, nothing, no_delay)
-        _alone(empty, self.cluster.world.max_gpus).crash(self._pools[-1].name, 0)
+        empty = ServiceLoad("service", self._pools, ones, np.zeros(0), nothing, nothing, nothing)
+        Cluster.alone(empty).crash(self._pools[-1].name, 0)
         self.cluster.advance(0.0)
         self.engines()
         self.outcome()
@@ -472,7 +470,3 @@ def _itl_s(
 ) -> NDArray[np.float64]:
     """Return the mean time between tokens, a request; 0 where there is one token only."""
     return np.divide(done_s - first_s, tokens - 1, out=np.zeros(len(tokens)), where=tokens > 1)
-
-
-def _alone(load: ServiceLoad, max_gpus: int) -> Cluster:
-    return FleetCluster([load], {"gpu": max_gpus}).services[0]

@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -270,9 +270,8 @@ class Emulator:
             self._catch_up()
             pools = self._cluster.pools()
             outcome = self._cluster.outcome()
-        states = ("ready", "starting", "draining", "waiting")
         return {
-            **{name: {state: getattr(pool, state) for state in states} for name, pool in pools.items()},
+            **{name: asdict(pool) for name, pool in pools.items()},
             "time_s": outcome.time_s,
             "speed": self._pace.speed,
             "requests": {"arrived": outcome.arrived, "completed": outcome.completed},

@@ -69,9 +69,7 @@ def points(body: bytes) -> list[tuple[float, float]]:
     result, kind = _result(body)
     if kind != "matrix":
         raise AnswerError(f"the range query gives a {kind}; expected a matrix")
-    pairs = [_pair(pair) for item in _list(result) for pair in _list(_object(item).get("values", []))]
-    read = [(number(at), number(value)) for at, value in pairs]
-    return [(at, value) for at, value in read if math.isfinite(at) and math.isfinite(value)]
+    return [point for item in _list(result) for point in _finite(_object(item))]
 
 
 def raw_samples(body: bytes) -> list[Samples]:
@@ -107,12 +105,17 @@ def raw_values(body: bytes) -> list[Values]:
     found = []
     for item in _list(result):
         series = _object(item)
-        read = [(number(at), number(value)) for at, value in map(_pair, _list(series.get("values", [])))]
-        known = sorted((at, value) for at, value in read if math.isfinite(at) and math.isfinite(value))
+        known = _finite(series)
         if known:
-            times_s, values = zip(*known, strict=True)
+            times_s, values = zip(*sorted(known), strict=True)
             found.append(Values(_labels(series.get("metric")), times_s, values))
     return _each_once(found)
+
+
+def _finite(series: dict[str, object]) -> list[tuple[float, float]]:
+    """Return time and value of each sample of a series whose both are known."""
+    read = [(number(at), number(value)) for at, value in map(_pair, _list(series.get("values", [])))]
+    return [(at, value) for at, value in read if math.isfinite(at) and math.isfinite(value)]
 
 
 def found_series(body: bytes) -> list[Mapping[str, str]]:

@@ -177,13 +177,8 @@ class Observer:
     def _aggregated(self, group: SeriesWindow, problems: list[Problem]) -> dict[str, float | None]:
         """Read one pool whose instances see each request whole: what runs is not told apart."""
         preset = self.preset
-        values = self._latencies(group, group, group)
+        values = self._latencies(group, group, group) | self._work(group, group)
         values["duration_s_mean"] = _mean(group, preset.duration_s)
-        values["requests"] = _arrivals(group, preset)
-        values["completed"] = _total(group.increases, preset.completed)
-        values["kv_usage"] = _average(group.first(group.now, preset.kv_usage))
-        values["prefix_hit_rate"] = self._prefix_hits(group)
-        values["preemptions"] = _total(group.increases, preset.preemptions)
         values["running_decode"] = _total(group.now, preset.running)
         values["queued_prefill"] = _queued(group, preset)
         known = values["running_decode"] is not None
@@ -201,6 +196,17 @@ class Observer:
         if _restarted("aggregated", group, problems) or begun or frozen:
             values["requests"] = None
         return values
+
+    def _work(self, prompts: SeriesWindow, outputs: SeriesWindow) -> dict[str, float | None]:
+        """Return what instances themselves have had to do."""
+        preset = self.preset
+        return {
+            "requests": _arrivals(prompts, preset),
+            "completed": _total(outputs.increases, preset.completed),
+            "kv_usage": _average(outputs.first(outputs.now, preset.kv_usage)),
+            "prefix_hit_rate": self._prefix_hits(prompts),
+            "preemptions": _total(outputs.increases, preset.preemptions),
+        }
 
     def _prefix_hits(self, group: SeriesWindow) -> float | None:
         preset = self.preset
@@ -238,11 +244,7 @@ class Observer:
         values["duration_s_mean"] = (
             None if in_prefill is None or in_decode is None else in_prefill + in_decode
         )
-        values["requests"] = _arrivals(prefill, preset)
-        values["completed"] = _total(decode.increases, preset.completed)
-        values["kv_usage"] = _average(decode.first(decode.now, preset.kv_usage))
-        values["prefix_hit_rate"] = self._prefix_hits(prefill)
-        values["preemptions"] = _total(decode.increases, preset.preemptions)
+        values |= self._work(prefill, decode)
         for pool, group in (("prefill", prefill), ("decode", decode)):
             values[f"running_{pool}"] = _total(group.now, preset.running)
             values[f"queued_{pool}"] = _queued(group, preset)

@@ -86,8 +86,7 @@ class PrometheusReader:
         """Do nothing: the server remembers."""
 
     def close(self) -> None:
-        """Close connections."""
-        self._http.close()
+        """Do nothing: no connection outlives its request."""
 
     def read(
         self, preset: Preset, window_s: float, late_s: float = 0.0, cadence: Cadence = "ticks"

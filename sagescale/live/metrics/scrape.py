@@ -262,7 +262,6 @@ class ScrapeReader:
     def close(self) -> None:
         """Stop reading."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._http.close()
 
     def read(
         self, preset: Preset, window_s: float, late_s: float = 0.0, cadence: Cadence = "ticks"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Never
 
+    from sagescale.declare import Kind
     from sagescale.perf.importers.source import Look
 
 _MAX_CELLS = 2_000_000
@@ -40,22 +41,19 @@ class Row:
 
     def number(self, column: str) -> float:
         """Return a finite number above 0."""
-        try:
-            number = POSITIVE.read(float(self.text(column)))
-        except ValueError:
-            number = None
-        if number is None:
-            self.fail(column, self.text(column), POSITIVE.words)
-        return number
+        return self._checked(column, self.text(column), POSITIVE)
 
     def amount(self, column: str) -> float:
         """Return a finite number >= 0; 0 when the cell is empty or missing."""
+        return self._checked(column, self.text(column) or "0", AMOUNT)
+
+    def _checked(self, column: str, text: str, expected: Kind[float]) -> float:
         try:
-            number = AMOUNT.read(float(self.text(column) or 0.0))
+            number = expected.read(float(text))
         except ValueError:
             number = None
         if number is None:
-            self.fail(column, self.text(column), AMOUNT.words)
+            self.fail(column, text, expected.words)
         return number
 
     def whole(self, column: str, *, default: int | None = None) -> int:

@@ -82,9 +82,7 @@ def make_predictor(
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            f"{PREDICTORS.whose(name)} cannot be made: {type(error).__name__}: {error}"
-        ) from error
+        raise PREDICTORS.failed(name, error) from error
     if not isinstance(made, Predictor):
         raise InputError(
             f"{PREDICTORS.whose(name)} gives a {type(made).__name__}, expected an object with name, refits, "

@@ -6,7 +6,7 @@ is unknown is left out. With no window left the score is NaN: nothing was measur
 
 from __future__ import annotations
 
-from math import nan
+from math import isnan, nan
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +76,11 @@ def coverage(actual: ArrayLike, quantile_forecast: ArrayLike) -> float:
     """
     truth, guess = _both_known(actual, quantile_forecast)
     return _mean((truth <= guess).astype(np.float64))
+
+
+def if_known(score: float) -> float | None:
+    """Return a score, or a window's value, as documents have it: None where it is NaN."""
+    return None if isnan(score) else score
 
 
 def _both_known(actual: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

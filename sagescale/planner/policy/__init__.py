@@ -120,7 +120,7 @@ def make_policy(
     except Exception as error:
         if name in POLICIES.built_in:
             raise
-        raise InputError(f"{POLICIES.whose(name)} cannot be made: {type(error).__name__}: {error}") from error
+        raise POLICIES.failed(name, error) from error
     if not callable(getattr(made, "size", None)):
         raise InputError(
             f"{POLICIES.whose(name)} gives a {type(made).__name__}, expected an object with name and size"

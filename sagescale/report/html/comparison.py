@@ -10,6 +10,7 @@ from sagescale.report.figures import HUES, LARGEST, SYMBOLS, Axis, Figure, Label
 from sagescale.report.formats import (
     MARK,
     NOTHING,
+    above,
     cost,
     count,
     duration,
@@ -294,8 +295,7 @@ def _cell(value: float | None, text: str, *, poor: bool = False) -> Cell:
 
 
 def _latency(value: float | None, target: float | None) -> Cell:
-    number, limit = known(value), known(target)
-    return _cell(number, figure(number), poor=number is not None and limit is not None and number > limit)
+    return _cell(value, figure(value), poor=above(value, target))
 
 
 def _missed(run: RunDocument) -> Cell:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from sagescale.files import write_whole
 from sagescale.report import facts, formats
 from sagescale.report.figures import DARK, LIGHT, as_data
-from sagescale.report.formats import MARK, Poor, count, duration, known, plain, plural
+from sagescale.report.formats import MARK, Poor, above, count, duration, known, plain, plural
 from sagescale.report.html.comparison import (
     comparison_figure,
     comparison_notes,
@@ -159,11 +159,6 @@ def _misses(run: RunDocument) -> list[str]:
     return [f"{plural(misses.total, 'request')}: {by_cause}"]
 
 
-def _above(value: float | None, limit: float | None) -> bool:
-    number, most = known(value), known(limit)
-    return number is not None and most is not None and number > most
-
-
 @functools.cache
 def _scripts() -> tuple[tuple[str, ...], str]:
     """What every page runs, five megabytes, and the hashes that its content security policy names."""
@@ -192,7 +187,7 @@ def _templates() -> jinja2.Environment:
     }
     written = ("cost", "count", "duration", "figure", "given", "known", "plural", "share")
     made.filters |= {name: getattr(formats, name) for name in written}
-    made.tests |= {"above": _above, "bad_news": lambda part: isinstance(part, Poor)}
+    made.tests |= {"above": above, "bad_news": lambda part: isinstance(part, Poor)}
     shown = (
         "GOOD_ATTAINMENT",
         "PERCENTILES",

@@ -13,8 +13,6 @@ from sagescale.compiling import compiler
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["choose", "compiled", "entry", "inlined"]
-
 _FOLDER = Path(__file__).parent
 _SOURCES = (_FOLDER.parent / "state.py", *sorted(_FOLDER.glob("*.py")))
 
@@ -48,15 +46,26 @@ compiled anew every time: a third of all compile time.
 """
 
 
-def choose(
-    name: Callable[..., Any], field: str, with_it: Callable[..., Any], without: Callable[..., Any]
-) -> None:
-    """Compile a function as one of two, whether or not a field of the ``State`` at hand is None.
+def optional(field: str, otherwise: Any = None) -> Callable[[Any], Any]:
+    """Return a decorator: a kernel has a compiled function only where a field of ``State`` is not None.
 
-    It is expanded where it is called, as ``inlined`` ones are.
+    Elsewhere it has ``otherwise``: another one, or what calls return. Either is expanded where it is called,
+    as ``inlined`` ones are.
     """
 
-    @overload(name, strict=False, jit_options={"error_model": "numpy", "forceinline": True})
-    def chosen(s: Any, *arguments: Any) -> Callable[..., Any]:
-        del arguments
-        return with_it if _has(s, field) else without
+    def decorate(function: Any) -> Any:
+        def name(s: Any, *arguments: Any) -> Any:
+            raise NotImplementedError
+
+        @overload(name, strict=False, jit_options={"error_model": "numpy", "forceinline": True})
+        def chosen(s: Any, *arguments: Any) -> Callable[..., Any]:
+            del arguments
+            there = _has(s, field)
+            if not there and not callable(otherwise):
+                return lambda s, *arguments: otherwise  # noqa: ARG005 - as the function has them
+            one = function if there else otherwise
+            return lambda s, *arguments: one(s, *arguments)  # noqa: PLW0108 - numba takes no compiled one
+
+        return name
+
+    return decorate

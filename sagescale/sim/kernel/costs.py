@@ -25,8 +25,6 @@ from sagescale.sim.kernel.views import (
 )
 from sagescale.sim.state import DECODE_ROLE, KV_AWARE, LEAST_TOKENS, PREFIX_AFFINITY, READY, State
 
-__all__ = ["cheapest"]
-
 
 @inlined
 def _mixed(state: np.uint64) -> np.uint64:

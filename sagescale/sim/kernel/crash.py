@@ -33,8 +33,6 @@ from sagescale.sim.state import (
     State,
 )
 
-__all__ = ["crash"]
-
 _MOST_RESTARTS = (1 << 16) - 1
 
 

@@ -9,13 +9,11 @@ from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.gaps import join_batch, leave_batch, run_of_batch_ended
 from sagescale.sim.kernel.handoff import resume_chain
 from sagescale.sim.kernel.heaps import finish_pop, finish_push, timed_pop
-from sagescale.sim.kernel.instances import add_load, end_run_at_boundary, touch, unbind
+from sagescale.sim.kernel.instances import add_load, cold_start_s, end_run_at_boundary, touch, unbind
 from sagescale.sim.kernel.queues import append, drop_head, join, rank_for_decode
 from sagescale.sim.kernel.requests import complete, expired, first_token, leave, produced, reserves
 from sagescale.sim.kernel.step_times import begin_run, spread_s, step_now_s
 from sagescale.sim.state import FIFO, REQUEST_BITS, RUNNING, TIMED_OUT, WAITING_DECODE, State
-
-__all__ = ["REQUEST_MASK", "deliver", "finish_run", "form_step", "queue_changed"]
 
 REQUEST_MASK = (1 << REQUEST_BITS) - 1
 _REBASE_STEPS = 1 << 31
@@ -134,10 +132,7 @@ def form_step(s: State, slot: int, t: float) -> None:
         d.running += 1
     if d.running > 0:
         d.run_start_s = t
-        d.run_join_s = pool.join_s_per_token * joined_isl + d.cold_s
-        if d.cold_s > 0.0:
-            s.life[d.life].cold_s = d.cold_s
-            d.cold_s = 0.0
+        d.run_join_s = pool.join_s_per_token * joined_isl + cold_start_s(s, slot)
         d.run_spread_s = 0.0
         if pool.spread >= 0:
             d.run_spread_s = spread_s(s, d.pool, d.running, d.kv, _longest(s, slot))

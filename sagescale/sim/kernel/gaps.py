@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import choose, compiled, inlined
+from sagescale.sim.kernel.compiled import compiled, inlined, optional
 from sagescale.sim.kernel.step_times import segment_at, step_now_s
 from sagescale.sim.state import (
     GAP_BINS,
@@ -22,11 +22,6 @@ from sagescale.sim.state import (
     REQUEST_BITS,
     State,
 )
-
-__all__ = [
-    "clear_gaps", "gap", "is_late", "itl_is_met", "join_batch", "leave_batch", "leave_steps",
-    "lost_from_batch", "note_token", "run_gaps", "run_of_batch_ended", "token_made",
-]  # fmt: skip
 
 _REQUEST_MASK = (1 << REQUEST_BITS) - 1
 
@@ -58,6 +53,14 @@ def gap(s: State, service: int, seconds: float, count: int) -> None:
 def is_late(s: State, service: int, seconds: float) -> bool:
     """Whether a gap is longer than the ITL target."""
     return bool(seconds > s.services[service].target_itl_s)
+
+
+@inlined
+def note_gap(s: State, service: int, seconds: float, count: int, whose: Any) -> None:
+    """Note gaps of one length, also in the record of an instance, a request or a member."""
+    gap(s, service, seconds, count)
+    whose.gap_s = max(whose.gap_s, seconds)
+    whose.late += is_late(s, service, seconds)
 
 
 @inlined
@@ -129,9 +132,7 @@ def note_token(s: State, service: int, request: int, t: float) -> None:
     """A prompt is computed and makes a token: note how long it took since the last one, if there is any."""
     r = s.gaps.requests[request]
     if not np.isnan(s.requests[request].first_token_s):
-        gap(s, service, t - r.last_s, 1)
-        r.gap_s = max(r.gap_s, t - r.last_s)
-        r.late += is_late(s, service, t - r.last_s)
+        note_gap(s, service, t - r.last_s, 1, r)
     r.last_s = t
 
 
@@ -144,55 +145,36 @@ def leave_steps(s: State, slot: int, m: Any) -> None:
     r.late += m.late + g.late
 
 
-# Where gaps may not be asked for.
-
-
-def itl_is_met(s: State, service: int, request: int, mean_s: float) -> bool:
-    """Whether a request that is done, with two tokens and more, has met the ITL target."""
-    raise NotImplementedError
-
-
-def token_made(s: State, request: int, t: float) -> None:
-    """See ``note_token``: a batch of prefill has made a request's token."""
-    raise NotImplementedError
-
-
-def clear_gaps(s: State, slot: int) -> None:
-    """An instance is launched."""
-    raise NotImplementedError
-
-
-def join_batch(s: State, slot: int, request: int) -> None:
-    """A request joins the steps of a decode batch."""
-    raise NotImplementedError
-
-
-def run_of_batch_ended(s: State, slot: int, k: int) -> None:
-    """See ``_run_of_batch_ended``."""
-    raise NotImplementedError
-
-
-def leave_batch(s: State, slot: int, request: int) -> None:
-    """A request has made its last token in a decode batch."""
-    raise NotImplementedError
-
-
-def lost_from_batch(s: State, slot: int, request: int, last_s: float) -> None:
-    """A decode batch crashes, whose last step ended then."""
-    raise NotImplementedError
+# Only where gaps are asked for.
 
 
 @inlined
-def _itl_is_met(s: State, service: int, request: int, mean_s: float) -> bool:
+def _mean_is_met(s: State, service: int, request: int, mean_s: float) -> bool:  # noqa: ARG001 - as of the next
+    return bool(mean_s <= s.services[service].target_itl_s)
+
+
+@optional("gaps", _mean_is_met)
+@inlined
+def itl_is_met(s: State, service: int, request: int, mean_s: float) -> bool:
+    """Whether a request that is done, with two tokens and more, has met the ITL target."""
     w = s.services[service]
     if w.itl_statistic == MEAN:
-        return bool(mean_s <= w.target_itl_s)
+        return bool(_mean_is_met(s, service, request, mean_s))
     spared = (np.int64(s.osl[request]) - 1) // 100 if w.itl_statistic == P99 else np.int64(0)
     return bool(s.gaps.requests[request].late <= spared)
 
 
+@optional("gaps")
 @inlined
-def _clear_gaps(s: State, slot: int) -> None:
+def token_made(s: State, request: int, t: float) -> None:
+    """See ``note_token``: a batch of prefill has made a request's token."""
+    note_token(s, s.pools[s.instances[s.requests[request].bound].pool].service, request, t)
+
+
+@optional("gaps")
+@inlined
+def clear_gaps(s: State, slot: int) -> None:
+    """An instance is launched."""
     g = s.gaps.instances[slot]
     g.gap_s = 0.0
     g.least_s = np.inf
@@ -201,8 +183,10 @@ def _clear_gaps(s: State, slot: int) -> None:
     g.joined = -1
 
 
+@optional("gaps")
 @inlined
-def _join_batch(s: State, slot: int, request: int) -> None:
+def join_batch(s: State, slot: int, request: int) -> None:
+    """A request joins the steps of a decode batch."""
     g = s.gaps.instances[slot]
     s.gaps.requests[request].joins = True
     s.requests[request].chain = g.joined  # handed over it is in no other
@@ -237,9 +221,7 @@ def _first_step_ended(s: State, slot: int) -> None:
     seconds = step_now_s(s, slot, np.int64(1))
     others = d.running - g.joining
     if others > 0:
-        gap(s, service, seconds, others)
-        g.gap_s = max(g.gap_s, seconds)
-        g.late += is_late(s, service, seconds)
+        note_gap(s, service, seconds, others, g)
         _tell_batch(s, slot)
     else:
         g.gap_s = 0.0
@@ -249,10 +231,7 @@ def _first_step_ended(s: State, slot: int) -> None:
         r = s.gaps.requests[request]
         r.joins = False
         if not np.isnan(s.requests[request].first_token_s):
-            since_s = d.run_start_s + seconds - r.last_s
-            gap(s, service, since_s, 1)
-            r.gap_s = max(r.gap_s, since_s)
-            r.late += is_late(s, service, since_s)
+            note_gap(s, service, d.run_start_s + seconds - r.last_s, 1, r)
         r.late -= g.late
         g.least_s = min(g.least_s, r.gap_s)
         request = np.int64(s.requests[request].chain)
@@ -260,8 +239,9 @@ def _first_step_ended(s: State, slot: int) -> None:
     g.joined = -1
 
 
+@optional("gaps")
 @inlined
-def _run_of_batch_ended(s: State, slot: int, k: int) -> None:
+def run_of_batch_ended(s: State, slot: int, k: int) -> None:
     """The first k steps of a batch's run have ended."""
     first = np.int64(0)
     if k > 0 and s.gaps.instances[slot].joining > 0:
@@ -271,58 +251,23 @@ def _run_of_batch_ended(s: State, slot: int, k: int) -> None:
         run_gaps(s, slot, first, k)
 
 
+@optional("gaps")
 @inlined
-def _leave_batch(s: State, slot: int, request: int) -> None:
+def leave_batch(s: State, slot: int, request: int) -> None:
+    """A request has made its last token in a decode batch."""
     r = s.gaps.requests[request]
     g = s.gaps.instances[slot]
     r.gap_s = max(r.gap_s, g.gap_s)
     r.late += g.late
 
 
+@optional("gaps")
 @inlined
-def _lost_from_batch(s: State, slot: int, request: int, last_s: float) -> None:
+def lost_from_batch(s: State, slot: int, request: int, last_s: float) -> None:
+    """A decode batch crashes, whose last step ended then."""
     r = s.gaps.requests[request]
     if r.joins:  # and has made nothing here
         r.joins = False
     else:
-        _leave_batch(s, slot, request)
+        leave_batch(s, slot, request)
         r.last_s = last_s
-
-
-# ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
-choose(
-    itl_is_met,
-    "gaps",
-    lambda s, service, request, mean_s: _itl_is_met(s, service, request, mean_s),
-    lambda s, service, request, mean_s: mean_s <= s.services[service].target_itl_s,
-)
-choose(
-    token_made,
-    "gaps",
-    lambda s, request, t: note_token(
-        s, s.pools[s.instances[s.requests[request].bound].pool].service, request, t
-    ),
-    lambda s, request, t: None,
-)
-choose(clear_gaps, "gaps", lambda s, slot: _clear_gaps(s, slot), lambda s, slot: None)
-choose(
-    join_batch, "gaps", lambda s, slot, request: _join_batch(s, slot, request), lambda s, slot, request: None
-)
-choose(
-    run_of_batch_ended,
-    "gaps",
-    lambda s, slot, k: _run_of_batch_ended(s, slot, k),
-    lambda s, slot, k: None,
-)
-choose(
-    leave_batch,
-    "gaps",
-    lambda s, slot, request: _leave_batch(s, slot, request),
-    lambda s, slot, request: None,
-)
-choose(
-    lost_from_batch,
-    "gaps",
-    lambda s, slot, request, last_s: _lost_from_batch(s, slot, request, last_s),
-    lambda s, slot, request, last_s: None,
-)

@@ -12,8 +12,6 @@ from sagescale.sim.kernel.requests import produced
 from sagescale.sim.kernel.step_times import run_boundary, step_now_s
 from sagescale.sim.state import FREE, IN_HANDOFF, IN_POOL_DECODE, TIMED_OUT, State
 
-__all__ = ["resume_chain", "resume_chain_at", "start_handoff"]
-
 
 @inlined
 def start_handoff(s: State, request: int, source: int, t: float) -> None:

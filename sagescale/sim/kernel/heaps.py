@@ -11,8 +11,6 @@ import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, inlined
 
-__all__ = ["finish_pop", "finish_push", "timed_pop", "timed_push"]
-
 _ONE = np.uintp(1)  # unsigned: an index that cannot be negative needs no test for it
 
 

@@ -19,8 +19,6 @@ from sagescale.sim.state import (
     State,
 )
 
-__all__ = ["lose_cache", "note_hits", "recent_hits"]
-
 
 @inlined
 def recent_hits(s: State, slot: int, t: float) -> float:

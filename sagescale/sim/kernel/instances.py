@@ -10,8 +10,6 @@ from sagescale.sim.kernel.step_times import run_boundary
 from sagescale.sim.kernel.trees import event_update, router_update
 from sagescale.sim.state import READY, State
 
-__all__ = ["add_load", "end_run_at_boundary", "set_key", "touch", "unbind"]
-
 
 @inlined
 def touch(s: State, slot: int) -> None:
@@ -55,6 +53,17 @@ def end_run_at_boundary(s: State, slot: int, t: float) -> None:
         d.run_steps = k
         s.slots[slot].event_s = end_s
         event_update(s.slots, slot)
+
+
+@inlined
+def cold_start_s(s: State, slot: int) -> float:
+    """What the first batch or step of an instance takes longer, which is noted; 0 of later ones."""
+    instance = s.instances[slot]
+    seconds = float(instance.cold_s)
+    if seconds > 0.0:
+        s.life[instance.life].cold_s = seconds
+        instance.cold_s = 0.0
+    return seconds
 
 
 @inlined

@@ -28,8 +28,6 @@ from sagescale.sim.state import (
     State,
 )
 
-__all__ = ["become_ready", "idle", "launch_waiting", "make_ready", "scale", "stop", "want"]
-
 
 @inlined
 def idle(s: State, slot: int) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.sim.kernel import sessions, stepped
-from sagescale.sim.kernel.compiled import choose, compiled, entry, inlined
+from sagescale.sim.kernel.compiled import compiled, entry, inlined, optional
 from sagescale.sim.kernel.decode import deliver, finish_run, form_step, queue_changed
 from sagescale.sim.kernel.handoff import resume_chain_at
 from sagescale.sim.kernel.instances import add_load, touch, unbind
@@ -33,11 +33,6 @@ from sagescale.sim.state import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = [
-    "LAUNCHED", "MORE_ENTRIES", "MORE_HANDOFFS", "MORE_TURNS", "REACHED", "advance", "gauges_now",
-    "next_event_s",
-]  # fmt: skip
 
 REACHED, MORE_HANDOFFS, LAUNCHED, MORE_ENTRIES, MORE_TURNS = 0, 1, 2, 3, 4
 
@@ -79,21 +74,15 @@ def _arrivals_by_clock(s: State, t: float) -> None:
     _note_next_arrival(s)
 
 
+@optional("turns", _arrivals_by_clock)
 @inlined
-def _arrivals_in_turn(s: State, t: float) -> None:
+def _arrivals(s: State, t: float) -> None:
+    """The requests of an instant arrive, in the order of the trace."""
     row = np.int64(sessions.next_due(s, t))
     while row >= 0:
         service = np.int64(sessions.take(s, row, t))
         _arrive(s, service, s.services[service].next_arrival)
         row = np.int64(sessions.next_due(s, t))
-
-
-def _arrivals(s: State, t: float) -> None:
-    """The requests of an instant arrive, in the order of the trace."""
-    raise NotImplementedError
-
-
-choose(_arrivals, "turns", lambda s, t: _arrivals_in_turn(s, t), lambda s, t: _arrivals_by_clock(s, t))  # noqa: PLW0108
 
 
 @compiled

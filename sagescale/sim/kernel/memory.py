@@ -12,8 +12,6 @@ from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.prefix_cache import evict
 from sagescale.sim.state import State
 
-__all__ = ["available", "blocks_of", "blocks_within", "decode_phase", "steps_that_fit", "take"]
-
 
 @inlined
 def blocks_of(tokens: int, block: int) -> int:

@@ -7,15 +7,13 @@ import numpy as np
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.gaps import token_made
 from sagescale.sim.kernel.handoff import resume_chain
-from sagescale.sim.kernel.instances import add_load, touch
-from sagescale.sim.kernel.queues import meld, put_behind, rank_for_prefill, without_head
+from sagescale.sim.kernel.instances import add_load, cold_start_s, touch
+from sagescale.sim.kernel.queues import can_only_be_late, meld, put_behind, rank_for_prefill, without_head
 from sagescale.sim.kernel.requests import complete, due_s, first_token, produced
 from sagescale.sim.kernel.routing import bind_decode
 from sagescale.sim.kernel.step_times import batch_s
 from sagescale.sim.kernel.trees import event_update
 from sagescale.sim.state import ADAPTIVE, FIFO, IN_PREFILL, TIMED_OUT, WAITING_PREFILL, State
-
-__all__ = ["finish_batch", "form_batch", "hand_over"]
 
 
 @inlined
@@ -92,10 +90,7 @@ def _begin_batch(s: State, slot: int, t: float, tokens: int, seconds: float) -> 
     p = s.instances[slot]
     p.batch_tokens = tokens
     p.busy = True
-    s.slots[slot].event_s = t + (seconds + p.cold_s)
-    if p.cold_s > 0.0:
-        s.life[p.life].cold_s = p.cold_s
-        p.cold_s = 0.0
+    s.slots[slot].event_s = t + (seconds + cold_start_s(s, slot))
     event_update(s.slots, slot)
 
 
@@ -162,14 +157,7 @@ def _first_in_order(s: State, slot: int, t: float) -> int:
     while p.head >= 0:
         request = np.int64(p.head)
         waits = s.requests[request].state == WAITING_PREFILL
-        place = s.places[request]
-        late = (
-            p.by_slack
-            and place.latest_s < t
-            and place.rank < np.inf
-            and np.isnan(s.requests[request].first_token_s)
-        )
-        if waits and not late:
+        if waits and not (p.by_slack and can_only_be_late(s, request, t)):
             break
         p.head = without_head(s, request)
         if waits:

@@ -14,18 +14,6 @@ import numpy as np
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.state import State
 
-__all__ = [
-    "add_scheduled",
-    "evict",
-    "forget_all",
-    "forget_gone",
-    "forget_own",
-    "let_go",
-    "look_up",
-    "overlaps",
-    "withdraw",
-]
-
 
 @inlined
 def _ids(s: State, request: int) -> int:

@@ -12,17 +12,6 @@ from sagescale.sim.kernel.requests import due_s, produced
 from sagescale.sim.kernel.step_times import batch_s
 from sagescale.sim.state import FIFO, SLO_AWARE, State
 
-__all__ = [
-    "append",
-    "drop_head",
-    "join",
-    "meld",
-    "put_behind",
-    "rank_for_decode",
-    "rank_for_prefill",
-    "without_head",
-]
-
 
 @compiled
 def meld(s: State, one: int, other: int) -> int:
@@ -107,6 +96,13 @@ def rank_for_decode(s: State, service: int, request: int, t: float) -> None:
     else:
         place.rank = 0.0
         place.latest_s = due
+
+
+@inlined
+def can_only_be_late(s: State, request: int, t: float) -> bool:
+    """By slack: whether a request that has not been put behind others can have no first token in time."""
+    place = s.places[request]
+    return bool(place.latest_s < t and place.rank < np.inf and np.isnan(s.requests[request].first_token_s))
 
 
 @compiled

@@ -11,8 +11,6 @@ from sagescale.sim.kernel.gaps import itl_is_met
 from sagescale.sim.kernel.sessions import answered, missed
 from sagescale.sim.state import DONE, PENDING, TIMED_OUT, State
 
-__all__ = ["clear_requests", "complete", "due_s", "expired", "first_token", "leave", "produced", "reserves"]
-
 
 @inlined
 def produced(s: State, request: int) -> int:

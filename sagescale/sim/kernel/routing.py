@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sagescale.sim.kernel import stepped
-from sagescale.sim.kernel.compiled import choose, compiled, inlined
+from sagescale.sim.kernel.compiled import compiled, inlined, optional
 from sagescale.sim.kernel.costs import cheapest
 from sagescale.sim.kernel.handoff import start_handoff
 from sagescale.sim.kernel.instances import add_load, set_key, touch
@@ -23,8 +23,6 @@ from sagescale.sim.state import (
     WAITING_PREFILL,
     State,
 )
-
-__all__ = ["bind_decode", "route_prefill"]
 
 # Typed, since a literal would have what it is passed to compiled once more.
 _NO_SOURCE, _NOTHING = np.int64(-1), np.int64(0)
@@ -69,6 +67,7 @@ def _home(s: State, stage: int, request: int) -> int:
     return -1
 
 
+@optional("homes", np.int64(-1))
 @compiled
 def _considered(s: State, stage: int, request: int, holding: int) -> int:
     """The best by a strategy, or a late router, that looks at all instances."""
@@ -88,25 +87,12 @@ def _considered(s: State, stage: int, request: int, holding: int) -> int:
     return int(slot)
 
 
-def considered(s: State, stage: int, request: int, holding: int) -> int:
-    """See ``_considered``; a kernel for runs without such a strategy is compiled without it."""
-    raise NotImplementedError
-
-
-choose(
-    considered,
-    "homes",
-    lambda s, stage, request, holding: _considered(s, stage, request, holding),  # noqa: PLW0108
-    lambda s, stage, request, holding: np.int64(-1),  # noqa: ARG005
-)
-
-
 @inlined
 def _best(s: State, stage: int, request: int, holding: int) -> int:
     """The READY instance with the least to do, or whose turn it is; -1 without one."""
     first = s.stages[stage].first_pool
     if s.services[s.stages[stage].service].considers:
-        return int(considered(s, stage, request, holding))
+        return int(_considered(s, stage, request, holding))
     if s.stages[stage].end_pool - first > 1:
         return int(_best_of_pools(s, stage, holding))
     slot = np.int64(s.slots[s.pools[first].root].router_node)
@@ -183,7 +169,7 @@ def bind_decode(s: State, stage: int, request: int, t: float) -> None:
         in_turn = s.pools[s.instances[s.requests[request].bound].pool].blocks_prefill
         s.requests[request].bound = slot
         s.requests[request].state = IN_HANDOFF
-        stepped.bind(s, slot, request)
+        stepped.bind(s, request)
         if s.services[service].round_robin:
             _take_turn(s, stage, slot)
         add_load(s, slot, reserves(s, request))

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, inlined
-from sagescale.sim.kernel.gaps import gap, is_late, leave_steps, note_token, run_gaps
+from sagescale.sim.kernel.gaps import gap, is_late, leave_steps, note_gap, note_token, run_gaps
 from sagescale.sim.kernel.hits import note_hits
-from sagescale.sim.kernel.instances import add_load
+from sagescale.sim.kernel.instances import add_load, cold_start_s
 from sagescale.sim.kernel.memory import (
     available,
     blocks_of,
@@ -52,8 +52,6 @@ from sagescale.sim.state import (
     WAITS,
     State,
 )
-
-__all__ = ["begin_step", "end_step", "note_gaps", "steps_ended"]
 
 
 @inlined
@@ -500,12 +498,9 @@ def begin_step(s: State, slot: int, t: float) -> None:
     d.run_start_s = t
     d.running = n
     d.kv = kv
-    d.run_join_s = pool.join_s_per_token * e.joined_tokens + d.cold_s
+    d.run_join_s = pool.join_s_per_token * e.joined_tokens + cold_start_s(s, slot)
     d.run_spread_s = 0.0
     d.run_steps = 1
-    if d.cold_s > 0.0:
-        s.life[d.life].cold_s = d.cold_s
-        d.cold_s = 0.0
     if computed == 0:
         if pool.spread >= 0:
             d.run_spread_s = spread_s(s, d.pool, n, kv, longest)
@@ -580,10 +575,7 @@ def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
             for i in range(e.members, e.members + e.running):
                 m = x.members[i]
                 if m.finish >= 0 and not m.left_out:
-                    since_s = first_s + m.stall_s
-                    gap(s, service, since_s, 1)
-                    m.gap_s = max(m.gap_s, since_s)
-                    m.late += is_late(s, service, since_s)
+                    note_gap(s, service, first_s + m.stall_s, 1, m)
                     m.stall_s = 0.0
                 elif m.finish >= 0:
                     e.stalled = True
@@ -601,10 +593,7 @@ def note_gaps(s: State, slot: int, k: int, seconds: float) -> None:
                 gap(s, service, first_s, count)
             first = np.int64(1)
         elif e.prompts:
-            g = s.gaps.instances[slot]
-            gap(s, service, seconds, e.decoding)
-            g.gap_s = max(g.gap_s, seconds)
-            g.late += is_late(s, service, seconds)
+            note_gap(s, service, seconds, e.decoding, s.gaps.instances[slot])
             first = np.int64(1)
         if k > first:
             run_gaps(s, slot, first, k)

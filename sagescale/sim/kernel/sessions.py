@@ -7,47 +7,41 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagescale.sim.kernel.compiled import choose, compiled, entry, inlined
+from sagescale.sim.kernel.compiled import compiled, entry, inlined, optional
 from sagescale.sim.kernel.heaps import timed_pop, timed_push
 from sagescale.sim.state import State
 
-__all__ = [
-    "answered", "begin_populations", "crowded", "has_turns", "missed", "next_due", "note_next", "row_of",
-    "take",
-]  # fmt: skip
 
-
-def has_turns(s: State) -> bool:
+@optional("turns", otherwise=False)
+@inlined
+def has_turns(s: State) -> bool:  # noqa: ARG001 - its type says it
     """Whether requests wait for answers."""
-    raise NotImplementedError
+    return True
 
 
+@inlined
+def _itself(s: State, request: int) -> int:  # noqa: ARG001 - as of ``row_of``
+    return np.int64(request)
+
+
+@optional("turns", _itself)
+@inlined
 def row_of(s: State, request: int) -> int:
     """Which request of the trace it is."""
-    raise NotImplementedError
+    return np.int64(s.turns.row[request])
 
 
-def answered(s: State, request: int, t: float) -> None:
-    """A request's last token is there: who waited for it alone arrives after thinking."""
-    raise NotImplementedError
-
-
-def missed(s: State, request: int) -> None:
-    """A request will not be answered: nothing more of its session arrives."""
-    raise NotImplementedError
-
-
-def crowded(s: State) -> bool:
-    """Whether the heap of turns to come could overflow within an instant."""
-    raise NotImplementedError
-
-
+@optional("stepped")
+@inlined
 def _set_leaf(s: State, request: int, row: int) -> None:
-    raise NotImplementedError
+    s.stepped.requests[request].leaf = s.turns.leaf[row]
 
 
+@optional("homes")
+@inlined
 def _set_home(s: State, request: int, row: int) -> None:
-    raise NotImplementedError
+    if s.turns.home.size > 0:
+        s.homes.session[request] = s.turns.home[row]
 
 
 @compiled
@@ -158,8 +152,10 @@ def _end(s: State, session: int, t: float) -> None:
     note_next(s)
 
 
+@optional("turns")
 @compiled
-def _answered(s: State, request: int, t: float) -> None:
+def answered(s: State, request: int, t: float) -> None:
+    """A request's last token is there: who waited for it alone arrives after thinking."""
     x = s.turns
     row = np.int64(x.row[request])
     session = np.int64(x.session[row])
@@ -179,8 +175,10 @@ def _answered(s: State, request: int, t: float) -> None:
         _end(s, session, t)
 
 
+@optional("turns")
 @compiled
-def _missed(s: State, request: int) -> None:
+def missed(s: State, request: int) -> None:
+    """A request will not be answered: nothing more of its session arrives."""
     x = s.turns
     row = np.int64(x.row[request])
     session = np.int64(x.session[row])
@@ -189,8 +187,10 @@ def _missed(s: State, request: int) -> None:
         _end(s, session, s.progress[0].now_s)
 
 
+@optional("turns", otherwise=False)
 @inlined
-def _crowded(s: State) -> bool:
+def crowded(s: State) -> bool:
+    """Whether the heap of turns to come could overflow within an instant."""
     # A session that ends lets one begin; after those of an instant, a crash may end as many again.
     g = s.turns.progress[0]
     return g.coming + g.due + 2 * g.populations > s.turns.coming.size
@@ -207,33 +207,3 @@ def begin_populations(s: State) -> None:
             _begin(s, np.int64(p.next_session), 0.0)
             p.next_session += 1
     note_next(s)
-
-
-@inlined
-def _leaf_of_row(s: State, request: int, row: int) -> None:
-    s.stepped.requests[request].leaf = s.turns.leaf[row]
-
-
-@inlined
-def _home_of_row(s: State, request: int, row: int) -> None:
-    if s.turns.home.size > 0:
-        s.homes.session[request] = s.turns.home[row]
-
-
-# ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
-choose(has_turns, "turns", lambda s: True, lambda s: False)
-choose(
-    row_of,
-    "turns",
-    lambda s, request: np.int64(s.turns.row[request]),
-    lambda s, request: np.int64(request),
-)
-choose(answered, "turns", lambda s, request, t: _answered(s, request, t), lambda s, request, t: None)
-choose(missed, "turns", lambda s, request: _missed(s, request), lambda s, request: None)
-choose(crowded, "turns", lambda s: _crowded(s), lambda s: False)
-choose(
-    _set_leaf, "stepped", lambda s, request, row: _leaf_of_row(s, request, row), lambda s, request, row: None
-)
-choose(
-    _set_home, "homes", lambda s, request, row: _home_of_row(s, request, row), lambda s, request, row: None
-)

@@ -19,10 +19,6 @@ import numpy as np
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.state import State
 
-__all__ = [
-    "batch_s", "begin_run", "run_boundary", "segment_at", "spread_s", "step_now_s", "steps_by", "steps_s",
-]  # fmt: skip
-
 
 @inlined
 def batch_s(s: State, pool: int, tokens: int, squares: float) -> float:

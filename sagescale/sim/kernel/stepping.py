@@ -40,11 +40,6 @@ from sagescale.sim.state import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "clear", "count", "deliver", "forget", "give_up", "held_blocks", "lose", "outstanding", "receive",
-    "release_source", "seen_waiting", "step_under_way_s",
-]  # fmt: skip
-
 
 @inlined
 def _joins(s: State, slot: int, request: int, t: float) -> None:

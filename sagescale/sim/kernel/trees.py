@@ -13,8 +13,6 @@ import numpy as np
 
 from sagescale.sim.kernel.compiled import compiled, entry
 
-__all__ = ["DECODE_ROOT", "PREFILL_ROOT", "event_update", "router_update", "tree_build"]
-
 DECODE_ROOT, PREFILL_ROOT = 2, 3
 
 

@@ -10,15 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from sagescale.sim.kernel import stepped
-from sagescale.sim.kernel.compiled import choose, compiled, inlined
+from sagescale.sim.kernel.compiled import compiled, inlined, optional
 from sagescale.sim.kernel.requests import produced, reserves
 from sagescale.sim.kernel.step_times import steps_by
 from sagescale.sim.state import AGGREGATED_ROLE, DECODE_ROLE, FREE, PREFILL_ROLE, READY, WAITS, State
-
-__all__ = [
-    "block_tokens", "held_blocks", "load", "look", "outstanding", "prompt_tokens", "sent", "unknown", "usage",
-    "waiting",
-]  # fmt: skip
 
 _BLOCK_TOKENS = 16  # where an engine has no blocks
 
@@ -135,8 +130,10 @@ def _look_at(s: State, slot: int, t: float) -> None:
     v.usage = _usage(s, slot, t) if ready else 0.0
 
 
+@optional("homes")
 @compiled
-def _look(s: State, t: float) -> None:
+def look(s: State, t: float) -> None:
+    """Routers look that are to, before anything of this instant happens."""
     g = s.progress[0]
     g.next_look_s = np.inf
     for service in range(s.services.size):
@@ -180,18 +177,10 @@ def sent(s: State, slot: int, request: int) -> None:
         v.outstanding += tokens + s.osl[request] - made
 
 
-def look(s: State, t: float) -> None:
-    """Routers look that are to, before anything of this instant happens."""
-    raise NotImplementedError
-
-
+@optional("homes")
+@inlined
 def unknown(s: State, slot: int) -> None:
     """An instance is launched that routers have not looked at yet."""
-    raise NotImplementedError
-
-
-@inlined
-def _unknown(s: State, slot: int) -> None:
     if slot < s.homes.views.size:
         v = s.homes.views[slot]
         v.load = 0
@@ -200,8 +189,3 @@ def _unknown(s: State, slot: int) -> None:
         v.prompt_tokens = 0
         v.held_blocks = 0.0
         v.usage = 0.0
-
-
-# ruff: noqa: ARG005, PLW0108  # a function of numba's has the arguments of what it stands for
-choose(look, "homes", lambda s, t: _look(s, t), lambda s, t: None)
-choose(unknown, "homes", lambda s, slot: _unknown(s, slot), lambda s, slot: None)

@@ -7,7 +7,7 @@ import numpy as np
 from sagescale.sim.kernel.compiled import compiled, inlined
 from sagescale.sim.kernel.instances import add_load, end_run_at_boundary, touch
 from sagescale.sim.kernel.prefix_cache import forget_own
-from sagescale.sim.kernel.queues import append, drop_head, meld, put_behind, without_head
+from sagescale.sim.kernel.queues import append, can_only_be_late, drop_head, meld, put_behind, without_head
 from sagescale.sim.kernel.requests import due_s
 from sagescale.sim.state import (
     ADAPTIVE,
@@ -23,18 +23,6 @@ from sagescale.sim.state import (
     WAITS,
     State,
 )
-
-__all__ = [
-    "by_joining",
-    "cached",
-    "enqueue",
-    "head",
-    "known",
-    "leave_waiting",
-    "next_in_order",
-    "order",
-    "waiting_changed",
-]
 
 
 @inlined
@@ -195,9 +183,7 @@ def _next_in_time(s: State, slot: int, t: float) -> int:
         request = head(s, slot)
         if request < 0:
             return -1
-        place = s.places[request]
-        late = place.latest_s < t and place.rank < np.inf and np.isnan(s.requests[request].first_token_s)
-        if not late:
+        if not can_only_be_late(s, request, t):
             return int(request)
         drop_head(s, slot)
         d.head = put_behind(s, np.int64(d.head), request)

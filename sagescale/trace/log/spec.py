@@ -80,15 +80,7 @@ class LogSpec:
             known: the format.
             there: the columns that the files have.
         """
-        names = {
-            "arrival": known.arrival,
-            "isl": known.isl,
-            "osl": known.osl,
-            "priority": known.priority,
-            "cached_tokens": known.cached,
-            "session_id": known.session,
-            "hash_ids": known.ids,
-        }
+        names = {"arrival": known.arrival, **known.columns}
         columns = tuple((ours, theirs) for ours, theirs in names.items() if theirs and theirs in there)
         unit = known.clock.unit if known.clock.unit in TIME_UNITS else ""
         return replace(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagescale.errors import one_line
-from sagescale.trace.readers.agent_sessions import KV_CACHE_TESTER, AgentSessions
-from sagescale.trace.readers.aiperf import AIPERF, AiperfConversations
-from sagescale.trace.readers.assembled import AIBRIX, BLIS, Assembled
+from sagescale.trace.readers.agent_sessions import KV_CACHE_TESTER
+from sagescale.trace.readers.aiperf import AIPERF
+from sagescale.trace.readers.assembled import AIBRIX, BLIS
 from sagescale.trace.readers.fields import BATCH_OF_ONE, COUNT, MS, NS, SECONDS, TOKEN_IDS, WALL_CLOCK, Field
-from sagescale.trace.readers.format import Format
+from sagescale.trace.readers.format import Format, TraceFormat
 from sagescale.trace.readers.prefix_ids import BLOCK_TOKENS
 from sagescale.trace.trace import REBUILT, REBUILT_ARRIVAL, REBUILT_UNDATED, REBUILT_WARNING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sagescale.trace.source import Head
 
-__all__ = ["FORMATS", "AnyFormat"]
+__all__ = ["FORMATS"]
 
 _QWEN_KEYS = frozenset({"chat_id", "parent_chat_id", "type", "turn"})
 
@@ -43,9 +43,7 @@ def _images_left_out(columns: Mapping[str, NDArray[Any]], head: Head) -> tuple[s
     return (f"{carriers} requests carry {int(images.sum())} images: encoding them is not modelled",)
 
 
-AnyFormat = Format | Assembled | AgentSessions | AiperfConversations
-
-FORMATS: tuple[AnyFormat, ...] = (
+FORMATS: tuple[TraceFormat, ...] = (
     # What trace convert, synth and transform write.
     Format(
         name="sagescale",

@@ -19,17 +19,16 @@ What is read of the loop:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sagescale.declare import shown
 from sagescale.errors import InputError
-from sagescale.json_guard import BadJsonError, parse_json
+from sagescale.json_guard import parse_json
 from sagescale.trace.readers.answers import MODELLED, answer_times
-from sagescale.trace.readers.containers import TITLES
-from sagescale.trace.readers.fields import COUNT, MAX_MADE_IDS, MAX_TOKENS, SECONDS, Field
-from sagescale.trace.readers.format import Rows
+from sagescale.trace.readers.fields import MAX_MADE_IDS, MAX_TOKENS, SECONDS
+from sagescale.trace.readers.format import NestedFormat, Rows
+from sagescale.trace.readers.json_rows import amount, objects, refuse, requests_of, whole
 from sagescale.trace.sessions import Turns, session_number
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagescale.trace.prefix_builder import PrefixBuilder
-    from sagescale.trace.readers.fields import Clock
-    from sagescale.trace.source import Container, Head, Source
+    from sagescale.trace.source import Head, Source
 
     Runs = list[tuple[int, int]]
 
@@ -89,38 +87,24 @@ class _Session:
     begins: dict[str, float | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AgentSessions:
-    """The format, as :class:`sagescale.trace.readers.format.Format` is of flat ones."""
-
-    name: str = "kv-cache-tester"
-    containers: tuple[Container, ...] = ("json", "jsonl")
-    arrival: str = "t"
-    clock: Clock = SECONDS
-    block_tokens: int = 64
-    zero_osl: str = "requests that generated nothing"
-
-    @property
-    def required(self) -> tuple[Field, ...]:
-        """The keys by which it is known, of its own shape."""
-        return tuple(Field(key, COUNT) for key in ("id", "requests", "block_size"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSessions(NestedFormat):
+    """The format, in both shapes; ``keys`` are those of its own."""
 
     @property
     def shape(self) -> str:
         """Container, keys and unit of time, for messages."""
-        containers = " or ".join(TITLES[container] for container in self.containers)
-        return f"{containers} id,requests,block_size, or JSONL header lines and requests; time: s"
+        return "JSON or JSONL id,requests,block_size, or JSONL header lines and requests; time: s"
 
     def recognise(self, head: Head) -> bool:
         """Tell from container and keys alone whether this may be the format."""
         keys = set(head.columns)
         lines = keys == {"header"} or keys >= {"session", "t", "in", "out"} or keys == {"session", "marker"}
-        return head.container in self.containers and (
-            keys >= {"id", "requests", "block_size"} or (head.container == "jsonl" and lines)
-        )
+        return NestedFormat.recognise(self, head) or (head.container == "jsonl" and lines)
 
-    def has_ids(self, head: Head) -> bool:  # noqa: ARG002 - as of Format
-        """Tell whether it may have prefix ids."""
+    def has_ids(self, head: Head) -> bool:
+        """Tell that it may have prefix ids."""
+        del head
         return True
 
     def stated_block_tokens(self, source: Source, head: Head) -> int:
@@ -133,19 +117,12 @@ class AgentSessions:
         header = first.get("header", first)
         if not isinstance(header, dict) or header.get("block_size") is None:
             return 0
-        size = _whole(source, "the first session, 'block_size'", header["block_size"], MAX_TOKENS)
+        size = whole(source, "the first session, 'block_size'", header["block_size"], MAX_TOKENS)
         if not size:
-            _refuse(source, "the first session, 'block_size'", 0, "a whole number of tokens above 0")
+            refuse(source, "the first session, 'block_size'", 0, "a whole number of tokens above 0")
         return size
 
-    def read(self, source: Source, head: Head, builder: PrefixBuilder | None = None) -> Rows:
-        """Read every request.
-
-        Raises:
-            InputError: naming file, place and value, and what was expected.
-        """
-        if head.container not in self.containers:
-            raise InputError(f"{source.path}: is {head.container}; expected {self.shape} ({self.name})")
+    def _rows(self, source: Source, head: Head, builder: PrefixBuilder | None) -> Rows:
         sessions = _Reading(source, head, builder.block_tokens if builder else self.block_tokens).sessions()
         names, found = list(sessions), list(sessions.values())
         requests = [request for _, request in sorted(row for one in found for row in one.requests)]
@@ -179,25 +156,14 @@ class AgentSessions:
         return f"{request.place}, session {request.name}"
 
 
-KV_CACHE_TESTER = AgentSessions()
-
-
-def _refuse(source: Source, place: str, value: object, expected: str) -> NoReturn:
-    raise InputError(f"{source.path}: {place}: found {shown(value)}, expected {expected}")
-
-
-def _whole(source: Source, place: str, value: object, most: int) -> int:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    if type(value) is not int or not 0 <= value <= most:
-        _refuse(source, place, value, f"a whole number from 0 to {most}")
-    return value
-
-
-def _seconds(source: Source, place: str, value: object) -> float:
-    if type(value) not in (int, float) or not 0 <= value < np.inf:  # type: ignore[operator]  # a number
-        _refuse(source, place, value, SECONDS.expected)
-    return float(value)  # type: ignore[arg-type]  # likewise
+KV_CACHE_TESTER = AgentSessions(
+    name="kv-cache-tester",
+    containers=("json", "jsonl"),
+    keys=("id", "requests", "block_size"),
+    arrival="t",
+    clock=SECONDS,
+    block_tokens=64,
+)
 
 
 def _objects(source: Source, head: Head) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -208,14 +174,7 @@ def _objects(source: Source, head: Head) -> Iterator[tuple[str, dict[str, Any]]]
         assert isinstance(document, dict)  # its head was read
         yield "", document
         return
-    for number, text in source.lines():
-        try:
-            row = parse_json(text)
-        except BadJsonError as error:
-            raise InputError(f"{source.path}: line {number}: not valid JSON ({error})") from None
-        if not isinstance(row, dict):
-            _refuse(source, f"line {number}", row, "an object")
-        yield f"line {number}", row
+    yield from objects(source)
 
 
 @dataclass(slots=True)
@@ -239,12 +198,12 @@ class _Reading:
             elif "header" in row:
                 header = row["header"]
                 if not isinstance(header, dict) or not isinstance(header.get("id"), str):
-                    _refuse(self.source, f"{place}, 'header'", header, "an object with a text 'id'")
+                    refuse(self.source, f"{place}, 'header'", header, "an object with a text 'id'")
                 self._header(place, header["id"], header)
             else:
                 given = row.get("session")
                 if not isinstance(given, str) or not given:
-                    _refuse(self.source, f"{place}, 'session'", given, "the name of a session")
+                    refuse(self.source, f"{place}, 'session'", given, "the name of a session")
                 root = self._root(given)
                 if "marker" in row:
                     self._marker(place, root, given, row["marker"])
@@ -265,18 +224,15 @@ class _Reading:
     def _header(self, place: str, name: str, header: dict[str, Any]) -> None:
         if header.get("block_size") is not None:
             where = f"{place}, 'block_size'".removeprefix(", ")
-            size = _whole(self.source, where, header["block_size"], MAX_TOKENS)
+            size = whole(self.source, where, header["block_size"], MAX_TOKENS)
             if size != self.block_tokens:
                 expected = f"{self.block_tokens}, one size of block in all sessions"
-                _refuse(self.source, where, size, expected)
+                refuse(self.source, where, size, expected)
         self.headed.add(name)
         self._session(name).is_global = header.get("hash_id_scope") == "global"
 
     def _nested(self, place: str, root: str, name: str, session: dict[str, Any]) -> None:
-        requests = session.get("requests")
-        if not isinstance(requests, list) or not all(isinstance(one, dict) for one in requests):
-            _refuse(self.source, f"{place}, 'requests'".removeprefix(", "), requests, "a list of objects")
-        for number, request in enumerate(requests, 1):
+        for number, request in enumerate(requests_of(self.source, place, session), 1):
             where = f"{place}, request {number}".removeprefix(", ")
             if "requests" in request:
                 agent = f"{name}/{number}"
@@ -287,7 +243,7 @@ class _Reading:
 
     def _marker(self, place: str, root: str, name: str, marker: object) -> None:
         if not isinstance(marker, dict):
-            _refuse(self.source, f"{place}, 'marker'", marker, "an object")
+            refuse(self.source, f"{place}, 'marker'", marker, "an object")
         agent = marker.get("agent_id")
         if isinstance(agent, str) and agent:
             self._begins(place, root, f"{name}/{agent}", marker)
@@ -296,8 +252,8 @@ class _Reading:
         end, took = marker.get("t"), marker.get("duration_ms")
         begins = None
         if end is not None and (took is not None or marker.get("status") != "completed"):
-            end_s = _seconds(self.source, f"{place}, 't'", end)
-            took_ms = 0.0 if took is None else _seconds(self.source, f"{place}, 'duration_ms'", took)
+            end_s = amount(self.source, f"{place}, 't'", end, SECONDS)
+            took_ms = 0.0 if took is None else amount(self.source, f"{place}, 'duration_ms'", took, SECONDS)
             begins = max(end_s - took_ms / 1000, 0.0)
         self._session(root).begins[agent] = begins
 
@@ -308,12 +264,12 @@ class _Reading:
                     f"{self.source.path}: {place}: key '{key}' is missing; found {','.join(map(str, row))}; "
                     f"expected a request (t,in,out), or a line with a header or a marker"
                 )
-        isl = _whole(self.source, f"{place}, prompt tokens 'in'", row["in"], MAX_TOKENS)
-        osl = _whole(self.source, f"{place}, generated tokens 'out'", row["out"], MAX_TOKENS)
+        isl = whole(self.source, f"{place}, prompt tokens 'in'", row["in"], MAX_TOKENS)
+        osl = whole(self.source, f"{place}, generated tokens 'out'", row["out"], MAX_TOKENS)
         request = _Request(
             place,
             name,
-            _seconds(self.source, f"{place}, 't'", row["t"]),
+            amount(self.source, f"{place}, 't'", row["t"], SECONDS),
             isl,
             osl,
             self._known(place, "api_time", row),
@@ -328,7 +284,7 @@ class _Reading:
         value = row.get(key)
         if value is None or (type(value) in (int, float) and value < 0):
             return None
-        return _seconds(self.source, f"{place}, '{key}'", value)
+        return amount(self.source, f"{place}, '{key}'", value, SECONDS)
 
     def _runs(self, place: str, row: dict[str, Any], isl: int) -> Runs:
         key = "blocks" if "blocks" in row else "hash_ids"
@@ -342,13 +298,13 @@ class _Reading:
             else f"a list of at most {most} ids, for {isl} prompt tokens"
         )
         if not isinstance(given, list):
-            _refuse(self.source, where, given, expected)
+            refuse(self.source, where, given, expected)
         runs: Runs = []
         for one in given:
             pair = one if key == "blocks" else [one, 1]
             fits = isinstance(pair, list) and len(pair) == 2 and all(type(number) is int for number in pair)
             if not fits or not 0 <= pair[0] < _HIGHEST_ID or pair[1] < 0:
-                _refuse(self.source, where, one, expected)
+                refuse(self.source, where, one, expected)
             first, count = pair
             if runs and first == sum(runs[-1]):
                 runs[-1] = (runs[-1][0], runs[-1][1] + count)
@@ -356,7 +312,7 @@ class _Reading:
                 runs.append((first, count))
         total = sum(count for _, count in runs)
         if total > most:
-            _refuse(self.source, where, f"{total} ids", expected)
+            refuse(self.source, where, f"{total} ids", expected)
         return runs
 
 

@@ -8,24 +8,22 @@ before is put in front when it is sent, so a prompt is all turns and answers bef
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sagescale.declare import shown
 from sagescale.errors import InputError
-from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.readers.answers import ANSWER_S_PER_TOKEN
-from sagescale.trace.readers.fields import COUNT, MAX_MADE_IDS, MAX_TOKENS, MS, Field
-from sagescale.trace.readers.format import Rows
+from sagescale.trace.readers.fields import MAX_MADE_IDS, MAX_TOKENS, MS
+from sagescale.trace.readers.format import NestedFormat, Rows
+from sagescale.trace.readers.json_rows import amount, objects, refuse, whole
 from sagescale.trace.sessions import Turns, session_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sagescale.trace.prefix_builder import PrefixBuilder
-    from sagescale.trace.readers.fields import Clock
-    from sagescale.trace.source import Container, Head, Source
+    from sagescale.trace.source import Head, Source
 
 _LETTERS_A_TOKEN = 4
 _BLOCK_TOKENS = 16
@@ -40,21 +38,9 @@ _NOTES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AiperfConversations:
-    """The format, as :class:`sagescale.trace.readers.format.Format` is of flat ones."""
-
-    name: str = "aiperf"
-    containers: tuple[Container, ...] = ("jsonl",)
-    arrival: str = "timestamp"
-    clock: Clock = MS
-    block_tokens: int = _BLOCK_TOKENS
-    zero_osl: str = "turns that generated nothing"
-
-    @property
-    def required(self) -> tuple[Field, ...]:
-        """The keys by which it is known."""
-        return tuple(Field(key, COUNT) for key in ("session_id", "input_length", "output_length"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AiperfConversations(NestedFormat):
+    """The format, a line a turn or a session; ``keys`` are those of turns."""
 
     @property
     def shape(self) -> str:
@@ -65,31 +51,30 @@ class AiperfConversations:
         """Tell from container and keys alone whether this may be the format."""
         keys = set(head.columns)
         lines = "session_id" in keys and bool(keys & {"input_length", "text_input"})
-        return head.container == "jsonl" and (lines or "turns" in keys)
+        return head.container in self.containers and (lines or "turns" in keys)
 
-    def has_ids(self, head: Head) -> bool:  # noqa: ARG002 - as of Format
-        """Tell whether it may have prefix ids: they follow from what was said before."""
+    def has_ids(self, head: Head) -> bool:
+        """Tell that it may have prefix ids: they follow from what was said before, in blocks of any size."""
+        del head
         return True
 
-    def stated_block_tokens(self, source: Source, head: Head) -> int:  # noqa: ARG002 - as of others
-        """Return 0: blocks are of any size."""
-        return 0
-
-    def read(self, source: Source, head: Head, builder: PrefixBuilder | None = None) -> Rows:
-        """Read every turn.
-
-        Raises:
-            InputError: naming file, line and value, and what was expected.
-        """
-        if head.container != "jsonl":
-            raise InputError(f"{source.path}: is {head.container}; expected {self.shape} ({self.name})")
+    def _rows(self, source: Source, head: Head, builder: PrefixBuilder | None) -> Rows:
+        del head
         reading = _Reading(source)
         for place, name, turn in reading.turns():
             reading.add(place, name, turn)
         return reading.rows(builder)
 
 
-AIPERF = AiperfConversations()
+AIPERF = AiperfConversations(
+    name="aiperf",
+    containers=("jsonl",),
+    keys=("session_id", "input_length", "output_length"),
+    arrival="timestamp",
+    clock=MS,
+    block_tokens=_BLOCK_TOKENS,
+    zero_osl="turns that generated nothing",
+)
 
 
 class _Reading:
@@ -109,17 +94,10 @@ class _Reading:
 
     def turns(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield where each turn stands, its session and itself."""
-        for number, text in self.source.lines():
-            place = f"line {number}"
-            try:
-                row = parse_json(text)
-            except BadJsonError as error:
-                raise InputError(f"{self.source.path}: {place}: not valid JSON ({error})") from None
-            if not isinstance(row, dict):
-                self.refuse(place, row, "an object, a turn or a session")
+        for place, row in objects(self.source, "an object, a turn or a session"):
             name = row.get("session_id")
             if not isinstance(name, str | int | None) or isinstance(name, bool):
-                self.refuse(f"{place}, 'session_id'", name, "the name of a session")
+                refuse(self.source, f"{place}, 'session_id'", name, "the name of a session")
             # Without a name it is a session by itself.
             session = f"{self.source.sha256} {place}" if name is None else str(name)
             if "turns" not in row:
@@ -127,7 +105,7 @@ class _Reading:
                 continue
             turns = row["turns"]
             if not isinstance(turns, list) or not turns or not all(isinstance(one, dict) for one in turns):
-                self.refuse(f"{place}, 'turns'", turns, "a list of objects, at least one")
+                refuse(self.source, f"{place}, 'turns'", turns, "a list of objects, at least one")
             for count, turn in enumerate(turns, 1):
                 yield f"{place}, turn {count}", session, turn
 
@@ -143,7 +121,7 @@ class _Reading:
                 self.clocked = stamp is not None
             if self.clocked != (stamp is not None):
                 expected = "a timestamp in every session's first turn, or in none"
-                self.refuse(f"{place}, 'timestamp'", turn.get("timestamp"), expected)
+                refuse(self.source, f"{place}, 'timestamp'", turn.get("timestamp"), expected)
             self._append(place, name, stamp or 0.0, own, osl, [], 0.0)
         else:
             self.notes.add("history")
@@ -151,8 +129,11 @@ class _Reading:
             if delay is None and stamp is not None:
                 self.notes.add("gap")
                 if stamp < self.at_ms[before]:
-                    self.refuse(
-                        f"{place}, 'timestamp'", stamp, f"{self.at_ms[before]:g} or later, as the turn before"
+                    refuse(
+                        self.source,
+                        f"{place}, 'timestamp'",
+                        stamp,
+                        f"{self.at_ms[before]:g} or later, as the turn before",
                     )
                 think_ms = max(stamp - self.at_ms[before] - answer_ms, 0.0)
             else:
@@ -166,8 +147,11 @@ class _Reading:
         self, place: str, name: str, at_ms: float, isl: int, osl: int, after: list[int], think_s: float
     ) -> None:
         if isl > _LONGEST_PROMPT:
-            self.refuse(
-                place, isl, f"a prompt of at most {_LONGEST_PROMPT} tokens, all turns before it included"
+            refuse(
+                self.source,
+                place,
+                isl,
+                f"a prompt of at most {_LONGEST_PROMPT} tokens, all turns before it included",
             )
         self.names.append(name)
         self.at_ms.append(at_ms)
@@ -205,7 +189,9 @@ class _Reading:
         texts = [turn.get("text_input"), turn.get("text"), *(_listed(turn.get("texts")))]
         letters = sum(len(text) for text in texts if isinstance(text, str))
         if not letters:
-            self.refuse(f"{place}, 'input_length'", None, "the tokens that the turn adds, or its text")
+            refuse(
+                self.source, f"{place}, 'input_length'", None, "the tokens that the turn adds, or its text"
+            )
         self.notes.add("letters")
         return -(-letters // _LETTERS_A_TOKEN)
 
@@ -213,31 +199,15 @@ class _Reading:
         key = "max_tokens" if turn.get("output_length") is None else "output_length"
         if turn.get(key) is None:
             expected = "the tokens of the answer: AIPerf's --osl is in no file"
-            self.refuse(f"{place}, 'output_length'", None, expected)
+            refuse(self.source, f"{place}, 'output_length'", None, expected)
         return self._tokens(f"{place}, '{key}'", turn[key])
 
     def _tokens(self, place: str, value: object) -> int:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if type(value) is not int or not 0 <= value <= MAX_TOKENS:
-            self.refuse(place, value, f"a whole number of tokens from 0 to {MAX_TOKENS}")
-        return value
+        return whole(self.source, place, value, MAX_TOKENS, "a whole number of tokens")
 
     def _ms(self, place: str, key: str, turn: dict[str, Any]) -> float | None:
         value = turn.get(key)
-        if value is None:
-            return None
-        if type(value) not in (int, float) or not 0 <= value < np.inf:
-            self.refuse(f"{place}, '{key}'", value, MS.expected)
-        return float(value)
-
-    def refuse(self, place: str, value: object, expected: str) -> NoReturn:
-        """Raise the one line about a bad value.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(f"{self.source.path}: {place}: found {shown(value)}, expected {expected}")
+        return None if value is None else amount(self.source, f"{place}, '{key}'", value, MS)
 
 
 def _listed(texts: object) -> list[object]:

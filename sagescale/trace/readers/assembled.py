@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagescale.declare import shown
 from sagescale.errors import InputError
-from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.log.rows import rows_of
 from sagescale.trace.readers.answers import GAPS, one_after_another
-from sagescale.trace.readers.containers import TITLES
-from sagescale.trace.readers.fields import COUNT, MAX_TOKENS, MS, US, Clock, Field
-from sagescale.trace.readers.format import Rows
+from sagescale.trace.readers.fields import MAX_TOKENS, MS, US
+from sagescale.trace.readers.format import NestedFormat, Rows
+from sagescale.trace.readers.json_rows import objects, refuse, requests_of
 from sagescale.trace.sessions import session_number
 
 if TYPE_CHECKING:
-    from sagescale.trace.source import Container, Head, Source
+    from sagescale.trace.prefix_builder import PrefixBuilder
+    from sagescale.trace.source import Head, Source
 
 Request = tuple[str, object, object, object, object]
 """Where it stands, its arrival in the format's unit, its prompt tokens, its generated tokens, and its session
@@ -30,50 +29,17 @@ Walk = Callable[["Source", "Head", "list[str]"], Iterator[Request]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Assembled:
+class Assembled(NestedFormat):
     """A format whose requests are put together row by row.
 
     Attributes:
-        name: what ``--format`` calls it.
-        containers: the kinds of file it occurs in.
-        keys: the columns, or top keys, that it is recognised by.
-        arrival: what its arrivals are called, for messages.
-        clock: the unit they are in.
         walk: yields the requests.
-        zero_osl: what rows that generated nothing are in this format.
     """
 
-    name: str
-    containers: tuple[Container, ...]
-    keys: tuple[str, ...]
-    arrival: str
-    clock: Clock
     walk: Walk
-    zero_osl: str = "requests that generated nothing"
 
-    @property
-    def required(self) -> tuple[Field, ...]:
-        """The columns without which it is not this format."""
-        return tuple(Field(key, COUNT) for key in self.keys)
-
-    @property
-    def shape(self) -> str:
-        """Container, columns and unit of time, for messages."""
-        containers = " or ".join(TITLES[container] for container in self.containers)
-        return f"{containers} {','.join(self.keys)}; time: {self.clock.unit}"
-
-    def recognise(self, head: Head) -> bool:
-        """Tell from container and column names alone whether this may be the format."""
-        return head.container in self.containers and set(self.keys) <= set(head.columns)
-
-    def read(self, source: Source, head: Head) -> Rows:
-        """Read every request.
-
-        Raises:
-            InputError: naming file, place and value, and what was expected.
-        """
-        if head.container not in self.containers:
-            raise InputError(f"{source.path}: is {head.container}; expected {self.shape} ({self.name})")
+    def _rows(self, source: Source, head: Head, builder: PrefixBuilder | None) -> Rows:
+        del builder
         notes: list[str] = []
         ticks: list[float] = []
         isl: list[int] = []
@@ -102,7 +68,7 @@ def _number(source: Source, place: str, what: str, value: object, expected: str)
     except (TypeError, ValueError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number < np.inf:
-        raise InputError(f"{source.path}: {place}, {what}: found {shown(value)}, expected {expected}")
+        refuse(source, f"{place}, {what}", value, expected)
     return number
 
 
@@ -110,36 +76,15 @@ def _tokens(source: Source, place: str, what: str, value: object) -> int:
     expected = f"a whole number of tokens from 0 to {MAX_TOKENS}"
     number = _number(source, place, what, value, expected)
     if number != int(number) or number > MAX_TOKENS:
-        raise InputError(f"{source.path}: {place}, {what}: found {shown(value)}, expected {expected}")
+        refuse(source, f"{place}, {what}", value, expected)
     return int(number)
 
 
-def _objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in source.lines():
-        try:
-            row = parse_json(text)
-        except BadJsonError as error:
-            raise InputError(f"{source.path}: line {line}: not valid JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{source.path}: line {line}: found {shown(row)}, expected an object")
-        yield line, row
-
-
-def _listed(source: Source, place: str, row: dict[str, Any]) -> list[dict[str, Any]]:
-    requests = row.get("requests")
-    if not isinstance(requests, list) or not all(isinstance(request, dict) for request in requests):
-        raise InputError(
-            f"{source.path}: {place}, 'requests': found {shown(requests)}, expected a list of objects"
-        )
-    return requests
-
-
 def _aibrix(source: Source, head: Head, notes: list[str]) -> Iterator[Request]:  # noqa: ARG001 - a Walk
-    for line, row in _objects(source):
-        for number, request in enumerate(_listed(source, f"line {line}", row), 1):
-            place = f"line {line}, request {number}"
+    for line, row in objects(source):
+        for number, request in enumerate(requests_of(source, line, row), 1):
             yield (
-                place,
+                f"{line}, request {number}",
                 row.get("timestamp"),
                 request.get("Prompt Length", request.get("prompt_length")),
                 request.get("Output Length", request.get("output_length")),

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from sagescale.declare import shown
 from sagescale.errors import InputError
 from sagescale.json_guard import BadJsonError, parse_json
 from sagescale.trace.readers.fields import AFTER, IDS, MAX_TOKENS, TOKEN_IDS
+from sagescale.trace.readers.json_rows import refuse
 from sagescale.trace.source import MAX_LINE_BYTES, MAX_ROWS, arrow_reader, damaged_parquet
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def refuse_cell(source: Source, place: str, column: str, value: object, expected
     Raises:
         InputError: always.
     """
-    raise InputError(f"{source.path}: {place}, column '{column}': found {shown(value)}, expected {expected}")
+    refuse(source, f"{place}, column '{column}'", value, expected)
 
 
 def _read_csv(

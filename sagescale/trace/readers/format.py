@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from sagescale.trace.readers.containers import COUNTS, READ, TITLES, refuse_cell
 from sagescale.trace.readers.fields import (
     AFTER,
     CHAT,
+    COUNT,
     IDS,
     PRIORITY,
     SESSION,
@@ -24,7 +26,7 @@ from sagescale.trace.readers.fields import (
     Field,
     Kind,
 )
-from sagescale.trace.readers.prefix_ids import check_ids
+from sagescale.trace.readers.prefix_ids import check_ids, stated
 from sagescale.trace.sessions import Waits
 from sagescale.trace.source import Head, Source
 
@@ -58,57 +60,29 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """A trace format.
+class TraceFormat(ABC):
+    """A trace format: how a file of it is known, and how it is read.
 
     Attributes:
         name: what ``--format`` calls it.
         containers: the kinds of file it occurs in.
-        arrival: column of arrival times.
+        arrival: what its arrivals are called: a column, or a key.
         clock: the unit they are in.
-        isl: column of prompt tokens.
-        osl: column of generated tokens.
-        cached: optional column of prefix-cache hits, where the format has one.
-        priority: optional column of priorities, where the format has one.
-        session: optional column of sessions, where the format has one.
-        after: optional column of the rows whose answers each waits for, where the format has one.
-        think_s: optional column beside it, of the seconds from the last answer to the arrival.
-        chat: optional column of what each request is called, where the format has one.
-        parent_chat: optional column beside it, of what the request is called that it answers to.
-        ids: optional column of prefix ids, where the format has one: a list a row.
-        ids_kind: what they are: ``IDS``, or ``TOKEN_IDS`` to make them of.
-        block_tokens: how many tokens an id covers, where the format says it; 0 where files do.
-        also: further columns that must be there and hold what they should.
+        block_tokens: how many tokens a prefix id covers, where the format says it; 0 where files do.
         zero_osl: what rows that generated nothing are in this format.
-        only_if: a condition on all columns, to tell apart formats that need the same ones.
-        warn: what to tell the user about columns left out.
     """
 
     name: str
     containers: tuple[Container, ...] = ("csv",)
     arrival: str
     clock: Clock
-    isl: str
-    osl: str
-    cached: str | None = None
-    priority: str | None = None
-    session: str | None = None
-    after: str | None = None
-    think_s: str | None = None
-    chat: str | None = None
-    parent_chat: str | None = None
-    ids: str | None = None
-    ids_kind: Kind = IDS
     block_tokens: int = 0
-    also: tuple[Field, ...] = ()
     zero_osl: str = "requests that generated nothing"
-    only_if: Callable[[frozenset[str]], bool] = lambda columns: True  # noqa: ARG005 - a condition
-    warn: Warn = lambda columns, head: ()  # noqa: ARG005 - a Warn
 
     @property
+    @abstractmethod
     def required(self) -> tuple[Field, ...]:
-        """The columns without which it is not this format."""
-        return (Field(self.arrival, self.clock), Field(self.isl, TOKENS), Field(self.osl, TOKENS), *self.also)
+        """The columns, or top keys, without which it is not this format."""
 
     @property
     def shape(self) -> str:
@@ -118,16 +92,25 @@ class Format:
 
     def recognise(self, head: Head) -> bool:
         """Tell from container and column names alone whether this may be the format."""
-        columns = frozenset(head.columns)
         required = {field.column for field in self.required}
-        return head.container in self.containers and required <= columns and self.only_if(columns)
+        return head.container in self.containers and required <= set(head.columns)
 
     def has_ids(self, head: Head) -> bool:
-        """Tell whether a file has a column of prefix ids."""
-        return head.container in ("jsonl", "parquet") and self.ids in head.columns
+        """Tell whether a file has, or may have, prefix ids."""
+        del head
+        return False
+
+    def stated_block_tokens(self, source: Source, head: Head) -> int:
+        """Return how many tokens an id covers, as a file says; 0 where it does not.
+
+        Raises:
+            InputError: what it says is no number of tokens.
+        """
+        del source, head
+        return 0
 
     def read(self, source: Source, head: Head, builder: PrefixBuilder | None = None) -> Rows:
-        """Read every row; other columns are skipped unconverted.
+        """Read every row.
 
         Args:
             source: the file.
@@ -139,6 +122,105 @@ class Format:
         """
         if head.container not in self.containers:
             raise InputError(f"{source.path}: is {head.container}; expected {self.shape} ({self.name})")
+        return self._rows(source, head, builder)
+
+    @abstractmethod
+    def _rows(self, source: Source, head: Head, builder: PrefixBuilder | None) -> Rows:
+        """Read a file of one of the containers."""
+
+    def place(self, source: Source, head: Head, row: int, id_tokens: int = 0) -> str:
+        """Say where a row of a file stands, counted from 0, its prefix ids being of so many tokens."""
+        del source, head, id_tokens
+        return f"request {row + 1}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NestedFormat(TraceFormat):
+    """A format whose requests are no flat rows.
+
+    Attributes:
+        keys: the columns, or top keys, that it is known by.
+    """
+
+    keys: tuple[str, ...]
+
+    @property
+    def required(self) -> tuple[Field, ...]:
+        """See :class:`TraceFormat`."""
+        return tuple(Field(key, COUNT) for key in self.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format(TraceFormat):
+    """A format of flat rows: other columns than these are skipped unconverted.
+
+    Attributes:
+        isl: column of prompt tokens.
+        osl: column of generated tokens.
+        cached: optional column of prefix-cache hits, where the format has one.
+        priority: optional column of priorities, where the format has one.
+        session: optional column of sessions, where the format has one.
+        after: optional column of the rows whose answers each waits for, where the format has one.
+        think_s: optional column beside it, of the seconds from the last answer to the arrival.
+        chat: optional column of what each request is called, where the format has one.
+        parent_chat: optional column beside it, of what the request is called that it answers to.
+        ids: optional column of prefix ids, where the format has one: a list a row.
+        ids_kind: what they are: ``IDS``, or ``TOKEN_IDS`` to make them of.
+        also: further columns that must be there and hold what they should.
+        only_if: a condition on all columns, to tell apart formats that need the same ones.
+        warn: what to tell the user about columns left out.
+    """
+
+    isl: str
+    osl: str
+    cached: str | None = None
+    priority: str | None = None
+    session: str | None = None
+    after: str | None = None
+    think_s: str | None = None
+    chat: str | None = None
+    parent_chat: str | None = None
+    ids: str | None = None
+    ids_kind: Kind = IDS
+    also: tuple[Field, ...] = ()
+    only_if: Callable[[frozenset[str]], bool] = lambda columns: True  # noqa: ARG005 - a condition
+    warn: Warn = lambda columns, head: ()  # noqa: ARG005 - a Warn
+
+    @property
+    def required(self) -> tuple[Field, ...]:
+        """See :class:`TraceFormat`."""
+        return (Field(self.arrival, self.clock), Field(self.isl, TOKENS), Field(self.osl, TOKENS), *self.also)
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The column of each of ours but the arrival; None where the format has none."""
+        return {
+            "isl": self.isl,
+            "osl": self.osl,
+            "cached_tokens": self.cached,
+            "priority": self.priority,
+            "session_id": self.session,
+            "hash_ids": self.ids,
+        }
+
+    def recognise(self, head: Head) -> bool:
+        """See :class:`TraceFormat`; formats of the same columns are told apart by others."""
+        return TraceFormat.recognise(self, head) and self.only_if(frozenset(head.columns))
+
+    def has_ids(self, head: Head) -> bool:
+        """Tell whether a file has a column of prefix ids."""
+        return head.container in ("jsonl", "parquet") and self.ids in head.columns
+
+    def stated_block_tokens(self, source: Source, head: Head) -> int:
+        """See :func:`sagescale.trace.readers.prefix_ids.stated`."""
+        return stated(source, head)
+
+    def place(self, source: Source, head: Head, row: int, id_tokens: int = 0) -> str:
+        """Say where a row stands: by its line in a text."""
+        del id_tokens
+        return source.place(head, row)
+
+    def _rows(self, source: Source, head: Head, builder: PrefixBuilder | None) -> Rows:
         optional = [(self.cached, TOKENS), (self.priority, PRIORITY), (self.session, SESSION)]
         if self.after in head.columns:
             optional += [(self.after, AFTER), (self.think_s, THINK_S)]
@@ -155,15 +237,7 @@ class Format:
                 f"expected {','.join(field.column for field in fields)}"
             )
         found = READ[head.container](source, head, fields, builder)
-        names = {
-            "isl": self.isl,
-            "osl": self.osl,
-            "cached_tokens": self.cached,
-            "priority": self.priority,
-            "session_id": self.session,
-            "hash_ids": self.ids,
-        }
-        columns = {ours: found[theirs] for ours, theirs in names.items() if theirs in found}
+        columns = {ours: found[theirs] for ours, theirs in self.columns.items() if theirs in found}
         if "cached_tokens" in columns:
             self._check_cached(source, head, columns["cached_tokens"], columns["isl"])
         if builder is not None and "hash_ids" in columns:

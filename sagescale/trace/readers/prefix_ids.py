@@ -29,7 +29,7 @@ def block_tokens(
     files: Sequence[tuple[Source, Head]],
     asked: int | None,
     usual: int,
-    stated_by: Callable[[Source, Head], int] | None = None,
+    stated_by: Callable[[Source, Head], int],
 ) -> int:
     """Return how many tokens an id of these files covers: as they state, as asked for, or as is usual.
 
@@ -37,20 +37,20 @@ def block_tokens(
         files: each has ids.
         asked: what ``--hash-block-tokens`` says; None when it was not given.
         usual: of the format; 0 where there is no usual one.
-        stated_by: tells what a file says, where its format has a way of its own; 0 when it does not.
+        stated_by: tells what a file says; 0 when it does not.
 
     Raises:
         InputError: none of them says it, or two say different things.
     """
     found = asked or 0
     for source, head in files:
-        stated = (stated_by or _stated)(source, head)
-        if stated and found and stated != found:
+        tokens = stated_by(source, head)
+        if tokens and found and tokens != found:
             other = f"--hash-block-tokens {asked}" if asked else f"those of {files[0][0].path} of {found}"
             raise InputError(
-                f"{source.path}: prefix ids are of {stated} tokens, and {other}; expected one size of block"
+                f"{source.path}: prefix ids are of {tokens} tokens, and {other}; expected one size of block"
             )
-        found = stated or found
+        found = tokens or found
     found = found or usual
     if not found:
         raise InputError(
@@ -60,7 +60,7 @@ def block_tokens(
     return found
 
 
-def _stated(source: Source, head: Head) -> int:
+def stated(source: Source, head: Head) -> int:
     """Return what the file says itself, in its schema or in every row; else 0."""
     if head.container != "parquet":
         return 0
