@@ -40,6 +40,7 @@ _FILE_BEFORE = re.compile(r"^`(?P<name>[\w./-]+\.[a-z]+)`:\n+\Z", re.MULTILINE)
 _NOT_RUN = re.compile(r"<!-- not run: (?P<why>[^>]+) -->\n\Z")
 _QUOTED = re.compile(r"""'[^']*'|"[^"$`]*\"""")
 _FOR_A_SHELL = re.compile(r"[|<>;&$`*?(){}~#!\[\]]")
+_TO_A_FILE = re.compile(r" > (?P<name>[\w./-]+)$")
 _OF_A_PROCESS = frozenset({"emulate", "plan"})
 """They handle signals and send logs to standard error for as long as their process lives."""
 
@@ -59,10 +60,17 @@ class Example:
     @property
     def words(self) -> list[str] | None:
         """The command's words, if it is one of ours that needs neither a shell nor a process of its own."""
-        if _FOR_A_SHELL.search(_QUOTED.sub("", self.command)):
+        command = _TO_A_FILE.sub("", self.command)
+        if _FOR_A_SHELL.search(_QUOTED.sub("", command)):
             return None
-        words = shlex.split(self.command.replace("\\\n", ""))
+        words = shlex.split(command.replace("\\\n", ""))
         return words if words[0] == "sagescale" and words[1] not in _OF_A_PROCESS else None
+
+    @property
+    def output_file(self) -> str | None:
+        """The file that standard output goes to."""
+        found = _TO_A_FILE.search(self.command)
+        return None if found is None else found["name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +215,7 @@ class Workplace:
             return self._begin(example)
         # Not where what a reader installed is to be found: that is for a new process.
         if example.words is not None and not (self.folder / ".packages").exists():
-            return self._run_here(example.words)
+            return self._run_here(example.words, example.output_file)
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", example.command],
             cwd=self.folder,
@@ -222,18 +230,20 @@ class Workplace:
         assert done.returncode == 0, f"{example.command}\nexit code {done.returncode}\n{printed}"
         return _lines(printed)
 
-    def _run_here(self, words: list[str]) -> tuple[str, ...]:
+    def _run_here(self, words: list[str], output_file: str | None) -> tuple[str, ...]:
         """Run one of our commands in this process alone: any other takes a second or two to get ready."""
         from sagescale.cli.app import main
 
         printed = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+        to_file = None if output_file is None else (self.folder / output_file).open("w", encoding="utf-8")
         code: object = 0
         with (
+            contextlib.nullcontext(printed) if to_file is None else to_file as output,
             contextlib.chdir(self.folder),
             mock.patch.dict(os.environ, self.environment, clear=True),
             mock.patch.object(sys, "argv", words),
             mock.patch("sagescale.experiment.execute.default_jobs", return_value=1),
-            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(printed),
         ):
             try:

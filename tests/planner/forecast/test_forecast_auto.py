@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from itertools import pairwise
 
@@ -14,10 +15,17 @@ from sagescale.trace import read_trace
 
 MEMBERS = ("constant", "kalman", "arima", "seasonal_naive")
 MINUTE_S = 60.0
+AHEADS = (1, 4)
 
 
 def losses(name, observed, aheads, begin):
     """Score the 95th percentile that was forecast, so many windows before, of each from ``begin`` on."""
+    return followed(name, tuple(observed), aheads, begin)[1]
+
+
+@functools.cache
+def followed(name, observed, aheads, begin):
+    """A predictor that has seen a series, and its losses: fitting takes a while, and tests share series."""
     predictor = make_predictor(name, interval_s=MINUTE_S)
     found = {ahead: np.full(len(observed) + ahead, np.nan) for ahead in aheads}
     for now, value in enumerate(observed):
@@ -25,7 +33,7 @@ def losses(name, observed, aheads, begin):
         for ahead, percentiles in found.items():
             percentiles[now + ahead] = predictor.forecast(ahead).quantile(0.95)
     known = np.array(observed)[begin:]
-    return [pinball(known, one[begin : len(observed)], 0.95) for one in found.values()]
+    return predictor, [pinball(known, one[begin : len(observed)], 0.95) for one in found.values()]
 
 
 def scattered(windows, level=100.0):
@@ -64,10 +72,15 @@ def test_it_says_who_answers_for_which_windows():
     ids=["scatter", "a peak a day"],
 )
 def test_it_answers_as_one_that_has_lost_least(series, best):
-    auto = fed("auto", series, 3_600.0 if best is None else MINUTE_S).forecast(1)
+    def after(name):
+        if best is None:
+            return fed(name, series, 3_600.0)
+        return followed(name, tuple(series), AHEADS, 30)[0]
+
+    auto = after("auto").forecast(1)
     chosen = auto.chosen.partition(" for ")[0]
     assert chosen in (best or {"seasonal_naive"})
-    alike = fed(chosen, series, 3_600.0 if best is None else MINUTE_S).forecast(1)
+    alike = after(chosen).forecast(1)
     assert auto.mean == pytest.approx(alike.mean, rel=0.05), "arima is fitted at other windows than alone"
 
 
@@ -95,9 +108,8 @@ def test_one_burst_does_not_settle_two_hours():
 
 @pytest.mark.parametrize("series", [scattered(400), random_walk(400)], ids=["scatter", "walk"])
 def test_it_loses_little_more_than_the_best_one(series):
-    aheads = (1, 4)
-    members = np.array([losses(name, series, aheads, 30) for name in MEMBERS])
-    assert (losses("auto", series, aheads, 30) <= 1.06 * members.min(axis=0)).all()
+    members = np.array([losses(name, series, AHEADS, 30) for name in MEMBERS])
+    assert (losses("auto", series, AHEADS, 30) <= 1.06 * members.min(axis=0)).all()
 
 
 def test_ticks_are_quick_and_nothing_is_fitted_in_the_first_half_hour():
