@@ -16,10 +16,9 @@ import numpy as np
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.loading import autoscaler_config, load_settings
-from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.config import SimulatorConfig, with_overrides
 from sagescale.sim.measures import Served
 from sagescale.sim.simulate import simulate
-from sagescale.sim.world import with_overrides
 from sagescale.trace import read_trace
 
 HOURS = 3.0

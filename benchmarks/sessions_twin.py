@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sagescale.perf import ProfileModel
 from sagescale.planner import make_policy
+from sagescale.sim.config import with_overrides
 from sagescale.sim.engine import Cluster, EnginePool, ServiceLoad
 from sagescale.sim.measures import score
 from sagescale.sim.simulate import simulate
 from sagescale.sim.twin import engine_twin
 from sagescale.sim.twin_aggregated import AggregatedTwin
-from sagescale.sim.world import with_overrides
 from sagescale.trace import Turns
 
 from sessions_day import options, workload_and_variants

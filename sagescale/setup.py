@@ -123,7 +123,7 @@ def load_setup(
     from sagescale.experiment.answer import gpu_hour_price
     from sagescale.live.setup import configured
     from sagescale.perf import estimate_of, load_profile
-    from sagescale.sim.world import with_overrides
+    from sagescale.sim.config import with_overrides
     from sagescale.trace import Trace, apply_transforms
 
     real = load_profile(world) if isinstance(world, str) else world

@@ -64,3 +64,18 @@ def test_the_manager_imports_no_kernel_and_no_fitted_predictor():
     needed = loaded_by("from sagescale import ControlPlaneManager")
     assert "sagescale.live.loop" in needed
     assert not {"numba", "pandas", "statsmodels", "prophet"} & needed
+
+
+def test_traces_are_read_and_made_without_the_kernel():
+    needed = loaded_by("import sagescale.trace.synth")
+    assert "sagescale.trace.readers" in needed
+    assert not {"numba", "scipy", "pandas"} & needed
+
+
+def test_a_planner_starts_without_the_kernel_unless_its_policy_tries_sizes():
+    needed = loaded_by(
+        "import sagescale.live.run; from sagescale.live.setup import configured; "
+        "configured(None, [], ['prometheus_url=http://127.0.0.1:9090'])"
+    )
+    assert "sagescale.live.loop" in needed
+    assert not {"numba", "scipy", "pandas", "statsmodels", "prophet"} & needed

@@ -117,8 +117,7 @@ def calibrate(
     from sagescale.perf import estimate_aggregated, load_profile
     from sagescale.perf.document import write_profile
     from sagescale.planner.loading import load_settings
-    from sagescale.sim.config import SimulatorConfig
-    from sagescale.sim.world import with_overrides
+    from sagescale.sim.config import SimulatorConfig, with_overrides
 
     check_writable(out)
     fit = fit or ("0:0.5" if score is None else "0:1")

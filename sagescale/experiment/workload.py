@@ -11,7 +11,7 @@ import numpy as np
 
 from sagescale.planner import LoadPredictors
 from sagescale.planner.forecast import Forecast
-from sagescale.sim.world import with_overrides
+from sagescale.sim.config import with_overrides
 from sagescale.trace import TransformSpec, apply_transforms, beginnings, begun_at, slice_trace
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from sagescale.live.config import LiveConfig, configuration_classes
 from sagescale.perf import ProfileModel, sizing_profile
 from sagescale.planner import AutoscalerConfig, pool_keys
 from sagescale.planner.loading import autoscaler_config, load_settings, serving_of
-from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.config import SimulatorConfig, with_overrides
 from sagescale.sim.scheduler import check_engines, scheduler_of
-from sagescale.sim.world import with_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

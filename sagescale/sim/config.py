@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from sagescale.declare import check, setting
 from sagescale.errors import InputError
@@ -12,6 +12,11 @@ from sagescale.sim.startup import StartupDelay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sagescale.perf import Profile
+    from sagescale.planner import Serving
+
+T = TypeVar("T")
 
 SchedulingPolicy = Literal["fifo", "priority", "slo_aware", "adaptive"]
 """In which order an instance, of either pool, serves the requests that wait for it."""
@@ -361,3 +366,34 @@ class SimulatorConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+def with_overrides(profile: Profile, config: SimulatorConfig, serving: Serving = "disaggregated") -> Profile:
+    """Return the profile with the configuration's limits and hand-off costs in place of its own.
+
+    Of aggregated serving it is that of aggregated instances (``perf.aggregated_engines``).
+
+    Raises:
+        InputError: it says nothing of aggregated instances and nothing can be estimated.
+    """
+    from sagescale.perf import KvTransfer, aggregated_engines
+
+    if serving == "aggregated":
+        profile = aggregated_engines(profile, config.max_batched_tokens)
+    changed = profile.with_limits(max_num_seqs=config.max_num_seqs, max_kv_tokens=config.max_kv_tokens)
+    own = profile.kv_transfer
+    transfer = KvTransfer(
+        latency_ms=_given(config.kv_transfer_latency_ms, own.latency_ms),
+        ms_per_1k_tokens=_given(config.kv_transfer_ms_per_1k_tokens, own.ms_per_1k_tokens),
+        decode_steps=_given(config.kv_transfer_decode_steps, own.decode_steps),
+        blocks_prefill=_given(config.kv_transfer_blocks_prefill, own.blocks_prefill),
+        assumed=own.assumed and config.kv_transfer_latency_ms is config.kv_transfer_ms_per_1k_tokens is None,
+    )
+    changed = replace(changed, kv_transfer=transfer)
+    if config.join_ms_per_1k_tokens is not None:
+        changed = replace(changed, join_ms_per_1k_tokens=config.join_ms_per_1k_tokens)
+    return changed
+
+
+def _given(value: T | None, otherwise: T) -> T:
+    return otherwise if value is None else value

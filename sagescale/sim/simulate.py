@@ -66,7 +66,7 @@ class ServiceRun:
     Attributes:
         trace: the requests.
         profile: the engines as the planner is given them, limits and hand-off costs already overridden
-            (``world.with_overrides``).
+            (``config.with_overrides``).
         config: the autoscaler's configuration; GPUs an instance agree with the profile.
         simulator: the modelled world's configuration.
         name: within the fleet; what is drawn depends on it.

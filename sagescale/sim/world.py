@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagescale.errors import InputError
 from sagescale.fleet import Role
-from sagescale.perf import KvTransfer, aggregated_engines
 from sagescale.sim.engine import EnginePool, Stepping, World
 from sagescale.sim.scheduler import scheduler_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sagescale.perf import Profile, ProfileModel
+    from sagescale.perf import ProfileModel
     from sagescale.planner import AutoscalerConfig, Serving
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import Pool
     from sagescale.trace import Trace
-
-T = TypeVar("T")
-
-
-def with_overrides(profile: Profile, config: SimulatorConfig, serving: Serving = "disaggregated") -> Profile:
-    """Return the profile with the configuration's limits and hand-off costs in place of its own.
-
-    Of aggregated serving it is that of aggregated instances (``perf.aggregated_engines``).
-
-    Raises:
-        InputError: it says nothing of aggregated instances and nothing can be estimated.
-    """
-    if serving == "aggregated":
-        profile = aggregated_engines(profile, config.max_batched_tokens)
-    changed = profile.with_limits(max_num_seqs=config.max_num_seqs, max_kv_tokens=config.max_kv_tokens)
-    own = profile.kv_transfer
-    transfer = KvTransfer(
-        latency_ms=_given(config.kv_transfer_latency_ms, own.latency_ms),
-        ms_per_1k_tokens=_given(config.kv_transfer_ms_per_1k_tokens, own.ms_per_1k_tokens),
-        decode_steps=_given(config.kv_transfer_decode_steps, own.decode_steps),
-        blocks_prefill=_given(config.kv_transfer_blocks_prefill, own.blocks_prefill),
-        assumed=own.assumed and config.kv_transfer_latency_ms is config.kv_transfer_ms_per_1k_tokens is None,
-    )
-    changed = dataclasses.replace(changed, kv_transfer=transfer)
-    if config.join_ms_per_1k_tokens is not None:
-        changed = dataclasses.replace(changed, join_ms_per_1k_tokens=config.join_ms_per_1k_tokens)
-    return changed
-
-
-def _given(value: T | None, otherwise: T) -> T:
-    return otherwise if value is None else value
 
 
 def computed_tokens(trace: Trace, config: SimulatorConfig) -> NDArray[np.int32]:

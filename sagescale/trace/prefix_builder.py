@@ -9,7 +9,7 @@ import numpy as np
 
 from sagescale.compiling import compiler
 from sagescale.errors import InputError
-from sagescale.trace.prefixes import Prefixes
+from sagescale.trace.prefixes import MOST_NODES, Prefixes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 _compiled = compiler("prefixes", (Path(__file__),))
 
 _FIRST_ROOM = 1024
-
-MOST_NODES = 1 << 28
-"""Ids of all prompts, those that begin alike counted once: more than this is in no trace."""
 
 _IDS_AT_ONCE = 1 << 20
 

@@ -21,6 +21,9 @@ def freeze(record: object, name: str) -> None:
     object.__setattr__(record, name, view)
 
 
+MOST_NODES = 1 << 28
+"""Ids of all prompts, those that begin alike counted once: more than this is in no trace."""
+
 _NO_ROW = np.iinfo(np.int32).max
 
 

@@ -19,13 +19,12 @@ from sagescale.document import as_keys
 from sagescale.perf import DecodeProfile, KvTransfer, PrefillProfile, Profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.sim.bound import lower_bound
-from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.config import SimulatorConfig, with_overrides
 from sagescale.sim.export import write_requests
 from sagescale.sim.linear_minorant import largest_minorant
 from sagescale.sim.measures import gpu_hours
 from sagescale.sim.result import configuration, result_document, run_document
 from sagescale.sim.simulate import simulate
-from sagescale.sim.world import with_overrides
 from sagescale.trace import Trace
 from strategies import sampled
 

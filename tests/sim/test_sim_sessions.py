@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sagescale.errors import InputError
 from sagescale.perf import load_profile
 from sagescale.planner import AutoscalerConfig
-from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.config import SimulatorConfig, with_overrides
 from sagescale.sim.export import requests_table
 from sagescale.sim.faults import Faults, Rates
 from sagescale.sim.part import Part, measure_part
@@ -21,7 +21,6 @@ from sagescale.sim.simulate import ServiceRun, simulate, simulate_fleet
 from sagescale.sim.startup import StartupDelay
 from sagescale.sim.state import DONE, REJECTED, TIMED_OUT
 from sagescale.sim.turns import as_recorded, check_thinking
-from sagescale.sim.world import with_overrides
 from sagescale.trace import Trace, Turns
 from strategies import sampled
 

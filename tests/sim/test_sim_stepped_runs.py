@@ -13,11 +13,10 @@ from sagescale.live.setup import configured
 from sagescale.perf import AggregatedProfile, Profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.sim.bound import lower_bound
-from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.config import SimulatorConfig, with_overrides
 from sagescale.sim.faults import Crash, Faults
 from sagescale.sim.measures import gpu_hours
 from sagescale.sim.simulate import simulate
-from sagescale.sim.world import with_overrides
 from sagescale.trace import Trace
 from strategies import sampled
 from test_sim_conservation import CHEAP_PREDICTORS, Case, document, many, profiles, traces

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from sagescale.perf import ProfileModel, load_profile
 from sagescale.planner import AutoscalerConfig
 from sagescale.planner.policy.twin import Lengths
-from sagescale.sim.config import SimulatorConfig
+from sagescale.sim.config import SimulatorConfig, with_overrides
 from sagescale.sim.startup import StartupDelay
 from sagescale.sim.twin import KernelTwin
-from sagescale.sim.world import with_overrides
 
 PROFILE = load_profile("h200-llama-3.1-8b-fp8")
 FEW = settings(max_examples=20)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sagescale.errors import InputError, did_you_mean
-from sagescale.trace.prefix_builder import MOST_NODES
-from sagescale.trace.prefixes import Prefixes
+from sagescale.trace.prefixes import MOST_NODES, Prefixes
 from sagescale.trace.readers.answers import ANSWER_S_PER_TOKEN
 from sagescale.trace.readers.fields import MAX_MADE_IDS
 from sagescale.trace.sessions import Turns

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagescale.errors import InputError
-from sagescale.trace.prefix_builder import MOST_NODES
-from sagescale.trace.prefixes import Prefixes
+from sagescale.trace.prefixes import MOST_NODES, Prefixes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
