@@ -184,9 +184,7 @@ def _steps(section: AggregatedProfile, model: ProfileModel) -> Panel:
 
 def _column(model: ProfileModel, context: float) -> tuple[tuple[float, float], ...]:
     """Return concurrency and ITL, up to the slots and the KV memory."""
-    fits = model.max_num_seqs
-    if model.max_kv_tokens is not None:
-        fits = max(1, min(fits, int(model.max_kv_tokens / context)))
+    fits = len(model.decode_steps_ms(context))
     loads = sorted({*np.rint(np.geomspace(1, fits, _STEPS)).astype(int).tolist()})
     return tuple((float(n), model.itl_ms(n, context)) for n in loads)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sagescale.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class Role(IntFlag):
@@ -67,6 +67,17 @@ class Service:
         return tuple(pool.name for pool in self.pools)
 
 
+def check_names(what: str, names: Sequence[str]) -> None:
+    """Refuse names of which two are the same.
+
+    Raises:
+        InputError: says which.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two {what} are called {name!r}; expected names that differ")
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """Services that share a stock of GPUs.
@@ -89,11 +100,9 @@ class Fleet:
         object.__setattr__(self, "pools", tuple(pool for service in self.services for pool in service.pools))
         for what, names in (
             ("services", [service.name for service in self.services]),
-            *((f"pools of service {one.name!r}", list(one.pool_names)) for one in self.services),
+            *((f"pools of service {one.name!r}", one.pool_names) for one in self.services),
         ):
-            for name in names:
-                if names.count(name) > 1:
-                    raise InputError(f"two {what} are called {name!r}; expected names that differ")
+            check_names(what, names)
         least = dict.fromkeys(self.stock, 0)
         for pool in self.pools:
             if pool.gpu_type not in least:

@@ -9,7 +9,7 @@ its one token.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,6 @@ from sagescale.errors import InputError
 from sagescale.perf.profile import (
     DEFAULT_MAX_BATCHED_TOKENS,
     AggregatedProfile,
-    DecodeProfile,
     PrefillProfile,
 )
 from sagescale.perf.steps import compile_steps
@@ -59,7 +58,7 @@ def estimate_aggregated(profile: Profile) -> AggregatedProfile:
     times = np.maximum.accumulate(np.maximum(matrix, emptiest))
     slope = float((times[-1] - times[0]) / (knots[-1] - knots[0]))
     return AggregatedProfile(
-        **{item.name: getattr(decode, item.name) for item in fields(DecodeProfile) if item.name != "assumed"},
+        **decode.but_assumed(),
         assumed=(*decode.assumed, "max_batched_tokens"),
         max_batched_tokens=DEFAULT_MAX_BATCHED_TOKENS,
         tokens=tuple(knots),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, fields, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sagescale.declare import setting
 from sagescale.perf.checks import (
@@ -211,6 +211,12 @@ class DecodeProfile:
         for name in self.assumed:
             if name not in self.LIMITS:
                 raise ValueError(f"assumed: '{name}' (expected {' or '.join(self.LIMITS)})")
+
+    def but_assumed(self) -> dict[str, Any]:
+        """Return what an aggregated section takes over, by name: everything but what was assumed."""
+        return {
+            item.name: getattr(self, item.name) for item in fields(DecodeProfile) if item.name != "assumed"
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

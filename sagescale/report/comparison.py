@@ -95,8 +95,7 @@ def print_comparison(document: ResultDocument, console: Console) -> None:
                 style=POOR,
             ),
         )
-    for warning in document.warnings:
-        page.field("warning", Text(f"{MARK} {plain(warning)}", style=POOR))
+    page.warnings(document.warnings)
     print_answer(page, document.answer)
 
 

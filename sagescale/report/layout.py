@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from sagescale.report.figures import LIGHT
-from sagescale.report.formats import Poor
+from sagescale.report.formats import MARK, Poor, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,11 @@ class Page:
                 lines.extend(Text().append_text(line) for line in _broken(text, self.body_width))
         for number, line in enumerate(lines):
             self._line(label if number == 0 else "", line)
+
+    def warnings(self, warnings: Sequence[str]) -> None:
+        """Write what whoever reads should know, a field each."""
+        for warning in warnings:
+            self.field("warning", Poor(f"{MARK} {plain(warning)}"))
 
     def table(self, label: str, header: Sequence[str], rows: Sequence[tuple[str, Sequence[Text]]]) -> None:
         """Write labelled rows of cells under a header, right-aligned, no wider than they need to be.

@@ -70,11 +70,14 @@ def in_words(code: str) -> str:
 def causes(reasons: Mapping[str, int], most: int) -> list[tuple[int, str, str]]:
     """Return the ``most`` frequent causes as (times, code, words), most frequent first, ties by code."""
     counted = [(times(reasons, code), code) for code in reasons if code not in (*_MOVES, _USUAL)]
-    ranked = sorted((pair for pair in counted if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
-    return [(number, code, in_words(code)) for number, code in ranked[:most]]
+    return [(number, code, in_words(code)) for number, code in _ranked(counted)[:most]]
 
 
 def limits(reasons: Mapping[str, int]) -> list[tuple[int, str]]:
     """Return the limits that cut a size as (times, configuration key), most frequent first."""
-    counted = [(times(reasons, code), key) for code, key in LIMITS.items()]
+    return _ranked([(times(reasons, code), key) for code, key in LIMITS.items()])
+
+
+def _ranked(counted: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Return those that occur, most frequent first, ties by name."""
     return sorted((pair for pair in counted if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))

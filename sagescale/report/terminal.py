@@ -67,7 +67,7 @@ def print_run(document: ResultDocument, console: Console) -> None:
         _print_profile(page, "engines", document.world)
     if not document.runs:
         page.field("runs", "none")
-        _print_warnings(page, document.warnings)
+        page.warnings(document.warnings or ())
         return
     run = document.runs[0]
     every_s = interval_s(document, run)
@@ -100,7 +100,7 @@ def print_run(document: ResultDocument, console: Console) -> None:
     page.blank()
     page.field("forecast", *(forecast(document, run) or (f"{NOTHING}, nothing scored",)))
     _print_timing(page, run)
-    _print_warnings(page, document.warnings)
+    page.warnings(document.warnings or ())
     print_answer(page, document.answer)
 
 
@@ -194,8 +194,3 @@ def _print_timing(page: Page, run: RunDocument) -> None:
         Text(f"planner {planner}, of it forecasts {forecasts}", style=DIM),
         Text(f"{count(timing.requests_per_s)} requests/s", style=DIM),
     )
-
-
-def _print_warnings(page: Page, warnings: list[str]) -> None:
-    for warning in warnings or ():
-        page.field("warning", Text(f"{MARK} {plain(warning)}", style=POOR))

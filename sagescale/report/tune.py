@@ -55,8 +55,7 @@ def print_tuning(document: TuneDocument, console: Console) -> None:
         _print_rows(out, rows, document)
         out.blank()
         _curve(out, document)
-    for warning in document.warnings:
-        out.field("warning", Text(f"{MARK} {plain(warning)}", style=POOR))
+    out.warnings(document.warnings)
     if document.interrupted:
         out.field("warning", Text(f"{MARK} interrupted: this is the best known by then", style=POOR))
     good = document.holds is True

@@ -62,28 +62,21 @@ class Served:
     """
 
     def __init__(self, run: Run) -> None:
-        self._trace = run.trace
-        self._requests = run.requests
-        self._targets = (run.config.target_ttft_ms, run.config.target_itl_ms)
-        self._horizon_s = run.horizon_s
-        self._asked = run.asked
-        self._closed_loop = run.closed_loop
-        self._statistic = run.simulator.itl_statistic
-        self._gaps = run.gaps
+        self._run = run
 
     @functools.cached_property
     def ttft_ms(self) -> NDArray[np.float64]:
         """Per request; NaN without a first token. float64[n]."""
-        span: NDArray[np.float64] = self._requests["first_token_s"] - self._trace.arrival_s
+        span: NDArray[np.float64] = self._run.requests["first_token_s"] - self._run.trace.arrival_s
         span *= 1000.0
         return span
 
     @functools.cached_property
     def itl_ms(self) -> NDArray[np.float64]:
         """Per request; NaN where unfinished or undefined. float64[n]."""
-        span: NDArray[np.float64] = self._requests["done_s"] - self._requests["first_token_s"]
+        span: NDArray[np.float64] = self._run.requests["done_s"] - self._run.requests["first_token_s"]
         span *= 1000.0
-        steps = self._trace.osl - 1
+        steps = self._run.trace.osl - 1
         with np.errstate(divide="ignore", invalid="ignore"):
             span /= steps
         span[steps == 0] = np.nan
@@ -92,32 +85,33 @@ class Served:
     @functools.cached_property
     def good(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Who met the TTFT target, and who met the ITL target; unfinished ones met neither. bool[n] each."""
-        done = self._requests["state"] == DONE
-        ttft = done & (self.ttft_ms <= self._targets[0])
-        if self._gaps is None or self._statistic == "mean":
-            return ttft, done & ~(self.itl_ms > self._targets[1])
-        return ttft, done & ~self._gaps.itl_misses(self._statistic, self._trace.osl)
+        run, statistic = self._run, self._run.simulator.itl_statistic
+        done = run.requests["state"] == DONE
+        ttft = done & (self.ttft_ms <= run.config.target_ttft_ms)
+        if run.gaps is None or statistic == "mean":
+            return ttft, done & ~(self.itl_ms > run.config.target_itl_ms)
+        return ttft, done & ~run.gaps.itl_misses(statistic, run.trace.osl)
 
     @property
     def asked_up_to(self) -> NDArray[np.int64]:
         """How many requests the first k that arrived stand for, int64[n + 1]: see ``never_behind``."""
-        if self._closed_loop is None:
-            return np.arange(len(self._trace) + 1)
-        return np.concatenate([[0], np.cumsum(1 + self._closed_loop.never_behind)])
+        if self._run.closed_loop is None:
+            return np.arange(len(self._run.trace) + 1)
+        return np.concatenate([[0], np.cumsum(1 + self._run.closed_loop.never_behind)])
 
     def sla(self) -> SlaResult:
         """Shares of all requests, arrived or not, that met the targets, and good requests a second."""
         ttft, itl = self.good
-        arrived = self._asked
+        run, arrived, statistic = self._run, self._run.asked, self._run.simulator.itl_statistic
         both = int(np.count_nonzero(ttft & itl))
         return SlaResult(
-            target_ttft_ms=self._targets[0],
-            target_itl_ms=self._targets[1],
+            target_ttft_ms=run.config.target_ttft_ms,
+            target_itl_ms=run.config.target_itl_ms,
             attainment=both / arrived,
             ttft_attainment=int(np.count_nonzero(ttft)) / arrived,
             itl_attainment=int(np.count_nonzero(itl)) / arrived,
-            goodput_rps=both / self._horizon_s if self._horizon_s > 0 else 0.0,
-            itl_statistic=None if self._statistic == "mean" else self._statistic,
+            goodput_rps=both / run.horizon_s if run.horizon_s > 0 else 0.0,
+            itl_statistic=None if statistic == "mean" else statistic,
         )
 
     def latencies(self) -> tuple[Latency, Latency, Latency]:
@@ -129,7 +123,7 @@ class Served:
         del self.ttft_ms
         itl = latency(self.itl_ms)
         del self.itl_ms
-        span: NDArray[np.float64] = self._requests["done_s"] - self._trace.arrival_s
+        span: NDArray[np.float64] = self._run.requests["done_s"] - self._run.trace.arrival_s
         span *= 1000.0
         return ttft, itl, latency(span)
 

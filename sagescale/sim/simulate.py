@@ -13,7 +13,7 @@ import numpy as np
 
 from sagescale.compiling import work_clock_s
 from sagescale.errors import InputError
-from sagescale.fleet import Role
+from sagescale.fleet import Role, check_names
 from sagescale.perf import ProfileModel
 from sagescale.planner import (
     LoadPredictors,
@@ -169,10 +169,7 @@ def simulate_fleet(
 def _check_fleet(services: Sequence[ServiceRun], stock: Mapping[str, int]) -> None:
     if not services:
         raise InputError("simulate_fleet was given no service; expected one or more")
-    names = [service.name for service in services]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two services are called {name!r}; expected names that differ")
+    check_names("services", [service.name for service in services])
     for service in services:
         if service.gpu_type not in stock:
             raise InputError(

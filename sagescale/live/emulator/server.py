@@ -299,7 +299,7 @@ class Emulator:
                     f'as in {{"targets": {{{example}}}}}'
                 )
             sizes.append(value)
-        asked = Sizes(*sizes, names=(pool.name for pool in pools))
+        asked = Sizes(*sizes, names=self._cluster.config.pool_names)
         with self._lock:
             self._catch_up()
             if key is not None and self._done_keys.get(key) == asked:

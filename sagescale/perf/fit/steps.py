@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +56,11 @@ def fit_aggregated(
         raise ValueError(f"{len(mixed)} steps with prompt chunks (expected at least {LEAST_STEPS})")
     measured = _features(mixed)
     out = np.arange(len(mixed)) % _LEFT_OUT == 0
-    base = {item.name: getattr(decode, item.name) for item in fields(DecodeProfile) if item.name != "assumed"}
     names = (*decode.assumed, *(("max_batched_tokens",) if assumed else ()))
 
     def section(chosen: NDArray[np.bool_]) -> AggregatedProfile:
         return AggregatedProfile(
-            **base,
+            **decode.but_assumed(),
             assumed=names,
             max_batched_tokens=max_batched_tokens,
             measured_steps=measured,
