@@ -19,6 +19,8 @@ from sagescale.sim.config import SimulatorConfig
 from typer.testing import CliRunner
 
 BASE = load_profile("h200-llama-3.1-8b-bf16")
+FEWER = BASE.with_limits(max_num_seqs=48)
+"""What is served here fills 31 slots: the same factors are found, with shorter tables."""
 ONE_EACH = PoolSizes.fixed(1, 1)
 WORLD = SimulatorConfig()
 TRUTH = Factors(
@@ -46,7 +48,7 @@ def log():
 
 
 def test_known_factors_are_found_again(log):
-    result = calibrate(BASE, log, ONE_EACH, WORLD, paddings=((),))
+    result = calibrate(FEWER, log, ONE_EACH, WORLD, paddings=((),))
     found = result.factors
     assert result.good
     assert result.held_out
@@ -61,13 +63,13 @@ def test_known_factors_are_found_again(log):
 
 def test_another_log_of_the_same_engine_is_predicted(log):
     other = served(count=400, per_s=11.0)
-    result = calibrate(BASE, log, ONE_EACH, WORLD, fit_part=(0.0, 1.0), unseen=other, paddings=((),))
+    result = calibrate(FEWER, log, ONE_EACH, WORLD, fit_part=(0.0, 1.0), unseen=other, paddings=((),))
     assert result.good
     assert result.held_out
     assert (result.fitted, result.scored) == (700, 400)
     assert all(abs(error.after) < 0.05 for error in result.errors)
     slow = dataclasses.replace(other, done_s=2 * other.done_s - other.first_token_s)
-    assert not calibrate(BASE, log, ONE_EACH, WORLD, unseen=slow, paddings=((),)).good
+    assert not calibrate(FEWER, log, ONE_EACH, WORLD, unseen=slow, paddings=((),)).good
 
 
 def test_a_profile_that_cannot_explain_the_log_is_not_called_good(log):
@@ -76,7 +78,7 @@ def test_a_profile_that_cannot_explain_the_log_is_not_called_good(log):
     odd = dataclasses.replace(
         log, done_s=np.where(later, log.first_token_s + 2 * (log.done_s - log.first_token_s), log.done_s)
     )
-    result = calibrate(BASE, odd, ONE_EACH, WORLD, paddings=((),))
+    result = calibrate(FEWER, odd, ONE_EACH, WORLD, paddings=((),))
     assert not result.good
     assert {error.latency for error in result.errors if not error.good} == {"itl"}
 
