@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,8 @@ if TYPE_CHECKING:
 SAFETY = 1e-9
 """A bound gives up this share of its terms against rounding, its own and the simulator's."""
 
-_WIDE, _STEPS, _TOLERANCE = 1e4, 500, 1e-12
-"""Limits of the scaled linear program, how many corners it goes to at most, and what counts as rounding."""
+_WIDE, _ROUNDS = 1e4, 40
+"""Limits of the scaled linear program, and how often rows are added to it at most."""
 
 _KEPT = 256
 _answers: dict[bytes, NDArray[np.float64]] = {}
@@ -37,18 +36,16 @@ def largest_minorant(
 ) -> NDArray[np.float64]:
     """Maximise ``weights @ x`` over ``rows @ x <= bounds`` and ``limits``, whatever the solver's tolerance.
 
-    Rows and bounds are at or above 0. The dual simplex method: from the corner where nothing but the limits
-    holds to one after the other in which the row exceeded most holds as well, until none is exceeded. With
-    five variables at most that is some ten steps; to load ``scipy.optimize`` takes longer than a short run.
-    What rounding leaves is then removed: x goes back inside its limits, and is scaled down until every row
-    holds; x = 0 always does.
+    Rows and bounds are at or above 0. A cutting-plane linear program: solved on a sample of the rows, the
+    worst violated ones added until none is. What violation the tolerance leaves is then removed: x goes
+    back inside its limits, and is scaled down until every row holds; x = 0 always does.
 
     Args:
         rows: shape (rows, variables).
         bounds: of each row.
         weights: of the variables.
         limits: low and high of each variable, with 0 within.
-        couplings: further rows, with ``couplings @ x <= 0``; these only up to rounding.
+        couplings: further rows, with ``couplings @ x <= 0``; these only up to the solver's tolerance.
 
     Returns:
         x, not to be written to: it is kept for who asks the same again.
@@ -73,36 +70,38 @@ def _solved(
     limits: list[tuple[float, float]],
     couplings: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
+    from scipy.optimize import linprog
+
     size = np.abs(rows).max(axis=0)
     size[size == 0.0] = 1.0
     unit, longest = rows / size, float(bounds.max())
-    count = rows.shape[1]
     if longest <= 0.0:
-        return np.zeros(count)
+        return np.zeros(rows.shape[1])
     heights = bounds / longest
-    gains = weights / size
-    gains /= max(float(np.abs(gains).max()), 1e-300)
-    # Wide finite limits, so that there is a corner to begin at: rows bound what nothing else does.
+    objective = -(weights / size)
+    objective /= max(float(np.abs(objective).max()), 1e-300)
+    # Wide finite limits: what the sample leaves unbounded, the rows added later bound.
     lower, upper = np.clip(np.array(limits).T * (size / longest), -_WIDE, _WIDE)
-    coupled = np.zeros((0, count)) if couplings is None else couplings / size
-    sides = np.concatenate([np.eye(count), -np.eye(count), coupled, unit])
-    ends = np.concatenate([upper, -lower, np.zeros(len(coupled)), heights])
-    corner = np.arange(count) + np.where(gains < 0.0, count, 0)
-    best = np.zeros(count)
-    with contextlib.suppress(np.linalg.LinAlgError):  # what there is by then is scaled down
-        for _ in range(_STEPS):
-            best = np.linalg.solve(sides[corner], ends[corner])
-            excess = sides @ best - ends
-            enters = int(excess.argmax())
-            if excess[enters] <= _TOLERANCE or enters in corner:
-                break
-            # The side that enters, and the gains, as sums of those that meet in the corner.
-            shares, prices = np.linalg.solve(sides[corner].T, np.column_stack([sides[enters], gains])).T
-            leaving = shares > _TOLERANCE
-            if not leaving.any():
-                break
-            ratios = np.divide(prices, shares, out=np.full(count, np.inf), where=leaving)
-            corner[int(ratios.argmin())] = enters
+    chosen = np.unique(np.linspace(0, len(rows) - 1, 400).astype(np.int64))
+    best = np.zeros(rows.shape[1])
+    coupled = np.zeros((0, rows.shape[1])) if couplings is None else couplings / size
+    for _ in range(_ROUNDS):
+        solved = linprog(
+            objective,
+            A_ub=np.concatenate([unit[chosen], coupled]),
+            b_ub=np.concatenate([heights[chosen], np.zeros(len(coupled))]),
+            bounds=list(zip(lower, upper, strict=True)),
+            method="highs",
+        )
+        if not solved.success:
+            break
+        best = np.asarray(solved.x, dtype=np.float64)
+        excess = unit @ best - heights
+        worst = np.argsort(excess)[-50:]
+        added = np.setdiff1d(worst[excess[worst] > 1e-12], chosen)
+        if not len(added):
+            break
+        chosen = np.union1d(chosen, added)
     best = np.clip(best, lower, upper)
     reached = unit @ best
     above = reached > heights

@@ -215,31 +215,6 @@ def test_what_was_asked_of_a_bound_before_answers_no_other_question():
     assert coupled.tolist() == pytest.approx([0.6, 1.2])
 
 
-@many(100)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 300), st.booleans(), st.booleans())
-def test_no_linear_function_under_a_table_is_larger(seed, variables, count, free, coupled):
-    """As far as another solver knows; and none goes above the table at all."""
-    from scipy.optimize import linprog
-
-    rng = np.random.default_rng(seed)
-    size = 10.0 ** rng.uniform(-3.0, 6.0, variables)
-    rows = rng.uniform(0.0, 1.0, (count, variables)) * size
-    bounds, weights = rng.uniform(0.01, 1.0, count), rng.uniform(0.0, 1.0, variables)
-    weights[rng.uniform(size=variables) < 0.2] = 0.0
-    weights *= size
-    limits = [(-20.0 * free / each, 30.0 / each) for each in size]
-    couplings = rng.normal(size=(2, variables)) * size if coupled else None
-    found = largest_minorant(rows, bounds, weights, limits, couplings)
-    assert (rows @ found <= bounds + 1e-12 * (rows @ np.abs(found))).all()
-    best = linprog(
-        -weights,
-        A_ub=rows if couplings is None else np.concatenate([rows, couplings]),
-        b_ub=bounds if couplings is None else np.concatenate([bounds, np.zeros(2)]),
-        bounds=limits,
-    )
-    assert weights @ found >= -best.fun - 1e-6 * abs(best.fun)
-
-
 @many(30)
 @given(cases())
 def test_the_same_inputs_give_the_same_bytes(case: Case):
