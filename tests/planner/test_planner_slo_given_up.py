@@ -24,6 +24,12 @@ def test_what_was_taken_back_at_the_same_load_is_kept():
     assert after(*TAKEN_BACK).kept(2, 3, 98.0) == 3
 
 
+def test_what_was_taken_back_is_tried_again_where_it_may_be_and_remembered_for_when_it_may_not():
+    made = after(*TAKEN_BACK)
+    assert made.kept(2, 3, 98.0, try_again=True) == 2
+    assert made.kept(2, 3, 98.0) == 3
+
+
 def test_what_was_taken_back_between_ticks_is_kept_too():
     assert after((3, 3, 100.0), (2, 3, 100.0), (2, 2, 100.0), (3, 3, 104.0)).kept(2, 3, 98.0) == 3
 

@@ -107,6 +107,21 @@ def test_what_was_taken_back_once_is_kept_up_to_what_would_have_kept_the_day():
     assert sizes[-1] == one.enough < 9
 
 
+@pytest.mark.parametrize(("before", "tried"), [(700.0, True), (300.0, False)])
+def test_what_was_taken_back_may_be_tried_again_at_a_load_that_has_been_there(before: float, tried: bool):
+    one, there, sizes = pool(), 3, []
+    for minute in range(8 * 60):
+        load = before if minute < 360 else 700.0
+        one.looked(60.0 * minute, 60.0, load)
+        one.demand.plan((load,), (0.0,))
+        # Given up at a quarter past six, and taken back at half past, at the same load.
+        there = one.after_idling(3 if minute < 365 or minute == 390 else 1, there, try_again=minute > 390)
+        sizes.append(there)
+    assert sizes[388] == 1
+    assert sizes[390] == 3
+    assert (sizes[-1] < 3) is tried
+
+
 def test_what_was_wanted_between_ticks_counts_as_wanted():
     one = pool()
     one.after_idling(5, 5)

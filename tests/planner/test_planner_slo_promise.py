@@ -58,6 +58,26 @@ def test_an_instance_is_worth_no_more_for_it_unless_the_budget_was_why():
     assert promise((1.0, HOUR), (0.9, HOUR), short=True).worth == 0.0
 
 
+@pytest.mark.parametrize(
+    ("share", "start_s", "hardly"),
+    [(1.0, 60.0, True), (0.9996, 120.0, True), (0.999, 60.0, False), (1.0, 180.0, False)],
+)
+def test_hardly_anything_is_used_if_little_was_missed_and_starts_are_short(
+    share: float, start_s: float, hardly: bool
+):
+    assert promise((share, 12 * HOUR)).hardly_used(start_s) is hardly
+
+
+def test_what_is_used_is_not_known_before_hours_or_where_a_target_is_not_measured():
+    assert not promise((1.0, 5 * HOUR - 1)).hardly_used(60.0)
+    assert promise((1.0, 5 * HOUR)).hardly_used(60.0)
+    assert not promise((None, 24 * HOUR)).hardly_used(60.0)
+    unknown = promise((1.0, 12 * HOUR))
+    for _ in range(36 * HOUR):  # of ITL, what an estimate may say at most
+        unknown.learn(seen(BUSY, window_s=MINUTE_S, requests=100.0, ttft_attainment=1.0), 60.0)
+    assert not unknown.hardly_used(60.0)
+
+
 @given(st.lists(st.none() | st.floats(0.0, 1.0), max_size=30), st.integers(0, 1))
 def test_it_stays_between_nothing_and_the_promise_and_what_is_unknown_changes_nothing(shares, known):
     made = promise(*((share, 3) for share in shares))

@@ -48,21 +48,23 @@ class GivenUp:
         self._needed: deque[_Size] = deque()
         self._served, self._usual = 0, 0.0
 
-    def kept(self, size: int, current: int, load: float) -> int:
+    def kept(self, size: int, current: int, load: float, *, try_again: bool = False) -> int:
         """Return the size to have instead; called at each tick.
 
         Args:
             size: to be ordered.
             current: instances there are, with what was asked for since the last tick.
             load: expected, tokens/s.
+            try_again: whether what was too small lately may be tried all the same.
         """
         self._tick += 1
         self._learn(max(size, current), current, load)
         while self._needed and self._tick - self._needed[0].tick > self._lasts:
             self._needed.popleft()
         if size < current:
-            needed = (each.instances for each in self._needed if load >= each.load * (1.0 - _SAME))
-            size = min(max(size, *needed, 0), current)
+            if not try_again:
+                needed = (each.instances for each in self._needed if load >= each.load * (1.0 - _SAME))
+                size = min(max(size, *needed, 0), current)
             if size < current and load > 0.0:
                 self._given = _Size(current, load, self._tick)
         self._current, self._ordered = current, size

@@ -125,7 +125,7 @@ class SloPolicy:
         self._try_anew(sample)
         self._plan(situation, window.requests, requests, sample)
         self._learn(seen, sample, window.duration_s or 0.0)
-        self._promise.learn(seen, max(self._prefill.start_s, self._decode.start_s))
+        self._promise.learn(seen, self._start_s)
 
         surprise = self._seen if self._seen[0] == seen.time_s else (0.0, 0.0, 0.0)
         to_come = (
@@ -218,7 +218,8 @@ class SloPolicy:
         )
         fewest = (prefill, decode) if self._budget.fits(prefill, decode) else wanted
         prefill, decode = (
-            pool.after_idling(size, asked) for pool, size, asked in zip(pools, fewest, current, strict=True)
+            pool.after_idling(size, asked, try_again=self._promise.hardly_used(self._start_s))
+            for pool, size, asked in zip(pools, fewest, current, strict=True)
         )
         return prefill, decode
 
@@ -273,6 +274,10 @@ class SloPolicy:
     @property
     def _ahead(self) -> int:
         return max(self._prefill.startup.ahead, self._decode.startup.ahead)
+
+    @property
+    def _start_s(self) -> float:
+        return max(self._prefill.start_s, self._decode.start_s)
 
     def _looked_ahead(self) -> int:
         self._horizon = max(self._horizon, self._ahead)

@@ -243,13 +243,13 @@ class Pool:
             return wanted
         return self.recording.fewest(wanted, current, self.curves, allowed * self._replayed)
 
-    def after_idling(self, wanted: int, current: int) -> int:
+    def after_idling(self, wanted: int, current: int, *, try_again: bool = False) -> int:
         """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
 
         Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
         size found at the first decision counts as wanted then, as in an HPA's window: what came before is not
         known, however short the window. What was given up wrongly is kept (:class:`GivenUp`), up to
-        what would have kept the last day.
+        what would have kept the last day, unless it may be tried again at a load that has been there before.
         """
         burst, self._burst = self._burst, 0
         if self.followed is not None:
@@ -259,7 +259,7 @@ class Pool:
         while len(self._wanted) > max(self._patience, _STARTS * self.startup.ahead):
             self._wanted.popleft()
         size = wanted if wanted >= current else min(max(self._wanted), current)
-        expected = self.demand.expected
-        kept = self._given_up.kept(size, current, expected[0] if expected else 0.0)
+        load = self.demand.expected[0] if self.demand.expected else 0.0
         most = self.enough
+        kept = self._given_up.kept(size, current, load, try_again=try_again and most is not None)
         return kept if most is None else min(kept, max(size, most))

@@ -18,6 +18,15 @@ sixtieth of the day."""
 _COLD_S, _STARTS = 600.0, 3.0
 """What is missed before so long, or before so many starts could follow one another, was nobody's choice."""
 
+_KNOWN_S = 5 * 3600.0
+"""Before so long it is not known how much is missed, as it is not of a level of the load (``day``)."""
+
+_HARDLY = 0.1
+"""Less than this part of what may be missed is hardly anything,"""
+
+_SHORT_S = 150.0
+"""unless a start takes longer: then what a size that is too small misses is not."""
+
 
 class Promise:
     """The share of requests that may be missed from now on, for sizes to be chosen by.
@@ -38,7 +47,7 @@ class Promise:
     def __init__(self, target_attainment: float) -> None:
         self._target = target_attainment
         self._age_s = self._seen_s = 0.0
-        self._arrived = self._missed = self._missed_short = 0.0
+        self._arrived = self._arrived_known = self._missed = self._missed_short = 0.0
         self._short = 0
 
     @property
@@ -55,6 +64,18 @@ class Promise:
         """
         return self._left(self._missed_short)
 
+    def hardly_used(self, start_s: float) -> bool:
+        """Whether next to nothing of what may be missed was, so that a size may turn out too small.
+
+        Not where a start, which takes ``start_s``, is long, nor where either target's share is unknown of
+        most requests, nor in the first five hours.
+        """
+        if start_s > _SHORT_S or self._age_s < _KNOWN_S:
+            return False
+        if not self._arrived_known or 2.0 * self._arrived_known < self._arrived:
+            return False
+        return self._lately(self._missed) < _HARDLY * (1.0 - self._target)
+
     def fell_short(self, windows: int) -> None:
         """Take in that the budget allows less than is wanted: it is why the next windows miss."""
         self._short = windows
@@ -64,6 +85,7 @@ class Promise:
         fade = 0.5 ** (seen.window_s / HALF_LIFE_S)
         self._seen_s *= fade
         self._arrived *= fade
+        self._arrived_known *= fade
         self._missed *= fade
         self._missed_short *= fade
         self._age_s += seen.window_s
@@ -77,6 +99,8 @@ class Promise:
             return
         self._seen_s += seen.window_s
         self._arrived += seen.requests
+        if len(met) == 2:  # both targets'
+            self._arrived_known += seen.requests
         if self._age_s < max(_COLD_S, _STARTS * start_s):
             return
         missed = seen.requests * min(1.0, len(met) - sum(met))
@@ -85,7 +109,8 @@ class Promise:
             self._missed_short += missed
 
     def _left(self, missed: float) -> float:
-        allowed = 1.0 - self._target
-        if not missed:
-            return allowed
-        return max(0.0, allowed - missed / (self._arrived * max(1.0, _AT_LEAST_S / self._seen_s)))
+        return max(0.0, 1.0 - self._target - self._lately(missed))
+
+    def _lately(self, missed: float) -> float:
+        """The share of what arrived that was missed."""
+        return missed and missed / (self._arrived * max(1.0, _AT_LEAST_S / self._seen_s))
