@@ -13,18 +13,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+MOST_NODES = 1 << 28
+"""Ids of all prompts, those that begin alike counted once: more than this is in no trace."""
+
+_NO_ROW = np.iinfo(np.int32).max
+
 
 def freeze(record: object, name: str) -> None:
     """Have a frozen record keep a read-only view of one of its columns."""
     view = getattr(record, name).view()
     view.setflags(write=False)
     object.__setattr__(record, name, view)
-
-
-MOST_NODES = 1 << 28
-"""Ids of all prompts, those that begin alike counted once: more than this is in no trace."""
-
-_NO_ROW = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from sagescale.planner.policy.slo.misses import MissCurves
 
-__all__ = ["HALF_LIFE_S", "Day"]
+__all__ = ["HALF_LIFE_S", "NEW_HOURS", "Day"]
 
 HALF_LIFE_S = 43_200.0
 """What came and what was missed count half after so long."""
@@ -19,7 +19,7 @@ HALF_LIFE_S = 43_200.0
 _HOURS = 25
 """Hours whose highest level is remembered, the present one among them."""
 
-_NEW_HOURS = 5
+NEW_HOURS = 5
 """The present hour, and four before it, say little of the hours to come: they may be all that there was, or
 how a higher level begins."""
 
@@ -64,7 +64,7 @@ class Day:
     def enough(self) -> int | None:
         """As many as the load can ask for, if it has been as high before; None where that is not known."""
         size = self._fewest()
-        before = max(list(self._highest)[:-_NEW_HOURS], default=0.0)
+        before = max(list(self._highest)[:-NEW_HOURS], default=0.0)
         if size is None or self._level is None:
             return None
         if before <= 0.0 or self._level > _SAME * before:

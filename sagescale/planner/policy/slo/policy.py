@@ -217,8 +217,9 @@ class SloPolicy:
             for pool, size, asked in zip(pools, wanted, current, strict=True)
         )
         fewest = (prefill, decode) if self._budget.fits(prefill, decode) else wanted
+        try_again = self._promise.hardly_used(self._start_s)
         prefill, decode = (
-            pool.after_idling(size, asked, try_again=self._promise.hardly_used(self._start_s))
+            pool.after_idling(size, asked, try_again=try_again)
             for pool, size, asked in zip(pools, fewest, current, strict=True)
         )
         return prefill, decode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagescale.planner.policy.slo.day import HALF_LIFE_S
+from sagescale.planner.policy.slo.day import HALF_LIFE_S, NEW_HOURS
 
 if TYPE_CHECKING:
     from sagescale.planner.observation import Observation
@@ -18,8 +18,8 @@ sixtieth of the day."""
 _COLD_S, _STARTS = 600.0, 3.0
 """What is missed before so long, or before so many starts could follow one another, was nobody's choice."""
 
-_KNOWN_S = 5 * 3600.0
-"""Before so long it is not known how much is missed, as it is not of a level of the load (``day``)."""
+_KNOWN_S = NEW_HOURS * 3600.0
+"""Before so long it is not known how much is missed, as it is not what a level of the load asks for."""
 
 _HARDLY = 0.1
 """Less than this part of what may be missed is hardly anything,"""
@@ -72,7 +72,7 @@ class Promise:
         """
         if start_s > _SHORT_S or self._age_s < _KNOWN_S:
             return False
-        if not self._arrived_known or 2.0 * self._arrived_known < self._arrived:
+        if 2.0 * self._arrived_known <= self._arrived:
             return False
         return self._lately(self._missed) < _HARDLY * (1.0 - self._target)
 
@@ -113,4 +113,6 @@ class Promise:
 
     def _lately(self, missed: float) -> float:
         """The share of what arrived that was missed."""
-        return missed and missed / (self._arrived * max(1.0, _AT_LEAST_S / self._seen_s))
+        if not missed:
+            return 0.0
+        return missed / (self._arrived * max(1.0, _AT_LEAST_S / self._seen_s))
