@@ -19,6 +19,8 @@ _MEMORY = 480
 _HALF_LIFE_S = 7200.0
 """Windows whose forecast errors are remembered, and the time after which one counts half."""
 
+_NO_ERRORS = np.zeros((0, 2))
+
 _ALIKE = 0.25
 _UNLIKE = 0.02
 """Errors count by how near the load they were made at is to this one: half-way off at so much, in logarithms,
@@ -114,7 +116,7 @@ class Demand:
         self._swing = 0.0
         self._variance = 0.0
         self._plans: deque[tuple[float, ...]] = deque(maxlen=64)
-        self._errors: dict[int, deque[tuple[float, float]]] = {}
+        self._errors: dict[int, NDArray[np.float64]] = {}  # plans and loads, the latest last
 
     def observe(self, load: float | None, chance: float) -> None:
         """Take in the load of the window just ended.
@@ -132,7 +134,8 @@ class Demand:
         self.usual += gain * (load - self.usual)
         for ahead, plan in enumerate(reversed(self._plans), start=1):
             if ahead <= len(plan):
-                self._errors.setdefault(ahead, deque(maxlen=_MEMORY)).append((plan[ahead - 1], load))
+                errors = np.append(self._errors.get(ahead, _NO_ERRORS), [(plan[ahead - 1], load)], axis=0)
+                self._errors[ahead] = errors[-_MEMORY:]
 
     def plan(self, loads: Sequence[float], spread: Sequence[float]) -> None:
         """Take in a forecast of the next windows: mean loads and their standard deviations, tokens/s."""
@@ -151,8 +154,7 @@ class Demand:
         floor = _LEAST_LEVEL * self.usual
         expected = max(self.expected[ahead - 1], seen)
         # Before any load was observed there are no errors that scale to a load.
-        errors = self._errors.get(ahead, ()) if self.usual > 0.0 else ()
-        planned, observed = np.array(errors, dtype=np.float64).reshape(-1, 2).T
+        planned, observed = (self._errors.get(ahead, _NO_ERRORS) if self.usual > 0.0 else _NO_ERRORS).T
         weights = weights_by_age = 0.5 ** (np.arange(len(planned))[::-1] / self._half_life)
         fitted, distance = planned, np.zeros(len(planned))
         if len(planned):

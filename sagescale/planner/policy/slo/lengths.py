@@ -65,7 +65,7 @@ class LengthMemory:
     def __init__(self, *, hits_by_window: bool = False) -> None:
         self.version = 0
         self.sample: Lengths | None = None
-        self._windows: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque(maxlen=_WINDOWS)
+        self._windows: deque[NDArray[np.int64]] = deque(maxlen=_WINDOWS)  # ISL and OSL, a row each
         self._hits_by_window = hits_by_window
         self._hits: deque[float | None] = deque(maxlen=_WINDOWS)
         self._age = 0
@@ -73,14 +73,15 @@ class LengthMemory:
 
     def observe(self, observation: Observation, window: Window) -> None:
         """Take in a window; of one without the lengths of its requests, its means."""
+        lengths = None
         if observation.lengths:
-            isl, osl = np.array(observation.lengths, dtype=np.int64).T
-            self._windows.append((isl, osl))
-            self._hits.append(window.prefix_hit_rate)
+            lengths = np.array(observation.lengths, dtype=np.int64).T
         elif window.isl is not None and window.osl is not None:
             # Which goes with which is not known: every seventh, modulo 64, mixes them.
             osl = np.rint(window.osl * _SHAPE[np.arange(0, 7 * len(_SHAPE), 7) % len(_SHAPE)])
-            self._windows.append((np.rint(window.isl * _SHAPE).astype(np.int64), osl.astype(np.int64)))
+            lengths = np.array((np.rint(window.isl * _SHAPE), osl)).astype(np.int64)
+        if lengths is not None:
+            self._windows.append(np.clip(lengths, 1, _LONGEST))
             self._hits.append(window.prefix_hit_rate)
         if window.prefix_hit_rate is not None:
             self._hit_rates.append(window.prefix_hit_rate)
@@ -98,19 +99,17 @@ class LengthMemory:
     def _weights(self) -> NDArray[np.float64]:
         """What each of all requests counts for, adding up to 1."""
         ages = np.arange(len(self._windows))[::-1]
-        weights = np.repeat(0.5 ** (ages / _HALF_LIFE), [len(isl) for isl, _ in self._windows])
+        weights = np.repeat(0.5 ** (ages / _HALF_LIFE), [lengths.shape[1] for lengths in self._windows])
         weights /= weights.sum()
         return weights
 
     def _all(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-        isl, osl = (
-            np.clip(np.concatenate(column), 1, _LONGEST) for column in zip(*self._windows, strict=True)
-        )
+        isl, osl = np.concatenate(self._windows, axis=1)
         usual = median(self._hit_rates) if self._hit_rates else 0.0
         if not self._hits_by_window:
             return isl, np.maximum(np.rint(isl * (1.0 - usual)), 1.0), osl
         rates = [usual if rate is None else rate for rate in self._hits]
-        hit_rate = np.repeat(rates, [len(isl) for isl, _ in self._windows])
+        hit_rate = np.repeat(rates, [lengths.shape[1] for lengths in self._windows])
         return isl, np.maximum(np.rint(isl * (1.0 - hit_rate)), 1.0), osl
 
     def _draw(self) -> None:
