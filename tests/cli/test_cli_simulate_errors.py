@@ -22,6 +22,7 @@ REPO = Path(__file__).resolve().parents[2]
 HEADER = "arrival_s,isl,osl\n"
 GOOD = HEADER + "".join(f"{second},{100 + second},20\n" for second in range(30))
 MAIN = "from sagescale.cli.app import main; main()"
+NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 
 
 @dataclass(frozen=True)
@@ -417,7 +418,7 @@ def test_an_option_s_mistake_is_told_by_the_option(sagescale, words, message):
 
 @pytest.mark.parametrize(
     "words",
-    ["simulate steady", "trace info steady", "config schema", "--help", "simulate --help", "profile list"],
+    ["trace info steady", "config schema", "--help", "simulate --help", "profile list"],
 )
 def test_a_reader_that_goes_away_is_no_failure(tmp_path, words):
     reader, writer = os.pipe()
@@ -428,13 +429,11 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path, words):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@NEEDS_FULL
 @pytest.mark.parametrize(
     ("where", "reason"), [(">/dev/full", "No space left on device"), (">&-", "is closed")]
 )
-@pytest.mark.parametrize(
-    "words", ["simulate good.csv", "trace info steady --json", "--help", "--version", "tune"]
-)
+@pytest.mark.parametrize("words", ["trace info steady --json", "--help", "--version", "tune"])
 def test_standard_output_that_cannot_be_written_is_one_line(sagescale, tmp_path, words, where, reason):
     shell = ["sh", "-c", f'exec "$@" {where}', "sh", sys.executable, "-c", MAIN, *words.split()]
     done = subprocess.run(shell, cwd=tmp_path, stderr=subprocess.PIPE, check=False, text=True)
@@ -442,6 +441,21 @@ def test_standard_output_that_cannot_be_written_is_one_line(sagescale, tmp_path,
         reason = "TRACE"  # nothing was printed
     refused(Outcome(done.returncode, "", done.stderr), reason)
     assert ("standard output" in done.stderr) != (reason == "TRACE")
+
+
+@pytest.mark.parametrize("reader", ["gone", pytest.param("full", marks=NEEDS_FULL)])
+def test_a_simulation_that_cannot_print_says_so_unless_its_reader_went_away(sagescale, monkeypatch, reader):
+    nobody, writer = os.pipe() if reader == "gone" else (os.open(os.devnull, 0), os.open("/dev/full", 1))
+    os.close(nobody)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "__stdout__", stream)
+        outcome = sagescale("simulate", "good.csv")
+        sys.stdout.flush()  # as the interpreter does at its end
+    if reader == "full":
+        refused(outcome, "standard output: cannot be written: No space left on device")
+    else:
+        assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_an_interruption_while_the_command_is_being_imported_is_one_word(tmp_path):

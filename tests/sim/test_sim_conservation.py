@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sagescale.cli.app import app
 from sagescale.document import as_keys
 from sagescale.perf import DecodeProfile, KvTransfer, PrefillProfile, Profile
 from sagescale.planner import AutoscalerConfig
@@ -27,6 +28,7 @@ from sagescale.sim.result import configuration, result_document, run_document
 from sagescale.sim.simulate import simulate
 from sagescale.trace import Trace
 from strategies import sampled
+from typer.testing import CliRunner
 
 if TYPE_CHECKING:
     from sagescale.sim.run import Run
@@ -311,18 +313,17 @@ def test_the_requests_table_gives_the_documents_figures_again(case: Case):
 
 
 def test_two_processes_write_the_same_bytes(tmp_path):
-    documents = []
-    for hash_seed in ("1", "2"):
-        out = tmp_path / f"{hash_seed}.json"
-        command = ["simulate", "bursty", "--slice", "0:900", "--predictor", "kalman", "--json", str(out)]
-        sets = ["--set", "startup_delay_s=lognormal:median=40,p90=80", "--set", "max_kv_tokens=60000"]
-        subprocess.run(
-            [sys.executable, "-c", "from sagescale.cli.app import main; main()", *command, *sets],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            check=True,
-            capture_output=True,
-        )
-        document = json.loads(out.read_text())
+    words = ["simulate", "bursty", "--slice", "0:900", "--rate-scale", "20", "--predictor", "kalman"]
+    words += ["--set", "startup_delay_s=lognormal:median=40,p90=80", "--set", "max_kv_tokens=60000"]
+    here, there = tmp_path / "here.json", tmp_path / "there.json"
+    assert CliRunner().invoke(app, [*words, "--json", str(here)]).exit_code == 0
+    subprocess.run(
+        [sys.executable, "-m", "sagescale", *words, "--json", there],
+        env={**os.environ, "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"},
+        check=True,
+        capture_output=True,
+    )
+    documents = [json.loads(path.read_text()) for path in (here, there)]
+    for document in documents:
         del document["runs"][0]["timing"]
-        documents.append(json.dumps(document))
-    assert documents[0] == documents[1]
+    assert json.dumps(documents[0]) == json.dumps(documents[1])
