@@ -37,11 +37,7 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
-<<<<<<< Updated upstream
     """What there is now is left alone from here on, and what is made later is seldom looked at twice.
-=======
-    """What there is now is left alone from here on; of what is made later, the newest alone is often looked at.
->>>>>>> Stashed changes
 
     What is new is still in the processor's cache.
     """
