@@ -96,7 +96,7 @@ class AggregatedTwin(KernelTwin):
 
     def work(self, lengths: Lengths) -> float:
         """How many requests whose work is all answer a request is worth."""
-        return 1.0 + self.prompt_token_work * float(lengths.computed.mean() / lengths.osl.mean())
+        return 1.0 + self.prompt_token_work * float(lengths.computed_tokens / lengths.osl.mean())
 
     def prefill_misses(self, instances: int, requests_per_s: float, lengths: Lengths) -> float:
         """Return nothing."""
@@ -141,5 +141,5 @@ class AggregatedTwin(KernelTwin):
     def _steps(self, lengths: Lengths) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Mean step times of 1, 2, ... running requests, with the prompts of those that follow them."""
         n, step_s = super()._steps(lengths)
-        prompt_s = self.perf.ttft_ms(float(lengths.computed.mean())) / 1000.0
+        prompt_s = self.perf.ttft_ms(lengths.computed_tokens) / 1000.0
         return n, step_s + n * (prompt_s / float(lengths.osl.mean()))

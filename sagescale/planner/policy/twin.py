@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
     from sagescale.perf import PerfModel
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Lengths:
-    """A sample of requests, in random order: int32[n] each.
+    """A sample of requests, in random order: int32[n] each; a policy asks for its means at every look.
 
     Attributes:
         isl: prompt tokens.
@@ -27,7 +28,17 @@ class Lengths:
     computed: NDArray[np.int32]
     osl: NDArray[np.int32]
 
-    @property
+    @cached_property
+    def computed_tokens(self) -> float:
+        """The mean of what prefill computes of a prompt."""
+        return float(self.computed.mean())
+
+    @cached_property
+    def computed_share(self) -> float:
+        """The share of all prompt tokens that prefill computes."""
+        return float(self.computed.sum()) / float(self.isl.sum())
+
+    @cached_property
     def context_tokens(self) -> float:
         """The mean context of the tokens produced: a request is met as often as it has tokens to make."""
         share = self.osl / self.osl.sum()

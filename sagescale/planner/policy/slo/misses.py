@@ -44,7 +44,7 @@ class MissCurves:
         self._known: dict[tuple[int, int], float] = {}
         # Looks replay the same loads again and again; lengths are drawn anew, and this with them, after ten
         # windows.
-        self._shares: dict[tuple[int, float], float] = {}
+        self._shares: dict[int, dict[float, float]] = {}
         self._none: dict[int, int] = {}  # instances -> highest step known to miss no more than alone
         self._all: dict[int, int] = {}  # instances -> lowest step known to miss everything
 
@@ -55,10 +55,15 @@ class MissCurves:
 
     def share(self, instances: int, load: float) -> float:
         """Share of the requests that miss at a load in tokens/s; linear between loads tried."""
-        share = self._shares.get((instances, load))
+        known = self.known(instances)
+        share = known.get(load)
         if share is None:
-            share = self._shares[instances, load] = self._share(instances, load)
+            share = known[load] = self._share(instances, load)
         return share
+
+    def known(self, instances: int) -> dict[float, float]:
+        """What ``share`` has answered so far for so many instances, by load."""
+        return self._shares.setdefault(instances, {})
 
     def _share(self, instances: int, load: float) -> float:
         if load <= 0.0:

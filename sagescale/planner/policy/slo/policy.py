@@ -419,12 +419,12 @@ class SloPolicy:
         Prompt tokens from the prefix cache are not computed. Loads are compared in this unit alone.
         """
         slowdown = self._slowdown(pool, sample)
-        return _computed(sample) * slowdown if pool is self._prefill else slowdown
+        return sample.computed_share * slowdown if pool is self._prefill else slowdown
 
     def _slowdown(self, pool: Pool, sample: Lengths) -> float:
         """How much slower engines are believed to be than those simulated: each token counts as so many."""
         if pool is self._prefill:
-            isl = float(sample.computed.mean())
+            isl = sample.computed_tokens
             return self._perf.ttft_ms(isl) / self._twin.perf.ttft_ms(isl)
         running = self._perf.max_num_seqs / 2.0
         context_tokens = sample.context_tokens
@@ -486,11 +486,6 @@ class SloPolicy:
         until_s = pool.start_s
         late += (max(pool.demand.expected[0], surprise) - capacity) * until_s
         return max(0.0, late) / max(interval_s, until_s)
-
-
-def _computed(sample: Lengths) -> float:
-    """The share of prompt tokens that prefill computes."""
-    return float(sample.computed.sum()) / float(sample.isl.sum())
 
 
 def _sized(

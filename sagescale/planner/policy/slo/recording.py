@@ -72,9 +72,10 @@ class Recording:
         limit = instances * curves.limit
         waits = self._in_time_s is not None
         allowed = (self._in_time_s or 0.0) * limit
-        share_of, alone = curves.share, curves.alone
+        known, alone = curves.known(instances), curves.alone
         for _, lasts_s, load, smooth in self._pieces:  # hundreds, at every look
-            share = share_of(instances, smooth) - alone
+            share = known[smooth] if smooth in known else curves.share(instances, smooth)
+            share -= alone
             if waits:
                 after = waiting + (load - limit) * lasts_s
                 shortest, longest = (waiting, after) if after > waiting else (after, waiting)
