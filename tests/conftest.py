@@ -42,7 +42,7 @@ def pytest_collection_finish() -> None:
     What is new is still in the processor's cache.
     """
     gc.freeze()
-    gc.set_threshold(2_000, 1_000, 20)
+    gc.set_threshold(2_000, 200, 20)
     gc.enable()
 
 
