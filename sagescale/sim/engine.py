@@ -7,6 +7,7 @@ sets targets.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from dataclasses import dataclass
 from operator import itemgetter
@@ -139,7 +140,7 @@ class Stepping:
     prefix_cache: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class World:
     """What the modelled engines can do, in seconds and tokens.
 
@@ -339,14 +340,13 @@ def _laid_out(tables: Sequence[NDArray[np.float64] | None]) -> tuple[dict[int, i
 
 
 class _Tables:
-    """The engines' tables, each once however many pools use it, one after the other."""
+    """The engines' tables, each once however many pools use it, in one row; nothing writes to them."""
 
-    def __init__(self, pools: Sequence[EnginePool]) -> None:
+    def __init__(self, engines: Sequence[World]) -> None:
         self.steps_at: dict[int, int] = {}
         steps = []
         at = 0
-        for pool in pools:
-            world = pool.engine
+        for world in engines:
             if id(world.base_s) not in self.steps_at:
                 self.steps_at[id(world.base_s)] = at
                 segments = np.zeros(world.base_s.shape, STEP_SEGMENT)
@@ -356,11 +356,15 @@ class _Tables:
                 steps.append(segments.reshape(-1))
                 at += segments.size
         self.at, self.tables_s = _laid_out(
-            [pool.engine.prefill_s for pool in pools]
-            + [pool.engine.spread_s for pool in pools]
-            + [None if pool.engine.stepping is None else pool.engine.stepping.tokens_s for pool in pools]
+            [world.prefill_s for world in engines]
+            + [world.spread_s for world in engines]
+            + [None if world.stepping is None else world.stepping.tokens_s for world in engines]
         )
         self.steps = steps[0] if len(steps) == 1 else np.concatenate(steps)
+
+
+_tables = functools.lru_cache(maxsize=4)(_Tables)
+"""A planner's twin tries the same few engines again and again."""
 
 
 class FleetCluster:
@@ -391,7 +395,7 @@ class FleetCluster:
             else load.priority
             for load in loads
         ]
-        tables = _Tables(self._pools)
+        tables = _tables(tuple(pool.engine for pool in self._pools))
         services, stages, pools = _described(loads, list(self.stock), tables)
         records = np.empty(requests, REQUEST)
         kernel.clear_requests(records)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sagescale.planner.policy.twin import Lengths
     from sagescale.sim.config import SimulatorConfig
     from sagescale.sim.engine import World
+    from sagescale.sim.state import T
 
 _MOST_PREFILL, _MOST_DECODE = 16, 8
 """Pooling more instances than this changes little: larger pools are tried at this size, at the same rate an
@@ -120,6 +121,8 @@ class KernelTwin:
             prefill_floor_s=0.0,
             kv_blocks_prefill=False,
         )
+        # Before it prefill takes no time, which a step would.
+        self._instant_world = dataclasses.replace(self._decode_world, stepping=None)
         self._lasts_s = max(_LASTS_S, self.startup_s)
         self._last: Sample | None = None
         self._unit_gaps = np.random.default_rng(0).exponential(1.0, 1 << 16)
@@ -218,7 +221,7 @@ class KernelTwin:
         """Return times in s of Poisson arrivals whose tokens a second are, over all of them, the rate's."""
         arrival_s = np.cumsum(self._unit_gaps[:count])
         arrival_s -= arrival_s[0]
-        lasts_s = float(np.resize(tokens, count).sum()) / (rate * float(tokens.mean()))
+        lasts_s = float(repeated(tokens, count).sum()) / (rate * float(tokens.mean()))
         arrival_s *= lasts_s / float(arrival_s[-1])
         return arrival_s
 
@@ -254,16 +257,16 @@ class KernelTwin:
     ) -> Cluster:
         count = len(arrival_s)
         before, after = disaggregated(world)
-        if osl is None:  # decode is tried: prefill takes no time, which a step would
-            before = dataclasses.replace(before, engine=dataclasses.replace(world, stepping=None))
+        if osl is None:  # decode is tried
+            before = dataclasses.replace(before, engine=self._instant_world)
         load = ServiceLoad(
             "service",
             (before, after),
             (prefill, decode),
             arrival_s,
-            np.resize(lengths.isl, count),
-            np.resize(lengths.computed, count),
-            np.resize(lengths.osl, count) if osl is None else np.full(count, osl, np.int32),
+            repeated(lengths.isl, count),
+            repeated(lengths.computed, count),
+            repeated(lengths.osl, count) if osl is None else np.full(count, osl, np.int32),
         )
         cluster = Cluster.alone(load)
         cluster.advance(np.inf)
@@ -288,6 +291,11 @@ class KernelTwin:
         if world.stepping is not None and world.spread_s is not None:
             step_s += world.spread_s[n] * (_longest(lengths, n) - held / n)
         return n, step_s
+
+
+def repeated(column: NDArray[T], count: int) -> NDArray[T]:
+    """The column again and again, so many entries: ``np.resize``, which copies where a part is enough."""
+    return column[:count] if count <= len(column) else np.resize(column, count)
 
 
 def _limit_rps(sample: Sample) -> float:
@@ -334,5 +342,5 @@ def _settling_s(rate_each: float, sample: Sample) -> float:
 
 def _share(alone: NDArray[np.bool_], missed: NDArray[np.bool_], warm_up: int) -> float:
     """Share that misses: what does so alone, of the sample, and what does so in company, of those tried."""
-    in_company = missed & ~np.resize(alone, len(missed))
+    in_company = missed & ~repeated(alone, len(missed))
     return float(alone.mean() + in_company[warm_up:].mean())

@@ -8,7 +8,7 @@ import numpy as np
 
 from sagescale.planner.policy.twin import Lengths
 from sagescale.sim.engine import Cluster, EnginePool, ServiceLoad
-from sagescale.sim.twin import KernelTwin
+from sagescale.sim.twin import KernelTwin, repeated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,9 +128,9 @@ class AggregatedTwin(KernelTwin):
             (EnginePool("aggregated", "aggregated", world, 1),),
             (pool,),
             arrival_s,
-            np.resize(lengths.isl, count),
-            np.resize(lengths.computed, count),
-            np.resize(lengths.osl, count),
+            repeated(lengths.isl, count),
+            repeated(lengths.computed, count),
+            repeated(lengths.osl, count),
         )
         cluster = Cluster.alone(load)
         cluster.advance(np.inf)
