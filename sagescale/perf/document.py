@@ -7,6 +7,7 @@ come with sagescale are known by name.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -74,13 +75,18 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> Profile:
         return read_profile(name_or_path)
     names = list_profiles()
     if word in names:
-        return read_profile(shipped("profiles") / f"{word}.yaml")
+        return _shipped_profile(word)
     if Path(word).is_file():
         return read_profile(word)
     raise InputError(
         f"profile '{word}': no such profile (expected one of: {', '.join(names)}; or the path of a YAML "
         f"profile){did_you_mean(word, names)}"
     )
+
+
+@functools.cache
+def _shipped_profile(name: str) -> Profile:
+    return read_profile(shipped("profiles") / f"{name}.yaml")
 
 
 def profile_to_yaml(profile: Profile) -> str:

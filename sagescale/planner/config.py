@@ -278,6 +278,7 @@ def pool_keys(pool: PoolSpec) -> PoolKeys:
     return _AGGREGATED_KEYS if pool.role is Role.AGGREGATED else keys_of(pool.name)
 
 
+@functools.cache
 def keys_of(name: str) -> PoolKeys:
     """Return the keys of a pool by its name."""
     if name == "aggregated":
