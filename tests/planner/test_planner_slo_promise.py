@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +15,11 @@ TARGET = 0.99
 MINUTE_S, HOUR = 60.0, 60
 
 
-def promise(*parts: tuple[float | None, int], start_s: float = 60.0, short: bool = False) -> Promise:
+def promise(
+    *parts: tuple[float | None, int], start_s: float = 60.0, short: bool = False, target: float = TARGET
+) -> Promise:
     """Attainments of either target, each for so many minutes of equal traffic."""
-    made = Promise(TARGET)
+    made = Promise(target)
     for attainment, minutes in parts:
         for _ in range(minutes):
             if short:
@@ -66,6 +70,18 @@ def test_hardly_anything_is_used_if_little_was_missed_and_starts_are_short(
     share: float, start_s: float, hardly: bool
 ):
     assert promise((share, 12 * HOUR)).hardly_used(start_s) is hardly
+
+
+@pytest.mark.parametrize("target", [0.9, 0.99, 0.999])
+def test_a_size_is_tried_where_one_that_is_too_small_misses_a_quarter_of_what_may_be_until_a_start_is_over(
+    target: float,
+):
+    start_s = 0.25 * (1.0 - target) * 12 * 3600.0 / math.log(2.0)
+    assert promise((1.0, 6 * HOUR), target=target).hardly_used(start_s * 0.99)
+    assert not promise((1.0, 6 * HOUR), target=target).hardly_used(start_s * 1.01)
+    # Days of calm, then a start's time of nothing kept: so much is missed of them.
+    calm = promise((1.0, 10 * 24 * HOUR), (0.0, 60), target=0.5)
+    assert calm.allowed == pytest.approx(0.5 - 3600.0 * math.log(2.0) / (12 * 3600.0), rel=0.1)
 
 
 def test_what_is_used_is_not_known_before_hours_or_where_a_target_is_not_measured():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from sagescale.planner.policy.slo.day import HALF_LIFE_S, NEW_HOURS
@@ -22,10 +23,12 @@ _KNOWN_S = NEW_HOURS * 3600.0
 """Before so long it is not known how much is missed, as it is not what a level of the load asks for."""
 
 _HARDLY = 0.1
-"""Less than this part of what may be missed is hardly anything,"""
+"""Less than this part of what may be missed is hardly anything."""
 
-_SHORT_S = 150.0
-"""unless a start takes longer: then what a size that is too small misses is not."""
+_MISTAKE = 0.25
+"""A size that turns out too small may miss everything until a start is over: no more than this part of what
+may be missed. What counts half after twelve hours adds up to that over ln 2, so with 99 % a start may take
+156 s."""
 
 
 class Promise:
@@ -46,6 +49,7 @@ class Promise:
 
     def __init__(self, target_attainment: float) -> None:
         self._target = target_attainment
+        self._short_s = _MISTAKE * (1.0 - target_attainment) * HALF_LIFE_S / math.log(2.0)
         self._age_s = self._seen_s = 0.0
         self._arrived = self._arrived_known = self._missed = self._missed_short = 0.0
         self._short = 0
@@ -67,10 +71,10 @@ class Promise:
     def hardly_used(self, start_s: float) -> bool:
         """Whether next to nothing of what may be missed was, so that a size may turn out too small.
 
-        Not where a start, which takes ``start_s``, is long, nor where either target's share is unknown of
-        most requests, nor in the first five hours.
+        Not where a start takes so long (``start_s``) that one mistake is more than that, nor where either
+        target's share is unknown of most requests, nor in the first five hours.
         """
-        if start_s > _SHORT_S or self._age_s < _KNOWN_S:
+        if start_s > self._short_s or self._age_s < _KNOWN_S:
             return False
         if 2.0 * self._arrived_known <= self._arrived:
             return False
