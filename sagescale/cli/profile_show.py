@@ -52,20 +52,21 @@ def show(
     check_writable(png_out, html_out)
     profile = load_profile(name)
     figure = profile_figure(profile, target_itl_ms=target_itl_ms)
+    title = " · ".join(word for word in (profile.name, profile.gpu, profile.engine) if word)
+    if png_out is not None:
+        write_whole(png_out, png_picture(figure, title))
+    if html_out is not None:
+        texts = ["Lines: fitted, symbols: measured, stars: most tokens within the target."]
+        write_whole(html_out, render_plots(figure, title=title, version=__version__, texts=texts).encode())
     console = stdout_console()
     for table in _tables(profile):
         console.print(table)
     for panel in figure.panels:
         console.print()
         console.print(panel_text(panel, min(console.width, _WIDTH)), end="")
-    title = " · ".join(word for word in (profile.name, profile.gpu, profile.engine) if word)
-    if png_out is not None:
-        write_whole(png_out, png_picture(figure, title))
-        print(f"{png_out}: written")
-    if html_out is not None:
-        texts = ["Lines: fitted, symbols: measured, stars: most tokens within the target."]
-        write_whole(html_out, render_plots(figure, title=title, version=__version__, texts=texts).encode())
-        print(f"{html_out}: written")
+    for out in (png_out, html_out):
+        if out is not None:
+            print(f"{out}: written")
 
 
 def _tables(profile: Profile) -> Iterator[Table]:

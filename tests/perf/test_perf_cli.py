@@ -82,6 +82,10 @@ def test_the_commands_heavy_libraries_wait_for_the_plots():
     assert "plotly" not in done.stdout
 
 
+def _closed(*_):
+    raise BrokenPipeError
+
+
 def test_show_draws_the_panels_in_the_terminal_and_to_files(tmp_path, monkeypatch):
     monkeypatch.setattr("sagescale.report.picture.png_picture", lambda figure, title: b"png")
     monkeypatch.setattr("sagescale.report.html.render_plots", lambda figure, title, **more: f"<p>{title}")
@@ -93,6 +97,11 @@ def test_show_draws_the_panels_in_the_terminal_and_to_files(tmp_path, monkeypatc
     assert "┊ target 20 ms" in output
     assert png.read_bytes() == b"png"
     assert html.read_text() == "<p>h200-llama-3.1-8b-fp8 · h200 · vllm"
+    png.unlink()
+    with monkeypatch.context() as patched, pytest.raises(BrokenPipeError):
+        patched.setattr("sagescale.report.text_plots.panel_text", _closed)
+        invoke("show", "h200-llama-3.1-8b-fp8", "--png", str(png))
+    assert png.exists(), "files are written before a reader of the terminal's part may go"
     with pytest.raises(InputError, match="is a directory; expected a file to write"):
         invoke("show", "h200-llama-3.1-8b-fp8", "--png", str(tmp_path))
     with pytest.raises(InputError, match="--target-itl-ms 0 "):
