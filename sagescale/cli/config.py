@@ -82,7 +82,11 @@ def validate(
     profile: _Profile = None,
 ) -> None:
     """Check configuration files; a mistake is one line and exit code 2."""
+    from sagescale.sim.unused import unused_keys
+
     found, _ = _resolve(files, [], profile)
+    for line in unused_keys(found.config, found.simulator):
+        print(f"note: {line}")
     given = len(found.settings.explicit)
     print(f"ok: {given} {'key' if given == 1 else 'keys'} set, the others at their defaults")
 

@@ -58,8 +58,21 @@ def unused_warnings(trace: Trace, runs: Sequence[tuple[AutoscalerConfig, Simulat
     return [*found.values(), *_not_gone_by(trace, [simulator for _, simulator in runs])]
 
 
+def unused_keys(config: AutoscalerConfig, simulator: SimulatorConfig) -> list[str]:
+    """Name the keys that differ from their defaults without effect, whatever the trace, a line each."""
+    return [f"{key} has no effect: {why}" for key, why in _unused_of(config, simulator)]
+
+
 def _unused(trace: Trace, config: AutoscalerConfig, simulator: SimulatorConfig) -> Iterator[tuple[str, str]]:
     """Keys given without effect, each with why."""
+    yield from _unused_of(config, simulator)
+    if trace.cached_tokens is not None and _is_given(simulator, "prefix_hit_rate"):
+        yield "prefix_hit_rate", "the trace has cached_tokens"
+    if trace.prefixes is None and _is_given(simulator, "prefix_cache"):
+        yield "prefix_cache", "the trace has no hashes of its prompts' blocks"
+
+
+def _unused_of(config: AutoscalerConfig, simulator: SimulatorConfig) -> Iterator[tuple[str, str]]:
     for serving, keys in _OF_SERVING.items():
         if serving != config.serving:
             for key in keys:
@@ -74,10 +87,6 @@ def _unused(trace: Trace, config: AutoscalerConfig, simulator: SimulatorConfig) 
             yield key, f"routing_strategy is {simulator.routing_strategy}"
     if simulator.routing_strategy == "round_robin" and _is_given(simulator, "router_staleness_s"):
         yield "router_staleness_s", "routing_strategy is round_robin"
-    if trace.cached_tokens is not None and _is_given(simulator, "prefix_hit_rate"):
-        yield "prefix_hit_rate", "the trace has cached_tokens"
-    if trace.prefixes is None and _is_given(simulator, "prefix_cache"):
-        yield "prefix_cache", "the trace has no hashes of its prompts' blocks"
 
 
 def _is_given(simulator: SimulatorConfig, key: str) -> bool:

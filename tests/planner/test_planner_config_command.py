@@ -110,6 +110,17 @@ def test_validate_refuses_with_one_line(tmp_path, text, expected):
     assert "\n" not in str(refused.value)
 
 
+def test_validate_names_keys_that_have_no_effect(tmp_path):
+    path = tmp_path / "auto.yaml"
+    path.write_text("routing_strategy: round_robin\nrouter_staleness_s: 2\nmax_batched_tokens: 4096\n")
+    *notes, answer = config("validate", path).splitlines()
+    assert notes == [
+        "note: max_batched_tokens has no effect: engine_scheduler is batch",
+        "note: router_staleness_s has no effect: routing_strategy is round_robin",
+    ]
+    assert answer.startswith("ok: 3 keys set")
+
+
 def test_the_schema_lists_every_key_with_its_default():
     schema = json.loads(config("schema"))
     assert list(schema["properties"]) == KEYS
