@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 import os
 from pathlib import Path
 
-import hypothesis.core
 import pytest
 import typer.main
 import typer.testing
@@ -24,10 +22,6 @@ settings.load_profile("sagescale")
 
 # A process runs one command, and makes all of them for it; tests run hundreds in one.
 typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
-
-# Nothing here draws from the generators that a process shares (ruff's NPY002 and S311): to save, seed and
-# restore both around each of some 30,000 examples took a twentieth of the properties' time.
-hypothesis.core.deterministic_PRNG = contextlib.nullcontext
 
 REPO = Path(__file__).resolve().parent.parent
 
