@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sagescale.fleet import Fleet, PoolSpec, Role, Service
 from sagescale.planner.policy.slo.budget import Budget
@@ -99,6 +99,7 @@ def test_what_idles_in_one_pool_makes_room_for_the_other():
     st.integers(4, 100),
     st.sampled_from([(1, 1), (1, 2), (4, 3)]),
 )
+@example([((1, 19), (1, 1))] * 10 + [((1, 1), (1, 18))], (2, 1), 37, (1, 2))
 def test_what_is_kept_fits_and_is_between_what_is_wanted_and_what_there_is(steps, current, gpus, each):
     both = pools(each)
     budget = budget_of(max(gpus, sum(each)), both)

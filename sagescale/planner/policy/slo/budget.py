@@ -97,6 +97,7 @@ class Budget:
         """
         base, goal = Sizes(*wanted), Sizes(*stay)
         if len(self._short) >= self._often:
+            base = goal if self.fits(*goal) else base
             goal = goal.map(max, current)
         if not self.fits(*goal):
             free = {"gpu": self.gpus - gpus_of(base, self._fleet)["gpu"]}
