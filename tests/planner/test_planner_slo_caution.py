@@ -34,6 +34,13 @@ def test_the_more_is_missed_the_higher_it_is(one, other):
     assert after([0.02, max(one, other)]) >= after([0.02, min(one, other)])
 
 
+@given(st.floats(0.1, 0.9), st.floats(0.0, 0.02))
+def test_it_aims_at_half_of_its_part_and_of_what_the_other_pool_leaves(part, other):
+    aim = 0.5 * max(min(0.01 * part, 0.01 - other), 0.005 * part)
+    assert after([aim + 1e-6] * 3, part=part, other=other) > 1.0
+    assert after([aim - 1e-6] * 3, part=part, other=other) < 1.0
+
+
 def test_one_window_says_no_more_than_a_tenth():
     assert after([1.0]) == pytest.approx(after([0.107]))
 

@@ -27,16 +27,21 @@ def curves(each: float = EACH) -> MissCurves:
 
 def day(*hours: tuple[float, int], most: int = 60, allowed: float = 0.005) -> Day:
     """Loads, each for so many minutes."""
-    made, shown = Day(most, IN_TIME_S, allowed), curves()
+    made, shown = Day(most, IN_TIME_S), curves()
     for load, minutes in hours:
         for _ in range(minutes):
-            made.look(MINUTE_S, load, load, shown)
+            made.look(MINUTE_S, load, load, shown, allowed)
     return made
 
 
 def test_a_flat_day_asks_for_what_keeps_up_with_it():
     # At the level there was, so many times more are no more than enough.
-    assert day((3500.0, 6 * HOUR)).enough == math.ceil(1.25 * 4)
+    assert day((3500.0, 6 * HOUR)).enough == math.ceil(1.25 * 3.5)
+
+
+@pytest.mark.parametrize(("load", "enough"), [(600.0, 1), (900.0, 2), (1500.0, 2), (1800.0, 3), (30_000.0, 38)])
+def test_what_grows_is_what_is_needed_of_instances_not_what_is_there_of_whole_ones(load, enough):
+    assert day((load, 6 * HOUR)).enough == enough
 
 
 def test_below_the_levels_there_were_it_is_what_kept_the_day():
@@ -86,11 +91,11 @@ def test_what_is_enough_would_have_kept_the_day(levels, allowed):
 
 
 def test_what_an_instance_keeps_up_with_is_asked_of_the_engines():
-    made, shown = Day(60, IN_TIME_S, 0.005), curves(2.0 * EACH)
+    made, shown = Day(60, IN_TIME_S), curves(2.0 * EACH)
     for _ in range(5 * HOUR):
-        made.look(MINUTE_S, 3500.0, 3500.0, shown)
+        made.look(MINUTE_S, 3500.0, 3500.0, shown, 0.005)
     for _ in range(HOUR):
-        made.look(MINUTE_S, 1000.0, 1000.0, shown)
+        made.look(MINUTE_S, 1000.0, 1000.0, shown, 0.005)
     assert made.enough == 2
 
 

@@ -81,14 +81,17 @@ def test_a_size_is_kept_until_it_was_not_wanted_for_as_long_as_two_orders_take(w
 @given(st.lists(st.floats(0.0, 20_000.0), min_size=1, max_size=40), st.integers(1, MOST))
 def test_what_is_kept_would_have_kept_what_came_and_a_pool_alone_may_miss_all_of_the_promise(loads, current):
     kept = []
-    for uses, share in ((Uses(60.0, 0.01), 1.0), (None, 0.5)):
+    for uses, part in ((Uses(60.0, 0.01), 1.0), (None, 0.9), (None, 0.1)):
         made = pool(uses=uses)
+        assert made.part == 1.0
+        made.part = part
         for number, load in enumerate(loads, 1):
             made.looked(60.0 * number, 60.0, load)
         kept.append(made.kept(1, current, 0.01))
         missed = made.recording.missed(kept[-1], made.curves)
-        assert kept[-1] == current or missed <= 0.01 * share
-    assert 1 <= kept[0] <= kept[1] <= current
+        assert kept[-1] == current or missed <= 0.01 * part
+    assert 1 <= kept[0] <= kept[2] <= current
+    assert kept[1] <= kept[2]
 
 
 def test_what_was_taken_back_once_is_kept_up_to_what_would_have_kept_the_day():

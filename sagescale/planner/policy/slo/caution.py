@@ -51,6 +51,7 @@ class Missed(NamedTuple):
         start_s: how long that is from the order.
         starting: ordered capacity is not there yet.
         full: the pool may not grow.
+        part: of what may be missed that is this pool's.
     """
 
     share: float
@@ -63,6 +64,7 @@ class Missed(NamedTuple):
     start_s: float = 60.0
     starting: bool = False
     full: bool = False
+    part: float = 1.0
 
 
 class Caution:
@@ -109,8 +111,9 @@ class Caution:
         self._explained.append(window.explained)
         self.recent += _RECENT * (missed - self.recent)
         explained = max(list(self._explained)[-window.windows :])
-        # What the other pool leaves of the promise, half of it at least.
-        allowed = _USED * max(self._allowed - window.other, self._allowed / 2.0)
+        mine = self._allowed * window.part
+        # Or what the other pool leaves of the promise, half of what is this one's at least.
+        allowed = _USED * max(min(mine, self._allowed - window.other), mine / 2.0)
         step = self._minutes * window.weight * min(missed - max(allowed, explained), _LARGEST)
         rise = 0.0
         if step < 0.0:

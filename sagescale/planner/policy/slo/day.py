@@ -35,6 +35,9 @@ _MORE = 1.25
 _LARGEST = 512
 """Larger sizes are not replayed."""
 
+_PARTS, _SMALL = 8, 16
+"""Up to so many instances, eighths of one are replayed too: what is needed grows before it is rounded up."""
+
 
 class Day:
     """Replays the load on pools of every size that never change.
@@ -45,13 +48,14 @@ class Day:
     Args:
         most: the largest size.
         in_time_s: how long a queue may be.
-        allowed: the share that may be missed.
     """
 
-    def __init__(self, most: int, in_time_s: float, allowed: float) -> None:
-        self._sizes = np.arange(1.0, min(most, _LARGEST) + 1.0)
+    def __init__(self, most: int, in_time_s: float) -> None:
+        whole = np.arange(1.0, min(most, _LARGEST) + 1.0)
+        parts = np.arange(1.0, _PARTS * min(most, _SMALL)) / _PARTS
+        self._sizes = np.union1d(whole, parts)
         self._in_time_s = in_time_s
-        self._allowed = allowed
+        self._allowed = 0.0
         self._waiting = np.zeros(len(self._sizes))
         self._missed = np.zeros(len(self._sizes))
         self._arrived = self._seen_s = 0.0
@@ -71,11 +75,15 @@ class Day:
             return None
         return math.ceil(size * max(1.0, _MORE * min(self._level / before, 1.0)))
 
-    def look(self, lasts_s: float, load: float, felt: float, curves: MissCurves) -> None:
-        """Take in the load, tokens/s, of the last seconds, and averaged over the time a pool settles in."""
+    def look(self, lasts_s: float, load: float, felt: float, curves: MissCurves, allowed: float) -> None:
+        """Take in the load, tokens/s, of the last seconds, and averaged over the time a pool settles in.
+
+        From here on a size keeps the day if it misses no more than is ``allowed``.
+        """
+        self._allowed = allowed
         if curves is not self._curves:
             self._curves = curves
-            self._each = curves.limit * curves.keeps_up(self._fewest() or 1, self._allowed)
+            self._each = curves.limit * curves.keeps_up(math.ceil(self._fewest() or 1), self._allowed)
         kept = math.exp(-lasts_s / _LEVEL_S)
         instances = load / self._each
         self._level = instances if self._level is None else instances + kept * (self._level - instances)
@@ -90,7 +98,7 @@ class Day:
         self._arrived = self._arrived * fade + load * lasts_s
         self._missed = self._missed * fade + late * (load * lasts_s)
 
-    def _fewest(self) -> int | None:
+    def _fewest(self) -> float | None:
         """The fewest instances that would have kept what came; None where none would."""
         kept = self._missed <= self._allowed * self._arrived
-        return int(kept.argmax()) + 1 if kept[-1] else None
+        return float(self._sizes[kept.argmax()]) if kept[-1] else None

@@ -38,6 +38,9 @@ __all__ = ["SloPolicy"]
 _HARDLY = 0.02
 """More instances of a pool that misses this part of what may be missed leave the other no more to miss."""
 
+_LEAST_PART = 0.1
+"""Of what may be missed, a pool's part is no smaller, however few GPUs it has."""
+
 _NOTHING = 0.5
 """Fewer requests forecast for a window are none: with none, pools that may go entirely do."""
 
@@ -123,6 +126,7 @@ class SloPolicy:
             return self._hold(seen, _UNKNOWN_LENGTHS)
         sample = self._lengths.sample
         self._try_anew(sample)
+        self._share_out(seen)
         self._plan(situation, window.requests, requests, sample)
         self._learn(seen, sample, window.duration_s or 0.0)
         self._promise.learn(seen, self._start_s)
@@ -321,9 +325,23 @@ class SloPolicy:
                     ahead=pool.startup.ahead,
                     start_s=pool.start_s,
                     starting=counts.starting + counts.waiting > 0,
+                    part=pool.part,
                     full=counts.asked >= pool.limits.most or full + pool.limits.gpus > self._budget.gpus,
                 )
             )
+
+    def _share_out(self, seen: Observation) -> None:
+        """Let each pool miss as large a part of what may be missed as its part of the GPUs is.
+
+        Where misses fall exponentially with relative headroom, GPUs come to the fewest where what another
+        percent of either pool saves is in the proportion of what it costs.
+        """
+        if self._worked is not None:  # all of it is the one pool's
+            return
+        pools = (self._prefill, self._decode)
+        gpus = [pool.limits.gpus * counts.asked for pool, counts in zip(pools, seen.pools, strict=True)]
+        for pool, mine in zip(pools, gpus, strict=True):
+            pool.part = min(max(mine / max(sum(gpus), 1), _LEAST_PART), 1.0 - _LEAST_PART)
 
     def _late(self, pool: Pool, seen: Observation) -> float:
         """Requests that wait and can no longer be served in time."""

@@ -91,6 +91,9 @@ class Pool:
         allowed: the share of all requests that may be missed.
         in_time_s: how long a queue may be where requests wait for one another; None where they share.
         uses: where sizes follow the load at one use; None where misses have a knee.
+
+    Attributes:
+        part: of what may be missed, what this pool may; the rest is the other's.
     """
 
     def __init__(
@@ -110,9 +113,8 @@ class Pool:
         self.recording = Recording(_REPLAYED_S, in_time_s)
         self._allowed = allowed
         self.uses = uses
-        # Of what may be missed a smaller size may have missed half, if the rest is another pool's.
-        self._replayed = 0.5 if uses is None else 1.0
-        self._day = Day(limits.most, in_time_s or 0.0, allowed / 2.0) if uses is None else None
+        self._day = Day(limits.most, in_time_s or 0.0) if uses is None else None
+        self.part = 1.0
         self.settles_s = 0.0
         self._interval_s = interval_s
         # Aggregated instances serve longer steps to all: what is too much does not wait.
@@ -212,7 +214,7 @@ class Pool:
         believed = load * max(1.0, self.caution.factor)
         smooth = self.recording.add(now_s, lasts_s, believed, self.settles_s)
         if self._day is not None:
-            self._day.look(lasts_s, believed, smooth, self.curves)
+            self._day.look(lasts_s, believed, smooth, self.curves, self._allowed * self.part)
         if self.uses is not None:
             self.uses.look(lasts_s, believed, smooth, self.curves)
         self._looked_s += lasts_s
@@ -241,7 +243,7 @@ class Pool:
         assert self.curves is not None
         if wanted >= current or self.followed is not None:
             return wanted
-        return self.recording.fewest(wanted, current, self.curves, allowed * self._replayed)
+        return self.recording.fewest(wanted, current, self.curves, allowed * self.part)
 
     def after_idling(self, wanted: int, current: int, *, try_again: bool = False) -> int:
         """Give up what was not wanted for as long as two orders take to serve, six minutes at least.

@@ -22,7 +22,7 @@ _COLD_S, _STARTS = 600.0, 3.0
 _KNOWN_S = NEW_HOURS * 3600.0
 """Before so long it is not known how much is missed, as it is not what a level of the load asks for."""
 
-_HARDLY = 0.1
+_HARDLY = 0.2
 """Less than this part of what may be missed is hardly anything."""
 
 _MISTAKE = 0.25
