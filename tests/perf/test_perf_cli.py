@@ -98,9 +98,10 @@ def test_show_draws_the_panels_in_the_terminal_and_to_files(tmp_path, monkeypatc
     assert png.read_bytes() == b"png"
     assert html.read_text() == "<p>h200-llama-3.1-8b-fp8 · h200 · vllm"
     png.unlink()
-    with monkeypatch.context() as patched, pytest.raises(BrokenPipeError):
+    with monkeypatch.context() as patched:
         patched.setattr("sagescale.report.text_plots.panel_text", _closed)
-        invoke("show", "h200-llama-3.1-8b-fp8", "--png", str(png))
+        with pytest.raises(BrokenPipeError):
+            invoke("show", "h200-llama-3.1-8b-fp8", "--png", str(png))
     assert png.exists(), "files are written before a reader of the terminal's part may go"
     with pytest.raises(InputError, match="is a directory; expected a file to write"):
         invoke("show", "h200-llama-3.1-8b-fp8", "--png", str(tmp_path))

@@ -39,7 +39,9 @@ def test_a_flat_day_asks_for_what_keeps_up_with_it():
     assert day((3500.0, 6 * HOUR)).enough == math.ceil(1.25 * 3.5)
 
 
-@pytest.mark.parametrize(("load", "enough"), [(600.0, 1), (900.0, 2), (1500.0, 2), (1800.0, 3), (30_000.0, 38)])
+@pytest.mark.parametrize(
+    ("load", "enough"), [(600.0, 1), (900.0, 2), (1500.0, 2), (1800.0, 3), (30_000.0, 38)]
+)
 def test_what_grows_is_what_is_needed_of_instances_not_what_is_there_of_whole_ones(load, enough):
     assert day((load, 6 * HOUR)).enough == enough
 

@@ -404,7 +404,9 @@ class TestNothingComes:
         assert run(planner, [0.0] * 60, 41, sizes)[-1] == (1, 1)
 
 
-@pytest.mark.parametrize(("prefill", "decode", "part"), [(1, 1, 0.5), (1, 3, 0.25), (1, 40, 0.1), (40, 1, 0.9)])
+@pytest.mark.parametrize(
+    ("prefill", "decode", "part"), [(1, 1, 0.5), (1, 3, 0.25), (1, 40, 0.1), (40, 1, 0.9)]
+)
 def test_a_pool_may_miss_as_large_a_part_as_its_gpus_are(prefill, decode, part):
     planner = slo_planner(max_gpu_budget=64, max_prefill_instances=40, max_decode_instances=40)
     planner.step(minute(1, 60.0, prefill, decode))
