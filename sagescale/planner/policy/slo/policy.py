@@ -336,12 +336,12 @@ class SloPolicy:
         Where misses fall exponentially with relative headroom, GPUs come to the fewest where what another
         percent of either pool saves is in the proportion of what it costs.
         """
-        if self._worked is not None:  # all of it is the one pool's
-            return
         pools = (self._prefill, self._decode)
         gpus = [pool.limits.gpus * counts.asked for pool, counts in zip(pools, seen.pools, strict=True)]
+        if self._worked is not None or not any(gpus):  # all is the one pool's, or nobody's
+            return
         for pool, mine in zip(pools, gpus, strict=True):
-            pool.part = min(max(mine / max(sum(gpus), 1), _LEAST_PART), 1.0 - _LEAST_PART)
+            pool.part = min(max(mine / sum(gpus), _LEAST_PART), 1.0 - _LEAST_PART)
 
     def _late(self, pool: Pool, seen: Observation) -> float:
         """Requests that wait and can no longer be served in time."""
