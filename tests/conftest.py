@@ -33,7 +33,7 @@ gc.disable()
 def pytest_collection_finish() -> None:
     """What there is now is left alone from here on, and what is made later is seldom looked at twice.
 
-    What is new is still in the processor's cache.
+    Small lots are cheap: what is new is still in the processor's cache.
     """
     gc.freeze()
     gc.set_threshold(2_000, 200, 20)

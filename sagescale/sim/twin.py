@@ -121,7 +121,7 @@ class KernelTwin:
             prefill_floor_s=0.0,
             kv_blocks_prefill=False,
         )
-        # Before it prefill takes no time, which a step would.
+        # Prefill in front of decode that is tried: without steps it takes no time.
         self._instant_world = dataclasses.replace(self._decode_world, stepping=None)
         self._lasts_s = max(_LASTS_S, self.startup_s)
         self._last: Sample | None = None

@@ -445,7 +445,11 @@ def test_standard_output_that_cannot_be_written_is_one_line(sagescale, tmp_path,
 
 @pytest.mark.parametrize("reader", ["gone", pytest.param("full", marks=NEEDS_FULL)])
 def test_a_simulation_that_cannot_print_says_so_unless_its_reader_went_away(sagescale, monkeypatch, reader):
-    nobody, writer = os.pipe() if reader == "gone" else (os.open(os.devnull, 0), os.open("/dev/full", 1))
+    nobody, writer = (
+        os.pipe()
+        if reader == "gone"
+        else (os.open(os.devnull, os.O_RDONLY), os.open("/dev/full", os.O_WRONLY))
+    )
     os.close(nobody)
     with os.fdopen(writer, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)

@@ -78,6 +78,12 @@ def test_what_the_cache_holds_is_no_load():
     )
 
 
+def test_all_of_the_promise_is_the_one_pools():
+    made = planner()
+    made.step(minute(1, 600.0, 5))
+    assert made._policy._inner._decode.part == 1.0
+
+
 def test_unknown_traffic_holds_the_pool():
     made = planner()
     made.step(minute(1, 600.0, 5))

@@ -405,11 +405,20 @@ class TestNothingComes:
 
 
 @pytest.mark.parametrize(
-    ("prefill", "decode", "part"), [(1, 1, 0.5), (1, 3, 0.25), (1, 40, 0.1), (40, 1, 0.9)]
+    ("prefill", "decode", "gpus", "part"),
+    [(1, 1, 1, 0.5), (1, 3, 1, 0.25), (1, 4, 4, 0.5), (1, 40, 1, 0.1), (40, 1, 1, 0.9)],
 )
-def test_a_pool_may_miss_as_large_a_part_as_its_gpus_are(prefill, decode, part):
-    planner = slo_planner(max_gpu_budget=64, max_prefill_instances=40, max_decode_instances=40)
-    planner.step(minute(1, 60.0, prefill, decode))
+def test_a_pool_may_miss_as_large_a_part_as_its_gpus_are(prefill, decode, gpus, part):
+    planner = slo_planner(
+        max_gpu_budget=80,
+        max_prefill_instances=40,
+        max_decode_instances=40,
+        prefill_gpus_per_instance=gpus,
+        min_prefill_instances=0,
+        min_decode_instances=0,
+    )
     policy = planner._policy
-    assert policy._prefill.part == pytest.approx(part)
-    assert policy._prefill.part + policy._decode.part == pytest.approx(1.0)
+    for number, sizes in enumerate([(prefill, decode), (0, 0)], 1):  # nobody's GPUs say nothing
+        planner.step(minute(number, 60.0, *sizes))
+        assert policy._prefill.part == pytest.approx(part)
+        assert policy._prefill.part + policy._decode.part == pytest.approx(1.0)

@@ -123,7 +123,7 @@ class AggregatedSloPolicy:
         sample = self._inner.sample
         if sample is None:
             return self._work(isl, osl)
-        return osl + self._prompt_token * isl * float(sample.computed.sum() / sample.isl.sum())
+        return osl + self._prompt_token * isl * sample.computed_share
 
     def _apart(self, seen: Observation) -> Observation:
         """The same with prefill done by an instance that has nothing to do; both targets are decode's."""

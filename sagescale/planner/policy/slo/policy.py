@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SloPolicy"]
 
-_HARDLY = 0.02
+_REST = 0.02
 """More instances of a pool that misses this part of what may be missed leave the other no more to miss."""
 
 _LEAST_PART = 0.1
@@ -59,9 +59,9 @@ class SloPolicy:
        promised less what was missed lately (``promise``); under a tight GPU budget, the pair that misses
        least (``budget``).
     4. What is missed beyond what may be, and beyond what the simulation explains, raises a factor on the load
-       of the pool that missed (``caution``).
+       of the pool that missed (``caution``). A pool's part of what may be missed is that of its GPUs.
     5. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
-    6. Down goes only what was not wanted for as long as a launch takes, five minutes at least.
+    6. Down goes only what was not wanted for as long as two launches take, six minutes at least.
     7. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
 
     Args:
@@ -193,7 +193,7 @@ class SloPolicy:
             both = missed + other.missed(rest, scenarios[1])
             if best is None or (gpus, both) < best[:2]:
                 best = (gpus, both, size, rest)
-            if size >= mine.limits.most or missed <= _HARDLY * allowed or size > least + 32:
+            if size >= mine.limits.most or missed <= _REST * allowed or size > least + 32:
                 sizes = zip((mine, other), best[2:], scenarios, strict=True)
                 mine_size, other_size = (
                     pool.worth_it(few, what, self._promise.worth) for pool, few, what in sizes
@@ -333,8 +333,9 @@ class SloPolicy:
     def _share_out(self, seen: Observation) -> None:
         """Let each pool miss as large a part of what may be missed as its part of the GPUs is.
 
-        Where misses fall exponentially with relative headroom, GPUs come to the fewest where what another
-        percent of either pool saves is in the proportion of what it costs.
+        Where misses fall exponentially with relative headroom, the fewest GPUs are needed when what another
+        percent of a pool saves is in proportion to what it costs. Parts follow the present sizes, so the part
+        of a pool that grows grows with it. Looks between ticks, which only add, go by half for each.
         """
         pools = (self._prefill, self._decode)
         gpus = [pool.limits.gpus * counts.asked for pool, counts in zip(pools, seen.pools, strict=True)]

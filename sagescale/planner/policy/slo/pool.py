@@ -93,7 +93,7 @@ class Pool:
         uses: where sizes follow the load at one use; None where misses have a knee.
 
     Attributes:
-        part: of what may be missed, what this pool may; the rest is the other's.
+        part: of what may be missed, what this pool may.
     """
 
     def __init__(

@@ -26,9 +26,9 @@ _HARDLY = 0.2
 """Less than this part of what may be missed is hardly anything."""
 
 _MISTAKE = 0.25
-"""A size that turns out too small may miss everything until a start is over: no more than this part of what
-may be missed. What counts half after twelve hours adds up to that over ln 2, so with 99 % a start may take
-156 s."""
+"""A size that turns out too small may miss everything until a start is over: once days have been seen, no
+more than this part of what may be missed. What counts half after twelve hours adds up to that over ln 2, so
+with 99 % a start may take 156 s. After five hours it is nearly all of what may be missed."""
 
 
 class Promise:
@@ -71,8 +71,8 @@ class Promise:
     def hardly_used(self, start_s: float) -> bool:
         """Whether next to nothing of what may be missed was, so that a size may turn out too small.
 
-        Not where a start takes so long (``start_s``) that one mistake is more than that, nor where either
-        target's share is unknown of most requests, nor in the first five hours.
+        Not where a start takes so long (``start_s``, whole windows) that one mistake takes more of it than
+        ``_MISTAKE``, nor where either target's share is unknown of most requests, nor before five hours.
         """
         if start_s > self._short_s or self._age_s < _KNOWN_S:
             return False
