@@ -25,9 +25,15 @@ def test_what_was_taken_back_at_the_same_load_is_kept():
 
 
 def test_what_was_taken_back_is_tried_again_where_it_may_be_and_remembered_for_when_it_may_not():
-    made = after(*TAKEN_BACK)
+    made = after(*TAKEN_BACK, (3, 3, 90.0))
     assert made.kept(2, 3, 98.0, try_again=True) == 2
     assert made.kept(2, 3, 98.0) == 3
+
+
+@given(st.lists(st.floats(94.0, 107.0), max_size=30))
+def test_at_an_unchanged_load_it_is_not_tried_again(loads):
+    made = after(*TAKEN_BACK)
+    assert all(made.kept(2, 3, load, try_again=True) == 3 for load in loads)
 
 
 def test_what_was_taken_back_between_ticks_is_kept_too():

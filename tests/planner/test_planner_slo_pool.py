@@ -113,7 +113,7 @@ def test_what_was_taken_back_once_is_kept_up_to_what_would_have_kept_the_day():
 def test_what_was_taken_back_may_be_tried_again_at_a_load_that_has_been_there(before: float, tried: bool):
     one, there, sizes = pool(), 3, []
     for minute in range(8 * 60):
-        load = before if minute < 360 else 700.0
+        load = before if minute < 360 else 700.0 if minute != 392 else 600.0
         one.looked(60.0 * minute, 60.0, load)
         one.demand.plan((load,), (0.0,))
         # Given up at a quarter past six, and taken back at half past, at the same load.

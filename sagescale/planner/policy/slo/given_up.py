@@ -21,11 +21,16 @@ _SAME = 0.07
 
 
 class _Size(NamedTuple):
-    """A size that was given up, and the load and the tick at which it was."""
+    """A size that was given up, and the load and the tick at which it was.
+
+    Attributes:
+        left: whether the load has been lower since: at an unchanged load the answer is known.
+    """
 
     instances: int
     load: float
     tick: int
+    left: bool = False
 
 
 class GivenUp:
@@ -61,10 +66,16 @@ class GivenUp:
         self._learn(max(size, current), current, load)
         while self._needed and self._tick - self._needed[0].tick > self._lasts:
             self._needed.popleft()
+        for at, each in enumerate(self._needed):
+            if load < each.load * (1.0 - _SAME):
+                self._needed[at] = each._replace(left=True)
         if size < current:
-            if not try_again:
-                needed = (each.instances for each in self._needed if load >= each.load * (1.0 - _SAME))
-                size = min(max(size, *needed, 0), current)
+            needed = (
+                each.instances
+                for each in self._needed
+                if load >= each.load * (1.0 - _SAME) and not (try_again and each.left)
+            )
+            size = min(max(size, *needed, 0), current)
             if size < current and load > 0.0:
                 self._given = _Size(current, load, self._tick)
         self._current, self._ordered = current, size
