@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 
 
-def test_the_example_runs_and_shows_the_pools(monkeypatch, capsys):
-    example = str(REPO / "examples" / "example_autoscaling.py")
-    monkeypatch.setattr(sys, "argv", [example, "--minutes", "4", "--speed", "60"])
-    runpy.run_path(example, run_name="__main__")
-    lines = capsys.readouterr().out.splitlines()
+def test_the_example_runs_and_shows_the_pools():
+    words = [sys.executable, REPO / "examples" / "example_autoscaling.py", "--minutes", "4", "--speed", "60"]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     shown = [
         re.match(r"minute +(\d): prefill \d, decode \d, corrections [\d.]+ and [\d.]+$", li) for li in lines
     ]

@@ -60,22 +60,20 @@ class GivenUp:
             size: to be ordered.
             current: instances there are, with what was asked for since the last tick.
             load: expected, tokens/s.
-            try_again: whether what was too small lately may be tried all the same.
+            try_again: whether what was too small may be tried all the same, where the load was lower since.
         """
         self._tick += 1
         self._learn(max(size, current), current, load)
         while self._needed and self._tick - self._needed[0].tick > self._lasts:
             self._needed.popleft()
+        needed = 0
         for at, each in enumerate(self._needed):
             if load < each.load * (1.0 - _SAME):
                 self._needed[at] = each._replace(left=True)
+            elif not (try_again and each.left):
+                needed = max(needed, each.instances)
         if size < current:
-            needed = (
-                each.instances
-                for each in self._needed
-                if load >= each.load * (1.0 - _SAME) and not (try_again and each.left)
-            )
-            size = min(max(size, *needed, 0), current)
+            size = min(max(size, needed), current)
             if size < current and load > 0.0:
                 self._given = _Size(current, load, self._tick)
         self._current, self._ordered = current, size

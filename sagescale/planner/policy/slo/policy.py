@@ -298,10 +298,7 @@ class SloPolicy:
         """Set what each pool missed in this window beside what might have been missed."""
         weight = self._weight(seen, sample)
         lasts = math.ceil(lasts_s / self._config.adjustment_interval_sec)
-        full = sum(
-            pool.limits.gpus * counts.asked
-            for pool, counts in zip((self._prefill, self._decode), seen.pools, strict=True)
-        )
+        full = sum(self._gpus(seen))
         for pool, other, counts, share in (
             (self._prefill, self._decode, seen.pools.prefill, seen.ttft_attainment),
             (
@@ -330,6 +327,11 @@ class SloPolicy:
                 )
             )
 
+    def _gpus(self, seen: Observation) -> list[int]:
+        """GPUs of each pool's present size."""
+        pools = (self._prefill, self._decode)
+        return [pool.limits.gpus * counts.asked for pool, counts in zip(pools, seen.pools, strict=True)]
+
     def _share_out(self, seen: Observation) -> None:
         """Let each pool miss as large a part of what may be missed as its part of the GPUs is.
 
@@ -337,11 +339,10 @@ class SloPolicy:
         percent of a pool saves is in proportion to what it costs. Parts follow the present sizes, so the part
         of a pool that grows grows with it. Looks between ticks, which only add, go by half for each.
         """
-        pools = (self._prefill, self._decode)
-        gpus = [pool.limits.gpus * counts.asked for pool, counts in zip(pools, seen.pools, strict=True)]
+        gpus = self._gpus(seen)
         if self._worked is not None or not any(gpus):  # all is the one pool's, or nobody's
             return
-        for pool, mine in zip(pools, gpus, strict=True):
+        for pool, mine in zip((self._prefill, self._decode), gpus, strict=True):
             pool.part = min(max(mine / sum(gpus), _LEAST_PART), 1.0 - _LEAST_PART)
 
     def _late(self, pool: Pool, seen: Observation) -> float:

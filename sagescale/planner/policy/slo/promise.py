@@ -49,7 +49,8 @@ class Promise:
 
     def __init__(self, target_attainment: float) -> None:
         self._target = target_attainment
-        self._short_s = _MISTAKE * (1.0 - target_attainment) * HALF_LIFE_S / math.log(2.0)
+        self._promised = 1.0 - target_attainment
+        self._short_s = _MISTAKE * self._promised * HALF_LIFE_S / math.log(2.0)
         self._age_s = self._seen_s = 0.0
         self._arrived = self._arrived_known = self._missed = self._missed_short = 0.0
         self._short = 0
@@ -78,7 +79,7 @@ class Promise:
             return False
         if 2.0 * self._arrived_known <= self._arrived:
             return False
-        return self._lately(self._missed) < _HARDLY * (1.0 - self._target)
+        return self._lately(self._missed) < _HARDLY * self._promised
 
     def fell_short(self, windows: int) -> None:
         """Take in that the budget allows less than is wanted: it is why the next windows miss."""
@@ -113,7 +114,7 @@ class Promise:
             self._missed_short += missed
 
     def _left(self, missed: float) -> float:
-        return max(0.0, 1.0 - self._target - self._lately(missed))
+        return max(0.0, self._promised - self._lately(missed))
 
     def _lately(self, missed: float) -> float:
         """The share of what arrived that was missed."""
