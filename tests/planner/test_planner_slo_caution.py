@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +31,13 @@ def test_it_has_bounds_and_tries_less_below_one_where_starts_are_long(missed, st
     assert after([0.0] * 200, start_s=600.0) > 0.98
 
 
+@given(st.lists(shares, max_size=60), shares)
+def test_it_goes_no_further_below_one_than_the_promise_is_unused(missed, left):
+    assert after(missed, left=left) >= 0.85**left - 1e-12
+    assert after([0.0] * 400, left=left) == pytest.approx(0.85**left)
+    assert after([0.0] * 400 + [0.0], left=0.0) >= 1.0, "at once"
+
+
 @given(shares, shares)
 def test_the_more_is_missed_the_higher_it_is(one, other):
     assert after([0.02, max(one, other)]) >= after([0.02, min(one, other)])
@@ -43,6 +52,11 @@ def test_it_aims_at_half_of_its_part_and_of_what_the_other_pool_leaves(part, oth
 
 def test_one_window_says_no_more_than_a_tenth():
     assert after([1.0]) == pytest.approx(after([0.107]))
+    raised = after([1.0, 1.0])
+    caution = Caution(60.0, 0.01)
+    for window in (Missed(1.0), Missed(1.0), Missed(0.0, explained=1.0)):
+        caution.learn(window)
+    assert caution.factor == pytest.approx(raised * math.exp(-0.1)), "nor that so much less was"
 
 
 def test_it_waits_for_what_was_ordered_before_it_rises_further():

@@ -36,50 +36,59 @@ def day(*hours: tuple[float, int], most: int = 60, allowed: float = 0.005) -> Da
 
 def test_a_flat_day_asks_for_what_keeps_up_with_it():
     # At the level there was, so many times more are no more than enough.
-    assert day((3500.0, 6 * HOUR)).enough == math.ceil(1.25 * 3.5)
+    assert day((3500.0, 6 * HOUR)).enough(0.0) == math.ceil(1.25 * 3.5)
 
 
 @pytest.mark.parametrize(
     ("load", "enough"), [(600.0, 1), (900.0, 2), (1500.0, 2), (1800.0, 3), (30_000.0, 38)]
 )
 def test_what_grows_is_what_is_needed_of_instances_not_what_is_there_of_whole_ones(load, enough):
-    assert day((load, 6 * HOUR)).enough == enough
+    assert day((load, 6 * HOUR)).enough(0.0) == enough
 
 
 def test_below_the_levels_there_were_it_is_what_kept_the_day():
     made = day((3500.0, 5 * HOUR), (1000.0, HOUR))
-    assert made.enough == 4
+    assert made.enough(0.0) == 4
 
 
 @pytest.mark.parametrize("minutes", [0, 1, 3 * HOUR])
 def test_a_few_hours_say_nothing(minutes):
-    assert day((3500.0, minutes)).enough is None
+    assert day((3500.0, minutes)).enough(0.0) is None
 
 
 def test_a_level_that_was_never_there_may_ask_for_more():
     made = day((3500.0, 10 * HOUR), (7000.0, HOUR // 2))
-    assert made.enough is None
-    assert day((3500.0, 10 * HOUR), (7000.0, 4 * HOUR)).enough is None
+    assert made.enough(0.0) is None
+    assert day((3500.0, 10 * HOUR), (7000.0, 4 * HOUR)).enough(0.0) is None
     # Five hours later it is a level like others.
-    assert day((3500.0, 10 * HOUR), (7000.0, 6 * HOUR)).enough == math.ceil(1.25 * 7)
+    assert day((3500.0, 10 * HOUR), (7000.0, 6 * HOUR)).enough(0.0) == math.ceil(1.25 * 7)
+
+
+def test_a_load_to_come_that_was_never_there_may_ask_for_more_at_once():
+    made = day((3500.0, 6 * HOUR), (2000.0, HOUR))
+    assert made.enough(2000.0) == made.enough(0.0)
+    assert made.enough(3500.0) == math.ceil(1.25 * 3.5)
+    assert made.enough(1.1 * 3500.0) is None
 
 
 def test_a_minute_is_no_level_but_is_missed():
     few = day((3500.0, 6 * HOUR), (7000.0, 1), (3500.0, HOUR), allowed=0.05)
-    assert few.enough == day((3500.0, 7 * HOUR)).enough, "what waits is gone in minutes, of seven hours"
+    assert few.enough(0.0) == day((3500.0, 7 * HOUR)).enough(0.0), (
+        "what waits is gone in minutes, of seven hours"
+    )
     strict = day((3500.0, 6 * HOUR), (7000.0, 1), (3500.0, HOUR), allowed=1e-4)
-    assert strict.enough is not None
-    assert strict.enough >= 7
+    assert strict.enough(0.0) is not None
+    assert strict.enough(0.0) >= 7
 
 
 def test_where_no_size_would_have_kept_it_there_is_no_limit():
-    assert day((9000.0, 6 * HOUR), most=4).enough is None
+    assert day((9000.0, 6 * HOUR), most=4).enough(0.0) is None
 
 
 @given(st.lists(st.floats(0.0, 50_000.0), min_size=5, max_size=12), st.floats(0.001, 0.05))
 def test_what_is_enough_would_have_kept_the_day(levels, allowed):
     hours = [(level, HOUR) for level in levels]
-    most = day(*hours, allowed=allowed).enough
+    most = day(*hours, allowed=allowed).enough(0.0)
     if most is None:
         return
     waiting = missed = arrived = 0.0
@@ -98,7 +107,7 @@ def test_what_an_instance_keeps_up_with_is_asked_of_the_engines():
         made.look(MINUTE_S, 3500.0, 3500.0, shown, 0.005)
     for _ in range(HOUR):
         made.look(MINUTE_S, 1000.0, 1000.0, shown, 0.005)
-    assert made.enough == 2
+    assert made.enough(0.0) == 2
 
 
 def test_a_pool_keeps_to_its_limits_and_one_that_follows_its_load_has_no_day():

@@ -81,3 +81,20 @@ def test_on_a_measured_profile_work_moves_smoothly_with_the_lengths():
     each = [made.tokens(1000.0, osl) / osl for osl in np.linspace(420.0, 600.0, 60)]
     assert each == sorted(each)
     assert max(after / before for before, after in pairwise(each)) < 1.01
+
+
+def test_requests_in_service_make_what_steps_of_so_many_do_and_stay_for_what_they_have_to_go():
+    lengths = sample()
+    isl, osl = float(lengths.isl.mean()), float(lengths.osl.mean())
+    made = work(lengths, None)
+    step_s = _Full().step_floor_ms / 1000.0
+    assert made.made(40.0, 10.0, isl, osl) == pytest.approx(40.0 / step_s)
+    to_go = float((lengths.osl.astype(float) ** 2).mean() / (2.0 * lengths.osl.mean()))
+    assert made.to_go_s(10.0) == made.to_go_s() == pytest.approx(to_go * step_s)
+
+
+def test_where_more_run_steps_take_longer_and_requests_stay():
+    lengths = sample()
+    made = DecodeWork(lengths, RoundNumbers(), 50.0)
+    assert made.to_go_s(80.0) > made.to_go_s(10.0)
+    assert made.made(80.0, 80.0, 1000.0, 500.0) < 8.0 * made.made(10.0, 10.0, 1000.0, 500.0)

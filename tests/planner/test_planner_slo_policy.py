@@ -422,3 +422,36 @@ def test_a_pool_may_miss_as_large_a_part_as_its_gpus_are(prefill, decode, gpus, 
         planner.step(minute(number, 60.0, *sizes))
         assert policy._prefill.part == pytest.approx(part)
         assert policy._prefill.part + policy._decode.part == pytest.approx(1.0)
+
+
+def answers(number: int, osl: int, running: float | None, decode: int, times: float = 1.0) -> Observation:
+    """A minute's answers of so many tokens, 2,000 of them a second, and how many run at its end."""
+    return minute(
+        number,
+        times * 120_000.0 / osl,
+        2,
+        decode,
+        osl_mean=float(osl),
+        lengths=((1000, osl),) * 20,
+        running_decode=running,
+    )
+
+
+def decode_after(osl: int, running: float | None, times: float = 1.0) -> int:
+    """Decode asked for after 40 minutes, where in the last one so many run and so many times as much came."""
+    planner, decode = slo_planner(), 2
+    for number in range(1, 40):
+        decode = planner.step(answers(number, osl, 50.0, decode)).targets.decode
+    return planner.step(answers(40, osl, running, decode, times)).targets.decode
+
+
+def test_more_requests_in_service_than_came_are_load():
+    usual = decode_after(4000, 50.0)
+    assert decode_after(4000, 110.0) > usual
+    assert decode_after(4000, None) == usual, "unknown is not zero"
+    assert decode_after(4000, 1e9) == usual, "more than there are slots for is no count"
+
+
+def test_a_minute_of_much_is_sized_for_in_part_where_answers_take_minutes():
+    assert decode_after(4000, 50.0, times=3.0) < decode_after(40, 50.0, times=3.0)
+    assert decode_after(4000, 50.0) <= decode_after(40, 50.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sagescale.planner.policy.slo.in_service import InService
 from sagescale.planner.policy.slo.misses import MissCurves
 from sagescale.planner.policy.slo.recording import Recording
 from slo_world import share_missed
@@ -14,10 +15,11 @@ CURVES = MissCurves(share_missed, 1.0, LIMIT)
 loads = st.lists(st.floats(0.0, 20_000.0), min_size=1, max_size=40)
 
 
-def recorded(values: list[float], in_time_s: float | None = 1.0, settles_s: float = 0.0):
-    recording = Recording(1800.0, in_time_s)
+def recorded(values: list[float], in_time_s: float | None = 1.0, to_go_s: float = 0.0):
+    recording, in_service = Recording(1800.0, in_time_s), InService()
+    in_service.to_go_s = to_go_s
     for number, load in enumerate(values, 1):
-        recording.add(15.0 * number, 15.0, load, settles_s)
+        recording.add(15.0 * number, 15.0, load, in_service.observe(15.0, load))
     return recording
 
 
@@ -50,7 +52,7 @@ def test_a_queue_that_built_up_makes_those_late_who_come_after():
 
 def test_where_requests_share_a_short_clump_is_averaged_over_their_time():
     clump = [500.0] * 20 + [1500.0] + [500.0] * 20
-    assert recorded(clump, None, settles_s=300.0).missed(2, CURVES) < recorded(clump, None).missed(2, CURVES)
+    assert recorded(clump, None, to_go_s=300.0).missed(2, CURVES) < recorded(clump, None).missed(2, CURVES)
 
 
 def test_what_is_older_is_forgotten():

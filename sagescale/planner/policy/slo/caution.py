@@ -20,7 +20,8 @@ _SHORT_S = 60.0
 """Where starts take longer, a size that is too small is so for longer: there is less to try below 1."""
 
 _LARGEST = 0.1
-"""A window says no more than that so much was missed: one event is not how traffic is."""
+"""A window says no more than that so much was missed beyond what may be, or less than that: one event is not
+how traffic is, and what the simulation says of an overload it is not sure of."""
 
 _MOST_AT_ONCE = 0.4
 """The logarithm rises by no more until what was ordered for it can serve."""
@@ -52,6 +53,7 @@ class Missed(NamedTuple):
         starting: ordered capacity is not there yet.
         full: the pool may not grow.
         part: of what may be missed that is this pool's.
+        left: of what was promised, the part that may still be missed.
     """
 
     share: float
@@ -65,6 +67,7 @@ class Missed(NamedTuple):
     starting: bool = False
     full: bool = False
     part: float = 1.0
+    left: float = 1.0
 
 
 class Caution:
@@ -114,7 +117,8 @@ class Caution:
         mine = self._allowed * window.part
         # Or what the other pool leaves of the promise, half of what is this one's at least.
         allowed = _USED * max(min(mine, self._allowed - window.other), mine / 2.0)
-        step = self._minutes * window.weight * min(missed - max(allowed, explained), _LARGEST)
+        beyond = min(max(missed - max(allowed, explained), -_LARGEST), _LARGEST)
+        step = self._minutes * window.weight * beyond
         rise = 0.0
         if step < 0.0:
             step *= _FALLS_PER_MIN * (1.0 if self._log > 0.0 else _BELOW_ONE)
@@ -124,5 +128,5 @@ class Caution:
                 rise = max(0.0, min(_RISES_PER_MIN * step, left))
             step = rise
         self._rises.append(rise)
-        least = math.log(_LEAST) * min(1.0, _SHORT_S / max(window.start_s, 1.0))
+        least = math.log(_LEAST) * min(1.0, _SHORT_S / max(window.start_s, 1.0)) * window.left
         self._log = min(max(self._log + step, least), math.log(_MOST))

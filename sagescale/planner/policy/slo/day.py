@@ -64,19 +64,25 @@ class Day:
         self._curves: MissCurves | None = None
         self._each = 0.0
 
-    @property
-    def enough(self) -> int | None:
-        """As many as the load can ask for, if it has been as high before; None where that is not known."""
+    def enough(self, expected: float) -> int | None:
+        """As many as the load can ask for, if what was and is expected has been before; None where not known.
+
+        Args:
+            expected: the load to come, tokens/s.
+        """
         size = self._fewest()
         before = max(list(self._highest)[:-NEW_HOURS], default=0.0)
         if size is None or self._level is None:
             return None
-        if before <= 0.0 or self._level > _SAME * before:
+        level = max(self._level, expected / self._each)
+        if before <= 0.0 or level > _SAME * before:
             return None
-        return math.ceil(size * max(1.0, _MORE * min(self._level / before, 1.0)))
+        return math.ceil(size * max(1.0, _MORE * min(level / before, 1.0)))
 
-    def look(self, lasts_s: float, load: float, felt: float, curves: MissCurves, allowed: float) -> None:
-        """Take in the load, tokens/s, of the last seconds, and averaged over the time a pool settles in.
+    def look(
+        self, lasts_s: float, load: float, in_service: float, curves: MissCurves, allowed: float
+    ) -> None:
+        """Take in the load, tokens/s, of the last seconds, and what is in service after them.
 
         From here on a size keeps the day if it misses no more than is ``allowed``.
         """
@@ -92,7 +98,7 @@ class Day:
         self._highest[-1] = max(self._highest[-1], self._level)
         self._seen_s += lasts_s
         capacity = self._each * self._sizes
-        self._waiting = np.maximum(0.0, self._waiting + (felt - capacity) * lasts_s)
+        self._waiting = np.maximum(0.0, self._waiting + (in_service - capacity) * lasts_s)
         late = self._waiting > self._in_time_s * capacity
         fade = 0.5 ** (lasts_s / HALF_LIFE_S)
         self._arrived = self._arrived * fade + load * lasts_s

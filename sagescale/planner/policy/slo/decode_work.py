@@ -39,21 +39,36 @@ class DecodeWork:
         in_service = osl / osl.sum()
         self._mean_isl, self._mean_osl = float(sample.isl.mean()), float(osl.mean())
         self._isl, self._osl = float(in_service @ sample.isl), float(in_service @ osl)
-        self._most = self._tokens_per_s(self._isl + self._osl)
+        self._running, self._most = self._fullest(self._isl + self._osl)
+        self._to_come, self._context = sample.tokens_to_come, sample.context_tokens
 
     def tokens(self, isl: float, osl: float) -> float:
         """Return what requests with such means are each, in tokens of the sample; both are above 0."""
         held = self._isl * _near(isl / self._mean_isl) + self._osl * _near(osl / self._mean_osl)
-        return osl * self._most / self._tokens_per_s(held)
+        return osl * self._most / self._fullest(held)[1]
 
-    def _tokens_per_s(self, held: float) -> float:
-        """Tokens/s an instance makes at most of requests that each hold so many, whole or not."""
+    def made(self, running: float, each: float, isl: float, osl: float) -> float:
+        """Return the tokens/s, of the sample's, that running requests make, so many on each instance."""
+        return 1000.0 * running / self._itl_ms(each) * self.tokens(isl, osl) / osl
+
+    def to_go_s(self, each: float | None = None) -> float:
+        """Return how long a request in service has yet to go in the mean, so many on each instance.
+
+        None is as many as may run.
+        """
+        return self._to_come * self._itl_ms(self._running if each is None else each) / 1000.0
+
+    def _itl_ms(self, each: float) -> float:
+        return self._perf.itl_ms(each, self._context)
+
+    def _fullest(self, held: float) -> tuple[float, float]:
+        """Requests that run at most on an instance, if each holds so many tokens, and tokens/s they make."""
         most = self._perf.decode_throughput_per_gpu(self._target_itl_ms, held)
         running = float(most.concurrency)
         memory = self._perf.max_kv_tokens
         if memory is not None and running <= memory / held < running + 1.0:
             running = memory / held  # one more does not fit; a part of one keeps the figure from jumping
-        return running / self._perf.itl_ms(running, held)
+        return running, running / self._perf.itl_ms(running, held)
 
 
 def _near(ratio: float) -> float:

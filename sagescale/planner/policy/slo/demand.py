@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sagescale.planner.policy.slo.in_service import InService
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -89,6 +91,9 @@ def certain(load: float) -> Scenarios:
 class Demand:
     """Load of one pool in tokens/s: what was planned for, what was observed, and what to expect.
 
+    Loads are what comes; plans and errors are of what is then in service (:class:`InService`): where answers
+    take minutes, the next minute's decode load is mostly there already.
+
     What to expect is what was observed when the forecast was like this one (analogues): the plan corrected by
     the line that past plans and loads show, plus past errors, which are taken to grow with the root of the
     load as counts do. To them is added, once, what the worst so far, less with age, would be again: of n + 1
@@ -103,11 +108,20 @@ class Demand:
 
     Args:
         interval_s: length of a window.
+
+    Attributes:
+        usual: what comes, averaged over hours.
+        in_service: what is worked off now.
+        coming: forecasts of what comes in the next windows.
+        expected: what will be in service at the end of each.
     """
 
     def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
         self._half_life = _HALF_LIFE_S / interval_s
         self.usual = 0.0
+        self.in_service = InService()
+        self.coming: tuple[float, ...] = ()
         self.expected: tuple[float, ...] = ()
         self._spread: tuple[float, ...] = ()
         self._windows = 0
@@ -118,12 +132,13 @@ class Demand:
         self._plans: deque[tuple[float, ...]] = deque(maxlen=64)
         self._errors: dict[int, NDArray[np.float64]] = {}  # plans and loads, the latest last
 
-    def observe(self, load: float | None, chance: float) -> None:
+    def observe(self, load: float | None, chance: float, counted: float | None = None) -> None:
         """Take in the load of the window just ended.
 
         Args:
             load: tokens/s; None is unknown.
             chance: its variance by chance, over its square.
+            counted: what requests counted in service make, tokens/s; None is unknown.
         """
         self._variance = chance
         if load is None:
@@ -132,17 +147,27 @@ class Demand:
         self._windows += 1
         gain = max(1.0 - 0.5 ** (1.0 / _USUAL_HALF_LIFE), 1.0 / self._windows)
         self.usual += gain * (load - self.usual)
+        in_service = self.in_service.observe(self._interval_s, load, counted)
         for ahead, plan in enumerate(reversed(self._plans), start=1):
             if ahead <= len(plan):
-                errors = np.append(self._errors.get(ahead, _NO_ERRORS), [(plan[ahead - 1], load)], axis=0)
+                error = plan[ahead - 1], in_service
+                errors = np.append(self._errors.get(ahead, _NO_ERRORS), [error], axis=0)
                 self._errors[ahead] = errors[-_MEMORY:]
 
     def plan(self, loads: Sequence[float], spread: Sequence[float]) -> None:
         """Take in a forecast of the next windows: mean loads and their standard deviations, tokens/s."""
         scale = self._smoothed(loads[0])
-        self.expected = tuple(scale * load for load in loads)
-        self._spread = tuple(spread)
+        self.coming = tuple(scale * load for load in loads)
+        self.expected = self.in_service.after(self._interval_s, self.coming)
+        self._spread = tuple(
+            deviation * self.in_service.deviation(self._interval_s, ahead)
+            for ahead, deviation in enumerate(spread, start=1)
+        )
         self._plans.append(self.expected)
+
+    def after(self, load: float, ahead: int) -> float:
+        """Return what is in service in the ``ahead``-th window from now if such a load comes until then."""
+        return self.in_service.after(self._interval_s, (load,) * ahead)[-1]
 
     def scenarios(self, ahead: int, seen: float = 0.0) -> Scenarios:
         """Return what the load of the ``ahead``-th window from now may be; the next is the first.
@@ -172,7 +197,8 @@ class Demand:
         weights /= total
         mean = float(moves @ weights)
         variance = float(weights @ (moves - mean) ** 2)
-        by_chance = self._variance * (expected / root) ** 2
+        by_chance = expected / root * self.in_service.deviation(self._interval_s, ahead)
+        by_chance *= by_chance * self._variance
         shrunk = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
         worse = 1.0 / (1.0 + total / math.sqrt(ahead))
         faded = weights_by_age**_FADES * (np.abs(distance) <= _NEAR)

@@ -52,17 +52,21 @@ class SloPolicy:
     """Sizes both pools for ``target_attainment`` of the requests, by looking ahead in a simulation.
 
     1. The load of each pool in tokens/s, in the window that capacity ordered now will serve, is forecast as a
-       set of scenarios from the forecast's own recent errors (``demand``).
+       set of scenarios from the forecast's own recent errors (``demand``); decode's is what will be in
+       service then (``in_service``).
     2. What pools of each size would miss at such loads is found by running the simulator's kernel on
        requests with the lengths seen lately (``misses``, ``lengths``).
     3. The sizes are those with the fewest GPUs that miss no more than may be missed, which is what was
-       promised less what was missed lately (``promise``); under a tight GPU budget, the pair that misses
-       least (``budget``).
+       promised less what was missed lately (``promise``), and no more than would have kept the last day
+       (``day``); under a tight GPU budget, the pair that misses least (``budget``).
     4. What is missed beyond what may be, and beyond what the simulation explains, raises a factor on the load
        of the pool that missed (``caution``). A pool's part of what may be missed is that of its GPUs.
     5. What waits beyond what can be served in time is load as well, drained in as long as a start takes.
-    6. Down goes only what was not wanted for as long as two launches take, six minutes at least.
+    6. Down goes only what was not wanted for as long as two launches take, six minutes at least, to a size
+       that would have kept what came lately (``recording``) and was not too small before (``given_up``).
     7. Between ticks, every ``fast_interval_sec``, load that is plainly above the plan adds instances at once.
+
+    docs/slo.md argues each.
 
     Args:
         config: targets, limits and headroom.
@@ -127,6 +131,7 @@ class SloPolicy:
         sample = self._lengths.sample
         self._try_anew(sample)
         self._share_out(seen)
+        self._count(seen)
         self._plan(situation, window.requests, requests, sample)
         self._learn(seen, sample, window.duration_s or 0.0)
         self._promise.learn(seen, self._start_s)
@@ -255,6 +260,7 @@ class SloPolicy:
             return None
         rate = seen.requests / seen.window_s
         isl = (self._isl if seen.isl_mean is None else seen.isl_mean) or 0.0
+        self._count(seen)
         loads = []
         sizes = list(seen.pools.asked)
         for at, pool in enumerate((self._prefill, self._decode)):
@@ -262,7 +268,9 @@ class SloPolicy:
             load = rate * self._tokens(pool, isl, self._osl or 0.0) * self._work(pool, sample)
             highest = pool.recording.highest if pool.holds(seen.pools[at]) else 0.0
             pool.looked(seen.time_s, seen.window_s, load)
-            plain = load > highest and load > pool.demand.expected[0] * math.exp(SURPRISE * math.sqrt(chance))
+            plain = load > highest and load > pool.demand.coming[0] * math.exp(SURPRISE * math.sqrt(chance))
+            # What will be in service, if it goes on, when what is ordered now serves.
+            load = pool.demand.after(load, pool.startup.ahead)
             loads.append(load if plain else 0.0)
             if plain:
                 self._try_uses(pool, seen.time_s, load)
@@ -315,7 +323,7 @@ class SloPolicy:
                 Missed(
                     share=1.0 - share,
                     late=self._late(pool, seen) / max(seen.requests or 1.0, 1.0),
-                    explained=pool.explained(counts.ready, pool.load),
+                    explained=pool.explained(counts.ready, pool.demand.in_service.load),
                     windows=lasts + 2,
                     weight=weight,
                     other=other.caution.recent,
@@ -323,6 +331,7 @@ class SloPolicy:
                     start_s=pool.start_s,
                     starting=counts.starting + counts.waiting > 0,
                     part=pool.part,
+                    left=self._promise.allowed / self._allowed,
                     full=counts.asked >= pool.limits.most or full + pool.limits.gpus > self._budget.gpus,
                 )
             )
@@ -392,9 +401,10 @@ class SloPolicy:
             mean = float(tokens.mean())
             work = self._worked(sample) if self._worked is not None and pool is self._decode else tokens
             pool.variation = float(work.std()) / float(work.mean())
-            if pool is self._decode:  # aggregated: as when the uses to follow were chosen
-                lasts = float(tokens.mean()) if self._worked is not None else sample.tokens_to_come
-                pool.settles_s = lasts * self._config.target_itl_ms / 1000.0
+            if pool is self._decode and self._worked is None:
+                pool.in_service.to_go_s = pool.demand.in_service.to_go_s = self._decode_work.to_go_s()
+            elif pool is self._decode:  # as when the uses to follow were chosen
+                pool.in_service.to_go_s = mean * self._config.target_itl_ms / 1000.0
             pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))
 
     def _plan(self, situation: Situation, arrived: float, requests: Forecast, sample: Lengths) -> None:
@@ -416,7 +426,7 @@ class SloPolicy:
             counted = arrived * situation.observation.window_s / situation.window.interval_s
             last = self._tokens(pool, self._isl, self._osl) * work
             pool.load = arrived * last
-            pool.demand.observe(pool.load, (1.0 + pool.variation**2) / max(counted, 1.0))
+            pool.demand.observe(pool.load, (1.0 + pool.variation**2) / max(counted, 1.0), pool.counted)
             each = [
                 self._tokens(pool, max(prompt, 1.0), max(answer, 1.0)) * work
                 for prompt, answer in zip(isl, osl, strict=True)
@@ -425,6 +435,20 @@ class SloPolicy:
                 [count * load for count, load in zip(requests.mean, each, strict=True)],
                 [deviation * last for deviation in requests.std],
             )
+
+    def _count(self, seen: Observation) -> None:
+        """Take in what runs in decode: how fast that goes says how long it stays."""
+        running, counts, decode = seen.running_decode, seen.pools.decode, self._decode
+        decode.counted = None
+        slots = self._perf.max_num_seqs * (counts.ready + counts.draining)
+        if self._worked is not None or running is None or not counts.ready or not 0.0 <= running <= slots:
+            return
+        assert self._decode_work is not None
+        assert self._isl is not None
+        assert self._osl is not None
+        each = running / counts.ready
+        decode.counted = self._decode_work.made(running, each, self._isl, self._osl)
+        decode.demand.in_service.to_go_s = self._decode_work.to_go_s(each)
 
     def _tokens(self, pool: Pool, isl: float, osl: float) -> float:
         """What a request of such mean lengths is to a pool, in tokens of the sample."""

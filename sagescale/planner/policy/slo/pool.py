@@ -11,6 +11,7 @@ from sagescale.planner.policy.slo.caution import Caution
 from sagescale.planner.policy.slo.day import Day
 from sagescale.planner.policy.slo.demand import Demand
 from sagescale.planner.policy.slo.given_up import GivenUp
+from sagescale.planner.policy.slo.in_service import InService
 from sagescale.planner.policy.slo.recording import Recording
 from sagescale.planner.policy.slo.uses import FIRST, PATIENCE_S, Uses, eased, within
 
@@ -94,6 +95,8 @@ class Pool:
 
     Attributes:
         part: of what may be missed, what this pool may.
+        in_service: by looks, for replays: requests stay for as long as full instances take.
+        counted: what requests counted in service last make, tokens/s; None is unknown.
     """
 
     def __init__(
@@ -115,7 +118,8 @@ class Pool:
         self.uses = uses
         self._day = Day(limits.most, in_time_s or 0.0) if uses is None else None
         self.part = 1.0
-        self.settles_s = 0.0
+        self.in_service = InService()
+        self.counted: float | None = None
         self._interval_s = interval_s
         # Aggregated instances serve longer steps to all: what is too much does not wait.
         self._longest_s = (in_time_s or 0.0) if uses is None else None
@@ -211,12 +215,14 @@ class Pool:
     def looked(self, now_s: float, lasts_s: float, load: float) -> None:
         """Take in the load since the last look or tick."""
         assert self.curves is not None
-        believed = load * max(1.0, self.caution.factor)
-        smooth = self.recording.add(now_s, lasts_s, believed, self.settles_s)
+        factor = max(1.0, self.caution.factor)
+        believed, counted = load * factor, None if self.counted is None else self.counted * factor
+        in_service = self.in_service.observe(lasts_s, believed, counted)
+        self.recording.add(now_s, lasts_s, believed, in_service)
         if self._day is not None:
-            self._day.look(lasts_s, believed, smooth, self.curves, self._allowed * self.part)
+            self._day.look(lasts_s, believed, in_service, self.curves, self._allowed * self.part)
         if self.uses is not None:
-            self.uses.look(lasts_s, believed, smooth, self.curves)
+            self.uses.look(lasts_s, believed, in_service, self.curves)
         self._looked_s += lasts_s
         self._looked += load * lasts_s
 
@@ -235,7 +241,8 @@ class Pool:
     @property
     def enough(self) -> int | None:
         """No load like those of the last day asks for more; None where it may be another."""
-        most = None if self._day is None else self._day.enough
+        expected = max(self.demand.expected[: self.startup.ahead], default=0.0)
+        most = None if self._day is None else self._day.enough(expected)
         return None if most is None else self.limits.within(most)
 
     def kept(self, wanted: int, current: int, allowed: float) -> int:

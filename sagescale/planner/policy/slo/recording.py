@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,13 +19,13 @@ class _Piece(NamedTuple):
         end_s: the later look's time.
         lasts_s: seconds between both.
         load: tokens/s in the mean.
-        smooth: the same averaged over the time in which the pool settles, the latest counting most.
+        in_service: what is in service then, tokens/s.
     """
 
     end_s: float
     lasts_s: float
     load: float
-    smooth: float
+    in_service: float
 
 
 class Recording:
@@ -34,8 +33,8 @@ class Recording:
 
     Between looks (every ``fast_interval_sec``) the load is even. A size is replayed twice, and what misses
     more counts: as a fluid, where everything that arrives at a queue longer than ``in_time_s`` is late (none
-    where that is None), and with what was tried of steady traffic at the load averaged over the time in which
-    the pool settles. Clumps shorter than a look are in neither.
+    where that is None), and with what was tried of steady traffic at the load in service. Clumps shorter than
+    a look are in neither.
 
     Args:
         lasts_s: how long is remembered.
@@ -47,19 +46,11 @@ class Recording:
         self._in_time_s = in_time_s
         self._pieces: deque[_Piece] = deque()
 
-    def add(self, now_s: float, lasts_s: float, load: float, settles_s: float) -> float:
-        """Take in the load, tokens/s, of the last ``lasts_s`` seconds; a pool settles in ``settles_s``.
-
-        Returns:
-            The load averaged over that time.
-        """
-        before = self._pieces[-1].smooth if self._pieces else load
-        kept = math.exp(-lasts_s / settles_s) if settles_s > 0.0 else 0.0
-        smooth = load + kept * (before - load)
-        self._pieces.append(_Piece(now_s, lasts_s, load, smooth))
+    def add(self, now_s: float, lasts_s: float, load: float, in_service: float) -> None:
+        """Take in the load of the last ``lasts_s`` seconds, and what is in service after them, tokens/s."""
+        self._pieces.append(_Piece(now_s, lasts_s, load, in_service))
         while self._pieces[0].end_s <= now_s - self._lasts_s:
             self._pieces.popleft()
-        return smooth
 
     @property
     def highest(self) -> float:
@@ -73,8 +64,8 @@ class Recording:
         waits = self._in_time_s is not None
         allowed = (self._in_time_s or 0.0) * limit
         known, alone = curves.known(instances), curves.alone
-        for _, lasts_s, load, smooth in self._pieces:  # hundreds, at every look
-            share = known[smooth] if smooth in known else curves.share(instances, smooth)
+        for _, lasts_s, load, in_service in self._pieces:  # hundreds, at every look
+            share = known[in_service] if in_service in known else curves.share(instances, in_service)
             share -= alone
             if waits:
                 after = waiting + (load - limit) * lasts_s
