@@ -49,7 +49,7 @@ _MEASURED = {
 
 _OF_DECODE = (
     "osl_mean", "itl_ms_mean", "itl_ms_p99", "itl_attainment", "itl_attainment_estimate", "duration_s_mean",
-    "completed", "preemptions",
+    "completed", "preemptions", "running_decode",
 )  # fmt: skip
 """What is not known where instances that decode report values that do not move."""
 
@@ -167,8 +167,9 @@ class Observer:
         # What waits in a frontend is part of what is in flight.
         values["requests"] = _arrivals(group, preset) if arrived is None else arrived
         values["completed"] = _total(group.increases, preset.completed)
-        values["running_decode"] = _total(group.now, preset.running)
-        values["queued_prefill"] = _queued(group, preset)
+        running, queued = _total(group.now, preset.running), _queued(group, preset)
+        values["running_decode"] = None if running is None else max(0.0, running - (queued or 0.0))
+        values["queued_prefill"] = queued
         restarted = _restarted("frontend", group, problems)
         if self._frozen("frontend", group, problems) or restarted:
             values["requests"] = None
