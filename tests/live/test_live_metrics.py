@@ -120,6 +120,7 @@ def test_values_that_do_not_move_are_frozen_not_idle():
     metrics = observe(group("prefill", **stuck), group("decode", **stuck))
     assert "frozen" in codes(metrics)
     assert metrics.values["requests"] is None
+    assert metrics.values["running_decode"] is None
 
 
 def test_an_exporter_that_uses_no_cpu_is_frozen_even_if_it_seems_idle():

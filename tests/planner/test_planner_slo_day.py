@@ -121,3 +121,15 @@ def test_a_pool_keeps_to_its_limits_and_one_that_follows_its_load_has_no_day():
     assert pool(1).enough == 4
     assert pool(9).enough == 9
     assert pool(1, Uses(60.0, 0.01)).enough is None
+
+
+def test_what_is_expected_counts_times_the_factor_as_what_came_did():
+    made = Pool(PoolSpec("decode", Role.DECODE, 1, 1, 60), 60.0, 60.0)
+    made.curves = curves()
+    for minute in range(7 * HOUR):
+        made.looked(MINUTE_S * minute, MINUTE_S, 3500.0)
+    made.demand.observe(3500.0, 0.0)
+    made.demand.plan((3500.0,) * 3, (0.0,) * 3)
+    assert made.enough == math.ceil(1.25 * 3.5)
+    made.caution._log = math.log(1.2)
+    assert made.enough is None, "1.2 times as much was never there"

@@ -69,5 +69,15 @@ def test_a_count_is_believed_as_far_as_what_was_there_is_still_there(to_go_s):
 def test_chance_in_a_window_is_averaged_as_its_load_is(to_go_s, windows):
     left = math.exp(-60.0 / to_go_s)
     weights = (1.0 - left) * left ** np.arange(windows)
-    assert fed([1.0], to_go_s).deviation(60.0, windows) == pytest.approx(float(np.sqrt(weights @ weights)))
-    assert fed([1.0], 0.0).deviation(60.0, windows) == 1.0
+    made = fed([1.0], to_go_s)
+    assert made.by_chance(60.0, windows) == pytest.approx(float(np.sqrt(weights @ weights)))
+    assert made.common(60.0, windows) == pytest.approx(float(weights.sum()))
+    assert fed([1.0], 0.0).by_chance(60.0, windows) == fed([1.0], 0.0).common(60.0, windows) == 1.0
+
+
+@given(times, st.integers(0, 30))
+def test_what_was_in_service_before_an_outage_is_gone_as_if_it_had_been_seen(to_go_s, minutes):
+    made = fed([100.0], to_go_s)
+    for _ in range(minutes):
+        made.pass_unseen(60.0)
+    assert made.observe(60.0, 500.0) == pytest.approx(fed([100.0] + [500.0] * (minutes + 1), to_go_s).load)

@@ -424,7 +424,9 @@ def test_a_pool_may_miss_as_large_a_part_as_its_gpus_are(prefill, decode, gpus, 
         assert policy._prefill.part + policy._decode.part == pytest.approx(1.0)
 
 
-def answers(number: int, osl: int, running: float | None, decode: int, times: float = 1.0) -> Observation:
+def answers(
+    number: int, osl: int, running: float | None, decode: int, times: float = 1.0, **waits: float | None
+) -> Observation:
     """A minute's answers of so many tokens, 2,000 of them a second, and how many run at its end."""
     return minute(
         number,
@@ -434,15 +436,21 @@ def answers(number: int, osl: int, running: float | None, decode: int, times: fl
         osl_mean=float(osl),
         lengths=((1000, osl),) * 20,
         running_decode=running,
+        **waits,
     )
 
 
-def decode_after(osl: int, running: float | None, times: float = 1.0) -> int:
+def decode_after(osl: int, running: float | None, times: float = 1.0, **waits: float | None) -> int:
     """Decode asked for after 40 minutes, where in the last one so many run and so many times as much came."""
+    return policy_after(osl, running, times, **waits)[1]
+
+
+def policy_after(osl: int, running: float | None, times: float = 1.0, **waits: float | None):
     planner, decode = slo_planner(), 2
     for number in range(1, 40):
         decode = planner.step(answers(number, osl, 50.0, decode)).targets.decode
-    return planner.step(answers(40, osl, running, decode, times)).targets.decode
+    decode = planner.step(answers(40, osl, running, decode, times, **waits)).targets.decode
+    return planner._policy, decode
 
 
 def test_more_requests_in_service_than_came_are_load():
@@ -450,6 +458,21 @@ def test_more_requests_in_service_than_came_are_load():
     assert decode_after(4000, 110.0) > usual
     assert decode_after(4000, None) == usual, "unknown is not zero"
     assert decode_after(4000, 1e9) == usual, "more than there are slots for is no count"
+    assert decode_after(4000, 0.0) == usual, "nor is none of what answers"
+
+
+@pytest.mark.parametrize(
+    ("queued_prefill", "queued_decode", "believed"),
+    [(0.0, 0.0, True), (None, 0.0, False), (0.0, None, False), (0.0, 3.0, False), (1e4, 0.0, False)],
+)
+def test_few_in_service_are_a_sign_of_little_to_do_only_where_nothing_waits(
+    queued_prefill, queued_decode, believed
+):
+    waits = {"queued_prefill": queued_prefill, "queued_decode": queued_decode}
+    few, many = (policy_after(4000, running, **waits)[0]._decode for running in (5.0, 110.0))
+    assert (few.counted is not None) == believed
+    assert many.counted is not None
+    assert few.demand.in_service.load < many.demand.in_service.load
 
 
 def test_a_minute_of_much_is_sized_for_in_part_where_answers_take_minutes():

@@ -168,7 +168,9 @@ class Observer:
         values["requests"] = _arrivals(group, preset) if arrived is None else arrived
         values["completed"] = _total(group.increases, preset.completed)
         running, queued = _total(group.now, preset.running), _queued(group, preset)
-        values["running_decode"] = None if running is None else max(0.0, running - (queued or 0.0))
+        values["running_decode"] = None
+        if running is not None and queued is not None:
+            values["running_decode"] = max(0.0, running - queued)
         values["queued_prefill"] = queued
         restarted = _restarted("frontend", group, problems)
         if self._frozen("frontend", group, problems) or restarted:

@@ -142,6 +142,7 @@ class Demand:
         """
         self._variance = chance
         if load is None:
+            self.in_service.pass_unseen(self._interval_s)
             self._plans.append(())
             return
         self._windows += 1
@@ -160,7 +161,7 @@ class Demand:
         self.coming = tuple(scale * load for load in loads)
         self.expected = self.in_service.after(self._interval_s, self.coming)
         self._spread = tuple(
-            deviation * self.in_service.deviation(self._interval_s, ahead)
+            deviation * self.in_service.common(self._interval_s, ahead)
             for ahead, deviation in enumerate(spread, start=1)
         )
         self._plans.append(self.expected)
@@ -170,11 +171,11 @@ class Demand:
         return self.in_service.after(self._interval_s, (load,) * ahead)[-1]
 
     def scenarios(self, ahead: int, seen: float = 0.0) -> Scenarios:
-        """Return what the load of the ``ahead``-th window from now may be; the next is the first.
+        """Return what may be in service in the ``ahead``-th window from now; the next is the first.
 
         Args:
             ahead: the window.
-            seen: a load seen just now that the forecast does not know of yet, if it is higher.
+            seen: the same of a load seen just now that the forecast does not know of yet, if that is more.
         """
         floor = _LEAST_LEVEL * self.usual
         expected = max(self.expected[ahead - 1], seen)
@@ -197,8 +198,8 @@ class Demand:
         weights /= total
         mean = float(moves @ weights)
         variance = float(weights @ (moves - mean) ** 2)
-        by_chance = expected / root * self.in_service.deviation(self._interval_s, ahead)
-        by_chance *= by_chance * self._variance
+        left = self.in_service.by_chance(self._interval_s, ahead)
+        by_chance = self._variance * (left * expected / root) ** 2
         shrunk = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
         worse = 1.0 / (1.0 + total / math.sqrt(ahead))
         faded = weights_by_age**_FADES * (np.abs(distance) <= _NEAR)

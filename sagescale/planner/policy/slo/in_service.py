@@ -29,6 +29,11 @@ class InService:
         self.to_go_s = 0.0
         self.load = 0.0
         self._begun = False
+        self._unseen_s = 0.0
+
+    def pass_unseen(self, lasts_s: float) -> None:
+        """Let time pass of which it is not known what came: what is in service then is known for less."""
+        self._unseen_s += lasts_s
 
     def observe(self, lasts_s: float, load: float, counted: float | None = None) -> float:
         """Take in what came in the last seconds, and what those in service make now, as far as it is known.
@@ -41,6 +46,7 @@ class InService:
         Returns:
             The load in service.
         """
+        lasts_s, self._unseen_s = lasts_s + self._unseen_s, 0.0
         self.load = self.after(lasts_s, (load,))[0] if self._begun else load
         self._begun = True
         if counted is not None:
@@ -55,11 +61,12 @@ class InService:
             each.append(in_service)
         return tuple(each)
 
-    def deviation(self, lasts_s: float, windows: int) -> float:
-        """Return that of the load in service after so many windows, where each window's own is 1.
+    def common(self, lasts_s: float, windows: int) -> float:
+        """Return the error of the load in service after so many windows, where each one's is the same 1."""
+        return 1.0 - self._left(lasts_s * windows)
 
-        Chance in one window has nothing to do with that in another.
-        """
+    def by_chance(self, lasts_s: float, windows: int) -> float:
+        """Return its deviation, where each window's is 1 and has nothing to do with another's."""
         left = self._left(lasts_s)
         if left >= 1.0:
             return 0.0

@@ -402,7 +402,7 @@ class SloPolicy:
             work = self._worked(sample) if self._worked is not None and pool is self._decode else tokens
             pool.variation = float(work.std()) / float(work.mean())
             if pool is self._decode and self._worked is None:
-                pool.in_service.to_go_s = pool.demand.in_service.to_go_s = self._decode_work.to_go_s()
+                pool.in_service.to_go_s = self._decode_work.to_go_s()
             elif pool is self._decode:  # as when the uses to follow were chosen
                 pool.in_service.to_go_s = mean * self._config.target_itl_ms / 1000.0
             pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))
@@ -438,17 +438,25 @@ class SloPolicy:
 
     def _count(self, seen: Observation) -> None:
         """Take in what runs in decode: how fast that goes says how long it stays."""
-        running, counts, decode = seen.running_decode, seen.pools.decode, self._decode
-        decode.counted = None
-        slots = self._perf.max_num_seqs * (counts.ready + counts.draining)
-        if self._worked is not None or running is None or not counts.ready or not 0.0 <= running <= slots:
+        if self._worked is not None:
             return
-        assert self._decode_work is not None
+        decode, work, running = self._decode, self._decode_work, seen.running_decode
+        assert work is not None
         assert self._isl is not None
         assert self._osl is not None
-        each = running / counts.ready
-        decode.counted = self._decode_work.made(running, each, self._isl, self._osl)
-        decode.demand.in_service.to_go_s = self._decode_work.to_go_s(each)
+        instances = seen.pools.decode.ready + seen.pools.decode.draining
+        decode.counted = None
+        decode.demand.in_service.to_go_s = work.to_go_s()
+        if running is None or not 0.0 < running <= self._perf.max_num_seqs * instances:
+            return
+        decode.demand.in_service.to_go_s = work.to_go_s(running / instances)
+        made = work.made(running, running / instances, self._isl, self._osl)
+        # What waits has yet to run, or may: few that do are then no sign that there is little to do.
+        waits = (
+            seen.queued_decode != 0.0 or seen.queued_prefill is None or self._late(self._prefill, seen) > 0.0
+        )
+        if made > decode.demand.in_service.load or not waits:
+            decode.counted = made
 
     def _tokens(self, pool: Pool, isl: float, osl: float) -> float:
         """What a request of such mean lengths is to a pool, in tokens of the sample."""

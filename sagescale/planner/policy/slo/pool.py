@@ -229,6 +229,8 @@ class Pool:
     def ticked(self, now_s: float, lasts_s: float, load: float | None) -> None:
         """Take in the load of the window that ends now, as far as it was not looked at; None is unknown."""
         rest_s = lasts_s - self._looked_s
+        if load is None:
+            self.in_service.pass_unseen(max(rest_s, 0.0))
         if load is not None and rest_s > _NO_TIME_S:
             self.looked(now_s, rest_s, max(0.0, load * lasts_s - self._looked) / rest_s)
         self._looked_s = self._looked = 0.0
@@ -242,6 +244,7 @@ class Pool:
     def enough(self) -> int | None:
         """No load like those of the last day asks for more; None where it may be another."""
         expected = max(self.demand.expected[: self.startup.ahead], default=0.0)
+        expected *= max(1.0, self.caution.factor)
         most = None if self._day is None else self._day.enough(expected)
         return None if most is None else self.limits.within(most)
 
