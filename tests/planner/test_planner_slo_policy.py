@@ -475,6 +475,15 @@ def test_few_in_service_are_a_sign_of_little_to_do_only_where_nothing_waits(
     assert few.demand.in_service.load < many.demand.in_service.load
 
 
+def test_decode_is_not_tried_at_less_than_what_is_in_service():
+    planner, sizes = slo_planner(), (1, 1)
+    good = {"ttft_attainment": 1.0, "itl_attainment": 1.0}
+    for number in range(1, 120):
+        sizes = tuple(planner.step(minute(number, 60.0, *sizes, **good)).targets)
+    assert planner._policy._prefill.caution.factor < 1.0
+    assert planner._policy._decode.caution.factor == 1.0
+
+
 def test_a_minute_of_much_is_sized_for_in_part_where_answers_take_minutes():
     assert decode_after(4000, 50.0, times=3.0) < decode_after(40, 50.0, times=3.0)
     assert decode_after(4000, 50.0) <= decode_after(40, 50.0)

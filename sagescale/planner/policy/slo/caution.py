@@ -53,7 +53,7 @@ class Missed(NamedTuple):
         starting: ordered capacity is not there yet.
         full: the pool may not grow.
         part: of what may be missed that is this pool's.
-        left: of what was promised, the part that may still be missed.
+        left: of what was promised, the part that may still be missed: so far it may go below 1.
     """
 
     share: float

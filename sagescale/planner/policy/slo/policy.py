@@ -331,7 +331,8 @@ class SloPolicy:
                     start_s=pool.start_s,
                     starting=counts.starting + counts.waiting > 0,
                     part=pool.part,
-                    left=self._promise.allowed / self._allowed,
+                    # What is in service is sized for as it is: nothing beyond need to be found out.
+                    left=0.0 if pool.demand.in_service.to_go_s else self._promise.allowed / self._allowed,
                     full=counts.asked >= pool.limits.most or full + pool.limits.gpus > self._budget.gpus,
                 )
             )
