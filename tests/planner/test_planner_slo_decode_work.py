@@ -90,7 +90,7 @@ def test_requests_in_service_make_what_steps_of_so_many_do_and_stay_for_what_the
     step_s = _Full().step_floor_ms / 1000.0
     assert made.made(40.0, 10.0, isl, osl) == pytest.approx(40.0 / step_s)
     to_go = float((lengths.osl.astype(float) ** 2).mean() / (2.0 * lengths.osl.mean()))
-    assert made.to_go_s(10.0) == made.to_go_s() == pytest.approx(to_go * step_s)
+    assert made.to_go_s(10.0) == made.to_go_s(made.full) == pytest.approx(to_go * step_s)
 
 
 def test_where_more_run_steps_take_longer_and_requests_stay():

@@ -30,6 +30,9 @@ class DecodeWork:
         sample: the lengths that engines are tried with.
         perf: the engines they are tried on.
         target_itl_ms: within which tokens have to come.
+
+    Attributes:
+        full: requests of the sample that run on an instance at most.
     """
 
     def __init__(self, sample: Lengths, perf: PerfModel, target_itl_ms: float) -> None:
@@ -39,7 +42,7 @@ class DecodeWork:
         in_service = osl / osl.sum()
         self._mean_isl, self._mean_osl = float(sample.isl.mean()), float(osl.mean())
         self._isl, self._osl = float(in_service @ sample.isl), float(in_service @ osl)
-        self._running, self._most = self._fullest(self._isl + self._osl)
+        self.full, self._most = self._fullest(self._isl + self._osl)
         self._to_come, self._context = sample.tokens_to_come, sample.context_tokens
 
     def tokens(self, isl: float, osl: float) -> float:
@@ -51,12 +54,9 @@ class DecodeWork:
         """Return the tokens/s, of the sample's, that running requests make, so many on each instance."""
         return 1000.0 * running / self._itl_ms(each) * self.tokens(isl, osl) / osl
 
-    def to_go_s(self, each: float | None = None) -> float:
-        """Return how long a request in service has yet to go in the mean, so many on each instance.
-
-        None is as many as may run.
-        """
-        return self._to_come * self._itl_ms(self._running if each is None else each) / 1000.0
+    def to_go_s(self, each: float) -> float:
+        """Return how long a request in service has yet to go in the mean, so many on each instance."""
+        return self._to_come * self._itl_ms(each) / 1000.0
 
     def _itl_ms(self, each: float) -> float:
         return self._perf.itl_ms(each, self._context)

@@ -198,8 +198,8 @@ class Demand:
         weights /= total
         mean = float(moves @ weights)
         variance = float(weights @ (moves - mean) ** 2)
-        left = self.in_service.by_chance(self._interval_s, ahead)
-        by_chance = self._variance * (left * expected / root) ** 2
+        chance = self.in_service.by_chance(self._interval_s, ahead)
+        by_chance = self._variance * (chance * expected / root) ** 2
         shrunk = math.sqrt(max(0.0, 1.0 - by_chance / variance)) if variance > 0.0 else 0.0
         worse = 1.0 / (1.0 + total / math.sqrt(ahead))
         faded = weights_by_age**_FADES * (np.abs(distance) <= _NEAR)

@@ -403,7 +403,7 @@ class SloPolicy:
             work = self._worked(sample) if self._worked is not None and pool is self._decode else tokens
             pool.variation = float(work.std()) / float(work.mean())
             if pool is self._decode and self._worked is None:
-                pool.in_service.to_go_s = self._decode_work.to_go_s()
+                pool.in_service.to_go_s = self._decode_work.to_go_s(self._decode_work.full)
             elif pool is self._decode:  # as when the uses to follow were chosen
                 pool.in_service.to_go_s = mean * self._config.target_itl_ms / 1000.0
             pool.curves = MissCurves(partial(tried, lengths=sample), limit_rps(sample), mean, alone(sample))
@@ -447,7 +447,7 @@ class SloPolicy:
         assert self._osl is not None
         instances = seen.pools.decode.ready + seen.pools.decode.draining
         decode.counted = None
-        decode.demand.in_service.to_go_s = work.to_go_s()
+        decode.demand.in_service.to_go_s = work.to_go_s(work.full)
         if running is None or not 0.0 < running <= self._perf.max_num_seqs * instances:
             return
         decode.demand.in_service.to_go_s = work.to_go_s(running / instances)

@@ -231,7 +231,7 @@ class Pool:
         rest_s = lasts_s - self._looked_s
         if load is None:
             self.in_service.pass_unseen(max(rest_s, 0.0))
-        if load is not None and rest_s > _NO_TIME_S:
+        elif rest_s > _NO_TIME_S:
             self.looked(now_s, rest_s, max(0.0, load * lasts_s - self._looked) / rest_s)
         self._looked_s = self._looked = 0.0
 

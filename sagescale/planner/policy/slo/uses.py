@@ -152,13 +152,13 @@ class Uses:
         """The pools of every use, and that of scenarios."""
         return *self._pools, self._careful
 
-    def look(self, lasts_s: float, load: float, smooth: float, curves: MissCurves) -> None:
-        """Take in the load, tokens/s, of the last seconds, and averaged over the time a pool settles in."""
+    def look(self, lasts_s: float, load: float, in_service: float, curves: MissCurves) -> None:
+        """Take in the load, tokens/s, of the last seconds, and what is in service after them."""
         if not self._started:
             return
         self._arrived_now += load * lasts_s
         for pool in self.tried:
-            pool.look(load * lasts_s, _missed(curves, pool.ready, smooth))
+            pool.look(load * lasts_s, _missed(curves, pool.ready, in_service))
 
     def surge(
         self, now_s: float, load: float, careful: int, ahead: int, limits: PoolSpec, curves: MissCurves
