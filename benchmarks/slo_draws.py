@@ -4,7 +4,8 @@ Half are hours of m-large with longer answers, at times two or four times as fas
 at a rate that wanders (the logarithm is an Ornstein-Uhlenbeck process), with widely varying answers, where
 loads double within minutes again and again. Engines, targets, startup time, interval and load are drawn too;
 nothing of arena/SPLIT.md's right side is in them. The same seed draws the same scenarios. With ``--against
-FILE``, a file written by ``--json`` before, the last lines set both beside each other.
+FILE``, a file written by ``--json`` before, the last lines set both beside each other. With ``--without
+MECHANISM`` one of those in slo_without.py is taken out.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sagescale.trace.transforms import apply_transforms
 
 import slo_settings
 from slo_settings import HOUR_S, M_LARGE, Setting
+from slo_without import WITHOUT
 
 _PROFILES = ("h100-llama-3.3-70b-fp8-tp2", "h100-llama-3.3-70b-fp8-tp4", "h200-llama-3.1-8b-fp8")
 _TTFT_MS, _ITL_MS = (1000, 2000, 4000), (30, 40, 50)
@@ -166,9 +168,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--part", default="0/1", metavar="K/N", help="every N-th, from K on")
     parser.add_argument("--against", type=slo_settings.figures, default={}, metavar="FILE")
+    parser.add_argument("--without", choices=tuple(WITHOUT))
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     before = given.against
+    if given.without:
+        WITHOUT[given.without]()
     first, every = (int(part) for part in given.part.split("/"))
     found = {}
     for number, drawn in list(enumerate(draws(given.draw, given.seed)))[first::every]:

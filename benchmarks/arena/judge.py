@@ -72,18 +72,23 @@ def sum_up(outcome, table):
     if champion is None:
         return None
     ours = next(row for row in table if row["name"] == champion.entry.name)
-    gpus = min(scenario.engines().prefill.gpus_per_instance, scenario.engines().decode.gpus_per_instance)
-    judged_s = scenario.recorded().duration_s - scenario.cut_s
     rivals = [row for row in table if row["kind"] == "candidate" and row["stopped"] != "failed"]
     return Found(
         scenario.name,
         scenario.is_day,
         scenario.budget_share is not None,
-        0.5 * gpus * judged_s / 3600.0,
+        tie_gpu_hours(scenario),
         ours,
         rivals,
         table,
     )
+
+
+def tie_gpu_hours(scenario):
+    """Half an instance, of the smaller, over the judged part."""
+    gpus = min(scenario.engines().prefill.gpus_per_instance, scenario.engines().decode.gpus_per_instance)
+    judged_s = scenario.recorded().duration_s - scenario.cut_s
+    return 0.5 * gpus * judged_s / 3600.0
 
 
 def overview(found):

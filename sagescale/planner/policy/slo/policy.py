@@ -572,7 +572,7 @@ def _sized(
     if held:
         text += f"; {size} stay, as max_gpu_budget was too small within the last day"
     elif size > wanted:
-        text += f"; {size} stay until they have not been wanted for as long as a launch takes"
+        text += f"; {size} stay, as so many were wanted lately, or needed at such a load within a day"
     return Reason(ReasonCode.SIZED_FOR_MISSES, text)
 
 

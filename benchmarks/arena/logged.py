@@ -1,0 +1,78 @@
+"""slo against its rivals, as judged.csv has them: `benchmarks/arena/logged.py --slo COMMIT --rivals COMMIT`.
+
+The last rows of each scenario count. What needs paired seeds (clairvoyant, the true load, instant starts) is
+only in the tables of the run itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+
+from judge import Found, rivals_table, tie_gpu_hours, verdicts
+from judged_log import LOG
+from protocol import ASKED, INSTANT, TRUE_LOAD
+from scenarios import JUDGED
+
+_PAIRED = "better known"
+
+
+def _rows(commit):
+    """The last row of each entry of each scenario, judged at that commit."""
+    found = {}
+    with LOG.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row["commit"].startswith(commit):
+                found[row["scenario"], row["entry"]] = _row(row)
+    return found
+
+
+def _row(logged):
+    attained, entry = float(logged["attainment"]), logged["entry"]
+    return {
+        "name": entry,
+        "policy": entry.split()[0].split("/")[0],
+        "kind": "reference" if "hindsight" in entry or entry == "clairvoyant" else "candidate",
+        "stopped": None,
+        "attainment": {"mean": attained},
+        "reaches": attained >= ASKED,
+        "gpu_hours": {"mean": float(logged["gpu_hours"])},
+        "ratio_to_clairvoyant": None,
+        "launches": int(logged["launches"] or 0),
+        "relaunches": int(logged["relaunches"] or 0),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--slo", required=True, metavar="COMMIT")
+    parser.add_argument("--rivals", required=True, metavar="COMMIT")
+    given = parser.parse_args()
+    ours, others = _rows(given.slo), _rows(given.rivals)
+    found = []
+    for scenario in JUDGED:
+        mine = ours.get((scenario.name, "slo"))
+        rivals = [
+            row
+            for (name, entry), row in others.items()
+            if name == scenario.name and row["kind"] == "candidate" and row["policy"] != "slo"
+            if entry not in (TRUE_LOAD, INSTANT)
+        ]
+        foreseen = [row for key in [(scenario.name, "clairvoyant")] if (row := ours.get(key))]
+        if mine is not None and rivals:
+            budget, tie = scenario.budget_share is not None, tie_gpu_hours(scenario)
+            found.append(Found(scenario.name, scenario.is_day, budget, tie, mine, rivals, foreseen))
+    if not found:
+        parser.error(f"{LOG}: no scenario has rows of both {given.slo} and {given.rivals}")
+    print(rivals_table(found)[0], "\n")
+    for met, sentence in verdicts(found):
+        if met is not None and not sentence.startswith(_PAIRED):
+            print("*", "yes" if met else "NO ", sentence)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
