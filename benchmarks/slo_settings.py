@@ -31,6 +31,8 @@ from sagescale.trace import Trace, TransformSpec, read_trace, slice_trace
 from sagescale.trace.synth import Bursty, Diurnal, Spikes, Steady, Step, parse_lengths, synthesise
 from sagescale.trace.transforms import apply_transforms
 
+from slo_without import WITHOUT
+
 TRACES = Path(os.environ.get("SAGESCALE_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "traces"
 CONV, CODE, M_LARGE = "azure_llm_2023_conv.csv", "azure_llm_2023_code.csv", "servegen_m-large_2d.parquet"
 SMALL, LARGE = "h200-llama-3.1-8b-fp8", "h100-llama-3.3-70b-fp8-tp4"
@@ -241,8 +243,11 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="keys")
     parser.add_argument("--against", type=figures, default={}, metavar="FILE")
+    parser.add_argument("--without", choices=tuple(WITHOUT), help="take a mechanism out (slo_without.py)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
+    if given.without:
+        WITHOUT[given.without]()
     if unknown := set(given.names) - set(SETTINGS):
         parser.error(f"{', '.join(sorted(unknown))}: no such scenario; there are {', '.join(SETTINGS)}")
     keys = dict(pair.split("=", 1) for pair in given.keys)
