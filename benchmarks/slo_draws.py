@@ -168,7 +168,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--part", default="0/1", metavar="K/N", help="every N-th, from K on")
     parser.add_argument("--against", type=slo_settings.figures, default={}, metavar="FILE")
-    parser.add_argument("--without", choices=tuple(WITHOUT))
+    parser.add_argument("--without", choices=tuple(WITHOUT), help="take a mechanism out (slo_without.py)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     before = given.against

@@ -1,6 +1,11 @@
-"""slo with one of its mechanisms taken out: `slo_draws.py --without NAME`. docs/slo.md says what each is."""
+"""slo with one of its mechanisms taken out: `--without NAME` of slo_draws.py and slo_settings.py.
+
+docs/slo.md says what each is.
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 from sagescale.planner.policy.slo import caution, day, demand, given_up, policy, pool, promise
 from sagescale.planner.policy.slo.in_service import InService
@@ -37,13 +42,17 @@ def _patience_of(starts):
     return put
 
 
-_looked = Pool.looked
+def _uncounted(self, seen):
+    _count(self, dataclasses.replace(seen, running_decode=None))
+
+
+_looked, _count = Pool.looked, _Slo._count
 
 WITHOUT = {
     # Load, scenarios
     "auto": _put(_Slo, "default_predictor", "constant"),
     "in_service": _put(InService, "to_go_s", property(lambda self: 0.0, lambda self, value: None)),
-    "counted": _put(_Slo, "_count", lambda self, seen: None),
+    "counted": _put(_Slo, "_count", _uncounted),
     "averaging": _put(demand.Demand, "_smoothed", lambda self, load: 1.0),
     "chance": _put(InService, "by_chance", lambda self, window_s, ahead: 0.0),
     "correction": _put(demand, "_recalibrated", lambda planned, seen, weights, plan, ahead: (planned, plan)),
@@ -60,7 +69,7 @@ WITHOUT = {
     "backlog": _put(_Slo, "_backlog", lambda self, pool, seen, surprise: 0.0),
     # The day, going down, between ticks
     "day": _put(day.Day, "enough", lambda self, expected: None),
-    "day_eighths": _put(day, "_SMALL", 1),
+    "day_eighths": _put(day, "_SMALL", 0),
     "day_more": _put(day, "_MORE", 1.0),
     "replay": _put(Pool, "kept", lambda self, wanted, current, allowed: wanted),
     "replay_factor": _put(Pool, "looked", _unweighted),

@@ -178,7 +178,9 @@ def verdicts(found):
     said = [(not missed, f"holds in {len(found) - len(missed)} of {len(found)}" + _names(missed))]
     _, rivals = rivals_table(found)
     fewer = [name for name, held, ours, _, _, _ in rivals if ours <= held]
-    said.append((not fewer, "holds in more scenarios than each rival" + _names(fewer, "not than")))
+    said.append(
+        (not fewer if rivals else None, "holds in more scenarios than each rival" + _names(fewer, "not than"))
+    )
     dear = [f"{name} {mean:.2f}" for name, *_, mean in rivals if mean is not None and mean > 1.0 + 1e-9]
     compared = any(ratios for *_, ratios, _ in rivals)
     said.append(
@@ -210,13 +212,18 @@ def verdicts(found):
             "clairvoyant",
         )
     )
-    broken = []
-    for one in free:
-        for name in (TRUE_LOAD, INSTANT):
-            row = one.row(name)
-            if row is not None and not (row["reaches"] and row["paired_ratio_to_champion"] <= VARIANT_RATIO):
-                broken.append(f"{one.name} {name}")
-    said.append((not broken, "better known, no worse: true load and instant starts" + _names(broken)))
+    known = [(one, row) for one in free for name in (TRUE_LOAD, INSTANT) if (row := one.row(name))]
+    broken = [
+        f"{one.name} {row['name']}"
+        for one, row in known
+        if not (row["reaches"] and row["paired_ratio_to_champion"] <= VARIANT_RATIO)
+    ]
+    said.append(
+        (
+            not broken if known else None,
+            "better known, no worse: true load and instant starts" + _names(broken),
+        )
+    )
     churning = [one.name for one in found if _share(one.ours) > _allowed_churn(one) + 1e-9]
     said.append((not churning, f"launches soon after a release at most {CHURN:g}" + _names(churning)))
     return said

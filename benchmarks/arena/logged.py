@@ -15,8 +15,6 @@ from judged_log import LOG
 from protocol import ASKED, INSTANT, TRUE_LOAD
 from scenarios import JUDGED
 
-_PAIRED = "better known"
-
 
 def _rows(commit):
     """The last row of each entry of each scenario, judged at that commit."""
@@ -30,11 +28,15 @@ def _rows(commit):
 
 def _row(logged):
     attained, entry = float(logged["attainment"]), logged["entry"]
+    policy, kind = entry.split()[0].split("/")[0], "candidate"
+    if policy == "slo" or entry in (TRUE_LOAD, INSTANT):
+        kind = "variant"
+    elif "hindsight" in entry or entry == "clairvoyant":
+        kind = "reference"
     return {
         "name": entry,
-        "policy": entry.split()[0].split("/")[0],
-        "kind": "reference" if "hindsight" in entry or entry == "clairvoyant" else "candidate",
-        "stopped": None,
+        "policy": policy,
+        "kind": kind,
         "attainment": {"mean": attained},
         "reaches": attained >= ASKED,
         "gpu_hours": {"mean": float(logged["gpu_hours"])},
@@ -54,22 +56,22 @@ def main() -> int:
     ours, others = _rows(given.slo), _rows(given.rivals)
     found = []
     for scenario in JUDGED:
-        mine = ours.get((scenario.name, "slo"))
+        mine, foreseen = (ours.get((scenario.name, entry)) for entry in ("slo", "clairvoyant"))
         rivals = [
-            row
-            for (name, entry), row in others.items()
-            if name == scenario.name and row["kind"] == "candidate" and row["policy"] != "slo"
-            if entry not in (TRUE_LOAD, INSTANT)
+            row for (name, _), row in others.items() if name == scenario.name and row["kind"] == "candidate"
         ]
-        foreseen = [row for key in [(scenario.name, "clairvoyant")] if (row := ours.get(key))]
         if mine is not None and rivals:
             budget, tie = scenario.budget_share is not None, tie_gpu_hours(scenario)
-            found.append(Found(scenario.name, scenario.is_day, budget, tie, mine, rivals, foreseen))
+            found.append(
+                Found(
+                    scenario.name, scenario.is_day, budget, tie, mine, rivals, [foreseen] if foreseen else []
+                )
+            )
     if not found:
         parser.error(f"{LOG}: no scenario has rows of both {given.slo} and {given.rivals}")
     print(rivals_table(found)[0], "\n")
     for met, sentence in verdicts(found):
-        if met is not None and not sentence.startswith(_PAIRED):
+        if met is not None:
             print("*", "yes" if met else "NO ", sentence)
     return 0
 
