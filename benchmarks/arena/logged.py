@@ -13,6 +13,7 @@ import sys
 from judge import Found, rivals_table, tie_gpu_hours, verdicts
 from judged_log import LOG
 from protocol import ASKED, INSTANT, TRUE_LOAD
+from sagescale.errors import SagescaleError
 from scenarios import JUDGED
 
 
@@ -46,14 +47,8 @@ def _row(logged):
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--slo", required=True, metavar="COMMIT")
-    parser.add_argument("--rivals", required=True, metavar="COMMIT")
-    given = parser.parse_args()
-    ours, others = _rows(given.slo), _rows(given.rivals)
+def _found(ours, others):
+    """What each scenario with rows of both comes to."""
     found = []
     for scenario in JUDGED:
         mine, foreseen = (ours.get((scenario.name, entry)) for entry in ("slo", "clairvoyant"))
@@ -67,12 +62,25 @@ def main() -> int:
                     scenario.name, scenario.is_day, budget, tie, mine, rivals, [foreseen] if foreseen else []
                 )
             )
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--slo", required=True, metavar="COMMIT")
+    parser.add_argument("--rivals", required=True, metavar="COMMIT")
+    given = parser.parse_args()
+    ours, others = _rows(given.slo), _rows(given.rivals)
+    try:
+        found = _found(ours, others)
+    except SagescaleError as error:
+        parser.error(str(error))
     if not found:
         parser.error(f"{LOG}: no scenario has rows of both {given.slo} and {given.rivals}")
-    print(rivals_table(found)[0], "\n")
-    for met, sentence in verdicts(found):
-        if met is not None:
-            print("*", "yes" if met else "NO ", sentence)
+    said = [f"* {'yes' if met else 'NO '} {text}" for met, text in verdicts(found) if met is not None]
+    print("\n".join([rivals_table(found)[0], "", *said]))
     return 0
 
 
