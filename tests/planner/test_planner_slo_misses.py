@@ -94,3 +94,13 @@ def test_misses_to_expect_are_the_scenarios_own_weighed_by_their_requests(instan
         for load, weight in zip(what.loads.tolist(), what.weights.tolist(), strict=True)
     )
     assert found.expected(instances, what) == pytest.approx(each / what.mean, abs=1e-9)
+
+
+@given(st.integers(1, 60), st.floats(1.0, 500.0), st.floats(0.0, 0.02), st.floats(0.001, 0.2))
+def test_enough_instances_miss_no_more_than_requests_alone_even_if_two_at_a_time_miss(size, load, alone, met):
+    def two_are_one_too_many(_: int, requests_per_s: float) -> float:
+        return alone + met if requests_per_s else alone
+
+    found = MissCurves(two_are_one_too_many, LIMIT_RPS, TOKENS, alone)
+    assert found.share(1000 * size, load) - alone <= 0.03 * met
+    assert found.share(2 * size, load) <= found.share(size, load)

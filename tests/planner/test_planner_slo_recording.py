@@ -63,3 +63,8 @@ def test_what_is_older_is_forgotten():
 
 def test_nothing_recorded_keeps_any_size():
     assert Recording(1800.0, 1.0).fewest(1, 9, CURVES, 0.005) == 1
+
+
+def test_a_little_load_keeps_no_large_pool_where_few_at_a_time_already_miss():
+    curves = MissCurves(lambda size, rate: min(1.0, 0.5 * (rate / size) ** 3), 1.0, LIMIT)
+    assert recorded([500.0] * 120).fewest(1, 47, curves, 0.0075) <= 3

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["MissCurves"]
 
 _STEP = 0.04
-_IDLE, _HOPELESS = 0.25, 1.6
-"""Shares of what instances get through at most: below nothing changes any more, above everything is late."""
+_IDLE, _LIGHTEST, _HOPELESS = 0.25, 0.05, 1.6
+"""Shares of what instances get through at most: below the first hardly anything is late, unless a few
+requests at a time already are (then trying ends at the second), and above the last everything is."""
+
+_IDLE_STEP = math.ceil(math.log(_IDLE) / _STEP)
 
 _ALL = 0.98
 
@@ -50,11 +53,11 @@ class MissCurves:
 
     @property
     def idle(self) -> float:
-        """Tokens/s up to which an instance is as good as idle."""
+        """Tokens/s up to which an instance is as good as idle, where it is at all."""
         return _IDLE * self.limit
 
     def share(self, instances: int, load: float) -> float:
-        """Share of the requests that miss at a load in tokens/s; linear between loads tried."""
+        """Share of the requests that miss at a load in tokens/s; linear between loads tried, and below."""
         known = self.known(instances)
         share = known.get(load)
         if share is None:
@@ -73,17 +76,20 @@ class MissCurves:
         use = load / (self.limit * instances)
         if use >= _HOPELESS:
             return 1.0
-        at = math.log(max(use, _IDLE)) / _STEP
+        if use < _IDLE and self._at(instances, _IDLE_STEP) <= self.alone:
+            return self.alone
+        at = math.log(max(use, _LIGHTEST)) / _STEP
         low = math.floor(at)
         part = at - low
         above = self._at(instances, low + 1)
         if above == self.alone:
             return above
-        return above + (1.0 - part) * (self._at(instances, low) - above)
+        share = above + (1.0 - part) * (self._at(instances, low) - above)
+        return self.alone + min(1.0, use / _LIGHTEST) * (share - self.alone)
 
     def keeps_up(self, instances: int, allowed: float) -> float:
         """The highest share of what instances get through at most that misses no more than is allowed."""
-        steps = range(math.ceil(math.log(_IDLE) / _STEP), 1)
+        steps = range(math.ceil(math.log(_LIGHTEST) / _STEP), 1)
         late = bisect_left(steps, x=True, key=lambda step: self._at(instances, step) > self.alone + allowed)
         return math.exp(steps[max(late - 1, 0)] * _STEP)
 
