@@ -19,6 +19,10 @@ _LASTS_S = 24 * 3600.0
 _SAME = 0.07
 """Loads no further apart are the same: less than a tenth, by which engines tried twice differ too."""
 
+_FEWER = 0.3
+"""Where so much of a size less is wanted (two of a few), it is not for what the size missed: the factor goes
+down to 0.85, and engines tried twice differ by less than a tenth."""
+
 
 class _Size(NamedTuple):
     """A size that was given up, and the load and the tick at which it was.
@@ -39,7 +43,7 @@ class GivenUp:
     Where n instances are more than is needed and n - 1 miss a little too much, what is learned from misses
     would change the pool for ever. A size is kept while the load is no less than it was when giving that size
     up had to be taken back, or when fewer had served for an hour and were too few; load that rose meanwhile
-    says nothing.
+    says nothing. Not where far fewer are wanted: then forecasts are surer than they were.
 
     Args:
         interval_s: between ticks.
@@ -70,7 +74,7 @@ class GivenUp:
         for at, each in enumerate(self._needed):
             if load < each.load * (1.0 - _SAME):
                 self._needed[at] = each._replace(left=True)
-            elif not (try_again and each.left):
+            elif each.instances - size <= max(1.0, _FEWER * each.instances) and not (try_again and each.left):
                 needed = max(needed, each.instances)
         if size < current:
             size = min(max(size, needed), current)
@@ -87,7 +91,7 @@ class GivenUp:
         # Given up is what was: not all that is planned is done.
         if given is not None and min(self._current, current) < min(given.instances, wanted):
             if self._tick - given.tick <= self._soon:
-                before = given._replace(tick=self._tick)
+                before = given._replace(instances=min(given.instances, wanted), tick=self._tick)
             self._given = None
         if before is not None and load <= before.load * (1.0 + _SAME):
             self._needed.append(before)
