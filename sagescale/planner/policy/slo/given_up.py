@@ -23,18 +23,21 @@ _FEWER = 0.3
 """Where so much of a size less is wanted (two of a few), it is not for what the size missed: the factor goes
 down to 0.85, and engines tried twice differ by less than a tenth."""
 
+_LEFT = 0.5
+"""Of what was promised: where less of it is left, whatever was needed is kept."""
+
 
 class _Size(NamedTuple):
     """A size that was given up, and the load and the tick at which it was.
 
     Attributes:
-        left: whether the load has been lower since: at an unchanged load the answer is known.
+        lower: whether the load has been lower since: at an unchanged load the answer is known.
     """
 
     instances: int
     load: float
     tick: int
-    left: bool = False
+    lower: bool = False
 
 
 class GivenUp:
@@ -57,7 +60,9 @@ class GivenUp:
         self._needed: deque[_Size] = deque()
         self._served, self._usual = 0, 0.0
 
-    def kept(self, size: int, current: int, load: float, *, try_again: bool = False) -> int:
+    def kept(
+        self, size: int, current: int, load: float, *, try_again: bool = False, left: float = 1.0
+    ) -> int:
         """Return the size to have instead; called at each tick.
 
         Args:
@@ -65,6 +70,7 @@ class GivenUp:
             current: instances there are, with what was asked for since the last tick.
             load: expected, tokens/s.
             try_again: whether what was too small may be tried all the same, where the load was lower since.
+            left: the part of what was promised that may still be missed.
         """
         self._tick += 1
         self._learn(max(size, current), current, load)
@@ -73,8 +79,10 @@ class GivenUp:
         needed = 0
         for at, each in enumerate(self._needed):
             if load < each.load * (1.0 - _SAME):
-                self._needed[at] = each._replace(left=True)
-            elif each.instances - size <= max(1.0, _FEWER * each.instances) and not (try_again and each.left):
+                self._needed[at] = each._replace(lower=True)
+            elif try_again and each.lower:
+                continue
+            elif left < _LEFT or each.instances - size <= max(1.0, _FEWER * each.instances):
                 needed = max(needed, each.instances)
         if size < current:
             size = min(max(size, needed), current)
