@@ -76,7 +76,7 @@ WITHOUT = {
     "patience": _patience_of(0),
     "patience_second_start": _patience_of(1),
     "patience_six_minutes": _patience_of(2),
-    "given_up": _put(given_up.GivenUp, "kept", lambda self, size, current, load, **_: size),
+    "given_up": _put(given_up.GivenUp, "kept", lambda self, size, current, load, *, try_again=False: size),
     "given_up_soon": _put(given_up, "_SOON_S", 0.0),
     "given_up_long": _put(given_up, "_LONG_S", 1e12),
     "try_again": _put(promise.Promise, "hardly_used", lambda self, start_s: False),

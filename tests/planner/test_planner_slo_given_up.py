@@ -79,22 +79,6 @@ def test_a_day_later_it_is_tried_again():
     assert made.kept(2, 3, 100.0) == 2
 
 
-def test_of_what_was_given_up_what_was_wanted_back_is_kept():
-    assert after((6, 6, 100.0), (4, 6, 100.0), (5, 4, 100.0)).kept(4, 6, 100.0) == 5
-
-
-@given(st.integers(2, 40))
-def test_where_far_fewer_are_wanted_it_is_not_for_what_the_size_missed(size):
-    made = after((size, size, 100.0), (size - 1, size, 100.0), (size, size - 1, 100.0))
-    few = size - max(1, int(0.3 * size))
-    assert made.kept(few, size, 100.0) == size
-    assert made.kept(few - 1, size, 100.0, left=0.5) == few - 1
-
-
-def test_where_half_of_the_promise_was_missed_whatever_was_needed_is_kept():
-    assert after((9, 9, 100.0), (8, 9, 100.0), (9, 8, 100.0)).kept(1, 9, 100.0, left=0.49) == 9
-
-
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(-3, 3), st.floats(0.0, 1e6)), max_size=40))
 def test_it_keeps_between_what_is_to_be_ordered_and_what_there_is(steps):
     made, there = GivenUp(60.0), 1

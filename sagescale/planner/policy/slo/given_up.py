@@ -19,25 +19,18 @@ _LASTS_S = 24 * 3600.0
 _SAME = 0.07
 """Loads no further apart are the same: less than a tenth, by which engines tried twice differ too."""
 
-_FEWER = 0.3
-"""Where so much of a size less is wanted (two of a few), it is not for what the size missed: the factor goes
-down to 0.85, and engines tried twice differ by less than a tenth."""
-
-_LEFT = 0.5
-"""Of what was promised: where less of it is left, whatever was needed is kept."""
-
 
 class _Size(NamedTuple):
     """A size that was given up, and the load and the tick at which it was.
 
     Attributes:
-        lower: whether the load has been lower since: at an unchanged load the answer is known.
+        left: whether the load has been lower since: at an unchanged load the answer is known.
     """
 
     instances: int
     load: float
     tick: int
-    lower: bool = False
+    left: bool = False
 
 
 class GivenUp:
@@ -46,7 +39,7 @@ class GivenUp:
     Where n instances are more than is needed and n - 1 miss a little too much, what is learned from misses
     would change the pool for ever. A size is kept while the load is no less than it was when giving that size
     up had to be taken back, or when fewer had served for an hour and were too few; load that rose meanwhile
-    says nothing. Not where far fewer are wanted: then forecasts are surer than they were.
+    says nothing.
 
     Args:
         interval_s: between ticks.
@@ -60,9 +53,7 @@ class GivenUp:
         self._needed: deque[_Size] = deque()
         self._served, self._usual = 0, 0.0
 
-    def kept(
-        self, size: int, current: int, load: float, *, try_again: bool = False, left: float = 1.0
-    ) -> int:
+    def kept(self, size: int, current: int, load: float, *, try_again: bool = False) -> int:
         """Return the size to have instead; called at each tick.
 
         Args:
@@ -70,7 +61,6 @@ class GivenUp:
             current: instances there are, with what was asked for since the last tick.
             load: expected, tokens/s.
             try_again: whether what was too small may be tried all the same, where the load was lower since.
-            left: the part of what was promised that may still be missed.
         """
         self._tick += 1
         self._learn(max(size, current), current, load)
@@ -79,10 +69,8 @@ class GivenUp:
         needed = 0
         for at, each in enumerate(self._needed):
             if load < each.load * (1.0 - _SAME):
-                self._needed[at] = each._replace(lower=True)
-            elif try_again and each.lower:
-                continue
-            elif left < _LEFT or each.instances - size <= max(1.0, _FEWER * each.instances):
+                self._needed[at] = each._replace(left=True)
+            elif not (try_again and each.left):
                 needed = max(needed, each.instances)
         if size < current:
             size = min(max(size, needed), current)
@@ -99,7 +87,7 @@ class GivenUp:
         # Given up is what was: not all that is planned is done.
         if given is not None and min(self._current, current) < min(given.instances, wanted):
             if self._tick - given.tick <= self._soon:
-                before = given._replace(instances=min(given.instances, wanted), tick=self._tick)
+                before = given._replace(tick=self._tick)
             self._given = None
         if before is not None and load <= before.load * (1.0 + _SAME):
             self._needed.append(before)

@@ -228,7 +228,7 @@ class SloPolicy:
         fewest = (prefill, decode) if self._budget.fits(prefill, decode) else wanted
         try_again = self._promise.hardly_used(self._start_s)
         prefill, decode = (
-            pool.after_idling(size, asked, try_again=try_again, left=self._promise.left)
+            pool.after_idling(size, asked, try_again=try_again)
             for pool, size, asked in zip(pools, fewest, current, strict=True)
         )
         return prefill, decode
@@ -332,7 +332,7 @@ class SloPolicy:
                     starting=counts.starting + counts.waiting > 0,
                     part=pool.part,
                     # What is in service is sized for as it is: nothing beyond need to be found out.
-                    left=0.0 if pool.demand.in_service.to_go_s else self._promise.left,
+                    left=0.0 if pool.demand.in_service.to_go_s else self._promise.allowed / self._allowed,
                     full=counts.asked >= pool.limits.most or full + pool.limits.gpus > self._budget.gpus,
                 )
             )

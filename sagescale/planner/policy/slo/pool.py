@@ -255,7 +255,7 @@ class Pool:
             return wanted
         return self.recording.fewest(wanted, current, self.curves, allowed * self.part)
 
-    def after_idling(self, wanted: int, current: int, *, try_again: bool = False, left: float = 1.0) -> int:
+    def after_idling(self, wanted: int, current: int, *, try_again: bool = False) -> int:
         """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
 
         Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
@@ -273,6 +273,5 @@ class Pool:
         size = wanted if wanted >= current else min(max(self._wanted), current)
         load = self.demand.expected[0] if self.demand.expected else 0.0
         most = self.enough
-        try_again = try_again and most is not None
-        kept = self._given_up.kept(size, current, load, try_again=try_again, left=left)
+        kept = self._given_up.kept(size, current, load, try_again=try_again and most is not None)
         return kept if most is None else min(kept, max(size, most))

@@ -61,11 +61,6 @@ class Promise:
         return self._left(self._missed)
 
     @property
-    def left(self) -> float:
-        """The part of what was promised that may still be missed."""
-        return self.allowed / self._promised
-
-    @property
     def worth(self) -> float:
         """The share that an instance more is measured against.
 
