@@ -18,7 +18,7 @@ _IDLE, _LIGHTEST, _HOPELESS = 0.25, 0.05, 1.6
 """Shares of what instances get through at most: below the first hardly anything is late, unless a few
 requests at a time already are (then trying ends at the second), and above the last everything is."""
 
-_IDLE_STEP = math.ceil(math.log(_IDLE) / _STEP)
+_IDLE_STEP, _LIGHTEST_STEP = (math.ceil(math.log(use) / _STEP) for use in (_IDLE, _LIGHTEST))
 
 _ALL = 0.98
 
@@ -53,7 +53,7 @@ class MissCurves:
 
     @property
     def idle(self) -> float:
-        """Tokens/s up to which an instance is as good as idle, where it is at all."""
+        """Tokens/s up to which an instance is as good as idle, unless few requests at a time already miss."""
         return _IDLE * self.limit
 
     def share(self, instances: int, load: float) -> float:
@@ -89,7 +89,7 @@ class MissCurves:
 
     def keeps_up(self, instances: int, allowed: float) -> float:
         """The highest share of what instances get through at most that misses no more than is allowed."""
-        steps = range(math.ceil(math.log(_LIGHTEST) / _STEP), 1)
+        steps = range(_LIGHTEST_STEP, 1)
         late = bisect_left(steps, x=True, key=lambda step: self._at(instances, step) > self.alone + allowed)
         return math.exp(steps[max(late - 1, 0)] * _STEP)
 
