@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["GivenUp"]
 
@@ -15,6 +18,8 @@ _LONG_S = 3600.0
 
 _LASTS_S = 24 * 3600.0
 """How long that is remembered: the next day is another one."""
+
+_PROOF_S = 2700.0
 
 _SAME = 0.07
 """Loads no further apart are the same: less than a tenth, by which engines tried twice differ too."""
@@ -31,6 +36,7 @@ class _Size(NamedTuple):
     load: float
     tick: int
     left: bool = False
+    proven: int | None = None
 
 
 class GivenUp:
@@ -47,13 +53,22 @@ class GivenUp:
 
     def __init__(self, interval_s: float) -> None:
         self._soon, self._long, self._lasts = (each / interval_s for each in (_SOON_S, _LONG_S, _LASTS_S))
+        self._proof = max(1, round(_PROOF_S / interval_s))
         self._tick = 0
         self._current = self._ordered = 0
         self._given: _Size | None = None
         self._needed: deque[_Size] = deque()
         self._served, self._usual = 0, 0.0
 
-    def kept(self, size: int, current: int, load: float, *, try_again: bool = False) -> int:
+    def kept(
+        self,
+        size: int,
+        current: int,
+        load: float,
+        fewest: Callable[[int], int] = lambda most: most,
+        *,
+        try_again: bool = False,
+    ) -> int:
         """Return the size to have instead; called at each tick.
 
         Args:
@@ -64,6 +79,7 @@ class GivenUp:
         """
         self._tick += 1
         self._learn(max(size, current), current, load)
+        self._prove(fewest)
         while self._needed and self._tick - self._needed[0].tick > self._lasts:
             self._needed.popleft()
         needed = 0
@@ -78,6 +94,14 @@ class GivenUp:
                 self._given = _Size(current, load, self._tick)
         self._current, self._ordered = current, size
         return size
+
+    def _prove(self, fewest: Callable[[int], int]) -> None:
+        for at, each in enumerate(self._needed):
+            if each.tick == self._tick:
+                self._needed[at] = each._replace(proven=fewest(each.instances))
+            elif self._tick - each.tick == self._proof and each.proven is not None:
+                proven = max(each.proven, fewest(each.instances))
+                self._needed[at] = each._replace(instances=proven, proven=None)
 
     def _learn(self, wanted: int, current: int, load: float) -> None:
         before = None

@@ -255,6 +255,11 @@ class Pool:
             return wanted
         return self.recording.fewest(wanted, current, self.curves, allowed * self.part)
 
+    def _lately(self, most: int) -> int:
+        if self.curves is None:
+            return most
+        return self.recording.fewest(self.limits.least, most, self.curves, self._allowed * self.part)
+
     def after_idling(self, wanted: int, current: int, *, try_again: bool = False) -> int:
         """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
 
@@ -273,5 +278,6 @@ class Pool:
         size = wanted if wanted >= current else min(max(self._wanted), current)
         load = self.demand.expected[0] if self.demand.expected else 0.0
         most = self.enough
-        kept = self._given_up.kept(size, current, load, try_again=try_again and most is not None)
+        again = try_again and most is not None
+        kept = self._given_up.kept(size, current, load, self._lately, try_again=again)
         return kept if most is None else min(kept, max(size, most))
