@@ -7,11 +7,16 @@ from hypothesis import strategies as st
 from sagescale.planner.policy.slo.given_up import GivenUp
 
 HOUR = 60
+REPLAYED = 45
 
 
-def after(*steps: tuple[int, int, float]) -> GivenUp:
+def given_up(fewest=lambda most: most) -> GivenUp:
+    return GivenUp(60.0, 60.0 * REPLAYED, fewest)
+
+
+def after(*steps: tuple[int, int, float], fewest=lambda most: most) -> GivenUp:
     """Ticks of a minute: what was to be ordered, what there is, the load."""
-    made = GivenUp(60.0)
+    made = given_up(fewest)
     for size, current, load in steps:
         made.kept(size, current, load)
     return made
@@ -79,9 +84,19 @@ def test_a_day_later_it_is_tried_again():
     assert made.kept(2, 3, 100.0) == 2
 
 
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_of_what_was_wanted_back_so_much_is_kept_as_what_came_before_or_since_took(before, since):
+    took = [before]
+    made = after((9, 9, 100.0), (1, 9, 100.0), (9, 1, 100.0), fewest=lambda most: min(took[-1], most))
+    took.append(since)
+    kept = [made.kept(0, 9, 100.0) for _ in range(REPLAYED + 60)]
+    assert set(kept[: REPLAYED - 1]) == {9}
+    assert set(kept[REPLAYED - 1 :]) == {max(before, since)}
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(-3, 3), st.floats(0.0, 1e6)), max_size=40))
 def test_it_keeps_between_what_is_to_be_ordered_and_what_there_is(steps):
-    made, there = GivenUp(60.0), 1
+    made, there = given_up(), 1
     for size, launched, load in steps:
         there = max(0, there + launched)
         found = made.kept(size, there, load)

@@ -93,20 +93,24 @@ def test_what_is_kept_would_have_kept_what_came_and_a_pool_alone_may_miss_all_of
     assert 1 <= kept[0] <= kept[1] <= kept[2] <= current
 
 
-def test_what_was_taken_back_once_is_kept_up_to_what_would_have_kept_the_day():
-    """Loads that four hours of the day were as high at, and that two instances keep up with."""
-    one, hours, sizes = pool(), 5, []
-    there = 9
-    for minute in range(hours * 60):
-        one.looked(60.0 * minute, 60.0, 700.0)
+@pytest.mark.parametrize("hours", [3, 8])
+def test_what_was_taken_back_once_is_kept_up_to_what_would_have_kept_the_day_or_what_came_since(hours):
+    """Two instances keep up with the load, but for a minute just before it was taken back."""
+    one, sizes, enough = pool(), [], []
+    there, back = 9, hours * 60
+    for minute in range(back + 120):
+        one.looked(60.0 * minute, 60.0, 1500.0 if minute == back - 5 else 700.0)
         one.demand.plan((700.0,), (0.0,))
-        # Given up at a quarter past three, and taken back at half past, at the same load.
-        wanted = 9 if minute < 180 or minute == 210 else 1
+        # Given up a quarter of an hour before, at the same load.
+        wanted = 9 if minute < back - 30 or minute == back else 1
         there = one.after_idling(wanted, there)
         sizes.append(there)
-    assert one.enough is not None
-    assert sizes[225] == 9  # of less than four hours it is not known what a day asks for
-    assert sizes[-1] == one.enough < 9
+        enough.append(one.enough)
+    soon = back + 15
+    # Of less than four hours it is not known what a day asks for.
+    assert sizes[soon] == (9 if hours == 3 else enough[soon])
+    assert (enough[soon] is None) is (hours == 3)
+    assert 2 < sizes[-1] < enough[-1] < 9
 
 
 @pytest.mark.parametrize(("before", "tried"), [(700.0, True), (300.0, False)])

@@ -118,6 +118,7 @@ class Pool:
         self.uses = uses
         self._day = Day(limits.most, in_time_s or 0.0) if uses is None else None
         self.part = 1.0
+        self._may_miss = allowed
         self.in_service = InService()
         self.counted: float | None = None
         self._interval_s = interval_s
@@ -129,7 +130,7 @@ class Pool:
         self.load: float | None = None
         self._patience = max(2, round(PATIENCE_S / interval_s))
         self._wanted: deque[int] = deque()
-        self._given_up = GivenUp(interval_s)
+        self._given_up = GivenUp(interval_s, _REPLAYED_S, self._kept_lately)
         self._burst = 0
         self._ready = 0
         self._looked_s = self._looked = 0.0
@@ -251,22 +252,24 @@ class Pool:
     def kept(self, wanted: int, current: int, allowed: float) -> int:
         """The fewest instances from what is wanted up to the present ones that would have kept what came."""
         assert self.curves is not None
+        self._may_miss = allowed * self.part
         if wanted >= current or self.followed is not None:
             return wanted
-        return self.recording.fewest(wanted, current, self.curves, allowed * self.part)
+        return self.recording.fewest(wanted, current, self.curves, self._may_miss)
 
-    def _lately(self, most: int) -> int:
+    def _kept_lately(self, most: int) -> int:
+        """The fewest instances, up to so many, that would have kept what came lately."""
         if self.curves is None:
             return most
-        return self.recording.fewest(self.limits.least, most, self.curves, self._allowed * self.part)
+        return self.recording.fewest(self.limits.least, most, self.curves, self._may_miss)
 
     def after_idling(self, wanted: int, current: int, *, try_again: bool = False) -> int:
         """Give up what was not wanted for as long as two orders take to serve, six minutes at least.
 
         Capacity given up returns no sooner, so an instance has to have been idle as long (ski rental). The
         size found at the first decision counts as wanted then, as in an HPA's window: what came before is not
-        known, however short the window. What was given up wrongly is kept (:class:`GivenUp`), up to
-        what would have kept the last day, unless it may be tried again at a load that has been there before.
+        known, however short the window. What was given up wrongly is kept (:class:`GivenUp`), up to what
+        would have kept the last day, unless it may be tried again at a load that has been there before.
         """
         burst, self._burst = self._burst, 0
         if self.followed is not None:
@@ -278,6 +281,5 @@ class Pool:
         size = wanted if wanted >= current else min(max(self._wanted), current)
         load = self.demand.expected[0] if self.demand.expected else 0.0
         most = self.enough
-        again = try_again and most is not None
-        kept = self._given_up.kept(size, current, load, self._lately, try_again=again)
+        kept = self._given_up.kept(size, current, load, try_again=try_again and most is not None)
         return kept if most is None else min(kept, max(size, most))
