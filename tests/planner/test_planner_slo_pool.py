@@ -101,7 +101,7 @@ def test_what_was_taken_back_once_is_kept_up_to_what_would_have_kept_the_day_or_
     for minute in range(back + 120):
         one.looked(60.0 * minute, 60.0, 1500.0 if minute == back - 5 else 700.0)
         one.demand.plan((700.0,), (0.0,))
-        # Given up a quarter of an hour before, at the same load.
+        # Given up 25 minutes before, at the same load.
         wanted = 9 if minute < back - 30 or minute == back else 1
         there = one.after_idling(wanted, there)
         sizes.append(there)
@@ -110,6 +110,7 @@ def test_what_was_taken_back_once_is_kept_up_to_what_would_have_kept_the_day_or_
     # Of less than four hours it is not known what a day asks for.
     assert sizes[soon] == (9 if hours == 3 else enough[soon])
     assert (enough[soon] is None) is (hours == 3)
+    assert (sizes[soon] < 9) is (hours == 8)
     assert 2 < sizes[-1] < enough[-1] < 9
 
 

@@ -259,7 +259,7 @@ class Pool:
 
     def _kept_lately(self, most: int) -> int:
         """The fewest instances, up to so many, that would have kept what came lately."""
-        if self.curves is None:
+        if self.curves is None:  # nobody has come yet
             return most
         return self.recording.fewest(self.limits.least, most, self.curves, self._may_miss)
 
