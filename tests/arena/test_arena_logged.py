@@ -30,6 +30,7 @@ def shown(tmp_path, monkeypatch, capsys):
     return show
 
 
+@pytest.mark.usefixtures("shared")  # how long a scenario lasts is its trace's to say
 def test_who_holds_is_compared_and_ties_are_ties(shown):
     told = shown(
         [
@@ -48,6 +49,7 @@ def test_who_holds_is_compared_and_ties_are_ties(shown):
     assert "NO  nowhere over 1.15 of a rival that holds; not in: mid_day (classic/constant 1.20)" in told
 
 
+@pytest.mark.usefixtures("shared")  # how long a scenario lasts is its trace's to say
 def test_the_last_row_counts(shown):
     told = shown(
         [
