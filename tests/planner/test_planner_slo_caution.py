@@ -64,7 +64,18 @@ def test_one_window_says_no_more_than_a_tenth():
 
 def test_it_waits_for_what_was_ordered_before_it_rises_further():
     assert after([1.0] * 5, ahead=5) == pytest.approx(after([1.0] * 2, ahead=5))
-    assert after([1.0] * 8, ahead=5) > after([1.0] * 5, ahead=5)
+    assert after([1.0] * 8, ahead=5, windows=2) == pytest.approx(after([1.0] * 2, ahead=5))
+    assert after([1.0] * 9, ahead=5, windows=2) > after([1.0] * 2, ahead=5)
+
+
+@given(st.lists(shares, min_size=1, max_size=40), st.integers(1, 5), st.integers(2, 6))
+def test_nor_before_those_whom_it_serves_are_reported(missed, ahead, windows):
+    caution, factors = Caution(60.0, 0.01), [1.0]
+    for share in missed:
+        caution.learn(Missed(share, ahead=ahead, windows=windows))
+        factors.append(caution.factor)
+    for before, now in zip(factors, factors[ahead + windows :], strict=False):
+        assert now <= before * math.exp(0.4) * (1.0 + 1e-9)
 
 
 def test_what_the_simulation_explains_teaches_nothing():

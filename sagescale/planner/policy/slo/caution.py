@@ -24,7 +24,8 @@ _LARGEST = 0.1
 how traffic is, and what the simulation says of an overload it is not sure of."""
 
 _MOST_AT_ONCE = 0.4
-"""The logarithm rises by no more until what was ordered for it can serve."""
+"""The logarithm rises by no more until what was ordered for it serves and those it serves are reported. What
+is missed says nothing of the order before: answers that take minutes are late for minutes more."""
 
 _USED = 0.5
 """The part of what may be missed that is aimed at: single bad minutes, which count in part only, and what
@@ -34,7 +35,7 @@ _RECENT = 0.02
 """Share of a window in what was missed of late."""
 
 _LONGEST = 12
-"""Windows that requests served now may go back to, and that a start is waited for, at most."""
+"""Windows that requests served now may go back to, and that an order's effect is waited for, at most."""
 
 
 class Missed(NamedTuple):
@@ -124,7 +125,7 @@ class Caution:
             step *= _FALLS_PER_MIN * (1.0 if self._log > 0.0 else _BELOW_ONE)
         else:
             if not (window.full or (window.starting and explained > self._allowed)):
-                left = _MOST_AT_ONCE - sum(list(self._rises)[-window.ahead :])
+                left = _MOST_AT_ONCE - sum(list(self._rises)[-(window.ahead + window.windows) :])
                 rise = max(0.0, min(_RISES_PER_MIN * step, left))
             step = rise
         self._rises.append(rise)
